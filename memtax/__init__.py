@@ -1,0 +1,24 @@
+"""memtax measures, explains and predicts what a causal language model memorized from its training data."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memtax.callback import MemorizationCallback as MemorizationCallback
+    from memtax.taxonomy.predictor import Predictor as Predictor
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "MemorizationCallback": "memtax.callback",
+    "Predictor": "memtax.taxonomy.predictor",
+}
+
+__all__ = ["MemorizationCallback", "Predictor", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: `import memtax` must stay free of torch.
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'memtax' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Corpora: readers, and the one pass that counts them."""

@@ -1,0 +1,7 @@
+"""How a batch function runs over a table: shards, processes, resume."""
+
+from memtax.engine.run import run
+from memtax.engine.shards import Plan, plan
+from memtax.engine.world import World
+
+__all__ = ["Plan", "World", "plan", "run"]

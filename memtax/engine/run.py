@@ -1,0 +1,174 @@
+"""Run a batch function over a table: shard by shard, resumable, on one process or many, with the same result."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from memtax import schema
+from memtax.engine.shards import Plan, plan
+from memtax.engine.world import World
+from memtax.errors import MemtaxError, StaleOutputError
+from memtax.files import write_json, write_parquet
+from memtax.progress import progress_bar
+from memtax.provenance import digest, fingerprint_dataset
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+MANIFEST = "stage.json"
+KEY = "sequence_id"
+
+
+class BatchFunction(Protocol):
+    """What the engine runs; every `memtax.filters.Filter` is one."""
+
+    name: Any
+    requires: Any
+    columns: Any
+
+    @property
+    def features(self) -> "datasets.Features":
+        """Types of the added columns."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the same input would give another result."""
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """The added columns for a batch."""
+
+
+def run(dataset: "datasets.Dataset", function: BatchFunction, output: Path | str, rows_per_batch: int = 1024) -> "pa.Table":
+    """Apply `function` to every row and return its columns, keyed by `sequence_id`, in the dataset's order.
+
+    Finished shards lie in `output` as Parquet parts and are reused by the next call with the same input and function.
+    Under `accelerate launch` (GPUs) or `torchrun` (CPUs) the shards are dealt to the processes; the parts, and so the
+    result, are the same bytes for any number of processes.
+
+    Args:
+        dataset: rows with `sequence_id` and the columns that the function requires.
+        function: a filter.
+        output: the stage's directory.
+        rows_per_batch: rows a call. It is part of the stage's identity: batches are the same for any process count.
+
+    Returns:
+        Table of `sequence_id` and the function's columns.
+
+    Raises:
+        MemtaxError: a required column is missing.
+        StaleOutputError: `output` holds parts of another input or function.
+    """
+    schema.require(dataset.column_names, (KEY, *function.requires), f"the input of {function.name!r}")
+    cut = plan(len(dataset), rows_per_batch)
+    output = Path(output)
+    identity = stage_identity(dataset, function, cut)
+    world = World.current()
+    if world.is_main:
+        claim(output, identity)
+    world.wait()
+
+    columns = [KEY, *(name for name in function.requires if name != KEY)]
+    narrow = dataset.select_columns(columns)
+    mine = [shard for shard in range(cut.shards) if shard % world.size == world.rank]
+    with progress_bar(function.name, sum(_rows(cut, shard) for shard in mine)) as bar:
+        for shard in mine:
+            part = cut.part(output, shard)
+            if not part.exists():
+                write_parquet(part, _compute(narrow, function, cut, shard, bar.update))
+            else:
+                bar.update(_rows(cut, shard))
+    world.wait()
+    return read(output, function, cut)
+
+
+def _rows(cut: Plan, shard: int) -> int:
+    start, stop = cut.bounds(shard)
+    return stop - start
+
+
+def _compute(
+    dataset: "datasets.Dataset", function: BatchFunction, cut: Plan, shard: int, done: Callable[[int], Any]
+) -> "pa.Table":
+    """One shard's table, through `Dataset.map` with the fixed batches."""
+    import datasets
+
+    def batch_function(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        added = function(batch)
+        done(len(batch[KEY]))
+        return {KEY: batch[KEY], **added}
+
+    start, stop = cut.bounds(shard)
+    result = dataset.select(range(start, stop)).map(
+        batch_function,
+        batched=True,
+        batch_size=cut.rows_per_batch,
+        remove_columns=dataset.column_names,
+        features=datasets.Features({KEY: datasets.Value("int64"), **function.features}),
+        keep_in_memory=True,
+        load_from_cache_file=False,
+        new_fingerprint=digest(function.fingerprint, shard),
+    )
+    # Drop the metadata that `datasets` adds: a part holds the schema's columns and nothing of the library's version.
+    return result.data.table.replace_schema_metadata(None)
+
+
+def stage_identity(dataset: "datasets.Dataset", function: BatchFunction, cut: Plan) -> dict[str, Any]:
+    """What decides a stage's result; kept beside the parts so that parts of another run are never mixed in."""
+    return {
+        "stage": str(function.name),
+        "function": function.fingerprint,
+        "input": fingerprint_dataset(dataset, [KEY, *(name for name in function.requires if name != KEY)]),
+        "rows": cut.rows,
+        "rows_per_batch": cut.rows_per_batch,
+        "rows_per_shard": cut.rows_per_shard,
+    }
+
+
+def claim(output: Path, identity: dict[str, Any]) -> None:
+    """Mark `output` as the stage's directory, or check that it already is.
+
+    Raises:
+        StaleOutputError: the directory belongs to another input, function or cut.
+    """
+    manifest = output / MANIFEST
+    if manifest.exists():
+        try:
+            found = json.loads(manifest.read_text(encoding="utf-8"))
+        except ValueError:
+            found = {}
+        changed = [name for name in identity if found.get(name) != identity[name]]
+        if changed:
+            raise StaleOutputError(
+                f"{output} holds results of another run (changed: {', '.join(changed)}); "
+                "remove that folder or choose another --output"
+            )
+    elif output.exists() and any(output.glob("part-*.parquet")):
+        raise StaleOutputError(f"{output} holds parts without {MANIFEST}; remove that folder or choose another --output")
+    else:
+        write_json(manifest, identity)
+
+
+def read(output: Path, function: BatchFunction, cut: Plan) -> "pa.Table":
+    """The finished parts in order, memory-mapped.
+
+    Raises:
+        MemtaxError: a part is missing or has another number of rows than its shard.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = []
+    for shard in range(cut.shards):
+        part = cut.part(output, shard)
+        try:
+            table = pq.read_table(part, memory_map=True)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise MemtaxError(f"{part} cannot be read ({str(error).splitlines()[0]}); delete it and run again") from error
+        if table.num_rows != _rows(cut, shard):
+            raise MemtaxError(f"{part} has {table.num_rows} rows, not {_rows(cut, shard)}; delete it and run again")
+        tables.append(table)
+    if not tables:
+        return schema.arrow_schema([KEY, *function.columns]).empty_table()
+    return pa.concat_tables(tables)

@@ -1,0 +1,104 @@
+"""The contract of a filter: a frozen dataclass that `datasets.Dataset.map(filter, batched=True)` can call.
+
+A filter declares what it reads (`requires`) and adds (`columns`, typed by `memtax.schema`), and holds parameters only.
+Models and tables that it needs are loaded when first used, once per process, so that the same object is cheap to hash
+and to send to worker processes.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from memtax import schema
+from memtax.provenance import digest, fingerprint_path
+
+if TYPE_CHECKING:
+    import datasets
+
+Batch = dict[str, list[Any]]
+"""Column name to values, one list entry a row: what `Dataset.map(batched=True)` passes and expects."""
+
+
+@dataclass(frozen=True)
+class Filter(ABC):
+    """Base of every filter. A subclass sets the class variables and writes `compute`."""
+
+    name: ClassVar[str]
+    """The catalogue name."""
+    requires: ClassVar[tuple[str, ...]]
+    """Columns that it reads."""
+    columns: ClassVar[tuple[str, ...]]
+    """Columns that it adds, all declared in `memtax.schema`."""
+    version: ClassVar[int] = 1
+    """Raised whenever the same parameters would give other values: `datasets` does not notice edited code."""
+
+    @abstractmethod
+    def compute(self, batch: Batch) -> Batch:
+        """The added columns for a batch whose required columns are known to be there."""
+
+    def inputs(self) -> Iterable[str]:
+        """Paths or Hub names of what the filter reads besides the batch; their contents enter the fingerprint."""
+        return ()
+
+    @property
+    def features(self) -> "datasets.Features":
+        """Types of the added columns."""
+        return schema.features(self.columns)
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits of the filter's name, version, parameters and input files."""
+        parameters = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return digest(self.name, self.version, parameters, [fingerprint_path(path) for path in self.inputs()])
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Add the filter's columns to a batch.
+
+        Args:
+            batch: column name to list of values, one entry a row; other columns are ignored.
+
+        Returns:
+            The added columns only, each as long as the batch. Missing values are None, never a sentinel.
+
+        Raises:
+            MemtaxError: a required column is missing.
+        """
+        schema.require(batch, self.requires, f"the batch for filter {self.name!r}")
+        rows = len(batch[self.requires[0]])
+        added = self.compute({name: batch[name] for name in self.requires})
+        wrong = {name: len(values) for name, values in added.items() if len(values) != rows}
+        if tuple(added) != tuple(self.columns) or wrong:
+            raise AssertionError(f"filter {self.name!r} broke its contract: columns {tuple(added)}, lengths {wrong}")
+        return added
+
+    def apply(self, dataset: "datasets.Dataset", batch_size: int = 1000) -> "datasets.Dataset":
+        """`dataset.map` with this filter, its column types and a cache key that follows parameters and version.
+
+        Args:
+            dataset: rows with the required columns.
+            batch_size: rows a call.
+
+        Returns:
+            The dataset with the added columns.
+        """
+        schema.require(dataset.column_names, self.requires, "the dataset")
+        return dataset.map(
+            self,
+            batched=True,
+            batch_size=batch_size,
+            features=type(dataset.features)({**dataset.features, **self.features}),
+            new_fingerprint=digest(dataset._fingerprint, self.fingerprint, batch_size),
+            desc=self.name,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Parameters and version, nothing loaded: this is what `datasets` hashes and what worker processes receive."""
+        state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**state, "_fingerprint": self.fingerprint}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            if name != "_fingerprint":
+                object.__setattr__(self, name, value)

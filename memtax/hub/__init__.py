@@ -1,0 +1,1 @@
+"""Cards, pushing and loading."""

@@ -1,0 +1,22 @@
+"""One look for every progress bar."""
+
+import os
+from typing import Any
+
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Turn all of memtax's progress bars off (`--quiet`) or on again."""
+    global _quiet
+    _quiet = quiet
+
+
+def progress_bar(description: str, total: int | None, unit: str = "rows", **options: Any) -> Any:
+    """A tqdm bar that only the main process shows. `unit_scale` is on: totals reach billions of tokens."""
+    from tqdm.auto import tqdm
+
+    rank = int(os.environ.get("RANK", "0"))
+    options.setdefault("unit_scale", True)
+    options.setdefault("dynamic_ncols", True)
+    return tqdm(total=total, desc=f"{description:<28}", unit=f" {unit}", disable=_quiet or rank != 0, **options)

@@ -1,0 +1,166 @@
+"""What a run was made from: resolved configuration, package versions, commit, seeds and input fingerprints."""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax.files import write_text
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+PACKAGES = (
+    "memtax",
+    "torch",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "evaluate",
+    "huggingface_hub",
+    "tokenizers",
+    "peft",
+    "numpy",
+    "numba",
+    "pyarrow",
+    "scikit-learn",
+    "scipy",
+    "rapidfuzz",
+)
+
+
+def digest(*values: Any) -> str:
+    """A 32-digit hexadecimal digest of JSON-serialisable values (paths as strings), stable across processes."""
+    text = json.dumps(values, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _hash_array(array: "pa.Array", into: Any) -> None:
+    """Feed an array's values, lengths and nulls to a hash, whatever its offset and buffer layout."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if array.null_count:
+        into.update(b"nulls")
+        into.update(pc.cast(pc.is_null(array), pa.uint8()).to_numpy(zero_copy_only=False))
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
+        into.update(pc.cast(pc.fill_null(pc.list_value_length(array), 0), pa.int64()).to_numpy(zero_copy_only=False))
+        _hash_array(array.flatten(), into)
+    elif pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or pa.types.is_binary(array.type):
+        into.update(pc.cast(pc.fill_null(pc.binary_length(array), 0), pa.int64()).to_numpy(zero_copy_only=False))
+        filled = array.cast(pa.large_binary())
+        # Joining leaves one contiguous buffer of the values alone.
+        into.update(b"".join(value or b"" for value in filled.to_pylist()))
+    elif pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type):
+        if pa.types.is_boolean(array.type):
+            array = pc.cast(array, pa.uint8())
+        into.update(memoryview(pc.fill_null(array, 0).to_numpy(zero_copy_only=False).tobytes()))
+    else:
+        into.update(repr(array.to_pylist()).encode("utf-8", "surrogatepass"))
+
+
+def fingerprint_dataset(dataset: "datasets.Dataset", columns: Iterable[str]) -> str:
+    """Digest of the values in `columns`, independent of how the dataset was loaded, chunked or cached."""
+    hashed = hashlib.sha256(str(len(dataset)).encode())
+    for name in columns:
+        hashed.update(f"{name}:{dataset.features[name]}".encode())
+        for start in range(0, len(dataset), 65_536):
+            block = dataset.with_format("arrow")[start : start + 65_536]
+            _hash_array(block.column(name).combine_chunks(), hashed)
+    return hashed.hexdigest()[:32]
+
+
+def fingerprint_path(path: Path | str) -> str:
+    """Digest of a file's bytes, or of every file below a folder with its relative name. Other names: of the name."""
+    path = Path(path)
+    if not path.exists():
+        return digest("name", str(path))
+    hashed = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")) if path.is_dir() else [path]
+    for file in files:
+        hashed.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as handle:
+            hashed.update(hashlib.file_digest(handle, "sha256").digest())
+    return hashed.hexdigest()[:32]
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of Python and of the packages that a result can depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@functools.cache
+def git_commit() -> str | None:
+    """Commit of the checkout that memtax runs from (with `+changes` if it has any), or None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        changes = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def environment() -> dict[str, Any]:
+    """What a bug report needs: versions, platform, processors, memory, accelerators and the settings that matter."""
+    facts: dict[str, Any] = {
+        "platform": platform.platform(),
+        "executable": sys.executable,
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "commit": git_commit(),
+        "versions": versions(),
+    }
+    try:
+        facts["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        facts["memory_gib"] = None
+    import torch
+
+    facts["accelerators"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    facts["torch_threads"] = torch.get_num_threads()
+    facts["settings"] = {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith(("HF_", "ACCELERATE_", "OMP_", "NUMBA_", "CUDA_VISIBLE"))
+        and not any(secret in name for secret in ("TOKEN", "SECRET", "KEY", "PASSWORD"))
+    }
+    return facts
+
+
+def write_record(path: Path | str, command: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+    """Write `run.yaml`: enough to replay the run and to see what it was made from.
+
+    Args:
+        path: where to write it.
+        command: the verb, for example `run`.
+        config: the resolved configuration; `memtax run run.yaml` accepts the file as it stands.
+        inputs: name of each input to its fingerprint.
+    """
+    import yaml
+
+    record = {
+        "memtax": command,
+        "config": dict(config),
+        "inputs": dict(inputs),
+        "commit": git_commit(),
+        "versions": versions(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    write_text(path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))

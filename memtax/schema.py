@@ -1,0 +1,203 @@
+"""The columns: every table memtax reads or writes uses these names, types, units and meanings of null.
+
+`COLUMNS` is the only list. Cards, feature declarations, the report and input checks are derived from it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from memtax.errors import MemtaxError
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+CATEGORIES = ("recitation", "reconstruction", "recollection")
+"""The taxonomy's classes, in the order of its rules (Prashanth et al. 2024, section 4)."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Arrow type, unit, meaning, and what a null in it says (`never`: nulls are not allowed)."""
+
+    name: str
+    dtype: str
+    unit: str
+    meaning: str
+    null: str = "never"
+
+
+_NO_TEXT = "the text is missing"
+_NO_TOKENS = "a token of the sequence has no count in the table"
+_SHORT = "the sequence has no token to score there"
+_UNCOUNTED = "the sequence is not in the table of counts"
+
+_ALL = (
+    # keys
+    Column("sequence_id", "int64", "id", "identifies the sequence; unique within a dataset"),
+    Column("tokens", "list<int32>", "token ids", "the sequence, as the model was trained on it"),
+    Column("text", "string", "text", "the tokens decoded", "the tokenizer is not known"),
+    Column("document", "string", "name", "the document the sequence was cut from", "not recorded by the source"),
+    Column("is_member", "bool", "boolean", "whether the model was trained on the sequence"),
+    # corpus statistics
+    Column(
+        "sequence_duplicates",
+        "int64",
+        "occurrences",
+        "how often the continuation occurs in the corpus, at any offset inside a training sequence, its own place included",
+        _UNCOUNTED,
+    ),
+    Column("token_id", "int64", "token id", "a token of the vocabulary"),
+    Column("token_frequency", "int64", "occurrences", "how often the token occurs in the corpus"),
+    Column("max_frequency", "int64", "occurrences", "largest corpus frequency among the sequence's tokens", _NO_TOKENS),
+    Column("avg_frequency", "float64", "occurrences", "mean corpus frequency of the sequence's tokens", _NO_TOKENS),
+    Column("min_frequency", "int64", "occurrences", "smallest corpus frequency among the sequence's tokens", _NO_TOKENS),
+    Column("median_frequency", "float64", "occurrences", "median corpus frequency of the tokens", _NO_TOKENS),
+    Column("p25_frequency", "float64", "occurrences", "25th percentile (interpolated) of the corpus frequencies", _NO_TOKENS),
+    Column("p75_frequency", "float64", "occurrences", "75th percentile (interpolated) of the corpus frequencies", _NO_TOKENS),
+    # intrinsic properties
+    Column("is_incrementing", "bool", "boolean", "the text continues a counter or another progression", _NO_TEXT),
+    Column("is_repeating", "bool", "boolean", "the text repeats a pattern", _NO_TEXT),
+    Column("template_period", "int32", "items", "period of the template found", "no template was found, or no text"),
+    Column("huffman_coding_length", "float64", "bits/character", "mean Huffman code length of the text's characters", _NO_TEXT),
+    Column("shannon_coding_length", "float64", "bits/character", "mean Shannon code length of the text's characters", _NO_TEXT),
+    # scores of a model
+    Column(
+        "prompt_perplexity", "float32", "perplexity", "exp of the mean loss over the prompt's tokens after the first", _SHORT
+    ),
+    Column("continuation_perplexity", "float32", "perplexity", "exp of the mean loss over the continuation's tokens", _SHORT),
+    Column("sequence_perplexity", "float32", "perplexity", "exp of the mean loss over all scored tokens", _SHORT),
+    Column("is_memorized", "bool", "boolean", "greedy decoding from the prompt gives the continuation exactly", _SHORT),
+    Column("match_length", "int32", "tokens", "leading continuation tokens that greedy decoding gets right", _SHORT),
+    Column("exact_memorization", "float32", "share", "continuation tokens that are the argmax under teacher forcing", _SHORT),
+    Column(
+        "extraction_strength",
+        "float32",
+        "share",
+        "longest suffix of the continuation that is all argmax, over its length",
+        _SHORT,
+    ),
+    Column("continuation_logprob", "float32", "nats", "log-probability of the continuation given the prompt", _SHORT),
+    Column("memorization_score", "float32", "share", "generated tokens equal to the true ones", "not generated"),
+    Column("token_logprobs", "list<float32>", "nats", "log-probability of each token after the first, given those before it"),
+    # labels
+    Column("taxonomy", "class", "category", "why a memorized sequence would be memorized", "an input of its rule is null"),
+    Column(
+        "memorized_probability", "float32", "probability", "the predictor's probability of is_memorized", "a factor is null"
+    ),
+    # checkpoints of a training run
+    Column("checkpoint", "string", "name", "the checkpoint or model that was scored"),
+    Column("step", "int64", "steps", "optimizer steps taken at the checkpoint", "not known for this model"),
+)
+COLUMNS: dict[str, Column] = {column.name: column for column in _ALL}
+
+PUBLISHED: dict[str, str] = {
+    "index": "sequence_id",
+    "Index": "sequence_id",
+    "Tokens": "tokens",
+    "counts": "sequence_duplicates",
+    "TokenID": "token_id",
+    "Frequency": "token_frequency",
+    "0_8_snowclones": "semantic_matches_0_8",
+    "0_9_snowclones": "semantic_matches_0_9",
+    "0_8_templates": "textual_matches_0_8",
+    "0_9_templates": "textual_matches_0_9",
+    "nl_scores": "nl_score",
+    "generation_perplexity": "continuation_perplexity",
+    "huffman_coding_length": "shannon_coding_length",
+}
+"""Names in the published datasets to ours, where they differ. Some need a conversion as well: see `from_published`."""
+
+
+def column(name: str) -> Column:
+    """The declared column.
+
+    Raises:
+        MemtaxError: no such column is declared.
+    """
+    if name not in COLUMNS:
+        raise MemtaxError(f"unknown column {name!r}; memtax.schema.COLUMNS lists the declared ones")
+    return COLUMNS[name]
+
+
+def arrow_schema(names: Iterable[str]) -> "pa.Schema":
+    """The Arrow schema of a table with these columns."""
+    import pyarrow as pa
+
+    types = {
+        "int64": pa.int64(),
+        "int32": pa.int32(),
+        "float64": pa.float64(),
+        "float32": pa.float32(),
+        "bool": pa.bool_(),
+        "string": pa.string(),
+        "class": pa.int64(),
+        "list<int32>": pa.list_(pa.int32()),
+        "list<float32>": pa.list_(pa.float32()),
+    }
+    return pa.schema([pa.field(name, types[column(name).dtype]) for name in names])
+
+
+def features(names: Iterable[str]) -> "datasets.Features":
+    """The `datasets.Features` of a table with these columns; `taxonomy` is a ClassLabel."""
+    import datasets
+
+    def feature(dtype: str) -> Any:
+        if dtype == "class":
+            return datasets.ClassLabel(names=list(CATEGORIES))
+        if dtype.startswith("list<"):
+            return datasets.List(datasets.Value(dtype[5:-1]))
+        return datasets.Value(dtype)
+
+    return datasets.Features({name: feature(column(name).dtype) for name in names})
+
+
+def require(present: Iterable[str], required: Iterable[str], what: str) -> None:
+    """Check that `required` columns are among `present`.
+
+    Raises:
+        MemtaxError: a column is missing; the message suggests the nearest name present.
+    """
+    import difflib
+
+    present = list(present)
+    for name in required:
+        if name not in present:
+            near = difflib.get_close_matches(name, present, 1) or [p for p in present if PUBLISHED.get(p) == name][:1]
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise MemtaxError(f"{what} has no column {name!r}{hint}; it has: {', '.join(present) or 'no columns'}")
+
+
+def validate(table: "pa.Table", names: Iterable[str], what: str = "the table") -> "pa.Table":
+    """Select the columns and cast them to their declared types; nothing is lost quietly.
+
+    Raises:
+        MemtaxError: a column is missing, does not cast safely, or holds nulls where the schema allows none.
+    """
+    import pyarrow as pa
+
+    names = list(names)
+    require(table.column_names, names, what)
+    schema = arrow_schema(names)
+    columns = []
+    for field in schema:
+        values = table.column(field.name)
+        try:
+            values = values.cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+            raise MemtaxError(
+                f"column {field.name!r} of {what} is {values.type}, not {field.type}: {str(error).splitlines()[0]}"
+            ) from error
+        if values.null_count and COLUMNS[field.name].null == "never":
+            row = values.is_null().index(pa.scalar(True)).as_py()
+            raise MemtaxError(
+                f"column {field.name!r} of {what} is null in row {row}; drop or fill {values.null_count} such rows"
+            )
+        columns.append(values)
+    return pa.table(columns, schema=schema)
+
+
+def rename_published(names: Iterable[str]) -> Mapping[str, str]:
+    """The renaming that turns published column names into ours, for those among `names` that differ."""
+    return {name: PUBLISHED[name] for name in names if name in PUBLISHED}
