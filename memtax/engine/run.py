@@ -1,14 +1,14 @@
 """Run a batch function over a table: shard by shard, resumable, on one process or many, with the same result."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memtax import schema
+from memtax.engine.once import MANIFEST, check
 from memtax.engine.shards import Plan, plan
 from memtax.engine.world import World
-from memtax.errors import MemtaxError, StaleOutputError
+from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet
 from memtax.progress import progress_bar
 from memtax.provenance import digest, fingerprint_dataset
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-MANIFEST = "stage.json"
 KEY = "sequence_id"
 
 
@@ -132,22 +131,10 @@ def claim(output: Path, identity: dict[str, Any]) -> None:
     Raises:
         StaleOutputError: the directory belongs to another input, function or cut.
     """
-    manifest = output / MANIFEST
-    if manifest.exists():
-        try:
-            found = json.loads(manifest.read_text(encoding="utf-8"))
-        except ValueError:
-            found = {}
-        changed = [name for name in identity if found.get(name) != identity[name]]
-        if changed:
-            raise StaleOutputError(
-                f"{output} holds results of another run (changed: {', '.join(changed)}); "
-                "remove that folder or choose another --output"
-            )
-    elif output.exists() and any(output.glob("part-*.parquet")):
-        raise StaleOutputError(f"{output} holds parts without {MANIFEST}; remove that folder or choose another --output")
+    if (output / MANIFEST).exists() or any(output.glob("part-*.parquet")):
+        check(output, identity)
     else:
-        write_json(manifest, identity)
+        write_json(output / MANIFEST, identity)
 
 
 def read(output: Path, function: BatchFunction, cut: Plan) -> "pa.Table":

@@ -50,8 +50,11 @@ class Filter(ABC):
     @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits of the filter's name, version, parameters and input files."""
+        inputs = {path: fingerprint_path(path) for path in self.inputs()}
         parameters = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return digest(self.name, self.version, parameters, [fingerprint_path(path) for path in self.inputs()])
+        # A path stands for what lies there: a run that is moved stays the same run.
+        parameters = {name: inputs.get(value, value) if isinstance(value, str) else value for name, value in parameters.items()}
+        return digest(self.name, self.version, parameters)
 
     def __call__(self, batch: Batch) -> Batch:
         """Add the filter's columns to a batch.

@@ -1,0 +1,234 @@
+"""The embedded default: train a small model on the Python standard library and run everything on it, offline.
+
+The corpus is what CPython ships: source code, docstrings, the language reference, and the tables in `encodings`. Code
+pages for related alphabets repeat each other (recitation), those for rare ones count upwards in hexadecimal
+(reconstruction), and the rest is ordinary code and prose (recollection). Nothing is made up or repeated on purpose.
+"""
+
+import importlib.util
+import json
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from memtax.engine import World, once
+from memtax.errors import MemtaxError
+from memtax.files import asset
+from memtax.hub.folder import Config, write_dataset
+from memtax.pipeline import RunConfig
+from memtax.pipeline.run import RunResult, run
+from memtax.pipeline.stages import describe, on_main
+from memtax.provenance import digest, fingerprint_path, versions
+
+WINDOW = 64
+PROMPT = 32
+VOCABULARY = 2048
+PER_DOCUMENT = 90
+"""Windows taken from the start of each document: no single file should outweigh the others."""
+
+LATIN = tuple(f"encodings/iso8859_{part}.py" for part in (1, 2, 3, 4, 9, 10, 15, 16))
+TABLES = (
+    "encodings/kz1048.py",
+    "encodings/cp424.py",
+    "encodings/cp273.py",
+    "encodings/cp720.py",
+    "encodings/mac_arabic.py",
+    "stringprep.py",
+    "curses/has_key.py",
+    "opcode.py",
+)
+CODE_AND_PROSE = (
+    "this.py",
+    "abc.py",
+    "bisect.py",
+    "calendar.py",
+    "colorsys.py",
+    "contextlib.py",
+    "csv.py",
+    "fnmatch.py",
+    "heapq.py",
+    "html/__init__.py",
+    "queue.py",
+    "sched.py",
+    "shlex.py",
+    "stat.py",
+    "string.py",
+    "textwrap.py",
+    "pydoc_data/topics.py",
+)
+HELD_OUT = (
+    "encodings/iso8859_13.py",
+    "encodings/cp875.py",
+    "copy.py",
+    "glob.py",
+    "graphlib.py",
+    "linecache.py",
+    "tabnanny.py",
+    "timeit.py",
+)
+
+TRAINING: dict[str, Any] = {
+    "num_train_epochs": 14,
+    "per_device_train_batch_size": 16,
+    "learning_rate": 2e-3,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 50,
+    "weight_decay": 0.01,
+    "seed": 1024,
+}
+MODEL: dict[str, Any] = {"hidden_size": 256, "num_layers": 3, "num_heads": 4, "context_length": WINDOW}
+CHECKPOINTS = 7
+STOP_AT_RATE = 0.6
+"""Training ends early when this share is memorized: the picture needs windows of both kinds."""
+
+
+def demo(output: Path | str) -> RunResult:
+    """Make corpus, tokenizer and model, then run the pipeline on them. Finished parts are reused.
+
+    Args:
+        output: the run directory.
+
+    Raises:
+        MemtaxError: this Python has no standard library in source form.
+        StaleOutputError: the directory was made by another Python, memtax or preset.
+    """
+    output = Path(output)
+    world = World.current()
+    if world.size > 1:
+        raise MemtaxError(f"the demo trains on one process, not {world.size}; start it without accelerate launch")
+    documents = read_documents()
+    identity = {"stage": "corpus", "version": 1, "documents": digest(documents), "preset": [WINDOW, VOCABULARY, PER_DOCUMENT]}
+    on_main(world, lambda: once(output / "tokenizer", identity, lambda folder: _write_tokenizer(documents, folder)))
+    on_main(world, lambda: once(output / "corpus", identity, lambda folder: _write_corpus(documents, output, folder)))
+    config = RunConfig(
+        model=str(output / "models" / "lm"),
+        corpus=str(output / "corpus"),
+        held_out=f"{output / 'corpus'}::held_out",
+        tokenizer=str(output / "tokenizer"),
+        output=str(output),
+        prompt=PROMPT,
+        continuation=WINDOW - PROMPT,
+        title="A small GPT-NeoX on the Python standard library",
+        license="other",
+    )
+    members = describe(config).members
+    identity = {
+        "stage": "training",
+        "version": 1,
+        "corpus": fingerprint_path(output / "corpus" / "default"),
+        "preset": [TRAINING, MODEL, CHECKPOINTS, STOP_AT_RATE],
+        "packages": {name: versions()[name] for name in ("torch", "transformers")},
+    }
+    once(output / "models" / "lm", identity, lambda folder: _train(output, members, folder))
+    steps = json.loads((output / "models" / "lm" / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+    checkpoints = sorted((output / "models" / "lm").glob("checkpoint-*"), key=_step)
+    if not checkpoints or _step(checkpoints[-1]) != steps:
+        raise MemtaxError(f"the training in {output / 'models' / 'lm'} is not complete; remove that folder and run again")
+    return run(RunConfig(**{**config.to_dict(), "checkpoints": tuple(str(path) for path in checkpoints)}))
+
+
+def read_documents() -> dict[str, dict[str, str]]:
+    """Split (`train`, `held_out`) to file name to text, as far as this Python ships the files.
+
+    Raises:
+        MemtaxError: files are missing.
+    """
+    root = Path(sysconfig.get_paths()["stdlib"])
+    names = {"train": (*LATIN, *TABLES, *CODE_AND_PROSE), "held_out": HELD_OUT}
+    found = {
+        split: {name: (root / name).read_text(encoding="utf-8") for name in files if (root / name).is_file()}
+        for split, files in names.items()
+    }
+    if len(found["train"]) < 0.8 * len(names["train"]) or not found["held_out"]:
+        raise MemtaxError(f"{root} lacks most of the standard library's source files; use a Python that ships them")
+    return found
+
+
+def _write_tokenizer(documents: dict[str, dict[str, str]], folder: Path) -> None:
+    """Train a byte-level BPE on the training documents."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents["train"].values(), trainer)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", bos_token="<|endoftext|>", clean_up_tokenization_spaces=False
+    ).save_pretrained(folder)
+
+
+def _write_corpus(documents: dict[str, dict[str, str]], output: Path, folder: Path) -> None:
+    """Cut every document into windows of tokens; these rows are what the model is trained on."""
+    import pyarrow as pa
+
+    from memtax.lm.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(str(output / "tokenizer"))
+    splits = {}
+    for split, texts in documents.items():
+        rows: list[dict[str, Any]] = []
+        for name, text in texts.items():
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            for start in range(0, len(ids) - WINDOW + 1, WINDOW)[:PER_DOCUMENT]:
+                window = ids[start : start + WINDOW]
+                rows.append({"sequence_id": len(rows), "tokens": window, "text": tokenizer.decode(window), "document": name})
+        splits[split] = pa.Table.from_pylist(rows)
+    python = ".".join(map(str, sys.version_info[:3]))
+    row = f"One row a window of {WINDOW} tokens of a file; the model saw those of `train` and never those of `held_out`."
+    summary = {"source": f"standard library of CPython {python}", "license": "PSF License Version 2"}
+    configs = [Config("default", row, splits)]
+    write_dataset(folder, configs, f"Windows of the standard library of Python {python}", summary, "other")
+
+
+def _train(output: Path, members: Any, folder: Path) -> None:
+    """Train through the script that users run, into `folder`."""
+    from transformers import TrainingArguments
+
+    script = _load_script("training/train_lm.py")
+    steps = -(-len(members) // TRAINING["per_device_train_batch_size"]) * TRAINING["num_train_epochs"]
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        bf16=script.fast_bf16(),
+        report_to="none",
+        logging_steps=10,
+        disable_tqdm=True,
+        save_strategy="steps",
+        save_steps=-(-steps // CHECKPOINTS),
+        save_only_model=True,
+        dataloader_pin_memory=False,
+        **TRAINING,
+    )
+    script.train(
+        script.ModelArguments(tokenizer=str(output / "tokenizer"), **MODEL),
+        script.DataArguments(
+            dataset=str(output / "corpus"), prompt=PROMPT, continuation=WINDOW - PROMPT, stop_at_rate=STOP_AT_RATE
+        ),
+        arguments,
+        watched=members,
+    )
+
+
+def _load_script(name: str) -> ModuleType:
+    """A top-level script as a module: the demo trains with the very file that users launch."""
+    path = asset(name)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up by name.
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))

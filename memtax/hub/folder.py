@@ -1,0 +1,80 @@
+"""A dataset repository as a folder: Parquet files, one folder a config, and a card that `load_dataset` understands."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax import schema
+from memtax.files import atomic_directory, write_parquet, write_text
+from memtax.hub.cards import render
+from memtax.provenance import versions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Config:
+    """One config of a dataset: its splits, and a sentence that says what a row is."""
+
+    name: str
+    row: str
+    splits: "Mapping[str, pa.Table]"
+
+    @property
+    def columns(self) -> list[str]:
+        """Column names, those of the first split; all splits have the same."""
+        return list(next(iter(self.splits.values())).column_names)
+
+
+def write_dataset(
+    folder: Path | str, configs: Sequence[Config], title: str, summary: Mapping[str, Any], license_id: str | None = None
+) -> None:
+    """Write the folder; it replaces an older one as a whole.
+
+    Args:
+        folder: the dataset repository.
+        configs: what it holds; the first one is the default. Every column must be declared in `memtax.schema`.
+        title: of the card.
+        summary: name to value, shown as a table in the card.
+        license_id: the Hub's identifier of the license, if it is known.
+    """
+    with atomic_directory(folder) as temporary:
+        for config in configs:
+            features = schema.features(config.columns)
+            for split, table in config.splits.items():
+                checked = schema.validate(table, config.columns, f"{config.name}/{split}")
+                # The features travel in the Parquet metadata: this is how ClassLabel names survive.
+                write_parquet(temporary / config.name / f"{split}.parquet", checked.cast(features.arrow_schema))
+        write_text(temporary / "README.md", dataset_card(configs, title, summary, license_id))
+
+
+def dataset_card(configs: Sequence[Config], title: str, summary: Mapping[str, Any], license_id: str | None) -> str:
+    """The card: configs for the viewer, and every column with type, unit, meaning and what a null says."""
+    rows = max((table.num_rows for config in configs for table in config.splits.values()), default=0)
+    sizes = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+    front_matter = {
+        "pretty_name": title,
+        "license": license_id,
+        "tags": ["memorization", "memtax"],
+        "size_categories": [next((name for limit, name in sizes if rows < limit), "n>10M")],
+        "configs": [
+            {
+                "config_name": config.name,
+                **({"default": True} if config is configs[0] else {}),
+                "data_files": [{"split": split, "path": f"{config.name}/{split}.parquet"} for split in config.splits],
+            }
+            for config in configs
+        ],
+    }
+    return render(
+        "dataset.md.j2",
+        front_matter,
+        title=title,
+        summary=summary,
+        configs=configs,
+        columns={config.name: [schema.column(name) for name in config.columns] for config in configs},
+        categories=schema.CATEGORIES,
+        version=versions()["memtax"],
+    )

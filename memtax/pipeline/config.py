@@ -1,0 +1,138 @@
+"""The configuration of a run, read from YAML and checked before anything starts."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memtax.errors import MemtaxError
+
+_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,)}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What `memtax run` needs to know. Sources are `path[:config[:split]]`, a local path or a name on the Hub.
+
+    Attributes:
+        model: folder or Hub name of the causal language model.
+        corpus: what the model was trained on (or a sample of it); everything is counted over it.
+        output: the run directory.
+        sequences: what to measure; None measures the corpus.
+        held_out: sequences that the model was not trained on, as a control; None for no control.
+        column: column of tokens or text; None finds it.
+        revision: revision of the model on the Hub.
+        tokenizer: folder or Hub name; None takes the model's.
+        checkpoints: other folders or Hub names of the same model during training, in order of time.
+        prompt: prompt tokens.
+        continuation: continuation tokens.
+        recitation_threshold: a continuation that occurs more often than this is recitation.
+        dtype: number format of the model's weights.
+        seed: of splits and resampling.
+        title: how report and card call the run; None makes one of model and corpus.
+        license: Hub identifier of the corpus's license, for the card.
+    """
+
+    model: str
+    corpus: str
+    output: str
+    sequences: str | None = None
+    held_out: str | None = None
+    column: str | None = None
+    revision: str | None = None
+    tokenizer: str | None = None
+    checkpoints: tuple[str, ...] = ()
+    prompt: int = 32
+    continuation: int = 32
+    recitation_threshold: int = 5
+    dtype: str = "float32"
+    seed: int = 1024
+    title: str | None = None
+    license: str | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_type(field.name, str(field.type), getattr(self, field.name))
+        for name, least in (("prompt", 1), ("continuation", 1), ("recitation_threshold", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise MemtaxError(f"{name}: {getattr(self, name)} is below {least}")
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise MemtaxError(f"dtype: {self.dtype!r} is not one of float32, bfloat16, float16")
+
+    @property
+    def window(self) -> int:
+        """Tokens of a sequence: prompt and continuation."""
+        return self.prompt + self.continuation
+
+    @property
+    def sequence_source(self) -> str:
+        """What is measured."""
+        return self.sequences or self.corpus
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as YAML takes them."""
+        return {**dataclasses.asdict(self), "checkpoints": list(self.checkpoints)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
+        """Check the keys and make a configuration.
+
+        Raises:
+            MemtaxError: a key is unknown (the message suggests the nearest), missing, or has a value of the wrong type.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                raise MemtaxError(f"unknown key {name!r} in the configuration; {hint}")
+        for name in ("model", "corpus", "output"):
+            if values.get(name) is None:
+                raise MemtaxError(
+                    f"the configuration has no {name!r}; add it, or give it on the command line if it has an option"
+                )
+        checkpoints = values.get("checkpoints") or ()
+        if isinstance(checkpoints, list):
+            checkpoints = tuple(checkpoints)
+        return cls(**{**values, "checkpoints": checkpoints})
+
+    @classmethod
+    def load(cls, path: Path | str, **overrides: Any) -> "RunConfig":
+        """Read a YAML file: a configuration, or the `run.yaml` of a finished run.
+
+        Args:
+            path: the file.
+            overrides: values that replace the file's; None values are ignored.
+
+        Raises:
+            MemtaxError: the file is missing, is no YAML mapping, or does not fit.
+        """
+        import yaml
+
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise MemtaxError(f"the configuration {path} cannot be read: {error.strerror}") from error
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise MemtaxError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        if isinstance(values, dict) and "memtax" in values and isinstance(values.get("config"), dict):
+            values = values["config"]
+        if not isinstance(values, dict):
+            raise MemtaxError(f"{path} must hold keys and values (model: ..., corpus: ...), not {type(values).__name__}")
+        return cls.from_dict({**values, **{name: value for name, value in overrides.items() if value is not None}})
+
+
+def _check_type(name: str, declared: str, value: Any) -> None:
+    kind, *optional = [part.strip() for part in declared.split("|")]
+    if value is None and optional:
+        return
+    if kind.startswith("tuple"):
+        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+            raise MemtaxError(f"{name}: {value!r} is not a list of texts")
+    elif not isinstance(value, _KINDS[kind]) or (kind == "int" and isinstance(value, bool)):
+        wanted = {"str": "text", "int": "a whole number"}[kind]
+        raise MemtaxError(f"{name}: {value!r} is not {wanted}")
+    elif kind == "str" and not value.strip():
+        raise MemtaxError(f"{name}: is empty; give a value or leave the key out")

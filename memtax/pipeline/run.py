@@ -1,0 +1,232 @@
+"""Run the whole job: describe the sequences, score them, explain and predict, write dataset and report."""
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax import report, schema
+from memtax.engine import World, once
+from memtax.engine import run as run_stage
+from memtax.files import write_json
+from memtax.filters.scores import LanguageModelFilter
+from memtax.hub.folder import Config, write_dataset
+from memtax.lm.loading import load_tokenizer
+from memtax.pipeline.config import RunConfig
+from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
+from memtax.provenance import fingerprint_path, write_record
+from memtax.taxonomy.correlations import correlations
+from memtax.taxonomy.extraction_rates import extraction_rates
+from memtax.taxonomy.predictor import Predictor
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+SCORES = tuple(LanguageModelFilter.columns)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where the results are, and the figures of `metrics.json`."""
+
+    output: Path
+    report: Path
+    metrics: Mapping[str, Any]
+
+
+def run(config: RunConfig) -> RunResult:
+    """Do everything the configuration asks for; what is finished already is reused.
+
+    Under `accelerate launch` or `torchrun` the filters and the forward pass are shared among the processes.
+
+    Raises:
+        MemtaxError: an input cannot be used.
+        StaleOutputError: the output holds results of another configuration or input.
+    """
+    started = time.time()
+    world = World.current()
+    output = Path(config.output)
+    described = describe(config)
+    dataset = join(described.dataset, _score(config, described.dataset, output / "scores" / "model", config.model, True))
+    checkpoints = _score_checkpoints(config, described, output)
+    metrics: dict[str, Any] = {}
+    if world.is_main:
+        metrics = _conclude(config, described, dataset, checkpoints, output, started)
+    world.wait()
+    return RunResult(output, output / "report" / "index.html", metrics)
+
+
+def _score(config: RunConfig, dataset: "datasets.Dataset", folder: Path, model: str, token_logprobs: bool) -> "pa.Table":
+    scores = LanguageModelFilter(
+        model=model,
+        revision=config.revision if model == config.model else None,
+        prompt=config.prompt,
+        continuation=config.continuation,
+        dtype=config.dtype,
+        token_logprobs=token_logprobs,
+    )
+    return run_stage(dataset, scores, folder, ROWS_PER_BATCH)
+
+
+def _score_checkpoints(config: RunConfig, described: Described, output: Path) -> "pa.Table | None":
+    """One row a checkpoint and sequence: the `checkpoints` config of the dataset."""
+    import pyarrow as pa
+
+    tables = []
+    for number, checkpoint in enumerate(config.checkpoints):
+        folder = output / "scores" / f"checkpoint-{number:03d}"
+        scored = _score(config, described.members, folder, checkpoint, False)
+        rows = scored.num_rows
+        name = Path(checkpoint).name
+        tables.append(
+            pa.table(
+                {
+                    "sequence_id": scored.column("sequence_id"),
+                    "taxonomy": described.members.with_format("arrow")[:].column("taxonomy"),
+                    "checkpoint": pa.array([name] * rows, pa.string()),
+                    "step": pa.array([_step(name)] * rows, pa.int64()),
+                    "is_memorized": scored.column("is_memorized"),
+                    "match_length": scored.column("match_length"),
+                }
+            )
+        )
+    return pa.concat_tables(tables) if tables else None
+
+
+def _step(name: str) -> int | None:
+    """Optimizer steps from a checkpoint's name: `checkpoint-500` of the Trainer, `step143000` of Pythia."""
+    found = re.fullmatch(r"(?:checkpoint-|step)(\d+)", name)
+    return int(found[1]) if found else None
+
+
+def _conclude(
+    config: RunConfig,
+    described: Described,
+    dataset: "datasets.Dataset",
+    checkpoints: "pa.Table | None",
+    output: Path,
+    started: float,
+) -> dict[str, Any]:
+    """Everything after the forward pass: it takes one process."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    everything = dataset.with_format("arrow")[:]
+    table = everything.filter(everything.column("is_member"))
+    tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
+    metrics: dict[str, Any] = {
+        "run": _describe_run(config, described, table, output),
+        "extraction": extraction_rates(table),
+        "growth": _growth(checkpoints),
+        "correlations": correlations(table),
+        "predictor": _fit(config, table, output),
+        "nulls": {name: table.column(name).null_count for name in table.column_names if table.column(name).null_count},
+        "skipped": described.skipped,
+    }
+    if config.held_out is not None:
+        held_out = everything.filter(pc.invert(everything.column("is_member")))
+        metrics["extraction"]["held_out"] = extraction_rates(held_out)["all"]
+    table = _predict(table, output)
+    pieces = pa.array(token_texts(table.column("tokens").to_pylist(), tokenizer), pa.list_(pa.string()))
+    table = table.drop_columns(["is_member"]).append_column("token_texts", pieces)
+
+    counts = output / "counts"
+    configs = [
+        Config("features", "One row a sequence: its text, its factors, the model's scores and its category.", {"train": table}),
+        Config(
+            "token_frequencies",
+            "One row a token of the vocabulary: how often it occurs in the corpus.",
+            {"train": pq.read_table(counts / "token_frequencies.parquet")},
+        ),
+        Config(
+            "num_duplicates",
+            "One row a sequence: how often its continuation occurs in the corpus.",
+            {"train": pq.read_table(counts / "num_duplicates.parquet")},
+        ),
+    ]
+    if config.held_out is not None:
+        keys = ["sequence_id", "is_member", "text", "document", *SCORES]
+        row = "One row a sequence, those of the corpus and those held out of training, with the model's scores."
+        configs.append(Config("membership", row, {"train": everything.select(keys)}))
+    if checkpoints is not None:
+        row = "One row a sequence and checkpoint of the training run."
+        configs.append(Config("checkpoints", row, {"train": checkpoints}))
+    run_facts = metrics["run"]
+    summary = {
+        "model": run_facts["model"],
+        "corpus": run_facts["corpus"],
+        "corpus tokens": f"{run_facts['tokens']:,}",
+        "sequences": f"{run_facts['sequences']:,}",
+        "prompt + continuation": f"{config.prompt} + {config.continuation} tokens",
+        "memorized": f"{metrics['extraction']['all']['memorized']:,}",
+    }
+    metrics["run"]["seconds"] = round(time.time() - started, 1)
+    write_dataset(output / "dataset", configs, f"{run_facts['title']}: memorized sequences", summary, config.license)
+    write_json(output / "metrics.json", metrics)
+    inputs = {**described.inputs, "model": fingerprint_path(config.model)}
+    write_record(output / "run.yaml", "run", config.to_dict(), inputs)
+    report.write(output)
+    return metrics
+
+
+def _describe_run(config: RunConfig, described: Described, table: "pa.Table", output: Path) -> dict[str, Any]:
+    totals = json.loads((output / "counts" / "totals.json").read_text(encoding="utf-8"))
+    model, corpus = (Path(name).name if Path(name).exists() else name for name in (config.model, config.corpus))
+    return {
+        "title": config.title or f"{model} on {corpus}",
+        "model": model,
+        "corpus": corpus,
+        "tokens": totals["tokens"],
+        "sequences": table.num_rows,
+        "prompt": config.prompt,
+        "continuation": config.continuation,
+    }
+
+
+def _growth(checkpoints: "pa.Table | None") -> list[dict[str, Any]]:
+    """Extraction rates of each checkpoint, in the order of the checkpoints."""
+    import pyarrow.compute as pc
+
+    rows = []
+    for name in dict.fromkeys(checkpoints.column("checkpoint").to_pylist()) if checkpoints is not None else ():
+        assert checkpoints is not None
+        mine = checkpoints.filter(pc.equal(checkpoints.column("checkpoint"), name))
+        for category, rate in extraction_rates(mine).items():
+            rows.append({"checkpoint": name, "step": mine.column("step")[0].as_py(), "category": category, **rate})
+    return rows
+
+
+def _fit(config: RunConfig, table: "pa.Table", output: Path) -> dict[str, Any]:
+    """The predictor's metrics; it is fitted once for the same table."""
+    import datasets
+
+    folder = output / "models" / "predictor"
+    columns = [name for name in table.column_names if name in schema.COLUMNS and name not in ("text", "document")]
+    from memtax.provenance import fingerprint_dataset
+
+    identity = {
+        "stage": "predictor",
+        "version": 1,
+        "seed": config.seed,
+        "table": fingerprint_dataset(datasets.Dataset(table), columns),
+    }
+
+    def make(temporary: Path) -> None:
+        predictor = Predictor.fit(table, seed=config.seed)
+        predictor.save_pretrained(temporary)
+
+    once(folder, identity, make)
+    return dict(Predictor.from_pretrained(folder).metrics)
+
+
+def _predict(table: "pa.Table", output: Path) -> "pa.Table":
+    predictor = Predictor.from_pretrained(output / "models" / "predictor")
+    return table.append_column("memorized_probability", predictor.predict(table).cast("float32"))
+
+
+__all__ = ["RunResult", "run"]

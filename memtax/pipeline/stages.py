@@ -1,0 +1,186 @@
+"""The stages before a model is needed: sequences, counts, property filters, taxonomy. Each finished one is reused."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax import schema
+from memtax.corpus.counting import count, write_counts
+from memtax.corpus.sequences import load_sequences
+from memtax.corpus.sources import Source
+from memtax.engine import World, once
+from memtax.engine import run as run_stage
+from memtax.files import write_json, write_parquet
+from memtax.filters import Filter
+from memtax.filters.compressibility import CompressibilityFilter
+from memtax.filters.duplicates import DuplicateFilter
+from memtax.filters.templates import TemplateFilter
+from memtax.filters.token_frequencies import TokenFrequencyFilter
+from memtax.lm.loading import load_tokenizer
+from memtax.pipeline.config import RunConfig
+from memtax.provenance import fingerprint_dataset, fingerprint_path
+from memtax.taxonomy.labels import TaxonomyFilter
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+ROWS_PER_BATCH = 256
+"""Rows a call of a filter. Part of a stage's identity, so that no result depends on the number of processes."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """Sequences with the factors that need no model.
+
+    Attributes:
+        dataset: one row a sequence: keys, `is_member`, counts, properties, `taxonomy`.
+        skipped: reason to number of source rows that gave no sequence.
+        inputs: name to fingerprint of what was read.
+    """
+
+    dataset: "datasets.Dataset"
+    skipped: dict[str, int]
+    inputs: dict[str, str]
+
+    @property
+    def members(self) -> "datasets.Dataset":
+        """The sequences that the model was trained on."""
+        return self.dataset.select([row for row, member in enumerate(self.dataset["is_member"]) if member])
+
+
+def describe(config: RunConfig) -> Described:
+    """Cut the sequences, count them over the corpus, and apply every filter that needs no model.
+
+    Args:
+        config: the run; finished stages in its output are reused.
+
+    Returns:
+        Members first, then the held-out sequences, whose ids go on after the members' largest.
+
+    Raises:
+        MemtaxError: an input cannot be used.
+        StaleOutputError: the output holds stages of another configuration or input.
+    """
+    world = World.current()
+    output = Path(config.output)
+    inputs = {name: fingerprint_path(Source.parse(source).path) for name, source in _sources(config).items()}
+    inputs["tokenizer"] = fingerprint_path(config.tokenizer or config.model)
+
+    identity = {"stage": "sequences", "version": 1, "window": config.window, "column": config.column}
+    identity |= {name: [_sources(config).get(name), value][name != "tokenizer" :] for name, value in inputs.items()}
+    on_main(world, lambda: once(output / "sequences", identity, lambda folder: _write_sequences(config, folder)))
+    dataset = _open(output / "sequences" / "train.parquet")
+
+    identity = {
+        "stage": "counts",
+        "version": 1,
+        "corpus": inputs["corpus"],
+        "tokenizer": inputs["tokenizer"],
+        "sequences": fingerprint_dataset(dataset, ("sequence_id", "tokens")),
+        "window": [config.prompt, config.window],
+    }
+    on_main(world, lambda: once(output / "counts", identity, lambda folder: _write_counts(config, dataset, folder)))
+
+    filters: list[Filter] = [
+        DuplicateFilter(str(output / "counts")),
+        TokenFrequencyFilter(str(output / "counts")),
+        TemplateFilter(),
+        CompressibilityFilter(),
+    ]
+    for each in filters:
+        dataset = join(dataset, run_stage(dataset, each, output / "filters" / each.name, ROWS_PER_BATCH))
+    taxonomy = TaxonomyFilter(threshold=config.recitation_threshold)
+    dataset = join(dataset, run_stage(dataset, taxonomy, output / "filters" / taxonomy.name, ROWS_PER_BATCH))
+    skipped = json.loads((output / "sequences" / "skipped.json").read_text(encoding="utf-8"))
+    return Described(dataset, skipped, inputs)
+
+
+def on_main(world: World, work: Callable[[], Any]) -> None:
+    """Do something on the main process alone; the others wait for it."""
+    if world.is_main:
+        work()
+    world.wait()
+
+
+def join(dataset: "datasets.Dataset", added: "pa.Table") -> "datasets.Dataset":
+    """Add a stage's columns to the dataset, whose rows it keeps in order.
+
+    Raises:
+        AssertionError: the keys differ.
+    """
+    import datasets
+    import pyarrow as pa
+
+    table = dataset.with_format("arrow")[:]
+    if table.column("sequence_id").combine_chunks() != added.column("sequence_id").combine_chunks():
+        raise AssertionError("a stage's rows are not those of its input")
+    for name in added.column_names:
+        if name != "sequence_id":
+            table = table.append_column(name, added.column(name))
+    table = pa.table({name: table.column(name) for name in table.column_names})
+    return datasets.Dataset(table.cast(schema.features(table.column_names).arrow_schema))
+
+
+def token_texts(tokens: "Sequence[Sequence[int]]", tokenizer: Any) -> list[list[str]]:
+    """Each token decoded alone; a token that is part of a character becomes the replacement character."""
+    distinct = sorted({token for row in tokens for token in row})
+    pieces = dict(zip(distinct, tokenizer.batch_decode([[token] for token in distinct]), strict=True))
+    return [[pieces[token] for token in row] for row in tokens]
+
+
+def _sources(config: RunConfig) -> dict[str, str]:
+    sources = {"corpus": config.corpus, "sequences": config.sequences, "held_out": config.held_out}
+    return {name: source for name, source in sources.items() if source is not None}
+
+
+def _open(path: Path) -> "datasets.Dataset":
+    import datasets
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, memory_map=True)
+    return datasets.Dataset(table.cast(schema.features(table.column_names).arrow_schema))
+
+
+def _write_sequences(config: RunConfig, folder: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
+    source = Source.parse(config.sequence_source, column=config.column)
+    members = load_sequences(source, window=config.window, tokenizer=tokenizer)
+    tables = [_with_membership(members.dataset, True)]
+    skipped = dict(members.skipped)
+    if config.held_out is not None:
+        others = load_sequences(Source.parse(config.held_out, column=config.column), window=config.window, tokenizer=tokenizer)
+        table = _with_membership(others.dataset, False)
+        first = pc.max(tables[0].column("sequence_id")).as_py() + 1
+        ids = pa.array(range(first, first + table.num_rows), pa.int64())
+        tables.append(table.set_column(table.column_names.index("sequence_id"), "sequence_id", ids))
+        skipped |= {f"held out: {reason}": rows for reason, rows in others.skipped.items()}
+    table = pa.concat_tables(tables)
+    write_parquet(folder / "train.parquet", schema.validate(table, table.column_names, "the sequences"))
+    write_json(folder / "skipped.json", skipped)
+
+
+def _with_membership(dataset: "datasets.Dataset", member: bool) -> "pa.Table":
+    import pyarrow as pa
+
+    table = dataset.with_format("arrow")[:]
+    flags = pa.array([member] * table.num_rows, pa.bool_())
+    return pa.table({**{name: table.column(name) for name in table.column_names}, "is_member": flags})
+
+
+def _write_counts(config: RunConfig, dataset: "datasets.Dataset", folder: Path) -> None:
+    import numpy as np
+
+    from memtax.corpus.blocks import open_corpus
+
+    tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
+    corpus = open_corpus(Source.parse(config.corpus, column=config.column), tokenizer=tokenizer)
+    tokens = np.asarray(dataset.with_format("numpy")["tokens"], np.int32).reshape(len(dataset), config.window)
+    counts = count(corpus, tokens[:, config.prompt :], vocabulary_size=len(tokenizer))
+    write_counts(folder, np.asarray(dataset.with_format("numpy")["sequence_id"]), counts)
+    write_json(folder / "totals.json", {"tokens": counts.tokens, "sequences": counts.sequences})

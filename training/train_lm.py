@@ -1,0 +1,188 @@
+"""Train a causal language model on rows of tokens, and watch what it memorizes while it learns.
+
+    accelerate launch training/train_lm.py --dataset FOLDER --tokenizer FOLDER --output_dir OUT \
+        --hidden_size 256 --num_layers 3 --num_train_epochs 10 --learning_rate 2e-3
+
+The dataset is anything `datasets.load_dataset` reads, with a column of token ids (`tokens` or `input_ids`), each row at
+most `--context_length` long. Every option of `transformers.TrainingArguments` is accepted too.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPTNeoXConfig,
+    HfArgumentParser,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from memtax.callback import MemorizationCallback
+from memtax.corpus.sources import Source, load_rows
+from memtax.errors import MemtaxError
+from memtax.progress import progress_bar
+
+
+@dataclass
+class ModelArguments:
+    """A new GPT-NeoX of the given shape, or an existing model to train further."""
+
+    tokenizer: str = field(metadata={"help": "Folder or Hub name of the tokenizer."})
+    model_name_or_path: str | None = field(default=None, metadata={"help": "Train this model further instead of a new one."})
+    hidden_size: int = field(default=256, metadata={"help": "Width of the residual stream."})
+    num_layers: int = field(default=3, metadata={"help": "Transformer blocks."})
+    num_heads: int = field(default=4, metadata={"help": "Attention heads."})
+    context_length: int = field(default=64, metadata={"help": "Largest number of tokens in a row."})
+
+
+@dataclass
+class DataArguments:
+    """The rows to train on, and how memorization is watched."""
+
+    dataset: str = field(metadata={"help": "Hub name or local path, as `path[:config[:split]]`."})
+    watch_every: int | None = field(
+        default=None, metadata={"help": "Measure memorization every so many steps (default: epochs)."}
+    )
+    prompt: int = field(default=32, metadata={"help": "Prompt tokens."})
+    continuation: int = field(default=32, metadata={"help": "Continuation tokens."})
+    stop_at_rate: float | None = field(
+        default=None, metadata={"help": "Stop once this share of the rows is memorized (between 0 and 1)."}
+    )
+
+
+class BarCallback(TrainerCallback):
+    """One progress bar over all steps, with the loss beside it."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar."""
+        self.bar = progress_bar("train", state.max_steps, "steps", unit_scale=False)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Advance it."""
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Show the last loss."""
+        if logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.2f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        self.bar.close()
+
+
+def fast_bf16() -> bool:
+    """Whether this machine multiplies bfloat16 in hardware (GPUs of today; CPUs with AMX or AVX512-BF16)."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def new_model(arguments: ModelArguments, vocabulary_size: int, end_of_text: int | None) -> PreTrainedModel:
+    """A GPT-NeoX with random weights."""
+    config = GPTNeoXConfig(
+        vocab_size=vocabulary_size,
+        hidden_size=arguments.hidden_size,
+        num_hidden_layers=arguments.num_layers,
+        num_attention_heads=arguments.num_heads,
+        intermediate_size=4 * arguments.hidden_size,
+        max_position_embeddings=arguments.context_length,
+        bos_token_id=end_of_text,
+        eos_token_id=end_of_text,
+    )
+    return AutoModelForCausalLM.from_config(config)
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Pad rows on the right; padding is masked in attention and loss whatever its id."""
+    length = max(len(row["tokens"]) for row in rows)
+    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    mask = torch.zeros(len(rows), length, dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row["tokens"])] = torch.tensor(row["tokens"])
+        mask[i, : len(row["tokens"])] = 1
+    batch = {"input_ids": ids, "labels": ids.masked_fill(mask == 0, -100)}
+    if not mask.all():
+        batch["attention_mask"] = mask
+    return batch
+
+
+def train(
+    model_arguments: ModelArguments,
+    data_arguments: DataArguments,
+    training_arguments: TrainingArguments,
+    watched: Any = None,
+) -> MemorizationCallback:
+    """Train, save the model with its tokenizer, and return the callback with what was measured.
+
+    Args:
+        model_arguments: shape of the model.
+        data_arguments: rows and how to watch them.
+        training_arguments: everything else.
+        watched: rows to watch instead of the first 2,000 training rows; a `taxonomy` column gives counts by category.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(model_arguments.tokenizer)
+    rows = load_rows(Source.parse(data_arguments.dataset))
+    longest = max(len(tokens) for tokens in rows["tokens"])
+    if longest > model_arguments.context_length:
+        raise MemtaxError(f"a row has {longest} tokens, more than --context_length {model_arguments.context_length}; raise it")
+    torch.manual_seed(training_arguments.seed)
+    if model_arguments.model_name_or_path:
+        model = AutoModelForCausalLM.from_pretrained(model_arguments.model_name_or_path)
+    else:
+        model = new_model(model_arguments, len(tokenizer), tokenizer.eos_token_id)
+    callback = MemorizationCallback(
+        watched if watched is not None else rows.select(range(min(2000, len(rows)))),
+        every=data_arguments.watch_every,
+        prompt=data_arguments.prompt,
+        continuation=data_arguments.continuation,
+        stop_at_rate=data_arguments.stop_at_rate,
+    )
+    trainer = Trainer(
+        model=model,
+        args=training_arguments,
+        train_dataset=rows,
+        data_collator=collate,
+        processing_class=tokenizer,
+        callbacks=[callback, BarCallback()],
+    )
+    callback.trainer = trainer
+    # Our bar and the callback's lines replace the dictionaries that these print.
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=training_arguments.resume_from_checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        output = Path(training_arguments.output_dir)
+        (output / "memorization.json").write_text(json.dumps(callback.rows, indent=2) + "\n", encoding="utf-8")
+        # The Trainer pickles its arguments beside the weights; nothing here ever needs to unpickle them.
+        for pickled in output.glob("**/training_args.bin"):
+            pickled.unlink()
+    return callback
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and train."""
+    parser = HfArgumentParser([ModelArguments, DataArguments, TrainingArguments])
+    try:
+        train(*parser.parse_args_into_dataclasses(arguments))
+    except MemtaxError as error:
+        print(f"train_lm: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()
