@@ -1,6 +1,7 @@
 """Run a batch function over a table: shard by shard, resumable, on one process or many, with the same result."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -99,18 +100,33 @@ def _compute(
         return {KEY: batch[KEY], **added}
 
     start, stop = cut.bounds(shard)
-    result = dataset.select(range(start, stop)).map(
-        batch_function,
-        batched=True,
-        batch_size=cut.rows_per_batch,
-        remove_columns=dataset.column_names,
-        features=datasets.Features({KEY: datasets.Value("int64"), **function.features}),
-        keep_in_memory=True,
-        load_from_cache_file=False,
-        new_fingerprint=digest(function.fingerprint, shard),
-    )
+    with _no_bars_of_datasets():
+        result = dataset.select(range(start, stop)).map(
+            batch_function,
+            batched=True,
+            batch_size=cut.rows_per_batch,
+            remove_columns=dataset.column_names,
+            features=datasets.Features({KEY: datasets.Value("int64"), **function.features}),
+            keep_in_memory=True,
+            load_from_cache_file=False,
+            new_fingerprint=digest(function.fingerprint, shard),
+        )
     # Drop the metadata that `datasets` adds: a part holds the schema's columns and nothing of the library's version.
     return result.data.table.replace_schema_metadata(None)
+
+
+@contextlib.contextmanager
+def _no_bars_of_datasets() -> Iterator[None]:
+    """One bar a stage is enough: `map` would draw another for every shard."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    before = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            enable_progress_bars()
 
 
 def stage_identity(dataset: "datasets.Dataset", function: BatchFunction, cut: Plan) -> dict[str, Any]:

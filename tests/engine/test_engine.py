@@ -1,0 +1,126 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from letters import FirstToken, rows
+
+from memtax.engine import Plan, once, plan, run
+from memtax.errors import MemtaxError, StaleOutputError
+
+
+def parts(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).glob("part-*")}
+
+
+def expected(count):
+    # The filter adds the sum of the tokens, null for a row without tokens: written out again from the rows themselves.
+    return [None if i % 7 == 0 else sum(range(i % 5)) + i for i in range(count)]
+
+
+@given(st.integers(0, 500), st.integers(1, 20), st.integers(1, 5))
+def test_a_plan_covers_every_row_once_and_shards_start_on_batches(rows_in_all, batch, batches):
+    cut = plan(rows_in_all, batch, batches)
+    covered = [row for shard in range(cut.shards) for row in range(*cut.bounds(shard))]
+    assert covered == list(range(rows_in_all))
+    assert all(cut.bounds(shard)[0] % batch == 0 for shard in range(cut.shards))
+
+
+def test_a_plan_that_cannot_be_is_refused():
+    with pytest.raises(MemtaxError, match="multiple"):
+        Plan(10, 3, 10)
+    with pytest.raises(MemtaxError, match="at least 1"):
+        Plan(10, 0, 10)
+
+
+def test_the_result_is_the_function_of_every_row_in_order(tmp_path):
+    table = run(rows(100), FirstToken(log=str(tmp_path / "log")), tmp_path / "out", rows_per_batch=2)
+    assert table.column("match_length").to_pylist() == expected(100)
+    assert table.column("sequence_id").to_pylist() == list(range(100, 200))
+    # 32 rows a shard: 16 batches of 2; 100 rows make 4 shards.
+    assert sorted(parts(tmp_path / "out")) == [f"part-{i:05d}-of-00004.parquet" for i in range(4)]
+
+
+def test_an_empty_dataset_gives_an_empty_table(tmp_path):
+    table = run(rows(0), FirstToken(log=str(tmp_path / "log")), tmp_path / "out")
+    assert table.num_rows == 0
+    assert table.column_names == ["sequence_id", "match_length"]
+
+
+def test_two_processes_write_the_bytes_that_one_writes(tmp_path):
+    run(rows(100), FirstToken(log=str(tmp_path / "log1")), tmp_path / "one", rows_per_batch=2)
+    script = Path(__file__).parent / "two_processes.py"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.getcwd()}
+    command = [*launch, str(script), str(tmp_path / "two"), str(tmp_path / "log2")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert parts(tmp_path / "one") == parts(tmp_path / "two")
+    calls = (tmp_path / "log2").read_text().split()
+    assert {call.split(":")[0] for call in calls} == {"0", "1"}
+    assert len(calls) == 50
+
+
+def test_finished_shards_are_not_computed_again(tmp_path):
+    log = tmp_path / "log"
+    with pytest.raises(RuntimeError, match="killed"):
+        # Token 71 is in row 71 alone, which lies in the third shard of 32 rows.
+        run(rows(100), FirstToken(log=str(log), fail_from=71), tmp_path / "out", rows_per_batch=2)
+    assert len(parts(tmp_path / "out")) == 2
+    before = parts(tmp_path / "out")
+    log.unlink()
+    table = run(rows(100), FirstToken(log=str(log)), tmp_path / "out", rows_per_batch=2)
+    assert table.column("match_length").to_pylist() == expected(100)
+    assert before.items() <= parts(tmp_path / "out").items()
+    assert len(log.read_text().split()) == (100 - 64) / 2
+    log.unlink()
+    run(rows(100), FirstToken(log=str(log)), tmp_path / "out", rows_per_batch=2)
+    assert not log.exists()
+
+
+def test_other_input_in_the_same_folder_is_refused(tmp_path):
+    function = FirstToken(log=str(tmp_path / "log"))
+    run(rows(100), function, tmp_path / "out", rows_per_batch=2)
+    with pytest.raises(StaleOutputError, match="changed: input, rows"):
+        run(rows(99), function, tmp_path / "out", rows_per_batch=2)
+    with pytest.raises(StaleOutputError, match="rows_per_batch"):
+        run(rows(100), function, tmp_path / "out", rows_per_batch=4)
+
+
+def test_a_damaged_part_is_named(tmp_path):
+    function = FirstToken(log=str(tmp_path / "log"))
+    run(rows(100), function, tmp_path / "out", rows_per_batch=2)
+    part = tmp_path / "out" / "part-00001-of-00004.parquet"
+    part.write_bytes(part.read_bytes()[:50])
+    with pytest.raises(MemtaxError, match="part-00001-of-00004"):
+        run(rows(100), function, tmp_path / "out", rows_per_batch=2)
+
+
+def test_a_missing_column_is_named_before_anything_is_written(tmp_path):
+    with pytest.raises(MemtaxError, match="no column 'tokens'"):
+        run(datasets.Dataset.from_dict({"sequence_id": [1]}), FirstToken(log=str(tmp_path / "log")), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_once_makes_reuses_and_refuses(tmp_path):
+    def make(folder):
+        (folder / "made").write_text("x")
+
+    assert once(tmp_path / "d", {"a": 1}, make)
+    assert not once(tmp_path / "d", {"a": 1}, make)
+    with pytest.raises(StaleOutputError, match="changed: a"):
+        once(tmp_path / "d", {"a": 2}, make)
+
+
+def test_once_leaves_nothing_of_a_failed_attempt(tmp_path):
+    def make(folder):
+        (folder / "half").touch()
+        raise OSError
+
+    with pytest.raises(OSError):
+        once(tmp_path / "d", {"a": 1}, make)
+    assert not list(tmp_path.iterdir())
