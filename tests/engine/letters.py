@@ -33,6 +33,6 @@ class FirstToken(Filter):
 
 
 def rows(count: int) -> datasets.Dataset:
-    tokens = [list(range(i % 5)) + [i] if i % 7 else [] for i in range(count)]
+    tokens = [[*list(range(i % 5)), i] if i % 7 else [] for i in range(count)]
     features = datasets.Features({"sequence_id": datasets.Value("int64"), "tokens": datasets.List(datasets.Value("int32"))})
     return datasets.Dataset.from_dict({"sequence_id": list(range(100, 100 + count)), "tokens": tokens}, features=features)
