@@ -1,0 +1,122 @@
+"""The column that is read: found by name, checked, and turned into flat token ids with row offsets."""
+
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from memtax.errors import MemtaxError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CANDIDATES = ("tokens", "Tokens", "input_ids", "text", "content")
+"""Column names looked for, in this order, when a source names none."""
+
+MAX_TOKEN_ID = 2**31 - 1
+
+Kind = Literal["tokens", "text"]
+Tokens = npt.NDArray[np.int32] | npt.NDArray[np.uint16]
+"""Token ids are held as uint16 where the source has them so, else as int32: two types keep the kernels few."""
+
+
+def find_column(names: list[str], wanted: str | None, what: str) -> str:
+    """The column to read.
+
+    Raises:
+        MemtaxError: it is missing, or none was named and no usual name is there.
+    """
+    for candidate in (wanted,) if wanted is not None else CANDIDATES:
+        if candidate in names:
+            return candidate
+    missing = f"column {wanted!r}" if wanted is not None else f"column of tokens or text ({', '.join(CANDIDATES)})"
+    raise MemtaxError(f"{what} has no {missing}; it has: {', '.join(names) or 'no columns'}")
+
+
+def column_kind(dtype: pa.DataType, name: str, what: str) -> Kind:
+    """Whether a column holds token ids or text.
+
+    Raises:
+        MemtaxError: it holds something else.
+    """
+    if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
+        return "text"
+    is_list = pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
+    # A JSON file whose lists are all empty gives lists of nulls.
+    if is_list and (pa.types.is_integer(dtype.value_type) or pa.types.is_null(dtype.value_type)):
+        return "tokens"
+    raise MemtaxError(f"column {name!r} of {what} holds {dtype}; tokens must be lists of integers, and text strings")
+
+
+def flatten(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+    """Values and row offsets of a list column. A null row counts as empty; nothing is copied where no row is null.
+
+    Returns:
+        The child values, and offsets of shape (rows + 1) that start at 0.
+    """
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    offsets = np.zeros(len(column) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return column.flatten(), offsets
+
+
+def token_ids(
+    values: pa.Array, offsets: npt.NDArray[np.int64], vocabulary_size: int | None, what: str, first_row: int
+) -> Tokens:
+    """Check token ids and bring them to uint16 or int32; zero-copy if they are so already.
+
+    Args:
+        values: flat integers.
+        offsets: shape (rows + 1), where each row starts in `values`.
+        vocabulary_size: ids must be smaller; None allows all below 2^31.
+        what: the source, for messages.
+        first_row: number of the first row in the source, for messages.
+
+    Raises:
+        MemtaxError: an id is null, negative, too large or beyond the vocabulary.
+    """
+    if values.null_count:
+        at = values.is_null().index(pa.scalar(True)).as_py()
+        raise MemtaxError(f"a token id in {_row(at, offsets, first_row)} of {what} is null; drop or repair that row")
+    if len(values) == 0:
+        return np.zeros(0, np.int32)
+    array = values.to_numpy()
+    low, high = int(array.min()), int(array.max())
+    limit = MAX_TOKEN_ID + 1 if vocabulary_size is None else min(vocabulary_size, MAX_TOKEN_ID + 1)
+    if low < 0 or high >= limit:
+        at = int(np.argmax((array < 0) | (array >= limit)))
+        found = f"token id {int(array[at])} in {_row(at, offsets, first_row)} of {what}"
+        if array[at] < 0:
+            raise MemtaxError(f"{found} is negative; padding or ignored positions (-100) must be removed first")
+        if vocabulary_size is not None:
+            raise MemtaxError(f"{found} is outside the vocabulary of {vocabulary_size}; was another tokenizer used?")
+        raise MemtaxError(f"{found} is too large; token ids must be below 2^31")
+    return array if array.dtype in (np.uint16, np.int32) else array.astype(np.int32)
+
+
+def _row(at: int, offsets: npt.NDArray[np.int64], first_row: int) -> str:
+    return f"row {first_row + int(np.searchsorted(offsets, at, side='right')) - 1}"
+
+
+def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: list[str | None]) -> tuple[Tokens, npt.NDArray[np.int64]]:
+    """Token ids and row offsets of texts, without special tokens. A missing text gives an empty row."""
+    encoded: Any = tokenizer(
+        [text or "" for text in texts], add_special_tokens=False, return_attention_mask=False, truncation=False, verbose=False
+    )
+    rows: list[list[int]] = encoded["input_ids"]
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    return np.fromiter(chain.from_iterable(rows), np.int32, count=int(offsets[-1])), offsets
+
+
+def decode(tokenizer: "PreTrainedTokenizerBase", windows: npt.NDArray[np.int32]) -> list[str]:
+    """Text of each row of `windows` (rows, tokens), special tokens kept."""
+    rows = windows.tolist()
+    if tokenizer.is_fast:
+        # The backend decodes a batch on all cores; `batch_decode` is a Python loop.
+        texts: list[str] = tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=False)
+        return texts
+    return tokenizer.batch_decode(rows, skip_special_tokens=False, clean_up_tokenization_spaces=False)

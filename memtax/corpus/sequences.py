@@ -1,0 +1,189 @@
+"""Sequences to measure: fixed windows of tokens, cut from the rows of a source."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from memtax import schema
+from memtax.corpus import columns
+from memtax.corpus.blocks import Block, DatasetCorpus, open_corpus
+from memtax.corpus.sources import Source
+from memtax.errors import MemtaxError
+from memtax.progress import progress_bar
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
+
+Cut = Literal["first", "all"]
+
+ID_COLUMNS = ("sequence_id", "index", "Index")
+DOCUMENT_COLUMNS = ("document", "path", "name", "url")
+COLUMNS = ("sequence_id", "tokens", "text", "document")
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """What `load_sequences` found.
+
+    Attributes:
+        dataset: one row a sequence, columns `sequence_id`, `tokens`, `text`, `document` as `memtax.schema` declares them.
+        skipped: reason to number of source rows that gave no sequence for it.
+    """
+
+    dataset: "datasets.Dataset"
+    skipped: dict[str, int]
+
+
+def load_sequences(
+    source: "Source | datasets.Dataset",
+    *,
+    window: int,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    cut: Cut | None = None,
+    vocabulary_size: int | None = None,
+) -> Sequences:
+    """Cut windows of exactly `window` tokens from a source.
+
+    Args:
+        source: where the tokens or texts are, or a dataset that is open already.
+        window: tokens a sequence.
+        tokenizer: a tokenizer of `transformers`. A text column needs it; with a token column it fills `text`.
+        cut: `first` takes the first `window` tokens of each row (Pythia's rule, the default for a token column); `all` takes
+            contiguous windows that do not overlap and drops the tail of each row (the default for text).
+        vocabulary_size: the vocabulary when there is no tokenizer; ids at or above it are refused.
+
+    Returns:
+        The sequences and the rows left out. `sequence_id` is, for `first`, the source's column of that name (or `index`,
+        `Index`) if it holds integers, else the row number in the source; for `all` it numbers the windows.
+
+    Raises:
+        MemtaxError: a bad argument, a source that cannot be used, ids that are not unique, or no row long enough.
+    """
+    if window < 1:
+        raise MemtaxError(f"a window must have at least 1 token, not {window}")
+    if cut not in (None, "first", "all"):
+        raise MemtaxError(f"unknown cut {cut!r}; use 'first' or 'all'")
+    corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=vocabulary_size)
+    if cut is None:
+        cut = "first" if corpus.kind == "tokens" else "all"
+    key = _id_column(corpus) if cut == "first" else None
+    document = _document_column(corpus)
+
+    tables: list[pa.Table] = []
+    skipped: Counter[str] = Counter()
+    longest, made, row = 0, 0, 0
+    others = tuple(dict.fromkeys(name for name in (key, document) if name and name != corpus.column))
+    with progress_bar("reading sequences", corpus.rows) as bar:
+        for rows, block in corpus.blocks_with(others):
+            starts, owners = _window_starts(block, window, cut)
+            windows = block.tokens[starts[:, None] + np.arange(window)].astype(np.int32, copy=False)
+            if key is not None:
+                ids = _ids(rows.column(key), key, corpus.label)[owners]
+            else:
+                ids = owners + row if cut == "first" else np.arange(made, made + len(starts))
+            tables.append(_table(ids, windows, owners, tokenizer, rows.column(document) if document else None))
+            lengths = np.diff(block.offsets)
+            longest = max(longest, int(lengths.max(initial=0)))
+            if short := int((lengths < window).sum()):
+                skipped[f"shorter than {window} tokens"] += short
+            made += len(starts)
+            row += rows.num_rows
+            bar.update(rows.num_rows)
+    if made == 0:
+        raise MemtaxError(
+            f"no row of {corpus.label} has the {window} tokens that a sequence needs (the longest has {longest}); "
+            "ask for shorter windows, or join short texts into documents"
+        )
+    table = pa.concat_tables(tables)
+    if key is not None:
+        _check_unique(table.column("sequence_id").to_numpy(), key, corpus.label)
+    return Sequences(_dataset(table), dict(skipped))
+
+
+def _id_column(corpus: DatasetCorpus) -> str | None:
+    """The column that identifies rows. A column called `index` may be anything, so it must hold integers to count as one."""
+    for name in ID_COLUMNS:
+        if name in corpus.schema.names:
+            integer = pa.types.is_integer(corpus.schema.field(name).type)
+            if name == "sequence_id" and not integer:
+                raise MemtaxError(
+                    f"column 'sequence_id' of {corpus.label} holds {corpus.schema.field(name).type}, not integers; rename it"
+                )
+            if integer:
+                return name
+    return None
+
+
+def _document_column(corpus: DatasetCorpus) -> str | None:
+    for name in DOCUMENT_COLUMNS:
+        if name in corpus.schema.names and name != corpus.column:
+            dtype = corpus.schema.field(name).type
+            if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
+                return name
+    return None
+
+
+def _window_starts(block: Block, window: int, cut: Cut) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where each window starts in the block's tokens, and which of its rows it comes from."""
+    count = np.diff(block.offsets) // window
+    if cut == "first":
+        count = np.minimum(count, 1)
+    owners = np.repeat(np.arange(len(count), dtype=np.int64), count)
+    # Number of the window within its row: the running number less that of the row's first window.
+    within = np.arange(len(owners)) - np.repeat(np.cumsum(count) - count, count)
+    return block.offsets[owners] + within * window, owners
+
+
+def _ids(column: pa.Array, name: str, what: str) -> npt.NDArray[np.int64]:
+    if column.null_count:
+        raise MemtaxError(f"column {name!r} of {what} has rows without an id; fill it, or drop it to number the rows")
+    try:
+        ids: npt.NDArray[np.int64] = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid as error:
+        raise MemtaxError(f"column {name!r} of {what} holds ids beyond 2^63: {str(error).splitlines()[0]}") from error
+    return ids
+
+
+def _table(
+    ids: npt.NDArray[np.int64],
+    windows: npt.NDArray[np.int32],
+    owners: npt.NDArray[np.int64],
+    tokenizer: "PreTrainedTokenizerBase | None",
+    documents: pa.Array | None,
+) -> pa.Table:
+    offsets = np.arange(len(windows) + 1, dtype=np.int32) * windows.shape[1]
+    texts = pa.nulls(len(ids), pa.string()) if tokenizer is None else pa.array(columns.decode(tokenizer, windows), pa.string())
+    names = pa.nulls(len(ids), pa.string()) if documents is None else documents.take(pa.array(owners)).cast(pa.string())
+    tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(windows).reshape(-1)))
+    return pa.table([pa.array(ids), tokens, texts, names], schema=schema.arrow_schema(COLUMNS))
+
+
+def _check_unique(ids: npt.NDArray[np.int64], name: str, what: str) -> None:
+    ordered = np.sort(ids)
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(again):
+        raise MemtaxError(f"column {name!r} of {what} is not unique: {again[0]} occurs more than once; repair or drop it")
+
+
+def _dataset(table: pa.Table) -> "datasets.Dataset":
+    """Wrap the table. Its fingerprint follows from its bytes, so that `Dataset.map` finds its cache again."""
+    import datasets
+
+    hashed = hashlib.sha256()
+    for column in table.columns:
+        for chunk in column.chunks:
+            for buffer in chunk.buffers():
+                if buffer is not None:
+                    hashed.update(buffer)
+    return datasets.Dataset(
+        table,
+        info=datasets.DatasetInfo(features=schema.features(COLUMNS)),
+        split=datasets.Split.TRAIN,
+        fingerprint=hashed.hexdigest()[:32],
+    )

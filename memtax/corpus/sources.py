@@ -1,0 +1,190 @@
+"""Where tokens and texts come from: Hugging Face datasets on the Hub or on disk, opened and checked in one place."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax.errors import MemtaxError
+
+if TYPE_CHECKING:
+    import datasets
+
+READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".arrow": "arrow", ".txt": "text"}
+"""File ending to the `datasets` builder that reads it; any of them may be followed by `.gz`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of a dataset, and the column of it that is read.
+
+    Attributes:
+        path: a file (`.parquet`, `.jsonl`, `.json`, `.arrow`, `.txt`, also gzipped), a folder of such files, a folder with a
+            `configs:` block in its README, a `save_to_disk` folder, or else a name on the Hub.
+        name: the dataset's configuration.
+        split: the split; slices such as `train[:1000]` work except on `save_to_disk` folders. A single file is `train`.
+        revision: branch, tag or commit on the Hub.
+        column: the column to read; None looks for one of `memtax.corpus.columns.CANDIDATES`.
+        streaming: read on the fly, without a copy in the cache of `datasets`.
+    """
+
+    path: str
+    name: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    column: str | None = None
+    streaming: bool = False
+
+    def __post_init__(self) -> None:
+        for field in ("path", "split"):
+            value = getattr(self, field)
+            if not isinstance(value, str) or not value.strip() or "\0" in value:
+                raise MemtaxError(f"the {field} of a source must be a non-empty string, not {value!r}")
+        for field in ("name", "revision", "column"):
+            value = getattr(self, field)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise MemtaxError(f"the {field} of a source must be a non-empty string or None, not {value!r}")
+
+    @classmethod
+    def parse(cls, text: str, **options: Any) -> "Source":
+        """Read `path`, `path:config`, `path:config:split` or `path::split`; an existing path is taken whole.
+
+        Args:
+            text: what the user wrote; `org/name:config:train[:1000]` works too.
+            options: other fields, such as `column` or `streaming`.
+
+        Raises:
+            MemtaxError: the path is empty.
+        """
+        path, name, split = split_name(text)
+        return cls(path, name=name, split=split or "train", **options)
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        return ":".join((self.path, self.name or "", self.split))
+
+
+def split_name(text: str) -> tuple[str, str | None, str | None]:
+    """Path, configuration and split of `path:config:split`; None for what is not there."""
+    # os.path: unlike Path, it says no to names that no file system takes.
+    if os.path.exists(os.path.expanduser(text)):
+        return text, None, None
+    path, name, split = [*text.split(":", 2), "", ""][:3]
+    return path, name or None, split or None
+
+
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn whatever the readers raise into one line that names the source.
+
+    Raises:
+        MemtaxError: an error of the file system, of Arrow, of `datasets` or of the Hub client came up inside.
+    """
+    import pyarrow as pa
+    from datasets.exceptions import DatasetsError
+
+    try:
+        yield
+    except MemtaxError:
+        raise
+    except (OSError, ValueError, RuntimeError, TypeError, LookupError, EOFError, pa.ArrowException, DatasetsError) as error:
+        root: BaseException = error
+        # `datasets` wraps the reader's own error in "An error occurred while generating the dataset".
+        while isinstance(root, DatasetsError) and root.__cause__ is not None:
+            root = root.__cause__
+        reason = (str(root).strip().splitlines() or [type(root).__name__])[0]
+        if "BatchSize must be greater than 0" in reason:
+            # How the Parquet reader of `datasets` takes a file with a schema and no rows.
+            raise MemtaxError(f"{what} has a Parquet file with no rows; remove it") from error
+        raise MemtaxError(f"{what} cannot be read: {reason[:300]}") from error
+
+
+def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset":
+    """Open a source, whatever its kind.
+
+    Returns:
+        A memory-mapped `Dataset`, or an `IterableDataset` if the source is streaming.
+
+    Raises:
+        MemtaxError: there is no such path, configuration or split, or it cannot be read.
+    """
+    path = Path(source.path).expanduser()
+    if not path.exists():
+        return _open_hub(source)
+    if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
+        return _open_saved(source, path)
+    with reading(source.label):
+        return _load(source, **(_file_arguments(path) if path.is_file() else _folder_arguments(path)))
+
+
+def _load(source: Source, path: str, **arguments: Any) -> Any:
+    from datasets import load_dataset
+
+    return load_dataset(path, name=source.name, split=source.split, streaming=source.streaming, **arguments)
+
+
+def _reader(path: Path) -> str | None:
+    return READERS.get(Path(path.name.removesuffix(".gz")).suffix)
+
+
+def _file_arguments(path: Path) -> dict[str, Any]:
+    reader = _reader(path)
+    if reader is None:
+        raise MemtaxError(f"{path} is of no known kind; memtax reads {', '.join(READERS)}, also gzipped")
+    if path.stat().st_size == 0:
+        raise MemtaxError(f"{path} is empty (0 bytes)")
+    return {"path": reader, "data_files": {"train": str(path)}} | _document_per_file(reader)
+
+
+def _folder_arguments(path: Path) -> dict[str, Any]:
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    readers = {reader for reader in map(_reader, files) if reader}
+    if not readers:
+        raise MemtaxError(f"the folder {path} holds no file that memtax reads ({', '.join(READERS)}, also gzipped)")
+    if readers == {"text"} and not (path / "README.md").exists():
+        found = [str(file) for file in files if _reader(file)]
+        return {"path": "text", "data_files": {"train": found}} | _document_per_file("text")
+    return {"path": str(path)}
+
+
+def _document_per_file(reader: str) -> dict[str, str]:
+    # A text file is one document: its lines belong together, and windows may run over their ends.
+    return {"sample_by": "document"} if reader == "text" else {}
+
+
+def _open_saved(source: Source, path: Path) -> Any:
+    """A folder written by `save_to_disk`."""
+    from datasets import DatasetDict, load_from_disk
+
+    with reading(source.label):
+        try:
+            dataset = load_from_disk(str(path))
+        except IndexError as error:
+            # A dataset saved without rows has no data file, and cannot be loaded again.
+            raise MemtaxError(f"{source.label} has no rows") from error
+    if isinstance(dataset, DatasetDict):
+        if source.split not in dataset:
+            raise MemtaxError(f"{path} has no split {source.split!r}; it has {', '.join(dataset)}")
+        dataset = dataset[source.split]
+    elif source.split not in ("train", str(dataset.split)):
+        raise MemtaxError(f"{path} holds a single dataset without splits; drop the split {source.split!r}")
+    return dataset.to_iterable_dataset() if source.streaming else dataset
+
+
+def _open_hub(source: Source) -> Any:
+    if source.path.count("/") > 1 or source.path.startswith((".", "/", "~")) or _reader(Path(source.path)):
+        raise MemtaxError(f"{source.path} does not exist; give a file, a folder or a dataset's name on the Hub")
+    try:
+        with reading(source.label):
+            return _load(source, path=source.path, revision=source.revision)
+    except MemtaxError as error:
+        reason = str(error)
+        if "scripts are no longer supported" in reason:
+            reason += "; try revision='refs/convert/parquet'"
+        elif isinstance(error.__cause__, OSError):
+            # Not found, not reachable and offline all arrive as operating-system errors.
+            reason = f"{source.path} exists neither here nor, as far as can be reached, on the Hub: {reason}"
+        raise MemtaxError(reason) from error

@@ -1,0 +1,127 @@
+"""Tables of counts, our own or published: read for the filters that look sequences and tokens up in them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from memtax import schema
+from memtax.corpus.sources import Source, open_dataset, reading, split_name
+from memtax.errors import MemtaxError
+
+DUPLICATES_FILE = "num_duplicates.parquet"
+FREQUENCIES_FILE = "token_frequencies.parquet"
+
+SUMMED_SPLITS = ("memorized", "non_memorized")
+"""The published frequencies come in these two parts; the corpus's frequency is their sum."""
+
+Int64 = npt.NDArray[np.int64]
+
+
+def read_duplicates(name: str) -> tuple[Int64, Int64]:
+    """Read a table of duplicate counts.
+
+    Args:
+        name: folder from `write_counts`, Parquet file, or `org/name:config:split`; columns in our or the published names.
+
+    Returns:
+        Sequence ids in rising order, and the count of each.
+
+    Raises:
+        MemtaxError: it cannot be read, lacks a column, or gives one id two different counts.
+    """
+    (table,) = _read(name, DUPLICATES_FILE, ("sequence_id", "sequence_duplicates"), ())
+    # A null count says what a missing row says: not counted.
+    ids, counts = _columns(table.filter(table.column("sequence_duplicates").is_valid()), name)
+    if len(ids) > 1 and not (ids[1:] > ids[:-1]).all():
+        order = np.argsort(ids, kind="stable")
+        ids, counts = ids[order], counts[order]
+        clash = np.flatnonzero((ids[1:] == ids[:-1]) & (counts[1:] != counts[:-1]))
+        if len(clash):
+            raise MemtaxError(f"{name} gives sequence_id {ids[clash[0]]} two different counts; keep one row an id")
+    return ids, counts
+
+
+def read_frequencies(name: str) -> tuple[Int64, npt.NDArray[np.bool_]]:
+    """Read a table of token frequencies.
+
+    Args:
+        name: as for `read_duplicates`. Without a split, the published pair `memorized` and `non_memorized` is summed.
+
+    Returns:
+        Shape (vocabulary): the frequency by token id, and whether the table has the id at all.
+
+    Raises:
+        MemtaxError: it cannot be read, lacks a column, or has a token twice in one split.
+    """
+    parts = [_columns(table, name) for table in _read(name, FREQUENCIES_FILE, ("token_id", "token_frequency"), SUMMED_SPLITS)]
+    size = max((int(ids.max(initial=-1)) + 1 for ids, _ in parts), default=0)
+    if size > 2**31:
+        raise MemtaxError(f"{name} has token id {size - 1}; ids must be below 2^31")
+    frequencies, known = np.zeros(size, np.int64), np.zeros(size, np.bool_)
+    for ids, counts in parts:
+        if len(ids) and int(ids.min()) < 0:
+            raise MemtaxError(f"{name} has the negative token id {int(ids.min())}")
+        values, times = np.unique(ids, return_counts=True)
+        if (times > 1).any():
+            raise MemtaxError(f"{name} has token_id {int(values[times > 1][0])} more than once; keep one row a token")
+        frequencies[ids] += counts
+        known[ids] = True
+    return frequencies, known
+
+
+def stamp(name: str) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of every file below a local path: a cached table is stale when this changes. Empty for Hub names."""
+    path = Path(location(name))
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path] if path.exists() else []
+    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+
+
+def location(name: str) -> str:
+    """The path, or name on the Hub, in `path:config:split`."""
+    return split_name(name)[0]
+
+
+def _read(name: str, file: str, columns: tuple[str, str], summed: tuple[str, ...]) -> list[pa.Table]:
+    """The table, or the tables to be summed, validated and in our names."""
+    path, config, split = split_name(name)
+    if (Path(path) / file).is_file():
+        path = str(Path(path) / file)
+    if Path(path).is_file() and path.endswith(".parquet"):
+        with reading(path):
+            tables = [pq.read_table(path)]
+    else:
+        splits = [split] if split else _splits(path, config, summed)
+        tables = [_arrow(open_dataset(Source(path, name=config, split=each))) for each in splits]
+    renamed = [table.rename_columns([schema.PUBLISHED.get(c, c) for c in table.column_names]) for table in tables]
+    return [schema.validate(table, columns, name) for table in renamed]
+
+
+def _splits(path: str, config: str | None, summed: tuple[str, ...]) -> list[str]:
+    """The splits to read when none was named: the only one, or those that are to be summed."""
+    from datasets import get_dataset_split_names
+
+    # A folder of `save_to_disk` and the like has no list of splits: `train` is tried there.
+    if not summed or (Path(path) / "state.json").exists() or Path(path).is_file():
+        return ["train"]
+    with reading(path):
+        found = list(get_dataset_split_names(path, config))
+    if set(found) == set(summed):
+        return list(summed)
+    if len(found) == 1:
+        return found
+    raise MemtaxError(f"{path} has the splits {', '.join(found)}; name one: {path}:{config or ''}:{found[0]}")
+
+
+def _arrow(dataset: Any) -> pa.Table:
+    return dataset.with_format("arrow")[:]
+
+
+def _columns(table: pa.Table, name: str) -> tuple[Int64, Int64]:
+    ids, counts = (column.to_numpy() for column in table.columns)
+    if len(counts) and int(counts.min()) < 0:
+        raise MemtaxError(f"{name} has the negative count {int(counts.min())}; a count is at least 0")
+    return ids, counts

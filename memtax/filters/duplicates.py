@@ -1,0 +1,54 @@
+"""How often a sequence's continuation occurs in the corpus, looked up in a table of counts."""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from memtax.corpus.tables import Int64, location, read_duplicates, stamp
+from memtax.filters.base import Batch, Filter
+
+
+@dataclass(frozen=True)
+class DuplicateFilter(Filter):
+    """Adds `sequence_duplicates`, the occurrences of the sequence's continuation in the corpus (Prashanth et al. 2024).
+
+    A sequence that the table does not have gets None, which says "not counted"; a window counted and not found is 0.
+
+    Attributes:
+        counts: a folder from `memtax count`, a Parquet file, or a dataset as `org/name:config:split`, with the columns
+            `sequence_id` and `sequence_duplicates`, or `counts` as in the published `generation-num-duplicates`.
+    """
+
+    name: ClassVar[str] = "duplicates"
+    requires: ClassVar[tuple[str, ...]] = ("sequence_id",)
+    columns: ClassVar[tuple[str, ...]] = ("sequence_duplicates",)
+
+    counts: str
+
+    def inputs(self) -> Iterable[str]:
+        """The table's path or name."""
+        return (location(self.counts),)
+
+    def compute(self, batch: Batch) -> Batch:
+        """Look the ids up.
+
+        Raises:
+            MemtaxError: the table cannot be read.
+        """
+        ids, counts = _table(self.counts, stamp(self.counts))
+        asked = np.asarray(batch["sequence_id"], np.int64)
+        if len(ids) == 0:
+            return {"sequence_duplicates": [None] * len(asked)}
+        at = np.minimum(np.searchsorted(ids, asked), len(ids) - 1)
+        found = counts[at].astype(object)
+        found[ids[at] != asked] = None
+        return {"sequence_duplicates": found.tolist()}
+
+
+@functools.lru_cache(maxsize=4)
+def _table(name: str, version: Any) -> tuple[Int64, Int64]:
+    """The table, once a process; `version` changes with the files."""
+    return read_duplicates(name)

@@ -1,0 +1,84 @@
+"""How frequent a sequence's tokens are in the corpus, looked up in a table of frequencies."""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from memtax.corpus.tables import Int64, location, read_frequencies, stamp
+from memtax.filters.base import Batch, Filter
+
+
+@dataclass(frozen=True)
+class TokenFrequencyFilter(Filter):
+    """Adds the maximum, mean, minimum, median and quartiles of the corpus frequencies of a sequence's tokens.
+
+    Percentiles are interpolated linearly, as `numpy.percentile` does; the published ones are observed values. A sequence
+    without tokens, or with a token that the table does not have, gets None throughout.
+
+    Attributes:
+        frequencies: a folder from `memtax count`, a Parquet file, or a dataset as `org/name:config:split`, with the columns
+            `token_id` and `token_frequency`, or `TokenID` and `Frequency` as in the published `num-frequencies`, whose
+            splits `memorized` and `non_memorized` are summed when no split is named.
+    """
+
+    name: ClassVar[str] = "token_frequencies"
+    requires: ClassVar[tuple[str, ...]] = ("tokens",)
+    columns: ClassVar[tuple[str, ...]] = (
+        "max_frequency",
+        "avg_frequency",
+        "min_frequency",
+        "median_frequency",
+        "p25_frequency",
+        "p75_frequency",
+    )
+
+    frequencies: str
+
+    def inputs(self) -> Iterable[str]:
+        """The table's path or name."""
+        return (location(self.frequencies),)
+
+    def compute(self, batch: Batch) -> Batch:
+        """Look the tokens up and summarise each row.
+
+        Raises:
+            MemtaxError: the table cannot be read.
+        """
+        frequencies, known = _table(self.frequencies, stamp(self.frequencies))
+        rows = batch["tokens"]
+        lengths = np.array([0 if row is None else len(row) for row in rows], np.int64)
+        tokens = np.fromiter(chain.from_iterable(row for row in rows if row is not None), np.int64, count=int(lengths.sum()))
+        inside = (tokens >= 0) & (tokens < len(frequencies))
+        inside[inside] = known[tokens[inside]]
+        values = np.zeros(len(tokens), np.int64)
+        values[inside] = frequencies[tokens[inside]]
+        starts = np.cumsum(lengths) - lengths
+        usable = lengths > 0
+        usable[np.repeat(np.arange(len(rows)), lengths)[~inside]] = False
+
+        added = {name: np.full(len(rows), None, object) for name in self.columns}
+        # Rows of one length form a matrix; a batch has few lengths.
+        for length in np.unique(lengths[usable]):
+            group = np.flatnonzero(usable & (lengths == length))
+            for name, column in zip(self.columns, _statistics(values[starts[group][:, None] + np.arange(length)]), strict=True):
+                added[name][group] = column.tolist()
+        return {name: column.tolist() for name, column in added.items()}
+
+
+def _statistics(matrix: Int64) -> tuple[npt.NDArray[Any], ...]:
+    """Maximum, mean, minimum, median, 25th and 75th percentile of each row of (rows, tokens)."""
+    # The sum stays in integers, so the mean does not depend on the order of addition.
+    mean = matrix.sum(axis=1) / matrix.shape[1]
+    p25, median, p75 = np.percentile(matrix, [25, 50, 75], axis=1)
+    return matrix.max(axis=1), mean, matrix.min(axis=1), median, p25, p75
+
+
+@functools.lru_cache(maxsize=4)
+def _table(name: str, version: Any) -> tuple[Int64, npt.NDArray[np.bool_]]:
+    """The table, once a process; `version` changes with the files."""
+    return read_frequencies(name)
