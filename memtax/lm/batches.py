@@ -1,0 +1,97 @@
+"""Ragged sequences to rectangular batches whose shapes keep float32 results the same for any usual thread count.
+
+A CPU matrix product of five to eleven rows is split between two threads into pieces that run other kernels than the whole
+(seen with MKL on AVX-512), and the scalar ends of vectorised activations move with the thread count where a tensor's size
+is odd. So no batch has fewer than 256 positions, and their number is a multiple of 64: then results are the same bits for
+1, 2, 4, 8, ... threads.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+PaddingSide = Literal["left", "right"]
+
+MULTIPLE = 64
+FEWEST = 256
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Sequences end to end: `flat[offsets[i]:offsets[i + 1]]` is sequence i."""
+
+    flat: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each sequence."""
+        return np.diff(self.offsets)
+
+    def row_of(self, position: int) -> int:
+        """The sequence that holds a position of `flat`."""
+        return int(np.searchsorted(self.offsets, position, side="right")) - 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """A batch: `rows` sequences of the input, then copies of the last one up to a good shape.
+
+    Shapes: ids and mask (batch, length), batch >= len(rows); mask is True on tokens and False on padding. The ids under
+    padding are 0, an id like any other: only the mask says what padding is.
+    """
+
+    rows: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.int64]
+    mask: npt.NDArray[np.bool_]
+
+
+def blocks(ragged: Ragged, batch_tokens: int, longest: int | None, side: PaddingSide) -> Iterator[Block]:
+    """Cut the sequences that have a token to score into batches, longest first.
+
+    Args:
+        ragged: the sequences.
+        batch_tokens: positions a batch, padding included, as far as the shapes allow.
+        longest: the most positions that the model has; padding does not go beyond. None: no limit.
+        side: where the padding goes.
+
+    Yields:
+        Batches that cover every sequence of two tokens or more once.
+    """
+    lengths = ragged.lengths
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] >= 2]
+    start = 0
+    while start < len(order):
+        length = _padded_length(int(lengths[order[start]]), longest)
+        step = MULTIPLE // math.gcd(length, MULTIPLE)
+        size = max(batch_tokens // length // step, 1) * step
+        rows = order[start : start + size]
+        batch = _round_up(max(len(rows), -(-FEWEST // length)), step)
+        yield _block(ragged, rows, batch, length, side)
+        start += len(rows)
+
+
+def _padded_length(length: int, longest: int | None) -> int:
+    """A length with many factors of two, so that few rows make a multiple of 64; long rows must be so by themselves."""
+    rounded = _round_up(length, 8 if length <= FEWEST else MULTIPLE)
+    return rounded if longest is None else max(length, min(rounded, longest))
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _block(ragged: Ragged, rows: npt.NDArray[np.int64], batch: int, length: int, side: PaddingSide) -> Block:
+    lengths = ragged.lengths[rows][:, None]
+    places = np.arange(length)[None, :]
+    # Index of each place in its sequence; outside [0, lengths) is padding.
+    inside = places if side == "right" else places - (length - lengths)
+    mask = (inside >= 0) & (inside < lengths)
+    ids = np.where(mask, ragged.flat[np.where(mask, ragged.offsets[rows][:, None] + inside, 0)], 0)
+    repeat = np.minimum(np.arange(batch), len(rows) - 1)
+    return Block(rows, ids[repeat], mask[repeat])

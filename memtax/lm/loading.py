@@ -1,0 +1,202 @@
+"""Causal language models and tokenizers from a folder, the Hub, a training checkpoint or a PEFT adapter.
+
+Weights are read from safetensors only: the older `.bin` files are pickles, which run code when they are opened.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from memtax.errors import ModelError
+
+DTYPES = ("float32", "bfloat16", "float16", "auto")
+"""Weights' types that can be asked for; `auto` is the type they were saved in."""
+
+_ADAPTER = "adapter_config.json"
+
+
+def load_model(
+    path: str | Path,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: Any = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """Load a causal language model for scoring: in evaluation mode, without gradients.
+
+    Args:
+        path: a folder (`save_pretrained`, a Trainer's checkpoint, a PEFT adapter) or a Hub name.
+        revision: branch, tag or commit of a Hub name.
+        dtype: one of `DTYPES`.
+        device: where to; None takes the device that Accelerate gives this process, else the machine's accelerator or CPU.
+        trust_remote_code: whether code that comes with the model may run.
+
+    Returns:
+        The `transformers` model, or the `peft` model around it.
+
+    Raises:
+        ModelError: nothing is found there, it is incomplete or damaged, holds pickled weights only, or needs its own code.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    _check_folder(path)
+    if _find(path, revision, _ADAPTER) is not None:
+        model = _load_adapter(path, revision, dtype, trust_remote_code)
+    else:
+        model = _load_weights(path, revision, dtype, trust_remote_code)
+    return model.requires_grad_(False).eval().to(process_device() if device is None else device)
+
+
+def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
+    """Load the tokenizer of a model folder or Hub name.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    if not Path(path).is_dir() and _is_path(path):
+        raise ModelError(f"{path} does not exist; give a tokenizer's folder or its name on the Hub")
+    try:
+        return AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+    except Exception as error:  # each tokenizer class fails in its own way
+        raise ModelError(f"no tokenizer can be loaded from {path}: {_line(error)}") from error
+
+
+def model_files(path: str | Path) -> list[str]:
+    """What decides a model's output: the configuration and weights in its folder, or the Hub name as it stands.
+
+    A training checkpoint also holds optimizer and random states, which do not matter. An adapter's base model does.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return [str(path)]
+    found = sorted(str(file) for file in (*folder.glob("*config.json"), *folder.glob("*.safetensors")))
+    if (folder / _ADAPTER).exists():
+        found += model_files(_base_name(folder / _ADAPTER))
+    return found
+
+
+def process_device() -> Any:
+    """The device of this process: Accelerate's when there are several, else the accelerator of the machine, else the CPU."""
+    import torch
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        return PartialState(cpu=not torch.cuda.is_available()).device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _load_weights(path: str | Path, revision: str | None, dtype: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(path),
+            revision=revision,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except Exception as error:  # missing files, damaged ones, unknown architectures: each raises a type of its own
+        raise ModelError(_reason(path, revision, error)) from error
+    if report["missing_keys"]:
+        # transformers would go on with random values.
+        missing = sorted(report["missing_keys"])
+        raise ModelError(f"the weights in {path} are incomplete: {missing[0]} and {len(missing) - 1} others are missing")
+    return model
+
+
+def _load_adapter(path: str | Path, revision: str | None, dtype: str, trust_remote_code: bool) -> Any:
+    from peft import PeftModel
+
+    config = _find(path, revision, _ADAPTER)
+    assert config is not None
+    if _find(path, revision, "adapter_model.safetensors") is None:
+        raise ModelError(f"{path} holds no adapter_model.safetensors; pickled weights are not loaded, save it again")
+    base = load_model(_base_name(config), None, dtype, "cpu", trust_remote_code)
+    try:
+        return PeftModel.from_pretrained(base, str(path), revision=revision)
+    except Exception as error:
+        raise ModelError(f"the adapter {path} does not load onto its base model: {_line(error)}") from error
+
+
+def _base_name(adapter: Path) -> str:
+    """The base model that an adapter configuration names."""
+    try:
+        name = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{adapter} cannot be read or names no base model ({_line(error)})") from error
+    return str(name)
+
+
+def _check_folder(path: str | Path) -> None:
+    """What can be said before `transformers` is asked.
+
+    Raises:
+        ModelError: the path does not exist, or the folder lacks a configuration or safetensors weights.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        if _is_path(path):
+            raise ModelError(f"{path} does not exist; give a model's folder or its name on the Hub")
+        return
+    if not folder.is_dir():
+        raise ModelError(f"{path} is a file; give the folder that holds the model's config.json and weights")
+    if (folder / _ADAPTER).exists():
+        return
+    if not (folder / "config.json").exists():
+        checkpoints = sorted(child.name for child in folder.iterdir() if (child / "config.json").exists())
+        hint = f"did you mean {folder / checkpoints[-1]}?" if checkpoints else "give the folder that save_pretrained wrote"
+        raise ModelError(f"{path} holds no config.json; {hint}")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
+        found = f"only {pickled[0]}, a pickle, which is never loaded" if pickled else "no weights"
+        raise ModelError(f"{path} holds {found}; save the model again with save_pretrained (safetensors)")
+
+
+def _is_path(path: str | Path) -> bool:
+    """Whether a name that does not exist was meant as a path: a Hub name is `name` or `org/name`."""
+    return isinstance(path, Path) or str(path).startswith(("/", ".", "~")) or str(path).count("/") > 1
+
+
+def _find(path: str | Path, revision: str | None, name: str) -> Path | None:
+    """A file of a model folder or Hub repository, or None if there is none or the repository cannot be reached."""
+    if Path(path).is_dir():
+        file = Path(path) / name
+        return file if file.exists() else None
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(
+            str(path),
+            name,
+            revision=revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except (OSError, ValueError):
+        return None  # from_pretrained says why
+    return Path(found) if found else None
+
+
+def _reason(path: str | Path, revision: str | None, error: Exception) -> str:
+    """One line on why a model did not load, and the way out."""
+    text = str(error)
+    name = f"{path} (revision {revision})" if revision else str(path)
+    if "trust_remote_code" in text:
+        return f"{name} needs code that comes with it; read that code, then allow it with trust_remote_code"
+    if Path(path).is_dir():
+        return f"the model in {name} cannot be loaded: {_line(error)}"
+    offline = " (offline mode is on: HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
+    return f"no model {name} in this directory or on the Hub{offline}: {_line(error)}"
+
+
+def _line(error: Exception) -> str:
+    """The first line of an exception's message, or its type."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
