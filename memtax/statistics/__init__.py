@@ -1,0 +1,42 @@
+"""Statistics of rankings, probabilities and rates, each with an interval."""
+
+from memtax.statistics.curves import best_threshold, pr_curve, reliability_curve, roc_curve
+from memtax.statistics.intervals import (
+    Interval,
+    bootstrap_interval,
+    clopper_pearson,
+    paired_bootstrap_difference,
+    percentile_interval,
+    resample,
+)
+from memtax.statistics.measures import (
+    auroc,
+    average_precision,
+    brier_score,
+    evaluator,
+    expected_calibration_error,
+    f1_score,
+    pearson,
+    spearman,
+)
+
+__all__ = [
+    "Interval",
+    "auroc",
+    "average_precision",
+    "best_threshold",
+    "bootstrap_interval",
+    "brier_score",
+    "clopper_pearson",
+    "evaluator",
+    "expected_calibration_error",
+    "f1_score",
+    "paired_bootstrap_difference",
+    "pearson",
+    "percentile_interval",
+    "pr_curve",
+    "reliability_curve",
+    "resample",
+    "roc_curve",
+    "spearman",
+]

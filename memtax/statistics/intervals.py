@@ -1,0 +1,149 @@
+"""Intervals: exact for a rate, bootstrap for everything else."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from memtax.errors import MemtaxError
+from memtax.statistics.arrays import Array
+from memtax.statistics.measures import Evaluator, evaluator, once
+
+_CHUNK = 1 << 19  # weights held at once: a few MB stay in the cache, and memory does not grow with the resamples
+_MOST_UNDEFINED = 0.05
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with the bounds of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> Interval:
+    """A rate with its exact binomial interval (Clopper & Pearson 1934): covers at least `level` for any true rate.
+
+    Args:
+        successes: how many of the trials succeeded.
+        trials: independent trials, at least one.
+        level: coverage.
+
+    Raises:
+        MemtaxError: not 0 <= successes <= trials, no trial, or a level outside (0, 1).
+    """
+    from scipy.special import betaincinv
+
+    if trials < 1 or not 0 <= successes <= trials:
+        raise MemtaxError(f"no rate of {successes} successes in {trials} trials: 0 <= successes <= trials, trials >= 1")
+    tail = _tail(level)
+    low = betaincinv(successes, trials - successes + 1, tail) if successes else 0.0
+    high = betaincinv(successes + 1, trials - successes, 1 - tail) if successes < trials else 1.0
+    return Interval(successes / trials, float(low), float(high))
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float],
+    *arrays: ArrayLike,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 1024,
+    strata: ArrayLike | None = None,
+) -> Interval:
+    """Percentile bootstrap interval of `statistic(*arrays)` over rows that are drawn together with replacement.
+
+    Statistics of this module are evaluated many resamples at a time; any other function is called once a resample.
+
+    Args:
+        statistic: function of the arrays; the order of rows must not matter to it.
+        arrays: columns of equal length.
+        resamples: resamples drawn.
+        level: coverage.
+        seed: seed of the draws.
+        strata: (rows,) group of each row; each group keeps its size in every resample. None: rows are drawn freely.
+
+    Raises:
+        MemtaxError: the statistic is undefined on the data, or on more than 5% of the resamples.
+    """
+    evaluate = evaluator(statistic, *arrays)
+    value = once(evaluate, arrays[0])
+    draws = resample([evaluate], np.asarray(arrays[0]).shape[0], resamples, seed, strata)
+    return percentile_interval(value, draws[0], level)
+
+
+def paired_bootstrap_difference(
+    statistic: Callable[..., float],
+    labels: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 1024,
+    strata: ArrayLike | None = None,
+) -> Interval:
+    """`statistic(labels, first) - statistic(labels, second)` with an interval from resamples that both share."""
+    evaluators = [evaluator(statistic, labels, first), evaluator(statistic, labels, second)]
+    draws = resample(evaluators, np.asarray(labels).shape[0], resamples, seed, strata)
+    value = once(evaluators[0], labels) - once(evaluators[1], labels)
+    return percentile_interval(value, draws[0] - draws[1], level)
+
+
+def resample(evaluators: Sequence[Evaluator], rows: int, resamples: int, seed: int, strata: ArrayLike | None = None) -> Array:
+    """Evaluate statistics on the same bootstrap resamples.
+
+    Args:
+        evaluators: from `evaluator`, all over the same rows.
+        rows: number of rows.
+        resamples: resamples drawn, at least one.
+        seed: seed of the draws.
+        strata: as in `bootstrap_interval`.
+
+    Returns:
+        (evaluators, resamples) values. Columns belong together: their differences are paired.
+    """
+    if resamples < 1:
+        raise MemtaxError(f"at least 1 resample is needed, not {resamples}")
+    if strata is None:
+        groups = [np.arange(rows)]
+    else:
+        codes = np.asarray(strata)
+        if codes.shape != (rows,):
+            raise MemtaxError(f"{len(codes)} strata for {rows} rows: one a row is needed")
+        groups = [np.flatnonzero(codes == code) for code in np.unique(codes)]
+    rng = np.random.default_rng(seed)
+    values = np.empty((len(evaluators), resamples))
+    chunk = max(1, _CHUNK // max(rows, 1))
+    for start in range(0, resamples, chunk):
+        weights = np.zeros((min(chunk, resamples - start), rows))
+        for one in weights:
+            for group in groups:
+                one[group] = np.bincount(rng.integers(0, len(group), len(group)), minlength=len(group))
+        for row, evaluate in zip(values, evaluators, strict=True):
+            row[start : start + len(weights)] = evaluate(weights)
+    return values
+
+
+def percentile_interval(value: float, draws: Array, level: float = 0.95) -> Interval:
+    """The interval between the outer percentiles of bootstrap values (resamples,).
+
+    Raises:
+        MemtaxError: more than 5% of the values are undefined (too few rows of a class).
+    """
+    tail = _tail(level)
+    defined = draws[~np.isnan(draws)]
+    if len(defined) < (1 - _MOST_UNDEFINED) * len(draws):
+        raise MemtaxError(
+            f"the statistic is undefined on {len(draws) - len(defined)} of {len(draws)} resamples; "
+            "more rows of the rarer class are needed, or strata"
+        )
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return Interval(float(value), float(low), float(high))
+
+
+def _tail(level: float) -> float:
+    if not 0 < level < 1:
+        raise MemtaxError(f"a level lies between 0 and 1, not at {level}")
+    return (1 - level) / 2

@@ -1,0 +1,117 @@
+"""How well probabilities predict a target on held-out rows: in aggregate and by category, with paired intervals."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memtax import statistics
+from memtax.schema import CATEGORIES
+from memtax.taxonomy.logistic import Array, too_few
+
+METRICS: dict[str, Callable[..., float]] = {
+    "roc_auc": statistics.auroc,
+    "pr_auc": statistics.average_precision,
+    "ece": statistics.expected_calibration_error,
+    "brier": statistics.brier_score,
+    "f1": statistics.f1_score,
+}
+"""All are computed from probabilities but F1, which reads decisions."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says of the held-out rows, and of which categories it cannot speak (category to the reason)."""
+
+    probabilities: Array
+    decisions: NDArray[np.bool_]
+    silent: Mapping[str, str]
+
+    def column(self, metric: str, rows: NDArray[np.bool_]) -> NDArray[Any]:
+        """The column that a metric reads, for the chosen rows."""
+        return (self.decisions if metric == "f1" else self.probabilities)[rows]
+
+
+def evaluate(
+    labels: NDArray[np.bool_],
+    categories: NDArray[np.int64],
+    predictions: Mapping[str, Prediction],
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Metrics of each model, their differences, and curves.
+
+    All models and metrics of a group of rows are evaluated on the same bootstrap resamples of its rows, so that
+    differences are paired. A group with fewer than 10 positives or negatives gets the reason instead of values.
+
+    Args:
+        labels: (rows,) the target.
+        categories: (rows,) indices into `memtax.schema.CATEGORIES`.
+        predictions: `baseline` and `taxonomic`.
+        resamples: bootstrap resamples for the 95% percentile intervals.
+        seed: seed of the resamples.
+
+    Returns:
+        JSON-ready `models`, `differences` (taxonomic minus baseline) and `curves`.
+    """
+    groups = {"aggregate": np.ones(len(labels), bool)}
+    groups |= {name: categories == code for code, name in enumerate(CATEGORIES)}
+    models: dict[str, dict[str, Any]] = {name: {} for name in predictions}
+    differences: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    for group, rows in groups.items():
+        found = labels[rows]
+        few = too_few(found, "test")
+        spoken = {name: one for name, one in predictions.items() if few is None and group not in one.silent}
+        values, draws = _measure(found, rows, spoken, resamples, seed) if spoken else ({}, {})
+        for name, one in predictions.items():
+            intervals = {metric: values.get((name, metric)) for metric in METRICS}
+            models[name][group] = {
+                "n": len(found),
+                "positives": int(found.sum()),
+                "reason": few or one.silent.get(group),
+                **{metric: None if interval is None else asdict(interval) for metric, interval in intervals.items()},
+            }
+            if name in spoken:
+                curves.append({"model": name, "category": group, **_curves(found, one.probabilities[rows])})
+        if len(spoken) == len(predictions):
+            differences += [_difference(metric, group, values, draws) for metric in METRICS]
+    return {"models": models, "differences": differences, "curves": curves}
+
+
+_Key = tuple[str, str]
+
+
+def _measure(
+    labels: NDArray[np.bool_], rows: NDArray[np.bool_], predictions: Mapping[str, Prediction], resamples: int, seed: int
+) -> tuple[dict[_Key, statistics.Interval], dict[_Key, Array]]:
+    """Interval and bootstrap values of every (model, metric), all from the same resamples."""
+    columns = {(name, metric): one.column(metric, rows) for name, one in predictions.items() for metric in METRICS}
+    evaluators = [statistics.evaluator(METRICS[metric], labels, column) for (_, metric), column in columns.items()]
+    draws = dict(zip(columns, statistics.resample(evaluators, len(labels), resamples, seed), strict=True))
+    values = {
+        key: statistics.percentile_interval(METRICS[key[1]](labels, column), draws[key]) for key, column in columns.items()
+    }
+    return values, draws
+
+
+def _difference(
+    metric: str, group: str, values: Mapping[_Key, statistics.Interval], draws: Mapping[_Key, Array]
+) -> dict[str, Any]:
+    first, second = ("taxonomic", metric), ("baseline", metric)
+    value = values[first].value - values[second].value
+    interval = statistics.percentile_interval(value, draws[first] - draws[second])
+    return {"metric": metric, "category": group, **asdict(interval)}
+
+
+def _curves(labels: NDArray[np.bool_], probabilities: Array) -> dict[str, dict[str, list[float]]]:
+    fpr, tpr = statistics.roc_curve(labels, probabilities)
+    recall, precision = statistics.pr_curve(labels, probabilities)
+    predicted, observed, count = statistics.reliability_curve(labels, probabilities)
+    return {
+        "roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
+        "pr": {"recall": recall.tolist(), "precision": precision.tolist()},
+        "reliability": {"predicted": predicted.tolist(), "observed": observed.tolist(), "count": count.tolist()},
+    }

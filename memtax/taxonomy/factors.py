@@ -1,0 +1,170 @@
+"""The factors that models read: where each comes from in a table, and on which scale.
+
+Counts and perplexities have heavy tails (a few continuations occur millions of times), so models see log(1 + x) of them;
+everything else enters as it is. All factors are then standardised with statistics of the training rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memtax import schema
+from memtax.errors import MemtaxError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A factor, the scale that models see it on, and the columns it is derived from (its own name unless given)."""
+
+    name: str
+    scale: Literal["log1p", "identity"]
+    columns: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Columns that a table must have."""
+        return self.columns or (self.name,)
+
+
+_ALL = (
+    Factor("sequence_duplicates", "log1p"),
+    Factor("max_frequency", "log1p"),
+    Factor("avg_frequency", "log1p"),
+    Factor("min_frequency", "log1p"),
+    Factor("median_frequency", "log1p"),
+    Factor("p25_frequency", "log1p"),
+    Factor("p75_frequency", "log1p"),
+    Factor("prompt_perplexity", "log1p"),
+    Factor("continuation_perplexity", "log1p"),
+    Factor("sequence_perplexity", "log1p"),
+    Factor("huffman_coding_length", "identity"),
+    Factor("is_templating", "identity", ("is_incrementing", "is_repeating")),
+)
+FACTORS = tuple(factor.name for factor in _ALL)
+"""What a predictor reads unless told otherwise."""
+
+_DECLARED = {
+    factor.name: factor
+    for factor in (
+        *_ALL,
+        Factor("semantic_matches_0_8", "log1p"),
+        Factor("semantic_matches_0_9", "log1p"),
+        Factor("textual_matches_0_8", "log1p"),
+        Factor("textual_matches_0_9", "log1p"),
+    )
+}
+
+OUTCOMES = frozenset(
+    {
+        "is_memorized",
+        "match_length",
+        "exact_memorization",
+        "extraction_strength",
+        "continuation_logprob",
+        "memorization_score",
+        "memorized_probability",
+    }
+)
+"""Columns that say whether the sequence was memorized: as factors they would give the target away."""
+
+
+def resolve(factors: Sequence[str], target: str) -> tuple[Factor, ...]:
+    """The declarations of the named factors; an undeclared numeric column enters as it is.
+
+    Raises:
+        MemtaxError: no factor, one named twice, or one that gives the target away.
+    """
+    if isinstance(factors, str) or not factors:
+        raise MemtaxError(f"factors is a list of at least one column, not {factors!r}; the default is {', '.join(FACTORS)}")
+    twice = next((name for name in factors if list(factors).count(name) > 1), None)
+    if twice is not None:
+        raise MemtaxError(f"factor {twice!r} is named twice; name it once")
+    leak = next((name for name in factors if name == target or name in OUTCOMES), None)
+    if leak is not None:
+        raise MemtaxError(f"factor {leak!r} says whether a sequence was memorized and cannot predict it; leave it out")
+    return tuple(_DECLARED.get(name, Factor(name, "identity")) for name in factors)
+
+
+def read(table: "pa.Table", factor: Factor, what: str = "the table") -> NDArray[np.float64]:
+    """A factor's values on their own scale, NaN where the table has null.
+
+    Args:
+        table: rows with the factor's source columns.
+        factor: which one.
+        what: the table's name in messages.
+
+    Returns:
+        (rows,) float64; infinities stay.
+
+    Raises:
+        MemtaxError: a source column is missing or not numeric, or a value of a log1p factor is negative.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    schema.require(table.column_names, factor.sources, what)
+    values = [table.column(name) for name in factor.sources]
+    for name, column in zip(factor.sources, values, strict=True):
+        kinds = (pa.types.is_boolean,) if len(values) > 1 else (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
+        if not any(kind(column.type) for kind in kinds):
+            raise MemtaxError(f"column {name!r} of {what} is {column.type}: no factor can be read from it")
+    # One known template is enough: null only if neither flag is true and one is missing.
+    merged = pc.or_kleene(*values) if len(values) == 2 else values[0]
+    if pa.types.is_boolean(merged.type):
+        merged = merged.cast(pa.uint8())
+    array = np.array(merged.cast(pa.float64(), safe=False).to_numpy(), np.float64)
+    if factor.scale == "log1p" and (array < 0).any():
+        row = int((array < 0).argmax())
+        raise MemtaxError(
+            f"column {factor.name!r} of {what} is {array[row]:g} in row {row}; it cannot be negative: make missing values null"
+        )
+    return array
+
+
+def matrix(table: "pa.Table", factors: Sequence[Factor], what: str = "the table") -> NDArray[np.float64]:
+    """All factors (rows, factors) on the models' scale; NaN where null, infinite where the table is."""
+    values = np.empty((table.num_rows, len(factors)))
+    for column, factor in zip(values.T, factors, strict=True):
+        raw = read(table, factor, what)
+        column[:] = np.log1p(raw) if factor.scale == "log1p" else raw
+    return values
+
+
+def read_target(table: "pa.Table", name: str, what: str = "the table") -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """A boolean column as (values, whether known); values are False where unknown.
+
+    Raises:
+        MemtaxError: the column is missing or not boolean.
+    """
+    import pyarrow as pa
+
+    schema.require(table.column_names, [name], what)
+    column = table.column(name)
+    if not pa.types.is_boolean(column.type):
+        raise MemtaxError(f"column {name!r} of {what} is {column.type}; the target must be boolean")
+    return np.array(column.fill_null(False)), np.array(column.is_valid())
+
+
+def read_category(table: "pa.Table", name: str, what: str = "the table") -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """A category column as (indices into `memtax.schema.CATEGORIES`, whether known); indices are 0 where unknown.
+
+    Raises:
+        MemtaxError: the column is missing, not of integers, or holds an index that is no category.
+    """
+    import pyarrow as pa
+
+    schema.require(table.column_names, [name], what)
+    column = table.column(name)
+    if not pa.types.is_integer(column.type):
+        raise MemtaxError(f"column {name!r} of {what} is {column.type}; it must hold indices of {', '.join(schema.CATEGORIES)}")
+    values = np.array(column.fill_null(0).cast(pa.int64()))
+    wrong = values[(values < 0) | (values >= len(schema.CATEGORIES))]
+    if len(wrong):
+        raise MemtaxError(f"column {name!r} of {what} holds {wrong[0]}; categories are 0 to {len(schema.CATEGORIES) - 1}")
+    return values, np.array(column.is_valid())

@@ -1,0 +1,94 @@
+"""Logistic regression on standardised factors, as plain arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+MINIMUM = 10
+"""Rows of each class below which nothing is fitted and no ranking is judged."""
+
+
+def too_few(labels: NDArray[np.bool_], where: str) -> str | None:
+    """Why rows with these labels are too few, in words; None if they suffice."""
+    positives = int(labels.sum())
+    for count, name in ((positives, "positive"), (len(labels) - positives, "negative")):
+        if count < MINIMUM:
+            return f"{count} {name}{'' if count == 1 else 's'} among the {where} rows, {MINIMUM} needed"
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Scaler:
+    """Mean and standard deviation of each factor (factors,) over the rows it was fitted on."""
+
+    mean: Array
+    scale: Array
+
+    @classmethod
+    def fit(cls, values: Array) -> "Scaler":
+        """Statistics of the columns of values (rows, factors); a constant column gets scale 1."""
+        constant = values.min(axis=0) == values.max(axis=0)
+        return cls(values.mean(axis=0), np.where(constant, 1.0, values.std(axis=0)))
+
+    def __call__(self, values: Array) -> Array:
+        """Standardised values (rows, factors)."""
+        return (values - self.mean) / self.scale
+
+
+@dataclass(frozen=True, eq=False)
+class LogisticModel:
+    """A fitted model: log odds = intercept - prior_shift + sum of coefficient x standardised factor.
+
+    Attributes:
+        coefficients: (factors,) per standard deviation; 0 for factors that were constant in training.
+        intercept: of the fit with balanced class weights.
+        prior_shift: log(w1 / w0) of those weights. Weighting the classes moves the log odds by this much (Elkan 2001);
+            subtracting it gives probabilities of the data as they are.
+        threshold: probability from which a row is called positive.
+        constant: names of the factors that were left out of the fit because they were constant.
+    """
+
+    coefficients: Array
+    intercept: float
+    prior_shift: float
+    threshold: float
+    constant: tuple[str, ...]
+
+    def probability(self, standardised: Array) -> Array:
+        """P(positive) of rows (rows, factors). A row's value does not depend on the other rows, to the bit."""
+        from scipy.special import expit
+
+        # Column by column: a matrix product may sum in another order for another number of rows.
+        logit = np.full(len(standardised), self.intercept - self.prior_shift)
+        for column, coefficient in zip(standardised.T, self.coefficients, strict=True):
+            logit += column * coefficient
+        result: Array = expit(logit)
+        return result
+
+
+def fit_logistic(standardised: Array, labels: NDArray[np.bool_], names: Sequence[str], threshold: float = 0.5) -> LogisticModel:
+    """L2-penalised (C = 1) logistic regression with balanced class weights, as in Prashanth et al. 2024, section 5.
+
+    Args:
+        standardised: (rows, factors) training rows.
+        labels: (rows,) both classes present.
+        names: the factors.
+        threshold: see `LogisticModel`.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    varies = standardised.min(axis=0) < standardised.max(axis=0)
+    coefficients, intercept = np.zeros(len(names)), 0.0
+    if varies.any():
+        model = LogisticRegression(C=1.0, class_weight="balanced", solver="newton-cholesky", tol=1e-8, max_iter=10_000)
+        model.fit(standardised[:, varies], labels)
+        coefficients[varies], intercept = model.coef_[0], float(model.intercept_[0])
+    positives = int(labels.sum())
+    # Balanced weights are rows / (2 rows of the class), so w1 / w0 is negatives / positives.
+    shift = float(np.log((len(labels) - positives) / positives))
+    constant = tuple(name for name, one in zip(names, varies, strict=True) if not one)
+    return LogisticModel(coefficients, intercept, shift, threshold, constant)
