@@ -23,10 +23,13 @@ VOTED_LAGS = 32
 LONGEST_RECORD = 24
 """Items between two values of a counter whose records differ in length."""
 PIECES = 16
-"""Stretches that are looked for in one text."""
+"""Parts of one text that are searched for stretches."""
 
 WEIGHT, KIND, VALUE, OTHER_KIND, OTHER_VALUE, SHAPE = range(6)
 """Columns of the vocabulary's table, see `_template_items.Item`."""
+
+COVERED, COUNTED, LARGEST, ENDS, LARGEST_ENDS, LISTED, RECURRING = range(7)
+"""Columns of what `describe` finds."""
 
 NONE, SAME, COUNTS, RESTARTS = range(4)
 """How an item follows from the one a period before."""
@@ -173,6 +176,24 @@ def _counter(keys: Array, table: Array, low: int, high: int, terms: int, seen: A
 
 
 @njit(cache=True)
+def _recurring(keys: Array, table: Array, start: int, end: int, record: int, met: Array) -> float:
+    """Share of the characters in [start + record, end) that are counters' values or recur from the record before.
+
+    Args:
+        met: shape (keys,), the place where each item was met last; earlier texts' places are below `start`.
+    """
+    recurs = total = 0
+    for place in range(start, end):
+        key = keys[place]
+        if place >= start + record:
+            total += table[key, WEIGHT]
+            if met[key] >= max(start, place - 2 * record) or table[key, KIND]:
+                recurs += table[key, WEIGHT]
+        met[key] = place
+    return recurs / max(1, total)
+
+
+@njit(cache=True)
 def _characters(keys: Array, table: Array, low: int, high: int) -> int:
     """Characters of the items in [low, high), white space not counted."""
     total = 0
@@ -182,40 +203,40 @@ def _characters(keys: Array, table: Array, low: int, high: int) -> int:
 
 
 @njit(cache=True)
-def _describe(
-    keys: Array, table: Array, low: int, high: int, repetitions: float, purity: float
-) -> tuple[int, float, float, float, bool]:
-    """Stretches of one text: largest stretch's lag, shares of the characters in stretches and in counting ones, and end.
+def _stretches(keys: Array, table: Array, low: int, high: int, repetitions: float, purity: float, shares: Array) -> int:
+    """Find the stretches of [low, high): the best one, then the best in what it leaves on either side, and so on.
+
+    Args:
+        shares: is filled, shape (5,): see `describe`.
 
     Returns:
-        period, share in stretches, share in stretches that count, share of the largest, whether one reaches the end.
+        The period of the largest stretch, 0 if there is none.
     """
     total = max(1, _characters(keys, table, low, high))
-    pieces = np.empty((2 * PIECES + 1, 2), np.int64)
+    pieces = np.empty((PIECES + 1, 2), np.int64)
     pieces[0] = low, high
-    waiting, done = 1, 0
-    period = largest = covered = counting = 0
-    to_end = False
-    while waiting and done < PIECES:
+    waiting, period = 1, 0
+    for _ in range(PIECES):
+        if not waiting:
+            break
         waiting -= 1
-        done += 1
-        piece_low, piece_high = pieces[waiting]
-        lag, start, end, predicted, counted = _best_stretch(keys, table, piece_low, piece_high, repetitions)
-        if lag == 0:
-            continue
+        first, last = pieces[waiting]
+        lag, start, end, predicted, counted = _best_stretch(keys, table, first, last, repetitions)
         inside = _characters(keys, table, start, end)
-        if predicted < purity * (inside - _characters(keys, table, start, start + lag)):
+        if lag == 0 or predicted < purity * (inside - _characters(keys, table, start, start + lag)):
             continue
-        covered += inside
+        share = inside / total
+        reaches = 1.0 if end >= high - 1 else 0.0
+        shares[COVERED] += share
+        shares[ENDS] = max(shares[ENDS], reaches)
         if counted >= max(2.0, 0.5 * ((end - start) / lag - 1)):
-            counting += inside
-        if inside > largest:
-            period, largest = lag, inside
-        to_end |= end >= high - 1
-        for rest_low, rest_high in ((piece_low, start), (end, piece_high)):
-            pieces[waiting] = rest_low, rest_high
-            waiting += 1
-    return period, covered / total, counting / total, largest / total, to_end
+            shares[COUNTED] += share
+        if share > shares[LARGEST]:
+            period, shares[LARGEST], shares[LARGEST_ENDS] = lag, share, reaches
+        pieces[waiting] = first, start
+        pieces[waiting + 1] = end, last
+        waiting += 2
+    return period
 
 
 @njit(cache=True)
@@ -228,23 +249,26 @@ def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity:
         ends: where each text's items end, shape (texts,).
         repetitions: how often a stretch must show its period.
         purity: share of a stretch's characters after its first period that must be predicted.
-        terms: values that a counter over records of different lengths must show.
+        terms: values that a counter over records of different content must show.
 
     Returns:
-        periods: items, shape (texts, 2): of the largest stretch, and of the counter over records.
-        shares: shape (texts, 5): characters in stretches, in stretches that count, in the largest stretch, in the records
-            of the counter, and 1.0 if a stretch reaches the end of the text (its last item may be partial).
+        periods: items, shape (texts, 2): of the largest stretch, and of the counter over records; 0 for none.
+        shares: shape (texts, 7), columns `COVERED` to `RECURRING`: characters in stretches, in stretches in which a counter
+            goes on and in the largest stretch; 1.0 if a stretch, and if the largest, reaches the end of the text (whose
+            last item may be partial); characters in the records of the counter, and how many of those recur.
     """
     periods = np.zeros((len(ends), 2), np.int32)
-    shares = np.zeros((len(ends), 5))
+    shares = np.zeros((len(ends), 7))
     seen = np.full((3, len(table)), -1, np.int64)
+    met = np.full(len(table), -1, np.int64)
     low = 0
     for row in range(len(ends)):
         high = ends[row]
-        period, covered, counting, largest, to_end = _describe(keys, table, low, high, repetitions, purity)
+        periods[row, 0] = _stretches(keys, table, low, high, repetitions, purity, shares[row])
         record, start, end = _counter(keys, table, low, high, terms, seen)
-        counted = _characters(keys, table, start, end) / max(1, _characters(keys, table, low, high))
-        periods[row] = period, record
-        shares[row] = covered, counting, largest, counted, 1.0 if to_end else 0.0
+        if record:
+            periods[row, 1] = record
+            shares[row, LISTED] = _characters(keys, table, start, end) / _characters(keys, table, low, high)
+            shares[row, RECURRING] = _recurring(keys, table, start, end, record, met)
         low = high
     return periods, shares
