@@ -29,6 +29,7 @@ class Column:
 
 
 _NO_TEXT = "the text is missing"
+_EMPTY_TEXT = "the text is missing or empty"
 _NO_TOKENS = "a token of the sequence has no count in the table"
 _SHORT = "the sequence has no token to score there"
 _UNCOUNTED = "the sequence is not in the table of counts"
@@ -60,8 +61,13 @@ _ALL = (
     Column("is_incrementing", "bool", "boolean", "the text continues a counter or another progression", _NO_TEXT),
     Column("is_repeating", "bool", "boolean", "the text repeats a pattern", _NO_TEXT),
     Column("template_period", "int32", "items", "period of the template found", "no template was found, or no text"),
-    Column("huffman_coding_length", "float64", "bits/character", "mean Huffman code length of the text's characters", _NO_TEXT),
-    Column("shannon_coding_length", "float64", "bits/character", "mean Shannon code length of the text's characters", _NO_TEXT),
+    Column(
+        "huffman_coding_length", "float64", "bits/character", "mean Huffman code length of the text's characters", _EMPTY_TEXT
+    ),
+    Column(
+        "shannon_coding_length", "float64", "bits/character", "mean Shannon code length of the text's characters", _EMPTY_TEXT
+    ),
+    Column("huffman_token_coding_length", "float64", "bits/token", "mean Huffman code length of the tokens", "no tokens"),
     # scores of a model
     Column(
         "prompt_perplexity", "float32", "perplexity", "exp of the mean loss over the prompt's tokens after the first", _SHORT

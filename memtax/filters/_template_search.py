@@ -1,0 +1,274 @@
+"""Where in a sequence of items something repeats or counts on: the compiled search behind `TemplateFilter`.
+
+An item is *predicted* at lag p if the item p places before it says what it is: it is the same, or both are values of one
+counter and three successive values at that lag form an arithmetic or geometric progression (two values that differ by one
+where the text has room for no third), or the counter has just started again. A *stretch* is a run of items that is mostly
+predicted at one lag, together with the first period that predicts the rest. It is found as the segment of largest score,
+where a predicted item scores its length in characters and another one costs `MISMATCH` times its length, so a stretch
+survives short interruptions (Kadane's algorithm, one linear pass a lag).
+"""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numba import njit
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+MISMATCH = 2.0
+"""What an unpredicted character costs, in predicted ones: a stretch that pays for itself is at least two thirds predicted."""
+ALL_LAGS = 128
+"""Lags up to here are always tried; beyond them only those that items vote for, so that time stays linear in the items."""
+VOTED_LAGS = 32
+LONGEST_RECORD = 24
+"""Items between two values of a counter whose records differ in length."""
+PIECES = 16
+"""Parts of one text that are searched for stretches."""
+
+WEIGHT, KIND, VALUE, OTHER_KIND, OTHER_VALUE, SHAPE = range(6)
+"""Columns of the vocabulary's table, see `_template_items.Item`."""
+
+COVERED, COUNTED, LARGEST, ENDS, LARGEST_ENDS, LISTED, RECURRING = range(7)
+"""Columns of what `describe` finds."""
+
+NONE, SAME, COUNTS, RESTARTS = range(4)
+"""How an item follows from the one a period before."""
+
+
+@njit(cache=True)
+def _progression(t: int, u: int, v: int) -> bool:
+    """Whether three values in a row, u and v different, form an arithmetic or a geometric progression."""
+    return v - u == u - t or (t != 0 and u % t == 0 and abs(u // t) >= 2 and v % u == 0 and v // u == u // t)
+
+
+@njit(cache=True)
+def _reading(table: Array, key: int, kind: int) -> tuple[bool, int]:
+    """An item's value as a counter of the kind, if it has one."""
+    if table[key, KIND] == kind:
+        return True, table[key, VALUE]
+    if table[key, OTHER_KIND] == kind:
+        return True, table[key, OTHER_VALUE]
+    return False, 0
+
+
+@njit(cache=True)
+def _follows(keys: Array, table: Array, low: int, high: int, place: int, lag: int) -> int:
+    """How the item at `place` follows from the one `lag` before it, looking at items in [low, high) only."""
+    key = keys[place]
+    if key == keys[place - lag]:
+        return SAME
+    for column in (KIND, OTHER_KIND):
+        kind = table[key, column]
+        if kind == 0:
+            continue
+        value = table[key, column + 1]
+        counts, before = _reading(table, keys[place - lag], kind)
+        if not counts:
+            continue
+        has_earlier = place - 2 * lag >= low
+        if has_earlier:
+            counts, earlier = _reading(table, keys[place - 2 * lag], kind)
+            if counts and _progression(earlier, before, value):
+                return COUNTS
+            if counts and value <= 1 and abs(before - earlier) == 1:
+                return RESTARTS
+        has_later = place + lag < high
+        if has_later:
+            counts, later = _reading(table, keys[place + lag], kind)
+            if counts and _progression(before, value, later):
+                return COUNTS
+        if not has_earlier and not has_later and abs(value - before) == 1:
+            return COUNTS
+    return NONE
+
+
+@njit(cache=True)
+def _lags(keys: Array, table: Array, low: int, high: int, longest: int) -> Array:
+    """The lags to try, ascending: all short ones, and of the longer ones those at which most characters recur.
+
+    An item votes, with its length, for the distance to the last item of its shape, and to the last place with the same
+    four shapes in a row (counters of one kind share a shape).
+    """
+    short = min(longest, ALL_LAGS)
+    if longest == short:
+        return np.arange(1, short + 1)
+    votes = np.zeros(longest + 1, np.int64)
+    size = 1
+    while size < 2 * (high - low):
+        size *= 2
+    last = np.full((2, size), -1, np.int64)
+    for place in range(low + 3, high):
+        shape = table[keys[place], SHAPE]
+        run = 0
+        for back in range(4):
+            run = (run * 1000003 + table[keys[place - back], SHAPE] + 11) & 0xFFFFFFFFFFFF
+        for which in range(2):
+            code = run if which else shape * 40503
+            slot = (code ^ (code >> 17)) & (size - 1)
+            distance = place - last[which, slot]
+            if last[which, slot] >= 0 and ALL_LAGS < distance <= longest:
+                votes[distance] += table[keys[place], WEIGHT]
+            last[which, slot] = place
+    voted = np.argsort(votes)[-VOTED_LAGS:]
+    voted = np.sort(voted[votes[voted] > 0])
+    return np.concatenate((np.arange(1, short + 1), voted))
+
+
+@njit(cache=True)
+def _best_stretch(keys: Array, table: Array, low: int, high: int, repetitions: float) -> tuple[int, int, int, int, int]:
+    """The stretch in [low, high) with the largest score that shows its period `repetitions` times.
+
+    Returns:
+        lag (0: there is none), first place, end, predicted characters, places where a counter counts on.
+    """
+    best = 0.0
+    found = (0, low, low, 0, 0)
+    for lag in _lags(keys, table, low, high, int((high - low) / repetitions)):
+        score = 0.0
+        start = predicted = counted = 0
+        for place in range(low + lag, high):
+            weight = table[keys[place], WEIGHT]
+            follows = _follows(keys, table, low, high, place, lag)
+            if follows == NONE:
+                score = max(0.0, score - MISMATCH * weight)
+                continue
+            if score == 0.0:
+                start, predicted, counted = place - lag, 0, 0
+            score += weight
+            predicted += weight
+            counted += follows == COUNTS
+            if score > best and place + 1 - start >= repetitions * lag:
+                best = score
+                found = (lag, start, place + 1, predicted, counted)
+    return found
+
+
+@njit(cache=True)
+def _counter(keys: Array, table: Array, low: int, high: int, terms: int, seen: Array) -> tuple[int, int, int]:
+    """The widest run of a counter that goes up by one from record to record, whatever else the records hold.
+
+    Values belong to one counter if they are of one kind and follow the same item.
+
+    Args:
+        seen: shape (3, keys), per item that values follow: the last value's place, the run's first place, its values.
+
+    Returns:
+        items a record (0: there is no run of `terms` values), first place, end (the last record taken to be of mean length).
+    """
+    last, first, length = seen
+    found = (0, low, low)
+    for place in range(low + 1, high):
+        group, kind = keys[place - 1], table[keys[place], KIND]
+        if kind == 0:
+            continue
+        before = last[group]
+        same = before >= low and place - before <= LONGEST_RECORD and table[keys[before], KIND] == kind
+        if same and table[keys[place], VALUE] == table[keys[before], VALUE] + 1:
+            length[group] += 1
+        else:
+            first[group], length[group] = place, 1
+        last[group] = place
+        wide = place - first[group]
+        if length[group] >= terms and wide > found[2] - found[1]:
+            record = wide // (length[group] - 1)
+            found = (record, first[group] - 1, min(high, place + record))
+    return found
+
+
+@njit(cache=True)
+def _recurring(keys: Array, table: Array, start: int, end: int, record: int, met: Array) -> float:
+    """Share of the characters in [start + record, end) that are counters' values or recur from the record before.
+
+    Args:
+        met: shape (keys,), the place where each item was met last; earlier texts' places are below `start`.
+    """
+    recurs = total = 0
+    for place in range(start, end):
+        key = keys[place]
+        if place >= start + record:
+            total += table[key, WEIGHT]
+            if met[key] >= max(start, place - 2 * record) or table[key, KIND]:
+                recurs += table[key, WEIGHT]
+        met[key] = place
+    return recurs / max(1, total)
+
+
+@njit(cache=True)
+def _characters(keys: Array, table: Array, low: int, high: int) -> int:
+    """Characters of the items in [low, high), white space not counted."""
+    total = 0
+    for place in range(low, high):
+        total += table[keys[place], WEIGHT]
+    return total
+
+
+@njit(cache=True)
+def _stretches(keys: Array, table: Array, low: int, high: int, repetitions: float, purity: float, shares: Array) -> int:
+    """Find the stretches of [low, high): the best one, then the best in what it leaves on either side, and so on.
+
+    Args:
+        shares: is filled, shape (5,): see `describe`.
+
+    Returns:
+        The period of the largest stretch, 0 if there is none.
+    """
+    total = max(1, _characters(keys, table, low, high))
+    pieces = np.empty((PIECES + 1, 2), np.int64)
+    pieces[0] = low, high
+    waiting, period = 1, 0
+    for _ in range(PIECES):
+        if not waiting:
+            break
+        waiting -= 1
+        first, last = pieces[waiting]
+        lag, start, end, predicted, counted = _best_stretch(keys, table, first, last, repetitions)
+        inside = _characters(keys, table, start, end)
+        if lag == 0 or predicted < purity * (inside - _characters(keys, table, start, start + lag)):
+            continue
+        share = inside / total
+        reaches = 1.0 if end >= high - 1 else 0.0
+        shares[COVERED] += share
+        shares[ENDS] = max(shares[ENDS], reaches)
+        if counted >= max(2.0, 0.5 * ((end - start) / lag - 1)):
+            shares[COUNTED] += share
+        if share > shares[LARGEST]:
+            period, shares[LARGEST], shares[LARGEST_ENDS] = lag, share, reaches
+        pieces[waiting] = first, start
+        pieces[waiting + 1] = end, last
+        waiting += 2
+    return period
+
+
+@njit(cache=True)
+def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity: float, terms: int) -> tuple[Array, Array]:
+    """What each text of a batch consists of.
+
+    Args:
+        keys: items of all texts, shape (items,).
+        table: the vocabulary, shape (keys, 6).
+        ends: where each text's items end, shape (texts,).
+        repetitions: how often a stretch must show its period.
+        purity: share of a stretch's characters after its first period that must be predicted.
+        terms: values that a counter over records of different content must show.
+
+    Returns:
+        periods: items, shape (texts, 2): of the largest stretch, and of the counter over records; 0 for none.
+        shares: shape (texts, 7), columns `COVERED` to `RECURRING`: characters in stretches, in stretches in which a counter
+            goes on and in the largest stretch; 1.0 if a stretch, and if the largest, reaches the end of the text (whose
+            last item may be partial); characters in the records of the counter, and how many of those recur.
+    """
+    periods = np.zeros((len(ends), 2), np.int32)
+    shares = np.zeros((len(ends), 7))
+    seen = np.full((3, len(table)), -1, np.int64)
+    met = np.full(len(table), -1, np.int64)
+    low = 0
+    for row in range(len(ends)):
+        high = ends[row]
+        periods[row, 0] = _stretches(keys, table, low, high, repetitions, purity, shares[row])
+        record, start, end = _counter(keys, table, low, high, terms, seen)
+        if record:
+            periods[row, 1] = record
+            shares[row, LISTED] = _characters(keys, table, start, end) / _characters(keys, table, low, high)
+            shares[row, RECURRING] = _recurring(keys, table, start, end, record, met)
+        low = high
+    return periods, shares

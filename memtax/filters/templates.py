@@ -1,0 +1,85 @@
+"""Whether a text is a template that runs on: a pattern that repeats, or one with a counter in it.
+
+The rules, on the text's items (words, numbers and other characters; white space only separates):
+
+1. A *stretch* is a part of the text that one period predicts: each item is the same as the one a period before, or carries
+   a counter on (`_template_search` has the details). It shows its period at least `repetitions` times, and at least
+   `purity` of its characters after the first period are predicted.
+2. A text is *incrementing* if its stretches hold at least `coverage` of its characters, at least half of that in
+   stretches in which a counter goes on; `coverage_to_end` suffices if a stretch runs to the end of the text (whose last item
+   may be cut), as then what would follow is decided by the template.
+3. It is also incrementing if a counter goes up by one from record to record, whatever else the records hold, at least
+   `terms` times, in records that hold `coverage` of the characters, of which at least `recurring` are the counter's or
+   are found in the record before: numbered tables and lists, while numbered prose stays out.
+4. Else it is *repeating* if its largest stretch alone holds `coverage` (or `coverage_to_end`) of its characters.
+
+Counters are decimal and hexadecimal numbers, ordinals, single letters, number words, Roman numerals, week days, months and
+Greek letters; steps may be arithmetic or geometric.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from memtax.errors import MemtaxError
+from memtax.filters._template_items import Array, encode
+from memtax.filters.base import Batch, Filter
+
+
+@dataclass(frozen=True)
+class TemplateFilter(Filter):
+    """Adds `is_incrementing`, `is_repeating` (never both) and `template_period`, all None where the text is None.
+
+    The period is in items: of the largest stretch, or the mean record of a list; None where neither flag is set.
+
+    Args:
+        repetitions: how often a stretch must show its period, at least 2.
+        purity: share of a stretch's characters after its first period that must be predicted, in (0, 1].
+        coverage: share of the text's characters that a template must hold, in (0, 1].
+        coverage_to_end: the same where the template reaches the end of the text.
+        terms: values that a counter over records of differing content must show, at least 2.
+        recurring: share of such records' characters that must recur, in (0, 1].
+
+    Raises:
+        MemtaxError: a parameter is out of its range.
+    """
+
+    name: ClassVar[str] = "templates"
+    requires: ClassVar[tuple[str, ...]] = ("text",)
+    columns: ClassVar[tuple[str, ...]] = ("is_incrementing", "is_repeating", "template_period")
+
+    repetitions: float = 2.5
+    purity: float = 0.9
+    coverage: float = 0.8
+    coverage_to_end: float = 0.5
+    terms: int = 3
+    recurring: float = 0.45
+
+    def __post_init__(self) -> None:
+        for name in ("repetitions", "terms"):
+            if not getattr(self, name) >= 2:
+                raise MemtaxError(f"{name} is {getattr(self, name)!r}; a template shows itself at least twice")
+        for name in ("purity", "coverage", "coverage_to_end", "recurring"):
+            if not 0 < getattr(self, name) <= 1:
+                raise MemtaxError(f"{name} is {getattr(self, name)!r}; it must be a share above 0 and at most 1")
+
+    def compute(self, batch: Batch) -> Batch:
+        """The decisions, and the period in items of the largest stretch (or the mean record) where one was found."""
+        from memtax.filters._template_search import describe
+
+        texts: list[str | None] = batch["text"]
+        keys, table, ends = encode([text or "" for text in texts])
+        periods, shares = describe(keys, table, ends, float(self.repetitions), float(self.purity), int(self.terms))
+        covered, counted, largest, ends_so, largest_ends_so, listed, recurring = shares.T
+        counts = self._enough(covered, ends_so) & (counted >= covered / 2)
+        lists = ~counts & (listed >= self.coverage) & (recurring >= self.recurring)
+        repeats = ~counts & ~lists & self._enough(largest, largest_ends_so)
+        period = np.where(lists, periods[:, 1], periods[:, 0])
+        rows = zip(texts, (counts | lists).tolist(), repeats.tolist(), period.tolist(), strict=True)
+        decided = [(None, None, None) if text is None else (i, r, p if i or r else None) for text, i, r, p in rows]
+        return {name: [row[place] for row in decided] for place, name in enumerate(self.columns)}
+
+    def _enough(self, share: Array, reaches_end: Array) -> Array:
+        """Whether stretches hold enough of the text, shape (texts,)."""
+        return share >= np.where(reaches_end > 0, self.coverage_to_end, self.coverage)
