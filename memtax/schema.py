@@ -39,6 +39,7 @@ _ALL = (
     Column("sequence_id", "int64", "id", "identifies the sequence; unique within a dataset"),
     Column("tokens", "list<int32>", "token ids", "the sequence, as the model was trained on it"),
     Column("text", "string", "text", "the tokens decoded", "the tokenizer is not known"),
+    Column("token_texts", "list<string>", "text", "the tokens decoded one by one", "the tokenizer is not known"),
     Column("document", "string", "name", "the document the sequence was cut from", "not recorded by the source"),
     Column("is_member", "bool", "boolean", "whether the model was trained on the sequence"),
     # corpus statistics
@@ -141,6 +142,7 @@ def arrow_schema(names: Iterable[str]) -> "pa.Schema":
         "class": pa.int64(),
         "list<int32>": pa.list_(pa.int32()),
         "list<float32>": pa.list_(pa.float32()),
+        "list<string>": pa.list_(pa.string()),
     }
     return pa.schema([pa.field(name, types[column(name).dtype]) for name in names])
 

@@ -1,1 +1,23 @@
 """What people look at. Reads tables and `metrics.json` of a run only; computes nothing new."""
+
+from pathlib import Path
+
+
+def write(run: Path | str) -> Path:
+    """Write `report/index.html` (one self-contained file) and `report/figures/` from what the run directory holds.
+
+    Args:
+        run: a run directory: `metrics.json`, `dataset/`, `run.yaml`. A part that is missing is left out, and the page says so.
+
+    Returns:
+        Path of the page. The same run directory gives the same bytes.
+
+    Raises:
+        MemtaxError: the directory holds neither `metrics.json` nor a dataset, or one of its files cannot be read.
+    """
+    from memtax.report.page import write as write_page
+
+    return write_page(Path(run))
+
+
+__all__ = ["write"]

@@ -1,0 +1,112 @@
+"""Reading a run directory for the report."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax import schema
+from memtax.errors import MemtaxError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HEAVY = ("tokens", "text", "token_texts", "token_logprobs")
+"""Columns that are only read for the sequences shown one by one."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the report reads of a run directory; whatever is not there is None or empty."""
+
+    metrics: Mapping[str, Any]
+    record: Mapping[str, Any]
+    """The contents of `run.yaml`."""
+    features_path: Path | None
+    features: "pa.Table | None"
+    """One row a sequence, without the `HEAVY` columns."""
+    held_out: "pa.Table | None"
+    """The rows of the membership table that the model was not trained on."""
+    frequencies: "pa.Table | None"
+    """token_id and token_frequency."""
+
+    @classmethod
+    def read(cls, run: Path) -> "Run":
+        """Read the directory.
+
+        Raises:
+            MemtaxError: neither metrics nor dataset is there, or a file is damaged.
+        """
+        features_path = run / "dataset" / "features" / "train.parquet"
+        metrics_path = run / "metrics.json"
+        if not metrics_path.exists() and not features_path.exists():
+            raise MemtaxError(f"{run} holds neither metrics.json nor dataset/features; give the directory of a finished run")
+        held_out = _table(run / "dataset" / "membership" / "train.parquet")
+        if held_out is not None and "is_member" in held_out.column_names:
+            import pyarrow.compute as pc
+
+            held_out = held_out.filter(pc.invert(held_out.column("is_member")))
+        return cls(
+            metrics=_json(metrics_path) if metrics_path.exists() else {},
+            record=_yaml(run / "run.yaml"),
+            features_path=features_path if features_path.exists() else None,
+            features=_table(features_path),
+            held_out=held_out,
+            frequencies=_table(run / "dataset" / "token_frequencies" / "train.parquet"),
+        )
+
+    def rows(self, sequence_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Whole rows of the feature table, in the order of `sequence_ids`."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.dataset as ds
+
+        if self.features_path is None:
+            return []
+        wanted = pa.array(sequence_ids, pa.int64())
+        source = ds.dataset(self.features_path)
+        names = [name for name in source.schema.names if name in schema.COLUMNS]
+        table = source.to_table(columns=names, filter=pc.field("sequence_id").isin(wanted))
+        by_id = {row["sequence_id"]: row for row in schema.validate(table, names, str(self.features_path)).to_pylist()}
+        return [by_id[sequence_id] for sequence_id in sequence_ids]
+
+
+def _table(path: Path) -> "pa.Table | None":
+    """The declared columns of a Parquet file except the heavy ones, checked against the schema; None without the file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        return None
+    try:
+        present = pq.read_schema(path).names
+        names = [name for name in present if name in schema.COLUMNS and name not in HEAVY]
+        table = pq.read_table(path, columns=names)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise MemtaxError(
+            f"{path} cannot be read ({str(error).splitlines()[0]}); run the stage that writes it again"
+        ) from error
+    return schema.validate(table, names, str(path))
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MemtaxError(f"{path} is not JSON ({error}); run the stage that writes it again") from error
+    if not isinstance(found, dict):
+        raise MemtaxError(f"{path} holds a {type(found).__name__}, not an object; run the stage that writes it again")
+    return found
+
+
+def _yaml(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    if not path.exists():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise MemtaxError(f"{path} is not YAML ({str(error).splitlines()[0]}); restore it or remove it") from error
+    return found if isinstance(found, dict) else {}

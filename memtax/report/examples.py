@@ -1,0 +1,148 @@
+"""Which sequences the page shows one by one, and what it knows of each."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from memtax.report.data import Run
+from memtax.schema import CATEGORIES, COLUMNS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Item = TypeVar("Item")
+
+PER_STRATUM = 40
+"""Most examples shown of one category, memorized or not: 240 in all, about 400 kB."""
+
+FACTORS = (
+    "sequence_duplicates",
+    "continuation_perplexity",
+    "prompt_perplexity",
+    "sequence_perplexity",
+    "match_length",
+    "memorized_probability",
+    "is_incrementing",
+    "is_repeating",
+    "template_period",
+    "huffman_coding_length",
+    "shannon_coding_length",
+    "exact_memorization",
+    "extraction_strength",
+    "continuation_logprob",
+    "min_frequency",
+    "p25_frequency",
+    "median_frequency",
+    "avg_frequency",
+    "p75_frequency",
+    "max_frequency",
+)
+UNLABELLED = "no category"
+
+
+def strata(run: Run) -> dict[tuple[str, bool], "np.ndarray"]:
+    """Row numbers of each category x memorized, by rising probability of the continuation, ties by `sequence_id`.
+
+    Rows without a verdict (`is_memorized` null) are in none. Rows without a category stand under `UNLABELLED`.
+    """
+    import numpy as np
+
+    table = run.features
+    if table is None or "is_memorized" not in table.column_names:
+        return {}
+    verdict = np.array(table.column("is_memorized").to_pylist(), dtype=object)
+    labels = table.column("taxonomy").to_pylist() if "taxonomy" in table.column_names else [None] * table.num_rows
+    category = np.array([UNLABELLED if index is None else CATEGORIES[index] for index in labels], dtype=object)
+    ids = table.column("sequence_id").to_numpy()
+    if "continuation_logprob" in table.column_names:
+        logprob = table.column("continuation_logprob").to_numpy(zero_copy_only=False).astype(float)
+    else:
+        logprob = np.zeros(table.num_rows)
+    order = np.lexsort((ids, np.nan_to_num(logprob, nan=-np.inf, neginf=-np.inf)))
+    found = {}
+    for name in (*CATEGORIES, UNLABELLED):
+        for memorized in (True, False):
+            rows = order[(category[order] == name) & (verdict[order] == memorized)]
+            if len(rows):
+                found[name, memorized] = rows
+    return found
+
+
+def spread(rows: Sequence[Item], most: int) -> list[Item]:
+    """At most `most` of `rows` at equal distances, the first and the last among them."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[round(place * (len(rows) - 1) / (most - 1))] for place in range(most)]
+
+
+def choose(run: Run, most: int = PER_STRATUM) -> list[dict[str, Any]]:
+    """The examples, by category and verdict, spread evenly over the probability of the continuation.
+
+    Sequences with the same tokens (or text) are shown once: recitation is full of copies.
+    """
+    chosen: list[dict[str, Any]] = []
+    for (category, memorized), places in strata(run).items():
+        assert run.features is not None
+        ids = run.features.column("sequence_id").take(spread(places.tolist(), 4 * most)).to_pylist()
+        seen: set[Any] = set()
+        distinct = []
+        for row in run.rows(ids):
+            key = tuple(row["tokens"]) if row.get("tokens") else row.get("text")
+            if key not in seen:
+                seen.add(key)
+                distinct.append(row)
+        chosen += [_example(row, category, memorized) for row in spread(distinct, most)]
+    return chosen
+
+
+def _example(row: Mapping[str, Any], category: str, memorized: bool) -> dict[str, Any]:
+    """What the page's script reads of one sequence."""
+    texts, tokens, logprobs = row.get("token_texts"), row.get("tokens"), row.get("token_logprobs")
+    example: dict[str, Any] = {
+        "id": row["sequence_id"],
+        "category": category,
+        "memorized": memorized,
+        "document": row.get("document"),
+        "text": row["text"] if row.get("text") is not None else "".join(texts) if texts else None,
+        "factors": {name: _plain(row[name]) for name in FACTORS if name in row},
+    }
+    if tokens and texts and len(tokens) == len(texts):
+        example["tokens"], example["pieces"] = tokens, texts
+        if logprobs and len(logprobs) == len(tokens) - 1:
+            # The first token follows nothing: it has no probability.
+            example["probabilities"] = [None, *(_plain(math.exp(min(value, 0.0))) for value in logprobs)]
+    return example
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can say it, to five significant digits; what is not finite is null."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value
+
+
+def payload(run: Run, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Everything the page's script needs."""
+    frequencies: dict[str, int] = {}
+    if run.frequencies is not None:
+        used = {token for example in examples for token in example.get("tokens", ())}
+        pairs = zip(*(run.frequencies.column(name).to_pylist() for name in ("token_id", "token_frequency")), strict=True)
+        frequencies = {str(token): times for token, times in sorted(pairs) if token in used}
+    factors = [name for name in FACTORS if any(name in example["factors"] for example in examples)]
+    return {
+        "prompt": (run.metrics.get("run") or {}).get("prompt"),
+        "categories": [name for name in (*CATEGORIES, UNLABELLED) if any(e["category"] == name for e in examples)],
+        "factors": [
+            {"name": name, "type": COLUMNS[name].dtype, "unit": COLUMNS[name].unit, "meaning": COLUMNS[name].meaning}
+            for name in factors
+        ],
+        "frequencies": frequencies,
+        "examples": list(examples),
+    }
+
+
+def to_script(value: Mapping[str, Any]) -> str:
+    """JSON that may stand inside `<script type="application/json">`: ASCII, and nothing that could end or open markup."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

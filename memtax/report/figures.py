@@ -1,0 +1,368 @@
+"""The figures: functions from rows of metrics or columns of the table to a matplotlib `Figure`.
+
+No pyplot, so nothing is global and no display is needed. One colour a category everywhere, from the palette of Okabe and Ito
+(distinguishable for colour-blind readers); category is never told by colour alone.
+"""
+
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from memtax.report.words import count, label, number, percent
+from memtax.schema import CATEGORIES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {
+    "recitation": "#0072B2",
+    "reconstruction": "#E69F00",
+    "recollection": "#009E73",
+    "all": "#333333",
+    "aggregate": "#333333",
+    "baseline": "#CC79A7",
+    "held_out": "#767676",
+}
+GREY = "#8A8A8A"
+WIDTH = 9.6
+"""Inches; the page shows a figure a little larger than that."""
+
+STYLE: Mapping[str, Any] = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same shapes on every machine
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "memtax",
+    "text.parse_math": False,  # a name with two dollar signs is a name, not mathematics
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """The defaults of matplotlib and `STYLE`, whatever the user's own settings are."""
+    import matplotlib.style
+
+    return matplotlib.style.context(["default", dict(STYLE)])
+
+
+def svg(figure: "Figure") -> str:
+    """The figure as SVG; the same figure gives the same text."""
+    buffer = io.StringIO()
+    with style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return buffer.getvalue()
+
+
+def png(figure: "Figure") -> bytes:
+    """The figure as PNG at 160 dots an inch, without metadata."""
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def add_title(figure: "Figure", title: str) -> None:
+    """Put the conclusion above the figure, for the files that stand alone."""
+    with style():
+        figure.suptitle("\n".join(textwrap.wrap(title, 100)), x=0.01, ha="left", fontsize=11, fontweight="bold")
+
+
+def _figure(height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH, height))
+
+
+def _error(rows: Sequence[Mapping[str, Any]], key: str) -> "np.ndarray":
+    """Distances (2, rows) from the value to its interval's ends, in the unit of the value; 0 where there is no interval."""
+    import numpy as np
+
+    ends = [(row[key] - _or(row.get("low"), row[key]), _or(row.get("high"), row[key]) - row[key]) for row in rows]
+    return np.maximum(np.array(ends, dtype=float).T, 0)
+
+
+def _or(value: Any, default: float) -> float:
+    return default if value is None else float(value)
+
+
+def extraction(groups: Mapping[str, Mapping[str, Any]]) -> "Figure":
+    """Counts (memorized of all, by category) beside rates with their intervals.
+
+    Args:
+        groups: group name to `sequences`, `memorized`, `rate`, `low`, `high`.
+    """
+    with style():
+        figure = _figure(0.5 + 0.48 * len(groups))
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
+        # Counts of all sequences together would dwarf the categories; the rate is what compares.
+        names = [name for name in groups if name in CATEGORIES] or list(groups)
+        most = max(groups[name]["sequences"] for name in names) or 1
+        for place, name in enumerate(names):
+            row, colour = groups[name], COLOURS.get(name, GREY)
+            left.barh(place, row["sequences"], color=colour, alpha=0.22, height=0.62)
+            left.barh(place, row["memorized"], color=colour, height=0.62)
+            text = f" {count(row['memorized'])} of {count(row['sequences'])}"
+            left.text(row["sequences"], place, text, va="center", ha="left")
+        left.set_xlim(0, most * 1.38)
+        left.set_title("Sequences: memorized (full colour) of all")
+        left.set_xlabel("sequences")
+        _rows_axis(left, names)
+        shown = [name for name in groups if groups[name].get("rate") is not None]
+        for place, name in enumerate(shown):
+            row, colour = groups[name], COLOURS.get(name, GREY)
+            right.errorbar(
+                row["rate"], place, xerr=_error([row], "rate"), fmt="o", color=colour, ms=7, capsize=3, elinewidth=1.6
+            )
+            right.annotate(
+                percent(row["rate"]), (row["rate"], place), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8.5
+            )
+        right.set_xlim(-0.04, 1.04)
+        right.set_title("Share memorized, with its interval")
+        right.set_xlabel("share of the group's sequences")
+        right.xaxis.set_major_formatter(_percent_ticks())
+        _rows_axis(right, shown)
+        return figure
+
+
+def _rows_axis(axes: "Axes", names: Sequence[str]) -> None:
+    """One row a name, the first on top."""
+    axes.set_yticks(range(len(names)), [label(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+
+
+def _percent_ticks() -> Any:
+    """Shares as percentages; nothing above 100%, where an axis leaves room for a legend."""
+    from matplotlib.ticker import FuncFormatter
+
+    return FuncFormatter(lambda share, _: f"{100 * share:.4g}%" if share <= 1 else "")
+
+
+def growth(rows: Sequence[Mapping[str, Any]]) -> "Figure":
+    """The memorized share by category over the checkpoints, with intervals as bands.
+
+    Args:
+        rows: `checkpoint`, `step` (or None), `category`, `rate`, `low`, `high`, in the order of training.
+    """
+    checkpoints = list(dict.fromkeys(row["checkpoint"] for row in rows))
+    steps: dict[str, Any] = {row["checkpoint"]: row.get("step") for row in rows}
+    numeric = all(step is not None for step in steps.values())
+    places = {name: float(steps[name]) if numeric else float(place) for place, name in enumerate(checkpoints)}
+    with style():
+        figure = _figure(3.4)
+        axes = figure.subplots()
+        ends: list[tuple[float, str]] = []
+        for name in [*CATEGORIES, "all"]:
+            own = [row for row in rows if row["category"] == name and row.get("rate") is not None]
+            if not own:
+                continue
+            x = [places[row["checkpoint"]] for row in own]
+            y = [row["rate"] for row in own]
+            below, above = _error(own, "rate")
+            colour = COLOURS[name]
+            axes.plot(x, y, color=colour, marker="o", ms=4, lw=1.8, ls="--" if name == "all" else "-")
+            axes.fill_between(x, y - below, y + above, color=colour, alpha=0.15, lw=0)
+            ends.append((y[-1], name))
+        _end_labels(axes, ends)
+        axes.set_ylim(-0.02, 1.02)
+        axes.yaxis.set_major_formatter(_percent_ticks())
+        axes.set_ylabel("share memorized")
+        if numeric:
+            axes.set_xlabel("optimizer steps")
+        else:
+            axes.set_xticks(range(len(checkpoints)), [name[-24:] for name in checkpoints], rotation=20, ha="right")
+            axes.set_xlabel("checkpoint")
+        return figure
+
+
+def _end_labels(axes: "Axes", ends: list[tuple[float, str]]) -> None:
+    """Name each line at its right end, moved apart where lines end close to each other."""
+    place = -1.0
+    for value, name in sorted(ends):
+        place = max(value, place + 0.065)
+        axes.annotate(
+            label(name),
+            (1.01, place),
+            xycoords=("axes fraction", "data"),
+            color=COLOURS[name],
+            va="center",
+            fontweight="bold",
+            annotation_clip=False,
+        )
+
+
+def dots(rows: Sequence[Mapping[str, Any]], panels: Sequence[str], panel_key: str, value_key: str, unit: str) -> "Figure":
+    """One panel a group, one row a factor, a dot with its interval; a cross where the number is withheld.
+
+    Args:
+        rows: `factor`, the group under `panel_key`, the number under `value_key` (or None), `low` and `high` if known.
+        panels: groups in the order shown.
+        panel_key: `group` or `model`.
+        value_key: `spearman` or `coefficient`.
+        unit: the axis label.
+    """
+    first = {row["factor"]: abs(_or(row[value_key], 0)) for row in reversed(rows) if row[panel_key] == panels[0]}
+    factors = sorted(dict.fromkeys(row["factor"] for row in rows), key=lambda factor: -first.get(factor, 0))
+    reach = [abs(row[key]) for row in rows for key in (value_key, "low", "high") if row.get(key) is not None]
+    limit = 1.0 if value_key == "spearman" else 1.08 * max(reach, default=1.0) or 1.0
+    with style():
+        figure = _figure(0.95 + 0.27 * len(factors))
+        all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, panel in zip(all_axes, panels, strict=True):
+            colour = COLOURS.get(panel, GREY)
+            axes.axvline(0, color="#555555", lw=0.8)
+            for row in rows:
+                if row[panel_key] != panel:
+                    continue
+                place, value = factors.index(row["factor"]), row[value_key]
+                if value is None:
+                    axes.plot(0, place, marker="x", color=GREY, ms=5)
+                    continue
+                axes.plot([0, value], [place, place], color=colour, lw=1, alpha=0.45)
+                axes.errorbar(
+                    value, place, xerr=_error([row], value_key), fmt="o", color=colour, ms=4.5, elinewidth=1.4, capsize=2
+                )
+            axes.set_title(label(panel))
+            axes.set_xlim(-limit, limit)
+            if value_key == "spearman":
+                axes.set_xticks([-1, -0.5, 0, 0.5, 1], ["\N{MINUS SIGN}1", "", "0", "", "1"])
+        all_axes[0].set_yticks(range(len(factors)), [label(factor) for factor in factors])
+        all_axes[0].set_ylim(len(factors) - 0.4, -0.6)
+        figure.supxlabel(unit, fontsize=9)
+        return figure
+
+
+def curves(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str, Any]]) -> "Figure":
+    """ROC, precision-recall and reliability curves: a column a category; the baseline is dashed.
+
+    Args:
+        rows: `model`, `category`, and the three curves.
+        metrics: model to category to its metrics; their `reason` is printed where a curve is withheld.
+    """
+    columns = [name for name in ("aggregate", *CATEGORIES) if any(name in metrics[model] for model in metrics)]
+    kinds = (
+        ("roc", "fpr", "tpr", "false positive rate", "true positive rate"),
+        ("pr", "recall", "precision", "recall", "precision"),
+        ("reliability", "predicted", "observed", "predicted probability", "observed share"),
+    )
+    with style():
+        figure = _figure(7.0)
+        grid = figure.subplots(len(kinds), len(columns), sharex="row", sharey="row", squeeze=False)
+        for line, (kind, x, y, x_label, y_label) in enumerate(kinds):
+            for column, name in enumerate(columns):
+                axes = grid[line][column]
+                drawn = False
+                if kind != "pr":
+                    axes.plot([0, 1], [0, 1], color="#BBBBBB", lw=0.8, ls=":")
+                for row in rows:
+                    curve = row.get(kind)
+                    if row["category"] != name or not curve:
+                        continue
+                    drawn = True
+                    own = row["model"] != "baseline"
+                    axes.plot(
+                        curve[x],
+                        curve[y],
+                        color=COLOURS.get(name, GREY) if own else COLOURS["baseline"],
+                        ls="-" if own else (0, (4, 2)),
+                        lw=1.7 if own else 1.4,
+                        marker=("o" if own else "s") if kind == "reliability" else None,
+                        ms=3.5,
+                    )
+                if not drawn:
+                    axes.text(0.5, 0.5, _withheld(metrics, name), ha="center", va="center", fontsize=8, color="#555555")
+                axes.set_xlim(-0.03, 1.03)
+                axes.set_ylim(-0.03, 1.03)
+                axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+                axes.set_xlabel(x_label)
+                if line == 0:
+                    axes.set_title(label(name))
+            grid[line][0].set_ylabel(y_label)
+        _curve_legend(figure)
+        return figure
+
+
+def _withheld(metrics: Mapping[str, Mapping[str, Any]], category: str) -> str:
+    reasons = [cell["reason"] for model in metrics if (cell := metrics[model].get(category)) and cell.get("reason")]
+    return "\n".join(textwrap.wrap(f"withheld: {reasons[0]}" if reasons else "no curve", 22))
+
+
+def _curve_legend(figure: "Figure") -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=COLOURS["aggregate"], lw=1.7, label="one model a category (in the category's colour)"),
+        Line2D([], [], color=COLOURS["baseline"], lw=1.4, ls=(0, (4, 2)), label="baseline: one model for all"),
+        Line2D([], [], color="#BBBBBB", lw=0.8, ls=":", label="chance (top), perfect calibration (bottom)"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+
+
+def _plain_ticks(axes: "Axes", scale: str) -> None:
+    """Numbers as they are, no powers: matplotlib would write those as mathematics."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    low, high = axes.get_xlim()
+    if scale == "log" and low > 0 and high / low < 100:  # one decade has too few powers of ten to read a value from
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 30 else (1.0, 3.0)))
+
+
+def distribution(groups: Mapping[str, Mapping[str, "np.ndarray"]], name: str, unit: str) -> "Figure":
+    """Histograms of a factor for memorized (filled) and other (outlined) sequences, a panel a category.
+
+    Args:
+        groups: category to `memorized` and `rest`, each the finite values of the factor.
+        name: the factor.
+        unit: its unit, for the axis.
+    """
+    import numpy as np
+
+    values = np.concatenate([part for group in groups.values() for part in group.values()]).astype(float)
+    low, high = values.min(), values.max()
+    with style():
+        figure = _figure(2.6)
+        all_axes = figure.subplots(1, len(groups), sharex=True, sharey=True, squeeze=False)[0]
+        if low > 0 and high / low > 3:
+            bins, scale = np.geomspace(low, high * 1.0001, 31), "log"
+        elif low >= 0 and high > 100:
+            bins, scale = np.concatenate([[0], np.geomspace(1, high * 1.0001, 30)]), "symlog"
+        else:
+            bins, scale = np.linspace(low, high if high > low else low + 1, 31), "linear"
+        for axes, (category, group) in zip(all_axes, groups.items(), strict=True):
+            colour = COLOURS.get(category, GREY)
+            for key, options in (
+                ("rest", {"histtype": "step", "color": "#444444", "lw": 1.3}),
+                ("memorized", {"histtype": "stepfilled", "color": colour, "alpha": 0.75}),
+            ):
+                part = group[key]
+                if len(part):
+                    text = f"{'memorized' if key == 'memorized' else 'not memorized'} ({count(len(part))})"
+                    axes.hist(part, bins, weights=np.full(len(part), 1 / len(part)), label=text, **options)
+            axes.set_title(label(category))
+            axes.set_xscale(scale, **({"linthresh": 1} if scale == "symlog" else {}))
+            _plain_ticks(axes, scale)
+            axes.margins(y=0.3)
+            axes.legend(loc="upper right", fontsize=7.5, handlelength=1.2)
+        all_axes[0].yaxis.set_major_formatter(_percent_ticks())
+        all_axes[0].set_ylabel("share of sequences")
+        figure.supxlabel(f"{label(name)} ({unit})" if unit not in name else label(name), fontsize=9)
+        return figure

@@ -1,0 +1,199 @@
+"use strict";
+// The browser of example sequences. Corpus text is hostile: it only ever reaches the page through textContent.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const form = document.getElementById("filters");
+  const cards = document.getElementById("cards");
+  const shown = document.getElementById("shown");
+  const more = document.getElementById("more");
+  const PAGE = 12;
+  const MAIN_FACTORS = 6;
+  const label = (name) => name.replaceAll("_", " ");
+
+  // Controls, invisible marks and marks that turn the direction of what follows are shown by their code.
+  const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+  const code = (mark) => "<U+" + mark.codePointAt(0).toString(16).toUpperCase().padStart(4, "0") + ">";
+  const visible = (text) => text.replace(HIDDEN, code);
+
+  function element(tag, className, text) {
+    const made = document.createElement(tag);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  function format(value) {
+    if (value === null || value === undefined) return "missing";
+    if (typeof value === "boolean") return value ? "yes" : "no";
+    if (Number.isInteger(value)) return value.toLocaleString("en");
+    return Number(value.toPrecision(3)).toString();
+  }
+
+  function describe(example, index) {
+    const parts = [`token ${index + 1} of ${example.tokens.length}`, JSON.stringify(visible(example.pieces[index])), `id ${example.tokens[index]}`];
+    if (example.probabilities) {
+      const probability = example.probabilities[index];
+      parts.push(probability === null ? "no probability: nothing stands before it" : `probability ${format(probability)}`);
+    }
+    const frequency = data.frequencies[example.tokens[index]];
+    if (frequency !== undefined) parts.push(`${format(frequency)} times in the corpus`);
+    return parts.join(" · ");
+  }
+
+  function tokenSpan(example, index, matched) {
+    const span = element("span", "token", visible(example.pieces[index]));
+    span.dataset.index = index;
+    const probability = example.probabilities ? example.probabilities[index] : null;
+    if (probability === null) span.classList.add("unscored");
+    else span.style.setProperty("--p", probability);
+    if (matched) span.classList.add("matched");
+    return span;
+  }
+
+  // One part of the sequence. Its tokens are reached by the arrow keys; what they say goes to the card's read-out.
+  function tokensPart(example, start, stop, matched, name, readout) {
+    const box = element("div", "tokens");
+    box.tabIndex = 0;
+    box.setAttribute("role", "group");
+    box.setAttribute("aria-label", `${name}; arrow keys step through its tokens`);
+    for (let index = start; index < stop; index++) box.append(tokenSpan(example, index, index - start < matched));
+    let current = null;
+    const select = (span) => {
+      if (current) current.classList.remove("current");
+      current = span;
+      if (span) {
+        span.classList.add("current");
+        readout.textContent = describe(example, Number(span.dataset.index));
+      }
+    };
+    box.addEventListener("pointerover", (event) => event.target.closest(".token") && select(event.target.closest(".token")));
+    box.addEventListener("pointerleave", () => select(null));
+    box.addEventListener("focus", () => select(current || box.firstElementChild));
+    box.addEventListener("blur", () => select(null));
+    box.addEventListener("keydown", (event) => {
+      const move = {
+        ArrowRight: () => current && current.nextElementSibling, ArrowLeft: () => current && current.previousElementSibling,
+        Home: () => box.firstElementChild, End: () => box.lastElementChild,
+      }[event.key];
+      if (!move) return;
+      event.preventDefault();
+      const target = move();
+      if (target) { select(target); target.scrollIntoView({ block: "nearest" }); }
+    });
+    return box;
+  }
+
+  function textOf(example, readout) {
+    const box = element("div", "text");
+    if (!example.pieces) {
+      box.append(element("span", "part-name", "text"), element("div", "tokens", example.text === null ? "(text not known)" : visible(example.text)));
+      return box;
+    }
+    const cut = data.prompt === null ? example.pieces.length : Math.min(data.prompt, example.pieces.length);
+    const name = data.prompt === null ? "sequence" : "prompt";
+    box.append(element("span", "part-name", name), tokensPart(example, 0, cut, 0, name, readout));
+    if (cut < example.pieces.length) {
+      const matched = example.factors.match_length || 0;
+      const part = tokensPart(example, cut, example.pieces.length, matched, "continuation", readout);
+      part.classList.add("after");
+      box.append(element("span", "part-name after", "continuation"), part);
+    }
+    return box;
+  }
+
+  function factorList(example, factors) {
+    const list = element("dl", "factors");
+    for (const factor of factors) {
+      if (!(factor.name in example.factors)) continue;
+      const pair = element("div");
+      pair.title = `${factor.meaning} (${factor.unit})`;
+      const value = example.factors[factor.name];
+      const bare = value === null || factor.type === "bool" || ["perplexity", "share", "probability", "id"].includes(factor.unit);
+      const unit = bare ? "" : ` ${value === 1 ? factor.unit.replace(/s$/, "") : factor.unit}`;
+      pair.append(element("dt", "", label(factor.name)), element("dd", "", format(value) + unit));
+      list.append(pair);
+    }
+    return list;
+  }
+
+  function card(example) {
+    const known = ["recitation", "reconstruction", "recollection"].includes(example.category);
+    const box = element("article", `card group-${known ? example.category : "none"}`);
+    const heading = element("h3");
+    heading.append(
+      element("span", "", example.category), element("span", "", example.memorized ? "memorized" : "not memorized"),
+      element("span", "document", `sequence ${example.id}`),
+    );
+    if (example.document !== null) heading.append(element("span", "document", visible(example.document)));
+    const readout = element("p", "readout");
+    readout.setAttribute("aria-live", "polite");
+    box.append(heading, textOf(example, readout), readout, factorList(example, data.factors.slice(0, MAIN_FACTORS)));
+    if (data.factors.length > MAIN_FACTORS) {
+      const details = element("details");
+      details.append(element("summary", "", "All factors"), factorList(example, data.factors.slice(MAIN_FACTORS)));
+      box.append(details);
+    }
+    return box;
+  }
+
+  function selected() {
+    const category = form.elements.category.value;
+    const memorized = form.elements.memorized.value;
+    const wanted = form.elements.search.value.toLowerCase();
+    const found = data.examples.filter((example) =>
+      (!category || example.category === category) &&
+      (!memorized || example.memorized === (memorized === "yes")) &&
+      (!wanted || [example.text, example.document].some((text) => text !== null && text.toLowerCase().includes(wanted))));
+    const key = form.elements.sort.value;
+    if (!key) return interleaved(found);
+    const sign = form.elements.order.value === "up" ? 1 : -1;
+    const value = (example) => (key === "id" ? example.id : example.factors[key]) ?? null;
+    // Missing values stand last whatever the order; equal ones keep the order of the page.
+    return found.sort((a, b) => {
+      const [left, right] = [value(a), value(b)];
+      if (left === null || right === null) return (left === null) - (right === null);
+      return sign * (Number(left) - Number(right));
+    });
+  }
+
+  // Unsorted, the categories take turns, the most probable memorized and the least probable others first.
+  function interleaved(found) {
+    const groups = new Map();
+    for (const example of found) {
+      const key = `${example.category} ${example.memorized}`;
+      if (!groups.has(key)) groups.set(key, []);
+      if (example.memorized) groups.get(key).unshift(example); else groups.get(key).push(example);
+    }
+    const longest = Math.max(0, ...[...groups.values()].map((group) => group.length));
+    const result = [];
+    for (let turn = 0; turn < longest; turn++) for (const group of groups.values()) if (turn < group.length) result.push(group[turn]);
+    return result;
+  }
+
+  let matching = [];
+  let visibleCount = 0;
+  function showMore(focus) {
+    const next = matching.slice(visibleCount, visibleCount + PAGE).map(card);
+    cards.append(...next);
+    visibleCount += next.length;
+    shown.textContent = `${matching.length} of ${data.examples.length} examples match; ${visibleCount} shown.`;
+    more.hidden = visibleCount >= matching.length;
+    if (focus && next.length) { next[0].tabIndex = -1; next[0].focus({ preventScroll: true }); }
+  }
+  function update() {
+    matching = selected();
+    visibleCount = 0;
+    cards.replaceChildren();
+    form.elements.order.disabled = !form.elements.sort.value;
+    showMore(false);
+  }
+
+  for (const category of data.categories) form.elements.category.append(new Option(category, category));
+  for (const factor of data.factors) form.elements.sort.append(new Option(label(factor.name), factor.name));
+  let waiting = 0;
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(update, 120); });
+  more.addEventListener("click", () => showMore(true));
+  form.hidden = false;
+  update();
+})();

@@ -1,0 +1,136 @@
+"""Assembling the page: one HTML file with its figures, styles, script and examples inside, and nothing from elsewhere."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from memtax.files import atomic_directory, write_text
+from memtax.report import examples, figures, sections, words
+from memtax.report.data import Run
+from memtax.schema import CATEGORIES
+
+HERE = Path(__file__).parent
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src '{script}'; base-uri 'none'; form-action 'none'"
+"""Content-Security-Policy: nothing is fetched, and no script runs but the page's own, told by its digest."""
+
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff]")
+"""Controls that HTML forbids and marks that reorder the text around them."""
+
+
+def write(run: Path) -> Path:
+    """Write the report; see `memtax.report.write`."""
+    data = Run.read(run)
+    parts = [*sections.sections(data), sections.gaps(data)]
+    panels = [part for section in parts for part in section.parts if isinstance(part, sections.Panel)]
+    drawings = {panel.name: inline_svg(figures.svg(panel.figure), panel.name) for panel in panels}
+    with atomic_directory(run / "report" / "figures") as folder:
+        for panel in panels:
+            figures.add_title(panel.figure, panel.title)
+            (folder / f"{panel.name}.svg").write_text(figures.svg(panel.figure), encoding="utf-8")
+            (folder / f"{panel.name}.png").write_bytes(figures.png(panel.figure))
+    page = run / "report" / "index.html"
+    write_text(page, render(data, parts, drawings))
+    return page
+
+
+def render(data: Run, parts: Sequence[sections.Section], drawings: Mapping[str, str]) -> str:
+    """The page's HTML."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value,
+    )
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    chosen = examples.choose(data)
+    total = data.features.num_rows if data.features is not None else 0
+    return environment.get_template("page.html.j2").render(
+        title=(data.metrics.get("run") or {}).get("title") or "A memtax run",
+        about=_about(data.metrics.get("run") or {}),
+        tiles=_tiles(data.metrics.get("extraction") or {}),
+        colours=figures.COLOURS,
+        categories=CATEGORIES,
+        sections=parts[:-1],
+        gaps=parts[-1],
+        # The drawings and the JSON are made here and hold no markup of anyone else's: see inline_svg and to_script.
+        drawings={name: Markup(drawing) for name, drawing in drawings.items()},  # noqa: S704
+        examples=chosen,
+        examples_json=Markup(examples.to_script(examples.payload(data, chosen))),  # noqa: S704
+        examples_count=words.count(len(chosen)),
+        examples_total=words.count(total),
+        record=_record(data.record),
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        policy=Markup(POLICY.format(script=_source_hash(script))),  # noqa: S704
+    )
+
+
+def _source_hash(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+
+
+def inline_svg(svg: str, name: str) -> str:
+    """An SVG document as an element of an HTML page: no prolog, namespaces or metadata, ids that are unique on the page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)  # matplotlib writes each drawn text as a comment
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href=", "href=")
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'href="#', f'href="#{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-")
+    # matplotlib's own style rule has a global selector; say it on the element instead.
+    svg = re.sub(r'<style type="text/css">.*?</style>', "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\n\s*\n+", "\n", svg)
+    # The heading and caption beside it say what it shows.
+    return re.sub(r"<svg ", f'<svg role="img" aria-labelledby="{name}-title {name}-caption" ', svg, count=1)
+
+
+def _about(run: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was measured, as pairs of a term and its value."""
+    pairs = [("Model", run.get("model")), ("Corpus", run.get("corpus"))]
+    if run.get("tokens") is not None:
+        pairs.append(("Corpus size", f"{words.count(run['tokens'])} tokens"))
+    if run.get("prompt") is not None and run.get("continuation") is not None:
+        pairs.append(
+            ("Window", f"{words.count(run['prompt'])} tokens of prompt, {words.count(run['continuation'])} of continuation")
+        )
+    pairs.append(("Took", words.duration(run.get("seconds"))))
+    return [(term, str(value)) for term, value in pairs if value]
+
+
+def _tiles(extraction: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The key figures."""
+    names = [name for name in ("all", *CATEGORIES, "held_out") if extraction.get(name)]
+    return [
+        {
+            "group": name,
+            "label": words.label(name),
+            "value": words.percent(extraction[name].get("rate")),
+            "count": f"{words.count(extraction[name]['memorized'])} of {words.count(extraction[name]['sequences'])}",
+            "interval": words.interval(extraction[name]),
+        }
+        for name in names
+    ]
+
+
+def _record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of `run.yaml` that the footer shows."""
+    import yaml
+
+    config = record.get("config")
+    return {
+        "commit": record.get("commit"),
+        "finished": record.get("finished"),
+        "versions": [(str(name), str(version)) for name, version in (record.get("versions") or {}).items()],
+        "inputs": [(str(name), str(value)) for name, value in (record.get("inputs") or {}).items()],
+        "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip() if config else None,
+    }

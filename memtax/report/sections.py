@@ -1,0 +1,293 @@
+"""The page's sections: which figure and table shows what, and the sentence that stands where a part is missing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from memtax import schema
+from memtax.report import examples, figures, words
+from memtax.report.data import Run
+from memtax.report.words import DASH, count, estimate, fixed, label, percent
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+GROUPS = ("all", *schema.CATEGORIES)
+DISTRIBUTIONS = ("continuation_perplexity", "sequence_duplicates")
+METRICS = ("roc_auc", "pr_auc", "ece", "brier", "f1")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts. A row that is shorter than the head ends in a cell that spans the rest (a reason)."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    folded: bool = False
+    """Whether it is behind a fold: the numbers of a figure."""
+    texts: int = 1
+    """Leading columns that hold text; the others hold numbers."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure under its conclusion."""
+
+    name: str
+    title: str
+    caption: str
+    figure: "Figure"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page."""
+
+    anchor: str
+    heading: str
+    text: str
+    parts: tuple[Panel | Table, ...] = field(default=())
+    missing: tuple[str, ...] = field(default=())
+    """Why something is not here."""
+
+
+def sections(run: Run) -> list[Section]:
+    """The sections with figures and tables, in the order of the page; the examples follow them on the page."""
+    return [what(run), when(run), goes_with(run), predicts(run)]
+
+
+def gaps(run: Run) -> Section:
+    """What the numbers do not cover: nulls by column and sequences skipped, with the reason."""
+    nulls = {name: times for name, times in (run.metrics.get("nulls") or {}).items() if times}
+    skipped = run.metrics.get("skipped") or {}
+    dropped = (run.metrics.get("predictor") or {}).get("dropped") or {}
+    parts = []
+    if nulls:
+        rows = tuple(
+            (name, count(times), schema.COLUMNS[name].null if name in schema.COLUMNS else DASH) for name, times in nulls.items()
+        )
+        parts.append(Table("Missing values (null), by column", ("column", "sequences", "what a null says"), rows, texts=1))
+    lost = [(reason, "left out of the run", times) for reason, times in skipped.items()]
+    lost += [(reason, "left out of the predictor", times) for reason, times in dropped.items()]
+    if lost:
+        rows = tuple((reason, where, count(times)) for reason, where, times in lost)
+        parts.append(Table("Sequences left out", ("reason", "where", "sequences"), rows, texts=2))
+    text = "A value that could not be computed is missing, never replaced by a stand-in."
+    if not run.metrics:
+        return Section("gaps", "What is missing", text, missing=("Not known: this run has no metrics.json.",))
+    if not parts:
+        text += " In this run nothing is missing: every sequence has every factor."
+    return Section("gaps", "What is missing", text, tuple(parts))
+
+
+def what(run: Run) -> Section:
+    """How much of each category is memorized."""
+    found = run.metrics.get("extraction") or {}
+    groups = {name: found[name] for name in (*GROUPS, "held_out") if found.get(name)}
+    lengths = run.metrics.get("run") or {}
+    tested = (
+        f"A sequence is memorized if greedy decoding from its first {count(lengths['prompt'])} tokens gives the next "
+        f"{count(lengths['continuation'])} exactly. "
+        if lengths.get("prompt") and lengths.get("continuation")
+        else "A sequence is memorized if greedy decoding from its prompt gives its continuation exactly. "
+    )
+    text = (
+        tested + "Recitation: the continuation occurs many times in the corpus. Reconstruction: it follows from a template, by "
+        "counting on or repeating. Recollection: neither, the model must have kept it as it is."
+    )
+    missing = []
+    if not groups:
+        return Section("what", "What is memorized", text, missing=("This run's metrics hold no extraction figures.",))
+    if "held_out" not in groups:
+        missing.append("Sequences that the model was not trained on were not measured, so no control is shown.")
+    rows = tuple(
+        (label(name), count(row["sequences"]), count(row["memorized"]), percent(row.get("rate")), words.interval(row))
+        for name, row in groups.items()
+    )
+    control = " Held out: sequences the model was not trained on." if "held_out" in groups else ""
+    caption = f"Left: counts by category. Right: memorized shares; the whiskers are the interval of each share.{control}"
+    parts = (
+        Panel("extraction", words.say_extraction(found), caption, figures.extraction(groups)),
+        Table("Sequences by category", ("group", "sequences", "memorized", "share", "interval of the share"), rows),
+    )
+    return Section("what", "What is memorized", text, parts, tuple(missing))
+
+
+def when(run: Run) -> Section:
+    """Growth over checkpoints."""
+    text = "The same sequences, scored at checkpoints of the training run."
+    rows = [row for row in run.metrics.get("growth") or () if row.get("rate") is not None]
+    if not rows:
+        missing = "Only one model was scored, so there is no growth to show; score checkpoints of its training run to see it."
+        return Section("when", "When it is memorized", text, missing=(missing,))
+    table = tuple(
+        (
+            row["checkpoint"],
+            label(row["category"]),
+            count(row.get("step")),
+            count(row["sequences"]),
+            count(row["memorized"]),
+            percent(row["rate"]),
+            words.interval(row),
+        )
+        for row in rows
+    )
+    head = ("checkpoint", "group", "optimizer steps", "sequences", "memorized", "share", "interval of the share")
+    caption = "Share of each group that is memorized at each checkpoint; the bands are the intervals of the shares."
+    parts = (
+        Panel("growth", words.say_growth(rows), caption, figures.growth(rows)),
+        Table("Memorized sequences by checkpoint and category", head, table, folded=True, texts=2),
+    )
+    return Section("when", "When it is memorized", text, parts)
+
+
+def goes_with(run: Run) -> Section:
+    """Correlations and distributions of the factors."""
+    text = "Properties of the sequence, of its place in the corpus and of the model's scores, against whether it is memorized."
+    parts: list[Panel | Table] = []
+    missing = []
+    rows = run.metrics.get("correlations") or []
+    groups = [name for name in GROUPS if any(row["group"] == name for row in rows)]
+    if groups:
+        table = tuple(
+            (label(row["factor"]), label(row["group"]), count(row.get("n")))
+            + (
+                (f"withheld: {row.get('reason') or 'not computed'}",)
+                if row.get("spearman") is None
+                else (fixed(row["spearman"]), _range(row), fixed(row.get("pearson")))
+            )
+            for row in rows
+        )
+        parts += [
+            Panel(
+                "correlations",
+                words.say_correlations(rows),
+                "Spearman correlation of each factor with being memorized, within each group; whiskers are its interval, "
+                "a cross means that it is withheld (the numbers below say why).",
+                figures.dots(rows, groups, "group", "spearman", "Spearman correlation with being memorized"),
+            ),
+            Table(
+                "Correlation of each factor with being memorized (no unit, -1 to 1)",
+                ("factor", "group", "sequences", "Spearman", "its interval", "Pearson"),
+                table,
+                folded=True,
+                texts=2,
+            ),
+        ]
+    else:
+        missing.append("This run's metrics hold no correlations.")
+    for name in DISTRIBUTIONS:
+        panel = _distribution(run, name)
+        if panel:
+            parts.append(panel)
+        else:
+            missing.append(f"The dataset has no {label(name)} of both memorized and other sequences to compare.")
+    return Section("factors", "What goes with memorization", text, tuple(parts), tuple(missing))
+
+
+def _range(row: Mapping[str, Any]) -> str:
+    return DASH if row.get("low") is None or row.get("high") is None else f"{fixed(row['low'])} to {fixed(row['high'])}"
+
+
+def _distribution(run: Run, name: str) -> Panel | None:
+    """The factor's distribution, if both memorized and other sequences have finite values of it."""
+    import numpy as np
+
+    strata = examples.strata(run)
+    if run.features is None or name not in run.features.column_names:
+        return None
+    values = run.features.column(name).to_numpy(zero_copy_only=False).astype(float)
+
+    def finite(category: str | None, memorized: bool) -> "np.ndarray":
+        places = [rows for (own, verdict), rows in strata.items() if verdict == memorized and category in (None, own)]
+        kept = values[np.concatenate(places)] if places else values[:0]
+        return kept[np.isfinite(kept)]
+
+    memorized, rest = finite(None, True), finite(None, False)
+    if not len(memorized) or not len(rest):
+        return None
+    groups = {
+        category: {"memorized": finite(category, True), "rest": finite(category, False)}
+        for category in schema.CATEGORIES
+        if len(finite(category, True)) + len(finite(category, False))
+    } or {"all": {"memorized": memorized, "rest": rest}}
+    title = words.say_medians(name, float(np.median(memorized)), float(np.median(rest)))
+    caption = f"{schema.COLUMNS[name].meaning[0].upper()}{schema.COLUMNS[name].meaning[1:]}. Each histogram sums to 100%."
+    return Panel(f"distribution_{name}", title, caption, figures.distribution(groups, name, schema.COLUMNS[name].unit))
+
+
+def predicts(run: Run) -> Section:
+    """The predictor: curves, metrics, differences and weights."""
+    predictor = run.metrics.get("predictor") or {}
+    heading = "Predicting memorization"
+    text = (
+        "Logistic models of a sequence's factors: one for all sequences (the baseline), and one a category. "
+        "Measured on sequences that took no part in fitting or choosing them."
+    )
+    if not predictor.get("models"):
+        reason = predictor.get("reason") or "this run's metrics hold none"
+        return Section("predictor", heading, text, missing=(f"No predictor was fitted: {reason}.",))
+    rows = predictor.get("rows") or {}
+    if rows:
+        text += " Sequences: " + ", ".join(f"{label(name)} {count(times)}" for name, times in rows.items()) + "."
+    models = predictor["models"]
+    parts: list[Panel | Table] = []
+    missing = []
+    if predictor.get("curves"):
+        caption = (
+            "On test sequences. Columns: all together, then each category. Top: ROC. Middle: precision and recall. Bottom: "
+            "predicted probability against the share observed."
+        )
+        parts.append(Panel("curves", words.say_predictor(predictor), caption, figures.curves(predictor["curves"], models)))
+    else:
+        missing.append("This run's metrics hold no curves of the predictor.")
+    parts += _metric_tables(models, predictor.get("differences") or [])
+    weights = predictor.get("coefficients") or []
+    panels = [name for name in ("baseline", *schema.CATEGORIES) if any(row["model"] == name for row in weights)]
+    if panels:
+        caption = "Of the standardized factors: what one standard deviation more adds to the log-odds of being memorized."
+        figure = figures.dots(weights, panels, "model", "coefficient", "coefficient (log-odds a standard deviation)")
+        table = tuple((label(row["factor"]), label(row["model"]), fixed(row.get("coefficient"))) for row in weights)
+        head = ("factor", "model", "coefficient")
+        parts += [
+            Panel("weights", words.say_weights(weights), caption, figure),
+            Table("Coefficients (log-odds a standard deviation)", head, table, folded=True, texts=2),
+        ]
+    else:
+        missing.append("This run's metrics hold no weights of the predictor.")
+    return Section("predictor", heading, text, tuple(parts), tuple(missing))
+
+
+def _metric_tables(models: Mapping[str, Any], differences: Sequence[Mapping[str, Any]]) -> list[Panel | Table]:
+    """Test metrics by group and model, and the differences between the models."""
+    rows: list[tuple[str, ...]] = []
+    for group in ("aggregate", *schema.CATEGORIES):
+        for model in models:
+            cell = models[model].get(group)
+            if cell is None:
+                continue
+            start = (label(group), label(model), count(cell.get("n")), count(cell.get("positives")))
+            if cell.get("roc_auc") is None and cell.get("reason"):
+                rows.append((*start, f"withheld: {cell['reason']}"))
+            else:
+                rows.append((*start, *(estimate(cell.get(metric)) for metric in METRICS)))
+    head = ("group", "model", "test sequences", "memorized", *(label(metric) for metric in METRICS))
+    caption = (
+        "On the test sequences, with intervals in brackets. ECE: expected calibration error. ECE and Brier: smaller is better"
+    )
+    tables: list[Panel | Table] = [Table(caption, head, tuple(rows), texts=2)]
+    if differences:
+        tables.append(
+            Table(
+                "Differences on the test sequences: one model a category minus one model for all",
+                ("metric", "group", "difference", "interval"),
+                tuple(
+                    (label(row["metric"]), label(row["category"]), fixed(row.get("value")), _range(row)) for row in differences
+                ),
+                folded=True,
+                texts=2,
+            )
+        )
+    return tables

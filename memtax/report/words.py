@@ -1,0 +1,190 @@
+"""Numbers as text, names of factors, and the sentences that head the figures. Everything is computed from the data."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from memtax.schema import CATEGORIES
+
+DASH = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+
+LABELS = {
+    "sequence_duplicates": "duplicate count",
+    "max_frequency": "largest token frequency",
+    "avg_frequency": "mean token frequency",
+    "min_frequency": "smallest token frequency",
+    "median_frequency": "median token frequency",
+    "p25_frequency": "25th percentile token frequency",
+    "p75_frequency": "75th percentile token frequency",
+    "is_incrementing": "incrementing template",
+    "is_repeating": "repeating template",
+    "is_templating": "template",
+    "continuation_logprob": "continuation log-probability",
+    "memorized_probability": "predicted probability",
+    "roc_auc": "ROC-AUC",
+    "pr_auc": "PR-AUC",
+    "ece": "ECE",
+    "brier": "Brier score",
+    "f1": "F1",
+    "held_out": "held out",
+    "all": "all sequences",
+    "aggregate": "all sequences",
+}
+
+
+def label(name: str) -> str:
+    """A column's or group's name for people."""
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def count(value: Any) -> str:
+    """An integer with separators; a dash where there is none."""
+    return DASH if value is None else f"{int(value):,}"
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage that never rounds to 0% or 100% unless it is that."""
+    if share is None or not math.isfinite(share):
+        return DASH
+    if share in (0, 1):
+        return f"{100 * share:.0f}%"
+    for digits in range(1, 6):
+        text = f"{100 * share:.{digits}f}"
+        if float(text) not in (0.0, 100.0):
+            return f"{text}%"
+    return "<0.00001%" if share < 0.5 else ">99.99999%"
+
+
+def number(value: Any) -> str:
+    """A real number to three significant digits, with a real minus sign; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    if float(value).is_integer() and abs(value) < 1e15:
+        text = f"{int(value):,}"
+    elif abs(value) >= 1000:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{float(f'{value:.3g}'):g}"
+    return text.replace("-", MINUS)
+
+
+def fixed(value: Any) -> str:
+    """A coefficient or metric to three decimals."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:.3f}".replace("-", MINUS)
+
+
+def estimate(value: Any) -> str:
+    """A metric, with its interval where it has one: `0.912 (0.880 to 0.941)`."""
+    if not isinstance(value, Mapping):
+        return fixed(value)
+    if value.get("low") is None or value.get("high") is None:
+        return fixed(value.get("value"))
+    return f"{fixed(value['value'])} ({fixed(value['low'])} to {fixed(value['high'])})"
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """The interval of a rate: `80.2% to 85.9%`."""
+    if row.get("low") is None or row.get("high") is None:
+        return DASH
+    return f"{percent(row['low'])} to {percent(row['high'])}"
+
+
+def duration(seconds: float | None) -> str | None:
+    """Seconds as people say them."""
+    if seconds is None or not math.isfinite(seconds):
+        return None
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def say_extraction(extraction: Mapping[str, Any]) -> str:
+    """Which category is memorized most, and whether the intervals allow saying so."""
+    known = [
+        (name, extraction[name])
+        for name in CATEGORIES
+        if (extraction.get(name) or {}).get("sequences") and extraction[name].get("rate") is not None
+    ]
+    if not known:
+        return "No category has a sequence to count"
+    known.sort(key=lambda item: -item[1]["rate"])
+    name, best = known[0]
+    if not best["rate"]:
+        return "No sequence of any category is memorized"
+    said = f"{name.capitalize()} is memorized most: {percent(best['rate'])} of its sequences"
+    if len(known) > 1:
+        other, second = known[1]
+        if best.get("low") is not None and second.get("high") is not None and best["low"] <= second["high"]:
+            return f"{said}, though not clearly more than {other}: the intervals overlap"
+        said += f", against {percent(second['rate'])} of {other}"
+    return said
+
+
+def say_growth(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How the memorized share of all sequences changes over training, and which category leads in the end."""
+    overall = [row for row in rows if row["category"] == "all" and row.get("rate") is not None] or list(rows)
+    first, last = overall[0], overall[-1]
+    end = [row for row in rows if row["checkpoint"] == last["checkpoint"] and row["category"] in CATEGORIES and row.get("rate")]
+    lead = max(end, key=lambda row: row["rate"]) if end else None
+    tail = f"; {lead['category']} leads with {percent(lead['rate'])}" if lead else ""
+    if first["checkpoint"] == last["checkpoint"]:
+        return f"At {moment(last)}, {percent(last['rate'])} is memorized{tail}"
+    verb = "grows" if last["rate"] > first["rate"] else "falls" if last["rate"] < first["rate"] else "stays"
+    return (
+        f"The memorized share {verb} from {percent(first['rate'])} at {moment(first)} "
+        f"to {percent(last['rate'])} at {moment(last)}{tail}"
+    )
+
+
+def moment(row: Mapping[str, Any]) -> str:
+    """A checkpoint in words."""
+    return f"step {count(row['step'])}" if row.get("step") is not None else str(row["checkpoint"])
+
+
+def say_correlations(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The factor that goes with memorization most over all sequences."""
+    known = [row for row in rows if row["group"] == "all" and row.get("spearman") is not None]
+    if not known:
+        return "No factor's correlation with memorization could be computed over all sequences"
+    best = max(known, key=lambda row: abs(row["spearman"]))
+    side = "lower" if best["spearman"] < 0 else "higher"
+    return (
+        f"What goes with memorization most: {label(best['factor'])}, {side} where it is memorized "
+        f"(Spearman {fixed(best['spearman'])})"
+    )
+
+
+def say_predictor(predictor: Mapping[str, Any]) -> str:
+    """Whether one model a category ranks held-out sequences better than one model for all."""
+    models = predictor["models"]
+    ours, baseline = (((models.get(name) or {}).get("aggregate") or {}).get("roc_auc") for name in ("taxonomic", "baseline"))
+    if ours is None or baseline is None:
+        return "Too few test sequences to compare the predictors"
+    shown = f"ROC-AUC {fixed(ours['value'])} against {fixed(baseline['value'])}"
+    found = [row for row in predictor.get("differences", ()) if (row["metric"], row["category"]) == ("roc_auc", "aggregate")]
+    if not found or found[0].get("low") is None or found[0].get("high") is None:
+        return f"One model a category and one for all, on test sequences: {shown}"
+    if found[0]["low"] > 0:
+        return f"One model a category ranks test sequences better than one for all: {shown}"
+    if found[0]["high"] < 0:
+        return f"One model a category ranks test sequences worse than one for all: {shown}"
+    return f"One model a category ranks test sequences no better or worse, within the interval, than one for all: {shown}"
+
+
+def say_weights(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Each category's heaviest factor."""
+    said = []
+    for name in CATEGORIES:
+        own = [row for row in rows if row["model"] == name and row.get("coefficient") is not None]
+        if own:
+            said.append(f"{label(max(own, key=lambda row: abs(row['coefficient']))['factor'])} for {name}")
+    return f"What weighs most: {'; '.join(said)}" if said else "The weights of the predictor's models"
+
+
+def say_medians(name: str, memorized: float, rest: float) -> str:
+    """How a factor's median differs between memorized and other sequences."""
+    if memorized == rest:
+        return f"The median of {label(name)} is the same for memorized and other sequences: {number(memorized)}"
+    side = "lower" if memorized < rest else "higher"
+    return f"Memorized sequences have a {side} {label(name)}: median {number(memorized)} against {number(rest)}"
