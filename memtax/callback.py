@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from memtax.errors import MemtaxError
-from memtax.lm.extraction import extraction_columns
+from memtax.lm import extraction
 from memtax.lm.scores import score
 from memtax.schema import CATEGORIES
 
@@ -68,11 +68,8 @@ class MemorizationCallback(TrainerCallback):
             self._measure(state, control, kwargs["model"])
 
     def _measure(self, state: Any, control: Any, model: Any) -> None:
-        training = model.training
-        model.eval()
         scores = score(model, self.tokens)
-        model.train(training)
-        columns = extraction_columns(scores, self.prompt, self.continuation)
+        columns = extraction.columns(scores, self.prompt, self.continuation)
         memorized = [bool(value) for value in columns["is_memorized"]]
         lengths = [value or 0 for value in columns["match_length"]]
         row: dict[str, Any] = {

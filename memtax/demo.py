@@ -191,12 +191,14 @@ def _write_corpus(documents: dict[str, dict[str, str]], output: Path, folder: Pa
 
 def _train(output: Path, members: Any, folder: Path) -> None:
     """Train through the script that users run, into `folder`."""
+    import torch
     from transformers import TrainingArguments
 
     script = _load_script("training/train_lm.py")
     steps = -(-len(members) // TRAINING["per_device_train_batch_size"]) * TRAINING["num_train_epochs"]
     arguments = TrainingArguments(
         output_dir=str(folder),
+        use_cpu=not torch.cuda.is_available(),
         bf16=script.fast_bf16(),
         report_to="none",
         logging_steps=10,

@@ -19,4 +19,6 @@ def progress_bar(description: str, total: int | None, unit: str = "rows", **opti
     rank = int(os.environ.get("RANK", "0"))
     options.setdefault("unit_scale", True)
     options.setdefault("dynamic_ncols", True)
+    # What is done in a blink needs no bar.
+    options.setdefault("delay", 0.5)
     return tqdm(total=total, desc=f"{description:<28}", unit=f" {unit}", disable=_quiet or rank != 0, **options)

@@ -27,7 +27,8 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from memtax.callback import MemorizationCallback
-from memtax.corpus.sources import Source, load_rows
+from memtax.corpus.columns import find_column
+from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 from memtax.progress import progress_bar
 
@@ -107,16 +108,23 @@ def new_model(arguments: ModelArguments, vocabulary_size: int, end_of_text: int 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Pad rows on the right; padding is masked in attention and loss whatever its id."""
-    length = max(len(row["tokens"]) for row in rows)
+    length = max(len(row["input_ids"]) for row in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     mask = torch.zeros(len(rows), length, dtype=torch.long)
     for i, row in enumerate(rows):
-        ids[i, : len(row["tokens"])] = torch.tensor(row["tokens"])
-        mask[i, : len(row["tokens"])] = 1
+        ids[i, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
+        mask[i, : len(row["input_ids"])] = 1
     batch = {"input_ids": ids, "labels": ids.masked_fill(mask == 0, -100)}
     if not mask.all():
         batch["attention_mask"] = mask
     return batch
+
+
+def read_rows(source: str) -> Any:
+    """The dataset with its token column under the name that the Trainer knows, and nothing else."""
+    rows = open_dataset(Source.parse(source))
+    name = find_column(rows.column_names, None, source)
+    return rows.select_columns([name]).rename_columns({} if name == "input_ids" else {name: "input_ids"})
 
 
 def train(
@@ -134,8 +142,8 @@ def train(
         watched: rows to watch instead of the first 2,000 training rows; a `taxonomy` column gives counts by category.
     """
     tokenizer = AutoTokenizer.from_pretrained(model_arguments.tokenizer)
-    rows = load_rows(Source.parse(data_arguments.dataset))
-    longest = max(len(tokens) for tokens in rows["tokens"])
+    rows = read_rows(data_arguments.dataset)
+    longest = max(len(tokens) for tokens in rows["input_ids"])
     if longest > model_arguments.context_length:
         raise MemtaxError(f"a row has {longest} tokens, more than --context_length {model_arguments.context_length}; raise it")
     torch.manual_seed(training_arguments.seed)
@@ -144,7 +152,7 @@ def train(
     else:
         model = new_model(model_arguments, len(tokenizer), tokenizer.eos_token_id)
     callback = MemorizationCallback(
-        watched if watched is not None else rows.select(range(min(2000, len(rows)))),
+        watched if watched is not None else rows["input_ids"][:2000],
         every=data_arguments.watch_every,
         prompt=data_arguments.prompt,
         continuation=data_arguments.continuation,

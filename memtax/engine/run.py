@@ -24,9 +24,17 @@ KEY = "sequence_id"
 class BatchFunction(Protocol):
     """What the engine runs; every `memtax.filters.Filter` is one."""
 
-    name: Any
-    requires: Any
-    columns: Any
+    @property
+    def name(self) -> str:
+        """Names the stage."""
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Columns that it reads."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that it adds."""
 
     @property
     def features(self) -> "datasets.Features":

@@ -6,9 +6,11 @@ and to send to worker processes.
 """
 
 import dataclasses
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from memtax import schema
@@ -50,11 +52,11 @@ class Filter(ABC):
     @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits of the filter's name, version, parameters and input files."""
-        inputs = {path: fingerprint_path(path) for path in self.inputs()}
+        inputs = [str(path) for path in self.inputs()]
         parameters = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         # A path stands for what lies there: a run that is moved stays the same run.
-        parameters = {name: inputs.get(value, value) if isinstance(value, str) else value for name, value in parameters.items()}
-        return digest(self.name, self.version, parameters)
+        parameters = {name: "input" if _covers(value, inputs) else value for name, value in parameters.items()}
+        return digest(self.name, self.version, parameters, [fingerprint_path(path) for path in inputs])
 
     def __call__(self, batch: Batch) -> Batch:
         """Add the filter's columns to a batch.
@@ -105,3 +107,10 @@ class Filter(ABC):
         for name, value in state.items():
             if name != "_fingerprint":
                 object.__setattr__(self, name, value)
+
+
+def _covers(value: Any, inputs: list[str]) -> bool:
+    """Whether a parameter is a path on this machine and is, or holds, an input."""
+    if not isinstance(value, str) or not os.path.exists(value):
+        return False
+    return any(path == value or Path(value) in Path(path).parents for path in inputs)

@@ -54,7 +54,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check_type(field.name, str(field.type), getattr(self, field.name))
+            declared = field.type.__name__ if isinstance(field.type, type) else str(field.type)
+            _check_type(field.name, declared, getattr(self, field.name))
         for name, least in (("prompt", 1), ("continuation", 1), ("recitation_threshold", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise MemtaxError(f"{name}: {getattr(self, name)} is below {least}")
@@ -134,5 +135,5 @@ def _check_type(name: str, declared: str, value: Any) -> None:
     elif not isinstance(value, _KINDS[kind]) or (kind == "int" and isinstance(value, bool)):
         wanted = {"str": "text", "int": "a whole number"}[kind]
         raise MemtaxError(f"{name}: {value!r} is not {wanted}")
-    elif kind == "str" and not value.strip():
+    elif isinstance(value, str) and not value.strip():
         raise MemtaxError(f"{name}: is empty; give a value or leave the key out")

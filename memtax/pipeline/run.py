@@ -17,7 +17,7 @@ from memtax.hub.folder import Config, write_dataset
 from memtax.lm.loading import load_tokenizer
 from memtax.pipeline.config import RunConfig
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
-from memtax.provenance import fingerprint_path, write_record
+from memtax.provenance import fingerprint_dataset, fingerprint_path, write_record
 from memtax.taxonomy.correlations import correlations
 from memtax.taxonomy.extraction_rates import extraction_rates
 from memtax.taxonomy.predictor import Predictor
@@ -207,8 +207,6 @@ def _fit(config: RunConfig, table: "pa.Table", output: Path) -> dict[str, Any]:
 
     folder = output / "models" / "predictor"
     columns = [name for name in table.column_names if name in schema.COLUMNS and name not in ("text", "document")]
-    from memtax.provenance import fingerprint_dataset
-
     identity = {
         "stage": "predictor",
         "version": 1,
