@@ -75,7 +75,7 @@ class DatasetCorpus:
         self.kind = columns.column_kind(self.schema.field(self.column).type, self.column, label)
         if self.kind == "text" and tokenizer is None:
             raise MemtaxError(f"column {self.column!r} of {label} holds text: give a tokenizer, or name a column of token ids")
-        self.vocabulary_size = vocabulary_size if tokenizer is None else len(tokenizer)
+        self.vocabulary_size = len(tokenizer) if vocabulary_size is None and tokenizer is not None else vocabulary_size
         self.rows: int | None = getattr(dataset, "num_rows", None)
         if self.rows == 0:
             raise MemtaxError(f"{label} has no rows")
@@ -142,7 +142,7 @@ def open_corpus(
         source: where it is, or a dataset that is open already.
         tokenizer: a tokenizer of `transformers`; needed for a text column, where each row is a document. For a token column
             it tells the vocabulary.
-        vocabulary_size: the vocabulary when there is no tokenizer; ids at or above it are refused.
+        vocabulary_size: ids at or above it are refused; None takes the tokenizer's size, if there is one.
         block_tokens: tokens (bytes of text) a block.
 
     Raises:

@@ -51,12 +51,12 @@ class WindowIndex:
         n, width = windows.shape
         self.multiplier = np.uint64(multiplier)
         self.power = np.uint64(pow(multiplier, width, 2**64))
-        # The table is at most half full; the filter has at least 16 bits a window, so 6% of other places pass it.
+        # The table is at most half full. The filter has 16 to 32 bits a window: below 1% of other places pass its three bits.
         table_bits = max(2, (2 * n).bit_length())
-        bloom_bits = max(6, (16 * n).bit_length())
+        bloom_bits = max(1, (n // 4).bit_length())
         self.table = np.full(1 << table_bits, -1, np.int32)
         self.table_shift = np.uint64(64 - table_bits)
-        self.bloom = np.zeros(1 << (bloom_bits - 6), np.uint64)
+        self.bloom = np.zeros(1 << bloom_bits, np.uint64)
         self.bloom_shift = np.uint64(64 - bloom_bits)
         self.hashes = np.empty(n, np.uint64)
         self.owners = np.empty(n, np.int32)

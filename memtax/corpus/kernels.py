@@ -15,9 +15,17 @@ MULTIPLIER = 0x9E6C63D0876A9A47
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
-_SIX = np.uint64(6)
 _LOW = np.uint64(63)
 _CHUNK = 512
+
+
+@numba.njit(cache=True, nogil=True)
+def bloom_mask(mixed: np.uint64) -> np.uint64:
+    """Three bits of a 64-bit word, from bits of the spread hash below those that choose the word."""
+    a = _ONE << ((mixed >> np.uint64(22)) & _LOW)
+    b = _ONE << ((mixed >> np.uint64(28)) & _LOW)
+    c = _ONE << ((mixed >> np.uint64(34)) & _LOW)
+    return a | b | c
 
 
 @numba.njit(cache=True, nogil=True)
@@ -65,8 +73,8 @@ def build(
         owners: shape (n), filled with the first window that has the same tokens: equal windows share one count.
         table: power-of-two size above n, all -1; filled with window numbers at their hash's slot or the next free one.
         table_shift: 64 less the binary logarithm of the table's size.
-        bloom: bit set in 64-bit words, all 0; the bit of each hash is set.
-        bloom_shift: 64 less the binary logarithm of the number of bits.
+        bloom: power-of-two number of 64-bit words, all 0; each hash sets three bits of one word, so a look-up reads one.
+        bloom_shift: 64 less the binary logarithm of the number of words.
     """
     n, width = windows.shape
     flat = windows.reshape(-1)
@@ -79,8 +87,7 @@ def build(
         slot = find_slot(flat, i * width, h, windows, hashes, table, np.int64(mixed >> table_shift))
         if table[slot] < 0:
             table[slot] = i
-            bit = mixed >> bloom_shift
-            bloom[np.int64(bit >> _SIX)] |= _ONE << (bit & _LOW)
+            bloom[np.int64(mixed >> bloom_shift)] |= bloom_mask(mixed)
         owners[i] = table[slot]
 
 
@@ -130,16 +137,17 @@ def scan(
             h = h * multiplier + np.uint64(tokens[p])
         leaving = _ZERO
         for chunk in range(start, stop - width + 1, _CHUNK):
-            # Candidates are gathered without a branch, so that a rare bit neither stalls the hash nor its memory reads.
+            # Candidates are gathered without a branch, so that neither the hash nor the filter's memory reads ever wait.
             kept = np.int64(0)
             for first in range(chunk, min(chunk + _CHUNK, stop - width + 1)):
                 # What leaves was multiplied by M once more than M^(w-1) by the time it is taken out.
                 h = h * multiplier + (np.uint64(tokens[first + width - 1]) - power * leaving)
                 leaving = np.uint64(tokens[first])
-                bit = (h * _SPREAD) >> bloom_shift
+                mixed = h * _SPREAD
+                mask = bloom_mask(mixed)
                 places[kept] = first
                 proposed[kept] = h
-                kept += np.int64((bloom[np.int64(bit >> _SIX)] >> (bit & _LOW)) & _ONE)
+                kept += np.int64((bloom[np.int64(mixed >> bloom_shift)] & mask) == mask)
             for i in range(kept):
                 h_i = proposed[i]
                 slot = find_slot(tokens, places[i], h_i, windows, hashes, table, np.int64((h_i * _SPREAD) >> table_shift))

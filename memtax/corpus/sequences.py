@@ -56,7 +56,7 @@ def load_sequences(
         tokenizer: a tokenizer of `transformers`. A text column needs it; with a token column it fills `text`.
         cut: `first` takes the first `window` tokens of each row (Pythia's rule, the default for a token column); `all` takes
             contiguous windows that do not overlap and drops the tail of each row (the default for text).
-        vocabulary_size: the vocabulary when there is no tokenizer; ids at or above it are refused.
+        vocabulary_size: ids at or above it are refused; None takes the tokenizer's size, if there is one.
 
     Returns:
         The sequences and the rows left out. `sequence_id` is, for `first`, the source's column of that name (or `index`,

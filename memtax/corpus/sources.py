@@ -68,9 +68,10 @@ class Source:
 
 
 def split_name(text: str) -> tuple[str, str | None, str | None]:
-    """Path, configuration and split of `path:config:split`; None for what is not there."""
+    """Path (`~` expanded), configuration and split of `path:config:split`; None for what is not there."""
+    text = os.path.expanduser(text)
     # os.path: unlike Path, it says no to names that no file system takes.
-    if os.path.exists(os.path.expanduser(text)):
+    if os.path.exists(text):
         return text, None, None
     path, name, split = [*text.split(":", 2), "", ""][:3]
     return path, name or None, split or None
@@ -95,7 +96,7 @@ def reading(what: str) -> Iterator[None]:
         # `datasets` wraps the reader's own error in "An error occurred while generating the dataset".
         while isinstance(root, DatasetsError) and root.__cause__ is not None:
             root = root.__cause__
-        reason = (str(root).strip().splitlines() or [type(root).__name__])[0]
+        reason = " ".join(str(root).split()) or type(root).__name__
         if "BatchSize must be greater than 0" in reason:
             # How the Parquet reader of `datasets` takes a file with a schema and no rows.
             raise MemtaxError(f"{what} has a Parquet file with no rows; remove it") from error

@@ -141,6 +141,11 @@ def test_parse():
     assert Source.parse("org/name::test", streaming=True) == Source("org/name", split="test", streaming=True)
 
 
+def test_parse_knows_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Source.parse("~/data:small") == Source(f"{tmp_path}/data", name="small")
+
+
 def test_parse_takes_an_existing_path_whole(tmp_path):
     path = tmp_path / "a:b"
     path.mkdir()
@@ -191,6 +196,7 @@ def test_ids_beyond_the_vocabulary(tokenizer, tmp_path):
         read(source, tokenizer=tokenizer)
     with pytest.raises(MemtaxError, match="outside the vocabulary of 20"):
         read(source, vocabulary_size=20)
+    assert read(source, tokenizer=tokenizer, vocabulary_size=51) == [[1], [49, 50]]
 
 
 def test_missing_columns(tmp_path):
@@ -199,6 +205,25 @@ def test_missing_columns(tmp_path):
         read(tmp_path / "a.jsonl")
     with pytest.raises(MemtaxError, match="has no column 'tok'; it has: body"):
         read(Source(str(tmp_path / "a.jsonl"), column="tok"))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_files_that_disagree_about_the_type(streaming, tokenizer, tmp_path):
+    (tmp_path / "a.jsonl").write_text(lines(ROWS))
+    (tmp_path / "b.jsonl").write_text(lines(["w1 w2"]))
+    with pytest.raises(MemtaxError, match=r"cannot be read: .*string") as caught:
+        read(Source(str(tmp_path), streaming=streaming), tokenizer=tokenizer)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stream_that_changes_its_type_midway(tokenizer):
+    def rows():
+        yield from ({"tokens": [1]} for _ in range(1000))
+        yield {"tokens": "w1"}
+
+    corpus = open_corpus(datasets.IterableDataset.from_generator(rows), tokenizer=tokenizer)
+    with pytest.raises(MemtaxError, match="changes from tokens to text at row 1000"):
+        list(corpus.blocks())
 
 
 def test_text_needs_a_tokenizer(tmp_path):
