@@ -35,7 +35,7 @@ def memorized():
     sequences[0][PROMPT + 4] = EOS
     # Two that leave the learned path half-way, so that matches of every length occur.
     sequences[10] = sequences[1][:11] + sequences[10][11:]
-    sequences[11] = sequences[2][:-1] + [(sequences[2][-1] + 1) % 101]
+    sequences[11] = [*sequences[2][:-1], (sequences[2][-1] + 1) % 101]
     data = torch.tensor(sequences[:6])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model.train()
