@@ -70,7 +70,7 @@ def score(
         model: a `transformers` causal language model, or a PEFT model around one. Dropout is off while it runs.
         sequences: token ids of each sequence, of any length.
         batch_tokens: positions a forward pass; None chooses for the model's device.
-        padding_side: "right", or "left".
+        padding_side: "right"; "left" serves models that only attend (a recurrent state remembers padding before it).
 
     Returns:
         The scores, in the order of the sequences.
