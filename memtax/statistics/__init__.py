@@ -1,5 +1,6 @@
 """Statistics of rankings, probabilities and rates, each with an interval."""
 
+from memtax.statistics.correlation import spearman_interval
 from memtax.statistics.curves import best_threshold, pr_curve, reliability_curve, roc_curve
 from memtax.statistics.intervals import (
     Interval,
@@ -39,4 +40,5 @@ __all__ = [
     "resample",
     "roc_curve",
     "spearman",
+    "spearman_interval",
 ]

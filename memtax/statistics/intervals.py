@@ -38,7 +38,7 @@ def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> Interva
 
     if trials < 1 or not 0 <= successes <= trials:
         raise MemtaxError(f"no rate of {successes} successes in {trials} trials: 0 <= successes <= trials, trials >= 1")
-    tail = _tail(level)
+    tail = tail_of(level)
     low = betaincinv(successes, trials - successes + 1, tail) if successes else 0.0
     high = betaincinv(successes + 1, trials - successes, 1 - tail) if successes < trials else 1.0
     return Interval(successes / trials, float(low), float(high))
@@ -132,7 +132,7 @@ def percentile_interval(value: float, draws: Array, level: float = 0.95) -> Inte
     Raises:
         MemtaxError: more than 5% of the values are undefined (too few rows of a class).
     """
-    tail = _tail(level)
+    tail = tail_of(level)
     defined = draws[~np.isnan(draws)]
     if len(defined) < (1 - _MOST_UNDEFINED) * len(draws):
         raise MemtaxError(
@@ -143,7 +143,8 @@ def percentile_interval(value: float, draws: Array, level: float = 0.95) -> Inte
     return Interval(float(value), float(low), float(high))
 
 
-def _tail(level: float) -> float:
+def tail_of(level: float) -> float:
+    """Probability outside either bound of an interval."""
     if not 0 < level < 1:
         raise MemtaxError(f"a level lies between 0 and 1, not at {level}")
     return (1 - level) / 2

@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memtax import statistics
-from memtax.errors import MemtaxError
 from memtax.schema import CATEGORIES
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy.factors import FACTORS
-from memtax.taxonomy.logistic import Array, too_few
+from memtax.taxonomy.logistic import MINIMUM, Array, too_few
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,11 +21,8 @@ def correlations(
     factors: Sequence[str] = FACTORS,
     target: str = "is_memorized",
     category: str = "taxonomy",
-    *,
-    resamples: int = 1000,
-    seed: int = 1024,
 ) -> list[dict[str, Any]]:
-    """Spearman's (with a 95% bootstrap interval) and Pearson's correlation of each factor with the target.
+    """Spearman's (with a 95% interval) and Pearson's correlation of each factor with the target.
 
     Factors are on their own scale: the logarithm that models see would change Pearson's correlation, not Spearman's.
     Each pair uses the rows that have both values; `n` says how many.
@@ -36,13 +32,11 @@ def correlations(
         factors: columns, or `is_templating`.
         target: boolean column.
         category: column of indices into `memtax.schema.CATEGORIES`.
-        resamples: bootstrap resamples of each interval.
-        seed: seed of the resamples.
 
     Returns:
         One dict a factor and group (`all`, then each category): `factor`, `group`, `n`, `spearman`, `low`, `high`,
-        `pearson`, and `reason`, which says why numbers are None: a constant factor, fewer than 10 rows with or without the
-        target, or (bounds only) a factor that is constant in many resamples.
+        `pearson`, and `reason`, which says why the numbers are None: fewer than 10 rows with or without the target, or
+        with another than the factor's commonest value.
     """
     labels, labelled = declared.read_target(table, target)
     categories, categorised = declared.read_category(table, category)
@@ -54,21 +48,30 @@ def correlations(
         known = np.isfinite(values)
         for group, rows in groups.items():
             used = rows & known
-            pair = _correlate(values[used], labels[used], resamples, seed)
+            pair = _correlate(values[used], labels[used])
             found.append({"factor": factor.name, "group": group, "n": int(used.sum()), **pair})
     return found
 
 
-def _correlate(values: Array, labels: NDArray[np.bool_], resamples: int, seed: int) -> dict[str, Any]:
-    reason = too_few(labels, "usable")
-    if reason is None and values.min() == values.max():
-        reason = f"the factor is {values[0]:g} in every row"
+def _correlate(values: Array, labels: NDArray[np.bool_]) -> dict[str, Any]:
+    reason = too_few(labels, "usable") or _hardly_varies(values)
     if reason is not None:
         return {"spearman": None, "low": None, "high": None, "pearson": None, "reason": reason}
-    found = {"spearman": statistics.spearman(values, labels), "low": None, "high": None}
-    try:
-        interval = statistics.bootstrap_interval(statistics.spearman, values, labels, resamples=resamples, seed=seed)
-        found |= {"low": interval.low, "high": interval.high}
-    except MemtaxError as error:  # a factor that differs in one or two rows is constant in many resamples
-        reason = str(error)
-    return {**found, "pearson": statistics.pearson(values, labels), "reason": reason}
+    interval = statistics.spearman_interval(values, labels)
+    return {
+        "spearman": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "pearson": statistics.pearson(values, labels),
+        "reason": None,
+    }
+
+
+def _hardly_varies(values: Array) -> str | None:
+    distinct, counts = np.unique(values, return_counts=True)
+    common, others = distinct[counts.argmax()], int(len(values) - counts.max())
+    if others == 0:
+        return f"the factor is {common:g} in every row"
+    if others < MINIMUM:
+        return f"the factor differs from {common:g} in {others} row{'' if others == 1 else 's'} only, {MINIMUM} needed"
+    return None
