@@ -23,7 +23,8 @@ from typing import ClassVar
 import numpy as np
 
 from memtax.errors import MemtaxError
-from memtax.filters._template_items import Array, encode
+from memtax.filters._template_items import encode
+from memtax.filters._template_words import Array
 from memtax.filters.base import Batch, Filter
 
 
