@@ -71,7 +71,7 @@ def _is_word(code: int) -> bool:
 @njit(cache=True)
 def _at(codes: Array, place: int, high: int) -> int:
     """The code point at a place, 0 behind the end."""
-    return np.int64(codes[place]) if place < high else 0
+    return int(codes[place]) if place < high else 0
 
 
 @njit(cache=True)
@@ -79,7 +79,7 @@ def _hex(codes: Array, place: int, high: int) -> tuple[int, int]:
     """The hexadecimal number that starts at `place`: its end and value; `place` itself as end if there is none."""
     value, end = 0, place
     while end < high and end - place <= LONGEST_HEX:
-        code = np.int64(codes[end])
+        code = int(codes[end])
         if _is_digit(code):
             digit = code - 48
         elif 65 <= code <= 70 or 97 <= code <= 102:
@@ -99,12 +99,9 @@ def _marked_hex(codes: Array, place: int, high: int) -> tuple[int, int]:
     first, second = _at(codes, place, high), _at(codes, place + 1, high)
     digits = place
     if (
-        (first == _ZERO
-        and second in _X)
-        or (first == _BACKSLASH
-        and (second in _U or second == _X[0]))
-        or (first == _U[1]
-        and second == _PLUS)
+        (first == _ZERO and second in _X)
+        or (first == _BACKSLASH and (second in _U or second == _X[0]))
+        or (first == _U[1] and second == _PLUS)
     ):
         digits = place + 2
     elif first == _AMPERSAND and second == _NUMBER_SIGN and _at(codes, place + 2, high) == _X[0]:
@@ -153,7 +150,7 @@ def _look_up(codes: Array, start: int, end: int) -> int:
     for place in range(start, end):
         letter = codes[place]
         code = (code ^ np.uint64(letter + 32 if _is_upper(letter) else letter)) * np.uint64(HASH_FACTOR)
-    row = np.searchsorted(_WORDS[:, 0], np.int64(code))
+    row = int(np.searchsorted(_WORDS[:, 0], np.int64(code)))
     return row if row < len(_WORDS) and _WORDS[row, 0] == np.int64(code) else -1
 
 
@@ -199,7 +196,7 @@ def _next(codes: Array, place: int, high: int) -> tuple[int, int, int, int]:
 @njit(cache=True)
 def _describe_item(codes: Array, start: int, end: int, kind: int, value: int, key: int, row: Array) -> None:
     """Fill in an item's row of the vocabulary."""
-    code = np.int64(codes[start])
+    code = int(codes[start])
     other_kind = other_value = 0
     if kind == 0 and end - start == 1 and _is_digit(code):
         kind, value = NUMBER, code - 48
@@ -223,22 +220,21 @@ def _describe_item(codes: Array, start: int, end: int, kind: int, value: int, ke
 
 
 @njit(cache=True)
-def _slot(codes: Array, start: int, end: int, slots: Array, table: Array) -> int:
-    """The slot of the hash table where an item is, or where it belongs: slots hold keys + 1."""
+def _slot(codes: Array, start: int, end: int, slots: Array, mask: int, table: Array) -> int:
+    """The slot of the hash table where an item is, or where it belongs: slots hold keys + 1, 0 if free."""
     code = np.uint64(end - start)
     for place in range(start, end):
         code = (code ^ np.uint64(codes[place])) * np.uint64(HASH_FACTOR)
-    mask = np.uint64(len(slots) - 1)
-    slot = np.int64((code ^ (code >> np.uint64(32))) & mask)
+    slot = int(np.int64(code ^ (code >> np.uint64(32)))) & mask
     while slots[slot]:
-        row = table[slots[slot] - 1]
-        if row[WEIGHT] == end - start:
-            same = True
-            for place in range(end - start):
-                same &= codes[row[START] + place] == codes[start + place]
+        key = slots[slot] - 1
+        if table[key, WEIGHT] == end - start:
+            first, same = table[key, START] - start, True
+            for place in range(start, end):
+                same &= codes[first + place] == codes[place]
             if same:
                 break
-        slot = (slot + 1) & np.int64(mask)
+        slot = (slot + 1) & mask
     return slot
 
 
@@ -246,13 +242,21 @@ def _slot(codes: Array, start: int, end: int, slots: Array, table: Array) -> int
 def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
     """See `encode`; `borders` says where each text's code points end."""
     keys, ends = np.empty(len(codes), np.int32), np.empty(len(borders), np.int64)
-    slots, table = np.zeros(1 << 12, np.int32), np.empty((1 << 11, 7), np.int64)
+    table = np.empty((len(codes), 7), np.int64)  # memory that is never written costs nothing
+    slots = np.zeros(1, np.int32)
     low = size = count = 0
     for text in range(len(borders)):
         high = borders[text]
-        blank = True
-        for place in range(low, high):
-            blank &= _is_space(codes[place])
+        room = 1
+        while room < 2 * (high - low):
+            room *= 2
+        if room > len(slots):
+            slots = np.zeros(room, np.int32)
+        slots[:room] = 0
+        blank, place = True, low
+        while blank and place < high:
+            blank = _is_space(codes[place])
+            place += 1
         place = single = low
         while place < high:
             if not blank and _is_space(codes[place]):
@@ -261,7 +265,7 @@ def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
             end, kind, value = place + 1, 0, 0
             if place >= single:
                 end, kind, value, single = _next(codes, place, high)
-            slot = _slot(codes, place, end, slots, table)
+            slot = _slot(codes, place, end, slots, room - 1, table)
             if not slots[slot]:
                 _describe_item(codes, place, end, kind, value, size, table[size])
                 size += 1
@@ -269,13 +273,6 @@ def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
             keys[count] = slots[slot] - 1
             count += 1
             place = end
-            if size == len(table):
-                slots, larger = np.zeros(2 * len(slots), np.int32), np.empty((2 * size, 7), np.int64)
-                larger[:size] = table
-                table = larger
-                for key in range(size):
-                    start = table[key, START]
-                    slots[_slot(codes, start, start + table[key, WEIGHT], slots, table)] = key + 1
         ends[text] = count
         low = high
     return keys[:count], table[:size], ends
@@ -285,7 +282,7 @@ def encode(texts: Sequence[str]) -> tuple[Array, Array, Array]:
     """All items of a batch of texts. A text of white space only has its characters as items.
 
     Returns:
-        keys: int32, shape (items of all texts,); equal items have equal keys.
+        keys: int32, shape (items of all texts,); equal items of one text have equal keys.
         table: int64, shape (keys, 7): what is known of the item of each key, by the columns above.
         ends: int64, shape (texts,): where each text's items end.
     """

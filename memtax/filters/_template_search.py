@@ -22,7 +22,7 @@ VOTED_LAGS = 32
 LONGEST_RECORD = 24
 """Items between two values of a counter whose records differ in length."""
 SMALLEST = 0.1
-"""Share of a text's characters that a stretch must predict to count."""
+"""A stretch counts if it scores more than this share of the text's characters."""
 PIECES = 16
 """Parts of one text that are searched for stretches."""
 
@@ -116,12 +116,23 @@ def _lags(shapes: Array, weights: Array, low: int, high: int, longest: int) -> A
 
 
 @njit(cache=True)
-def _bound(shapes: Array, weights: Array, low: int, high: int, lag: int) -> int:
-    """At most so many characters of [low, high) are predicted at a lag: where the shapes are the same (vectorized)."""
+def _bound(shapes: Array, weights: Array, low: int, high: int, lag: int, least: float) -> float:
+    """No stretch in [low, high) scores more at a lag: as `_best_stretch` scores, but predicted is what has the same shape.
+
+    Most lags of most texts are done with after the sum of what has the same shape, which is computed in vectors.
+    """
     total = 0
     for place in range(low + lag, high):
         total += weights[place] if shapes[place] == shapes[place - lag] else 0
-    return total
+    if total <= least:
+        return total
+    best = score = 0.0
+    for place in range(low + lag, high):
+        weight = np.float64(weights[place])
+        score += weight if shapes[place] == shapes[place - lag] else -MISMATCH * weight
+        score = max(0.0, score)
+        best = max(best, score)
+    return best
 
 
 @njit(cache=True)
@@ -130,15 +141,15 @@ def _best_stretch(
 ) -> tuple[int, int, int, int, int]:
     """The stretch in [low, high) with the largest score that shows its period `repetitions` times.
 
-    Lags at which no stretch could predict `least` characters, or score more than the best found, are passed over.
+    A stretch must score more than `least`. Lags at which none could, or none better than the best found, are passed over.
 
     Returns:
         lag (0: there is none), first place, end, predicted characters, places where a counter counts on.
     """
-    best = 0.0
+    best = least
     found = (0, low, low, 0, 0)
     for lag in _lags(shapes, weights, low, high, int((high - low) / repetitions)):
-        if _bound(shapes, weights, low, high, lag) <= max(best, least):
+        if _bound(shapes, weights, low, high, lag, best) <= best:
             continue
         score = 0.0
         start = predicted = counted = 0
@@ -152,7 +163,7 @@ def _best_stretch(
             score += weights[place]
             predicted += weights[place]
             counted += follows == COUNTS
-            if score > best and predicted > least and place + 1 - start >= repetitions * lag:
+            if score > best and place + 1 - start >= repetitions * lag:
                 best = score
                 found = (lag, start, place + 1, predicted, counted)
     return found

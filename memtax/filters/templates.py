@@ -23,9 +23,11 @@ from typing import ClassVar
 import numpy as np
 
 from memtax.errors import MemtaxError
-from memtax.filters._template_items import encode
 from memtax.filters._template_words import Array
 from memtax.filters.base import Batch, Filter
+
+AT_ONCE = 1 << 20
+"""Characters that are analysed together, which bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,22 @@ class TemplateFilter(Filter):
                 raise MemtaxError(f"{name} is {getattr(self, name)!r}; it must be a share above 0 and at most 1")
 
     def compute(self, batch: Batch) -> Batch:
-        """The decisions, and the period in items of the largest stretch (or the mean record) where one was found."""
+        """The decisions, row by row: a text's neighbours in the batch do not matter."""
+        texts: list[str | None] = batch["text"]
+        rows: list[tuple[bool | None, bool | None, int | None]] = []
+        start = characters = 0
+        for index, text in enumerate(texts, 1):
+            characters += len(text or "")
+            if characters >= AT_ONCE or index == len(texts):
+                rows += self._decide(texts[start:index])
+                start, characters = index, 0
+        return {name: [row[place] for row in rows] for place, name in enumerate(self.columns)}
+
+    def _decide(self, texts: list[str | None]) -> list[tuple[bool | None, bool | None, int | None]]:
+        """`is_incrementing`, `is_repeating` and `template_period` of some texts."""
+        from memtax.filters._template_items import encode
         from memtax.filters._template_search import describe
 
-        texts: list[str | None] = batch["text"]
         keys, table, ends = encode([text or "" for text in texts])
         periods, shares = describe(keys, table, ends, float(self.repetitions), float(self.purity), int(self.terms))
         covered, counted, largest, ends_so, largest_ends_so, listed, recurring = shares.T
@@ -77,9 +91,8 @@ class TemplateFilter(Filter):
         lists = ~counts & (listed >= self.coverage) & (recurring >= self.recurring)
         repeats = ~counts & ~lists & self._enough(largest, largest_ends_so)
         period = np.where(lists, periods[:, 1], periods[:, 0])
-        rows = zip(texts, (counts | lists).tolist(), repeats.tolist(), period.tolist(), strict=True)
-        decided = [(None, None, None) if text is None else (i, r, p if i or r else None) for text, i, r, p in rows]
-        return {name: [row[place] for row in decided] for place, name in enumerate(self.columns)}
+        found = zip(texts, (counts | lists).tolist(), repeats.tolist(), period.tolist(), strict=True)
+        return [(None, None, None) if text is None else (i, r, p if i or r else None) for text, i, r, p in found]
 
     def _enough(self, share: Array, reaches_end: Array) -> Array:
         """Whether stretches hold enough of the text, shape (texts,)."""
