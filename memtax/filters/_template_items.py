@@ -29,10 +29,11 @@ WEIGHT, KIND, VALUE, OTHER_KIND, OTHER_VALUE, SHAPE, START = range(7)
 """Columns of the vocabulary: an item's length in characters, up to two readings as a value of a counter (kind 0: none), its
 shape (which all items that could be values of one counter share), and where it was first met."""
 
-_WORDS = word_table()
+_WORDS, _WORD_SLOTS = word_table()
 _ZERO, _BACKSLASH, _PLUS, _AMPERSAND, _NUMBER_SIGN = (ord(character) for character in "0\\+&#")
 _X, _U, _Y, _JOINTS = ((ord(pair[0]), ord(pair[1])) for pair in ("xX", "uU", "yY", "- "))
 _SUFFIXES = tuple((ord(pair[0]), ord(pair[1])) for pair in ("st", "nd", "rd", "th"))
+_MARKS = (_ZERO, _BACKSLASH, _AMPERSAND, _U[1])
 _SPACES = (0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
 
 
@@ -40,7 +41,7 @@ _SPACES = (0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
 def _is_space(code: int) -> bool:
     """As `str.isspace`."""
     if code < 128:
-        return code == 32 or 9 <= code <= 13 or 28 <= code <= 31
+        return code <= 32 and (code == 32 or 9 <= code <= 13 or 28 <= code <= 31)
     return code in _SPACES or 0x2000 <= code <= 0x200A
 
 
@@ -150,8 +151,10 @@ def _look_up(codes: Array, start: int, end: int) -> int:
     for place in range(start, end):
         letter = codes[place]
         code = (code ^ np.uint64(letter + 32 if _is_upper(letter) else letter)) * np.uint64(HASH_FACTOR)
-    row = int(np.searchsorted(_WORDS[:, 0], np.int64(code)))
-    return row if row < len(_WORDS) and _WORDS[row, 0] == np.int64(code) else -1
+    slot = np.int64(code) & 4095
+    while _WORD_SLOTS[slot] >= 0 and _WORDS[_WORD_SLOTS[slot], 0] != np.int64(code):
+        slot = (slot + 1) & 4095
+    return int(_WORD_SLOTS[slot])
 
 
 @njit(cache=True)
@@ -178,9 +181,10 @@ def _next(codes: Array, place: int, high: int) -> tuple[int, int, int, int]:
         its end; kind and value if its digits or its two words say it; up to where only single characters follow.
     """
     code = codes[place]
-    end, value = _marked_hex(codes, place, high)
-    if end > place:
-        return end, HEX, value, place
+    if code in _MARKS:
+        end, value = _marked_hex(codes, place, high)
+        if end > place:
+            return end, HEX, value, place
     if _is_digit(code):
         end, value, long = _decimal(codes, place, high)
         return (place + 1, 0, 0, end) if long else (end, NUMBER, value, place)
@@ -239,38 +243,53 @@ def _slot(codes: Array, start: int, end: int, slots: Array, mask: int, table: Ar
 
 
 @njit(cache=True)
+def _is_blank(codes: Array, low: int, high: int) -> bool:
+    """Whether there is nothing but white space in [low, high)."""
+    place = low
+    while place < high and _is_space(codes[place]):
+        place += 1
+    return place == high
+
+
+@njit(cache=True)
 def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
     """See `encode`; `borders` says where each text's code points end."""
     keys, ends = np.empty(len(codes), np.int32), np.empty(len(borders), np.int64)
     table = np.empty((len(codes), 7), np.int64)  # memory that is never written costs nothing
     slots = np.zeros(1, np.int32)
+    characters = np.zeros(128, np.int32)  # a shorter way to the keys of the most frequent items
     low = size = count = 0
     for text in range(len(borders)):
         high = borders[text]
-        room = 1
-        while room < 2 * (high - low):
-            room *= 2
-        if room > len(slots):
-            slots = np.zeros(room, np.int32)
-        slots[:room] = 0
-        blank, place = True, low
-        while blank and place < high:
-            blank = _is_space(codes[place])
-            place += 1
+        mask = 1
+        while mask < 2 * (high - low):
+            mask = 2 * mask + 1
+        if mask >= len(slots):
+            slots = np.zeros(mask + 1, np.int32)
+        slots[: mask + 1] = 0
+        characters[:] = 0
+        skip_spaces = not _is_blank(codes, low, high)
         place = single = low
         while place < high:
-            if not blank and _is_space(codes[place]):
+            code = codes[place]
+            if skip_spaces and _is_space(code):
                 place += 1
                 continue
             end, kind, value = place + 1, 0, 0
             if place >= single:
                 end, kind, value, single = _next(codes, place, high)
-            slot = _slot(codes, place, end, slots, room - 1, table)
-            if not slots[slot]:
-                _describe_item(codes, place, end, kind, value, size, table[size])
-                size += 1
-                slots[slot] = size
-            keys[count] = slots[slot] - 1
+            short = end == place + 1 and code < 128
+            key = characters[code] if short else 0
+            if key == 0:
+                slot = _slot(codes, place, end, slots, mask, table)
+                if slots[slot] == 0:
+                    _describe_item(codes, place, end, kind, value, size, table[size])
+                    size += 1
+                    slots[slot] = size
+                key = slots[slot]
+                if short:
+                    characters[code] = key
+            keys[count] = key - 1
             count += 1
             place = end
         ends[text] = count

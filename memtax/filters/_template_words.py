@@ -70,11 +70,22 @@ def word_hash(word: str) -> int:
     return code - (1 << 64) if code >> 63 else code
 
 
-def word_table() -> Array:
-    """The words, lower case: int64, shape (words, 5): hash, kind, value, other kind, other value; ascending."""
+def word_table() -> tuple[Array, Array]:
+    """The words, in lower case, as a hash table with open addressing.
+
+    Returns:
+        rows: int64, shape (words, 5): hash, kind, value, other kind, other value.
+        slots: int16, shape (4096,): from the low bits of the hash on, the row of a word; -1 where the search ends.
+    """
     romans = {_roman(number): number for number in range(1, 400)}
     spelled = _spelled()
     rows = [(word_hash(word), ROMAN, number, 0, 0) for word, number in romans.items() if word not in spelled]
     for word, reading in spelled.items():
         rows.append((word_hash(word), *reading, ROMAN if word in romans else 0, romans.get(word, 0)))
-    return np.array(sorted(rows), np.int64)
+    slots = np.full(4096, -1, np.int16)
+    for index, row in enumerate(rows):
+        slot = row[0] & 4095
+        while slots[slot] >= 0:
+            slot = (slot + 1) & 4095
+        slots[slot] = index
+    return np.array(rows, np.int64), slots
