@@ -1,165 +1,315 @@
-"""A text as items: words, numbers and single other characters, each with the counters that it may belong to.
+"""A text as items: words, numbers and single other characters, each with the counters that it may be a value of.
 
 White space only separates, so a table that is wrapped at another column, or indented otherwise, gives the same items.
-Words are split where capitals start (`itemA` gives `item`, `A`), and words and numbers longer than `LONGEST` characters
-fall into single characters, so that a pattern without spaces is still seen.
+Words are split where capitals start (`itemA` gives `item`, `A`; `HTMLPage` gives `HTML`, `Page`), `Thirty-one` is one item,
+and words of more than 24 letters and numbers of more than 18 digits (15 hexadecimal ones, so that they fit 64 bits) fall
+into single characters, so that a pattern without spaces is still seen. Letters other than a-z are items of their own.
 """
 
-import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numba import njit
 
-Array: TypeAlias = np.ndarray[Any, Any]
-
-LONGEST_WORD = 24
-LONGEST_NUMBER = 18
-"""Digits that fit a signed 64-bit integer."""
-
-NUMBER, LOWER, UPPER, HEX, SPELLED, ROMAN, WEEKDAY, MONTH, GREEK = range(1, 10)
-"""Kinds of counter: two items can be successive values of one counter only if they share a kind."""
-
-_UNITS = "one two three four five six seven eight nine".split()
-_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_ORDINAL_UNITS = "first second third fourth fifth sixth seventh eighth ninth".split()
-_ORDINAL_TEENS = ["tenth", "eleventh", "twelfth", *(f"{word}th" for word in _TEENS[3:])]
-_ORDINAL_TENS = [f"{word[:-1]}ieth" for word in _TENS]
-_WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
-_MONTHS = "january february march april may june july august september october november december".split()
-_GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi chi psi omega"
-).split()
-
-
-def _roman(number: int) -> str:
-    """A number below 400 in Roman numerals."""
-    numeral = ""
-    for value, letters in (
-        (100, "c"),
-        (90, "xc"),
-        (50, "l"),
-        (40, "xl"),
-        (10, "x"),
-        (9, "ix"),
-        (5, "v"),
-        (4, "iv"),
-        (1, "i"),
-    ):
-        numeral += letters * (number // value)
-        number %= value
-    return numeral
-
-
-def _spelled() -> dict[str, tuple[int, int]]:
-    """Lower-case words that count: number words and ordinals to 99, week days, months and Greek letters."""
-    words: dict[str, tuple[int, int]] = {"zero": (SPELLED, 0)}
-    small = [*_UNITS, *_TEENS]
-    for names in (small, [*_ORDINAL_UNITS, *_ORDINAL_TEENS]):
-        words |= {name: (SPELLED, value) for value, name in enumerate(names, 1)}
-    for names in (_TENS, _ORDINAL_TENS):
-        words |= {name: (SPELLED, 10 * value) for value, name in enumerate(names, 2)}
-    for ten, name in enumerate(_TENS, 2):
-        for units in (_UNITS, _ORDINAL_UNITS):
-            words |= {f"{name}-{unit}": (SPELLED, 10 * ten + value) for value, unit in enumerate(units, 1)}
-    for kind, names, short in ((WEEKDAY, _WEEKDAYS, 3), (MONTH, _MONTHS, 3)):
-        words |= {name[:short]: (kind, value) for value, name in enumerate(names)}
-        words |= {name: (kind, value) for value, name in enumerate(names)}
-    words |= {"sept": (MONTH, 8), "tues": (WEEKDAY, 1), "thur": (WEEKDAY, 3), "thurs": (WEEKDAY, 3)}
-    words |= {name: (GREEK, value) for value, name in enumerate(_GREEK, 1)}
-    return words
-
-
-_COUNTING_WORDS = _spelled()
-_ROMAN_NUMERALS = {_roman(number): number for number in range(1, 400)}
-
-_ITEM = re.compile(
-    r"""
-    (?:0[xX]|\\[xuU]|U\+|&\#x)[0-9a-fA-F]{1,8}(?![0-9a-zA-Z])     # a number in hexadecimal notation
-    | [0-9]{1,18}(?:st|nd|rd|th)(?![0-9a-zA-Z])                   # an ordinal
-    | (?<![0-9])[0-9]{1,18}(?![0-9])
-    | (?i:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)[- ]
-      (?i:one|two|three|four|five|six|seven|eight|nine|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth)(?![a-z])
-    | [A-Z][a-z]{1,24}(?![a-z]) | (?<![A-Za-z])[a-z]{1,24}(?![a-z]) | (?<![A-Z])[A-Z]{2,24}(?:(?![A-Za-z])|(?=[A-Z][a-z]))
-    | \S
-    """,
-    re.VERBOSE,
+from memtax.filters._template_words import (
+    HASH_FACTOR,
+    HEX,
+    LOWER,
+    NUMBER,
+    ROMAN,
+    SPELLED,
+    UPPER,
+    Array,
+    word_table,
 )
 
+LONGEST_WORD, LONGEST_NUMBER, LONGEST_HEX = 24, 18, 15
 
-class Item(NamedTuple):
-    """What is known of an item: its length, up to two readings as a counter's value, and its shape.
+WEIGHT, KIND, VALUE, OTHER_KIND, OTHER_VALUE, SHAPE, START = range(7)
+"""Columns of the vocabulary: an item's length in characters, up to two readings as a value of a counter (kind 0: none), its
+shape (which all items that could be values of one counter share), and where it was first met."""
 
-    Items whose first readings are of one kind share a shape; every other item has its own.
+_WORDS, _WORD_SLOTS = word_table()
+_ZERO, _BACKSLASH, _PLUS, _AMPERSAND, _NUMBER_SIGN = (ord(character) for character in "0\\+&#")
+_X, _U, _Y, _JOINTS = ((ord(pair[0]), ord(pair[1])) for pair in ("xX", "uU", "yY", "- "))
+_SUFFIXES = tuple((ord(pair[0]), ord(pair[1])) for pair in ("st", "nd", "rd", "th"))
+_MARKS = (_ZERO, _BACKSLASH, _AMPERSAND, _U[1])
+_SPACES = (0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
+
+
+@njit(cache=True)
+def _is_space(code: int) -> bool:
+    """As `str.isspace`."""
+    if code < 128:
+        return code <= 32 and (code == 32 or 9 <= code <= 13 or 28 <= code <= 31)
+    return code in _SPACES or 0x2000 <= code <= 0x200A
+
+
+@njit(cache=True)
+def _is_digit(code: int) -> bool:
+    """Whether a code point is 0-9."""
+    return 48 <= code <= 57
+
+
+@njit(cache=True)
+def _is_lower(code: int) -> bool:
+    """Whether a code point is a-z."""
+    return 97 <= code <= 122
+
+
+@njit(cache=True)
+def _is_upper(code: int) -> bool:
+    """Whether a code point is A-Z."""
+    return 65 <= code <= 90
+
+
+@njit(cache=True)
+def _is_word(code: int) -> bool:
+    """Whether a code point is 0-9, a-z or A-Z."""
+    return _is_digit(code) or _is_lower(code) or _is_upper(code)
+
+
+@njit(cache=True)
+def _at(codes: Array, place: int, high: int) -> int:
+    """The code point at a place, 0 behind the end."""
+    return int(codes[place]) if place < high else 0
+
+
+@njit(cache=True)
+def _hex(codes: Array, place: int, high: int) -> tuple[int, int]:
+    """The hexadecimal number that starts at `place`: its end and value; `place` itself as end if there is none."""
+    value, end = 0, place
+    while end < high and end - place <= LONGEST_HEX:
+        code = int(codes[end])
+        if _is_digit(code):
+            digit = code - 48
+        elif 65 <= code <= 70 or 97 <= code <= 102:
+            digit = (code | 32) - 87
+        else:
+            break
+        value = value * 16 + digit
+        end += 1
+    if end - place > LONGEST_HEX or _is_word(_at(codes, end, high)):
+        return place, 0
+    return end, value
+
+
+@njit(cache=True)
+def _marked_hex(codes: Array, place: int, high: int) -> tuple[int, int]:
+    r"""The number after a mark of hexadecimal notation at `place` (`0x`, `\x`, `\u`, `U+`, `&#x`), as `_hex` gives it."""
+    first, second = _at(codes, place, high), _at(codes, place + 1, high)
+    digits = place
+    if (
+        (first == _ZERO and second in _X)
+        or (first == _BACKSLASH and (second in _U or second == _X[0]))
+        or (first == _U[1] and second == _PLUS)
+    ):
+        digits = place + 2
+    elif first == _AMPERSAND and second == _NUMBER_SIGN and _at(codes, place + 2, high) == _X[0]:
+        digits = place + 3
+    if digits == place:
+        return place, 0
+    end, value = _hex(codes, digits, high)
+    return (place, 0) if end == digits else (end, value)
+
+
+@njit(cache=True)
+def _decimal(codes: Array, place: int, high: int) -> tuple[int, int, bool]:
+    """The run of digits at `place`: end (behind st, nd, rd or th), value, and whether it is too long to be one number."""
+    value, end = 0, place
+    while end < high and _is_digit(codes[end]):
+        if end - place < LONGEST_NUMBER:
+            value = value * 10 + codes[end] - 48
+        end += 1
+    if end - place > LONGEST_NUMBER:
+        return end, 0, True
+    if (_at(codes, end, high), _at(codes, end + 1, high)) in _SUFFIXES and not _is_word(_at(codes, end + 2, high)):
+        end += 2
+    return end, value, False
+
+
+@njit(cache=True)
+def _letters(codes: Array, place: int, high: int) -> tuple[int, bool]:
+    """The word that starts at `place`: its end, and whether it is too long to be one."""
+    end = place
+    while end < high and _is_upper(codes[end]):
+        end += 1
+    capitals = end - place
+    if capitals >= 2:
+        if _is_lower(_at(codes, end, high)):
+            end -= 1
+        return end, end - place > LONGEST_WORD
+    while end < high and _is_lower(codes[end]):
+        end += 1
+    return end, end - place - capitals > LONGEST_WORD
+
+
+@njit(cache=True)
+def _look_up(codes: Array, start: int, end: int) -> int:
+    """The row of a word in the table of words that count, -1 if it is not there."""
+    code = np.uint64(0)
+    for place in range(start, end):
+        letter = codes[place]
+        code = (code ^ np.uint64(letter + 32 if _is_upper(letter) else letter)) * np.uint64(HASH_FACTOR)
+    slot = np.int64(code) & 4095
+    while _WORD_SLOTS[slot] >= 0 and _WORDS[_WORD_SLOTS[slot], 0] != np.int64(code):
+        slot = (slot + 1) & 4095
+    return int(_WORD_SLOTS[slot])
+
+
+@njit(cache=True)
+def _compound(codes: Array, start: int, end: int, high: int) -> tuple[int, int]:
+    """If the word [start, end) is a ten and a unit follows (`forty two`): the end of both and their sum, else (end, 0)."""
+    if not 5 <= end - start <= 7 or codes[end - 1] not in _Y:
+        return end, 0
+    ten = _look_up(codes, start, end)
+    following = end + 1 if _at(codes, end, high) in _JOINTS else end
+    if ten < 0 or _WORDS[ten, 1] != SPELLED or following >= high:
+        return end, 0
+    last, _ = _letters(codes, following, high)
+    unit = _look_up(codes, following, last)
+    if unit < 0 or _WORDS[unit, 1] != SPELLED or not 1 <= _WORDS[unit, 2] <= 9:
+        return end, 0
+    return last, _WORDS[ten, 2] + _WORDS[unit, 2]
+
+
+@njit(cache=True)
+def _next(codes: Array, place: int, high: int) -> tuple[int, int, int, int]:
+    """The item that starts at `place`.
+
+    Returns:
+        its end; kind and value if its digits or its two words say it; up to where only single characters follow.
     """
-
-    weight: int
-    kind: int
-    value: int
-    other_kind: int
-    other_value: int
-    shape: int
-
-
-class Vocabulary(dict[str, int]):
-    """Item texts to keys, filled as items are met; `items_by_key` says what they are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.items_by_key: list[Item] = []
-
-    def __missing__(self, text: str) -> int:
-        """Enter a new item."""
-        key = self[text] = len(self)
-        readings = _readings(text)
-        self.items_by_key.append(Item(len(text), *readings, shape=-readings[0] if readings[0] else key))
-        return key
+    code = codes[place]
+    if code in _MARKS:
+        end, value = _marked_hex(codes, place, high)
+        if end > place:
+            return end, HEX, value, place
+    if _is_digit(code):
+        end, value, long = _decimal(codes, place, high)
+        return (place + 1, 0, 0, end) if long else (end, NUMBER, value, place)
+    if _is_lower(code) or _is_upper(code):
+        end, long = _letters(codes, place, high)
+        if long:
+            return place + 1, 0, 0, end
+        end, value = _compound(codes, place, end, high)
+        return end, SPELLED if value else 0, value, place
+    return place + 1, 0, 0, place
 
 
-def _readings(text: str) -> tuple[int, int, int, int]:
-    """The values that an item can have in counters: (kind, value, other kind, other value), 0 for none."""
-    first = text[0]
-    if "0" <= first <= "9":
-        if text[1:2] in ("x", "X"):
-            return HEX, int(text[2:], 16), 0, 0
-        return NUMBER, int(text.rstrip("stndrh")), 0, 0
-    if first in "\\&U" and len(text) > 2 and not text.isalpha():
-        return HEX, int(text.lstrip("\\xuU+&#"), 16), 0, 0
-    lower = text.lower().replace(" ", "-")
-    kind = value = other_kind = other_value = 0
-    if len(text) == 1:
-        if "a" <= text <= "z":
-            kind, value = LOWER, ord(text)
-        elif "A" <= text <= "Z":
-            kind, value = UPPER, ord(text)
-    else:
-        kind, value = _COUNTING_WORDS.get(lower, (0, 0))
-    if lower in _ROMAN_NUMERALS and (text.islower() or text.isupper()):
-        other_kind, other_value = ROMAN, _ROMAN_NUMERALS[lower]
-        if not kind:
-            kind, value, other_kind, other_value = other_kind, other_value, 0, 0
-    return kind, value, other_kind, other_value
+@njit(cache=True)
+def _describe_item(codes: Array, start: int, end: int, kind: int, value: int, key: int, row: Array) -> None:
+    """Fill in an item's row of the vocabulary."""
+    code = int(codes[start])
+    other_kind = other_value = 0
+    if kind == 0 and end - start == 1 and _is_digit(code):
+        kind, value = NUMBER, code - 48
+    elif kind == 0 and (_is_lower(code) or _is_upper(code)):
+        word = _look_up(codes, start, end)
+        if end - start == 1:
+            kind, value = LOWER if _is_lower(code) else UPPER, code
+            if word >= 0:
+                other_kind, other_value = ROMAN, _WORDS[word, 2]
+        elif word >= 0:
+            kind, value, other_kind, other_value = _WORDS[word, 1:5]
+            if _is_upper(code) and _is_lower(codes[start + 1]):  # no Roman numeral is written so
+                other_kind = 0
+                if kind == ROMAN:
+                    kind = 0
+    shape = key
+    if kind:
+        shape = -SPELLED if kind == SPELLED else -kind if kind <= HEX or kind > SPELLED else -LOWER
+    row[WEIGHT], row[KIND], row[VALUE] = end - start, kind, value
+    row[OTHER_KIND], row[OTHER_VALUE], row[SHAPE], row[START] = other_kind, other_value, shape, start
 
 
-def split(text: str) -> list[str]:
-    """The items of a text, in order; a text of white space only gives its characters."""
-    return _ITEM.findall(text) or list(text)
+@njit(cache=True)
+def _slot(codes: Array, start: int, end: int, slots: Array, mask: int, table: Array) -> int:
+    """The slot of the hash table where an item is, or where it belongs: slots hold keys + 1, 0 if free."""
+    code = np.uint64(end - start)
+    for place in range(start, end):
+        code = (code ^ np.uint64(codes[place])) * np.uint64(HASH_FACTOR)
+    slot = int(np.int64(code ^ (code >> np.uint64(32)))) & mask
+    while slots[slot]:
+        key = slots[slot] - 1
+        if table[key, WEIGHT] == end - start:
+            first, same = table[key, START] - start, True
+            for place in range(start, end):
+                same &= codes[first + place] == codes[place]
+            if same:
+                break
+        slot = (slot + 1) & mask
+    return slot
+
+
+@njit(cache=True)
+def _is_blank(codes: Array, low: int, high: int) -> bool:
+    """Whether there is nothing but white space in [low, high)."""
+    place = low
+    while place < high and _is_space(codes[place]):
+        place += 1
+    return place == high
+
+
+@njit(cache=True)
+def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
+    """See `encode`; `borders` says where each text's code points end."""
+    keys, ends = np.empty(len(codes), np.int32), np.empty(len(borders), np.int64)
+    table = np.empty((len(codes), 7), np.int64)  # memory that is never written costs nothing
+    slots = np.zeros(1, np.int32)
+    characters = np.zeros(128, np.int32)  # a shorter way to the keys of the most frequent items
+    low = size = count = 0
+    for text in range(len(borders)):
+        high = borders[text]
+        mask = 1
+        while mask < 2 * (high - low):
+            mask = 2 * mask + 1
+        if mask >= len(slots):
+            slots = np.zeros(mask + 1, np.int32)
+        slots[: mask + 1] = 0
+        characters[:] = 0
+        skip_spaces = not _is_blank(codes, low, high)
+        place = single = low
+        while place < high:
+            code = codes[place]
+            if skip_spaces and _is_space(code):
+                place += 1
+                continue
+            end, kind, value = place + 1, 0, 0
+            if place >= single:
+                end, kind, value, single = _next(codes, place, high)
+            short = end == place + 1 and code < 128
+            key = characters[code] if short else 0
+            if key == 0:
+                slot = _slot(codes, place, end, slots, mask, table)
+                if slots[slot] == 0:
+                    _describe_item(codes, place, end, kind, value, size, table[size])
+                    size += 1
+                    slots[slot] = size
+                key = slots[slot]
+                if short:
+                    characters[code] = key
+            keys[count] = key - 1
+            count += 1
+            place = end
+        ends[text] = count
+        low = high
+    return keys[:count], table[:size], ends
 
 
 def encode(texts: Sequence[str]) -> tuple[Array, Array, Array]:
-    """All items of a batch of texts.
+    """All items of a batch of texts. A text of white space only has its characters as items.
 
     Returns:
-        keys: int32, shape (items of all texts,).
-        table: int64, shape (keys, 6): the fields of `Item` for each key.
+        keys: int32, shape (items of all texts,); equal items of one text have equal keys.
+        table: int64, shape (keys, 7): what is known of the item of each key, by the columns above.
         ends: int64, shape (texts,): where each text's items end.
     """
-    vocabulary = Vocabulary()
-    keys: list[int] = []
-    ends = []
-    for text in texts:
-        keys.extend(map(vocabulary.__getitem__, split(text)))
-        ends.append(len(keys))
-    table = np.array(vocabulary.items_by_key, np.int64).reshape(-1, len(Item._fields))
-    return np.array(keys, np.int32), table, np.array(ends, np.int64)
+    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
+    return _read(codes, np.cumsum(np.array([len(text) for text in texts], np.int64)))
+
+
+def split(text: str) -> list[str]:
+    """The items of a text."""
+    keys, table, _ = encode([text])
+    return [text[start : start + length] for length, start in table[keys][:, [WEIGHT, START]].tolist()]

@@ -8,12 +8,11 @@ where a predicted item scores its length in characters and another one costs `MI
 survives short interruptions (Kadane's algorithm, one linear pass a lag).
 """
 
-from typing import Any, TypeAlias
-
 import numpy as np
 from numba import njit
 
-Array: TypeAlias = np.ndarray[Any, Any]
+from memtax.filters._template_items import KIND, OTHER_KIND, OTHER_VALUE, SHAPE, VALUE, WEIGHT
+from memtax.filters._template_words import Array
 
 MISMATCH = 2.0
 """What an unpredicted character costs, in predicted ones: a stretch that pays for itself is at least two thirds predicted."""
@@ -22,11 +21,10 @@ ALL_LAGS = 128
 VOTED_LAGS = 32
 LONGEST_RECORD = 24
 """Items between two values of a counter whose records differ in length."""
+SMALLEST = 0.1
+"""A stretch counts if it scores more than this share of the text's characters."""
 PIECES = 16
 """Parts of one text that are searched for stretches."""
-
-WEIGHT, KIND, VALUE, OTHER_KIND, OTHER_VALUE, SHAPE = range(6)
-"""Columns of the vocabulary's table, see `_template_items.Item`."""
 
 COVERED, COUNTED, LARGEST, ENDS, LARGEST_ENDS, LISTED, RECURRING = range(7)
 """Columns of what `describe` finds."""
@@ -37,8 +35,8 @@ NONE, SAME, COUNTS, RESTARTS = range(4)
 
 @njit(cache=True)
 def _progression(t: int, u: int, v: int) -> bool:
-    """Whether three values in a row, u and v different, form an arithmetic or a geometric progression."""
-    return v - u == u - t or (t != 0 and u % t == 0 and abs(u // t) >= 2 and v % u == 0 and v // u == u // t)
+    """Whether three values in a row, u and v different, form an arithmetic progression or go up by a factor."""
+    return v - u == u - t or (0 < t < u and u % t == 0 and v % u == 0 and v // u == u // t)
 
 
 @njit(cache=True)
@@ -52,38 +50,42 @@ def _reading(table: Array, key: int, kind: int) -> tuple[bool, int]:
 
 
 @njit(cache=True)
+def _goes_on(keys: Array, table: Array, low: int, high: int, place: int, lag: int, kind: int, value: int) -> int:
+    """How a value at `place` goes on the counter of its kind at the lag, looking at items in [low, high) only."""
+    is_value, before = _reading(table, keys[place - lag], kind)
+    if not is_value:
+        return NONE
+    has_earlier, has_later = place - 2 * lag >= low, place + lag < high
+    if has_earlier:
+        is_value, earlier = _reading(table, keys[place - 2 * lag], kind)
+        if is_value and _progression(earlier, before, value):
+            return COUNTS
+        if is_value and value <= 1 and abs(before - earlier) == 1:
+            return RESTARTS
+    if has_later:
+        is_value, later = _reading(table, keys[place + lag], kind)
+        if is_value and _progression(before, value, later):
+            return COUNTS
+    return COUNTS if not has_earlier and not has_later and abs(value - before) == 1 else NONE
+
+
+@njit(cache=True)
 def _follows(keys: Array, table: Array, low: int, high: int, place: int, lag: int) -> int:
-    """How the item at `place` follows from the one `lag` before it, looking at items in [low, high) only."""
+    """How the item at `place` follows from the one `lag` before it: SAME, COUNTS, RESTARTS or NONE."""
     key = keys[place]
     if key == keys[place - lag]:
         return SAME
     for column in (KIND, OTHER_KIND):
         kind = table[key, column]
-        if kind == 0:
-            continue
-        value = table[key, column + 1]
-        counts, before = _reading(table, keys[place - lag], kind)
-        if not counts:
-            continue
-        has_earlier = place - 2 * lag >= low
-        if has_earlier:
-            counts, earlier = _reading(table, keys[place - 2 * lag], kind)
-            if counts and _progression(earlier, before, value):
-                return COUNTS
-            if counts and value <= 1 and abs(before - earlier) == 1:
-                return RESTARTS
-        has_later = place + lag < high
-        if has_later:
-            counts, later = _reading(table, keys[place + lag], kind)
-            if counts and _progression(before, value, later):
-                return COUNTS
-        if not has_earlier and not has_later and abs(value - before) == 1:
-            return COUNTS
+        if kind != 0:
+            follows = _goes_on(keys, table, low, high, place, lag, kind, table[key, column + 1])
+            if follows != NONE:
+                return follows
     return NONE
 
 
 @njit(cache=True)
-def _lags(keys: Array, table: Array, low: int, high: int, longest: int) -> Array:
+def _lags(shapes: Array, weights: Array, low: int, high: int, longest: int) -> Array:
     """The lags to try, ascending: all short ones, and of the longer ones those at which most characters recur.
 
     An item votes, with its length, for the distance to the last item of its shape, and to the last place with the same
@@ -98,16 +100,15 @@ def _lags(keys: Array, table: Array, low: int, high: int, longest: int) -> Array
         size *= 2
     last = np.full((2, size), -1, np.int64)
     for place in range(low + 3, high):
-        shape = table[keys[place], SHAPE]
         run = 0
         for back in range(4):
-            run = (run * 1000003 + table[keys[place - back], SHAPE] + 11) & 0xFFFFFFFFFFFF
+            run = (run * 1000003 + shapes[place - back] + 11) & 0xFFFFFFFFFFFF
         for which in range(2):
-            code = run if which else shape * 40503
+            code = run if which else np.int64(shapes[place]) * 40503
             slot = (code ^ (code >> 17)) & (size - 1)
             distance = place - last[which, slot]
             if last[which, slot] >= 0 and ALL_LAGS < distance <= longest:
-                votes[distance] += table[keys[place], WEIGHT]
+                votes[distance] += weights[place]
             last[which, slot] = place
     voted = np.argsort(votes)[-VOTED_LAGS:]
     voted = np.sort(voted[votes[voted] > 0])
@@ -115,27 +116,52 @@ def _lags(keys: Array, table: Array, low: int, high: int, longest: int) -> Array
 
 
 @njit(cache=True)
-def _best_stretch(keys: Array, table: Array, low: int, high: int, repetitions: float) -> tuple[int, int, int, int, int]:
+def _bound(shapes: Array, weights: Array, low: int, high: int, lag: int, least: float) -> float:
+    """No stretch in [low, high) scores more at a lag: as `_best_stretch` scores, but predicted is what has the same shape.
+
+    Most lags of most texts are done with after the sum of what has the same shape, which is computed in vectors.
+    """
+    total = 0
+    for place in range(low + lag, high):
+        total += weights[place] if shapes[place] == shapes[place - lag] else 0
+    if total <= least:
+        return total
+    best = score = 0.0
+    for place in range(low + lag, high):
+        weight = np.float64(weights[place])
+        score += weight if shapes[place] == shapes[place - lag] else -MISMATCH * weight
+        score = max(0.0, score)
+        best = max(best, score)
+    return best
+
+
+@njit(cache=True)
+def _best_stretch(
+    keys: Array, table: Array, shapes: Array, weights: Array, low: int, high: int, repetitions: float, least: float
+) -> tuple[int, int, int, int, int]:
     """The stretch in [low, high) with the largest score that shows its period `repetitions` times.
+
+    A stretch must score more than `least`. Lags at which none could, or none better than the best found, are passed over.
 
     Returns:
         lag (0: there is none), first place, end, predicted characters, places where a counter counts on.
     """
-    best = 0.0
+    best = least
     found = (0, low, low, 0, 0)
-    for lag in _lags(keys, table, low, high, int((high - low) / repetitions)):
+    for lag in _lags(shapes, weights, low, high, int((high - low) / repetitions)):
+        if _bound(shapes, weights, low, high, lag, best) <= best:
+            continue
         score = 0.0
         start = predicted = counted = 0
         for place in range(low + lag, high):
-            weight = table[keys[place], WEIGHT]
             follows = _follows(keys, table, low, high, place, lag)
             if follows == NONE:
-                score = max(0.0, score - MISMATCH * weight)
+                score = max(0.0, score - MISMATCH * weights[place])
                 continue
             if score == 0.0:
                 start, predicted, counted = place - lag, 0, 0
-            score += weight
-            predicted += weight
+            score += weights[place]
+            predicted += weights[place]
             counted += follows == COUNTS
             if score > best and place + 1 - start >= repetitions * lag:
                 best = score
@@ -147,10 +173,8 @@ def _best_stretch(keys: Array, table: Array, low: int, high: int, repetitions: f
 def _counter(keys: Array, table: Array, low: int, high: int, terms: int, seen: Array) -> tuple[int, int, int]:
     """The widest run of a counter that goes up by one from record to record, whatever else the records hold.
 
-    Values belong to one counter if they are of one kind and follow the same item.
-
-    Args:
-        seen: shape (3, keys), per item that values follow: the last value's place, the run's first place, its values.
+    Values belong to one counter if they are of one kind and follow the same item. `seen`, of shape (3, keys), holds for
+    each item that values follow the place of the last value, and the first place and the values of the run.
 
     Returns:
         items a record (0: there is no run of `terms` values), first place, end (the last record taken to be of mean length).
@@ -179,8 +203,7 @@ def _counter(keys: Array, table: Array, low: int, high: int, terms: int, seen: A
 def _recurring(keys: Array, table: Array, start: int, end: int, record: int, met: Array) -> float:
     """Share of the characters in [start + record, end) that are counters' values or recur from the record before.
 
-    Args:
-        met: shape (keys,), the place where each item was met last; earlier texts' places are below `start`.
+    `met`, of shape (keys,), holds the place where each item was met last; those of earlier texts are below `start`.
     """
     recurs = total = 0
     for place in range(start, end):
@@ -194,36 +217,46 @@ def _recurring(keys: Array, table: Array, start: int, end: int, record: int, met
 
 
 @njit(cache=True)
-def _characters(keys: Array, table: Array, low: int, high: int) -> int:
+def _sum(weights: Array, low: int, high: int) -> int:
     """Characters of the items in [low, high), white space not counted."""
     total = 0
     for place in range(low, high):
-        total += table[keys[place], WEIGHT]
+        total += weights[place]
     return total
 
 
 @njit(cache=True)
-def _stretches(keys: Array, table: Array, low: int, high: int, repetitions: float, purity: float, shares: Array) -> int:
+def _stretches(
+    keys: Array,
+    table: Array,
+    shapes: Array,
+    weights: Array,
+    low: int,
+    high: int,
+    repetitions: float,
+    purity: float,
+    shares: Array,
+) -> int:
     """Find the stretches of [low, high): the best one, then the best in what it leaves on either side, and so on.
 
-    Args:
-        shares: is filled, shape (5,): see `describe`.
+    Fills in the first five of a text's `shares`, see `describe`.
 
     Returns:
         The period of the largest stretch, 0 if there is none.
     """
-    total = max(1, _characters(keys, table, low, high))
+    total = max(1, _sum(weights, low, high))
     pieces = np.empty((PIECES + 1, 2), np.int64)
     pieces[0] = low, high
-    waiting, period = 1, 0
-    for _ in range(PIECES):
-        if not waiting:
-            break
+    waiting, searched, period = 1, 0, 0
+    while waiting and searched < PIECES:
+        searched += 1
         waiting -= 1
         first, last = pieces[waiting]
-        lag, start, end, predicted, counted = _best_stretch(keys, table, first, last, repetitions)
-        inside = _characters(keys, table, start, end)
-        if lag == 0 or predicted < purity * (inside - _characters(keys, table, start, start + lag)):
+        lag, start, end, predicted, counted = _best_stretch(
+            keys, table, shapes, weights, first, last, repetitions, SMALLEST * total
+        )
+        inside = _sum(weights, start, end)
+        if lag == 0 or inside < SMALLEST * total or predicted < purity * (inside - _sum(weights, start, start + lag)):
             continue
         share = inside / total
         reaches = 1.0 if end >= high - 1 else 0.0
@@ -245,7 +278,7 @@ def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity:
 
     Args:
         keys: items of all texts, shape (items,).
-        table: the vocabulary, shape (keys, 6).
+        table: the vocabulary, shape (keys, 7).
         ends: where each text's items end, shape (texts,).
         repetitions: how often a stretch must show its period.
         purity: share of a stretch's characters after its first period that must be predicted.
@@ -257,6 +290,9 @@ def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity:
             goes on and in the largest stretch; 1.0 if a stretch, and if the largest, reaches the end of the text (whose
             last item may be partial); characters in the records of the counter, and how many of those recur.
     """
+    shapes, weights = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
+    for place in range(len(keys)):
+        shapes[place], weights[place] = table[keys[place], SHAPE], table[keys[place], WEIGHT]
     periods = np.zeros((len(ends), 2), np.int32)
     shares = np.zeros((len(ends), 7))
     seen = np.full((3, len(table)), -1, np.int64)
@@ -264,11 +300,11 @@ def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity:
     low = 0
     for row in range(len(ends)):
         high = ends[row]
-        periods[row, 0] = _stretches(keys, table, low, high, repetitions, purity, shares[row])
+        periods[row, 0] = _stretches(keys, table, shapes, weights, low, high, repetitions, purity, shares[row])
         record, start, end = _counter(keys, table, low, high, terms, seen)
         if record:
             periods[row, 1] = record
-            shares[row, LISTED] = _characters(keys, table, start, end) / _characters(keys, table, low, high)
+            shares[row, LISTED] = _sum(weights, start, end) / _sum(weights, low, high)
             shares[row, RECURRING] = _recurring(keys, table, start, end, record, met)
         low = high
     return periods, shares

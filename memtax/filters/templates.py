@@ -17,14 +17,22 @@ Counters are decimal and hexadecimal numbers, ordinals, single letters, number w
 Greek letters; steps may be arithmetic or geometric.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import pairwise
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
 from memtax.errors import MemtaxError
-from memtax.filters._template_items import Array, encode
+from memtax.filters._template_words import Array
 from memtax.filters.base import Batch, Filter
+
+Row: TypeAlias = tuple[bool, bool, int | None]
+"""`is_incrementing`, `is_repeating` and `template_period` of a text."""
+
+AT_ONCE = 1 << 20
+"""Characters that are analysed together, which bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +73,32 @@ class TemplateFilter(Filter):
                 raise MemtaxError(f"{name} is {getattr(self, name)!r}; it must be a share above 0 and at most 1")
 
     def compute(self, batch: Batch) -> Batch:
-        """The decisions, and the period in items of the largest stretch (or the mean record) where one was found."""
+        """The decisions, row by row: a text's neighbours in the batch do not matter."""
+        texts = [text or "" for text in batch["text"]]
+        parts = np.cumsum([len(text) for text in texts]) // AT_ONCE
+        borders = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(texts)]
+        rows: list[Row] = []
+        for start, end in pairwise(borders):
+            rows += self._decide(texts[start:end])
+        columns = [list(values) for values in zip(*rows, strict=True)] or [[], [], []]
+        for row, text in enumerate(batch["text"]):
+            if text is None:
+                for values in columns:
+                    values[row] = None
+        return dict(zip(self.columns, columns, strict=True))
+
+    def _decide(self, texts: list[str]) -> Iterator[Row]:
+        """`is_incrementing`, `is_repeating` and `template_period` of some texts."""
+        from memtax.filters._template_items import encode
         from memtax.filters._template_search import describe
 
-        texts: list[str | None] = batch["text"]
-        keys, table, ends = encode([text or "" for text in texts])
-        periods, shares = describe(keys, table, ends, float(self.repetitions), float(self.purity), int(self.terms))
+        periods, shares = describe(*encode(texts), float(self.repetitions), float(self.purity), int(self.terms))
         covered, counted, largest, ends_so, largest_ends_so, listed, recurring = shares.T
         counts = self._enough(covered, ends_so) & (counted >= covered / 2)
         lists = ~counts & (listed >= self.coverage) & (recurring >= self.recurring)
         repeats = ~counts & ~lists & self._enough(largest, largest_ends_so)
-        period = np.where(lists, periods[:, 1], periods[:, 0])
-        rows = zip(texts, (counts | lists).tolist(), repeats.tolist(), period.tolist(), strict=True)
-        decided = [(None, None, None) if text is None else (i, r, p if i or r else None) for text, i, r, p in rows]
-        return {name: [row[place] for row in decided] for place, name in enumerate(self.columns)}
+        period = np.where(lists, periods[:, 1], periods[:, 0]) * (counts | lists | repeats)
+        return zip((counts | lists).tolist(), repeats.tolist(), (items or None for items in period.tolist()), strict=True)
 
     def _enough(self, share: Array, reaches_end: Array) -> Array:
         """Whether stretches hold enough of the text, shape (texts,)."""
