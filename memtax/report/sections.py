@@ -67,9 +67,9 @@ def gaps(run: Run) -> Section:
     parts = []
     if nulls:
         rows = tuple(
-            (name, count(times), schema.COLUMNS[name].null if name in schema.COLUMNS else DASH) for name, times in nulls.items()
+            (name, schema.COLUMNS[name].null if name in schema.COLUMNS else DASH, count(times)) for name, times in nulls.items()
         )
-        parts.append(Table("Missing values (null), by column", ("column", "sequences", "what a null says"), rows, texts=1))
+        parts.append(Table("Missing values (null), by column", ("column", "what a null says", "sequences"), rows, texts=2))
     lost = [(reason, "left out of the run", times) for reason, times in skipped.items()]
     lost += [(reason, "left out of the predictor", times) for reason, times in dropped.items()]
     if lost:

@@ -126,7 +126,7 @@ def metrics(table, rng, factors=FACTORS):
     predictor = predictor_metrics(factors, rng)
     return {
         "run": {
-            "title": "GPT-NeoX <small> & the standard library",
+            "title": "GPT-NeoX <small> & the standard library\u202e\x07",
             "model": "models/small",
             "corpus": "CPython standard library",
             "tokens": 1_234_567,
