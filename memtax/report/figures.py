@@ -152,7 +152,7 @@ def _percent_ticks() -> Any:
     """Shares as percentages; nothing above 100%, where an axis leaves room for a legend."""
     from matplotlib.ticker import FuncFormatter
 
-    return FuncFormatter(lambda share, _: f"{100 * share:.4g}%" if share <= 1 else "")
+    return FuncFormatter(lambda share, _: f"{100 * share:.4g}%" if share < 1.001 else "")
 
 
 def growth(rows: Sequence[Mapping[str, Any]]) -> "Figure":
@@ -322,8 +322,8 @@ def _plain_ticks(axes: "Axes", scale: str) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     low, high = axes.get_xlim()
-    if scale == "log" and low > 0 and high / low < 100:  # one decade has too few powers of ten to read a value from
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 30 else (1.0, 3.0)))
+    if scale == "log" and low > 0 and high < 100 * low:  # one decade has too few powers of ten to read a value from
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 30 * low else (1.0, 3.0)))
 
 
 def distribution(groups: Mapping[str, Mapping[str, "np.ndarray"]], name: str, unit: str) -> "Figure":
@@ -341,7 +341,7 @@ def distribution(groups: Mapping[str, Mapping[str, "np.ndarray"]], name: str, un
     with style():
         figure = _figure(2.6)
         all_axes = figure.subplots(1, len(groups), sharex=True, sharey=True, squeeze=False)[0]
-        if low > 0 and high / low > 3:
+        if low > 0 and high > 3 * low:
             bins, scale = np.geomspace(low, high * 1.0001, 31), "log"
         elif low >= 0 and high > 100:
             bins, scale = np.concatenate([[0], np.geomspace(1, high * 1.0001, 30)]), "symlog"

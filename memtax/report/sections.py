@@ -11,6 +11,7 @@ from memtax.report.words import DASH, count, estimate, fixed, label, percent
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from matplotlib.figure import Figure
 
 GROUPS = ("all", *schema.CATEGORIES)
@@ -66,9 +67,9 @@ def gaps(run: Run) -> Section:
     parts = []
     if nulls:
         rows = tuple(
-            (name, count(times), schema.COLUMNS[name].null if name in schema.COLUMNS else DASH) for name, times in nulls.items()
+            (name, schema.COLUMNS[name].null if name in schema.COLUMNS else DASH, count(times)) for name, times in nulls.items()
         )
-        parts.append(Table("Missing values (null), by column", ("column", "sequences", "what a null says"), rows, texts=1))
+        parts.append(Table("Missing values (null), by column", ("column", "what a null says", "sequences"), rows, texts=2))
     lost = [(reason, "left out of the run", times) for reason, times in skipped.items()]
     lost += [(reason, "left out of the predictor", times) for reason, times in dropped.items()]
     if lost:
@@ -196,26 +197,40 @@ def _distribution(run: Run, name: str) -> Panel | None:
     import numpy as np
 
     strata = examples.strata(run)
-    if run.features is None or name not in run.features.column_names:
+    values = _finite(run.features, name)
+    if values is None:
         return None
-    values = run.features.column(name).to_numpy(zero_copy_only=False).astype(float)
 
-    def finite(category: str | None, memorized: bool) -> "np.ndarray":
+    def pick(memorized: bool, category: str | None = None) -> "np.ndarray":
         places = [rows for (own, verdict), rows in strata.items() if verdict == memorized and category in (None, own)]
         kept = values[np.concatenate(places)] if places else values[:0]
         return kept[np.isfinite(kept)]
 
-    memorized, rest = finite(None, True), finite(None, False)
+    memorized, rest = pick(True), pick(False)
     if not len(memorized) or not len(rest):
         return None
-    groups = {
-        category: {"memorized": finite(category, True), "rest": finite(category, False)}
-        for category in schema.CATEGORIES
-        if len(finite(category, True)) + len(finite(category, False))
-    } or {"all": {"memorized": memorized, "rest": rest}}
+    present = [category for category in schema.CATEGORIES if len(pick(True, category)) + len(pick(False, category))]
+    groups = {category: {"memorized": pick(True, category), "rest": pick(False, category)} for category in present}
+    groups = groups or {"all": {"memorized": memorized, "rest": rest}}
+    held_out = _finite(run.held_out, name)
+    if run.held_out is not None and held_out is not None and "is_memorized" in run.held_out.column_names:
+        verdict = np.array(run.held_out.column("is_memorized").to_pylist(), dtype=object)
+        kept = np.isfinite(held_out)
+        control = {"memorized": held_out[kept & (verdict == True)], "rest": held_out[kept & (verdict == False)]}  # noqa: E712
+        if len(control["memorized"]) + len(control["rest"]):
+            groups["held_out"] = control
     title = words.say_medians(name, float(np.median(memorized)), float(np.median(rest)))
     caption = f"{schema.COLUMNS[name].meaning[0].upper()}{schema.COLUMNS[name].meaning[1:]}. Each histogram sums to 100%."
+    if "held_out" in groups:
+        caption += " Held out: sequences the model was not trained on."
     return Panel(f"distribution_{name}", title, caption, figures.distribution(groups, name, schema.COLUMNS[name].unit))
+
+
+def _finite(table: "pa.Table | None", name: str) -> "np.ndarray | None":
+    """A column as float64, nulls as NaN; None where there is no such column."""
+    if table is None or name not in table.column_names:
+        return None
+    return table.column(name).to_numpy(zero_copy_only=False).astype(float)
 
 
 def predicts(run: Run) -> Section:

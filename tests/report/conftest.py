@@ -34,6 +34,7 @@ COLUMNS = [
     *("sequence_perplexity", "is_memorized", "match_length", "exact_memorization", "extraction_strength"),
     *("continuation_logprob", "token_logprobs", "taxonomy", "memorized_probability"),
 ]
+MEMBERSHIP = ["sequence_id", "tokens", "text", "document", "is_member"]
 FACTORS = ["sequence_duplicates", "is_incrementing", "huffman_coding_length", "avg_frequency", "prompt_perplexity"]
 
 
@@ -125,7 +126,7 @@ def metrics(table, rng, factors=FACTORS):
     predictor = predictor_metrics(factors, rng)
     return {
         "run": {
-            "title": "GPT-NeoX <small> & the standard library",
+            "title": "GPT-NeoX <small> & the standard library\u202e\x07",
             "model": "models/small",
             "corpus": "CPython standard library",
             "tokens": 1_234_567,
@@ -196,6 +197,9 @@ def make_run(path, rows=120, factors=FACTORS, seed=3):
     table, frequencies = sequences(rows, rng)
     parquet(path / "dataset/features/train.parquet", table, COLUMNS)
     parquet(path / "dataset/token_frequencies/train.parquet", frequencies, ["token_id", "token_frequency"])
+    held_out, _ = sequences(rows // 3, rng)
+    held_out = [row | {"is_member": False, "sequence_id": 10**6 + row["sequence_id"]} for row in held_out]
+    parquet(path / "dataset/membership/train.parquet", held_out, [*MEMBERSHIP, "continuation_perplexity", "is_memorized"])
     (path / "metrics.json").write_text(json.dumps(metrics(table, rng, factors)))
     record = {
         "memtax": "demo",

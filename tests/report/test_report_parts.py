@@ -1,0 +1,146 @@
+"""Which examples are chosen, how numbers are said, and what the headings conclude."""
+
+import itertools
+import re
+
+import pytest
+from conftest import make_run, rate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memtax.report import examples, figures, words
+from memtax.report.data import Run
+from memtax.report.page import inline_svg
+from memtax.schema import CATEGORIES
+
+
+@given(st.lists(st.integers(), unique=True, max_size=200), st.integers(2, 50))
+def test_spread_keeps_order_ends_and_the_limit(rows, most):
+    kept = examples.spread(rows, most)
+    assert len(kept) == min(len(rows), most)
+    assert [row for row in rows if row in set(kept)] == kept
+    if rows:
+        assert (kept[0], kept[-1]) == (rows[0], rows[-1])
+    # Equal distances: neighbours are as far apart as any others, give or take the rounding.
+    places = [rows.index(row) for row in kept]
+    gaps = [b - a for a, b in itertools.pairwise(places)]
+    assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def test_examples_cover_every_category_and_verdict_over_the_whole_range(tmp_path):
+    run = Run.read(make_run(tmp_path / "run", rows=300))
+    chosen = examples.choose(run, most=5)
+    groups = {(name, memorized): [] for name in CATEGORIES for memorized in (True, False)}
+    for example in chosen:
+        groups[example["category"], example["memorized"]].append(example["factors"]["continuation_logprob"])
+    table = run.features.select(["taxonomy", "is_memorized", "continuation_logprob"]).to_pylist()
+    for (name, memorized), shown in groups.items():
+        every = [
+            row["continuation_logprob"]
+            for row in table
+            if (row["taxonomy"], row["is_memorized"]) == (CATEGORIES.index(name), memorized)
+        ]
+        assert len(shown) == 5
+        assert shown == sorted(shown)
+        assert (shown[0], shown[-1]) == pytest.approx((min(every), max(every)), rel=1e-4)
+
+
+def test_copies_are_shown_once(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    directory = make_run(tmp_path / "run", rows=40)
+    path = directory / "dataset/features/train.parquet"
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    copies = [row | {"sequence_id": row["sequence_id"] + 10_000} for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows + copies, schema=table.schema), path)
+    chosen = examples.choose(Run.read(directory), most=500)
+    assert sorted(example["id"] for example in chosen) == [row["sequence_id"] for row in rows]
+
+
+@given(st.floats(0, 1))
+def test_percent_rounds_to_an_end_only_from_there(share):
+    text = words.percent(share)
+    assert (text == "0%") == (share == 0)
+    assert (text == "100%") == (share == 1)
+    value = float(text.strip("<>%"))
+    assert abs(value - 100 * share) <= 0.05 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, words.DASH),
+        (float("nan"), words.DASH),
+        (0, "0"),
+        (12345, "12,345"),
+        (-0.75312, "\N{MINUS SIGN}0.753"),
+        (999.7, "1000"),
+        (1.0, "1"),
+        (1e-5, "1e\N{MINUS SIGN}05"),
+    ],
+)
+def test_number(value, text):
+    assert words.number(value) == text
+
+
+def test_extraction_heading_does_not_claim_more_than_the_intervals():
+    clear = {"recitation": rate(80, 100), "recollection": rate(10, 100)}
+    assert words.say_extraction(clear) == "Recitation is memorized most: 80.0% of its sequences, against 10.0% of recollection"
+    close = {"recitation": rate(8, 10), "recollection": rate(7, 10)}
+    assert "not clearly more than recollection" in words.say_extraction(close)
+    nothing = {"recitation": rate(0, 10), "recollection": rate(0, 10)}
+    assert words.say_extraction(nothing) == "No sequence of any category is memorized"
+    assert words.say_extraction({}) == "No category has a sequence to count"
+
+
+def test_growth_heading_says_where_it_goes():
+    def at(step, memorized):
+        return {"checkpoint": f"c{step}", "step": step, "category": "all", **rate(memorized, 100)}
+
+    assert words.say_growth([at(1, 2), at(9, 40)]).startswith(
+        "The memorized share grows from 2.0% at step 1 to 40.0% at step 9"
+    )
+    assert words.say_growth([at(1, 40), at(9, 2)]).startswith("The memorized share falls from 40.0%")
+    assert words.say_growth([at(1, 40) | {"step": None}]) == "At c1, 40.0% is memorized"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.01, 0.07, "better than"), (-0.07, -0.01, "worse than"), (-0.01, 0.07, "no better or worse")]
+)
+def test_predictor_heading_follows_the_interval_of_the_difference(low, high, verdict):
+    models = {name: {"aggregate": {"roc_auc": {"value": 0.9}}} for name in ("baseline", "taxonomic")}
+    difference = {"metric": "roc_auc", "category": "aggregate", "value": (low + high) / 2, "low": low, "high": high}
+    assert verdict in words.say_predictor({"models": models, "differences": [difference]})
+
+
+def test_script_text_survives_and_cannot_end_its_element():
+    import json
+
+    hostile = {"text": "</script><!--<script>]]>&amp;\u2028\u202e\x00"}
+    text = examples.to_script(hostile)
+    assert not re.search(r"[<>&\u2028\u202e\x00]", text)
+    assert json.loads(text) == hostile
+
+
+def test_figures_take_any_name_and_few_rows():
+    rows = [{"factor": "$\\frac{}$ <b>", "group": "all", "spearman": None}]
+    drawn = figures.svg(figures.dots(rows, ["all"], "group", "spearman", "Spearman"))
+    assert "<b>" not in inline_svg(drawn, "x")
+    single = [{"checkpoint": "main", "step": None, "category": "recitation", **rate(0, 1)}]
+    assert figures.png(figures.growth(single)).startswith(b"\x89PNG")
+    assert figures.png(figures.extraction({"all": rate(0, 5)})).startswith(b"\x89PNG")
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    memorized=st.lists(st.floats(0, 1e12), max_size=5),
+    rest=st.lists(st.floats(-10, 1e9), min_size=1, max_size=5),
+)
+def test_distribution_draws_whatever_the_values(memorized, rest):
+    import numpy as np
+
+    groups = {"recitation": {"memorized": np.array(memorized, dtype=float), "rest": np.array(rest, dtype=float)}}
+    drawn = figures.svg(figures.distribution(groups, "sequence_duplicates", "occurrences"))
+    assert "mathdefault" not in drawn
