@@ -8,6 +8,7 @@ from transformers import TrainerCallback
 from memtax.errors import MemtaxError
 from memtax.lm import extraction
 from memtax.lm.scores import score
+from memtax.progress import say
 from memtax.schema import CATEGORIES
 
 if TYPE_CHECKING:
@@ -96,9 +97,7 @@ class MemorizationCallback(TrainerCallback):
         if self.trainer is not None:
             self.trainer.log(logs)
         if state.is_world_process_zero:
-            from tqdm.auto import tqdm
-
-            tqdm.write(f"  epoch {state.epoch:4.1f}  {line}")
+            say(f"  epoch {state.epoch:4.1f}  {line}")
         if self.stop_at_rate is not None and logs["memorization/rate"] >= self.stop_at_rate:
             control.should_training_stop = True
             control.should_save = True

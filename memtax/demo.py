@@ -20,15 +20,17 @@ from memtax.hub.folder import Config, write_dataset
 from memtax.pipeline import RunConfig
 from memtax.pipeline.run import RunResult, run
 from memtax.pipeline.stages import describe, on_main
+from memtax.progress import say, silence_libraries
 from memtax.provenance import digest, fingerprint_path, versions
 
 WINDOW = 64
 PROMPT = 32
 VOCABULARY = 2048
-PER_DOCUMENT = 90
+PER_DOCUMENT = 64
 """Windows taken from the start of each document: no single file should outweigh the others."""
 
 LATIN = tuple(f"encodings/iso8859_{part}.py" for part in (1, 2, 3, 4, 9, 10, 15, 16))
+DOS = tuple(f"encodings/cp{page}.py" for page in (437, 850, 858, 860, 861, 863, 865))
 TABLES = (
     "encodings/kz1048.py",
     "encodings/cp424.py",
@@ -50,10 +52,8 @@ CODE_AND_PROSE = (
     "fnmatch.py",
     "heapq.py",
     "html/__init__.py",
-    "queue.py",
     "sched.py",
     "shlex.py",
-    "stat.py",
     "string.py",
     "textwrap.py",
     "pydoc_data/topics.py",
@@ -70,7 +70,7 @@ HELD_OUT = (
 )
 
 TRAINING: dict[str, Any] = {
-    "num_train_epochs": 14,
+    "num_train_epochs": 10,
     "per_device_train_batch_size": 16,
     "learning_rate": 2e-3,
     "lr_scheduler_type": "linear",
@@ -98,6 +98,7 @@ def demo(output: Path | str) -> RunResult:
     world = World.current()
     if world.size > 1:
         raise MemtaxError(f"the demo trains on one process, not {world.size}; start it without accelerate launch")
+    silence_libraries()
     documents = read_documents()
     identity = {"stage": "corpus", "version": 1, "documents": digest(documents), "preset": [WINDOW, VOCABULARY, PER_DOCUMENT]}
     on_main(world, lambda: once(output / "tokenizer", identity, lambda folder: _write_tokenizer(documents, folder)))
@@ -114,6 +115,8 @@ def demo(output: Path | str) -> RunResult:
         license="other",
     )
     members = describe(config).members
+    files = len(documents["train"])
+    say(f"corpus: {len(members):,} windows of {WINDOW} tokens from {files} files of Python's standard library")
     identity = {
         "stage": "training",
         "version": 1,
@@ -136,7 +139,7 @@ def read_documents() -> dict[str, dict[str, str]]:
         MemtaxError: files are missing.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
-    names = {"train": (*LATIN, *TABLES, *CODE_AND_PROSE), "held_out": HELD_OUT}
+    names = {"train": (*LATIN, *DOS, *TABLES, *CODE_AND_PROSE), "held_out": HELD_OUT}
     found = {
         split: {name: (root / name).read_text(encoding="utf-8") for name in files if (root / name).is_file()}
         for split, files in names.items()

@@ -22,3 +22,22 @@ def progress_bar(description: str, total: int | None, unit: str = "rows", **opti
     # What is done in a blink needs no bar.
     options.setdefault("delay", 0.5)
     return tqdm(total=total, desc=f"{description:<28}", unit=f" {unit}", disable=_quiet or rank != 0, **options)
+
+
+def say(line: str) -> None:
+    """A line beside the bars, on the main process only; quiet mode drops it."""
+    from tqdm.auto import tqdm
+
+    if not _quiet and os.environ.get("RANK", "0") == "0":
+        tqdm.write(line)
+
+
+def silence_libraries() -> None:
+    """Turn off the bars and notices that datasets and transformers print of their own: ours say it once."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()

@@ -20,6 +20,7 @@ from memtax.filters.templates import TemplateFilter
 from memtax.filters.token_frequencies import TokenFrequencyFilter
 from memtax.lm.loading import load_tokenizer
 from memtax.pipeline.config import RunConfig
+from memtax.progress import silence_libraries
 from memtax.provenance import fingerprint_dataset, fingerprint_path
 from memtax.taxonomy.labels import TaxonomyFilter
 
@@ -64,6 +65,7 @@ def describe(config: RunConfig) -> Described:
         MemtaxError: an input cannot be used.
         StaleOutputError: the output holds stages of another configuration or input.
     """
+    silence_libraries()
     world = World.current()
     output = Path(config.output)
     inputs = {name: fingerprint_path(Source.parse(source).path) for name, source in _sources(config).items()}
