@@ -2,8 +2,9 @@
 
 White space only separates, so a table that is wrapped at another column, or indented otherwise, gives the same items.
 Words are split where capitals start (`itemA` gives `item`, `A`; `HTMLPage` gives `HTML`, `Page`), `Thirty-one` is one item,
-and words of more than 24 letters and numbers of more than 18 digits (15 hexadecimal ones, so that they fit 64 bits) fall
-into single characters, so that a pattern without spaces is still seen. Letters other than a-z are items of their own.
+and letters other than a-z are items of their own. Words of more than 24 letters, numbers of more than 18 digits (15
+hexadecimal ones, so that they fit 64 bits) and texts of fewer than `FEW` items fall into single characters, so that a pattern
+without spaces is still seen.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from memtax.filters._template_words import (
 )
 
 LONGEST_WORD, LONGEST_NUMBER, LONGEST_HEX = 24, 18, 15
+FEW = 4
 
 WEIGHT, KIND, VALUE, OTHER_KIND, OTHER_VALUE, SHAPE, START = range(7)
 """Columns of the vocabulary: an item's length in characters, up to two readings as a value of a counter (kind 0: none), its
@@ -213,9 +215,9 @@ def _describe_item(codes: Array, start: int, end: int, kind: int, value: int, ke
         elif word >= 0:
             kind, value, other_kind, other_value = _WORDS[word, 1:5]
             if _is_upper(code) and _is_lower(codes[start + 1]):  # no Roman numeral is written so
-                other_kind = 0
+                other_kind = other_value = 0
                 if kind == ROMAN:
-                    kind = 0
+                    kind = value = 0
     shape = key
     if kind:
         shape = -SPELLED if kind == SPELLED else -kind if kind <= HEX or kind > SPELLED else -LOWER
@@ -243,21 +245,22 @@ def _slot(codes: Array, start: int, end: int, slots: Array, mask: int, table: Ar
 
 
 @njit(cache=True)
-def _is_blank(codes: Array, low: int, high: int) -> bool:
-    """Whether there is nothing but white space in [low, high)."""
-    place = low
-    while place < high and _is_space(codes[place]):
-        place += 1
-    return place == high
+def _key(codes: Array, start: int, end: int, kind: int, value: int, slots: Array, mask: int, table: Array, size: int) -> int:
+    """The key of an item, `size` for a new one, which is entered in the table."""
+    slot = _slot(codes, start, end, slots, mask, table)
+    if slots[slot] == 0:
+        _describe_item(codes, start, end, kind, value, size, table[size])
+        slots[slot] = size + 1
+    return slots[slot] - 1
 
 
 @njit(cache=True)
 def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
     """See `encode`; `borders` says where each text's code points end."""
     keys, ends = np.empty(len(codes), np.int32), np.empty(len(borders), np.int64)
-    table = np.empty((len(codes), 7), np.int64)  # memory that is never written costs nothing
+    table = np.empty((2 * len(codes), 7), np.int64)  # memory that is never written costs nothing
     slots = np.zeros(1, np.int32)
-    characters = np.zeros(128, np.int32)  # a shorter way to the keys of the most frequent items
+    known = np.empty(128, np.int32)  # a shorter way to the keys of the most frequent items
     low = size = count = 0
     for text in range(len(borders)):
         high = borders[text]
@@ -267,38 +270,32 @@ def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
         if mask >= len(slots):
             slots = np.zeros(mask + 1, np.int32)
         slots[: mask + 1] = 0
-        characters[:] = 0
-        skip_spaces = not _is_blank(codes, low, high)
-        place = single = low
+        known[:] = -1
+        place, single, first, skip_spaces = low, low, count, True
         while place < high:
             code = codes[place]
-            if skip_spaces and _is_space(code):
-                place += 1
-                continue
             end, kind, value = place + 1, 0, 0
-            if place >= single:
-                end, kind, value, single = _next(codes, place, high)
-            short = end == place + 1 and code < 128
-            key = characters[code] if short else 0
-            if key == 0:
-                slot = _slot(codes, place, end, slots, mask, table)
-                if slots[slot] == 0:
-                    _describe_item(codes, place, end, kind, value, size, table[size])
-                    size += 1
-                    slots[slot] = size
-                key = slots[slot]
-                if short:
-                    characters[code] = key
-            keys[count] = key - 1
-            count += 1
+            if not (skip_spaces and _is_space(code)):
+                if place >= single:
+                    end, kind, value, single = _next(codes, place, high)
+                short = code if end == place + 1 and code < 128 else 0
+                key = known[short] if short else -1
+                if key < 0:
+                    key = _key(codes, place, end, kind, value, slots, mask, table, size)
+                    size = max(size, key + 1)
+                    known[short] = key
+                keys[count] = key
+                count += 1
             place = end
+            if place == high and single < high and count - first < FEW:  # again, by characters
+                place, single, count, skip_spaces = low, high, first, count > first
         ends[text] = count
         low = high
     return keys[:count], table[:size], ends
 
 
 def encode(texts: Sequence[str]) -> tuple[Array, Array, Array]:
-    """All items of a batch of texts. A text of white space only has its characters as items.
+    """All items of a batch of texts.
 
     Returns:
         keys: int32, shape (items of all texts,); equal items of one text have equal keys.
