@@ -200,8 +200,8 @@ def _next(codes: Array, place: int, high: int) -> tuple[int, int, int, int]:
 
 
 @njit(cache=True)
-def _describe_item(codes: Array, start: int, end: int, kind: int, value: int, key: int, row: Array) -> None:
-    """Fill in an item's row of the vocabulary."""
+def _enter(codes: Array, start: int, end: int, kind: int, value: int, key: int, table: Array) -> None:
+    """Enter an item in the vocabulary."""
     code = int(codes[start])
     other_kind = other_value = 0
     if kind == 0 and end - start == 1 and _is_digit(code):
@@ -213,7 +213,8 @@ def _describe_item(codes: Array, start: int, end: int, kind: int, value: int, ke
             if word >= 0:
                 other_kind, other_value = ROMAN, _WORDS[word, 2]
         elif word >= 0:
-            kind, value, other_kind, other_value = _WORDS[word, 1:5]
+            kind, value = _WORDS[word, 1], _WORDS[word, 2]
+            other_kind, other_value = _WORDS[word, 3], _WORDS[word, 4]
             if _is_upper(code) and _is_lower(codes[start + 1]):  # no Roman numeral is written so
                 other_kind = other_value = 0
                 if kind == ROMAN:
@@ -221,19 +222,20 @@ def _describe_item(codes: Array, start: int, end: int, kind: int, value: int, ke
     shape = key
     if kind:
         shape = -SPELLED if kind == SPELLED else -kind if kind <= HEX or kind > SPELLED else -LOWER
-    row[WEIGHT], row[KIND], row[VALUE] = end - start, kind, value
-    row[OTHER_KIND], row[OTHER_VALUE], row[SHAPE], row[START] = other_kind, other_value, shape, start
+    table[key, WEIGHT], table[key, SHAPE], table[key, START] = end - start, shape, start
+    table[key, KIND], table[key, VALUE] = kind, value
+    table[key, OTHER_KIND], table[key, OTHER_VALUE] = other_kind, other_value
 
 
 @njit(cache=True)
-def _slot(codes: Array, start: int, end: int, slots: Array, mask: int, table: Array) -> int:
-    """The slot of the hash table where an item is, or where it belongs: slots hold keys + 1, 0 if free."""
+def _slot(codes: Array, start: int, end: int, slots: Array, mask: int, table: Array, oldest: int) -> int:
+    """The slot of the hash table where an item is, or where it belongs: slots with keys below `oldest` are free."""
     code = np.uint64(end - start)
     for place in range(start, end):
         code = (code ^ np.uint64(codes[place])) * np.uint64(HASH_FACTOR)
     slot = int(np.int64(code ^ (code >> np.uint64(32)))) & mask
-    while slots[slot]:
-        key = slots[slot] - 1
+    while slots[slot] >= oldest:
+        key = slots[slot]
         if table[key, WEIGHT] == end - start:
             first, same = table[key, START] - start, True
             for place in range(start, end):
@@ -245,32 +247,19 @@ def _slot(codes: Array, start: int, end: int, slots: Array, mask: int, table: Ar
 
 
 @njit(cache=True)
-def _key(codes: Array, start: int, end: int, kind: int, value: int, slots: Array, mask: int, table: Array, size: int) -> int:
-    """The key of an item, `size` for a new one, which is entered in the table."""
-    slot = _slot(codes, start, end, slots, mask, table)
-    if slots[slot] == 0:
-        _describe_item(codes, start, end, kind, value, size, table[size])
-        slots[slot] = size + 1
-    return slots[slot] - 1
-
-
-@njit(cache=True)
 def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
     """See `encode`; `borders` says where each text's code points end."""
     keys, ends = np.empty(len(codes), np.int32), np.empty(len(borders), np.int64)
-    table = np.empty((2 * len(codes), 7), np.int64)  # memory that is never written costs nothing
-    slots = np.zeros(1, np.int32)
-    known = np.empty(128, np.int32)  # a shorter way to the keys of the most frequent items
+    table = np.empty((len(codes) + FEW * len(borders), 7), np.int64)  # memory that is never written costs nothing
+    slots = np.full(1, -1, np.int32)
+    known = np.full(128, -1, np.int32)  # a shorter way to the keys of the most frequent items
     low = size = count = 0
     for text in range(len(borders)):
-        high = borders[text]
-        mask = 1
+        high, oldest, mask = borders[text], size, len(slots) - 1
         while mask < 2 * (high - low):
             mask = 2 * mask + 1
         if mask >= len(slots):
-            slots = np.zeros(mask + 1, np.int32)
-        slots[: mask + 1] = 0
-        known[:] = -1
+            slots = np.full(mask + 1, -1, np.int32)
         place, single, first, skip_spaces = low, low, count, True
         while place < high:
             code = codes[place]
@@ -280,9 +269,13 @@ def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
                     end, kind, value, single = _next(codes, place, high)
                 short = code if end == place + 1 and code < 128 else 0
                 key = known[short] if short else -1
-                if key < 0:
-                    key = _key(codes, place, end, kind, value, slots, mask, table, size)
-                    size = max(size, key + 1)
+                if key < oldest:
+                    slot = _slot(codes, place, end, slots, mask, table, oldest)
+                    if slots[slot] < oldest:
+                        _enter(codes, place, end, kind, value, size, table)
+                        slots[slot] = size
+                        size += 1
+                    key = slots[slot]
                     known[short] = key
                 keys[count] = key
                 count += 1

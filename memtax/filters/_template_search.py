@@ -121,16 +121,16 @@ def _bound(shapes: Array, weights: Array, low: int, high: int, lag: int, mismatc
 
     Most lags of most texts are done with after the sum of what has the same shape, which is computed in vectors.
     """
+    before, after, weight = shapes[low : high - lag], shapes[low + lag : high], weights[low + lag : high]
     total = 0
-    for place in range(low + lag, high):
-        total += weights[place] if shapes[place] == shapes[place - lag] else 0
+    for place in range(len(weight)):
+        total += weight[place] if before[place] == after[place] else 0
     if total <= least:
         return total
     best = score = 0.0
-    for place in range(low + lag, high):
-        weight = np.float64(weights[place])
-        score += weight if shapes[place] == shapes[place - lag] else -mismatch * weight
-        score = max(0.0, score)
+    for place in range(len(weight)):
+        gain = weight[place] if before[place] == after[place] else -mismatch * weight[place]
+        score = max(0.0, score + gain)
         best = max(best, score)
     return best
 
