@@ -2,8 +2,9 @@
 
 White space only separates, so a table that is wrapped at another column, or indented otherwise, gives the same items.
 Words are split where capitals start (`itemA` gives `item`, `A`; `HTMLPage` gives `HTML`, `Page`), `Thirty-one` is one item,
-and words of more than 24 letters and numbers of more than 18 digits (15 hexadecimal ones, so that they fit 64 bits) fall
-into single characters, so that a pattern without spaces is still seen. Letters other than a-z are items of their own.
+and letters other than a-z are items of their own. Words of more than 24 letters, numbers of more than 18 digits (15
+hexadecimal ones, so that they fit 64 bits) and texts of fewer than `FEW` items fall into single characters, so that a pattern
+without spaces is still seen.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from memtax.filters._template_words import (
 )
 
 LONGEST_WORD, LONGEST_NUMBER, LONGEST_HEX = 24, 18, 15
+FEW = 4
 
 WEIGHT, KIND, VALUE, OTHER_KIND, OTHER_VALUE, SHAPE, START = range(7)
 """Columns of the vocabulary: an item's length in characters, up to two readings as a value of a counter (kind 0: none), its
@@ -198,8 +200,8 @@ def _next(codes: Array, place: int, high: int) -> tuple[int, int, int, int]:
 
 
 @njit(cache=True)
-def _describe_item(codes: Array, start: int, end: int, kind: int, value: int, key: int, row: Array) -> None:
-    """Fill in an item's row of the vocabulary."""
+def _enter(codes: Array, start: int, end: int, kind: int, value: int, key: int, table: Array) -> None:
+    """Enter an item in the vocabulary."""
     code = int(codes[start])
     other_kind = other_value = 0
     if kind == 0 and end - start == 1 and _is_digit(code):
@@ -211,27 +213,29 @@ def _describe_item(codes: Array, start: int, end: int, kind: int, value: int, ke
             if word >= 0:
                 other_kind, other_value = ROMAN, _WORDS[word, 2]
         elif word >= 0:
-            kind, value, other_kind, other_value = _WORDS[word, 1:5]
+            kind, value = _WORDS[word, 1], _WORDS[word, 2]
+            other_kind, other_value = _WORDS[word, 3], _WORDS[word, 4]
             if _is_upper(code) and _is_lower(codes[start + 1]):  # no Roman numeral is written so
-                other_kind = 0
+                other_kind = other_value = 0
                 if kind == ROMAN:
-                    kind = 0
+                    kind = value = 0
     shape = key
     if kind:
         shape = -SPELLED if kind == SPELLED else -kind if kind <= HEX or kind > SPELLED else -LOWER
-    row[WEIGHT], row[KIND], row[VALUE] = end - start, kind, value
-    row[OTHER_KIND], row[OTHER_VALUE], row[SHAPE], row[START] = other_kind, other_value, shape, start
+    table[key, WEIGHT], table[key, SHAPE], table[key, START] = end - start, shape, start
+    table[key, KIND], table[key, VALUE] = kind, value
+    table[key, OTHER_KIND], table[key, OTHER_VALUE] = other_kind, other_value
 
 
 @njit(cache=True)
-def _slot(codes: Array, start: int, end: int, slots: Array, mask: int, table: Array) -> int:
-    """The slot of the hash table where an item is, or where it belongs: slots hold keys + 1, 0 if free."""
+def _slot(codes: Array, start: int, end: int, slots: Array, mask: int, table: Array, oldest: int) -> int:
+    """The slot of the hash table where an item is, or where it belongs: slots with keys below `oldest` are free."""
     code = np.uint64(end - start)
     for place in range(start, end):
         code = (code ^ np.uint64(codes[place])) * np.uint64(HASH_FACTOR)
     slot = int(np.int64(code ^ (code >> np.uint64(32)))) & mask
-    while slots[slot]:
-        key = slots[slot] - 1
+    while slots[slot] >= oldest:
+        key = slots[slot]
         if table[key, WEIGHT] == end - start:
             first, same = table[key, START] - start, True
             for place in range(start, end):
@@ -243,62 +247,48 @@ def _slot(codes: Array, start: int, end: int, slots: Array, mask: int, table: Ar
 
 
 @njit(cache=True)
-def _is_blank(codes: Array, low: int, high: int) -> bool:
-    """Whether there is nothing but white space in [low, high)."""
-    place = low
-    while place < high and _is_space(codes[place]):
-        place += 1
-    return place == high
-
-
-@njit(cache=True)
 def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
     """See `encode`; `borders` says where each text's code points end."""
     keys, ends = np.empty(len(codes), np.int32), np.empty(len(borders), np.int64)
-    table = np.empty((len(codes), 7), np.int64)  # memory that is never written costs nothing
-    slots = np.zeros(1, np.int32)
-    characters = np.zeros(128, np.int32)  # a shorter way to the keys of the most frequent items
+    table = np.empty((len(codes) + FEW * len(borders), 7), np.int64)  # memory that is never written costs nothing
+    slots = np.full(1, -1, np.int32)
+    known = np.full(128, -1, np.int32)  # a shorter way to the keys of the most frequent items
     low = size = count = 0
     for text in range(len(borders)):
-        high = borders[text]
-        mask = 1
+        high, oldest, mask = borders[text], size, len(slots) - 1
         while mask < 2 * (high - low):
             mask = 2 * mask + 1
         if mask >= len(slots):
-            slots = np.zeros(mask + 1, np.int32)
-        slots[: mask + 1] = 0
-        characters[:] = 0
-        skip_spaces = not _is_blank(codes, low, high)
-        place = single = low
+            slots = np.full(mask + 1, -1, np.int32)
+        place, single, first, skip_spaces = low, low, count, True
         while place < high:
             code = codes[place]
-            if skip_spaces and _is_space(code):
-                place += 1
-                continue
             end, kind, value = place + 1, 0, 0
-            if place >= single:
-                end, kind, value, single = _next(codes, place, high)
-            short = end == place + 1 and code < 128
-            key = characters[code] if short else 0
-            if key == 0:
-                slot = _slot(codes, place, end, slots, mask, table)
-                if slots[slot] == 0:
-                    _describe_item(codes, place, end, kind, value, size, table[size])
-                    size += 1
-                    slots[slot] = size
-                key = slots[slot]
-                if short:
-                    characters[code] = key
-            keys[count] = key - 1
-            count += 1
+            if not (skip_spaces and _is_space(code)):
+                if place >= single:
+                    end, kind, value, single = _next(codes, place, high)
+                short = code if end == place + 1 and code < 128 else 0
+                key = known[short] if short else -1
+                if key < oldest:
+                    slot = _slot(codes, place, end, slots, mask, table, oldest)
+                    if slots[slot] < oldest:
+                        _enter(codes, place, end, kind, value, size, table)
+                        slots[slot] = size
+                        size += 1
+                    key = slots[slot]
+                    known[short] = key
+                keys[count] = key
+                count += 1
             place = end
+            if place == high and single < high and count - first < FEW:  # again, by characters
+                place, single, count, skip_spaces = low, high, first, count > first
         ends[text] = count
         low = high
     return keys[:count], table[:size], ends
 
 
 def encode(texts: Sequence[str]) -> tuple[Array, Array, Array]:
-    """All items of a batch of texts. A text of white space only has its characters as items.
+    """All items of a batch of texts.
 
     Returns:
         keys: int32, shape (items of all texts,); equal items of one text have equal keys.

@@ -26,7 +26,7 @@ SMALLEST = 0.1
 PIECES = 16
 """Parts of one text that are searched for stretches."""
 
-COVERED, COUNTED, LARGEST, ENDS, LARGEST_ENDS, LISTED, RECURRING = range(7)
+COVERED, COUNTED, MAIN, ENDS, MAIN_ENDS, LISTED, RECURRING = range(7)
 """Columns of what `describe` finds."""
 
 NONE, SAME, COUNTS, RESTARTS = range(4)
@@ -116,28 +116,36 @@ def _lags(shapes: Array, weights: Array, low: int, high: int, longest: int) -> A
 
 
 @njit(cache=True)
-def _bound(shapes: Array, weights: Array, low: int, high: int, lag: int, least: float) -> float:
+def _bound(shapes: Array, weights: Array, low: int, high: int, lag: int, mismatch: float, least: float) -> float:
     """No stretch in [low, high) scores more at a lag: as `_best_stretch` scores, but predicted is what has the same shape.
 
     Most lags of most texts are done with after the sum of what has the same shape, which is computed in vectors.
     """
+    before, after, weight = shapes[low : high - lag], shapes[low + lag : high], weights[low + lag : high]
     total = 0
-    for place in range(low + lag, high):
-        total += weights[place] if shapes[place] == shapes[place - lag] else 0
+    for place in range(len(weight)):
+        total += weight[place] if before[place] == after[place] else 0
     if total <= least:
         return total
     best = score = 0.0
-    for place in range(low + lag, high):
-        weight = np.float64(weights[place])
-        score += weight if shapes[place] == shapes[place - lag] else -MISMATCH * weight
-        score = max(0.0, score)
+    for place in range(len(weight)):
+        gain = weight[place] if before[place] == after[place] else -mismatch * weight[place]
+        score = max(0.0, score + gain)
         best = max(best, score)
     return best
 
 
 @njit(cache=True)
 def _best_stretch(
-    keys: Array, table: Array, shapes: Array, weights: Array, low: int, high: int, repetitions: float, least: float
+    keys: Array,
+    table: Array,
+    shapes: Array,
+    weights: Array,
+    low: int,
+    high: int,
+    repetitions: float,
+    mismatch: float,
+    least: float,
 ) -> tuple[int, int, int, int, int]:
     """The stretch in [low, high) with the largest score that shows its period `repetitions` times.
 
@@ -149,14 +157,14 @@ def _best_stretch(
     best = least
     found = (0, low, low, 0, 0)
     for lag in _lags(shapes, weights, low, high, int((high - low) / repetitions)):
-        if _bound(shapes, weights, low, high, lag, best) <= best:
+        if _bound(shapes, weights, low, high, lag, mismatch, best) <= best:
             continue
         score = 0.0
         start = predicted = counted = 0
         for place in range(low + lag, high):
             follows = _follows(keys, table, low, high, place, lag)
             if follows == NONE:
-                score = max(0.0, score - MISMATCH * weights[place])
+                score = max(0.0, score - mismatch * weights[place])
                 continue
             if score == 0.0:
                 start, predicted, counted = place - lag, 0, 0
@@ -242,30 +250,41 @@ def _stretches(
     Fills in the first five of a text's `shares`, see `describe`.
 
     Returns:
-        The period of the largest stretch, 0 if there is none.
+        The period of the best stretch, 0 if there is none.
     """
     total = max(1, _sum(weights, low, high))
     pieces = np.empty((PIECES + 1, 2), np.int64)
     pieces[0] = low, high
     waiting, searched, period = 1, 0, 0
+    main_start = main_end = low
+    strict = max(MISMATCH, purity / max(1 - purity, 0.01))
     while waiting and searched < PIECES:
         searched += 1
         waiting -= 1
         first, last = pieces[waiting]
         lag, start, end, predicted, counted = _best_stretch(
-            keys, table, shapes, weights, first, last, repetitions, SMALLEST * total
+            keys, table, shapes, weights, first, last, repetitions, MISMATCH, SMALLEST * total
         )
-        inside = _sum(weights, start, end)
-        if lag == 0 or inside < SMALLEST * total or predicted < purity * (inside - _sum(weights, start, start + lag)):
+        if lag and predicted < purity * _sum(weights, start + lag, end):  # across an interruption: stop before it
+            lag, start, end, predicted, counted = _best_stretch(
+                keys, table, shapes, weights, first, last, repetitions, strict, SMALLEST * total
+            )
+        if lag == 0 or predicted < purity * _sum(weights, start + lag, end):
             continue
+        inside = _sum(weights, start, end)
         share = inside / total
         reaches = 1.0 if end >= high - 1 else 0.0
         shares[COVERED] += share
         shares[ENDS] = max(shares[ENDS], reaches)
         if counted >= max(2.0, 0.5 * ((end - start) / lag - 1)):
             shares[COUNTED] += share
-        if share > shares[LARGEST]:
-            period, shares[LARGEST], shares[LARGEST_ENDS] = lag, share, reaches
+        if period == 0:
+            period, main_start, main_end = lag, start, start
+        goes_on = lag == period and keys[start] in keys[main_start : main_start + lag]
+        if start == main_end or (goes_on and start - main_end < lag and main_start - end < lag):
+            shares[MAIN] += share
+            shares[MAIN_ENDS] = max(shares[MAIN_ENDS], reaches)
+            main_start, main_end = min(start, main_start), max(end, main_end)
         pieces[waiting] = first, start
         pieces[waiting + 1] = end, last
         waiting += 2
@@ -285,10 +304,11 @@ def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity:
         terms: values that a counter over records of different content must show.
 
     Returns:
-        periods: items, shape (texts, 2): of the largest stretch, and of the counter over records; 0 for none.
+        periods: items, shape (texts, 2): of the best stretch, and of the counter over records; 0 for none.
         shares: shape (texts, 7), columns `COVERED` to `RECURRING`: characters in stretches, in stretches in which a counter
-            goes on and in the largest stretch; 1.0 if a stretch, and if the largest, reaches the end of the text (whose
-            last item may be partial); characters in the records of the counter, and how many of those recur.
+            goes on, and in the main pattern (the best stretch, and what goes on like it after an interruption shorter than its
+            period); 1.0 if a stretch, and if the main pattern, reaches the end of the text (whose last item may be cut);
+            characters in the records of the counter, and how many of those recur.
     """
     shapes, weights = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
     for place in range(len(keys)):

@@ -1,4 +1,8 @@
-"""The words that count: number words, ordinals, Roman numerals, week days, months and Greek letters."""
+"""The words that count: number words, ordinals, Roman numerals, week days, months and Greek letters.
+
+Numba's cache watches only the file of a compiled function: after a change of what is imported from here, or from
+`_template_items` by `_template_search`, remove `__pycache__` (released versions install into fresh files).
+"""
 
 from typing import Any, TypeAlias
 

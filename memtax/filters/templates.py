@@ -11,7 +11,8 @@ The rules, on the text's items (words, numbers and other characters; white space
 3. It is also incrementing if a counter goes up by one from record to record, whatever else the records hold, at least
    `terms` times, in records that hold `coverage` of the characters, of which at least `recurring` are the counter's or
    are found in the record before: numbered tables and lists, while numbered prose stays out.
-4. Else it is *repeating* if its largest stretch alone holds `coverage` (or `coverage_to_end`) of its characters.
+4. Else it is *repeating* if one pattern, the best stretch and what goes on like it after interruptions shorter than its
+   period, holds `coverage` (or `coverage_to_end`) of its characters.
 
 Counters are decimal and hexadecimal numbers, ordinals, single letters, number words, Roman numerals, week days, months and
 Greek letters; steps may be arithmetic or geometric.
@@ -39,7 +40,7 @@ AT_ONCE = 1 << 20
 class TemplateFilter(Filter):
     """Adds `is_incrementing`, `is_repeating` (never both) and `template_period`, all None where the text is None.
 
-    The period is in items: of the largest stretch, or the mean record of a list; None where neither flag is set.
+    The period is in items: of the best stretch, or the mean record of a list; None where neither flag is set.
 
     Args:
         repetitions: how often a stretch must show its period, at least 2.
@@ -93,10 +94,10 @@ class TemplateFilter(Filter):
         from memtax.filters._template_search import describe
 
         periods, shares = describe(*encode(texts), float(self.repetitions), float(self.purity), int(self.terms))
-        covered, counted, largest, ends_so, largest_ends_so, listed, recurring = shares.T
+        covered, counted, main, ends_so, main_ends_so, listed, recurring = shares.T
         counts = self._enough(covered, ends_so) & (counted >= covered / 2)
         lists = ~counts & (listed >= self.coverage) & (recurring >= self.recurring)
-        repeats = ~counts & ~lists & self._enough(largest, largest_ends_so)
+        repeats = ~counts & ~lists & self._enough(main, main_ends_so)
         period = np.where(lists, periods[:, 1], periods[:, 0]) * (counts | lists | repeats)
         return zip((counts | lists).tolist(), repeats.tolist(), (items or None for items in period.tolist()), strict=True)
 
