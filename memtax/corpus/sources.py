@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.errors import MemtaxError
+from memtax.provenance import digest
 
 if TYPE_CHECKING:
     import datasets
@@ -141,6 +142,8 @@ def _file_arguments(path: Path) -> dict[str, Any]:
 
 
 def _folder_arguments(path: Path) -> dict[str, Any]:
+    from datasets.config import HF_DATASETS_CACHE
+
     files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
     readers = {reader for reader in map(_reader, files) if reader}
     if not readers:
@@ -148,6 +151,10 @@ def _folder_arguments(path: Path) -> dict[str, Any]:
     if readers == {"text"} and not (path / "README.md").exists():
         found = [str(file) for file in files if _reader(file)]
         return {"path": "text", "data_files": {"train": found}} | _document_per_file("text")
+    if (path / "README.md").exists():
+        # With a card, `datasets` caches by the card alone and would serve the old rows of a folder that was written again.
+        stamps = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return {"path": str(path), "cache_dir": str(Path(HF_DATASETS_CACHE) / "memtax" / digest(str(path.resolve()), stamps))}
     return {"path": str(path)}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memtax import schema
 from memtax.files import atomic_directory, write_parquet, write_text
 from memtax.hub.cards import render
-from memtax.provenance import versions
+from memtax.provenance import digest, fingerprint_dataset, versions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,6 +62,8 @@ def dataset_card(configs: Sequence[Config], title: str, summary: Mapping[str, An
         "configs": [
             {
                 "config_name": config.name,
+                # `datasets` caches a folder by its card, not by its files: other content must make another card.
+                "description": f"{config.row} Content {_digest(config)}.",
                 **({"default": True} if config is configs[0] else {}),
                 "data_files": [{"split": split, "path": f"{config.name}/{split}.parquet"} for split in config.splits],
             }
@@ -78,3 +80,11 @@ def dataset_card(configs: Sequence[Config], title: str, summary: Mapping[str, An
         categories=schema.CATEGORIES,
         version=versions()["memtax"],
     )
+
+
+def _digest(config: Config) -> str:
+    """Eight hexadecimal digits of a config's values."""
+    import datasets
+
+    splits = {name: fingerprint_dataset(datasets.Dataset(table), config.columns) for name, table in config.splits.items()}
+    return digest(splits)[:8]

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from memtax.corpus.blocks import open_corpus
-from memtax.corpus.sources import Source
+from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 
 ROWS = [[1, 2, 3], [], [4, 5], [6]]
@@ -298,3 +298,14 @@ def test_unknown_and_empty_files(tmp_path):
     (tmp_path / "a.jsonl").write_text("")
     with pytest.raises(MemtaxError, match="is empty"):
         read(tmp_path / "a.jsonl")
+
+
+def test_a_folder_with_a_card_that_is_written_again_gives_the_new_rows(tmp_path):
+    # `datasets` alone would find the first rows in its cache: its key is the card, which does not change here.
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train.parquet\n---\n"
+    for rows in (3, 5):
+        folder = tmp_path / "folder"
+        folder.mkdir(exist_ok=True)
+        (folder / "README.md").write_text(card)
+        pq.write_table(pa.table({"tokens": [[1, 2]] * rows}), folder / "train.parquet")
+        assert len(open_dataset(Source(str(folder)))) == rows
