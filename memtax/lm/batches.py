@@ -3,7 +3,7 @@
 A CPU matrix product of five to eleven rows is split between two threads into pieces that run other kernels than the whole
 (seen with MKL on AVX-512), and the scalar ends of vectorised activations move with the thread count where a tensor's size
 is odd. So no batch has fewer than 256 positions, and their number is a multiple of 64: then results are the same bits for
-1, 2, 4, 8, ... threads, in layers of usual widths. MKL_CBWR=AUTO,STRICT in the environment makes MKL promise it for all.
+1, 2, 4, 8, ... threads, in layers of usual widths. MKL_CBWR=AUTO,STRICT in the environment makes MKL promise it for any.
 """
 
 import math

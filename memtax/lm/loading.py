@@ -74,7 +74,7 @@ def model_files(path: str | Path) -> list[str]:
         return [str(path)]
     found = sorted(str(file) for file in (*folder.glob("*config.json"), *folder.glob("*.safetensors")))
     if (folder / _ADAPTER).exists():
-        found += model_files(_base_name(folder / _ADAPTER))
+        found += model_files(_base(folder / _ADAPTER)[0])
     return found
 
 
@@ -119,20 +119,21 @@ def _load_adapter(path: str | Path, revision: str | None, dtype: str, trust_remo
     assert config is not None
     if _find(path, revision, "adapter_model.safetensors") is None:
         raise ModelError(f"{path} holds no adapter_model.safetensors; pickled weights are not loaded, save it again")
-    base = load_model(_base_name(config), None, dtype, "cpu", trust_remote_code)
+    name, base_revision = _base(config)
+    base = load_model(name, base_revision, dtype, "cpu", trust_remote_code)
     try:
         return PeftModel.from_pretrained(base, str(path), revision=revision)
     except Exception as error:
         raise ModelError(f"the adapter {path} does not load onto its base model: {_line(error)}") from error
 
 
-def _base_name(adapter: Path) -> str:
-    """The base model that an adapter configuration names."""
+def _base(adapter: Path) -> tuple[str, str | None]:
+    """Name and revision of the base model that an adapter configuration names."""
     try:
-        name = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        found = json.loads(adapter.read_text(encoding="utf-8"))
+        return str(found["base_model_name_or_path"]), found.get("revision")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{adapter} cannot be read or names no base model ({_line(error)})") from error
-    return str(name)
 
 
 def _check_folder(path: str | Path) -> None:
