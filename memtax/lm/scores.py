@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from memtax.errors import ModelError
+from memtax.lm.attention import AttentionRecorder, batch_limit, recording
 from memtax.lm.batches import FEWEST, MULTIPLE, Block, PaddingSide, Ragged, first_block, order
 from memtax.lm.decoding import Decoding
 from memtax.lm.head import Parts, call, decompose
@@ -33,6 +34,7 @@ _FITTING: "weakref.WeakKeyDictionary[torch.nn.Module, int]" = weakref.WeakKeyDic
 """Positions a forward pass that were found to fit for a model that ran out of memory with more."""
 
 Found = dict[str, npt.NDArray[Any]]
+Attention = dict[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class TokenScores:
     """How many tokens of the vocabulary come before the token: 0 for the argmax; of equal logits the first comes first."""
     decoded: npt.NDArray[np.float32] | None = None
     """Log-probability that the sampling scheme draws the token, in nats; -inf where it is excluded."""
+    attention: Attention | None = None
+    """`entropy` and `gini`, each (sequences, layers * heads): see `memtax.lm.attention`; NaN for sequences without entries."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -70,6 +74,10 @@ class TokenScores:
         entries = slice(self.offsets[index], self.offsets[index + 1])
         return self.logprobs[entries], self.match[entries]
 
+    def split(self, array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """One of the arrays cut into the sequences' pieces."""
+        return np.split(array, self.offsets[1:-1])[: len(self)]
+
 
 def score(
     model: Any,
@@ -81,6 +89,7 @@ def score(
     suppressed: int | None = None,
     start: int = 1,
     match_only: bool = False,
+    attention: bool = False,
     batch_tokens: int | None = None,
     padding_side: PaddingSide = "right",
 ) -> TokenScores:
@@ -99,6 +108,7 @@ def score(
         suppressed: a token id that `match` treats as if the model could not choose it.
         start: first token to score, at least 1: the head does not run for those before it.
         match_only: leave `logprobs` empty, which saves the pass over the vocabulary that normalises.
+        attention: also entropy and Gini coefficient of the attention weights; needs padding on the right.
         batch_tokens: positions a forward pass; None starts from what suits the model's device and halves it as often as the
             memory runs out, for this and later calls.
         padding_side: "right"; "left" serves models that only attend (a recurrent state remembers padding before it).
@@ -117,17 +127,21 @@ def score(
     wanted = Wanted(not match_only, moments, ranks, decoding, suppressed)
     offsets = np.concatenate([[0], np.cumsum(np.maximum(ragged.lengths - start, 0))])
     found = {name: torch.empty(int(offsets[-1]), dtype=dtype).numpy() for name, dtype in wanted.columns.items()}
-    with _evaluation(model), torch.inference_mode():
-        for block, values in _forward(model, ragged, wanted, start, batch_tokens, longest, padding_side):
+    heads: Attention = {}
+    recorder = recording(model) if attention else contextlib.nullcontext(None)
+    with evaluation(model), torch.inference_mode(), recorder as recorded:
+        for block, values in _forward(model, ragged, wanted, start, batch_tokens, longest, padding_side, recorded):
             places = np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in block.rows])
             for name, array in values.items():
                 found[name][places] = array
+            for name, array in (recorded.take(len(block.rows)) if recorded else {}).items():
+                heads.setdefault(name, np.full((len(ragged.lengths), array.shape[1]), np.nan, np.float32))[block.rows] = array
     bad = np.flatnonzero(found.pop("bad"))
     if bad.size:
         row = int(np.searchsorted(offsets, bad[0], side="right")) - 1
         raise ModelError(f"the model's logits for row {row} are not numbers (NaN); check its weights, or try dtype float32")
     logprobs = found.pop("logprobs", np.empty(0, np.float32))
-    return TokenScores(logprobs, found.pop("match"), offsets, **found)
+    return TokenScores(logprobs, found.pop("match"), offsets, attention=heads or None, **found)
 
 
 def _forward(
@@ -138,6 +152,7 @@ def _forward(
     batch_tokens: int | None,
     longest: int | None,
     side: PaddingSide,
+    recorder: AttentionRecorder | None,
 ) -> Iterator[tuple[Block, Found]]:
     """Every sequence with a token to score, batch after batch; a batch that does not fit is halved and done again."""
     kind = "cpu" if model.device.type == "cpu" else "accelerator"
@@ -145,12 +160,16 @@ def _forward(
     most = batch_tokens or _FITTING.get(model, BATCH_TOKENS[kind])
     if parts is None:
         most = min(most, max(_WHOLE_LOGITS // _vocabulary(model), 1))
+    if recorder:
+        most = min(most, batch_limit(model, int(ragged.lengths.max(initial=0))))
     rows = order(ragged, start + 1)
     while len(rows):
         block = first_block(ragged, rows, most, longest, side)
         try:
-            found = _score_block(model, parts, block, wanted, start, side, _CHUNK_LOGITS[kind])
+            found = _score_block(model, parts, block, wanted, start, side, _CHUNK_LOGITS[kind], recorder)
         except (RuntimeError, MemoryError) as error:
+            if recorder:
+                recorder.clear()
             most = _less(model, block, error, batch_tokens is None)
             continue
         yield block, found
@@ -177,12 +196,21 @@ def _less(model: Any, block: Block, error: Exception, automatic: bool) -> int:
 
 
 def _score_block(
-    model: Any, parts: Parts | None, block: Block, wanted: Wanted, start: int, side: PaddingSide, chunk_logits: int
+    model: Any,
+    parts: Parts | None,
+    block: Block,
+    wanted: Wanted,
+    start: int,
+    side: PaddingSide,
+    chunk_logits: int,
+    recorder: AttentionRecorder | None,
 ) -> Found:
     """The wanted numbers of a batch's scored tokens, row after row."""
     ids = torch.from_numpy(block.ids).to(model.device)
     mask = torch.from_numpy(block.mask).to(model.device)
     arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask.long(), "use_cache": False}
+    if recorder:
+        recorder.mask = mask
     if side == "left":
         arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     # Where the model gives logits only: virtual tokens of a prompt adapter come first and have no target.
@@ -267,7 +295,7 @@ def _check_lengths(ragged: Ragged, longest: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _evaluation(model: Any) -> Iterator[None]:
+def evaluation(model: Any) -> Iterator[None]:
     """Evaluation mode, and afterwards each module's own mode again: the model may be in the middle of training."""
     training = [module for module in model.modules() if module.training]
     model.eval()
