@@ -59,6 +59,14 @@ def load_model(
     return model if placement else model.to(process_device() if device is None else device)
 
 
+def split_revision(name: str) -> tuple[str, str | None]:
+    """Name and revision of `NAME@REVISION`; a path that exists is taken whole."""
+    if os.path.exists(name) or "@" not in name:
+        return name, None
+    path, _, revision = name.rpartition("@")
+    return path, revision or None
+
+
 def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     """Load the tokenizer of a model folder or Hub name.
 
