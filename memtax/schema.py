@@ -128,6 +128,8 @@ _ALL = (
         "memorized_probability", "float32", "probability", "the predictor's probability of is_memorized", "a factor is null"
     ),
     # checkpoints of a training run
+    Column("model", "string", "name", "the model that was scored, whatever its checkpoint"),
+    Column("parameters", "int64", "parameters", "size of the model", "not known for this model"),
     Column("checkpoint", "string", "name", "the checkpoint or model that was scored"),
     Column("step", "int64", "steps", "optimizer steps taken at the checkpoint", "not known for this model"),
 )

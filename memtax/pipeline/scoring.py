@@ -17,6 +17,7 @@ from memtax.lm.loading import load_tokenizer
 from memtax.pipeline.stages import on_main
 from memtax.progress import silence_libraries
 from memtax.provenance import fingerprint_path, write_record
+from memtax.taxonomy.reference import beyond_reference
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,7 +50,7 @@ class ScoreResult:
             what = f"prompt {row['prompt']}, continuation {row['continuation']}"
             found.append(f"{what}: {row['memorized']:,} of {row['sequences']:,} memorized{share}")
         if beyond := self.summary.get("reference"):
-            found.append(f"of {beyond['memorized']:,} memorized, the reference model completes {beyond['by_both']:,}")
+            found.append(f"of {beyond['model_memorized']:,} memorized, the reference model completes {beyond['predictable']:,}")
         return [*found, f"table    {self.table}", f"summary  {self.output / 'summary.json'}"]
 
 
@@ -124,28 +125,6 @@ def summarize(table: "pa.Table", scores: LanguageModelFilter) -> dict[str, Any]:
     nulls = {name: table.column(name).null_count for name in table.column_names if table.column(name).null_count}
     found["nulls"] = {name: {"rows": count, "reason": schema.column(name).null} for name, count in nulls.items()}
     return found
-
-
-def beyond_reference(ours: Sequence[bool | None], theirs: Sequence[bool | None]) -> dict[str, Any]:
-    """How much of what the model extracts a model that never saw it extracts as well.
-
-    Returns:
-        `memorized` (by the model), `by_reference` (of those, by the reference too: predictable), and the share of all
-        sequences that is extracted beyond the reference, with its exact interval. Rows with a null are not counted.
-    """
-    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
-    both = sum(a and b for a, b in pairs)
-    rate = _rate([a and not b for a, b in pairs])
-    return {
-        "sequences": rate["sequences"],
-        "memorized": sum(bool(a) for a, _ in pairs),
-        "by_reference": sum(bool(b) for _, b in pairs),
-        "by_both": both,
-        "beyond_reference": rate["memorized"],
-        "rate": rate["rate"],
-        "low": rate["low"],
-        "high": rate["high"],
-    }
 
 
 def _rate(values: Sequence[bool]) -> dict[str, Any]:
