@@ -14,7 +14,7 @@ from memtax.engine import run as run_stage
 from memtax.files import write_json
 from memtax.filters.scores import LanguageModelFilter
 from memtax.hub.folder import Config, write_dataset
-from memtax.lm.loading import load_tokenizer, model_files
+from memtax.lm.loading import check_model, load_tokenizer, model_files
 from memtax.pipeline.config import RunConfig
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
 from memtax.provenance import fingerprint_dataset, fingerprint_path, write_record
@@ -50,6 +50,8 @@ def run(config: RunConfig) -> RunResult:
     started = time.time()
     world = World.current()
     output = Path(config.output)
+    for model in (config.model, *config.checkpoints):
+        check_model(model, config.revision if model == config.model else None, config.window)
     described = describe(config)
     scored = _score(config, described.dataset, output / "scores" / "model", config.model, True)
     dataset = join(described.dataset, scored)
