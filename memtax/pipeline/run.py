@@ -20,6 +20,7 @@ from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, to
 from memtax.provenance import fingerprint_dataset, fingerprint_path, write_record
 from memtax.taxonomy.correlations import correlations
 from memtax.taxonomy.extraction_rates import extraction_rates
+from memtax.taxonomy.logistic import TooFewRowsError
 from memtax.taxonomy.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -133,19 +134,20 @@ def _conclude(
     everything = dataset.with_format("arrow")[:]
     table = everything.filter(everything.column("is_member"))
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
+    predictor, predictor_metrics = _fit(config, table, output)
     metrics: dict[str, Any] = {
         "run": _describe_run(config, described, table, output),
         "extraction": extraction_rates(table),
         "growth": _growth(checkpoints),
         "correlations": correlations(table),
-        "predictor": _fit(config, table, output),
+        "predictor": predictor_metrics,
         "nulls": {name: table.column(name).null_count for name in table.column_names if table.column(name).null_count},
         "skipped": described.skipped,
     }
     if config.held_out is not None:
         held_out = everything.filter(pc.invert(everything.column("is_member")))
         metrics["extraction"]["held_out"] = extraction_rates(held_out)["all"]
-    table = _predict(table, output)
+    table = table.append_column("memorized_probability", _predict(predictor, table))
     pieces = pa.array(token_texts(table.column("tokens").to_pylist(), tokenizer), pa.list_(pa.string()))
     table = table.drop_columns(["is_member"]).append_column("token_texts", pieces)
 
@@ -215,8 +217,8 @@ def _growth(checkpoints: "pa.Table | None") -> list[dict[str, Any]]:
     return rows
 
 
-def _fit(config: RunConfig, table: "pa.Table", output: Path) -> dict[str, Any]:
-    """The predictor's metrics; it is fitted once for the same table."""
+def _fit(config: RunConfig, table: "pa.Table", output: Path) -> tuple[Predictor | None, dict[str, Any]]:
+    """The predictor and its metrics, or None and the reason why there is none; it is fitted once for the same table."""
     import datasets
 
     folder = output / "models" / "predictor"
@@ -227,18 +229,20 @@ def _fit(config: RunConfig, table: "pa.Table", output: Path) -> dict[str, Any]:
         "seed": config.seed,
         "table": fingerprint_dataset(datasets.Dataset(table), columns),
     }
+    try:
+        once(folder, identity, lambda temporary: Predictor.fit(table, seed=config.seed).save_pretrained(temporary))
+    except TooFewRowsError as error:
+        # A model that memorized nothing (or everything) is a finding, not a failure.
+        return None, {"reason": str(error)}
+    predictor = Predictor.from_pretrained(folder)
+    return predictor, dict(predictor.metrics)
 
-    def make(temporary: Path) -> None:
-        predictor = Predictor.fit(table, seed=config.seed)
-        predictor.save_pretrained(temporary)
 
-    once(folder, identity, make)
-    return dict(Predictor.from_pretrained(folder).metrics)
+def _predict(predictor: Predictor | None, table: "pa.Table") -> "pa.Array":
+    """Probabilities (rows,) float32; all null without a predictor."""
+    import pyarrow as pa
 
-
-def _predict(table: "pa.Table", output: Path) -> "pa.Table":
-    predictor = Predictor.from_pretrained(output / "models" / "predictor")
-    return table.append_column("memorized_probability", predictor.predict(table).cast("float32"))
+    return pa.nulls(table.num_rows, pa.float32()) if predictor is None else predictor.predict(table).cast(pa.float32())
 
 
 __all__ = ["RunResult", "run"]

@@ -6,10 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from memtax.errors import MemtaxError
+
 Array = NDArray[np.float64]
 
 MINIMUM = 10
 """Rows of each class below which nothing is fitted and no ranking is judged."""
+
+
+class TooFewRowsError(MemtaxError):
+    """The usable rows have too few positives or negatives for any model."""
 
 
 def too_few(labels: NDArray[np.bool_], where: str) -> str | None:

@@ -15,7 +15,7 @@ from memtax.taxonomy import factors as declared
 from memtax.taxonomy import storage
 from memtax.taxonomy.evaluation import Prediction, evaluate
 from memtax.taxonomy.factors import FACTORS
-from memtax.taxonomy.logistic import Array, LogisticModel, Scaler, fit_logistic, too_few
+from memtax.taxonomy.logistic import Array, LogisticModel, Scaler, TooFewRowsError, fit_logistic, too_few
 from memtax.taxonomy.split import Split, stratified_split
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ class Predictor:
             because they were constant), `thresholds` and `curves`.
 
         Raises:
-            MemtaxError: a column is missing or of the wrong type, a factor gives the target away, or fewer than 10
-                training rows are memorized (or are not).
+            MemtaxError: a column is missing or of the wrong type, or a factor gives the target away.
+            TooFewRowsError: fewer than 10 training rows are memorized (or are not).
         """
         chosen = declared.resolve(factors, target)
         values, labels, categories, dropped = _usable(table, chosen, target, category)
@@ -97,7 +97,7 @@ class Predictor:
         few = too_few(labels[split.train], "training")
         if few is not None:
             lost = ", ".join(f"{count} rows because {reason}" for reason, count in dropped.items()) or "none"
-            raise MemtaxError(f"no predictor of {target!r} can be fitted: {few} (rows left out: {lost})")
+            raise TooFewRowsError(f"no predictor of {target!r} can be fitted: {few} (rows left out: {lost})")
 
         names = tuple(factor.name for factor in chosen)
         scaler = Scaler.fit(values[split.train])
