@@ -53,6 +53,8 @@ _DECLARED = {
     factor.name: factor
     for factor in (
         *_ALL,
+        Factor("shannon_coding_length", "identity"),
+        Factor("nl_score", "identity"),
         Factor("semantic_matches_0_8", "log1p"),
         Factor("semantic_matches_0_9", "log1p"),
         Factor("textual_matches_0_8", "log1p"),
