@@ -82,11 +82,11 @@ def main() -> None:
     for partition in sample[:10]:
         groups = partition.assign(train.codes)
         for code, group in enumerate(partition.groups):
-            exact = LogisticRegression(tol=1e-10, max_iter=100_000).fit(train.values[groups == code], train.labels[groups == code])
-            found = problem.known[group].fit
-            worst = max(
-                worst, np.abs(exact.coef_[0] - found.coefficients).max(), abs(exact.intercept_[0] - found.intercept)
+            exact = LogisticRegression(tol=1e-10, max_iter=100_000).fit(
+                train.values[groups == code], train.labels[groups == code]
             )
+            found = problem.known[group].fit
+            worst = max(worst, np.abs(exact.coef_[0] - found.coefficients).max(), abs(exact.intercept_[0] - found.intercept))
     print(f"{len(train.labels):,} training rows x {arguments.factors} factors, {workers()} cores")
     print("| | partitions | seconds | |")
     print("|---|---|---|---|")

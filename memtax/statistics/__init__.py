@@ -23,6 +23,7 @@ from memtax.statistics.measures import (
     recall_score,
     spearman,
 )
+from memtax.statistics.xi import chatterjee_xi, xi_interval
 
 __all__ = [
     "Interval",
@@ -31,6 +32,7 @@ __all__ = [
     "best_threshold",
     "bootstrap_interval",
     "brier_score",
+    "chatterjee_xi",
     "clopper_pearson",
     "evaluator",
     "expected_calibration_error",
@@ -47,4 +49,5 @@ __all__ = [
     "roc_curve",
     "spearman",
     "spearman_interval",
+    "xi_interval",
 ]

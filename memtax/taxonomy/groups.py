@@ -108,7 +108,7 @@ class Problem:
         few = too_few(rows.labels[split.train], "training")
         if few is not None:
             raise TooFewRowsError(f"no partition of {target!r} can be searched: {few} (rows left out: {rows.lost})")
-        chosen = [read.index(one) for one in models]
+        chosen = np.array([read.index(one) for one in models])
         scaler = Scaler.fit(rows.values[np.ix_(split.train, chosen)])
         # Rules speak of the factors' own scale: an interpolated quantile of logarithms is another number.
         asked = np.stack([declared.read(table, rule)[rows.kept] for rule in rules], axis=1)
@@ -146,7 +146,7 @@ class Problem:
     def _fit_group(self, group: Group) -> GroupFit:
         train, validation = self.parts["train"], self.parts["validation"]
         rows = members(train.codes, group)
-        reason = too_few(train.labels[rows], "training")
+        reason = too_few(train.labels[rows].astype(bool), "training")
         fitted = self.baseline
         if reason is None and len(rows) < len(train.labels):
             fitted = newton.fit(train.values, train.labels, rows, self.baseline)

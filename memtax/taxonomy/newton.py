@@ -97,50 +97,25 @@ def _derivatives(
 def _sums(values: Array, labels: NDArray[np.uint8], rows: NDArray[np.int64], beta: Array) -> Array:
     """Loss, gradient and lower triangle of the Hessian, summed by task: (tasks, 1 + size + size (size + 1) / 2)."""
     size = len(beta)
-    columns = size - 1
     per_task = BLOCK * BLOCKS
     tasks = (len(rows) + per_task - 1) // per_task
     result = np.zeros((tasks, 1 + size + size * (size + 1) // 2))
-    block = np.ones((size, BLOCK))
+    block = np.ones((size, BLOCK))  # the last column stays 1: the intercept's
     eta, error, weight, product = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
     bits = np.empty(BLOCK, np.int64)
-    power = bits.view(np.float64)
     for task in range(tasks):
         sums = result[task]
         for first in range(task * per_task, min((task + 1) * per_task, len(rows)), BLOCK):
             used = min(BLOCK, len(rows) - first)
             for i in range(used):
                 row = rows[first + i]
-                error[i] = labels[row]
-                for j in range(columns):
+                eta[i], error[i] = 0.0, labels[row]
+                for j in range(size - 1):
                     block[j, i] = values[row, j]
-            for i in range(used):
-                eta[i] = beta[columns]
-            for j in range(columns):
+            for j in range(size):
                 for i in range(used):
                     eta[i] += beta[j] * block[j, i]
-            # exp(-|eta|) = 2^k exp(r), |r| <= ln(2) / 2: a series to the last bit, and k put into the exponent.
-            for i in range(used):
-                x = max(-abs(eta[i]), -700.0)
-                k = np.floor(x * 1.4426950408889634 + 0.5)
-                r = (x - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10
-                bits[i] = (np.int64(k) + 1023) << 52
-                p = 1.0 / 6227020800.0
-                for inverse in (
-                    1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0, 1.0 / 362880.0, 1.0 / 40320.0, 1.0 / 5040.0,
-                    1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0,
-                ):  # fmt: skip
-                    p = p * r + inverse
-                weight[i] = p
-            loss, factor = 0.0, 1.0
-            for i in range(used):
-                e = weight[i] * power[i]
-                loss += max(eta[i], 0.0) - error[i] * eta[i]
-                factor *= 1.0 + e  # at most 2^256: the logarithm is taken once a block
-                inverse = 1.0 / (1.0 + e)
-                weight[i] = e * inverse * inverse
-                error[i] = (inverse if eta[i] >= 0 else e * inverse) - error[i]
-            sums[0] += loss + np.log(factor)
+            sums[0] += _link(eta, error, weight, bits, used)
             place = 1 + size
             for j in range(size):
                 total = 0.0
@@ -149,12 +124,45 @@ def _sums(values: Array, labels: NDArray[np.uint8], rows: NDArray[np.int64], bet
                     total += error[i] * block[j, i]
                 sums[1 + j] += total
                 for other in range(j + 1):
-                    total = 0.0
-                    for i in range(used):
-                        total += product[i] * block[other, i]
-                    sums[place] += total
+                    sums[place] += _dot(product, block[other], used)
                     place += 1
     return result
+
+
+@njit(nogil=True, fastmath=True, cache=True)
+def _dot(a: Array, b: Array, used: int) -> float:
+    total = 0.0
+    for i in range(used):
+        total += a[i] * b[i]
+    return total
+
+
+@njit(nogil=True, fastmath=True, cache=True)
+def _link(eta: Array, error: Array, weight: Array, bits: NDArray[np.int64], used: int) -> float:
+    """The block's log loss; turns labels in `error` into p - label, and fills `weight` with p (1 - p)."""
+    power = bits.view(np.float64)
+    # exp(-|eta|) = 2^k exp(r), |r| <= ln(2) / 2: a series to the last bit, and k put into the exponent.
+    for i in range(used):
+        x = max(-abs(eta[i]), -700.0)
+        k = np.floor(x * 1.4426950408889634 + 0.5)
+        r = (x - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10
+        bits[i] = (np.int64(k) + 1023) << 52
+        p = 1.0 / 6227020800.0
+        for inverse in (
+            1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0, 1.0 / 362880.0, 1.0 / 40320.0, 1.0 / 5040.0,
+            1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0,
+        ):  # fmt: skip
+            p = p * r + inverse
+        weight[i] = p
+    loss, factor = 0.0, 1.0
+    for i in range(used):
+        e = weight[i] * power[i]
+        loss += max(eta[i], 0.0) - error[i] * eta[i]
+        factor *= 1.0 + e  # at most 2^256: the logarithm is taken once a block
+        inverse = 1.0 / (1.0 + e)
+        weight[i] = e * inverse * inverse
+        error[i] = (inverse if eta[i] >= 0 else e * inverse) - error[i]
+    return loss + np.log(factor)
 
 
 @njit(nogil=True, cache=True)
