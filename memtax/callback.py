@@ -121,7 +121,7 @@ class MemorizationCallback(TrainerCallback):
             "memorization/count": row["memorized"],
             "memorization/match_length": row["match_length"],
         }
-        line = f"memorized {row['memorized']:,} of {row['sequences']:,}"
+        line = f"memorized {row['memorized']:,} of {row['sequences']:,} watched"
         if self.categories is not None:
             row["categories"] = {}
             for index, name in enumerate(CATEGORIES):

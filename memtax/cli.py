@@ -36,7 +36,7 @@ def options(
 
 @app.command()
 def demo(output: Output = Path("memtax-demo")) -> None:
-    """Train a small model on the Python standard library and run everything on it: offline, about four minutes.
+    """Train a small model on the Python standard library and run everything on it: offline, in about two minutes.
 
     Example: `memtax demo --output runs/demo`
     """

@@ -67,6 +67,33 @@ def split_revision(name: str) -> tuple[str, str | None]:
     return path, revision or None
 
 
+def check_model(path: str | Path, revision: str | None, longest: int) -> None:
+    """Say what is wrong with a model before hours are spent on its corpus: only its configuration is read.
+
+    Args:
+        path: a folder or a Hub name.
+        revision: branch, tag or commit of a Hub name.
+        longest: tokens of the longest sequence that it is to score.
+
+    Raises:
+        ModelError: no model is there, or its positions are fewer than the tokens.
+    """
+    from transformers import AutoConfig
+
+    _check_folder(path)
+    if _find(path, revision, _ADAPTER) is not None:
+        return
+    try:
+        config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+    except Exception as error:
+        raise ModelError(_reason(path, revision, error)) from error
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and longest > positions:
+        raise ModelError(
+            f"sequences of {longest} tokens are longer than the {positions} positions of {path}; ask for shorter ones"
+        )
+
+
 def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     """Load the tokenizer of a model folder or Hub name.
 

@@ -13,13 +13,14 @@ from memtax.engine import run as run_stage
 from memtax.files import write_json
 from memtax.filters.scores import LanguageModelFilter
 from memtax.hub.folder import Config, write_dataset
-from memtax.lm.loading import load_tokenizer
+from memtax.lm.loading import check_model, load_tokenizer, model_files
 from memtax.pipeline.config import RunConfig
 from memtax.pipeline.series import Member, growth, score_series
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
 from memtax.provenance import fingerprint_dataset, fingerprint_path, write_record
 from memtax.taxonomy.correlations import correlations
 from memtax.taxonomy.extraction_rates import extraction_rates
+from memtax.taxonomy.logistic import TooFewRowsError
 from memtax.taxonomy.predictor import Predictor
 from memtax.taxonomy.reference import by_category
 
@@ -51,6 +52,8 @@ def run(config: RunConfig) -> RunResult:
     started = time.time()
     world = World.current()
     output = Path(config.output)
+    for member in _members(config):
+        check_model(member.path, member.revision, config.window)
     described = describe(config)
     dataset = join(described.dataset, _score(config, described.dataset, output / "scores" / "model"))
     if config.reference_model is not None:
@@ -75,12 +78,26 @@ def _score(config: RunConfig, dataset: "datasets.Dataset", folder: Path) -> "pa.
     return run_stage(dataset, scores, folder, ROWS_PER_BATCH)
 
 
+def _members(config: RunConfig) -> list[Member]:
+    """Every model that the run scores, its own first."""
+    others = (*config.checkpoints, *config.models, *([config.reference_model] if config.reference_model else ()))
+    return [Member(config.model, config.revision), *(Member.parse(text, config.model) for text in others)]
+
+
 def _score_reference(config: RunConfig, dataset: "datasets.Dataset", output: Path) -> "pa.Table":
     """`is_memorized_by_reference` of every sequence."""
     assert config.reference_model is not None
     scored = _score_exactly(config, dataset, output / "scores" / "reference", Member.parse(config.reference_model, ""))
     renamed = {"is_memorized": "is_memorized_by_reference"}
     return scored.drop_columns(["match_length"]).rename_columns([renamed.get(name, name) for name in scored.column_names[:2]])
+
+
+def _same_model(member: Member, config: RunConfig) -> bool:
+    """Whether it is the run's own model, by name or by weights: the last checkpoint of a training usually is."""
+    if (member.path, member.revision) == (config.model, config.revision):
+        return True
+    ours, theirs = model_files(config.model), model_files(member.path)
+    return Path(member.path).is_dir() and [*map(fingerprint_path, theirs)] == [*map(fingerprint_path, ours)]
 
 
 def _score_exactly(config: RunConfig, dataset: "datasets.Dataset", folder: Path, member: Member) -> "pa.Table":
@@ -101,21 +118,24 @@ def _score_series(
 ) -> "dict[str, pa.Table | None]":
     """One row a checkpoint (a model) and sequence: the configs `checkpoints` and `models` of the dataset."""
     members = described.members
+    own = dataset.with_format("arrow")[:]
+    own = own.filter(own.column("is_member")).select(["sequence_id", "is_memorized", "match_length"])
 
     def scorer(kind: str) -> Callable[[int, Member], "pa.Table"]:
-        return lambda number, member: _score_exactly(config, members, output / "scores" / f"{kind}-{number:03d}", member)
+        def score(number: int, member: Member) -> "pa.Table":
+            if _same_model(member, config):
+                return own
+            return _score_exactly(config, members, output / "scores" / f"{kind}-{number:03d}", member)
+
+        return score
 
     checkpoints = [Member.parse(text, config.model) for text in config.checkpoints]
     models = [Member.parse(text, config.model) for text in config.models]
-    found = {"checkpoints": score_series(checkpoints, members, scorer("checkpoint")), "models": None}
-    if models:
-        # The run's own model is one of them, and is scored already.
-        own = dataset.with_format("arrow")[:]
-        own = own.filter(own.column("is_member")).select(["sequence_id", "is_memorized", "match_length"])
-        score = scorer("model")
-        everyone = [Member(config.model, config.revision), *models]
-        found["models"] = score_series(everyone, members, lambda number, member: score(number, member) if number else own)
-    return found
+    everyone = [Member(config.model, config.revision), *models] if models else []
+    return {
+        "checkpoints": score_series(checkpoints, members, scorer("checkpoint")),
+        "models": score_series(everyone, members, scorer("model")),
+    }
 
 
 def _conclude(
@@ -134,13 +154,14 @@ def _conclude(
     everything = dataset.with_format("arrow")[:]
     table = everything.filter(everything.column("is_member"))
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
+    predictor, predictor_metrics = _fit(config, table, output)
     metrics: dict[str, Any] = {
         "run": _describe_run(config, described, table, output),
         "extraction": extraction_rates(table),
         "growth": growth(series["checkpoints"]),
         "growth_by_size": growth(series["models"]),
         "correlations": correlations(table),
-        "predictor": _fit(config, table, output),
+        "predictor": predictor_metrics,
         "nulls": {name: table.column(name).null_count for name in table.column_names if table.column(name).null_count},
         "skipped": described.skipped,
     }
@@ -149,7 +170,7 @@ def _conclude(
         metrics["extraction"]["held_out"] = extraction_rates(held_out)["all"]
     if config.reference_model is not None:
         metrics["reference"] = by_category(table)
-    table = _predict(table, output)
+    table = table.append_column("memorized_probability", _predict(predictor, table))
     pieces = pa.array(token_texts(table.column("tokens").to_pylist(), tokenizer), pa.list_(pa.string()))
     table = table.drop_columns(["is_member"]).append_column("token_texts", pieces)
 
@@ -209,8 +230,8 @@ def _describe_run(config: RunConfig, described: Described, table: "pa.Table", ou
     }
 
 
-def _fit(config: RunConfig, table: "pa.Table", output: Path) -> dict[str, Any]:
-    """The predictor's metrics; it is fitted once for the same table."""
+def _fit(config: RunConfig, table: "pa.Table", output: Path) -> tuple[Predictor | None, dict[str, Any]]:
+    """The predictor and its metrics, or None and the reason why there is none; it is fitted once for the same table."""
     import datasets
 
     folder = output / "models" / "predictor"
@@ -221,18 +242,20 @@ def _fit(config: RunConfig, table: "pa.Table", output: Path) -> dict[str, Any]:
         "seed": config.seed,
         "table": fingerprint_dataset(datasets.Dataset(table), columns),
     }
+    try:
+        once(folder, identity, lambda temporary: Predictor.fit(table, seed=config.seed).save_pretrained(temporary))
+    except TooFewRowsError as error:
+        # A model that memorized nothing (or everything) is a finding, not a failure.
+        return None, {"reason": str(error)}
+    predictor = Predictor.from_pretrained(folder)
+    return predictor, dict(predictor.metrics)
 
-    def make(temporary: Path) -> None:
-        predictor = Predictor.fit(table, seed=config.seed)
-        predictor.save_pretrained(temporary)
 
-    once(folder, identity, make)
-    return dict(Predictor.from_pretrained(folder).metrics)
+def _predict(predictor: Predictor | None, table: "pa.Table") -> "pa.Array":
+    """Probabilities (rows,) float32; all null without a predictor."""
+    import pyarrow as pa
 
-
-def _predict(table: "pa.Table", output: Path) -> "pa.Table":
-    predictor = Predictor.from_pretrained(output / "models" / "predictor")
-    return table.append_column("memorized_probability", predictor.predict(table).cast("float32"))
+    return pa.nulls(table.num_rows, pa.float32()) if predictor is None else predictor.predict(table).cast(pa.float32())
 
 
 __all__ = ["RunResult", "run"]

@@ -17,9 +17,13 @@ from memtax.statistics.measures import (
     evaluator,
     expected_calibration_error,
     f1_score,
+    log_loss,
     pearson,
+    precision_score,
+    recall_score,
     spearman,
 )
+from memtax.statistics.xi import chatterjee_xi, xi_interval
 
 __all__ = [
     "Interval",
@@ -28,17 +32,22 @@ __all__ = [
     "best_threshold",
     "bootstrap_interval",
     "brier_score",
+    "chatterjee_xi",
     "clopper_pearson",
     "evaluator",
     "expected_calibration_error",
     "f1_score",
+    "log_loss",
     "paired_bootstrap_difference",
     "pearson",
     "percentile_interval",
     "pr_curve",
+    "precision_score",
+    "recall_score",
     "reliability_curve",
     "resample",
     "roc_curve",
     "spearman",
     "spearman_interval",
+    "xi_interval",
 ]
