@@ -58,6 +58,9 @@ class RunConfig:
     license: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("checkpoints", "models"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for field in dataclasses.fields(self):
             declared = field.type.__name__ if isinstance(field.type, type) else str(field.type)
             _check_type(field.name, declared, getattr(self, field.name))
@@ -99,9 +102,7 @@ class RunConfig:
                 raise MemtaxError(
                     f"the configuration has no {name!r}; add it, or give it on the command line if it has an option"
                 )
-        lists = {name: values.get(name) or () for name in ("checkpoints", "models")}
-        lists = {name: tuple(value) if isinstance(value, list) else value for name, value in lists.items()}
-        return cls(**{**values, **lists})
+        return cls(**{**values, **{name: values.get(name) or () for name in ("checkpoints", "models")}})
 
     @classmethod
     def load(cls, path: Path | str, **overrides: Any) -> "RunConfig":
