@@ -13,7 +13,7 @@ from memtax.engine import run as run_stage
 from memtax.files import write_json, write_parquet
 from memtax.filters.scores import LanguageModelFilter
 from memtax.lm import extraction
-from memtax.lm.loading import load_tokenizer
+from memtax.lm.loading import check_model, load_tokenizer
 from memtax.pipeline.stages import on_main
 from memtax.progress import silence_libraries
 from memtax.provenance import fingerprint_path, write_record
@@ -82,6 +82,8 @@ def score_sequences(
     silence_libraries()
     world = World.current()
     output = Path(output)
+    for each in (scores, *([reference] if reference else [])):
+        check_model(each.model, each.revision, length or _reach(scores))
     reader = None
     if holds_text(source):
         reader = load_tokenizer(tokenizer or scores.model, None if tokenizer else scores.revision)
