@@ -83,6 +83,7 @@ def score(
     moments: Annotated[bool, typer.Option(help="Also mean and variance of log p at every token (Min-K%++).")] = False,
     ranks: Annotated[bool, typer.Option(help="Also the rank of every token.")] = False,
     attention: Annotated[bool, typer.Option(help="Also entropy and Gini coefficient of each attention head.")] = False,
+    stride: Annotated[int | None, typer.Option(help="Rows are long texts: score a window every so many tokens.")] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of a row that are read; default: what the windows cover.")] = None,
     column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name, for text; default: the model's.")] = None,
@@ -93,7 +94,8 @@ def score(
 ) -> None:
     """Score sequences by one forward pass: perplexities, extraction, and more where asked.
 
-    Every pair of a prompt and a continuation length is measured, from the same pass.
+    Every pair of a prompt and a continuation length is measured, from the same pass. With `--stride` a long text, such as a
+    book, is read window by window, and a report with a heat map is written.
 
     Example: `memtax score runs/demo/corpus --model runs/demo/models/lm --prompt 16 --prompt 32 --output scores`
 
@@ -105,6 +107,7 @@ def score(
     from memtax.filters.scores import LanguageModelFilter
     from memtax.lm.loading import split_revision
     from memtax.pipeline.scoring import score_sequences
+    from memtax.pipeline.sliding import score_windows
 
     if batch_size != "auto" and not batch_size.isdecimal():
         raise MemtaxError(f"--batch-size {batch_size!r} is neither a number nor auto")
@@ -137,7 +140,12 @@ def score(
     )
     reference = LanguageModelFilter(*split_revision(reference_model), exact_only=True, **common) if reference_model else None
     source = Source.parse(sequences, column=column)
-    result = score_sequences(source, scores, output, reference=reference, tokenizer=tokenizer, length=length)
+    if stride is None:
+        result = score_sequences(source, scores, output, reference=reference, tokenizer=tokenizer, length=length)
+    elif reference or length or exact_only or len(windows) > 1:
+        raise MemtaxError("--stride takes one prompt and one continuation length, and no reference, exact-only or length")
+    else:
+        result = score_windows(source, scores, output, stride=stride, tokenizer=tokenizer)
     for line in result.lines():
         typer.echo(line)
 

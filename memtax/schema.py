@@ -41,6 +41,8 @@ _ALL = (
     Column("tokens", "list<int32>", "token ids", "the sequence, as the model was trained on it"),
     Column("text", "string", "text", "the tokens decoded", "the tokenizer is not known"),
     Column("token_texts", "list<string>", "text", "the tokens decoded one by one", "the tokenizer is not known"),
+    Column("text_id", "int64", "id", "identifies the long text that a window was cut from"),
+    Column("window_start", "int64", "token", "place of the window's first token in its text, from 0"),
     Column("document", "string", "name", "the document the sequence was cut from", "not recorded by the source"),
     Column("is_member", "bool", "boolean", "whether the model was trained on the sequence"),
     # corpus statistics

@@ -45,13 +45,25 @@ class ScoreResult:
         if not World.current().is_main:
             return []
         found = []
-        for row in self.summary["extraction"]:
+        for row in self.summary.get("thresholds", ()):
+            share, coverage = (
+                f"{row[name]['value']:.2%} ({row[name]['low']:.2%} to {row[name]['high']:.2%})"
+                for name in ("share", "coverage")
+            )
+            found.append(f"p_z >= {row['threshold']}: {share} of the windows, {coverage} of the tokens")
+        for row in self.summary.get("extraction", ()):
             share = "" if row["rate"] is None else f", {row['rate']:.2%} ({row['low']:.2%} to {row['high']:.2%})"
             what = f"prompt {row['prompt']}, continuation {row['continuation']}"
             found.append(f"{what}: {row['memorized']:,} of {row['sequences']:,} memorized{share}")
         if beyond := self.summary.get("reference"):
             found.append(f"of {beyond['model_memorized']:,} memorized, the reference model completes {beyond['predictable']:,}")
-        return [*found, f"table    {self.table}", f"summary  {self.output / 'summary.json'}"]
+        where = ("summary.json", "report/index.html")
+        found += [
+            f"{name.partition('.')[0].partition('/')[0]:9}{self.output / name}"
+            for name in where
+            if (self.output / name).exists()
+        ]
+        return [*found, f"table    {self.table}"]
 
 
 def score_sequences(
@@ -88,10 +100,9 @@ def score_sequences(
     if holds_text(source):
         reader = load_tokenizer(tokenizer or scores.model, None if tokenizer else scores.revision)
     rows = load_rows(source, length=length or _reach(scores), tokenizer=reader)
-    per_shard = min(max(len(rows) // (ROWS_PER_BATCH * PARTS), 1), 32)
-    table = run_stage(rows, scores, output / "parts", ROWS_PER_BATCH, per_shard)
+    table = run_stage(rows, scores, output / "parts", ROWS_PER_BATCH, per_shard(len(rows)))
     if reference is not None:
-        theirs = run_stage(rows, reference, output / "reference", ROWS_PER_BATCH, per_shard)
+        theirs = run_stage(rows, reference, output / "reference", ROWS_PER_BATCH, per_shard(len(rows)))
         table = table.append_column("is_memorized_by_reference", theirs.column("is_memorized"))
     summary = summarize(table, scores)
 
@@ -107,6 +118,11 @@ def score_sequences(
     on_main(world, write)
     world.wait()
     return ScoreResult(output, output / "scores.parquet", summary)
+
+
+def per_shard(rows: int) -> int:
+    """Batches a part, decided by the number of rows alone."""
+    return min(max(rows // (ROWS_PER_BATCH * PARTS), 1), 32)
 
 
 def summarize(table: "pa.Table", scores: LanguageModelFilter) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from memtax import schema
 from memtax.report import examples, figures, words
 from memtax.report.data import Run
-from memtax.report.words import DASH, count, estimate, fixed, label, percent
+from memtax.report.heat import heat
+from memtax.report.words import DASH, count, estimate, fixed, label, number, percent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 GROUPS = ("all", *schema.CATEGORIES)
 DISTRIBUTIONS = ("continuation_perplexity", "sequence_duplicates")
+MOST_TEXTS = 20
+"""Rows of the heat map."""
 METRICS = ("roc_auc", "pr_auc", "ece", "brier", "f1")
 
 
@@ -56,7 +59,8 @@ class Section:
 
 def sections(run: Run) -> list[Section]:
     """The sections with figures and tables, in the order of the page; the examples follow them on the page."""
-    return [what(run), when(run), goes_with(run), predicts(run)]
+    found = [what(run), when(run), goes_with(run), predicts(run)]
+    return [where(run), *found] if run.metrics.get("sliding") else found
 
 
 def gaps(run: Run) -> Section:
@@ -141,6 +145,40 @@ def _beyond(run: Run) -> tuple[Panel | Table, ...]:
     )
 
 
+def where(run: Run) -> Section:
+    """Sliding windows over long texts."""
+    sliding = run.metrics["sliding"]
+    text = (
+        f"Every {count(sliding['stride'])} tokens a window: the probability that its last {count(sliding['continuation'])} "
+        f"tokens are drawn, whole, after the {count(sliding['prompt'])} before them."
+    )
+    texts = sorted(sliding["texts"], key=lambda row: -row["windows"])[:MOST_TEXTS]
+    rows = tuple(
+        (
+            number(row["threshold"]),
+            *(cell for name in ("share", "coverage") for cell in (percent(row[name]["value"]), words.interval(row[name]))),
+        )
+        for row in sliding["thresholds"]
+    )
+    caption = (
+        "Brightness: the likeliest suffix that holds the tokens there, from one in ten billion (dark) to certain (bright)."
+    )
+    missing = []
+    if sliding.get("too_short"):
+        missing.append(f"{count(sliding['too_short'])} texts are shorter than one window.")
+    if len(sliding["texts"]) > len(texts):
+        missing.append(f"The heat map shows the {MOST_TEXTS} longest of {count(len(sliding['texts']))} texts.")
+    parts = (
+        Panel("heat", words.say_sliding(sliding), caption, heat(texts)),
+        Table(
+            "Share of the windows, and of the tokens in any suffix, at or above a probability (block bootstrap)",
+            ("probability", "windows", "interval", "tokens", "interval"),
+            rows,
+        ),
+    )
+    return Section("where", "Where it is memorized", text, parts, tuple(missing))
+
+
 def when(run: Run) -> Section:
     """Growth over checkpoints and over model sizes."""
     text = "The same sequences, scored at checkpoints of the training run, or by models of other sizes."
@@ -149,8 +187,8 @@ def when(run: Run) -> Section:
     series = {
         name: [row for row in rows if row.get("model") == name] for name in dict.fromkeys(row.get("model") for row in rows)
     }
-    for number, (model, own) in enumerate(series.items()):
-        parts += _growth(own, "step", "growth" if not number else f"growth_{number}", str(model) if len(series) > 1 else "")
+    for place, (model, own) in enumerate(series.items()):
+        parts += _growth(own, "step", f"growth_{place}" if place else "growth", str(model) if len(series) > 1 else "")
     rows = [row for row in run.metrics.get("growth_by_size") or () if row.get("rate") is not None]
     if rows:
         parts += _growth(rows, "parameters", "growth_by_size", "")

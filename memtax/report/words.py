@@ -213,3 +213,13 @@ def say_medians(name: str, memorized: float, rest: float) -> str:
         return f"The median of {label(name)} is the same for memorized and other sequences: {number(memorized)}"
     side = "lower" if memorized < rest else "higher"
     return f"Memorized sequences have a {side} {label(name)}: median {number(memorized)} against {number(rest)}"
+
+
+def say_sliding(sliding: Mapping[str, Any]) -> str:
+    """How much of the texts comes out with at least the middle threshold."""
+    rows = sliding["thresholds"]
+    row = rows[len(rows) // 2]
+    return (
+        f"{percent(row['coverage']['value'])} of the tokens lie in a stretch that comes out with a probability of at least "
+        f"{number(row['threshold'])}"
+    )
