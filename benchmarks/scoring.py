@@ -3,9 +3,9 @@
     python benchmarks/scoring.py                     # CPU, Pythia-70m shape, float32
     python benchmarks/scoring.py --shape 410m --batch 1024   # a GPU, where there is one
 
-Weights are random: time does not depend on them, except where it is said. Everything is measured in turns on the same rows;
-the median of the rounds is shown. Peak memory is the growth of the process's resident peak (CPU) or the allocator's peak
-(GPU) while it ran, each measured in a process of its own.
+Weights are random: time does not depend on them, except where it is said. The fast ones are measured in turns on the same
+rows, and the median of the rounds is shown; the slow ones run once. Peak memory is the growth of the process's resident peak
+(CPU) or the allocator's peak (GPU) while it ran, each in a process of its own.
 """
 
 import argparse
@@ -32,6 +32,7 @@ SHAPES = {
     "410m": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
 }
 PROMPT = CONTINUATION = 32
+SLOW = ("the reference", "generate")
 
 
 def build(shape: str, device: str) -> Any:
@@ -140,41 +141,41 @@ def contestants(model: Any, rows: list[list[int]], batch: int) -> dict[str, Call
     }
 
 
-def measure(work: dict[str, Callable[[], Any]], rounds: int, slow: set[str]) -> dict[str, float]:
-    """Median seconds of each, measured in turns. Slow ones run once, after one round of the others."""
+def measure(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each, measured in turns after one round to warm up."""
     times: dict[str, list[float]] = {name: [] for name in work}
-    for number in range(rounds + 1):
+    for _ in range(rounds + 1):
         for name, function in work.items():
-            if name in slow and number != 1:
-                continue
             start = time.perf_counter()
             function()
             times[name].append(time.perf_counter() - start)
-    # The first round warms up; what runs once is kept as it is.
-    return {name: sorted(found[1:] or found)[(len(found[1:] or found) - 1) // 2] for name, found in times.items()}
+    return {name: sorted(found[1:])[(rounds - 1) // 2] for name, found in times.items()}
 
 
-def peak(arguments: argparse.Namespace, name: str) -> float:
-    """MiB that one contestant adds to the peak, in a process of its own."""
-    command = [sys.executable, __file__, "--peak-of", name, "--shape", arguments.shape]
+def alone(arguments: argparse.Namespace, name: str) -> tuple[float, float]:
+    """Seconds, and MiB added to the peak, of one contestant in a process of its own."""
+    command = [sys.executable, __file__, "--alone", name, "--shape", arguments.shape]
     command += ["--rows", str(arguments.rows), "--batch", str(arguments.batch)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    seconds, memory = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-2:]
+    return float(seconds), float(memory)
 
 
-def print_peak(arguments: argparse.Namespace, device: str) -> None:
-    """Print the peak's growth in MiB while one contestant runs."""
+def run_alone(arguments: argparse.Namespace, device: str) -> None:
+    """Print seconds and the peak's growth in MiB while one contestant runs."""
     model = build(arguments.shape, device)
     rows = torch.randint(50_304, (arguments.rows, PROMPT + CONTINUATION)).tolist()
-    work = contestants(model, rows, arguments.batch)[arguments.peak_of]
+    work = contestants(model, rows, arguments.batch)[arguments.alone]
+    decompose(model)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated() / 2**20
-        work()
-        print(torch.cuda.max_memory_allocated() / 2**20 - before)
-        return
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    else:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.perf_counter()
     work()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)
+    seconds = time.perf_counter() - start
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else 0
+    print(seconds, (peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024) - before)
 
 
 def matrix_rate(device: str) -> float:
@@ -195,8 +196,11 @@ def table(arguments: argparse.Namespace, device: str) -> str:
     rows = torch.randint(50_304, (arguments.rows, PROMPT + CONTINUATION)).tolist()
     rows = memorize(model, rows, arguments.memorized)
     work = contestants(model, rows, arguments.batch)
-    slow = {name for name in work if name.startswith(("the reference", "generate"))}
-    times = measure(work, arguments.rounds, slow)
+    slow = [name for name in work if name.startswith(SLOW)]
+    times = measure({name: function for name, function in work.items() if name not in slow}, arguments.rounds)
+    del model, work
+    single = {name: alone(arguments, name) for name in (*times, *slow)}
+    times |= {name: single[name][0] for name in slow}
     base = times["bare forward"]
     whole = times["memtax: perplexities, extraction, p_z"]
     sizes = SHAPES[arguments.shape]
@@ -211,9 +215,8 @@ def table(arguments: argparse.Namespace, device: str) -> str:
         "|---|---:|---:|---:|---:|",
     ]
     for name, seconds in times.items():
-        memory = peak(arguments, name) if arguments.memory else float("nan")
         faster = "" if name.startswith("memtax") else f"{seconds / whole:.2f}"
-        lines.append(f"| {name} | {seconds:.2f} | {seconds / base:.2f} | {faster} | {memory:,.0f} |")
+        lines.append(f"| {name} | {seconds:.2f} | {seconds / base:.2f} | {faster} | {single[name][1]:,.0f} |")
     exact = whole / times["memtax: exact only"]
     share = rate / matrix_rate(device)
     lines += ["", f"Exact only against the whole pass: {exact:.2f} times faster.", ""]
@@ -229,13 +232,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memorized", type=float, default=1 / 32, help="share of rows that the model continues as they are")
-    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory too")
     parser.add_argument("--output", type=Path, help="also write the table to this file")
-    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if arguments.peak_of:
-        print_peak(arguments, device)
+    if arguments.alone:
+        run_alone(arguments, device)
         return
     found = table(arguments, device)
     print(found)

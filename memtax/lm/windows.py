@@ -82,7 +82,9 @@ def measure(
 
 def heat(values: npt.NDArray[np.float64], bins: int = BINS) -> list[float | None]:
     """The largest log p_z in each of equal stretches of a text, from `token_logprobs`; None where no suffix reaches."""
-    pieces = np.array_split(values, min(bins, max(len(values), 1)))
+    # Edges by proportion, so that a place in the map is the same share of the text everywhere.
+    edges = np.linspace(0, len(values), min(bins, max(len(values), 1)) + 1).astype(int)
+    pieces = np.split(values, edges[1:-1])
     known = [piece[~np.isnan(piece)] for piece in pieces]
     # Beyond e^-700 nothing is told apart: a finite number stays a number in JSON.
     return [max(float(piece.max()), -700.0) if len(piece) else None for piece in known]
