@@ -197,7 +197,7 @@ def test_text_rows_take_the_models_tokenizer(work, tmp_path, monkeypatch, capsys
     texts = tmp_path / "texts.jsonl"
 
     def score(text, output):
-        texts.write_text(json.dumps({"text": text}) + "\n")
+        texts.write_text(json.dumps({"text": "w5 w6"}) + "\n" + json.dumps({"text": text}) + "\n")
         options = [
             "--tokenizer",
             str(tmp_path / "tokenizer"),
@@ -212,9 +212,10 @@ def test_text_rows_take_the_models_tokenizer(work, tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit) as stop:
         score(" ".join(words[10:30]), "known")
     assert stop.value.code == 0
-    assert pq.read_table(tmp_path / "known" / "scores.parquet").column("match_length")[0].as_py() is not None
+    assert pq.read_table(tmp_path / "known" / "scores.parquet").column("match_length")[1].as_py() is not None
     with pytest.raises(SystemExit) as stop:
         score("w1 w2 w3 w250 w4 w5 w6 w7", "unknown")
     assert stop.value.code == 2
     error = capsys.readouterr().err
-    assert f"token id 250 in row 0 is outside the model's vocabulary of {SIZE}; were the sequences made with another" in error
+    assert f"token id 250 in row 1 of {texts}" in error
+    assert f"is outside the model's vocabulary of {SIZE}; were the sequences made with another tokenizer?" in error
