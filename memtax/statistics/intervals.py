@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from memtax.errors import MemtaxError
 from memtax.statistics.arrays import Array
-from memtax.statistics.measures import Evaluator, evaluator, once
+from memtax.statistics.measures import Evaluator, calibration_noise, evaluator, expected_calibration_error, once
 
 _CHUNK = 1 << 19  # weights held at once: a few MB stay in the cache, and memory does not grow with the resamples
 _MOST_UNDEFINED = 0.05
@@ -54,6 +54,8 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap interval of `statistic(*arrays)` over rows that are drawn together with replacement.
 
+    That of a calibration error is `calibration_interval`.
+
     Statistics of this module are evaluated many resamples at a time; any other function is called once a resample.
 
     Args:
@@ -68,8 +70,11 @@ def bootstrap_interval(
         MemtaxError: the statistic is undefined on the data, or on more than 5% of the resamples.
     """
     evaluate = evaluator(statistic, *arrays)
-    value = once(evaluate, arrays[0])
-    draws = resample([evaluate], np.asarray(arrays[0]).shape[0], resamples, seed, strata)
+    value, rows = once(evaluate, arrays[0]), np.asarray(arrays[0]).shape[0]
+    if statistic is expected_calibration_error:
+        draws, noise = resample([evaluate, calibration_noise(arrays[0], arrays[1])], rows, resamples, seed, strata)
+        return calibration_interval(value, draws, noise, level)
+    draws = resample([evaluate], rows, resamples, seed, strata)
     return percentile_interval(value, draws[0], level)
 
 
@@ -141,6 +146,24 @@ def percentile_interval(value: float, draws: Array, level: float = 0.95) -> Inte
         )
     low, high = np.quantile(defined, [tail, 1 - tail])
     return Interval(float(value), float(low), float(high))
+
+
+def calibration_interval(value: float, draws: Array, noise: Array, level: float = 0.95) -> Interval:
+    """The interval of an expected calibration error.
+
+    The error is a sum of absolute values, so noise alone makes it positive, and a resample adds that bias once more: its
+    percentiles hardly ever cover a small true error. The lower bound here subtracts what noise can add at most (by the
+    triangle inequality); the upper bound is the percentile without the resamples' own bias.
+
+    Args:
+        value: on the data.
+        draws: (resamples,) calibration errors.
+        noise: (resamples,) values of `calibration_noise` on the same resamples.
+        level: coverage, or more.
+    """
+    tail = tail_of(level)
+    low = max(0.0, value - float(np.quantile(noise, 1 - tail)))
+    return Interval(value, low, max(value, float(np.quantile(draws, 1 - tail) - draws.mean() + value)))
 
 
 def tail_of(level: float) -> float:
