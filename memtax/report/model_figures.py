@@ -189,6 +189,16 @@ def probe_layers(rows: Sequence[Mapping[str, Any]], axes: "Axes") -> None:
     axes.legend()
 
 
+def probe_figure(rows: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Probes by layer; see `probe_layers`."""
+    with style():
+        figure = _figure(3.6)
+        axes = figure.subplots()
+        probe_layers(rows, axes)
+        axes.set_ylabel(label(rows[0]["metric"]))
+        return figure
+
+
 def write_fit(
     metrics: Mapping[str, Any], tests: Mapping[str, Any] | None, correlated: Sequence[Mapping[str, Any]], folder: Path
 ) -> None:

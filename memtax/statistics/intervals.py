@@ -1,6 +1,8 @@
 """Intervals: exact for a rate, bootstrap for everything else."""
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +14,8 @@ from memtax.statistics.measures import Evaluator, calibration_noise, evaluator, 
 
 _CHUNK = 1 << 19  # weights held at once: a few MB stay in the cache, and memory does not grow with the resamples
 _MOST_UNDEFINED = 0.05
+_LARGE = 100_000
+_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -121,14 +125,22 @@ def resample(evaluators: Sequence[Evaluator], rows: int, resamples: int, seed: i
     rng = np.random.default_rng(seed)
     values = np.empty((len(evaluators), resamples))
     chunk = max(1, _CHUNK // max(rows, 1))
+    # Each evaluator allocates a few arrays of the weights' size; numpy releases the interpreter lock on large ones.
+    threads = min(len(evaluators), os.cpu_count() or 1, _THREADS) if rows >= _LARGE else 1
     for start in range(0, resamples, chunk):
         weights = np.zeros((min(chunk, resamples - start), rows))
         for one in weights:
             for group in groups:
                 one[group] = np.bincount(rng.integers(0, len(group), len(group)), minlength=len(group))
-        for row, evaluate in zip(values, evaluators, strict=True):
-            row[start : start + len(weights)] = evaluate(weights)
+        values[:, start : start + len(weights)] = _apply(evaluators, weights, threads)
     return values
+
+
+def _apply(evaluators: Sequence[Evaluator], weights: Array, threads: int) -> list[Array]:
+    if threads == 1:
+        return [evaluate(weights) for evaluate in evaluators]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda evaluate: evaluate(weights), evaluators))
 
 
 def percentile_interval(value: float, draws: Array, level: float = 0.95) -> Interval:
