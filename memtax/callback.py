@@ -84,7 +84,7 @@ class MemorizationCallback(TrainerCallback):
             "memorization/rate": row["memorized"] / row["sequences"],
             "memorization/match_length": row["match_length"],
         }
-        line = f"memorized {row['memorized']:,} of {row['sequences']:,}"
+        line = f"memorized {row['memorized']:,} of {row['sequences']:,} watched"
         if self.categories is not None:
             row["categories"] = {}
             for index, name in enumerate(CATEGORIES):

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +36,7 @@ def options(
 
 @app.command()
 def demo(output: Output = Path("memtax-demo")) -> None:
-    """Train a small model on the Python standard library and run everything on it: offline, about four minutes.
+    """Train a small model on the Python standard library and run everything on it: offline, in about two minutes.
 
     Example: `memtax demo --output runs/demo`
     """
@@ -160,8 +160,82 @@ def predict(
     typer.echo(predict_dataset(Predictor.from_pretrained(model), data, output, "baseline" if baseline else "taxonomic"))
 
 
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+@app.command()
+def score(
+    sequences: Annotated[str, typer.Argument(help="Rows of tokens or text: PATH or NAME[:CONFIG[:SPLIT]].")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, table, summary and record go.")],
+    prompt: Annotated[list[int], typer.Option(help="Prompt tokens; give it again for further lengths.")] = [32],  # noqa: B006
+    continuation: Annotated[list[int], typer.Option(help="Continuation tokens; may be given again.")] = [32],  # noqa: B006
+    reference_model: Annotated[str | None, typer.Option(help="A model that was not trained on the sequences.")] = None,
+    exact_only: Annotated[bool, typer.Option(help="Only which are memorized, at a fraction of the time.")] = False,
+    generate: Annotated[bool, typer.Option(help="Also memorization_score, by free-running greedy decoding.")] = False,
+    reference_eos: Annotated[bool, typer.Option(help="End-of-sequence is never chosen, as in Pythia's evaluation.")] = False,
+    temperature: Annotated[float, typer.Option(help="Of the sampling scheme for (n, p)-extraction.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Of the sampling scheme.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Of the sampling scheme.")] = None,
+    probability: Annotated[float | None, typer.Option(help="Also the samples needed to extract with this probability.")] = None,
+    token_logprobs: Annotated[bool, typer.Option(help="Also the log-probability of every token.")] = False,
+    moments: Annotated[bool, typer.Option(help="Also mean and variance of log p at every token (Min-K%++).")] = False,
+    ranks: Annotated[bool, typer.Option(help="Also the rank of every token.")] = False,
+    attention: Annotated[bool, typer.Option(help="Also entropy and Gini coefficient of each attention head.")] = False,
+    length: Annotated[int | None, typer.Option(help="Tokens of a row that are read; default: what the windows cover.")] = None,
+    column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name, for text; default: the model's.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+    batch_size: Annotated[str, typer.Option(help="Sequences a forward pass, or auto: what fits.")] = "auto",
+    device_map: Annotated[str | None, typer.Option(help="auto spreads a large model over all devices.")] = None,
+    quantization: Annotated[str | None, typer.Option(help="8bit or 4bit, where bitsandbytes is installed.")] = None,
+) -> None:
+    """Score sequences by one forward pass: perplexities, extraction, and more where asked.
+
+    Every pair of a prompt and a continuation length is measured, from the same pass.
+
+    Example: `memtax score runs/demo/corpus --model runs/demo/models/lm --prompt 16 --prompt 32 --output scores`
+
+    Several processes: `accelerate launch -m memtax score ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax score ...`
+    on CPUs.
+    """
+    from memtax.corpus.sources import Source
+    from memtax.errors import MemtaxError
+    from memtax.filters.scores import LanguageModelFilter
+    from memtax.lm.loading import split_revision
+    from memtax.pipeline.scoring import score_sequences
+
+    if batch_size != "auto" and not batch_size.isdecimal():
+        raise MemtaxError(f"--batch-size {batch_size!r} is neither a number nor auto")
+    windows = [(before, after) for after in continuation for before in prompt]
+    name, revision = split_revision(model)
+    common: dict[str, Any] = {
+        "prompt": windows[0][0],
+        "continuation": windows[0][1],
+        "reference_eos": reference_eos,
+        "dtype": dtype,
+        "batch_size": None if batch_size == "auto" else int(batch_size),
+        "device_map": device_map,
+        "quantization": quantization,
+    }
+    scores = LanguageModelFilter(
+        name,
+        revision,
+        windows=tuple(windows[1:]),
+        exact_only=exact_only,
+        generated=generate,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        probability=probability,
+        token_logprobs=token_logprobs,
+        moments=moments,
+        ranks=ranks,
+        attention=attention,
+        **common,
+    )
+    reference = LanguageModelFilter(*split_revision(reference_model), exact_only=True, **common) if reference_model else None
+    source = Source.parse(sequences, column=column)
+    result = score_sequences(source, scores, output, reference=reference, tokenizer=tokenizer, length=length)
+    for line in result.lines():
+        typer.echo(line)
 
 
 @app.command()
@@ -203,6 +277,10 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("memtax: stopped; run the same command again to go on", err=True)
         raise SystemExit(130) from None
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _fail(message: str) -> None:

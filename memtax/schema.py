@@ -3,8 +3,9 @@
 `COLUMNS` is the only list. Cards, feature declarations, the report and input checks are derived from it.
 """
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memtax.errors import MemtaxError
@@ -88,6 +89,39 @@ _ALL = (
     Column("continuation_logprob", "float32", "nats", "log-probability of the continuation given the prompt", _SHORT),
     Column("memorization_score", "float32", "share", "generated tokens equal to the true ones", "not generated"),
     Column("token_logprobs", "list<float32>", "nats", "log-probability of each token after the first, given those before it"),
+    Column("token_means", "list<float32>", "nats", "mean over the vocabulary of log p under p, for each token after the first"),
+    Column(
+        "token_variances",
+        "list<float32>",
+        "nats^2",
+        "variance over the vocabulary of log p under p, for each token after the first",
+    ),
+    Column(
+        "token_ranks", "list<int32>", "tokens", "tokens of the vocabulary that the model puts before each token after the first"
+    ),
+    Column("decoding_logprob", "float32", "nats", "log-probability that the sampling scheme draws the continuation", _SHORT),
+    Column(
+        "extraction_queries",
+        "float64",
+        "samples",
+        "samples after which the continuation was drawn with the given probability",
+        "the sequence has no token to score there, or the sampling scheme excludes a token",
+    ),
+    Column(
+        "attention_entropy",
+        "list<float32>",
+        "nats",
+        "mean entropy of the attention weights, layer by layer, head by head",
+        _SHORT,
+    ),
+    Column("attention_gini", "list<float32>", "share", "mean Gini coefficient of the attention weights, likewise", _SHORT),
+    Column(
+        "is_memorized_by_reference",
+        "bool",
+        "boolean",
+        "is_memorized under a model that was not trained on the sequence",
+        _SHORT,
+    ),
     # labels
     Column("taxonomy", "class", "category", "why a memorized sequence would be memorized", "an input of its rule is null"),
     Column(
@@ -118,12 +152,17 @@ PUBLISHED: dict[str, str] = {
 
 
 def column(name: str) -> Column:
-    """The declared column.
+    """The declared column. `_50_100` after the name of a score: for a prompt of 50 and a continuation of 100 tokens.
 
     Raises:
         MemtaxError: no such column is declared.
     """
     if name not in COLUMNS:
+        windowed = re.fullmatch(r"(.+)_(\d+)_(\d+)", name)
+        if windowed and windowed[1] in COLUMNS and COLUMNS[windowed[1]].null == _SHORT:
+            base = COLUMNS[windowed[1]]
+            of = f"of a prompt of {windowed[2]} and a continuation of {windowed[3]} tokens"
+            return replace(base, name=name, meaning=f"{base.meaning}, {of}")
         raise MemtaxError(f"unknown column {name!r}; memtax.schema.COLUMNS lists the declared ones")
     return COLUMNS[name]
 
@@ -197,7 +236,7 @@ def validate(table: "pa.Table", names: Iterable[str], what: str = "the table") -
             raise MemtaxError(
                 f"column {field.name!r} of {what} is {values.type}, not {field.type}: {str(error).splitlines()[0]}"
             ) from error
-        if values.null_count and COLUMNS[field.name].null == "never":
+        if values.null_count and column(field.name).null == "never":
             row = values.is_null().index(pa.scalar(True)).as_py()
             raise MemtaxError(
                 f"column {field.name!r} of {what} is null in row {row}; drop or fill {values.null_count} such rows"

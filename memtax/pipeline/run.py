@@ -14,7 +14,7 @@ from memtax.engine import run as run_stage
 from memtax.files import write_json
 from memtax.filters.scores import LanguageModelFilter
 from memtax.hub.folder import Config, write_dataset
-from memtax.lm.loading import load_tokenizer
+from memtax.lm.loading import check_model, load_tokenizer, model_files
 from memtax.pipeline.config import RunConfig
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
 from memtax.provenance import fingerprint_dataset, fingerprint_path, write_record
@@ -53,9 +53,12 @@ def run(config: RunConfig) -> RunResult:
     started = time.time()
     world = World.current()
     output = Path(config.output)
+    for model in (config.model, *config.checkpoints):
+        check_model(model, config.revision if model == config.model else None, config.window)
     described = describe(config)
-    dataset = join(described.dataset, _score(config, described.dataset, output / "scores" / "model", config.model, True))
-    checkpoints = _score_checkpoints(config, described, output)
+    scored = _score(config, described.dataset, output / "scores" / "model", config.model, True)
+    dataset = join(described.dataset, scored)
+    checkpoints = _score_checkpoints(config, described, scored, output)
     metrics: dict[str, Any] = {}
     if world.is_main:
         metrics = _conclude(config, described, dataset, checkpoints, output, started)
@@ -75,21 +78,27 @@ def _score(config: RunConfig, dataset: "datasets.Dataset", folder: Path, model: 
     return run_stage(dataset, scores, folder, ROWS_PER_BATCH)
 
 
-def _score_checkpoints(config: RunConfig, described: Described, output: Path) -> "pa.Table | None":
+def _score_checkpoints(config: RunConfig, described: Described, final: "pa.Table", output: Path) -> "pa.Table | None":
     """One row a checkpoint and sequence: the `checkpoints` config of the dataset."""
     import pyarrow as pa
 
+    if not config.checkpoints:
+        return None
+    members = described.members
+    final = final.filter(described.dataset.with_format("arrow")[:].column("is_member"))
     tables = []
     for number, checkpoint in enumerate(config.checkpoints):
-        folder = output / "scores" / f"checkpoint-{number:03d}"
-        scored = _score(config, described.members, folder, checkpoint, False)
+        if _same_model(checkpoint, config.model):
+            scored = final
+        else:
+            scored = _score(config, members, output / "scores" / f"checkpoint-{number:03d}", checkpoint, False)
         rows = scored.num_rows
         name = Path(checkpoint).name
         tables.append(
             pa.table(
                 {
                     "sequence_id": scored.column("sequence_id"),
-                    "taxonomy": described.members.with_format("arrow")[:].column("taxonomy"),
+                    "taxonomy": members.with_format("arrow")[:].column("taxonomy"),
                     "checkpoint": pa.array([name] * rows, pa.string()),
                     "step": pa.array([_step(name)] * rows, pa.int64()),
                     "is_memorized": scored.column("is_memorized"),
@@ -97,7 +106,12 @@ def _score_checkpoints(config: RunConfig, described: Described, output: Path) ->
                 }
             )
         )
-    return pa.concat_tables(tables) if tables else None
+    return pa.concat_tables(tables)
+
+
+def _same_model(one: str, other: str) -> bool:
+    """Whether two folders hold the same weights: the last checkpoint of a training is usually the model itself."""
+    return Path(one).is_dir() and [*map(fingerprint_path, model_files(one))] == [*map(fingerprint_path, model_files(other))]
 
 
 def _step(name: str) -> int | None:

@@ -12,33 +12,37 @@ def print_summary(result: RunResult) -> None:
     if not result.metrics:
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    extraction = result.metrics["extraction"]
-    table = Table(title=result.metrics["run"]["title"], title_justify="left")
-    table.add_column("category")
-    for heading in ("sequences", "memorized", "rate", "95% interval", "predictor ROC-AUC"):
-        table.add_column(heading, justify="right")
+    console = Console(highlight=False)
+    extraction, predictor = result.metrics["extraction"], result.metrics["predictor"]
+    table = Table(title=escape(result.metrics["run"]["title"]), title_justify="left")
+    table.add_column("category", no_wrap=True)
+    for heading in ("sequences", "memorized", "rate", "95% interval", "ROC-AUC"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    notes = [predictor["reason"]] if "reason" in predictor else []
     for name in (*CATEGORIES, "all", "held_out"):
-        if name in extraction:
-            rate = extraction[name]
-            table.add_row(
-                name.replace("_", " "),
-                f"{rate['sequences']:,}",
-                f"{rate['memorized']:,}",
-                "-" if rate["rate"] is None else f"{rate['rate']:.1%}",
-                "-" if rate["rate"] is None else f"{rate['low']:.1%} to {rate['high']:.1%}",
-                _auc(result.metrics["predictor"], "aggregate" if name == "all" else name),
-            )
+        if name not in extraction:
+            continue
+        group = extraction[name]
+        auc, note = _auc(predictor, "aggregate" if name == "all" else name)
+        if note:
+            notes.append(f"no ROC-AUC for {name}: {note}")
+        rate, interval = "-", "-"
+        if group["rate"] is not None:
+            rate, interval = f"{group['rate']:.1%}", f"{100 * group['low']:.1f} - {group['high']:.1%}"
+        table.add_row(name.replace("_", " "), f"{group['sequences']:,}", f"{group['memorized']:,}", rate, interval, auc)
     console.print(table)
-    console.print(f"dataset  {result.output / 'dataset'}", highlight=False, soft_wrap=True)
-    console.print(f"models   {result.output / 'models'}", highlight=False, soft_wrap=True)
-    console.print(f"report   {result.report}", highlight=False, soft_wrap=True)
+    for note in notes:
+        console.print(escape(note), soft_wrap=True)
+    for name, path in (("dataset", result.output / "dataset"), ("models", result.output / "models"), ("report", result.report)):
+        console.print(f"{name:<8} {escape(str(path))}", soft_wrap=True)
 
 
-def _auc(predictor: Mapping[str, Any], category: str) -> str:
+def _auc(predictor: Mapping[str, Any], category: str) -> tuple[str, str | None]:
+    """The taxonomic predictor's ROC-AUC on test rows, or why there is none."""
     found = predictor.get("models", {}).get("taxonomic", {}).get(category)
     if not found:
-        return "-"
-    return f"{found['roc_auc']['value']:.3f}" if found["roc_auc"] else (found["reason"] or "-")
+        return "-", None
+    return (f"{found['roc_auc']['value']:.3f}", None) if found["roc_auc"] else ("-", found["reason"])

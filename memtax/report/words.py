@@ -80,7 +80,8 @@ def estimate(value: Any) -> str:
         return fixed(value)
     if value.get("low") is None or value.get("high") is None:
         return fixed(value.get("value"))
-    return f"{fixed(value['value'])} ({fixed(value['low'])} to {fixed(value['high'])})"
+    # Narrow columns may break before the bracket, never inside it.
+    return f"{fixed(value['value'])} ({fixed(value['low'])}\u00a0to\u00a0{fixed(value['high'])})"
 
 
 def interval(row: Mapping[str, Any]) -> str:
