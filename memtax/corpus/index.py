@@ -113,18 +113,16 @@ class _Tables:
         # The table is at most half full. The filter has 16 to 32 bits an anchor: 0.1 to 0.5% of other places pass.
         table_bits = max(2, (2 * n).bit_length())
         bloom_bits = max(1, (n * self.chunk // 4).bit_length())
-        self.table = np.full(1 << table_bits, -1, np.int32)
+        self.table = np.full(1 << table_bits, 2**64 - 1, np.uint64)
         self.table_shift = np.uint64(64 - table_bits)
         self.bloom = np.zeros(1 << bloom_bits, np.uint64)
         self.bloom_shift = np.uint64(64 - bloom_bits)
-        self.hashes = np.empty(n, np.uint64)
         self.owners = np.empty(n, np.int32)
         kernels.build(
             self.windows,
             self.multiplier,
             self.chunk,
             self.chunks,
-            self.hashes,
             self.owners,
             self.table,
             self.table_shift,
@@ -142,7 +140,6 @@ class _Tables:
             self.multiplier,
             self.chunk,
             self.chunks,
-            self.hashes,
             self.table,
             self.table_shift,
             self.bloom,

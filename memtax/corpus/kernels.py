@@ -3,8 +3,12 @@
 A window of w tokens that stands anywhere contains, whatever its offset, k whole chunks of c tokens that start at a multiple
 of c: the *anchor*. So the pass hashes chunks at multiples of c only and asks a Bloom filter that holds, for each window asked
 for, its c possible anchors: one look-up for c tokens, and no hash that rolls from token to token. Where an anchor passes, the
-c windows around it are hashed as a whole and looked up in a table. A hash only proposes: a count is raised after all w tokens
-were compared, so collisions cost time and never change a count.
+c windows around it are hashed as a whole and looked up in a table. A word of the filter also says which of those c places its
+anchors have in their windows, so that few are tried. A hash only proposes: a count is raised after all w tokens were compared,
+so collisions cost time and never change a count.
+
+Every read of a large table is asked for some rounds before it is needed (`prefetch`): with 10^7 windows none of them is in a
+cache, and the memory answers many requests in the time of one.
 
 With w = 32 tokens: c = 8, k = 3, one look-up for 8 tokens.
 """
@@ -28,7 +32,14 @@ LARGEST_ANCHOR = 7
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
-_LOW = np.uint64(63)
+_FIVE = np.uint64(31)
+_BYTE = np.uint64(255)
+_EIGHT = np.uint64(8)
+_TWENTY_FOUR = np.uint64(24)
+_PLACES = np.uint64(56)
+_TAG = np.uint64(0xFFFFFFFF00000000)
+_INDEX = np.uint64(0xFFFFFFFF)
+_FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
 _SHIFT_6 = np.uint64(6)
 _SHIFT_12 = np.uint64(12)
 _FOLD = np.uint64(32)
@@ -38,12 +49,14 @@ _STRIPE = 64
 
 @intrinsic
 def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of `array[index]` without waiting for it."""
+    """Ask for the cache line of `array[index]` (of a matrix: of the row) without waiting for it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        made = context.make_array(signature.args[0])(context, builder, arguments[0])
+        step = cgutils.unpack_tuple(builder, made.strides)[0]
+        address = builder.add(builder.ptrtoint(made.data, step.type), builder.mul(step, arguments[1]))
         byte = ir.IntType(8).as_pointer()
-        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        pointer = builder.inttoptr(address, byte)
         kind = ir.FunctionType(ir.VoidType(), [byte] + [ir.IntType(32)] * 3)
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
         builder.call(function, [pointer, *(ir.IntType(32)(value) for value in (0, 3, 1))])
@@ -66,8 +79,12 @@ def load_word(typingctx: Any, array: Any, index: Any) -> Any:
 
 @numba.njit(nogil=True, inline="always")
 def bloom_mask(mixed: np.uint64) -> np.uint64:
-    """Three bits of a 64-bit word, from the low bits of a mixed hash; its top bits choose the word."""
-    return (_ONE << (mixed & _LOW)) | (_ONE << ((mixed >> _SHIFT_6) & _LOW)) | (_ONE << ((mixed >> _SHIFT_12) & _LOW))
+    """Three of the low 32 + 24 bits of a 64-bit word, from low bits of a mixed hash; its top bits choose the word.
+
+    The highest 8 bits of a word are free for `scan`.
+    """
+    low = (_ONE << (mixed & _FIVE)) | (_ONE << ((mixed >> _SHIFT_6) & _FIVE))
+    return low | (_ONE << (_FOLD + (((mixed >> _SHIFT_12) & _BYTE) * _TWENTY_FOUR >> _EIGHT)))
 
 
 @numba.njit(nogil=True, inline="always")
@@ -95,13 +112,14 @@ def anchor_hashes(
     tokens: npt.NDArray[Any],
     first: int,
     count: int,
+    step: int,
     chunk: int,
     chunks: int,
     multiplier: np.uint64,
     parts: npt.NDArray[np.uint64],
     out: npt.NDArray[np.uint64],
 ) -> None:
-    """Mixed hashes of `count` anchors, the i-th of which starts at token `first + i * chunk`.
+    """Mixed hashes of `count` anchors, the i-th of which starts at token `first + i * step`.
 
     Every loop runs over anchors, without a step that waits for the one before, so all of them compile to vector code.
 
@@ -109,59 +127,63 @@ def anchor_hashes(
         tokens: the block.
         first: where the first anchor starts.
         count: how many.
+        step: tokens from one to the next: 1 or c.
         chunk: c, tokens a chunk.
         chunks: k, chunks an anchor.
         multiplier: M.
-        parts: room for count + k - 1 hashes of chunks.
+        parts: room for count + (k - 1) * c / step hashes of chunks.
         out: shape (count), filled.
     """
     in_word = np.int64(8) // tokens.itemsize
-    every = count + chunks - 1
+    stride = chunk // step
+    every = count + (chunks - 1) * stride
     if chunk >= in_word:
         for i in range(every):
-            parts[i] = load_word(tokens, np.int64(first + i * chunk)) * _SPREAD
+            parts[i] = load_word(tokens, np.int64(first + i * step)) * _SPREAD
         for j in range(1, chunk // in_word):
             factor = _SPREAD * np.uint64(2 * j + 1)
             for i in range(every):
-                word = load_word(tokens, np.int64(first + i * chunk + j * in_word))
+                word = load_word(tokens, np.int64(first + i * step + j * in_word))
                 parts[i] = (parts[i] ^ (parts[i] >> _FOLD)) + word * factor
     else:
         for i in range(every):
             parts[i] = _ZERO
         for j in range(chunk):
             for i in range(every):
-                parts[i] = parts[i] * _SPREAD + np.uint64(tokens[first + i * chunk + j])
+                parts[i] = parts[i] * _SPREAD + np.uint64(tokens[first + i * step + j])
     for i in range(count):
         out[i] = parts[i]
     for j in range(1, chunks):
         for i in range(count):
-            out[i] = out[i] * multiplier + parts[i + j]
+            out[i] = out[i] * multiplier + parts[i + j * stride]
     for i in range(count):
         out[i] = mix(out[i])
 
 
 @numba.njit(cache=True, nogil=True)
-def find_slot(
-    tokens: npt.NDArray[Any],
-    first: int,
-    h: np.uint64,
-    windows: npt.NDArray[Any],
-    hashes: npt.NDArray[np.uint64],
-    table: npt.NDArray[np.int32],
-    slot: int,
+def probe(table: npt.NDArray[np.uint64], slot: int, h: np.uint64) -> int:
+    """The first slot from `slot` on that is free or has the tag of h (its high half)."""
+    last = table.shape[0] - 1
+    while table[slot] != _FREE and (table[slot] ^ h) & _TAG:
+        slot = (slot + 1) & last
+    return slot
+
+
+@numba.njit(cache=True, nogil=True)
+def equal_slot(
+    tokens: npt.NDArray[Any], first: int, h: np.uint64, windows: npt.NDArray[Any], table: npt.NDArray[np.uint64], slot: int
 ) -> int:
-    """The slot of the window equal to `tokens[first:first + w]`, whose hash is h, or the free slot where it would go."""
+    """The slot, from a probed one on, of the window equal to `tokens[first:first + w]`, or the free slot where it would go."""
     width = windows.shape[1]
-    mask = table.shape[0] - 1
-    while table[slot] >= 0:
-        other = table[slot]
-        if hashes[other] == h:
-            j = 0
-            while j < width and windows[other, j] == tokens[first + j]:
-                j += 1
-            if j == width:
-                break
-        slot = (slot + 1) & mask
+    last = table.shape[0] - 1
+    while table[slot] != _FREE:
+        other = np.int64(table[slot] & _INDEX)
+        same = True
+        for j in range(width):
+            same &= windows[other, j] == tokens[first + j]
+        if same:
+            break
+        slot = probe(table, (slot + 1) & last, h)
     return slot
 
 
@@ -171,9 +193,8 @@ def build(
     multiplier: np.uint64,
     chunk: int,
     chunks: int,
-    hashes: npt.NDArray[np.uint64],
     owners: npt.NDArray[np.int32],
-    table: npt.NDArray[np.int32],
+    table: npt.NDArray[np.uint64],
     table_shift: np.uint64,
     bloom: npt.NDArray[np.uint64],
     bloom_shift: np.uint64,
@@ -185,30 +206,37 @@ def build(
         multiplier: M.
         chunk: c, tokens a chunk.
         chunks: k, chunks an anchor.
-        hashes: shape (n), filled with the hashes of whole windows.
         owners: shape (n), filled with the first window that has the same tokens: equal windows share one count.
-        table: power-of-two size above n, all -1; filled with window numbers at their hash's slot or the next free one.
+        table: power-of-two size above n, all ones; filled with window numbers in the low half and the high half of the hash
+            above them, at the hash's slot or the next free one.
         table_shift: 64 less the binary logarithm of the table's size.
-        bloom: power-of-two number of 64-bit words, all 0; each anchor sets three bits of one word.
+        bloom: power-of-two number of 64-bit words, all 0; each anchor sets three bits of one word, and one of its highest 8
+            that says where in its window it stands.
         bloom_shift: 64 less the binary logarithm of the number of words.
     """
     n, width = windows.shape
     flat = windows.reshape(-1)
-    parts, anchors = np.empty(chunks, np.uint64), np.empty(1, np.uint64)
+    parts = np.empty(chunk * chunks, np.uint64)
+    hashes, anchors = np.empty(_STRIPE, np.uint64), np.empty(_STRIPE * chunk, np.uint64)
     for start in range(0, n, _STRIPE):
-        stop = min(n, start + _STRIPE)
-        for i in range(start, stop):
-            hashes[i] = whole_hash(flat, i * width, width, multiplier)
-            prefetch(table, np.int64(mix(hashes[i]) >> table_shift))
-        for i in range(start, stop):
+        here = min(n, start + _STRIPE) - start
+        for i in range(here):
+            first = (start + i) * width
+            hashes[i] = mix(whole_hash(flat, first, width, multiplier))
+            prefetch(table, np.int64(hashes[i] >> table_shift))
+            anchor_hashes(flat, first, chunk, 1, chunk, chunks, multiplier, parts, anchors[i * chunk : (i + 1) * chunk])
+            for at in range(i * chunk, (i + 1) * chunk):
+                prefetch(bloom, np.int64(anchors[at] >> bloom_shift))
+        for i in range(here):
             h = hashes[i]
-            slot = find_slot(flat, i * width, h, windows, hashes, table, np.int64(mix(h) >> table_shift))
-            if table[slot] < 0:
-                table[slot] = i
+            slot = probe(table, np.int64(h >> table_shift), h)
+            slot = equal_slot(flat, (start + i) * width, h, windows, table, slot)
+            if table[slot] == _FREE:
+                table[slot] = (h & _TAG) | np.uint64(start + i)
                 for shift in range(chunk):
-                    anchor_hashes(flat, i * width + shift, 1, chunk, chunks, multiplier, parts, anchors)
-                    bloom[np.int64(anchors[0] >> bloom_shift)] |= bloom_mask(anchors[0])
-            owners[i] = table[slot]
+                    anchor = anchors[i * chunk + shift]
+                    bloom[np.int64(anchor >> bloom_shift)] |= bloom_mask(anchor) | (_ONE << (_PLACES + np.uint64(shift)))
+            owners[start + i] = np.int32(table[slot] & _INDEX)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -234,8 +262,7 @@ def scan(
     multiplier: np.uint64,
     chunk: int,
     chunks: int,
-    hashes: npt.NDArray[np.uint64],
-    table: npt.NDArray[np.int32],
+    table: npt.NDArray[np.uint64],
     table_shift: np.uint64,
     bloom: npt.NDArray[np.uint64],
     bloom_shift: np.uint64,
@@ -252,8 +279,7 @@ def scan(
         multiplier: M.
         chunk: c, tokens a chunk.
         chunks: k, chunks an anchor.
-        hashes: from `build`, as the four that follow.
-        table: see `build`.
+        table: from `build`, as the three that follow.
         table_shift: see `build`.
         bloom: see `build`.
         bloom_shift: see `build`.
@@ -265,12 +291,13 @@ def scan(
     counted = 0
     if n > 0:
         row = 0
-        places = np.empty(_STRIPE, np.int64)
+        places, words = np.empty(_STRIPE, np.int64), np.empty(_STRIPE, np.uint64)
         parts, anchors = np.empty(_STRIPE + chunks, np.uint64), np.empty(_STRIPE, np.uint64)
+        firsts, hashes = np.empty(_STRIPE * chunk, np.int64), np.empty(_STRIPE * chunk, np.uint64)
         every = total // chunk - chunks + 1
         for start in range(0, every, _STRIPE):
             here = min(_STRIPE, every - start)
-            anchor_hashes(tokens, start * chunk, here, chunk, chunks, multiplier, parts, anchors)
+            anchor_hashes(tokens, start * chunk, here, chunk, chunk, chunks, multiplier, parts, anchors)
             for i in range(here):
                 prefetch(bloom, np.int64(anchors[i] >> bloom_shift))
             if frequencies.shape[0]:
@@ -281,20 +308,67 @@ def scan(
             kept = 0
             for i in range(here):
                 mask = bloom_mask(anchors[i])
+                word = bloom[np.int64(anchors[i] >> bloom_shift)]
                 places[kept] = (start + i) * chunk
-                kept += np.int64((bloom[np.int64(anchors[i] >> bloom_shift)] & mask) == mask)
-            for i in range(kept):
-                place = places[i]
-                while offsets[row + 1] <= place:
-                    row += 1
-                # The windows that contain this anchor as their first one, inside the anchor's sequence.
-                low, high = max(offsets[row], place - chunk + 1), min(place, offsets[row + 1] - width)
-                for p in range(low, high + 1):
-                    h = whole_hash(tokens, p, width, multiplier)
-                    slot = find_slot(tokens, p, h, windows, hashes, table, np.int64(mix(h) >> table_shift))
-                    window = np.int64(table[slot])
-                    if window >= 0:
-                        found[targets[window] if targets.shape[0] else window] += 1
+                words[kept] = word >> _PLACES
+                kept += np.int64((word & mask) == mask)
+            if kept:
+                row = _look_up(
+                    tokens, offsets, row, places[:kept], words, firsts, hashes, windows, multiplier, chunk,
+                    table, table_shift, targets, found,
+                )  # fmt: skip
     if frequencies.shape[0]:
         for p in range(counted, total):
             frequencies[tokens[p]] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _look_up(
+    tokens: npt.NDArray[Any],
+    offsets: npt.NDArray[np.int64],
+    row: int,
+    places: npt.NDArray[np.int64],
+    words: npt.NDArray[np.uint64],
+    firsts: npt.NDArray[np.int64],
+    hashes: npt.NDArray[np.uint64],
+    windows: npt.NDArray[Any],
+    multiplier: np.uint64,
+    chunk: int,
+    table: npt.NDArray[np.uint64],
+    table_shift: np.uint64,
+    targets: npt.NDArray[np.int64],
+    found: npt.NDArray[np.int64],
+) -> int:
+    """Look up the windows around the anchors at `places`; returns the row of the last one. Arguments as in `scan`."""
+    width = windows.shape[1]
+    tried = 0
+    for i in range(places.shape[0]):
+        place = places[i]
+        while offsets[row + 1] <= place:
+            row += 1
+        # The windows that contain this anchor as their first one, inside the anchor's sequence.
+        for shift in range(chunk):
+            first = place - shift
+            if (words[i] >> np.uint64(shift)) & _ONE and first >= offsets[row] and first + width <= offsets[row + 1]:
+                h = mix(whole_hash(tokens, first, width, multiplier))
+                prefetch(table, np.int64(h >> table_shift))
+                firsts[tried], hashes[tried] = first, h
+                tried += 1
+    proposed = 0
+    for i in range(tried):
+        slot = probe(table, np.int64(hashes[i] >> table_shift), hashes[i])
+        if table[slot] != _FREE:
+            window = np.int64(table[slot] & _INDEX)
+            prefetch(windows, window)
+            prefetch(found, window)
+            # What is kept stays before what is read.
+            firsts[proposed], hashes[proposed] = firsts[i], hashes[i]
+            proposed += 1
+    for i in range(proposed):
+        h = hashes[i]
+        slot = probe(table, np.int64(h >> table_shift), h)
+        slot = equal_slot(tokens, firsts[i], h, windows, table, slot)
+        if table[slot] != _FREE:
+            number = np.int64(table[slot] & _INDEX)
+            found[targets[number] if targets.shape[0] else number] += 1
+    return row
