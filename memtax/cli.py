@@ -247,6 +247,62 @@ def score(
 
 
 @app.command()
+def count(
+    corpus: Annotated[list[str], typer.Argument(help="Corpus: .bin, .npy, Parquet, Arrow, JSONL, folders, globs, Hub names.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the tables.")],
+    sequences: Annotated[
+        list[str] | None, typer.Option(help="Where windows are cut from; without it, the corpus itself. May be repeated.")
+    ] = None,
+    window: Annotated[
+        list[str] | None, typer.Option(help="Tokens start:stop of each sequence [32:64]. May be repeated.")
+    ] = None,
+    no_windows: Annotated[bool, typer.Option("--no-windows", help="Count tokens only.")] = False,
+    column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="For text: a tokenizer, by path or Hub name.")] = None,
+    vocabulary_size: Annotated[int | None, typer.Option(help="Ids at or above it are refused.")] = None,
+    sequence_length: Annotated[int | None, typer.Option(help="For headerless files: tokens a sequence (Pythia: 2049).")] = None,
+    dtype: Annotated[str, typer.Option(help="For headerless files: uint16, uint32 or int32.")] = "uint16",
+    document_separator: Annotated[int | None, typer.Option(help="Token that ends documents; windows must not hold it.")] = None,
+    substitutions: Annotated[
+        int | None, typer.Option(help="Count near-duplicates with up to this many tokens replaced.")
+    ] = None,
+    memorized: Annotated[str | None, typer.Option(help="Dataset of memorized ids; splits the token frequencies.")] = None,
+    streaming: Annotated[bool, typer.Option(help="Read datasets on the fly, without a copy on disk.")] = False,
+    threads: Annotated[int | None, typer.Option(help="Counting threads; all cores if not given.")] = None,
+    shard_tokens: Annotated[int, typer.Option(help="Tokens a shard, the unit of work and of resuming.")] = 2**23,
+    engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
+    master: Annotated[str | None, typer.Option(help="Spark master, such as spark://host:7077 or local[4].")] = None,
+) -> None:
+    """Count every token and every asked-for window of a corpus, exactly, in one pass.
+
+    Writes `num_duplicates.parquet` and `token_frequencies.parquet`. A killed run goes on where it was.
+
+    Example: `memtax count document.bin --sequence-length 2049 --sequences org/memorized --window 32:64 --output counts`
+    """
+    from memtax.corpus.job import CountJob, describe
+    from memtax.corpus.opening import Reading
+    from memtax.corpus.spans import Span
+    from memtax.lm.loading import load_tokenizer
+
+    job = CountJob(
+        corpus=tuple(corpus),
+        sequences=() if no_windows else tuple(sequences) if sequences else None,
+        spans=tuple(Span.parse(each) for each in window or ["32:64"]),
+        reading=Reading(
+            column, streaming, sequence_length, dtype, load_tokenizer(tokenizer, None) if tokenizer else None, vocabulary_size
+        ),
+        separator=document_separator,
+        substitutions=substitutions,
+        memorized=memorized,
+        threads=threads,
+        shard_tokens=shard_tokens,
+        engine=engine,
+        master=master,
+    )
+    typer.echo(f"{describe(job.run(output), job.spans)}: {output}")
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """Write the report of a run again.
 

@@ -53,6 +53,13 @@ _ALL = (
         "how often the continuation occurs in the corpus, at any offset inside a training sequence, its own place included",
         _UNCOUNTED,
     ),
+    Column(
+        "sequence_near_duplicates",
+        "int64",
+        "occurrences",
+        "places of the corpus that differ from the continuation in at most the stated number of tokens, exact ones included",
+        _UNCOUNTED,
+    ),
     Column("token_id", "int64", "token id", "a token of the vocabulary"),
     Column("token_frequency", "int64", "occurrences", "how often the token occurs in the corpus"),
     Column("max_frequency", "int64", "occurrences", "largest corpus frequency among the sequence's tokens", _NO_TOKENS),
