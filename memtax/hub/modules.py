@@ -4,15 +4,16 @@ Imported by the modules alone, as `evaluate` takes seconds to import.
 """
 
 import contextlib
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import evaluate
+import numpy as np
 
 from memtax.errors import MemtaxError
-from memtax.statistics import Interval, clopper_pearson
+from memtax.statistics import Interval, clopper_pearson, percentile_interval, resample
+from memtax.statistics.measures import Evaluator, once
 
 
 class Module(evaluate.Metric):
@@ -104,9 +105,32 @@ def flags(column: Sequence[float | None], name: str) -> list[bool]:
 
 
 def interval(name: str, found: Interval) -> dict[str, float | None]:
-    """An estimate as `name`, `name_low` and `name_high`; the estimate alone if its bounds are NaN."""
-    bounds = {} if math.isnan(found.low) else {f"{name}_low": found.low, f"{name}_high": found.high}
-    return {name: found.value, **bounds}
+    """An estimate as `name`, `name_low` and `name_high`."""
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def bootstrap(
+    evaluators: Mapping[str, Evaluator], labels: Sequence[bool], resamples: int, level: float, seed: int, stratified: bool = True
+) -> dict[str, float | None]:
+    """Several statistics with percentile bootstrap intervals on shared resamples.
+
+    Args:
+        evaluators: name to statistic of the rows, from `memtax.statistics`.
+        labels: one a row.
+        resamples: resamples drawn; 0: the statistics alone.
+        level: coverage.
+        seed: seed of the draws.
+        stratified: whether each class keeps its size in every resample.
+    """
+    array = np.asarray(labels, np.float64)
+    values = {name: once(evaluate, array) for name, evaluate in evaluators.items()}
+    if not resamples:
+        return dict(values)
+    draws = resample(list(evaluators.values()), len(array), resamples, seed, array if stratified else None)
+    result: dict[str, float | None] = {}
+    for (name, value), drawn in zip(values.items(), draws, strict=True):
+        result |= interval(name, percentile_interval(value, drawn, level))
+    return result
 
 
 def rate(name: str, successes: int, trials: int, level: float) -> dict[str, float | None]:

@@ -1,100 +1,79 @@
-"""One point of the ROC curve: the rate of one kind at a bound on the other."""
-
-import math
-from collections.abc import Mapping
+"""Operating points of a ranking: the rate of one kind of decision at a given rate of the other."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from memtax.errors import MemtaxError
-from memtax.statistics.arrays import Array, sort, two_classes
-from memtax.statistics.intervals import Interval, percentile_interval, resample
+from memtax.statistics.arrays import Array, sort, sum_ties, two_classes
 from memtax.statistics.measures import Evaluator, once
 
+_ROUNDING = 1e-12
 
-def tpr_at_fpr(labels: ArrayLike, scores: ArrayLike, fpr: float) -> float:
-    """Largest true positive rate of any threshold whose false positive rate is at most `fpr`; nothing is interpolated.
+
+def tpr_at_fpr(labels: ArrayLike, scores: ArrayLike, fpr: float = 0.01) -> float:
+    """Largest true positive rate of a threshold whose false positive rate is at most `fpr`; nothing is interpolated.
 
     Args:
         labels: (rows,) 0 or 1, both present.
         scores: (rows,) larger means more likely 1.
-        fpr: the bound, in [0, 1].
+        fpr: the false positive rate that is allowed.
 
     Raises:
-        MemtaxError: lengths differ, no rows, NaN, one class only, or a bound that is no rate.
+        MemtaxError: lengths differ, no rows, NaN, one class only, or a rate outside [0, 1].
     """
-    return once(tpr_evaluator(labels, scores, fpr), labels)
+    return once(operating_evaluators(labels, scores, fprs=(fpr,))[0], labels)
 
 
-def fpr_at_tpr(labels: ArrayLike, scores: ArrayLike, tpr: float) -> float:
-    """Smallest false positive rate of any threshold whose true positive rate is at least `tpr`; see `tpr_at_fpr`."""
-    return once(fpr_evaluator(labels, scores, tpr), labels)
+def fpr_at_tpr(labels: ArrayLike, scores: ArrayLike, tpr: float = 0.95) -> float:
+    """Smallest false positive rate of a threshold whose true positive rate is at least `tpr`. Arguments as `tpr_at_fpr`."""
+    return once(operating_evaluators(labels, scores, tprs=(tpr,))[0], labels)
 
 
-def tpr_evaluator(labels: ArrayLike, scores: ArrayLike, fpr: float) -> Evaluator:
-    """`tpr_at_fpr` as a function of row weights (resamples, rows), for `resample`."""
-    rates = _rates(labels, scores, fpr)
+def operating_evaluators(
+    labels: ArrayLike, scores: ArrayLike, fprs: tuple[float, ...] = (), tprs: tuple[float, ...] = ()
+) -> list[Evaluator]:
+    """Evaluators for `resample`: the TPR at each of `fprs`, then the FPR at each of `tprs`; they share their work."""
+    for rate in (*fprs, *tprs):
+        if not 0 <= rate <= 1:
+            raise MemtaxError(f"a rate lies between 0 and 1, not at {rate}")
+    curve = _Curve(*two_classes(labels, scores))
 
-    def evaluate(weights: Array) -> Array:
-        true, false = rates(weights)
-        found: Array = np.where(false <= fpr, true, 0.0).max(axis=1)
-        return found
+    def true_at(rate: float) -> Evaluator:
+        return lambda weights: curve.true_at(weights, rate)
 
-    return evaluate
+    def false_at(rate: float) -> Evaluator:
+        return lambda weights: curve.false_at(weights, rate)
 
-
-def fpr_evaluator(labels: ArrayLike, scores: ArrayLike, tpr: float) -> Evaluator:
-    """`fpr_at_tpr` as a function of row weights (resamples, rows), for `resample`."""
-    rates = _rates(labels, scores, tpr)
-
-    def evaluate(weights: Array) -> Array:
-        true, false = rates(weights)
-        found: Array = np.where(true >= tpr, false, 1.0).min(axis=1)
-        return found
-
-    return evaluate
+    return [true_at(rate) for rate in fprs] + [false_at(rate) for rate in tprs]
 
 
-def bootstrap_intervals(
-    evaluators: Mapping[str, Evaluator], labels: ArrayLike, resamples: int, level: float, seed: int, stratified: bool = True
-) -> dict[str, Interval]:
-    """Percentile bootstrap intervals of several statistics on shared resamples.
-
-    Args:
-        evaluators: name to statistic, all over the same rows.
-        labels: (rows,) 0 or 1.
-        resamples: resamples drawn; 0 gives estimates with bounds of NaN.
-        level: coverage.
-        seed: seed of the draws.
-        stratified: whether each class keeps its size in every resample.
-    """
-    values = {name: once(evaluate, labels) for name, evaluate in evaluators.items()}
-    if not resamples:
-        return {name: Interval(value, math.nan, math.nan) for name, value in values.items()}
-    draws = resample(list(evaluators.values()), np.asarray(labels).shape[0], resamples, seed, labels if stratified else None)
-    found = zip(values.items(), draws, strict=True)
-    return {name: percentile_interval(value, drawn, level) for (name, value), drawn in found}
-
-
-def _rates(labels: ArrayLike, scores: ArrayLike, bound: float) -> "_Rates":
-    if not 0 <= bound <= 1:
-        raise MemtaxError(f"a rate lies in [0, 1], not at {bound}")
-    return _Rates(*two_classes(labels, scores))
-
-
-class _Rates:
-    """True and false positive rates (resamples, thresholds) by falling threshold, for row weights."""
+class _Curve:
+    """Rates at or above each distinct score from the highest down, for the weights that were last asked for."""
 
     def __init__(self, labels: Array, scores: Array) -> None:
-        self.order, starts = sort(-scores)
+        self.order, self.starts = sort(-scores)
         self.labels = labels[self.order]
-        self.ends = np.append(starts[1:], len(labels)) - 1
+        self.weights: Array | None = None
+        self.true = self.false = np.empty((0, 0))
 
-    def __call__(self, weights: Array) -> tuple[Array, Array]:
+    def _rates(self, weights: Array) -> None:
+        if self.weights is weights:
+            return
+        # Held, so that no other array can come to have its identity.
+        self.weights = weights
         ordered = weights[:, self.order]
-        positives = np.cumsum(ordered * self.labels, axis=1)
-        rows = np.cumsum(ordered, axis=1)
-        negatives = rows - positives
-        # A resample without one class has no rate: NaN, which percentile_interval counts.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return positives[:, self.ends] / positives[:, -1:], negatives[:, self.ends] / negatives[:, -1:]
+        positives, rows = sum_ties(ordered * self.labels, self.starts), sum_ties(ordered, self.starts)
+        true, false = np.cumsum(positives, axis=1), np.cumsum(rows - positives, axis=1)
+        with np.errstate(invalid="ignore"):
+            self.true, self.false = true / true[:, -1:], false / false[:, -1:]
+
+    def true_at(self, weights: Array, rate: float) -> Array:
+        self._rates(weights)
+        allowed = (self.false <= rate + _ROUNDING).sum(axis=1)
+        found = np.take_along_axis(self.true, np.maximum(allowed - 1, 0)[:, None], axis=1)[:, 0]
+        return np.where(np.isnan(self.false[:, -1]), np.nan, np.where(allowed > 0, found, 0.0))
+
+    def false_at(self, weights: Array, rate: float) -> Array:
+        self._rates(weights)
+        first = (self.true < rate - _ROUNDING).sum(axis=1)
+        return np.take_along_axis(self.false, np.minimum(first, self.false.shape[1] - 1)[:, None], axis=1)[:, 0]

@@ -6,7 +6,6 @@ import evaluate
 import memtax.hub.modules
 from memtax.statistics import curves
 from memtax.statistics import measures
-from memtax.statistics import operating
 
 _DESCRIPTION = """
 Expected calibration error of probabilities with bins of equal width, Brier score and log loss, each with a bootstrap interval.
@@ -68,10 +67,7 @@ class CalibrationError(memtax.hub.modules.Module):
             "brier_score": measures.evaluator(measures.brier_score, labels, predictions),
             "log_loss": measures.evaluator(measures.log_loss, labels, predictions),
         }
-        result = {}
-        intervals = operating.bootstrap_intervals(wanted, labels, resamples, level, seed, stratified=False)
-        for name, found in intervals.items():
-            result |= memtax.hub.modules.interval(name, found)
+        result = memtax.hub.modules.bootstrap(wanted, labels, resamples, level, seed, stratified=False)
         result["rows"] = len(labels)
         if curve:
             names = ("predicted", "observed", "rows")

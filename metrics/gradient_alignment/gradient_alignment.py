@@ -93,11 +93,8 @@ class GradientAlignment(memtax.hub.modules.Module):
         result |= {"texts": len(rows), "without_paraphrase": len(predictions) - len(rows)}
         if memtax.hub.modules.given(references):
             labels = memtax.hub.modules.flags([references[row] for row in rows], "references")
-            wanted = {
-                "auroc": measures.evaluator(measures.auroc, labels, values),
-                "fpr_at_tpr_0.95": operating.fpr_evaluator(labels, values, 0.95),
-                "tpr_at_fpr_0.05": operating.tpr_evaluator(labels, values, 0.05),
-            }
-            for name, interval in operating.bootstrap_intervals(wanted, labels, resamples, level, seed).items():
-                result |= memtax.hub.modules.interval(name, interval)
+            wanted = {"auroc": measures.evaluator(measures.auroc, labels, values)}
+            points = operating.operating_evaluators(labels, values, fprs=(0.05,), tprs=(0.95,))
+            wanted |= dict(zip(("tpr_at_fpr_0.05", "fpr_at_tpr_0.95"), points, strict=True))
+            result |= memtax.hub.modules.bootstrap(wanted, labels, resamples, level, seed)
         return {**result, **({"per_example": found} if per_example else {})}

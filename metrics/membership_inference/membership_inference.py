@@ -73,10 +73,8 @@ class MembershipInference(memtax.hub.modules.Module):
     ):
         labels = memtax.hub.modules.flags(references, "references")
         wanted = {"auroc": measures.evaluator(measures.auroc, labels, predictions)}
-        wanted |= {f"tpr_at_fpr_{fpr:g}": operating.tpr_evaluator(labels, predictions, fpr) for fpr in fprs}
-        wanted |= {f"fpr_at_tpr_{tpr:g}": operating.fpr_evaluator(labels, predictions, tpr) for tpr in tprs}
-        found = operating.bootstrap_intervals(wanted, labels, resamples, level, seed)
-        result = {}
-        for name, interval in found.items():
-            result |= memtax.hub.modules.interval(name, interval)
+        names = [*(f"tpr_at_fpr_{fpr:g}" for fpr in fprs), *(f"fpr_at_tpr_{tpr:g}" for tpr in tprs)]
+        points = operating.operating_evaluators(labels, predictions, tuple(fprs), tuple(tprs))
+        wanted |= dict(zip(names, points, strict=True))
+        result = memtax.hub.modules.bootstrap(wanted, labels, resamples, level, seed)
         return {**result, "members": sum(labels), "nonmembers": len(labels) - sum(labels)}

@@ -7,7 +7,6 @@ import numpy as np
 import memtax.hub.modules
 from memtax.errors import MemtaxError
 from memtax.leakage import attacks
-from memtax.statistics import operating
 from memtax.statistics import measures
 
 _DESCRIPTION = """
@@ -106,9 +105,8 @@ class MembershipScores(memtax.hub.modules.Module):
         for name, values in scores.items() if memtax.hub.modules.given(references) else ():
             known = [row for row, value in enumerate(values) if value is not None]
             labels = memtax.hub.modules.flags([references[row] for row in known], "references")
-            evaluate_auroc = measures.evaluator(measures.auroc, labels, [values[row] for row in known])
-            found = operating.bootstrap_intervals({"auroc": evaluate_auroc}, labels, resamples, level, seed)
-            result |= memtax.hub.modules.interval(f"auroc_{name}", found["auroc"])
+            wanted = {f"auroc_{name}": measures.evaluator(measures.auroc, labels, [values[row] for row in known])}
+            result |= memtax.hub.modules.bootstrap(wanted, labels, resamples, level, seed)
         return result
 
 
