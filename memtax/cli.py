@@ -303,6 +303,46 @@ def count(
 
 
 @app.command()
+def mia(
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where scores, figures and record go.")],
+    data: Annotated[str | None, typer.Argument(help="Members and non-members: a folder, a table, or a Hub name.")] = None,
+    members: Annotated[str | None, typer.Option(help="Instead of DATA: a source of members.")] = None,
+    nonmembers: Annotated[str | None, typer.Option(help="And one of non-members.")] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="An attack; may be given again. Default: those that can run.")
+    ] = None,
+    reference_model: Annotated[str | None, typer.Option(help="A model that was not trained on the texts.")] = None,
+    neighbour_model: Annotated[str | None, typer.Option(help="A masked language model, for neighbour.")] = None,
+    neighbours: Annotated[int, typer.Option(help="Neighbours a text.")] = 10,
+    frequencies: Annotated[str | None, typer.Option(help="Table of token counts, for dc_pdd.")] = None,
+    columns: Annotated[Path | None, typer.Option(help="Parquet with sequence_id and columns such as gradient_norm.")] = None,
+    references: Annotated[Path | None, typer.Option(help="Output of memtax counterfactual, for lira and rmia.")] = None,
+    shots: Annotated[int, typer.Option(help="Non-members in the prefix of recall.")] = 8,
+    chunk_words: Annotated[int | None, typer.Option(help="Score chunks of so many words, each in its place.")] = None,
+    column: Annotated[str | None, typer.Option(help="Column of text or tokens.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals.")] = 1000,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+) -> None:
+    """Membership inference: how well members are told from non-members, and whether that shows anything.
+
+    DATA is a folder with a file of each kind for every domain (github.member.jsonl, github.nonmember.jsonl), a table with
+    a label column, `swj0419/WikiMIA::WikiMIA_length64` or `iamgroot42/mimir:github:ngram_13_0.8`.
+
+    Example: `memtax mia data/ --model EleutherAI/pythia-70m --output runs/mia`
+
+    Several processes: `accelerate launch -m memtax mia ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax mia ...` on CPUs.
+    """
+    from memtax.leakage.membership import run_command
+
+    options = dict(locals())
+    options.pop("run_command")
+    for line in run_command(**options).lines():
+        typer.echo(line)
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """Write the report of a run again.
 
