@@ -45,12 +45,22 @@ _ALL = (
     Column("window_start", "int64", "token", "place of the window's first token in its text, from 0"),
     Column("document", "string", "name", "the document the sequence was cut from", "not recorded by the source"),
     Column("is_member", "bool", "boolean", "whether the model was trained on the sequence"),
+    Column("domain", "string", "name", "the kind of text; figures are given for each"),
+    Column("chunk_start", "int32", "characters", "where the chunk of the text begins that is meant", "the whole text is meant"),
+    Column("chunk_end", "int32", "characters", "where it ends", "the whole text is meant"),
     # corpus statistics
     Column(
         "sequence_duplicates",
         "int64",
         "occurrences",
         "how often the continuation occurs in the corpus, at any offset inside a training sequence, its own place included",
+        _UNCOUNTED,
+    ),
+    Column(
+        "sequence_near_duplicates",
+        "int64",
+        "occurrences",
+        "places of the corpus that differ from the continuation in at most the stated number of tokens, exact ones included",
         _UNCOUNTED,
     ),
     Column("token_id", "int64", "token id", "a token of the vocabulary"),
@@ -154,6 +164,13 @@ _ALL = (
         "is_memorized under a model that was not trained on the sequence",
         _SHORT,
     ),
+    Column(
+        "attack_score",
+        "float64",
+        "score",
+        "membership score; larger means more likely a member",
+        "no token to score, or something that the attack needs is missing",
+    ),
     # labels
     Column("taxonomy", "class", "category", "why a memorized sequence would be memorized", "an input of its rule is null"),
     Column(
@@ -186,12 +203,17 @@ PUBLISHED: dict[str, str] = {
 
 
 def column(name: str) -> Column:
-    """The declared column. `_50_100` after the name of a score: for a prompt of 50 and a continuation of 100 tokens.
+    """The declared column.
+
+    `attack_` before the name of an attack: its score. `_50_100` after the name of a score: for a prompt of 50 and a continuation of 100 tokens.
 
     Raises:
         MemtaxError: no such column is declared.
     """
     if name not in COLUMNS:
+        if name.startswith("attack_"):
+            base = COLUMNS["attack_score"]
+            return replace(base, name=name, meaning=f"{base.meaning}: {name.removeprefix('attack_')}")
         windowed = re.fullmatch(r"(.+)_(\d+)_(\d+)", name)
         if windowed and windowed[1] in COLUMNS and COLUMNS[windowed[1]].null == _SHORT:
             base = COLUMNS[windowed[1]]

@@ -20,6 +20,8 @@ from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, to
 from memtax.provenance import fingerprint_dataset, fingerprint_path, write_record
 from memtax.taxonomy.correlations import correlations
 from memtax.taxonomy.extraction_rates import extraction_rates
+from memtax.taxonomy.guess_recall import OVERLAP, by_duplicates, by_overlap, cross_tabulate
+from memtax.taxonomy.inference import infer
 from memtax.taxonomy.logistic import TooFewRowsError
 from memtax.taxonomy.predictor import Predictor
 from memtax.taxonomy.reference import by_category
@@ -162,6 +164,8 @@ def _conclude(
         "growth_by_size": growth(series["models"]),
         "correlations": correlations(table),
         "predictor": predictor_metrics,
+        "inference": infer(table),
+        "guess_recall": _guess_recall(config, table),
         "nulls": {name: table.column(name).null_count for name in table.column_names if table.column(name).null_count},
         "skipped": described.skipped,
     }
@@ -228,6 +232,21 @@ def _describe_run(config: RunConfig, described: Described, table: "pa.Table", ou
         "prompt": config.prompt,
         "continuation": config.continuation,
     }
+
+
+def _guess_recall(config: RunConfig, table: "pa.Table") -> dict[str, Any]:
+    """The competing labels (Dentan et al. 2025) by category, by both readings."""
+    import pyarrow.compute as pc
+
+    taxonomy, memorized = (table.column(name).to_pylist() for name in ("taxonomy", "is_memorized"))
+    template = pc.or_kleene(table.column("is_incrementing"), table.column("is_repeating")).to_pylist()
+    threshold = config.recitation_threshold
+    labels = {
+        "by_overlap": by_overlap(memorized, template, table.column("tokens").to_pylist(), prompt=config.prompt),
+        "by_duplicates": by_duplicates(memorized, table.column("sequence_duplicates").to_pylist(), threshold=threshold),
+    }
+    counts = {name: cross_tabulate(taxonomy, own) for name, own in labels.items()}
+    return {"threshold": threshold, "overlap": OVERLAP, **counts}
 
 
 def _fit(config: RunConfig, table: "pa.Table", output: Path) -> tuple[Predictor | None, dict[str, Any]]:
