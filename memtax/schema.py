@@ -199,13 +199,15 @@ PUBLISHED: dict[str, str] = {
     "generation_perplexity": "continuation_perplexity",
     "huffman_coding_length": "shannon_coding_length",
 }
-"""Names in the published datasets to ours, where they differ. Some need a conversion as well: see `from_published`."""
+"""Names in the published datasets to ours, where they differ. Some need a conversion as well: see
+`memtax.corpus.published`."""
 
 
 def column(name: str) -> Column:
     """The declared column.
 
-    `attack_` before the name of an attack: its score. `_50_100` after the name of a score: for a prompt of 50 and a continuation of 100 tokens.
+    `attack_` before the name of an attack: its score. `_50_100` after the name of a score: for a prompt of 50 and a
+    continuation of 100 tokens.
 
     Raises:
         MemtaxError: no such column is declared.
