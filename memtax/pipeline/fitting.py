@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
 from memtax.files import write_json
 from memtax.progress import say
@@ -83,7 +84,7 @@ def fit(
     model_figures.write_fit(predictor.metrics, tests, found, output / "figures")
     settings = {"source": source, "factors": list(chosen), "target": target, "category": category, "seed": seed}
     settings |= {"memorized_only": memorized_only, "calibration": calibration, "resamples": resamples}
-    inputs = {name: fingerprint_path(name) for name in (source, memorized_only) if name is not None}
+    inputs = {name: fingerprint_path(Source.parse(name).path) for name in (source, memorized_only) if name is not None}
     write_record(output / "run.yaml", "fit", settings, inputs)
     return predictor
 
@@ -138,7 +139,12 @@ def search(
         grown = growing.grow(grid.prepare(table), grid)
         growing.save(grown, output)
         found["greedy"] = grown
-    write_record(output / "run.yaml", "search", {"source": source, **_plain(config)}, {source: fingerprint_path(source)})
+    write_record(
+        output / "run.yaml",
+        "search",
+        {"source": source, **_plain(config)},
+        {source: fingerprint_path(Source.parse(source).path)},
+    )
     return found
 
 
@@ -148,6 +154,7 @@ def _config(table: "pa.Table", settings: dict[str, Any]) -> SearchConfig:
     # What rules ask about by default are the published ten; a Huffman length stands in for a Shannon one.
     split = ["huffman_coding_length" if name == "shannon_coding_length" else name for name in SPLIT_FACTORS]
     factors = given.pop("factors", None) or declared.available(names)
+    given.setdefault("category", "taxonomy" if "taxonomy" in names else None)
     return SearchConfig(factors=factors, split_on=given.pop("split_on", None) or declared.available(names, split), **given)
 
 
@@ -163,5 +170,6 @@ def _fingerprint(table: "pa.Table", config: SearchConfig) -> str:
 
     sources = [source for factor in declared.resolve(config.factors, config.target) for source in factor.sources]
     sources += [source for factor in declared.resolve(config.split_on, config.target) for source in factor.sources]
-    names = [name for name in dict.fromkeys([*sources, config.target]) if name in table.column_names]
+    wanted = dict.fromkeys([*sources, config.target, config.category])
+    names = [name for name in wanted if name is not None and name in table.column_names]
     return digest(names, fingerprint_dataset(datasets.Dataset(table.select(names)), names))
