@@ -1,5 +1,6 @@
 """The verbs `fit`, `search` and `predict`, as typed."""
 
+import json
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from memtax import cli
 from memtax.taxonomy.predictor import Predictor
+from tests.lm.models import VOCABULARY, build
 from tests.taxonomy import simulated
 
 
@@ -42,6 +44,25 @@ def test_fit_then_predict(data, tmp_path):
         (part,) = (tmp_path / model / "data").iterdir()
         found = pq.read_table(part)["memorized_probability"].combine_chunks()
         assert found == predictor.predict(pq.read_table(data), model).cast("float32")
+
+
+def test_probes_of_a_model(tmp_path):
+    rng = np.random.default_rng(0)
+    table = simulated.table(rows=400)
+    # Memorized sequences are of low tokens: even random layers tell them by their embeddings.
+    memorized = np.array(table["is_memorized"])
+    tokens = [rng.integers(0, 30 if one else VOCABULARY, 16).tolist() for one in memorized]
+    pq.write_table(table.append_column("tokens", pa.array(tokens, pa.list_(pa.int32()))), tmp_path / "data.parquet")
+    build("gpt_neox").save_pretrained(tmp_path / "lm")
+    options = ("--factors", "a,b", "--resamples", 20, "--no-explain", "--probe", tmp_path / "lm")
+    assert typed("fit", tmp_path / "data.parquet", "-o", tmp_path / "model", *options).exit_code == 0
+    rows = json.loads((tmp_path / "model/probes.json").read_text())["probes"]
+    # Embeddings and two layers, each with shuffled labels, and the factors; for memorized-or-not and for the category.
+    assert len(rows) == 2 * (3 * 2 + 1)
+    found = {(row["probe"], row["layer"]): row["value"] for row in rows}
+    assert found["memorized", 0] > 0.9
+    assert found["memorized, shuffled labels", 0] < 0.8
+    assert (tmp_path / "model/figures/probes_category.svg").exists()
 
 
 def test_search_in_slices(data, tmp_path):
