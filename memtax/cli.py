@@ -185,6 +185,7 @@ def score(
     moments: Annotated[bool, typer.Option(help="Also mean and variance of log p at every token (Min-K%++).")] = False,
     ranks: Annotated[bool, typer.Option(help="Also the rank of every token.")] = False,
     attention: Annotated[bool, typer.Option(help="Also entropy and Gini coefficient of each attention head.")] = False,
+    stride: Annotated[int | None, typer.Option(help="Rows are long texts: score a window every so many tokens.")] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of a row that are read; default: what the windows cover.")] = None,
     column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name, for text; default: the model's.")] = None,
@@ -195,7 +196,8 @@ def score(
 ) -> None:
     """Score sequences by one forward pass: perplexities, extraction, and more where asked.
 
-    Every pair of a prompt and a continuation length is measured, from the same pass.
+    Every pair of a prompt and a continuation length is measured, from the same pass. With `--stride` a long text, such as a
+    book, is read window by window, and a report with a heat map is written.
 
     Example: `memtax score runs/demo/corpus --model runs/demo/models/lm --prompt 16 --prompt 32 --output scores`
 
@@ -207,6 +209,7 @@ def score(
     from memtax.filters.scores import LanguageModelFilter
     from memtax.lm.loading import split_revision
     from memtax.pipeline.scoring import score_sequences
+    from memtax.pipeline.sliding import score_windows
 
     if batch_size != "auto" and not batch_size.isdecimal():
         raise MemtaxError(f"--batch-size {batch_size!r} is neither a number nor auto")
@@ -239,8 +242,109 @@ def score(
     )
     reference = LanguageModelFilter(*split_revision(reference_model), exact_only=True, **common) if reference_model else None
     source = Source.parse(sequences, column=column)
-    result = score_sequences(source, scores, output, reference=reference, tokenizer=tokenizer, length=length)
+    if stride is None:
+        result = score_sequences(source, scores, output, reference=reference, tokenizer=tokenizer, length=length)
+    elif reference or length or exact_only or len(windows) > 1:
+        raise MemtaxError("--stride takes one prompt and one continuation length, and no reference, exact-only or length")
+    else:
+        result = score_windows(source, scores, output, stride=stride, tokenizer=tokenizer)
     for line in result.lines():
+        typer.echo(line)
+
+
+@app.command()
+def count(
+    corpus: Annotated[list[str], typer.Argument(help="Corpus: .bin, .npy, Parquet, Arrow, JSONL, folders, globs, Hub names.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the tables.")],
+    sequences: Annotated[
+        list[str] | None, typer.Option(help="Where windows are cut from; without it, the corpus itself. May be repeated.")
+    ] = None,
+    window: Annotated[
+        list[str] | None, typer.Option(help="Tokens start:stop of each sequence [32:64]. May be repeated.")
+    ] = None,
+    no_windows: Annotated[bool, typer.Option("--no-windows", help="Count tokens only.")] = False,
+    column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="For text: a tokenizer, by path or Hub name.")] = None,
+    vocabulary_size: Annotated[int | None, typer.Option(help="Ids at or above it are refused.")] = None,
+    sequence_length: Annotated[int | None, typer.Option(help="For headerless files: tokens a sequence (Pythia: 2049).")] = None,
+    dtype: Annotated[str, typer.Option(help="For headerless files: uint16, uint32 or int32.")] = "uint16",
+    document_separator: Annotated[int | None, typer.Option(help="Token that ends documents; windows must not hold it.")] = None,
+    substitutions: Annotated[
+        int | None, typer.Option(help="Count near-duplicates with up to this many tokens replaced.")
+    ] = None,
+    memorized: Annotated[str | None, typer.Option(help="Dataset of memorized ids; splits the token frequencies.")] = None,
+    streaming: Annotated[bool, typer.Option(help="Read datasets on the fly, without a copy on disk.")] = False,
+    threads: Annotated[int | None, typer.Option(help="Counting threads; all cores if not given.")] = None,
+    shard_tokens: Annotated[int, typer.Option(help="Tokens a shard, the unit of work and of resuming.")] = 2**23,
+    engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
+    master: Annotated[str | None, typer.Option(help="Spark master, such as spark://host:7077 or local[4].")] = None,
+) -> None:
+    """Count every token and every asked-for window of a corpus, exactly, in one pass.
+
+    Writes `num_duplicates.parquet` and `token_frequencies.parquet`. A killed run goes on where it was.
+
+    Example: `memtax count document.bin --sequence-length 2049 --sequences org/memorized --window 32:64 --output counts`
+    """
+    from memtax.corpus.job import CountJob, describe
+    from memtax.corpus.opening import Reading
+    from memtax.corpus.spans import Span
+    from memtax.lm.loading import load_tokenizer
+
+    job = CountJob(
+        corpus=tuple(corpus),
+        sequences=() if no_windows else tuple(sequences) if sequences else None,
+        spans=tuple(Span.parse(each) for each in window or ["32:64"]),
+        reading=Reading(
+            column, streaming, sequence_length, dtype, load_tokenizer(tokenizer, None) if tokenizer else None, vocabulary_size
+        ),
+        separator=document_separator,
+        substitutions=substitutions,
+        memorized=memorized,
+        threads=threads,
+        shard_tokens=shard_tokens,
+        engine=engine,
+        master=master,
+    )
+    typer.echo(f"{describe(job.run(output), job.spans)}: {output}")
+
+
+@app.command()
+def mia(
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where scores, figures and record go.")],
+    data: Annotated[str | None, typer.Argument(help="Members and non-members: a folder, a table, or a Hub name.")] = None,
+    members: Annotated[str | None, typer.Option(help="Instead of DATA: a source of members.")] = None,
+    nonmembers: Annotated[str | None, typer.Option(help="And one of non-members.")] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="An attack; may be given again. Default: those that can run.")
+    ] = None,
+    reference_model: Annotated[str | None, typer.Option(help="A model that was not trained on the texts.")] = None,
+    neighbour_model: Annotated[str | None, typer.Option(help="A masked language model, for neighbour.")] = None,
+    neighbours: Annotated[int, typer.Option(help="Neighbours a text.")] = 10,
+    frequencies: Annotated[str | None, typer.Option(help="Table of token counts, for dc_pdd.")] = None,
+    columns: Annotated[Path | None, typer.Option(help="Parquet with sequence_id and columns such as gradient_norm.")] = None,
+    references: Annotated[Path | None, typer.Option(help="Output of memtax counterfactual, for lira and rmia.")] = None,
+    shots: Annotated[int, typer.Option(help="Non-members in the prefix of recall.")] = 8,
+    chunk_words: Annotated[int | None, typer.Option(help="Score chunks of so many words, each in its place.")] = None,
+    column: Annotated[str | None, typer.Option(help="Column of text or tokens.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals.")] = 1000,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+) -> None:
+    """Membership inference: how well members are told from non-members, and whether that shows anything.
+
+    DATA is a folder with a file of each kind for every domain (github.member.jsonl, github.nonmember.jsonl), a table with
+    a label column, `swj0419/WikiMIA::WikiMIA_length64` or `iamgroot42/mimir:github:ngram_13_0.8`.
+
+    Example: `memtax mia data/ --model EleutherAI/pythia-70m --output runs/mia`
+
+    Several processes: `accelerate launch -m memtax mia ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax mia ...` on CPUs.
+    """
+    from memtax.leakage.membership import run_command
+
+    options = dict(locals())
+    options.pop("run_command")
+    for line in run_command(**options).lines():
         typer.echo(line)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from memtax import schema
 from memtax.corpus import columns
 from memtax.corpus.blocks import open_corpus
-from memtax.corpus.sequences import _check_unique, _id_column, _ids
+from memtax.corpus.sequences import _check_unique
 from memtax.corpus.sources import Source, open_dataset
 from memtax.progress import progress_bar
 
@@ -49,11 +49,11 @@ def load_rows(
     import datasets
 
     corpus = open_corpus(source, tokenizer=tokenizer)
-    key = _id_column(corpus)
+    key = columns.id_column(corpus.schema, corpus.label)
     tables, row = [], 0
     with progress_bar("reading sequences", corpus.rows) as bar:
         for rows, block in corpus.blocks_with((key,) if key else ()):
-            ids = _ids(rows.column(key), key, corpus.label) if key else np.arange(row, row + rows.num_rows)
+            ids = columns.row_ids(rows.column(key), key, corpus.label) if key else np.arange(row, row + rows.num_rows)
             tables.append(_table(ids, block.tokens, block.offsets, length))
             row += rows.num_rows
             bar.update(rows.num_rows)

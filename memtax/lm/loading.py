@@ -110,6 +110,21 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
         raise ModelError(f"no tokenizer can be loaded from {path}: {_line(error)}") from error
 
 
+def parameter_count(path: str | Path, revision: str | None = None) -> int | None:
+    """Parameters of a model, from its configuration alone; None where that does not tell (an adapter, unknown code)."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if _find(path, revision, _ADAPTER) is not None:
+        return None
+    try:
+        config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+        with torch.device("meta"):
+            return int(AutoModelForCausalLM.from_config(config).num_parameters())
+    except Exception:  # whatever an architecture raises: the count is a label, not a result
+        return None
+
+
 def model_files(path: str | Path) -> list[str]:
     """What decides a model's output: the configuration and weights in its folder, or the Hub name as it stands.
 

@@ -25,6 +25,7 @@ from memtax.statistics.measures import (
     recall_score,
     spearman,
 )
+from memtax.statistics.operating import fpr_at_tpr, operating_evaluators, tpr_at_fpr
 from memtax.statistics.xi import chatterjee_xi, xi_interval
 
 __all__ = [
@@ -41,7 +42,9 @@ __all__ = [
     "evaluator",
     "expected_calibration_error",
     "f1_score",
+    "fpr_at_tpr",
     "log_loss",
+    "operating_evaluators",
     "paired_bootstrap_difference",
     "pearson",
     "percentile_interval",
@@ -53,5 +56,6 @@ __all__ = [
     "roc_curve",
     "spearman",
     "spearman_interval",
+    "tpr_at_fpr",
     "xi_interval",
 ]

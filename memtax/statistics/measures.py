@@ -87,7 +87,7 @@ def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins
         probabilities: (rows,) in [0, 1].
         bins: number of bins of equal width; bin b is [b/bins, (b+1)/bins), the last one closed.
     """
-    return once(_calibration_error(labels, probabilities, bins), labels)
+    return once(calibration_evaluator(labels, probabilities, bins), labels)
 
 
 def calibration_noise(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> Evaluator:
@@ -199,7 +199,8 @@ def _brier(labels: ArrayLike, probabilities: ArrayLike) -> Evaluator:
     return lambda weights: weights @ (p - y) ** 2 / weights.sum(1)
 
 
-def _calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> Evaluator:
+def calibration_evaluator(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> Evaluator:
+    """`expected_calibration_error` as a function of row weights (resamples, rows), for `resample`."""
     y, p = probabilities_of(labels, probabilities)
     order, starts = sort(bin_of(p, bins).astype(np.float64))
     # A bin's share of rows times its gap is |sum over its rows of (y - p)| / rows.
@@ -249,7 +250,7 @@ _EVALUATORS: dict[Callable[..., float], Callable[..., Evaluator]] = {
     recall_score: _recall,
     log_loss: _log_loss,
     brier_score: _brier,
-    expected_calibration_error: _calibration_error,
+    expected_calibration_error: calibration_evaluator,
     pearson: _pearson,
     spearman: _spearman,
 }
