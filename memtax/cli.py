@@ -79,6 +79,7 @@ def fit(
     seed: Annotated[int, typer.Option(help="Seed of split and bootstrap.")] = 1024,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of each interval.")] = 1000,
     explain: Annotated[bool, typer.Option(help="Also test coefficients and compute correlations.")] = True,
+    probe: Annotated[str | None, typer.Option(help="Language model whose layers are probed; the data need tokens.")] = None,
     push: Annotated[str | None, typer.Option(help="Model repository on the Hub to push to.")] = None,
 ) -> None:
     """Fit the predictor: one model for all sequences and one a category, with tests, intervals and figures.
@@ -86,6 +87,7 @@ def fit(
     Example: `memtax fit runs/demo/dataset:features --output runs/demo/predictor`
     """
     from memtax.pipeline.fitting import fit as run_fit
+    from memtax.pipeline.fitting import probe_layers
 
     predictor = run_fit(
         data,
@@ -100,6 +102,8 @@ def fit(
         resamples=resamples,
         explain=explain,
     )
+    if probe is not None:
+        probe_layers(data, probe, predictor, output)
     typer.echo(output)
     if push is not None:
         typer.echo(predictor.push_to_hub(push))
@@ -111,6 +115,7 @@ def search(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results; finished parts are kept.")],
     factors: Annotated[str | None, typer.Option(help="Columns of the models, separated by commas.")] = None,
     split_on: Annotated[str | None, typer.Option(help="Columns that rules ask about, separated by commas.")] = None,
+    quantiles: Annotated[str, typer.Option(help="Of the memorized training rows, separated by commas.")] = "0.25,0.5,0.75",
     criterion: Annotated[str, typer.Option(help="log_loss, brier, roc_auc, pr_auc or f1, on validation rows.")] = "log_loss",
     target: Annotated[str, typer.Option(help="Boolean column to predict.")] = "is_memorized",
     seed: Annotated[int, typer.Option(help="Seed of split and bootstrap.")] = 1024,
@@ -135,6 +140,7 @@ def search(
         greedy=greedy,
         factors=_names(factors),
         split_on=_names(split_on),
+        quantiles=_numbers(quantiles),
         criterion=criterion,
         target=target,
         seed=seed,
@@ -385,6 +391,15 @@ def main() -> None:
 
 def _names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    from memtax.errors import MemtaxError
+
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise MemtaxError(f"quantiles are numbers separated by commas, such as 0.25,0.5,0.75, not {text!r}") from None
 
 
 def _fail(message: str) -> None:

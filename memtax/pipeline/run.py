@@ -257,7 +257,7 @@ def _fit(config: RunConfig, table: "pa.Table", output: Path) -> tuple[Predictor 
     columns = [name for name in table.column_names if name in schema.COLUMNS and name not in ("text", "document")]
     identity = {
         "stage": "predictor",
-        "version": 1,
+        "version": 2,
         "seed": config.seed,
         "table": fingerprint_dataset(datasets.Dataset(table), columns),
     }
