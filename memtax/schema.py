@@ -69,6 +69,32 @@ _ALL = (
         "shannon_coding_length", "float64", "bits/character", "mean Shannon code length of the text's characters", _EMPTY_TEXT
     ),
     Column("huffman_token_coding_length", "float64", "bits/token", "mean Huffman code length of the tokens", "no tokens"),
+    Column("embedding", "list<float32>", "vector", "embedding of the text, of length one", _NO_TEXT),
+    Column("prompt_text", "string", "text", "the prompt's tokens decoded", "the tokenizer is not known"),
+    Column(
+        "semantic_matches_0_8", "int64", "sequences", "other sequences of the corpus sample at cosine >= 0.8 (snowclones)", _NO_TEXT
+    ),
+    Column("semantic_matches_0_9", "int64", "sequences", "other sequences of the corpus sample at cosine >= 0.9", _NO_TEXT),
+    Column(
+        "textual_matches_0_8",
+        "int64",
+        "sequences",
+        "among the semantic matches at 0.8, prompts at 0 < Levenshtein distance < 20 characters (templates)",
+        _NO_TEXT,
+    ),
+    Column(
+        "textual_matches_0_9",
+        "int64",
+        "sequences",
+        "among the semantic matches at 0.9, prompts at 0 < Levenshtein distance < 20 characters",
+        _NO_TEXT,
+    ),
+    Column("nl_score", "float32", "probability", "that the text is natural language and not code", _EMPTY_TEXT),
+    Column("text_kind", "string", "kind", "natural language, code or uncertain, by thresholds on nl_score", _EMPTY_TEXT),
+    # neighbours, one row a pair
+    Column("rank", "int32", "place", "place among the sequence's neighbours, 1 is the nearest"),
+    Column("neighbour_id", "int64", "id", "sequence_id of the neighbour in the corpus sample"),
+    Column("cosine", "float64", "cosine", "cosine similarity of the two texts' embeddings"),
     # scores of a model
     Column(
         "prompt_perplexity", "float32", "perplexity", "exp of the mean loss over the prompt's tokens after the first", _SHORT
