@@ -72,7 +72,11 @@ _ALL = (
     Column("embedding", "list<float32>", "vector", "embedding of the text, of length one", _NO_TEXT),
     Column("prompt_text", "string", "text", "the prompt's tokens decoded", "the tokenizer is not known"),
     Column(
-        "semantic_matches_0_8", "int64", "sequences", "other sequences of the corpus sample at cosine >= 0.8 (snowclones)", _NO_TEXT
+        "semantic_matches_0_8",
+        "int64",
+        "sequences",
+        "other sequences of the corpus sample at cosine >= 0.8 (snowclones)",
+        _NO_TEXT,
     ),
     Column("semantic_matches_0_9", "int64", "sequences", "other sequences of the corpus sample at cosine >= 0.9", _NO_TEXT),
     Column(

@@ -94,6 +94,7 @@ class DataArguments:
     documents: int = field(default=20_000, metadata={"help": "Most documents read of a dataset on the Hub."})
     relabel: bool = field(default=True, metadata={"help": "Label passages by their own share of prose, not by source."})
     labels: str | None = field(default=None, metadata={"help": "JSON lines with text and label (1: code), to evaluate on."})
+    evaluation_rows: int = field(default=1000, metadata={"help": "Passages of held-out documents to evaluate on."})
     time_limit: float | None = field(default=None, metadata={"help": "Stop training after this many seconds."})
 
 
@@ -207,7 +208,7 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
         # The Trainer pickles its arguments beside the weights; nothing here ever needs to unpickle them.
         for pickled in output.glob("**/training_args.bin"):
             pickled.unlink()
-        held = draw(code_held, prose_held, 1000, arguments.seed, data_arguments.relabel)
+        held = draw(code_held, prose_held, data_arguments.evaluation_rows, arguments.seed, data_arguments.relabel)
         sets = {"held-out passages": (held.texts, held.labels)}
         if data_arguments.labels:
             sets["hand-labelled sequences"] = read_labels(data_arguments.labels)
@@ -246,7 +247,7 @@ def evaluate(labels: Sequence[int], scores: Sequence[float]) -> dict[str, Any]:
         called natural language, up to `code_to` no natural language is called code.
     """
     prose, score = 1 - np.asarray(labels), np.asarray(scores, np.float64)
-    interval = statistics.bootstrap_interval(statistics.auroc, prose, score)
+    interval = statistics.bootstrap_interval(statistics.auroc, prose, score, strata=prose)
     thresholds = np.unique(score)
     f1 = [statistics.f1_score(prose, (score >= threshold).astype(int)) for threshold in thresholds]
     best = int(np.argmax(f1))

@@ -61,7 +61,9 @@ class SemanticMatchFilter(Filter):
         from memtax.filters._sample import load_sample, matches
 
         _spare_threads()
-        vectors = batch["embedding"] if self.embedded else EmbeddingFilter(self.model, self.revision).compute(batch)["embedding"]
+        vectors = (
+            batch["embedding"] if self.embedded else EmbeddingFilter(self.model, self.revision).compute(batch)["embedding"]
+        )
         sample = load_sample(self.sample, self.model, self.revision, stamp(self.sample))
         known, found = matches(sample, batch["sequence_id"], vectors, THRESHOLDS)
         ids = np.asarray(batch["sequence_id"], np.int64)[known]

@@ -52,7 +52,9 @@ class TextualMatchFilter(SemanticMatchFilter):
         from memtax.filters._sample import load_sample, matches
 
         _spare_threads()
-        vectors = batch["embedding"] if self.embedded else EmbeddingFilter(self.model, self.revision).compute(batch)["embedding"]
+        vectors = (
+            batch["embedding"] if self.embedded else EmbeddingFilter(self.model, self.revision).compute(batch)["embedding"]
+        )
         vectors = [None if prompt is None else v for v, prompt in zip(vectors, batch["prompt_text"], strict=True)]
         sample = load_sample(self.sample, self.model, self.revision, stamp(self.sample))
         if sample.prompts is None:

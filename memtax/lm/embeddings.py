@@ -32,7 +32,9 @@ def can_embed() -> bool:
     return importlib.util.find_spec("sentence_transformers") is not None and resolve_model(DEFAULT_MODEL) != DEFAULT_MODEL
 
 
-def embed(texts: Sequence[str], model: str = DEFAULT_MODEL, revision: str | None = None, at_once: int = 64) -> NDArray[np.float32]:
+def embed(
+    texts: Sequence[str], model: str = DEFAULT_MODEL, revision: str | None = None, at_once: int = 64
+) -> NDArray[np.float32]:
     """Embeddings of texts, of length one.
 
     Args:
