@@ -14,7 +14,22 @@ _LAZY = {
     "Predictor": "memtax.taxonomy.predictor",
 }
 
-__all__ = ["MemorizationCallback", "Predictor", "__version__"]
+__all__ = ["MemorizationCallback", "Predictor", "__version__", "metric_path"]
+
+
+def metric_path(name: str) -> str:
+    """Path of one of memtax's `evaluate` modules, for `evaluate.load`; the same in a checkout and in an installed wheel.
+
+    Raises:
+        MemtaxError: there is no such module.
+    """
+    from memtax.errors import MemtaxError
+    from memtax.files import asset
+
+    names = sorted(folder.name for folder in asset("metrics").iterdir() if (folder / f"{folder.name}.py").is_file())
+    if name not in names:
+        raise MemtaxError(f"no metric {name!r}; there are {', '.join(names)}")
+    return str(asset("metrics") / name)
 
 
 def __getattr__(name: str) -> Any:

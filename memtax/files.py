@@ -33,6 +33,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+    except OSError as error:
+        # Writers know the temporary file at best; the user knows the one that was to be.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno or 0, reason, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -3,8 +3,9 @@
 `COLUMNS` is the only list. Cards, feature declarations, the report and input checks are derived from it.
 """
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memtax.errors import MemtaxError
@@ -40,14 +41,26 @@ _ALL = (
     Column("tokens", "list<int32>", "token ids", "the sequence, as the model was trained on it"),
     Column("text", "string", "text", "the tokens decoded", "the tokenizer is not known"),
     Column("token_texts", "list<string>", "text", "the tokens decoded one by one", "the tokenizer is not known"),
+    Column("text_id", "int64", "id", "identifies the long text that a window was cut from"),
+    Column("window_start", "int64", "token", "place of the window's first token in its text, from 0"),
     Column("document", "string", "name", "the document the sequence was cut from", "not recorded by the source"),
     Column("is_member", "bool", "boolean", "whether the model was trained on the sequence"),
+    Column("domain", "string", "name", "the kind of text; figures are given for each"),
+    Column("chunk_start", "int32", "characters", "where the chunk of the text begins that is meant", "the whole text is meant"),
+    Column("chunk_end", "int32", "characters", "where it ends", "the whole text is meant"),
     # corpus statistics
     Column(
         "sequence_duplicates",
         "int64",
         "occurrences",
         "how often the continuation occurs in the corpus, at any offset inside a training sequence, its own place included",
+        _UNCOUNTED,
+    ),
+    Column(
+        "sequence_near_duplicates",
+        "int64",
+        "occurrences",
+        "places of the corpus that differ from the continuation in at most the stated number of tokens, exact ones included",
         _UNCOUNTED,
     ),
     Column("token_id", "int64", "token id", "a token of the vocabulary"),
@@ -118,12 +131,54 @@ _ALL = (
     Column("continuation_logprob", "float32", "nats", "log-probability of the continuation given the prompt", _SHORT),
     Column("memorization_score", "float32", "share", "generated tokens equal to the true ones", "not generated"),
     Column("token_logprobs", "list<float32>", "nats", "log-probability of each token after the first, given those before it"),
+    Column("token_means", "list<float32>", "nats", "mean over the vocabulary of log p under p, for each token after the first"),
+    Column(
+        "token_variances",
+        "list<float32>",
+        "nats^2",
+        "variance over the vocabulary of log p under p, for each token after the first",
+    ),
+    Column(
+        "token_ranks", "list<int32>", "tokens", "tokens of the vocabulary that the model puts before each token after the first"
+    ),
+    Column("decoding_logprob", "float32", "nats", "log-probability that the sampling scheme draws the continuation", _SHORT),
+    Column(
+        "extraction_queries",
+        "float64",
+        "samples",
+        "samples after which the continuation was drawn with the given probability",
+        "the sequence has no token to score there, or the sampling scheme excludes a token",
+    ),
+    Column(
+        "attention_entropy",
+        "list<float32>",
+        "nats",
+        "mean entropy of the attention weights, layer by layer, head by head",
+        _SHORT,
+    ),
+    Column("attention_gini", "list<float32>", "share", "mean Gini coefficient of the attention weights, likewise", _SHORT),
+    Column(
+        "is_memorized_by_reference",
+        "bool",
+        "boolean",
+        "is_memorized under a model that was not trained on the sequence",
+        _SHORT,
+    ),
+    Column(
+        "attack_score",
+        "float64",
+        "score",
+        "membership score; larger means more likely a member",
+        "no token to score, or something that the attack needs is missing",
+    ),
     # labels
     Column("taxonomy", "class", "category", "why a memorized sequence would be memorized", "an input of its rule is null"),
     Column(
         "memorized_probability", "float32", "probability", "the predictor's probability of is_memorized", "a factor is null"
     ),
     # checkpoints of a training run
+    Column("model", "string", "name", "the model that was scored, whatever its checkpoint"),
+    Column("parameters", "int64", "parameters", "size of the model", "not known for this model"),
     Column("checkpoint", "string", "name", "the checkpoint or model that was scored"),
     Column("step", "int64", "steps", "optimizer steps taken at the checkpoint", "not known for this model"),
 )
@@ -150,10 +205,23 @@ PUBLISHED: dict[str, str] = {
 def column(name: str) -> Column:
     """The declared column.
 
+    `attack_` before the name of an attack: its score. `_50_100` after the name of a score: for a prompt of 50 and a continuation of 100 tokens.
+
     Raises:
         MemtaxError: no such column is declared.
     """
     if name not in COLUMNS:
+        if name.startswith("attack_"):
+            base = COLUMNS["attack_score"]
+            return replace(base, name=name, meaning=f"{base.meaning}: {name.removeprefix('attack_')}")
+        windowed = re.fullmatch(r"(.+)_(\d+)_(\d+)", name)
+        if windowed and windowed[1] in COLUMNS and COLUMNS[windowed[1]].null == _SHORT:
+            base = COLUMNS[windowed[1]]
+            of = f"of a prompt of {windowed[2]} and a continuation of {windowed[3]} tokens"
+            return replace(base, name=name, meaning=f"{base.meaning}, {of}")
+        sized = re.fullmatch(r"memorization_score_(\d+(?:\.\d+)?[mb])", name)
+        if sized:
+            return replace(COLUMNS["memorization_score"], name=name, meaning=f"memorization_score of the model of {sized[1]}")
         raise MemtaxError(f"unknown column {name!r}; memtax.schema.COLUMNS lists the declared ones")
     return COLUMNS[name]
 
@@ -227,7 +295,7 @@ def validate(table: "pa.Table", names: Iterable[str], what: str = "the table") -
             raise MemtaxError(
                 f"column {field.name!r} of {what} is {values.type}, not {field.type}: {str(error).splitlines()[0]}"
             ) from error
-        if values.null_count and COLUMNS[field.name].null == "never":
+        if values.null_count and column(field.name).null == "never":
             row = values.is_null().index(pa.scalar(True)).as_py()
             raise MemtaxError(
                 f"column {field.name!r} of {what} is null in row {row}; drop or fill {values.null_count} such rows"

@@ -48,7 +48,13 @@ class BatchFunction(Protocol):
         """The added columns for a batch."""
 
 
-def run(dataset: "datasets.Dataset", function: BatchFunction, output: Path | str, rows_per_batch: int = 1024) -> "pa.Table":
+def run(
+    dataset: "datasets.Dataset",
+    function: BatchFunction,
+    output: Path | str,
+    rows_per_batch: int = 1024,
+    batches_per_shard: int = 16,
+) -> "pa.Table":
     """Apply `function` to every row and return its columns, keyed by `sequence_id`, in the dataset's order.
 
     Finished shards lie in `output` as Parquet parts and are reused by the next call with the same input and function.
@@ -60,6 +66,7 @@ def run(dataset: "datasets.Dataset", function: BatchFunction, output: Path | str
         function: a filter.
         output: the stage's directory.
         rows_per_batch: rows a call. It is part of the stage's identity: batches are the same for any process count.
+        batches_per_shard: batches a part, likewise; slow functions want few, so that parts are shared and kept early.
 
     Returns:
         Table of `sequence_id` and the function's columns.
@@ -69,7 +76,7 @@ def run(dataset: "datasets.Dataset", function: BatchFunction, output: Path | str
         StaleOutputError: `output` holds parts of another input or function.
     """
     schema.require(dataset.column_names, (KEY, *function.requires), f"the input of {function.name!r}")
-    cut = plan(len(dataset), rows_per_batch)
+    cut = plan(len(dataset), rows_per_batch, batches_per_shard)
     output = Path(output)
     identity = stage_identity(dataset, function, cut)
     world = World.current()

@@ -3,12 +3,18 @@
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from memtax.errors import MemtaxError
+from memtax.errors import MemtaxError, ModelError
 from memtax.filters.base import Batch, Filter
 from memtax.lm import extraction
-from memtax.lm.loading import DTYPES, load_model, model_files
+from memtax.lm.decoding import Decoding
+from memtax.lm.loading import DTYPES, QUANTIZATIONS, load_model, model_files
+
+if TYPE_CHECKING:
+    from memtax.lm.scores import TokenScores
+
+_PER_TOKEN = ("logprobs", "means", "variances", "ranks")
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,21 @@ class LanguageModelFilter(Filter):
         continuation: tokens of the continuation.
         dtype: type of the weights while scoring, one of `memtax.lm.loading.DTYPES`.
         token_logprobs: whether to add the log-probability of every token as well.
+        windows: further (prompt, continuation) lengths, from the same pass; their columns end in `_PROMPT_CONTINUATION`.
+        generated: also `memorization_score`, which needs free-running greedy decoding after the first mismatch.
+        reference_eos: end-of-sequence can never be chosen, as in Pythia's own evaluation (`min_length=64`). By default it is a
+            token like any other.
+        exact_only: `is_memorized` and `match_length` alone, in a fraction of the time.
+        temperature: with `top_k` and `top_p` a sampling scheme: `decoding_logprob` under it.
+        top_k: only the k likeliest tokens are drawn.
+        top_p: only the likeliest tokens that hold this share of the probability are drawn.
+        probability: also `extraction_queries`, the samples needed to see the continuation with this probability.
+        moments: also `token_means` and `token_variances` (for Min-K%++).
+        ranks: also `token_ranks`.
+        attention: also `attention_entropy` and `attention_gini`.
+        batch_size: sequences a forward pass; None finds what fits.
+        device_map: `auto` spreads a model over several devices; None puts it on one.
+        quantization: one of `memtax.lm.loading.QUANTIZATIONS`, where bitsandbytes is installed.
     """
 
     model: str
@@ -33,25 +54,81 @@ class LanguageModelFilter(Filter):
     continuation: int = 32
     dtype: str = "float32"
     token_logprobs: bool = False
+    windows: tuple[tuple[int, int], ...] = ()
+    generated: bool = False
+    reference_eos: bool = False
+    exact_only: bool = False
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    probability: float | None = None
+    moments: bool = False
+    ranks: bool = False
+    attention: bool = False
+    batch_size: int | None = None
+    device_map: str | None = None
+    quantization: str | None = None
 
     name: ClassVar[str] = "scores"
     requires: ClassVar[tuple[str, ...]] = ("tokens",)
     columns: ClassVar[tuple[str, ...]] = extraction.COLUMNS
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        for name in ("prompt", "continuation"):
-            if getattr(self, name) < 1:
-                raise MemtaxError(f"{name} must be at least 1 token, not {getattr(self, name)}")
+        object.__setattr__(self, "windows", tuple((int(prompt), int(length)) for prompt, length in self.windows))
+        for prompt, continuation in self.all_windows:
+            for name, value in (("prompt", prompt), ("continuation", continuation)):
+                if value < 1:
+                    raise MemtaxError(f"{name} must be at least 1 token, not {value}")
+        if len(set(self.all_windows)) < len(self.all_windows):
+            raise MemtaxError(f"a pair of prompt and continuation is given twice: {self.all_windows}")
         if self.dtype not in DTYPES:
             raise MemtaxError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
-        if self.token_logprobs:
-            # The class names the columns that are always there; this one is there for those who ask.
-            object.__setattr__(self, "columns", (*type(self).columns, "token_logprobs"))
+        if self.quantization not in (None, *QUANTIZATIONS):
+            raise MemtaxError(f"unknown quantization {self.quantization!r}; choose one of {', '.join(QUANTIZATIONS)}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise MemtaxError(f"batch_size={self.batch_size} must be at least 1, or None to find what fits")
+        if self.probability is not None:
+            extraction.queries(0.0, self.probability)
+        if self.exact_only and self._needs_more:
+            raise MemtaxError("exact_only gives is_memorized and match_length alone; leave out what asks for more")
+        # The class names the columns that are always there; these are there for those who ask.
+        object.__setattr__(self, "columns", self._columns())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__post_init__()
+
+    @property
+    def all_windows(self) -> tuple[extraction.Window, ...]:
+        """Prompt and continuation lengths; the first pair's columns have no suffix."""
+        return ((self.prompt, self.continuation), *self.windows)
+
+    @property
+    def decoding(self) -> Decoding | None:
+        """The sampling scheme, if one was asked for."""
+        scheme = Decoding(self.temperature, self.top_k, self.top_p)
+        return None if scheme == Decoding() else scheme
+
+    @property
+    def _needs_more(self) -> bool:
+        """Whether something is asked for that the short pass of `exact_only` cannot give."""
+        asked = (self.token_logprobs, self.generated, self.moments, self.ranks, self.attention)
+        return any(asked) or self.decoding is not None or self.probability is not None
+
+    def _columns(self) -> tuple[str, ...]:
+        if self.exact_only:
+            names = ("is_memorized", "match_length")
+            return (*names, *(name + extraction.suffix(window) for window in self.windows for name in names))
+        found = list(extraction.window_columns(self.all_windows))
+        found += ["memorization_score"] * self.generated
+        found += ["decoding_logprob"] * (self.decoding is not None)
+        found += ["extraction_queries"] * (self.probability is not None)
+        found += ["token_logprobs"] * self.token_logprobs
+        found += ["token_means", "token_variances"] * self.moments
+        found += ["token_ranks"] * self.ranks
+        found += ["attention_entropy", "attention_gini"] * self.attention
+        return tuple(found)
 
     def inputs(self) -> Iterable[str]:
         """The model's configuration and weights: the rest of a checkpoint folder does not change a score."""
@@ -67,17 +144,83 @@ class LanguageModelFilter(Filter):
         from memtax.lm.scores import score
 
         _spare_threads()
-        scores = score(_load(self.model, self.revision, self.dtype, self.fingerprint), batch["tokens"])
-        added = extraction.columns(scores, self.prompt, self.continuation)
-        if self.token_logprobs:
-            added["token_logprobs"] = [scores.row(index)[0].tolist() for index in range(len(scores))]
-        return added
+        model = _load(self.model, self.revision, self.dtype, self.device_map, self.quantization, self.fingerprint)
+        suppressed = _end_of_sequence(model) if self.reference_eos else None
+        sequences = batch["tokens"]
+        most = self.batch_size and self.batch_size * max(map(len, sequences), default=1)
+        if self.exact_only:
+            return self._exact(model, sequences, suppressed, most)
+        scores = score(
+            model,
+            sequences,
+            moments=self.moments,
+            ranks=self.ranks,
+            decoding=self.decoding,
+            suppressed=suppressed,
+            attention=self.attention,
+            batch_tokens=most,
+        )
+        found = extraction.of_windows(scores, self.all_windows) | self._beyond(scores)
+        if self.generated:
+            from memtax.lm.generation import memorization_scores
+
+            found["memorization_score"] = memorization_scores(
+                model, sequences, scores, self.prompt, self.continuation, suppressed=suppressed
+            )
+        return {name: found[name] for name in self.columns}
+
+    def _exact(self, model: Any, sequences: list[Any], suppressed: int | None, most: int | None) -> Batch:
+        from memtax.lm.generation import match_lengths
+
+        found: Batch = {}
+        for number, (prompt, continuation) in enumerate(self.all_windows):
+            lengths = match_lengths(model, sequences, prompt, continuation, suppressed=suppressed, batch_tokens=most)
+            ending = extraction.suffix((prompt, continuation)) if number else ""
+            found["is_memorized" + ending] = [None if length is None else length == continuation for length in lengths]
+            found["match_length" + ending] = lengths
+        return found
+
+    def _beyond(self, scores: "TokenScores") -> Batch:
+        """The columns that were asked for besides the usual ones, as far as the pass gives them."""
+        found: Batch = {}
+        window = (self.prompt, self.continuation)
+        drawn = scores.logprobs if scores.decoded is None else scores.decoded
+        logprobs = extraction.span_logprob(drawn, scores.offsets, window)
+        found["decoding_logprob"] = logprobs
+        if self.probability is not None:
+            found["extraction_queries"] = [extraction.queries(value, self.probability) for value in logprobs]
+        for name in _PER_TOKEN:
+            array = getattr(scores, name)
+            if f"token_{name}" in self.columns:
+                found[f"token_{name}"] = [piece.tolist() for piece in scores.split(array)]
+        if self.attention:
+            for name in ("entropy", "gini"):
+                rows = scores.attention[name].tolist() if scores.attention else [None] * len(scores)
+                found[f"attention_{name}"] = [row if length else None for row, length in zip(rows, scores.lengths, strict=True)]
+        return found
 
 
 @functools.lru_cache(maxsize=1)
-def _load(path: str, revision: str | None, dtype: str, fingerprint: str) -> Any:
+def _load(
+    path: str, revision: str | None, dtype: str, device_map: str | None, quantization: str | None, fingerprint: str
+) -> Any:
     """The model, once per process and as long as its files stay the same."""
-    return load_model(path, revision, dtype)
+    return load_model(path, revision, dtype, device_map=device_map, quantization=quantization)
+
+
+def _end_of_sequence(model: Any) -> int:
+    """The token id that Pythia's evaluation suppresses.
+
+    Raises:
+        ModelError: the model's configuration names none, or several.
+    """
+    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    found = model.config.get_text_config().eos_token_id if found is None else found
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    if not isinstance(found, int):
+        raise ModelError(f"reference_eos needs one end-of-sequence token, but the model's configuration has {found}")
+    return found
 
 
 def _spare_threads() -> None:

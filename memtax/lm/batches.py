@@ -7,7 +7,6 @@ is odd. So no batch has fewer than 256 positions, and their number is a multiple
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,30 +49,33 @@ class Block:
     mask: npt.NDArray[np.bool_]
 
 
-def blocks(ragged: Ragged, batch_tokens: int, longest: int | None, side: PaddingSide) -> Iterator[Block]:
-    """Cut the sequences that have a token to score into batches, longest first.
+def order(ragged: Ragged, fewest: int = 2) -> npt.NDArray[np.int64]:
+    """The sequences of at least `fewest` tokens, longest first."""
+    lengths = ragged.lengths
+    rows = np.argsort(-lengths, kind="stable")
+    return rows[lengths[rows] >= fewest]
+
+
+def first_block(
+    ragged: Ragged, rows: npt.NDArray[np.int64], batch_tokens: int, longest: int | None, side: PaddingSide
+) -> Block:
+    """The batch of the first of these rows.
 
     Args:
         ragged: the sequences.
+        rows: sequences still to be done, longest first, at least one.
         batch_tokens: positions a batch, padding included, as far as the shapes allow.
         longest: the most positions that the model has; padding does not go beyond. None: no limit.
         side: where the padding goes.
 
-    Yields:
-        Batches that cover every sequence of two tokens or more once.
+    Returns:
+        A batch of some leading `rows`.
     """
-    lengths = ragged.lengths
-    order = np.argsort(-lengths, kind="stable")
-    order = order[lengths[order] >= 2]
-    start = 0
-    while start < len(order):
-        length = _padded_length(int(lengths[order[start]]), longest)
-        step = MULTIPLE // math.gcd(length, MULTIPLE)
-        size = max(batch_tokens // length // step, 1) * step
-        rows = order[start : start + size]
-        batch = _round_up(max(len(rows), -(-FEWEST // length)), step)
-        yield _block(ragged, rows, batch, length, side)
-        start += len(rows)
+    length = _padded_length(int(ragged.lengths[rows[0]]), longest)
+    step = MULTIPLE // math.gcd(length, MULTIPLE)
+    taken = rows[: max(batch_tokens // length // step, 1) * step]
+    batch = _round_up(max(len(taken), -(-FEWEST // length)), step)
+    return _block(ragged, taken, batch, length, side)
 
 
 def _padded_length(length: int, longest: int | None) -> int:

@@ -5,11 +5,14 @@ the prompt gives the continuation exactly if and only if every token of the cont
 before it, so one pass under teacher forcing decides it. The same holds for the length of the leading run.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from memtax.errors import MemtaxError
 
 COLUMNS = (
     "prompt_perplexity",
@@ -22,6 +25,12 @@ COLUMNS = (
     "continuation_logprob",
 )
 """The columns that `columns` gives, in its order."""
+
+OF_A_WINDOW = tuple(name for name in COLUMNS if name != "sequence_perplexity")
+"""Those that depend on where prompt and continuation end."""
+
+Window = tuple[int, int]
+"""Tokens of the prompt and of the continuation."""
 
 Floats = npt.NDArray[np.floating[Any]]
 Matches = npt.NDArray[np.bool_]
@@ -110,6 +119,93 @@ def columns(scores: Scores, prompt: int, continuation: int) -> dict[str, list[An
         "continuation_logprob": _fill(whole, total_logprob(logprobs)),
     }
     return {name: found[name] for name in COLUMNS}
+
+
+def suffix(window: Window) -> str:
+    """What the name of a column ends in where it is about one window of several: `_50_100`."""
+    return f"_{window[0]}_{window[1]}"
+
+
+def of_windows(scores: Scores, windows: Sequence[Window]) -> dict[str, list[Any]]:
+    """`columns` for the first window, and those of `OF_A_WINDOW` with a suffix for the others.
+
+    Args:
+        scores: the sequences' token scores.
+        windows: prompt and continuation lengths, at least one pair; all from the one pass.
+    """
+    found = columns(scores, *windows[0])
+    for window in windows[1:]:
+        more = columns(scores, *window)
+        found |= {name + suffix(window): more[name] for name in OF_A_WINDOW}
+    return found
+
+
+def window_columns(windows: Sequence[Window]) -> tuple[str, ...]:
+    """The names that `of_windows` gives."""
+    return (*COLUMNS, *(name + suffix(window) for window in windows[1:] for name in OF_A_WINDOW))
+
+
+def span_logprob(logprobs: Floats, offsets: npt.NDArray[np.int64], window: Window) -> list[float | None]:
+    """Log-probability of each continuation, from token log-probabilities end to end; None where it is not reached."""
+    prompt, continuation = window
+    whole = np.diff(offsets) >= prompt + continuation - 1
+    places = offsets[:-1][whole][:, None] + np.arange(prompt - 1, prompt + continuation - 1)[None, :]
+    return _fill(whole, total_logprob(logprobs[places]))
+
+
+def queries(logprob: float | None, probability: float) -> float | None:
+    """Samples of the continuation after which at least one is the true one with this probability.
+
+    The least n with 1 - (1 - p_z)^n >= p (Hayes et al. 2024, section 3): ceil(log(1 - p) / log(1 - p_z)), in log space.
+
+    Args:
+        logprob: log p_z, in nats.
+        probability: p, above 0 and below 1.
+
+    Returns:
+        A whole number as a float, infinite beyond its range; None where p_z is 0 or not known.
+
+    Raises:
+        MemtaxError: p is out of range.
+    """
+    if not 0 < probability < 1:
+        raise MemtaxError(f"probability={probability} must be above 0 and below 1")
+    if logprob is None or logprob == -math.inf:
+        return None
+    if logprob >= 0:
+        return 1.0
+    # log(-log(1 - p_z)): for small p_z it is log p_z, and p_z itself would be rounded to 0.
+    below = math.log(-math.log1p(-math.exp(logprob))) if logprob > -30 else logprob
+    found = math.log(-math.log1p(-probability)) - below
+    return max(1.0, float(math.ceil(math.exp(found)))) if found < 700 else math.inf
+
+
+def discoverable(
+    logprobs: Sequence[float | None], samples: Sequence[int], probabilities: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Share of the continuations that are (n, p)-discoverably extractable, for each n and p.
+
+    Args:
+        logprobs: log p_z of each continuation, in nats; None is not counted.
+        samples: the n.
+        probabilities: the p, above 0 and below 1.
+
+    Returns:
+        A row a pair: `samples`, `probability`, `sequences`, `extractable`, and `rate` (None without sequences).
+    """
+    known = np.array([value for value in logprobs if value is not None], dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        # log of the chance that none of n samples is right: n log(1 - p_z).
+        miss = np.log1p(-np.exp(np.minimum(known, 0)))
+    rows = []
+    for n in samples:
+        for p in probabilities:
+            if n < 1 or not 0 < p < 1:
+                raise MemtaxError(f"n={n} must be at least 1, and p={p} above 0 and below 1")
+            hits = int((n * miss <= math.log1p(-p)).sum())
+            rate = hits / len(known) if len(known) else None
+            rows.append({"samples": n, "probability": p, "sequences": len(known), "extractable": hits, "rate": rate})
+    return rows
 
 
 def _window(scores: Scores, rows: Matches, start: int, stop: int) -> npt.NDArray[np.int64]:

@@ -3,8 +3,10 @@
 Weights are read from safetensors only: the older `.bin` files are pickles, which run code when they are opened.
 """
 
+import importlib.util
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from memtax.errors import ModelError
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 """Weights' types that can be asked for; `auto` is the type they were saved in."""
+
+QUANTIZATIONS = ("8bit", "4bit")
+"""Weights of fewer bits, where bitsandbytes is installed."""
 
 _ADAPTER = "adapter_config.json"
 
@@ -22,6 +27,8 @@ def load_model(
     dtype: str = "float32",
     device: Any = None,
     trust_remote_code: bool = False,
+    device_map: str | None = None,
+    quantization: str | None = None,
 ) -> Any:
     """Load a causal language model for scoring: in evaluation mode, without gradients.
 
@@ -31,6 +38,8 @@ def load_model(
         dtype: one of `DTYPES`.
         device: where to; None takes the device that Accelerate gives this process, else the machine's accelerator or CPU.
         trust_remote_code: whether code that comes with the model may run.
+        device_map: `auto` spreads the layers over all devices and the memory of the machine; it takes the place of `device`.
+        quantization: one of `QUANTIZATIONS`; the weights that are not quantized have `dtype`.
 
     Returns:
         The `transformers` model, or the `peft` model around it.
@@ -41,11 +50,21 @@ def load_model(
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     _check_folder(path)
+    placement = _placement(device_map, quantization)
     if _find(path, revision, _ADAPTER) is not None:
-        model = _load_adapter(path, revision, dtype, trust_remote_code)
+        model = _load_adapter(path, revision, dtype, trust_remote_code, placement)
     else:
-        model = _load_weights(path, revision, dtype, trust_remote_code)
-    return model.requires_grad_(False).eval().to(process_device() if device is None else device)
+        model = _load_weights(path, revision, dtype, trust_remote_code, placement)
+    model = model.requires_grad_(False).eval()
+    return model if placement else model.to(process_device() if device is None else device)
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """Name and revision of `NAME@REVISION`; a path that exists is taken whole."""
+    if os.path.exists(name) or "@" not in name:
+        return name, None
+    path, _, revision = name.rpartition("@")
+    return path, revision or None
 
 
 def check_model(path: str | Path, revision: str | None, longest: int) -> None:
@@ -91,6 +110,21 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
         raise ModelError(f"no tokenizer can be loaded from {path}: {_line(error)}") from error
 
 
+def parameter_count(path: str | Path, revision: str | None = None) -> int | None:
+    """Parameters of a model, from its configuration alone; None where that does not tell (an adapter, unknown code)."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if _find(path, revision, _ADAPTER) is not None:
+        return None
+    try:
+        config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+        with torch.device("meta"):
+            return int(AutoModelForCausalLM.from_config(config).num_parameters())
+    except Exception:  # whatever an architecture raises: the count is a label, not a result
+        return None
+
+
 def model_files(path: str | Path) -> list[str]:
     """What decides a model's output: the configuration and weights in its folder, or the Hub name as it stands.
 
@@ -118,7 +152,33 @@ def process_device() -> Any:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _load_weights(path: str | Path, revision: str | None, dtype: str, trust_remote_code: bool) -> Any:
+def _placement(device_map: str | None, quantization: str | None) -> dict[str, Any]:
+    """The options of `from_pretrained` that place the weights while they are read; empty for one device.
+
+    Raises:
+        ModelError: an unknown value, several processes with `device_map`, or bitsandbytes is missing.
+    """
+    if device_map is None and quantization is None:
+        return {}
+    if device_map is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ModelError(f"device_map={device_map!r} takes all devices for one process; start memtax as one process")
+    found: dict[str, Any] = {"device_map": device_map or {"": process_device()}}
+    if quantization is not None:
+        if quantization not in QUANTIZATIONS:
+            raise ModelError(f"unknown quantization {quantization!r}; choose one of {', '.join(QUANTIZATIONS)}")
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise ModelError(f"quantization {quantization!r} needs bitsandbytes; install it: pip install bitsandbytes")
+        from transformers import BitsAndBytesConfig
+
+        found["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=quantization == "8bit", load_in_4bit=quantization == "4bit"
+        )
+    return found
+
+
+def _load_weights(
+    path: str | Path, revision: str | None, dtype: str, trust_remote_code: bool, placement: Mapping[str, Any]
+) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
@@ -129,6 +189,7 @@ def _load_weights(path: str | Path, revision: str | None, dtype: str, trust_remo
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            **placement,
         )
     except Exception as error:  # missing files, damaged ones, unknown architectures: each raises a type of its own
         raise ModelError(_reason(path, revision, error)) from error
@@ -139,7 +200,9 @@ def _load_weights(path: str | Path, revision: str | None, dtype: str, trust_remo
     return model
 
 
-def _load_adapter(path: str | Path, revision: str | None, dtype: str, trust_remote_code: bool) -> Any:
+def _load_adapter(
+    path: str | Path, revision: str | None, dtype: str, trust_remote_code: bool, placement: Mapping[str, Any]
+) -> Any:
     from peft import PeftModel
 
     config = _find(path, revision, _ADAPTER)
@@ -147,7 +210,8 @@ def _load_adapter(path: str | Path, revision: str | None, dtype: str, trust_remo
     if _find(path, revision, "adapter_model.safetensors") is None:
         raise ModelError(f"{path} holds no adapter_model.safetensors; pickled weights are not loaded, save it again")
     name, base_revision = _base(config)
-    base = load_model(name, base_revision, dtype, "cpu", trust_remote_code)
+    _check_folder(name)
+    base = _load_weights(name, base_revision, dtype, trust_remote_code, placement)
     try:
         return PeftModel.from_pretrained(base, str(path), revision=revision)
     except Exception as error:

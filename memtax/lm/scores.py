@@ -5,6 +5,8 @@ returns. Shifting and masking live in `_needed` alone.
 """
 
 import contextlib
+import itertools
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,23 +16,33 @@ import numpy.typing as npt
 import torch
 
 from memtax.errors import ModelError
-from memtax.lm.batches import FEWEST, MULTIPLE, Block, PaddingSide, Ragged, blocks
+from memtax.lm.attention import AttentionRecorder, batch_limit, recording
+from memtax.lm.batches import FEWEST, MULTIPLE, Block, PaddingSide, Ragged, first_block, order
+from memtax.lm.decoding import Decoding
 from memtax.lm.head import Parts, call, decompose
+from memtax.lm.reduction import Wanted, reduce
 
 BATCH_TOKENS = {"cpu": 4096, "accelerator": 65_536}
 """Positions a forward pass: what two cores, and one accelerator, are kept busy by (see `score`)."""
 _CHUNK_LOGITS = {"cpu": 2**20, "accelerator": 2**26}
-"""Logits held at once, as far as chunks of `_CHUNK_ROWS` rows allow: on a CPU they should stay in the cache."""
+"""Logits held at once, as far as chunks of `_CHUNK_ROWS` rows allow."""
 _CHUNK_ROWS = 2 * FEWEST
 _WHOLE_LOGITS = 2**28
 """Logits held at once where the model gives them for a whole batch only."""
 
+_FITTING: "weakref.WeakKeyDictionary[torch.nn.Module, int]" = weakref.WeakKeyDictionary()
+"""Positions a forward pass that were found to fit for a model that ran out of memory with more."""
+
+Found = dict[str, npt.NDArray[Any]]
+Attention = dict[str, npt.NDArray[np.float32]]
+
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Scores of the tokens 1..L-1 of every sequence, end to end: sequence i has `[offsets[i]:offsets[i + 1]]`.
+    """Scores of the tokens start..L-1 of every sequence, end to end: sequence i has `[offsets[i]:offsets[i + 1]]`.
 
-    Entry j of a sequence is about its token j + 1. A sequence of no or one token has no entries.
+    Entry j of a sequence is about its token start + j; start is 1 unless the caller of `score` said otherwise. A sequence
+    of start or fewer tokens has no entries. Arrays that were not asked for are None.
     """
 
     logprobs: npt.NDArray[np.float32]
@@ -38,6 +50,16 @@ class TokenScores:
     match: npt.NDArray[np.bool_]
     """Whether the token is the argmax: of equal logits the first, as `torch.argmax` and greedy `generate` choose."""
     offsets: npt.NDArray[np.int64]
+    means: npt.NDArray[np.float32] | None = None
+    """Mean over the vocabulary of log p under p, in nats: minus the entropy of the next token (Min-K%++)."""
+    variances: npt.NDArray[np.float32] | None = None
+    """Variance over the vocabulary of log p under p, in squared nats."""
+    ranks: npt.NDArray[np.int32] | None = None
+    """How many tokens of the vocabulary come before the token: 0 for the argmax; of equal logits the first comes first."""
+    decoded: npt.NDArray[np.float32] | None = None
+    """Log-probability that the sampling scheme draws the token, in nats; -inf where it is excluded."""
+    attention: Attention | None = None
+    """`entropy` and `gini`, each (sequences, layers * heads): see `memtax.lm.attention`; NaN for sequences without entries."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -52,11 +74,22 @@ class TokenScores:
         entries = slice(self.offsets[index], self.offsets[index + 1])
         return self.logprobs[entries], self.match[entries]
 
+    def split(self, array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """One of the arrays cut into the sequences' pieces."""
+        return np.split(array, self.offsets[1:-1])[: len(self)]
+
 
 def score(
     model: Any,
     sequences: Sequence[Sequence[int]],
     *,
+    moments: bool = False,
+    ranks: bool = False,
+    decoding: Decoding | None = None,
+    suppressed: int | None = None,
+    start: int = 1,
+    match_only: bool = False,
+    attention: bool = False,
     batch_tokens: int | None = None,
     padding_side: PaddingSide = "right",
 ) -> TokenScores:
@@ -69,63 +102,131 @@ def score(
     Args:
         model: a `transformers` causal language model, or a PEFT model around one. Dropout is off while it runs.
         sequences: token ids of each sequence, of any length.
-        batch_tokens: positions a forward pass; None chooses for the model's device.
+        moments: also `means` and `variances`.
+        ranks: also `ranks`.
+        decoding: also `decoded`, under this sampling scheme.
+        suppressed: a token id that `match` treats as if the model could not choose it.
+        start: first token to score, at least 1: the head does not run for those before it.
+        match_only: leave `logprobs` empty, which saves the pass over the vocabulary that normalises.
+        attention: also entropy and Gini coefficient of the attention weights; needs padding on the right.
+        batch_tokens: positions a forward pass; None starts from what suits the model's device and halves it as often as the
+            memory runs out, for this and later calls.
         padding_side: "right"; "left" serves models that only attend (a recurrent state remembers padding before it).
 
     Returns:
         The scores, in the order of the sequences.
 
     Raises:
-        ModelError: a token id is outside the model's vocabulary, a sequence is longer than the model's positions, or the
-            model's logits are not numbers.
+        ModelError: a token id is outside the model's vocabulary, a sequence is longer than the model's positions, the
+            model's logits are not numbers, or one sequence alone does not fit into memory.
     """
     ragged = _ragged(sequences)
     longest = _longest(model)
     _check_ids(ragged, _vocabulary(model))
     _check_lengths(ragged, longest)
-    offsets = np.concatenate([[0], np.cumsum(np.maximum(ragged.lengths - 1, 0))])
-    logprobs = np.empty(offsets[-1], dtype=np.float32)
-    match = np.empty(offsets[-1], dtype=np.bool_)
-    kind = "cpu" if model.device.type == "cpu" else "accelerator"
-    with _evaluation(model), torch.inference_mode():
-        parts = decompose(model)
-        most = batch_tokens or BATCH_TOKENS[kind]
-        if parts is None:
-            most = min(most, _WHOLE_LOGITS // _vocabulary(model))
-        for block in blocks(ragged, most, longest, padding_side):
-            found, matched = _score_block(model, parts, block, padding_side, _CHUNK_LOGITS[kind])
+    wanted = Wanted(not match_only, moments, ranks, decoding, suppressed)
+    offsets = np.concatenate([[0], np.cumsum(np.maximum(ragged.lengths - start, 0))])
+    found = {name: torch.empty(int(offsets[-1]), dtype=dtype).numpy() for name, dtype in wanted.columns.items()}
+    heads: Attention = {}
+    recorder = recording(model) if attention else contextlib.nullcontext(None)
+    with evaluation(model), torch.inference_mode(), recorder as recorded:
+        for block, values in _forward(model, ragged, wanted, start, batch_tokens, longest, padding_side, recorded):
             places = np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in block.rows])
-            logprobs[places], match[places] = found, matched
-    bad = np.flatnonzero(np.isnan(logprobs))
+            for name, array in values.items():
+                found[name][places] = array
+            for name, array in (recorded.take(len(block.rows)) if recorded else {}).items():
+                heads.setdefault(name, np.full((len(ragged.lengths), array.shape[1]), np.nan, np.float32))[block.rows] = array
+    bad = np.flatnonzero(found.pop("bad"))
     if bad.size:
         row = int(np.searchsorted(offsets, bad[0], side="right")) - 1
         raise ModelError(f"the model's logits for row {row} are not numbers (NaN); check its weights, or try dtype float32")
-    return TokenScores(logprobs, match, offsets)
+    logprobs = found.pop("logprobs", np.empty(0, np.float32))
+    return TokenScores(logprobs, found.pop("match"), offsets, attention=heads or None, **found)
+
+
+def _forward(
+    model: Any,
+    ragged: Ragged,
+    wanted: Wanted,
+    start: int,
+    batch_tokens: int | None,
+    longest: int | None,
+    side: PaddingSide,
+    recorder: AttentionRecorder | None,
+) -> Iterator[tuple[Block, Found]]:
+    """Every sequence with a token to score, batch after batch; a batch that does not fit is halved and done again."""
+    kind = "cpu" if model.device.type == "cpu" else "accelerator"
+    parts = decompose(model)
+    most = batch_tokens or _FITTING.get(model, BATCH_TOKENS[kind])
+    if parts is None:
+        most = min(most, max(_WHOLE_LOGITS // _vocabulary(model), 1))
+    if recorder:
+        most = min(most, batch_limit(model, int(ragged.lengths.max(initial=0))))
+    rows = order(ragged, start + 1)
+    while len(rows):
+        block = first_block(ragged, rows, most, longest, side)
+        try:
+            found = _score_block(model, parts, block, wanted, start, side, _CHUNK_LOGITS[kind], recorder)
+        except (RuntimeError, MemoryError) as error:
+            if recorder:
+                recorder.clear()
+            most = _less(model, block, error, batch_tokens is None)
+            continue
+        yield block, found
+        rows = rows[len(block.rows) :]
+
+
+def _less(model: Any, block: Block, error: Exception, automatic: bool) -> int:
+    """Positions of the next try after an error, if it says that the memory is too small.
+
+    Raises:
+        ModelError: the batch cannot be made smaller.
+    """
+    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+    if not (isinstance(error, MemoryError) or should_reduce_batch_size(error) or "can't allocate memory" in str(error)):
+        raise error
+    rows, length = len(block.rows), block.ids.shape[1]
+    if not automatic or rows == 1:
+        way = "leave the batch size automatic" if rows > 1 else "use a smaller dtype, or device_map auto"
+        raise ModelError(f"{rows} sequences of {length} tokens do not fit into memory; {way}") from error
+    clear_device_cache(garbage_collection=True)
+    _FITTING[model] = (rows // 2) * length
+    return _FITTING[model]
 
 
 def _score_block(
-    model: Any, parts: Parts | None, block: Block, side: PaddingSide, chunk_logits: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Log-probabilities and matches of a batch's scored tokens, row after row."""
+    model: Any,
+    parts: Parts | None,
+    block: Block,
+    wanted: Wanted,
+    start: int,
+    side: PaddingSide,
+    chunk_logits: int,
+    recorder: AttentionRecorder | None,
+) -> Found:
+    """The wanted numbers of a batch's scored tokens, row after row."""
     ids = torch.from_numpy(block.ids).to(model.device)
     mask = torch.from_numpy(block.mask).to(model.device)
     arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask.long(), "use_cache": False}
+    if recorder:
+        recorder.mask = mask
     if side == "left":
         arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     # Where the model gives logits only: virtual tokens of a prompt adapter come first and have no target.
     states = call(parts.backbone, **arguments)[0] if parts else call(model, **arguments).logits[:, -ids.shape[1] :]
-    rows, targets = _needed(states, ids, mask, len(block.rows))
-    found, matched = [], []
+    rows, targets = _needed(states, ids, mask, len(block.rows), start)
+    del states
+    pieces = []
     for hidden, target in _chunks(rows, targets, chunk_logits // (rows.shape[1] if parts is None else _vocabulary(model))):
-        logits = (hidden if parts is None else parts.logits(hidden)).float()
-        target = target.to(logits.device)
-        found.append(-torch.nn.functional.cross_entropy(logits, target, reduction="none"))
-        matched.append(logits.argmax(-1) == target)
-    count = len(targets)
-    return torch.cat(found)[:count].cpu().numpy(), torch.cat(matched)[:count].cpu().numpy()
+        logits = hidden if parts is None else parts.logits(hidden)
+        pieces.append(reduce(logits, target.to(logits.device), wanted))
+    return {name: torch.cat([piece[name] for piece in pieces])[: len(targets)].cpu().numpy() for name in wanted.columns}
 
 
-def _needed(states: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _needed(
+    states: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, rows: int, start: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The one shift and mask: the state at position t is about token t + 1, and both must be tokens, not padding.
 
     Args:
@@ -133,11 +234,14 @@ def _needed(states: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, rows: i
         ids: (batch, length).
         mask: (batch, length), True on tokens.
         rows: how many leading rows of the batch are asked for; the others only fill it.
+        start: first token of a sequence that is asked for, counted without the padding.
 
     Returns:
         States (scored tokens, width) and the tokens they are about (scored tokens), row after row.
     """
     needed = mask[:rows, :-1] & mask[:rows, 1:]
+    if start > 1:
+        needed &= mask[:rows, :-1].cumsum(-1) >= start
     return states[:rows, :-1][needed.to(states.device)], ids[:rows, 1:][needed]
 
 
@@ -154,7 +258,7 @@ def _chunks(rows: torch.Tensor, targets: torch.Tensor, most: int) -> Iterator[tu
 def _ragged(sequences: Sequence[Sequence[int]]) -> Ragged:
     lengths = np.fromiter((len(sequence) for sequence in sequences), dtype=np.int64, count=len(sequences))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    flat = np.fromiter((token for sequence in sequences for token in sequence), dtype=np.int64, count=int(offsets[-1]))
+    flat = np.fromiter(itertools.chain.from_iterable(sequences), dtype=np.int64, count=int(offsets[-1]))
     return Ragged(flat, offsets)
 
 
@@ -191,7 +295,7 @@ def _check_lengths(ragged: Ragged, longest: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _evaluation(model: Any) -> Iterator[None]:
+def evaluation(model: Any) -> Iterator[None]:
     """Evaluation mode, and afterwards each module's own mode again: the model may be in the middle of training."""
     training = [module for module in model.modules() if module.training]
     model.eval()

@@ -21,7 +21,7 @@ def print_summary(result: RunResult) -> None:
     table.add_column("category", no_wrap=True)
     for heading in ("sequences", "memorized", "rate", "95% interval", "ROC-AUC"):
         table.add_column(heading, justify="right", no_wrap=True)
-    notes = [f"no predictor: {predictor['reason']}"] if "reason" in predictor else []
+    notes = [predictor["reason"]] if "reason" in predictor else []
     for name in (*CATEGORIES, "all", "held_out"):
         if name not in extraction:
             continue

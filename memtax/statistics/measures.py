@@ -56,6 +56,24 @@ def f1_score(labels: ArrayLike, decisions: ArrayLike) -> float:
     return once(_f1(labels, decisions), labels)
 
 
+def precision_score(labels: ArrayLike, decisions: ArrayLike) -> float:
+    """TP / (TP + FP) of decisions (rows,) in 0 and 1; 0 if nothing is decided positive. Arguments as in `f1_score`."""
+    return once(_precision(labels, decisions), labels)
+
+
+def recall_score(labels: ArrayLike, decisions: ArrayLike) -> float:
+    """TP / (TP + FN) of decisions (rows,) in 0 and 1. Arguments as in `f1_score`."""
+    return once(_recall(labels, decisions), labels)
+
+
+def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """Mean negative log-likelihood in nats of probabilities (rows,) in [0, 1]; one class may be absent.
+
+    Probabilities are kept 2^-52 away from 0 and 1, as in scikit-learn: one certain error must not outweigh everything.
+    """
+    return once(_log_loss(labels, probabilities), labels)
+
+
 def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float:
     """Mean squared difference of probabilities (rows,) in [0, 1] and labels (Brier 1950); one class may be absent."""
     return once(_brier(labels, probabilities), labels)
@@ -69,7 +87,25 @@ def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins
         probabilities: (rows,) in [0, 1].
         bins: number of bins of equal width; bin b is [b/bins, (b+1)/bins), the last one closed.
     """
-    return once(_calibration_error(labels, probabilities, bins), labels)
+    return once(calibration_evaluator(labels, probabilities, bins), labels)
+
+
+def calibration_noise(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> Evaluator:
+    """How far a resample's bins lie from those of the data: sum of |gap in the resample - gap in the data|, gaps as in ECE.
+
+    By the triangle inequality no calibration error of the resample differs from that of the data by more, so quantiles of
+    this bound the error of the calibration error itself; see `intervals.calibration_interval`.
+    """
+    y, p = probabilities_of(labels, probabilities)
+    order, starts = sort(bin_of(p, bins).astype(np.float64))
+    residuals = (y - p)[order]
+    gaps = np.add.reduceat(residuals, starts) / len(y)
+
+    def evaluate(weights: Array) -> Array:
+        moved = np.add.reduceat(weights[:, order] * residuals, starts, axis=1) / weights.sum(1)[:, None]
+        return np.abs(moved - gaps).sum(1)
+
+    return evaluate
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> float:
@@ -138,12 +174,33 @@ def _f1(labels: ArrayLike, decisions: ArrayLike) -> Evaluator:
     return lambda weights: ratio(2 * weights @ (y * decided), weights @ (y + decided))
 
 
+def _precision(labels: ArrayLike, decisions: ArrayLike) -> Evaluator:
+    y, decided = two_classes(labels, decisions)
+    require_binary(decided, "decisions")
+    # Nothing decided positive: 0, as F1 has it.
+    return lambda weights: weights @ (y * decided) / np.maximum(weights @ decided, 1)
+
+
+def _recall(labels: ArrayLike, decisions: ArrayLike) -> Evaluator:
+    y, decided = two_classes(labels, decisions)
+    require_binary(decided, "decisions")
+    return lambda weights: ratio(weights @ (y * decided), weights @ y)
+
+
+def _log_loss(labels: ArrayLike, probabilities: ArrayLike) -> Evaluator:
+    y, p = probabilities_of(labels, probabilities)
+    smallest = np.finfo(np.float64).eps
+    losses = -np.log(np.clip(np.where(y == 1, p, 1 - p), smallest, 1))
+    return lambda weights: weights @ losses / weights.sum(1)
+
+
 def _brier(labels: ArrayLike, probabilities: ArrayLike) -> Evaluator:
     y, p = probabilities_of(labels, probabilities)
     return lambda weights: weights @ (p - y) ** 2 / weights.sum(1)
 
 
-def _calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> Evaluator:
+def calibration_evaluator(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> Evaluator:
+    """`expected_calibration_error` as a function of row weights (resamples, rows), for `resample`."""
     y, p = probabilities_of(labels, probabilities)
     order, starts = sort(bin_of(p, bins).astype(np.float64))
     # A bin's share of rows times its gap is |sum over its rows of (y - p)| / rows.
@@ -189,8 +246,11 @@ _EVALUATORS: dict[Callable[..., float], Callable[..., Evaluator]] = {
     auroc: _auroc,
     average_precision: _average_precision,
     f1_score: _f1,
+    precision_score: _precision,
+    recall_score: _recall,
+    log_loss: _log_loss,
     brier_score: _brier,
-    expected_calibration_error: _calibration_error,
+    expected_calibration_error: calibration_evaluator,
     pearson: _pearson,
     spearman: _spearman,
 }

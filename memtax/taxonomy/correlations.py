@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+NL, CODE = 0.525, 0.4
+"""P(natural language) from which a sequence is NL, and up to which it is code (Prashanth et al. 2024); between: uncertain."""
+_NUMBERS = ("spearman", "low", "high", "pearson", "xi", "xi_low", "xi_high")
+
+
 def correlations(
     table: "pa.Table",
     factors: Sequence[str] = FACTORS,
     target: str = "is_memorized",
     category: str = "taxonomy",
 ) -> list[dict[str, Any]]:
-    """Spearman's (with a 95% interval) and Pearson's correlation of each factor with the target.
+    """Spearman's, Pearson's and Chatterjee's correlation of each factor with the target, for all and by group.
 
     Factors are on their own scale: the logarithm that models see would change Pearson's correlation, not Spearman's.
     Each pair uses the rows that have both values; `n` says how many.
@@ -34,13 +39,17 @@ def correlations(
         category: column of indices into `memtax.schema.CATEGORIES`.
 
     Returns:
-        One dict a factor and group (`all`, then each category): `factor`, `group`, `n`, `spearman`, `low`, `high`,
-        `pearson`, and `reason`, which says why the numbers are None: fewer than 10 rows with or without the target, or
+        One dict a factor and group (`all`; `nl` and `code` if the table has `nl_score`; each category): `factor`, `group`,
+        `n`, `spearman` with its 95% interval `low` and `high`, `pearson`, `xi` (factor -> target) with `xi_low` and `xi_high`
+        from subsampling, and `reason`, which says why the numbers are None: fewer than 10 rows with or without the target, or
         with another than the factor's commonest value.
     """
     labels, labelled = declared.read_target(table, target)
     categories, categorised = declared.read_category(table, category)
     groups = {"all": labelled}
+    if "nl_score" in table.column_names:
+        score = declared.read(table, declared.Factor("nl_score", "identity"))
+        groups |= {"nl": labelled & (score >= NL), "code": labelled & (score <= CODE)}
     groups |= {name: labelled & categorised & (categories == code) for code, name in enumerate(CATEGORIES)}
     found = []
     for factor in declared.resolve(factors, target):
@@ -56,13 +65,16 @@ def correlations(
 def _correlate(values: Array, labels: NDArray[np.bool_]) -> dict[str, Any]:
     reason = too_few(labels, "usable") or _hardly_varies(values)
     if reason is not None:
-        return {"spearman": None, "low": None, "high": None, "pearson": None, "reason": reason}
-    interval = statistics.spearman_interval(values, labels)
+        return {**dict.fromkeys(_NUMBERS), "reason": reason}
+    interval, xi = statistics.spearman_interval(values, labels), statistics.xi_interval(values, labels)
     return {
         "spearman": interval.value,
         "low": interval.low,
         "high": interval.high,
         "pearson": statistics.pearson(values, labels),
+        "xi": xi.value,
+        "xi_low": xi.low,
+        "xi_high": xi.high,
         "reason": None,
     }
 

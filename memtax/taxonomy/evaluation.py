@@ -1,6 +1,6 @@
 """How well probabilities predict a target on held-out rows: in aggregate and by category, with paired intervals."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,9 +16,13 @@ METRICS: dict[str, Callable[..., float]] = {
     "pr_auc": statistics.average_precision,
     "ece": statistics.expected_calibration_error,
     "brier": statistics.brier_score,
+    "log_loss": statistics.log_loss,
     "f1": statistics.f1_score,
+    "precision": statistics.precision_score,
+    "recall": statistics.recall_score,
 }
-"""All are computed from probabilities but F1, which reads decisions."""
+OF_DECISIONS = ("f1", "precision", "recall")
+"""Metrics that read decisions; the others read probabilities."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,7 @@ class Prediction:
 
     def column(self, metric: str, rows: NDArray[np.bool_]) -> NDArray[Any]:
         """The column that a metric reads, for the chosen rows."""
-        return (self.decisions if metric == "f1" else self.probabilities)[rows]
+        return (self.decisions if metric in OF_DECISIONS else self.probabilities)[rows]
 
 
 def evaluate(
@@ -40,6 +44,7 @@ def evaluate(
     predictions: Mapping[str, Prediction],
     resamples: int,
     seed: int,
+    names: Sequence[str] = CATEGORIES,
 ) -> dict[str, Any]:
     """Metrics of each model, their differences, and curves.
 
@@ -48,16 +53,17 @@ def evaluate(
 
     Args:
         labels: (rows,) the target.
-        categories: (rows,) indices into `memtax.schema.CATEGORIES`.
-        predictions: `baseline` and `taxonomic`.
+        categories: (rows,) indices into `names`.
+        predictions: name to prediction; the first is what the others are compared with.
         resamples: bootstrap resamples for the 95% percentile intervals.
         seed: seed of the resamples.
+        names: of the groups of rows.
 
     Returns:
-        JSON-ready `models`, `differences` (taxonomic minus baseline) and `curves`.
+        JSON-ready `models`, `differences` (the others minus the first) and `curves`.
     """
     groups = {"aggregate": np.ones(len(labels), bool)}
-    groups |= {name: categories == code for code, name in enumerate(CATEGORIES)}
+    groups |= {name: categories == code for code, name in enumerate(names)}
     models: dict[str, dict[str, Any]] = {name: {} for name in predictions}
     differences: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
@@ -76,8 +82,9 @@ def evaluate(
             }
             if name in spoken:
                 curves.append({"model": name, "category": group, **_curves(found, one.probabilities[rows])})
-        if len(spoken) == len(predictions):
-            differences += [_difference(metric, group, values, draws) for metric in METRICS]
+        first, *others = predictions
+        pairs = [(name, first) for name in others if name in spoken and first in spoken]
+        differences += [_difference(metric, group, pair, values, draws) for pair in pairs for metric in METRICS]
     return {"models": models, "differences": differences, "curves": curves}
 
 
@@ -90,20 +97,32 @@ def _measure(
     """Interval and bootstrap values of every (model, metric), all from the same resamples."""
     columns = {(name, metric): one.column(metric, rows) for name, one in predictions.items() for metric in METRICS}
     evaluators = [statistics.evaluator(METRICS[metric], labels, column) for (_, metric), column in columns.items()]
-    draws = dict(zip(columns, statistics.resample(evaluators, len(labels), resamples, seed), strict=True))
-    values = {
-        key: statistics.percentile_interval(METRICS[key[1]](labels, column), draws[key]) for key, column in columns.items()
-    }
+    noisy = [statistics.calibration_noise(labels, one.probabilities[rows]) for one in predictions.values()]
+    found = statistics.resample([*evaluators, *noisy], len(labels), resamples, seed)
+    draws = dict(zip(columns, found, strict=False))
+    noise = dict(zip(predictions, found[len(columns) :], strict=True))
+    values = {}
+    for (name, metric), column in columns.items():
+        value, own = METRICS[metric](labels, column), draws[name, metric]
+        values[name, metric] = (
+            statistics.calibration_interval(value, own, noise[name])
+            if metric == "ece"
+            else statistics.percentile_interval(value, own)
+        )
     return values, draws
 
 
 def _difference(
-    metric: str, group: str, values: Mapping[_Key, statistics.Interval], draws: Mapping[_Key, Array]
+    metric: str, group: str, models: tuple[str, str], values: Mapping[_Key, statistics.Interval], draws: Mapping[_Key, Array]
 ) -> dict[str, Any]:
-    first, second = ("taxonomic", metric), ("baseline", metric)
+    """The first model's value minus the second's, on shared resamples."""
+    first, second = ((model, metric) for model in models)
     value = values[first].value - values[second].value
-    interval = statistics.percentile_interval(value, draws[first] - draws[second])
-    return {"metric": metric, "category": group, **asdict(interval)}
+    apart = draws[first] - draws[second]
+    if metric == "ece":
+        apart = apart - apart.mean() + value  # resamples are biased upwards, and not both models alike
+    interval = statistics.percentile_interval(value, apart)
+    return {"metric": metric, "category": group, "model": models[0], "against": models[1], **asdict(interval)}
 
 
 def _curves(labels: NDArray[np.bool_], probabilities: Array) -> dict[str, dict[str, list[float]]]:

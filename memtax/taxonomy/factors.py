@@ -53,12 +53,47 @@ _DECLARED = {
     factor.name: factor
     for factor in (
         *_ALL,
+        Factor("shannon_coding_length", "identity"),
+        Factor("nl_score", "identity"),
         Factor("semantic_matches_0_8", "log1p"),
         Factor("semantic_matches_0_9", "log1p"),
         Factor("textual_matches_0_8", "log1p"),
         Factor("textual_matches_0_9", "log1p"),
     )
 }
+
+BEFORE_TRAINING = (
+    "sequence_duplicates",
+    "max_frequency",
+    "avg_frequency",
+    "min_frequency",
+    "median_frequency",
+    "p25_frequency",
+    "p75_frequency",
+    "semantic_matches_0_8",
+    "textual_matches_0_8",
+    "huffman_coding_length",
+    "is_templating",
+    "nl_score",
+)
+"""Factors that are known before any model exists: what a risk score of a corpus may use."""
+PUBLISHED = (
+    "sequence_duplicates",
+    "max_frequency",
+    "avg_frequency",
+    "min_frequency",
+    "median_frequency",
+    "p25_frequency",
+    "p75_frequency",
+    "continuation_perplexity",
+    "prompt_perplexity",
+    "sequence_perplexity",
+    "textual_matches_0_8",
+    "semantic_matches_0_8",
+    "huffman_coding_length",
+    "is_templating",
+)
+"""The fourteen factors of the published predictor (Prashanth et al. 2024, section 5 and code)."""
 
 OUTCOMES = frozenset(
     {
@@ -72,6 +107,19 @@ OUTCOMES = frozenset(
     }
 )
 """Columns that say whether the sequence was memorized: as factors they would give the target away."""
+
+
+def available(names: Sequence[str], factors: Sequence[str] = PUBLISHED) -> tuple[str, ...]:
+    """Those of the factors that a table with these columns has; a Shannon code length stands in for a Huffman one.
+
+    Raises:
+        MemtaxError: it has none.
+    """
+    wanted = ("shannon_coding_length" if name == "huffman_coding_length" and name not in names else name for name in factors)
+    found = tuple(name for name in wanted if all(source in names for source in _DECLARED[name].sources))
+    if not found:
+        raise MemtaxError(f"the table has none of the factors {', '.join(factors)}; it has: {', '.join(names) or 'no columns'}")
+    return found
 
 
 def resolve(factors: Sequence[str], target: str) -> tuple[Factor, ...]:

@@ -15,13 +15,15 @@ from memtax.taxonomy import factors as declared
 from memtax.taxonomy import storage
 from memtax.taxonomy.evaluation import Prediction, evaluate
 from memtax.taxonomy.factors import FACTORS
-from memtax.taxonomy.logistic import Array, LogisticModel, Scaler, fit_logistic, too_few
+from memtax.taxonomy.logistic import Array, LogisticModel, Scaler, TooFewRowsError, fit_logistic, recalibrate, too_few
+from memtax.taxonomy.rows import Usable, read_ids, usable
 from memtax.taxonomy.split import Split, stratified_split
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BASELINE = "baseline"
+CALIBRATIONS = ("prior", "recalibration", "none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +33,8 @@ class Predictor:
     Two predictors in one: *baseline* is one logistic regression for all sequences; *taxonomic* asks the model of the
     sequence's category (Prashanth et al. 2024, section 5). Counts and perplexities enter as log(1 + x), and every factor
     is standardised with the mean and standard deviation of all training rows, so that coefficients are per standard
-    deviation and compare across models. The fits weight the classes equally; that shifts the log odds, and the shift
-    is subtracted again, so that probabilities are those of the data and calibration is judged honestly.
+    deviation and compare across models. The fits weight the classes equally; that shifts the log odds, and unless told
+    otherwise the shift is subtracted again, so that probabilities are those of the data and calibration is judged honestly.
 
     Attributes:
         factors: names of the factors, in the order of the coefficients.
@@ -64,6 +66,8 @@ class Predictor:
         test: float = 0.2,
         seed: int = 1024,
         resamples: int = 1000,
+        memorized_only: "pa.Table | None" = None,
+        calibration: Literal["prior", "recalibration", "none"] = "prior",
     ) -> "Predictor":
         """Fit on training rows, choose thresholds on validation rows, judge once on test rows.
 
@@ -80,42 +84,53 @@ class Predictor:
             test: share of the rows.
             seed: seed of the split and of the bootstrap.
             resamples: bootstrap resamples of each interval.
+            memorized_only: more memorized sequences, for training alone (the published protocol: a representative sample,
+                and all memorized sequences besides). Rows whose `sequence_id` is in `table` are left out; validation and
+                test rows come from `table`, the representative sample.
+            calibration: `prior` undoes, model by model, what balanced weights and memorized-only rows do to the log odds;
+                `recalibration` fits slope and offset to each model's log odds on validation rows instead; `none` does
+                neither.
 
         Returns:
             The predictor. Its `metrics` hold `target`, `factors`, `rows` and `dropped` (counts), `seed`, `models`
-            (baseline and taxonomic, each with ROC-AUC, PR-AUC, ECE, Brier and F1 in aggregate and by category, as value
-            and 95% interval, or a reason), `differences`, `coefficients`, `constant` (factors that a model left out
-            because they were constant), `thresholds` and `curves`.
+            (baseline and taxonomic, each with ROC-AUC, PR-AUC, ECE (15 bins of equal width), Brier score, log loss, F1,
+            precision and recall in aggregate and by category, as value and 95% interval, or a reason), `differences`,
+            `coefficients`, `constant` (factors that a model left out because they were constant), `thresholds` and `curves`.
 
         Raises:
-            MemtaxError: a column is missing or of the wrong type, a factor gives the target away, or fewer than 10
-                training rows are memorized (or are not).
+            MemtaxError: a column is missing or of the wrong type, or a factor gives the target away.
+            TooFewRowsError: fewer than 10 training rows are memorized (or are not).
         """
+        if calibration not in CALIBRATIONS:
+            raise MemtaxError(f"calibration is one of {', '.join(CALIBRATIONS)}, not {calibration!r}")
         chosen = declared.resolve(factors, target)
-        values, labels, categories, dropped = _usable(table, chosen, target, category)
-        split = stratified_split(categories * 2 + labels, validation, test, seed)
-        few = too_few(labels[split.train], "training")
+        sample = usable(table, chosen, target, category)
+        split = stratified_split(sample.categories * 2 + sample.labels, validation, test, seed)
+        few = too_few(sample.labels[split.train], "training")
         if few is not None:
-            lost = ", ".join(f"{count} rows because {reason}" for reason, count in dropped.items()) or "none"
-            raise MemtaxError(f"no predictor of {target!r} can be fitted: {few} (rows left out: {lost})")
+            raise TooFewRowsError(f"no predictor of {target!r} can be fitted: {few} (rows left out: {sample.lost})")
+        added, how = (
+            (None, None) if memorized_only is None else _memorized_only(memorized_only, table, chosen, target, category)
+        )
 
         names = tuple(factor.name for factor in chosen)
-        scaler = Scaler.fit(values[split.train])
-        standardised = scaler(values)
-        models, silent = _fit_models(standardised, labels, categories, split, names)
+        raw = sample.values[split.train]
+        scaler = Scaler.fit(raw if added is None else np.concatenate([raw, added.values]))
+        del raw
+        fitting = _Fitting(scaler, sample, split, added, names, calibration)
+        models, silent = fitting.models()
         predictor = cls(names, target, category, scaler, models, silent, {})
-        rows = split.test
-        predictions = {
-            name: predictor._prediction(standardised[rows], categories[rows], name) for name in ("baseline", "taxonomic")
-        }
-        parts = {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)}
+        judged = sample.values[split.test], sample.categories[split.test]
+        predictions = {name: predictor._prediction(scaler(judged[0]), judged[1], name) for name in (BASELINE, "taxonomic")}
         metrics = {
             "target": target,
             "factors": list(names),
-            "rows": parts,
-            "dropped": dropped,
+            "rows": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
+            "dropped": sample.dropped,
+            "memorized_only": how,
+            "calibration": calibration,
             "seed": seed,
-            **evaluate(labels[rows], categories[rows], predictions, resamples, seed),
+            **evaluate(sample.labels[split.test], judged[1], predictions, resamples, seed),
             "coefficients": _coefficients(models, names),
             "constant": {name: list(model.constant) for name, model in models.items()},
             "thresholds": {name: model.threshold for name, model in models.items()},
@@ -153,14 +168,38 @@ class Predictor:
         """Write `predictor.json`, `model.safetensors` and a card; `from_pretrained` reads them back equal to the bit."""
         storage.save(self, Path(directory))
 
-    @classmethod
-    def from_pretrained(cls, directory: Path | str) -> "Predictor":
-        """Read a predictor that `save_pretrained` wrote.
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, message: str | None = None
+    ) -> str:
+        """Save to a model repository on the Hub, which is made if it is not there.
+
+        Args:
+            repo_id: `organisation/name`.
+            private: whether a new repository is private; None takes the organisation's default.
+            token: of the Hub; None takes the one that is logged in.
+            message: of the commit.
+
+        Returns:
+            Address of the commit.
 
         Raises:
-            MemtaxError: the folder holds no predictor, or its files do not belong together.
+            MemtaxError: the Hub refuses or cannot be reached.
         """
-        return cls(**storage.load(Path(directory)))
+        return storage.push(self, repo_id, private, token, message)
+
+    @classmethod
+    def from_pretrained(cls, directory: Path | str, revision: str | None = None, token: str | None = None) -> "Predictor":
+        """Read a predictor that `save_pretrained` wrote.
+
+        Args:
+            directory: a folder, or else a model repository on the Hub.
+            revision: branch, tag or commit on the Hub.
+            token: of the Hub; None takes the one that is logged in.
+
+        Raises:
+            MemtaxError: there is no predictor, or its files do not belong together.
+        """
+        return cls(**storage.load(storage.fetch(directory, revision, token)))
 
     def _prediction(self, standardised: Array, categories: NDArray[np.int64], model: str) -> Prediction:
         """Probabilities and decisions of rows with known factors and category."""
@@ -177,51 +216,81 @@ class Predictor:
         return Prediction(probabilities, probabilities >= thresholds, self.silent)
 
 
-def _usable(
-    table: "pa.Table", chosen: Sequence[declared.Factor], target: str, category: str
-) -> tuple[Array, NDArray[np.bool_], NDArray[np.int64], dict[str, int]]:
-    """Factors, labels and categories of the rows that have them all, and how many rows lack what."""
-    labels, labelled = declared.read_target(table, target)
-    categories, categorised = declared.read_category(table, category)
-    values = declared.matrix(table, chosen)
-    missing = {f"{target} is null": ~labelled, f"{category} is null": ~categorised}
-    for column, factor in zip(values.T, chosen, strict=True):
-        missing[f"{factor.name} is null"] = np.isnan(column)
-        missing[f"{factor.name} is infinite"] = np.isinf(column)
-    keep, dropped = np.ones(len(labels), bool), {}
-    for reason, rows in missing.items():
-        if (keep & rows).any():
-            dropped[reason] = int((keep & rows).sum())
-            keep &= ~rows
-    return values[keep], labels[keep], categories[keep], dropped
+@dataclass(frozen=True, eq=False)
+class _Fitting:
+    """What the models are fitted on."""
+
+    scaler: Scaler
+    sample: Usable
+    split: Split
+    added: Usable | None
+    names: tuple[str, ...]
+    calibration: str
+
+    def models(self) -> tuple[dict[str, LogisticModel], dict[str, str]]:
+        """The baseline and the categories' models, and why a category has none."""
+        found = self._fit(None)
+        if isinstance(found, str):
+            raise TooFewRowsError(f"no predictor can be fitted: {found}")
+        models, silent = {BASELINE: found}, {}
+        for code, name in enumerate(CATEGORIES):
+            found = self._fit(code)
+            if isinstance(found, str):
+                silent[name] = f"{found}; the baseline model answers for {name}"
+            else:
+                models[name] = found
+        return models, silent
+
+    def _fit(self, code: int | None) -> LogisticModel | str:
+        """The model of a category (None: of all rows), or why there is none."""
+        train, validation = (self._rows(rows, code) for rows in (self.split.train, self.split.validation))
+        sampled = self.sample.labels[train]
+        values, labels = self.sample.values[train], sampled
+        few = too_few(sampled, "training")
+        if few is None and self.calibration == "recalibration":
+            few = too_few(self.sample.labels[validation], "validation")
+        if few is not None:
+            return few
+        if self.added is not None:
+            own = slice(None) if code is None else self.added.categories == code
+            values = np.concatenate([values, self.added.values[own]])
+            labels = np.concatenate([labels, self.added.labels[own]])
+        # The sample is representative: of its positives all the others are extra.
+        ratio = float(labels.sum() / sampled.sum()) if self.calibration == "prior" else None
+        model = fit_logistic(self.scaler(values), labels, self.names, ratio)
+        del values
+        judged = self.scaler(self.sample.values[validation])
+        if self.calibration == "recalibration":
+            model = replace(model, recalibration=recalibrate(model.log_odds(judged), self.sample.labels[validation]))
+        truth = self.sample.labels[validation]
+        if not 0 < truth.sum() < len(truth):
+            judged, truth = self.scaler(self.sample.values[train]), sampled
+        return replace(model, threshold=statistics.best_threshold(truth, model.probability(judged)))
+
+    def _rows(self, rows: NDArray[np.int64], code: int | None) -> NDArray[np.int64]:
+        return rows if code is None else rows[self.sample.categories[rows] == code]
 
 
-def _fit_models(
-    standardised: Array, labels: NDArray[np.bool_], categories: NDArray[np.int64], split: Split, names: Sequence[str]
-) -> tuple[dict[str, LogisticModel], dict[str, str]]:
-    """The baseline and the categories' models, and why a category has none."""
-    models = {BASELINE: _fit_one(standardised, labels, split.train, split.validation, names)}
-    silent = {}
-    for code, name in enumerate(CATEGORIES):
-        train, validation = (rows[categories[rows] == code] for rows in (split.train, split.validation))
-        few = too_few(labels[train], "training")
-        if few is None:
-            models[name] = _fit_one(standardised, labels, train, validation, names)
-        else:
-            silent[name] = f"{few}; the baseline model answers for {name}"
-    return models, silent
-
-
-def _fit_one(
-    standardised: Array,
-    labels: NDArray[np.bool_],
-    train: NDArray[np.int64],
-    validation: NDArray[np.int64],
-    names: Sequence[str],
-) -> LogisticModel:
-    model = fit_logistic(standardised[train], labels[train], names)
-    rows = validation if 0 < labels[validation].sum() < len(validation) else train
-    return replace(model, threshold=statistics.best_threshold(labels[rows], model.probability(standardised[rows])))
+def _memorized_only(
+    extra: "pa.Table", table: "pa.Table", chosen: Sequence[declared.Factor], target: str, category: str
+) -> tuple[Usable, dict[str, Any]]:
+    """Usable rows of the extra table that are memorized and not in the sample, and what became of the others."""
+    what = "the memorized-only table"
+    ids, known = read_ids(extra, what), read_ids(table, "the table")
+    _, first = np.unique(ids, return_index=True)
+    once = np.zeros(len(ids), bool)
+    once[first] = True
+    new = ~np.isin(ids, known)
+    found = usable(extra.filter(new & once), chosen, target, category, what)
+    rows = found.labels
+    how = {
+        "rows": int(rows.sum()),
+        "in_the_sample": int((~new).sum()),
+        "repeated": int((new & ~once).sum()),
+        "not_memorized": int((~rows).sum()),
+        "dropped": found.dropped,
+    }
+    return replace(found, values=found.values[rows], labels=rows[rows], categories=found.categories[rows]), how
 
 
 def _coefficients(models: dict[str, LogisticModel], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +11,17 @@ import numpy as np
 
 from memtax.errors import MemtaxError
 from memtax.files import atomic_path, write_json, write_text
+from memtax.hub.cards import render
+from memtax.provenance import versions
 from memtax.schema import CATEGORIES
+from memtax.taxonomy.evaluation import METRICS
 from memtax.taxonomy.logistic import LogisticModel, Scaler
 
 if TYPE_CHECKING:
     from memtax.taxonomy.predictor import Predictor
 
 CONFIG, WEIGHTS, CARD = "predictor.json", "model.safetensors", "README.md"
-FORMAT = 1
+FORMAT = 2
 
 
 def save(predictor: "Predictor", directory: Path) -> None:
@@ -27,6 +32,8 @@ def save(predictor: "Predictor", directory: Path) -> None:
     for name, model in predictor.models.items():
         tensors[f"{name}.coefficients"] = model.coefficients
         tensors[f"{name}.offsets"] = np.array([model.intercept, model.prior_shift, model.threshold])
+        if model.recalibration is not None:
+            tensors[f"{name}.recalibration"] = np.array(model.recalibration)
     weights = serialise({name: np.ascontiguousarray(tensor, np.float64) for name, tensor in tensors.items()})
     with atomic_path(directory / WEIGHTS) as path:
         path.write_bytes(weights)
@@ -81,7 +88,11 @@ def _fields(config: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
     for name, described in config["models"].items():
         intercept, shift, threshold = (float(value) for value in vector(f"{name}.offsets", 3))
         coefficients = vector(f"{name}.coefficients", len(factors))
-        models[name] = LogisticModel(coefficients, intercept, shift, threshold, tuple(described["constant"]))
+        again = None
+        if f"{name}.recalibration" in tensors:
+            slope, offset = (float(value) for value in vector(f"{name}.recalibration", 2))
+            again = slope, offset
+        models[name] = LogisticModel(coefficients, intercept, shift, threshold, tuple(described["constant"]), again)
     if "baseline" not in models or not set(models) <= {"baseline", *CATEGORIES}:
         raise ValueError(f"models are {', '.join(models)}")
     return {
@@ -97,40 +108,69 @@ def _fields(config: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
 
 def card(predictor: "Predictor") -> str:
     """The folder's README.md: what it is, how to use it, and its figures on the test rows."""
+    front_matter = {
+        "library_name": "memtax",
+        "pipeline_tag": "tabular-classification",
+        "tags": ["memorization", "memtax"],
+    }
     metrics = predictor.metrics
-    lines = [
-        "---",
-        "library_name: memtax",
-        "pipeline_tag: tabular-classification",
-        "tags: [memorization]",
-        "---",
-        "# Memorization predictor",
-        "",
-        f"Predicts `{predictor.target}` of a sequence from {len(predictor.factors)} factors: one logistic regression for all",
-        f"sequences (baseline) and one for each `{predictor.category}` (taxonomic). Fitted by memtax on"
-        f" {metrics['rows']['train']:,} rows.",
-        "",
-        "```python",
-        "from memtax import Predictor",
-        "",
-        'probabilities = Predictor.from_pretrained("path/to/this/folder").predict(table)',
-        "```",
-        "",
-        f"On {metrics['rows']['test']:,} test rows, with 95% bootstrap intervals:",
-        "",
-        "| model | sequences | rows | positives | ROC-AUC | PR-AUC | ECE | Brier | F1 |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for model, groups in metrics["models"].items():
-        for group, found in groups.items():
-            shown = " | ".join(_shown(found[name]) for name in ("roc_auc", "pr_auc", "ece", "brier", "f1"))
-            lines.append(f"| {model} | {group} | {found['n']:,} | {found['positives']:,} | {shown} |")
-    notes = {
-        f"- {group}: {found['reason']}." for groups in metrics["models"].values() for group, found in groups.items()
+    reasons = {
+        f"{group}: {found['reason']}"
+        for groups in metrics["models"].values()
+        for group, found in groups.items()
         if found["reason"]
-    }  # fmt: skip
-    return "\n".join([*lines, "", *sorted(notes)]).rstrip() + "\n"
+    }
+    return render(
+        "predictor.md.j2",
+        front_matter,
+        predictor=predictor,
+        metrics=metrics,
+        names=dict(zip(METRICS, ("ROC-AUC", "PR-AUC", "ECE", "Brier", "log loss", "F1", "precision", "recall"), strict=True)),
+        shown=_shown,
+        reasons=sorted(reasons),
+        models=list(predictor.models),
+        coefficients={(row["model"], row["factor"]): row["coefficient"] for row in metrics["coefficients"]},
+        version=versions()["memtax"],
+    )
+
+
+def push(predictor: "Predictor", repo_id: str, private: bool | None, token: str | None, message: str | None) -> str:
+    """Upload the folder's files; see `Predictor.push_to_hub`."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        save(predictor, Path(folder))
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            done = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message or "Upload memtax predictor")
+        except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, ConnectionError) as error:
+            raise MemtaxError(f"{repo_id} cannot be pushed: {' '.join(str(error).split())[:300]}") from error
+    return str(done.commit_url)
+
+
+def fetch(name: Path | str, revision: str | None, token: str | None) -> Path:
+    """The folder of a predictor: a local one, or the copy of one on the Hub.
+
+    Raises:
+        MemtaxError: it is neither.
+    """
+    if Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        return Path(name)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(hf_hub_download(str(name), CONFIG, revision=revision, token=token)).parent
+        # The folder is named by its commit: both files are of the same.
+        hf_hub_download(str(name), WEIGHTS, revision=folder.name, token=token)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise MemtaxError(f"{name} is no folder, and no predictor on the Hub as far as can be reached: {reason}") from error
+    return folder
 
 
 def _shown(interval: dict[str, float] | None) -> str:
+    """An estimate with its interval; a dash where it is withheld."""
     return "-" if interval is None else "{value:.3f} ({low:.3f} to {high:.3f})".format(**interval)

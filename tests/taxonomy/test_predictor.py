@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from memtax.errors import MemtaxError
 from memtax.schema import CATEGORIES
 from memtax.taxonomy import factors as declared
+from memtax.taxonomy.evaluation import METRICS
 from memtax.taxonomy.predictor import Predictor
 from memtax.taxonomy.split import stratified_split
 from tests.taxonomy import simulated
@@ -118,7 +119,7 @@ class TestFit:
         metrics = predictor.metrics
         groups = ("aggregate", *CATEGORIES)
         assert [(row["category"], row["metric"]) for row in metrics["differences"]] == [
-            (group, metric) for group in groups for metric in ("roc_auc", "pr_auc", "ece", "brier", "f1")
+            (group, metric) for group in groups for metric in METRICS
         ]
         for row in metrics["differences"]:
             taxonomic, baseline = (metrics["models"][m][row["category"]][row["metric"]] for m in ("taxonomic", "baseline"))
@@ -343,7 +344,7 @@ class TestStorage:
             Predictor.from_pretrained(tmp_path / "absent")
         (tmp_path / "predictor.json").write_text("{}")
         (tmp_path / "model.safetensors").write_bytes(b"")
-        with pytest.raises(MemtaxError, match="is not a memtax predictor of format 1"):
+        with pytest.raises(MemtaxError, match="is not a memtax predictor of format 2"):
             Predictor.from_pretrained(tmp_path)
         fitted()[0].save_pretrained(tmp_path)
         weights = tmp_path / "model.safetensors"

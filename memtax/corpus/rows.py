@@ -1,0 +1,79 @@
+"""Rows to score: token sequences of any length, each at most as long as is asked for."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from memtax import schema
+from memtax.corpus import columns
+from memtax.corpus.blocks import open_corpus
+from memtax.corpus.sequences import _check_unique
+from memtax.corpus.sources import Source, open_dataset
+from memtax.progress import progress_bar
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
+
+COLUMNS = ("sequence_id", "tokens")
+
+
+def holds_text(source: Source) -> bool:
+    """Whether the column that is read holds text, for which a tokenizer is needed."""
+    dataset = open_dataset(source)
+    name = columns.find_column(list(dataset.column_names or ()), source.column, source.label)
+    return columns.column_kind(dataset.features.arrow_schema.field(name).type, name, source.label) == "text"
+
+
+def load_rows(
+    source: "Source | datasets.Dataset",
+    *,
+    length: int | None = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+) -> "datasets.Dataset":
+    """The first tokens of every row; short and empty rows stay, so that their scores can be null.
+
+    Args:
+        source: where the tokens or texts are, or a dataset that is open already.
+        length: most tokens a row; None takes whole rows.
+        tokenizer: needed for a text column.
+
+    Returns:
+        `sequence_id` (the source's `sequence_id`, `index` or `Index`, else the row number) and `tokens`.
+
+    Raises:
+        MemtaxError: the source cannot be used, or its ids are not unique.
+    """
+    import datasets
+
+    corpus = open_corpus(source, tokenizer=tokenizer)
+    key = columns.id_column(corpus.schema, corpus.label)
+    tables, row = [], 0
+    with progress_bar("reading sequences", corpus.rows) as bar:
+        for rows, block in corpus.blocks_with((key,) if key else ()):
+            ids = columns.row_ids(rows.column(key), key, corpus.label) if key else np.arange(row, row + rows.num_rows)
+            tables.append(_table(ids, block.tokens, block.offsets, length))
+            row += rows.num_rows
+            bar.update(rows.num_rows)
+    table = pa.concat_tables(tables)
+    if key is not None:
+        _check_unique(table.column("sequence_id").to_numpy(), key, corpus.label)
+    return datasets.Dataset(table.cast(schema.features(COLUMNS).arrow_schema))
+
+
+def _table(
+    ids: npt.NDArray[np.int64],
+    tokens: npt.NDArray[np.int32] | npt.NDArray[np.uint16],
+    offsets: npt.NDArray[np.int64],
+    length: int | None,
+) -> pa.Table:
+    lengths = np.diff(offsets)
+    if length is not None:
+        place = np.arange(len(tokens)) - np.repeat(offsets[:-1], lengths)
+        tokens = tokens[place < length]
+        lengths = np.minimum(lengths, length)
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(tokens.astype(np.int32, copy=False)))
+    return pa.table([pa.array(ids, pa.int64()), lists], schema=schema.arrow_schema(COLUMNS))

@@ -1,0 +1,96 @@
+"""How a next token is drawn from the logits: temperature, then top-k, then top-p, in the order of `transformers`."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from memtax.errors import MemtaxError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A sampling scheme. The defaults sample from the model's own distribution.
+
+    Args:
+        temperature: divides the logits, above 0.
+        top_k: only the k largest logits may be drawn (and those that tie with the last of them); None: all.
+        top_p: of these, only the fewest largest ones whose probabilities sum to at least this; None: all.
+
+    Raises:
+        MemtaxError: a number is out of range.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise MemtaxError(f"temperature={self.temperature} must be above 0; greedy decoding is what is_memorized tells")
+        if self.top_k is not None and self.top_k < 1:
+            raise MemtaxError(f"top_k={self.top_k} must be at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise MemtaxError(f"top_p={self.top_p} must be above 0 and at most 1")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it draws from the model's own distribution, so that its log-probabilities are the usual ones."""
+        return self.temperature == 1 and self.top_k is None and self.top_p in (None, 1)
+
+    def logprobs(self, logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
+        """Log-probability that each target is drawn, -inf where the scheme excludes it.
+
+        Args:
+            logits: (rows, vocabulary), float32.
+            targets: (rows,).
+
+        Returns:
+            (rows,). What survives is renormalised, as sampling does (Hayes et al. 2024, section 3).
+        """
+        import torch
+
+        scaled = logits if self.temperature == 1 else logits / self.temperature
+        own = scaled.gather(-1, targets[:, None])
+        if self.top_k is not None:
+            vocabulary = scaled.shape[-1]
+            # One more than k shows whether others tie with the last that is kept: those are kept as well.
+            top = scaled.topk(min(self.top_k + 1, vocabulary), -1).values
+            last = top[:, min(self.top_k, vocabulary) - 1, None]
+            if top.shape[-1] > self.top_k and bool((top[:, self.top_k, None] == last).any()):
+                top = scaled
+            scaled = top.masked_fill(top < last, -torch.inf)
+            own = own.masked_fill(own < last, -torch.inf)
+        if self.top_p not in (None, 1):
+            assert self.top_p is not None
+            return _nucleus(scaled, own, self.top_p)
+        return (own - scaled.logsumexp(-1, keepdim=True)).squeeze(-1)
+
+
+def _nucleus(logits: "torch.Tensor", own: "torch.Tensor", top_p: float) -> "torch.Tensor":
+    """Log-probability of each token among the fewest largest that hold `top_p`, -inf outside.
+
+    The least probability that is kept is found by halving, not by sorting: floats that are not negative order like their bits.
+
+    Args:
+        logits: (rows, tokens), float32.
+        own: (rows, 1), the logits asked about.
+        top_p: below 1.
+    """
+    import torch
+
+    peak = logits.amax(-1, keepdim=True)
+    shares = (logits - peak).exp_()
+    bits = shares.view(torch.int32)
+    goal = top_p * shares.sum(-1, keepdim=True)
+    low = torch.zeros_like(bits[:, :1])
+    high = torch.full_like(low, int(torch.ones(1).view(torch.int32)) + 1)
+    zero = shares.new_zeros(())
+    while bool((high - low > 1).any()):
+        middle = low + (high - low) // 2
+        enough = torch.where(bits >= middle, shares, zero).sum(-1, keepdim=True) >= goal
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    mass = torch.where(bits >= low, shares, zero).sum(-1, keepdim=True)
+    kept = (own - peak).exp().view(torch.int32) >= low
+    return torch.where(kept, own - peak - mass.log(), -torch.inf).squeeze(-1)

@@ -1,0 +1,173 @@
+"""Greedy decoding from where teacher forcing and the truth part, and extraction that stops at the first mismatch."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from memtax.lm.head import Parts, call, decompose
+from memtax.lm.scores import BATCH_TOKENS, TokenScores, evaluation, score
+
+FIRST_LOOK = 4
+"""Continuation tokens that the exact-only mode looks at before it goes on: most sequences fail on one of them."""
+
+Tokens = Sequence[int]
+
+
+def match_lengths(
+    model: Any,
+    sequences: Sequence[Tokens],
+    prompt: int,
+    continuation: int,
+    *,
+    suppressed: int | None = None,
+    batch_tokens: int | None = None,
+) -> list[int | None]:
+    """How many leading continuation tokens greedy decoding gets right, at the least cost.
+
+    A short pass looks at the first few tokens of the continuation; only sequences without a mismatch there get the whole
+    pass. The head never runs for the prompt.
+
+    Args:
+        model: as for `memtax.lm.scores.score`.
+        sequences: token ids of each sequence.
+        prompt: tokens of the prompt.
+        continuation: tokens of the continuation.
+        suppressed: a token id that greedy decoding may not choose.
+        batch_tokens: as for `score`.
+
+    Returns:
+        A number a sequence, `continuation` for memorized ones; None for those shorter than prompt and continuation.
+    """
+    found: list[int | None] = [None] * len(sequences)
+    left = [row for row, sequence in enumerate(sequences) if len(sequence) >= prompt + continuation]
+    for looked in (FIRST_LOOK, continuation) if continuation > 2 * FIRST_LOOK else (continuation,):
+        cut = [sequences[row][: prompt + looked] for row in left]
+        scores = score(model, cut, suppressed=suppressed, start=prompt, match_only=True, batch_tokens=batch_tokens)
+        match = scores.match.reshape(len(left), looked)
+        lengths = np.cumprod(match, axis=1).sum(axis=1)
+        for row, length in zip(left, lengths.tolist(), strict=True):
+            found[row] = length
+        left = [row for row, length in zip(left, lengths.tolist(), strict=True) if length == looked]
+    return found
+
+
+def memorization_scores(
+    model: Any,
+    sequences: Sequence[Tokens],
+    scores: TokenScores,
+    prompt: int,
+    continuation: int,
+    *,
+    suppressed: int | None = None,
+) -> list[float | None]:
+    """Share of the tokens that free-running greedy decoding gives which equal the true ones at the same place.
+
+    Up to the first mismatch free-running decoding is what teacher forcing saw, so decoding starts there; memorized sequences
+    need none.
+
+    Args:
+        model: as for `memtax.lm.scores.score`.
+        sequences: token ids of each sequence.
+        scores: their scores, with the same `suppressed`.
+        prompt: tokens of the prompt.
+        continuation: tokens of the continuation.
+        suppressed: a token id that greedy decoding may not choose. By default end-of-sequence is a token like any other.
+
+    Returns:
+        A share a sequence; None for those shorter than prompt and continuation.
+    """
+    found: list[float | None] = [None] * len(sequences)
+    prefixes, rows = [], []
+    for row, sequence in enumerate(sequences):
+        if len(sequence) < prompt + continuation:
+            continue
+        match = scores.row(row)[1][prompt - 1 : prompt + continuation - 1]
+        leading = int(np.cumprod(match).sum())
+        found[row] = leading / continuation
+        # What follows a mismatch at the last token is not asked for.
+        if leading < continuation - 1:
+            prefixes.append(list(sequence[: prompt + leading]))
+            rows.append(row)
+    counts = [prompt + continuation - len(prefix) for prefix in prefixes]
+    for row, generated in zip(rows, generate(model, prefixes, counts, suppressed), strict=True):
+        truth = sequences[row][prompt + continuation - len(generated) : prompt + continuation]
+        right = continuation - len(generated) + sum(a == b for a, b in zip(generated, truth, strict=True))
+        found[row] = right / continuation
+    return found
+
+
+def generate(model: Any, prefixes: Sequence[Tokens], counts: Sequence[int], suppressed: int | None = None) -> list[list[int]]:
+    """Greedy continuations of given lengths; end-of-sequence does not stop them.
+
+    Args:
+        model: as for `memtax.lm.scores.score`.
+        prefixes: token ids, at least one each.
+        counts: tokens to generate after each prefix.
+        suppressed: a token id that may not be chosen.
+
+    Returns:
+        The generated tokens of each prefix.
+    """
+    found: list[list[int]] = [[] for _ in prefixes]
+    with evaluation(model), torch.inference_mode():
+        parts = decompose(model)
+        # A recurrent state remembers padding, so such models get rows of one length; so do those whose parts are not known.
+        alike = parts is None or bool(getattr(model, "_is_stateful", False))
+        for rows in _batches(model, prefixes, counts, alike):
+            steps = max(counts[row] for row in rows)
+            new = _generate_batch(model, parts, [prefixes[row] for row in rows], steps, suppressed)
+            for row, tokens in zip(rows, new.tolist(), strict=True):
+                found[row] = tokens[: counts[row]]
+    return found
+
+
+def _batches(model: Any, prefixes: Sequence[Tokens], counts: Sequence[int], alike: bool) -> Iterator[list[int]]:
+    """Rows of about the same length, shortest prefixes first."""
+    rows = sorted(range(len(prefixes)), key=lambda row: (len(prefixes[row]), -counts[row]))
+    most = BATCH_TOKENS["cpu" if model.device.type == "cpu" else "accelerator"]
+    while rows:
+        longest = len(prefixes[rows[0]]) + counts[rows[0]]
+        taken = rows[: max(most // longest, 1)]
+        if alike:
+            taken = [row for row in taken if len(prefixes[row]) == len(prefixes[taken[0]])]
+        yield taken
+        rows = rows[len(taken) :]
+
+
+def _generate_batch(
+    model: Any, parts: Parts | None, prefixes: Sequence[Tokens], steps: int, suppressed: int | None
+) -> npt.NDArray[np.int64]:
+    """(rows, steps) token ids. Prefixes are padded on the left, so that all rows go on at the same place."""
+    longest = max(map(len, prefixes))
+    ids = torch.tensor([[0] * (longest - len(prefix)) + list(prefix) for prefix in prefixes], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(prefix)) + [1] * len(prefix) for prefix in prefixes], device=model.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    new: list[torch.Tensor] = []
+    cache: Any = None
+    for _ in range(steps):
+        # A model that keeps no cache, or whose parts are not known, reads the whole row again.
+        fresh = ids if cache is None else ids[:, -1:]
+        if parts is None:
+            logits = call(model, input_ids=ids, attention_mask=mask, use_cache=False).logits[:, -1]
+        else:
+            output = call(
+                parts.backbone,
+                input_ids=fresh,
+                attention_mask=mask,
+                position_ids=positions[:, -fresh.shape[1] :],
+                past_key_values=cache,
+                use_cache=True,
+            )
+            cache = getattr(output, "past_key_values", None)
+            logits = parts.logits(output[0][:, -1])
+        if suppressed is not None:
+            logits[:, suppressed] = -torch.inf
+        token = logits.float().argmax(-1, keepdim=True).to(ids.device)
+        new.append(token)
+        ids = torch.cat([ids, token], -1)
+        mask = torch.cat([mask, torch.ones_like(token)], -1)
+        positions = torch.cat([positions, positions[:, -1:] + 1], -1)
+    return torch.cat(new, -1).cpu().numpy()

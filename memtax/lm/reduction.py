@@ -1,0 +1,111 @@
+"""From logits to a few numbers a token, a block of rows at a time so that the passes over the vocabulary stay in the cache."""
+
+from dataclasses import dataclass
+
+import torch
+
+from memtax.lm.decoding import Decoding
+
+_ROWS = {"cpu": 16, "accelerator": 4096}
+"""Rows reduced at once: on a CPU their logits should fit in the cache, and each row is one thread's alone."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to read off the logits besides the argmax match.
+
+    Attributes:
+        logprobs: log-probability of the token.
+        moments: mean and variance over the vocabulary of log p under p.
+        ranks: how many logits come before the token's.
+        decoding: log-probability of the token under a sampling scheme.
+        suppressed: a token id that greedy decoding may not choose (it keeps its probability), or None.
+    """
+
+    logprobs: bool = True
+    moments: bool = False
+    ranks: bool = False
+    decoding: Decoding | None = None
+    suppressed: int | None = None
+
+    @property
+    def columns(self) -> dict[str, torch.dtype]:
+        """Names and types of what `reduce` gives."""
+        floats = [
+            *(("logprobs",) if self.logprobs else ()),
+            *(("means", "variances") if self.moments else ()),
+            *(("decoded",) if self.decoding else ()),
+        ]
+        found = {"match": torch.bool, "bad": torch.bool, **dict.fromkeys(floats, torch.float32)}
+        return {**found, **({"ranks": torch.int32} if self.ranks else {})}
+
+
+def reduce(logits: torch.Tensor, targets: torch.Tensor, wanted: Wanted) -> dict[str, torch.Tensor]:
+    """Read the wanted numbers off the logits.
+
+    Args:
+        logits: (rows, vocabulary), in any floating type; reduced in float32.
+        targets: (rows,), the tokens that the logits are about.
+        wanted: what to compute.
+
+    Returns:
+        Name to (rows,), the names of `wanted.columns`. `bad` says where the logits give no probabilities (NaN, infinity).
+    """
+    size = _ROWS["cpu" if logits.device.type == "cpu" else "accelerator"]
+    out = {name: torch.empty(len(targets), dtype=dtype, device=logits.device) for name, dtype in wanted.columns.items()}
+    # The same two blocks of memory throughout: fresh ones cost more than the arithmetic.
+    work = [torch.empty((min(size, len(targets)), logits.shape[-1]), device=logits.device) for _ in range(2)]
+    for start in range(0, len(targets), size):
+        rows = slice(start, start + size)
+        block = logits[rows].float()
+        found = _block(block, targets[rows, None], wanted, *(buffer[: len(block)] for buffer in work))
+        for name, values in found.items():
+            out[name][rows] = values
+    return out
+
+
+def _block(
+    logits: torch.Tensor, targets: torch.Tensor, wanted: Wanted, shifted: torch.Tensor, powers: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """One block: logits (rows, vocabulary), targets (rows, 1), and two buffers of the logits' shape."""
+    own = logits.gather(-1, targets)
+    peak = logits.amax(-1, keepdim=True)
+    found = {"match": _match(logits, targets, own, peak, wanted.suppressed), "bad": ~peak.isfinite().squeeze(-1)}
+    if wanted.logprobs or wanted.moments:
+        torch.sub(logits, peak, out=shifted)
+        torch.exp(shifted, out=powers)
+        total = powers.sum(-1)
+        if wanted.logprobs:
+            found["logprobs"] = (own - peak).squeeze(-1) - total.log()
+        if wanted.moments:
+            first = powers.mul_(shifted).sum(-1) / total
+            second = powers.mul_(shifted).sum(-1) / total
+            if bool(first.isnan().any()):
+                # Excluded tokens have logit -inf and p = 0: they add nothing, where 0 times -inf would be NaN.
+                torch.exp(shifted, out=powers)
+                shifted.clamp_(min=torch.finfo(shifted.dtype).min / 4)
+                first = powers.mul_(shifted).sum(-1) / total
+                second = powers.mul_(shifted).sum(-1) / total
+            found["means"] = first - total.log()
+            found["variances"] = (second - first.square()).clamp_(min=0)
+    if wanted.ranks:
+        ahead = torch.arange(logits.shape[-1], device=logits.device) < targets
+        found["ranks"] = ((logits > own) | ((logits == own) & ahead)).sum(-1)
+    if wanted.decoding is not None:
+        found["decoded"] = wanted.decoding.logprobs(logits, targets.squeeze(-1))
+    return found
+
+
+def _match(
+    logits: torch.Tensor, targets: torch.Tensor, own: torch.Tensor, peak: torch.Tensor, suppressed: int | None
+) -> torch.Tensor:
+    """Whether the target is the argmax; of equal logits the first is. Only where it may be is the argmax looked for."""
+    if suppressed is not None:
+        logits = logits.clone()
+        logits[:, suppressed] = -torch.inf
+        own, peak = logits.gather(-1, targets), logits.amax(-1, keepdim=True)
+    match = (own == peak).squeeze(-1)
+    candidates = match.nonzero().squeeze(-1)
+    if len(candidates):
+        match[candidates] = logits[candidates].argmax(-1) == targets[candidates, 0]
+    return match

@@ -1,0 +1,82 @@
+"""Score a dataset of any size with a predictor: in batches, into Parquet parts that a later call goes on from."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memtax.corpus.sources import Source
+from memtax.engine.once import MANIFEST, check
+from memtax.files import write_json, write_parquet, write_text
+from memtax.progress import progress_bar
+from memtax.provenance import digest, fingerprint_path
+from memtax.taxonomy.tables import batches
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from memtax.taxonomy.predictor import Predictor
+
+PART = 4
+"""Batches of a part (a quarter of a million rows)."""
+
+
+def predict_dataset(predictor: "Predictor", source: Source | str, output: Path | str, model: str = "taxonomic") -> Path:
+    """Add `memorized_probability` to every row of a dataset; memory does not grow with its size.
+
+    Args:
+        predictor: the model.
+        source: a dataset, in our layout or the published one; it is streamed.
+        output: folder of the result, a dataset of Parquet parts. Finished parts are kept.
+        model: `taxonomic` or `baseline`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MemtaxError: the source lacks a column.
+        StaleOutputError: the folder holds predictions of another predictor or source.
+    """
+    output = Path(output)
+    source = replace(Source.parse(source) if isinstance(source, str) else source, streaming=True)
+    models = {name: [*one.coefficients.tolist(), one.intercept, one.prior_shift] for name, one in predictor.models.items()}
+    identity = {
+        "stage": "predict",
+        "version": 1,
+        "predictor": digest(predictor.factors, predictor.scaler.mean.tolist(), predictor.scaler.scale.tolist(), models),
+        "model": model,
+        "source": [source.label, fingerprint_path(source.path)],
+    }
+    if (output / MANIFEST).exists():
+        check(output, identity)
+    write_json(output / MANIFEST, identity)
+    write_text(output / "README.md", "---\nconfigs:\n- config_name: default\n  data_files: data/*.parquet\n---\n")
+    done = _finished(output / "data")
+    with progress_bar("predicting", None) as bar:
+        for number, table in enumerate(_parts(source, done), len(list((output / "data").glob("part-*.parquet")))):
+            probabilities = predictor.predict(table, model).cast("float32")  # type: ignore[arg-type]
+            write_parquet(
+                output / "data" / f"part-{number:06d}.parquet", table.append_column("memorized_probability", probabilities)
+            )
+            bar.update(table.num_rows)
+    return output
+
+
+def _finished(folder: Path) -> int:
+    """Rows of the parts that are there."""
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(path).num_rows for path in sorted(folder.glob("part-*.parquet")))
+
+
+def _parts(source: Source, skip: int) -> Iterator["pa.Table"]:
+    import pyarrow as pa
+
+    waiting: list[pa.Table] = []
+    for batch in batches(source, skip=skip):
+        waiting.append(batch.drop_columns([name for name in ("memorized_probability",) if name in batch.column_names]))
+        if len(waiting) == PART:
+            yield pa.concat_tables(waiting, promote_options="permissive")
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting, promote_options="permissive")
