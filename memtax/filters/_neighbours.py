@@ -268,9 +268,34 @@ def faster_format(device: str) -> str:
     return "bfloat16" if seconds[torch.bfloat16] < 0.7 * seconds[torch.float32] else "float32"
 
 
-def cosines(queries: Float32, sample: Float32, rows: Int64, columns: Int64) -> NDArray[np.float64]:
-    """Scalar products in float64 of the named pairs, (pairs,)."""
-    return _dots(queries, sample, rows.astype(np.int64), columns.astype(np.int64))
+def nearest(vectors: Any, most: int, **options: Any) -> tuple[Int64, Int64, NDArray[np.float64], Int64]:
+    """The nearest others of each vector of a set, among those that reach the lowest threshold.
+
+    Args:
+        vectors: (rows, width).
+        most: how many to keep of each; ties go to the lower row.
+        options: those of `pairs`.
+
+    Returns:
+        Rows, rows of their neighbours, cosines (float64) and places from 1, each (pairs,), by row and place.
+    """
+    matrix = unit_vectors(vectors, "the embeddings")
+    best: tuple[Int64, Int64, NDArray[np.float64]] = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    for found in pairs(matrix, **options):
+        cosine = _dots(matrix, matrix, found.rows, found.columns)
+        rows = np.concatenate([best[0], found.rows, found.columns])
+        columns = np.concatenate([best[1], found.columns, found.rows])
+        cosine = np.concatenate([best[2], cosine, cosine])
+        order = np.lexsort((columns, -cosine, rows))
+        keep = order[_places(rows[order]) <= most]
+        best = rows[keep], columns[keep], cosine[keep]
+    return *best, _places(best[0])
+
+
+def _places(rows: Int64) -> Int64:
+    """Place of each entry among those of its row, from 1; rows are sorted."""
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    return np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows)))) + 1
 
 
 @numba.njit(cache=True, nogil=True)
