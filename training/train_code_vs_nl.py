@@ -4,11 +4,11 @@
     accelerate launch training/train_code_vs_nl.py --preset published --output_dir models/code-vs-nl
 
 `--data` is a folder of JSON lines named by domain (MIMIR's `github.member.jsonl`, `pile_cc.member.jsonl`, ...): github is code,
-the rest prose. `--code` and `--natural_language` name any other datasets, on the Hub or on disk; without any of these, bookcorpus
+the rest prose. `--code` and `--natural_language` name any other datasets, on the Hub or on disk; without these, bookcorpus
 and github-code are streamed from the Hub, or with `--text_at_hand True` the files of this Python are read, offline.
 
-Presets: `sensible` (short passages labelled by their own share of prose, lr 1e-4, batch 32, 200 steps: about two minutes on two
-cores) and `published` (the hyper-parameters of Prashanth et al. 2024: lr 1e-7, batch 256, 1000 steps, passages labelled by their
+Presets: `sensible` (short passages labelled by their own share of prose, lr 1e-4, batch 32, 200 steps: minutes on two cores)
+and `published` (the hyper-parameters of Prashanth et al. 2024: lr 1e-7, batch 256, 1000 steps, passages labelled by their
 source). What is given on the command line goes before the preset. Every option of `transformers.TrainingArguments` is accepted.
 
 The last step is kept: nothing is chosen by labels. `--labels FILE` (JSON lines with `text` and `label`, 1 for code) is only for
@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -347,7 +348,7 @@ def parse(arguments: list[str]) -> tuple[ModelArguments, DataArguments, Training
         MemtaxError: the preset is unknown.
     """
     parser = HfArgumentParser([ModelArguments, DataArguments, TrainingArguments])
-    name = next((after for each, after in zip(arguments, arguments[1:], strict=False) if each == "--preset"), "sensible")
+    name = next((after for each, after in pairwise(arguments) if each == "--preset"), "sensible")
     name = next((each.partition("=")[2] for each in arguments if each.startswith("--preset=")), name)
     if name not in PRESETS:
         raise MemtaxError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")

