@@ -39,8 +39,50 @@ _EDGE = "()[]{}\"'\u201c\u201d\u2018\u2019*_.,;:!?"
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019\-][^\W\d_]+)*")
 _MARKER = re.compile(r"[^\w\s]+|\d{1,4}[.,;:)]?")
 _FUNCTION_WORDS = frozenset(
-    "the of and to a in is for or not that with as be by on this are at from it an was which you if will have has may can "
-    "all any his he they their but i we my so".split()  # noqa: SIM905 - a list of forty strings is hard to read
+    [
+        "the",
+        "of",
+        "and",
+        "to",
+        "a",
+        "in",
+        "is",
+        "for",
+        "or",
+        "not",
+        "that",
+        "with",
+        "as",
+        "be",
+        "by",
+        "on",
+        "this",
+        "are",
+        "at",
+        "from",
+        "it",
+        "an",
+        "was",
+        "which",
+        "you",
+        "if",
+        "will",
+        "have",
+        "has",
+        "may",
+        "can",
+        "all",
+        "any",
+        "his",
+        "he",
+        "they",
+        "their",
+        "but",
+        "i",
+        "we",
+        "my",
+        "so",
+    ]
 )
 _FILES = {
     "code": tuple(

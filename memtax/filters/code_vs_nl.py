@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from memtax.corpus.tables import location, stamp
 from memtax.errors import MemtaxError, ModelError
+from memtax.filters._published import look_up
 from memtax.filters.base import Batch, Filter
 from memtax.filters.scores import _spare_threads
 from memtax.lm.loading import model_files, process_device
@@ -33,6 +35,8 @@ class CodeFilter(Filter):
         natural_language_from: scores from here on are natural language (reference: no code labelled so is above).
         code_to: scores up to here are code; between the two the verdict is "uncertain".
         verdict: whether to add `text_kind` as well.
+        scores: dataset of finished scores, `path:config:split` with `sequence_id` and `nl_score` or, as in the published
+            `usvsnsp/pile-pythia-code-vs-nl-scores`, `nl_scores`; they are looked up and no model is run.
     """
 
     name: ClassVar[str] = "code_vs_nl"
@@ -46,6 +50,7 @@ class CodeFilter(Filter):
     natural_language_from: float = 0.525
     code_to: float = 0.4
     verdict: bool = False
+    scores: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_length < 8:
@@ -54,6 +59,8 @@ class CodeFilter(Filter):
             raise MemtaxError(
                 f"code_to ({self.code_to}) must be below natural_language_from ({self.natural_language_from}), both in [0, 1]"
             )
+        if self.scores is not None:
+            object.__setattr__(self, "requires", ("sequence_id",))
         if self.verdict:
             object.__setattr__(self, "columns", (*type(self).columns, "text_kind"))
 
@@ -62,8 +69,8 @@ class CodeFilter(Filter):
         self.__post_init__()
 
     def inputs(self) -> Iterable[str]:
-        """The classifier's configuration and weights, or its name."""
-        return model_files(self.model)
+        """The classifier's configuration and weights, or its name; or the table of scores."""
+        return model_files(self.model) if self.scores is None else (location(self.scores),)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -76,6 +83,11 @@ class CodeFilter(Filter):
         Raises:
             ModelError: the classifier cannot be loaded, or its classes cannot be told apart.
         """
+        if self.scores is not None:
+            found = look_up(self.scores, ("nl_score",), batch["sequence_id"], stamp(self.scores))
+            if found is None:
+                raise MemtaxError(f"{self.scores} has no columns sequence_id and nl_score (or nl_scores)")
+            return {**found, **({"text_kind": self.verdicts(found["nl_score"])} if self.verdict else {})}
         rows = [row for row, text in enumerate(batch["text"]) if text]
         scores: list[float | None] = [None] * len(batch["text"])
         if rows:

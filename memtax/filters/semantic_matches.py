@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from memtax.corpus.tables import location, stamp
+from memtax.filters._published import look_up
 from memtax.filters.base import Batch, Filter
 from memtax.filters.embeddings import EmbeddingFilter
 from memtax.filters.scores import _spare_threads
@@ -25,7 +26,8 @@ class SemanticMatchFilter(Filter):
 
     Attributes:
         sample: dataset as `path:config:split` with `sequence_id` and `embedding` (from `EmbeddingFilter`, best kept with
-            `save_to_disk`, which is memory-mapped), or with `text`, which each process then embeds for itself.
+            `save_to_disk`, which is memory-mapped), or with `text`, which each process then embeds for itself. A table of
+            finished counts is looked up instead: our columns, or a published `usvsnsp/semantic-duplicates::deduped_snowclones`.
         model: folder or Hub name of the sentence-transformers model.
         revision: branch, tag or commit of a Hub name.
         embedded: whether the batch has a column `embedding`, so that nothing needs to be embedded here.
@@ -61,6 +63,9 @@ class SemanticMatchFilter(Filter):
         from memtax.filters._sample import load_sample, matches
 
         _spare_threads()
+        published = look_up(self.sample, self.columns, batch["sequence_id"], stamp(self.sample))
+        if published is not None:
+            return published
         vectors = (
             batch["embedding"] if self.embedded else EmbeddingFilter(self.model, self.revision).compute(batch)["embedding"]
         )

@@ -8,6 +8,7 @@ import numpy as np
 
 from memtax.corpus.tables import stamp
 from memtax.errors import MemtaxError
+from memtax.filters._published import look_up
 from memtax.filters.base import Batch
 from memtax.filters.embeddings import EmbeddingFilter
 from memtax.filters.scores import _spare_threads
@@ -22,7 +23,8 @@ class TextualMatchFilter(SemanticMatchFilter):
     and below 20 characters from this one's. None without an embedding or a prompt.
 
     Attributes:
-        sample: as for `SemanticMatchFilter`, with a column `prompt_text` as well: the decoded first 32 tokens.
+        sample: as for `SemanticMatchFilter`, with a column `prompt_text` as well: the decoded first 32 tokens; or a table of
+            finished counts, such as `usvsnsp/semantic-duplicates::deduped_templates`.
         model: folder or Hub name of the sentence-transformers model.
         revision: branch, tag or commit of a Hub name.
         embedded: whether the batch has a column `embedding`.
@@ -52,6 +54,9 @@ class TextualMatchFilter(SemanticMatchFilter):
         from memtax.filters._sample import load_sample, matches
 
         _spare_threads()
+        published = look_up(self.sample, self.columns, batch["sequence_id"], stamp(self.sample))
+        if published is not None:
+            return published
         vectors = (
             batch["embedding"] if self.embedded else EmbeddingFilter(self.model, self.revision).compute(batch)["embedding"]
         )

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -66,8 +67,8 @@ def test_training_tells_plain_code_from_plain_prose(trained):
     card = (output / "README.md").read_text()
     assert "text-classification" in card
     assert "/tmp" not in card
-    assert {"natural_language": 0} == {"natural_language": natural_language_class(
-        AutoModelForSequenceClassification.from_pretrained(output).config.id2label)}  # fmt: skip
+    assert {"natural_language": natural_language_class(
+        AutoModelForSequenceClassification.from_pretrained(output).config.id2label)} == {"natural_language": 0}  # fmt: skip
 
 
 def test_scores_are_the_softmax_of_one_text_at_a_time(trained):
@@ -193,3 +194,13 @@ def test_thresholds_are_where_false_positives_vanish(script):
     assert found["code_to"] == pytest.approx(0.3)
     # From 0.3 on: three of three found, one of four wrong, F1 = 2 * 3 / (3 + 4); from 0.7 on: F1 = 2 * 2 / (3 + 2) = 0.8.
     assert (found["best_threshold"], found["best_f1"]) == (0.3, pytest.approx(6 / 7))
+
+
+def test_published_scores_are_looked_up(tmp_path):
+    rows = {"sequence_id": [9, 2], "nl_scores": [0.9, 0.1]}
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "scores.parquet")
+    added = CodeFilter(scores=str(tmp_path / "scores.parquet"), verdict=True)({"sequence_id": [2, 1, 9]})
+    assert added == {"nl_score": [0.1, None, 0.9], "text_kind": ["code", None, "natural language"]}
+    with pytest.raises(MemtaxError, match="nl_score"):
+        datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "other.parquet")
+        CodeFilter(scores=str(tmp_path / "other.parquet"))({"sequence_id": [1]})

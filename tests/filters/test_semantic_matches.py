@@ -12,6 +12,7 @@ from memtax.errors import MemtaxError
 from memtax.filters import _neighbours
 from memtax.filters._neighbours import count_matches, pairs, prepare, unit_vectors
 from memtax.filters.semantic_matches import SemanticMatchFilter
+from memtax.filters.textual_matches import TextualMatchFilter
 
 
 def planted(rows=600, width=384, seed=0):
@@ -176,3 +177,22 @@ def test_a_sample_without_ids_is_named(tmp_path):
     datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "sample.parquet")
     with pytest.raises(MemtaxError, match="sequence_id"):
         SemanticMatchFilter(str(tmp_path / "sample.parquet"), embedded=True)({"sequence_id": [0], "embedding": [[1.0, 0.0]]})
+
+
+def test_published_counts_are_looked_up(tmp_path):
+    # The published counts of the Pile sample hold the sequence itself, those of templates and of other sets do not.
+    folder = tmp_path / "semantic-duplicates"
+    counts = datasets.Dataset.from_dict({"index": [7, 3, 5], "0.8_frequencies": [4, 1, 9], "0.9_frequencies": [1, 1, 2]})
+    for split in ("deduped_snowclones", "deduped_templates", "deduped_12b_snowclones"):
+        counts.to_parquet(folder / f"{split}.parquet")
+    files = "".join(
+        f"  - split: {split}\n    path: {split}.parquet\n"
+        for split in ("deduped_snowclones", "deduped_templates", "deduped_12b_snowclones")
+    )
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n")
+    batch = {"sequence_id": [5, 4, 7], "text": ["a", "b", "c"], "prompt_text": ["a", "b", "c"]}
+    snowclones = SemanticMatchFilter(f"{folder}::deduped_snowclones")(batch)
+    assert snowclones == {"semantic_matches_0_8": [8, None, 3], "semantic_matches_0_9": [1, None, 0]}
+    assert SemanticMatchFilter(f"{folder}::deduped_12b_snowclones")(batch)["semantic_matches_0_8"] == [9, None, 4]
+    templates = TextualMatchFilter(f"{folder}::deduped_templates")(batch)
+    assert templates == {"textual_matches_0_8": [9, None, 4], "textual_matches_0_9": [2, None, 1]}
