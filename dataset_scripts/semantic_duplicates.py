@@ -3,8 +3,8 @@
     python dataset_scripts/semantic_duplicates.py SEQUENCES --output FOLDER [--sample SAMPLE] [--tokenizer T] [--push ORG/NAME]
 
 Sequences are any dataset with `sequence_id`, `text` (or `tokens` and a tokenizer). Without `--sample` they are compared with
-each other. Under `accelerate launch` (GPUs) or `torchrun` (CPUs) the stages are shared among the processes; a second run goes on
-where the first one stopped.
+each other. Under `accelerate launch` (GPUs) or `torchrun` (CPUs) the stages are shared among the processes; a second run
+goes on where the first one stopped.
 """
 
 import argparse

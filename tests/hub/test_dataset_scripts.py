@@ -19,8 +19,7 @@ TEXTS = ["The cat sat on the mat.", "The cat sat on the mats.", "def f(x): retur
 def start(script, *arguments):
     command = [sys.executable, str(asset(f"dataset_scripts/{script}.py")), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(asset("memtax").parent)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
-    return done
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
 
 
 @pytest.fixture(scope="module")
