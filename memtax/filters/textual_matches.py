@@ -98,9 +98,14 @@ def similar(left: Sequence[str | None], right: Sequence[str | None], below: int 
 
     if not len(left):
         return np.zeros(0, bool)
-    known = np.array([a is not None and b is not None and (not ascii_only or (a.isascii() and b.isascii()))
-                      for a, b in zip(left, right, strict=True)])  # fmt: skip
-    distances = cpdist(
-        [a or "" for a in left], [b or "" for b in right], scorer=Levenshtein.distance, score_cutoff=below - 1, workers=-1
-    )
-    return known & (distances > 0) & (distances < below)
+    left, right = list(left), list(right)
+    usable = np.ones(len(left), bool)
+    if ascii_only or None in left or None in right:
+        usable[:] = [_usable(a, ascii_only) and _usable(b, ascii_only) for a, b in zip(left, right, strict=True)]
+        left, right = ([text or "" for text in texts] for texts in (left, right))
+    distances = cpdist(left, right, scorer=Levenshtein.distance, score_cutoff=below - 1, score_hint=below - 1, workers=-1)
+    return usable & (distances > 0) & (distances < below)
+
+
+def _usable(text: str | None, ascii_only: bool) -> bool:
+    return text is not None and (not ascii_only or text.isascii())
