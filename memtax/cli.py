@@ -259,9 +259,7 @@ def count(
     sequences: Annotated[
         list[str] | None, typer.Option(help="Where windows are cut from; without it, the corpus itself. May be repeated.")
     ] = None,
-    window: Annotated[
-        list[str] | None, typer.Option(help="Tokens start:stop of each sequence [32:64]. May be repeated.")
-    ] = None,
+    window: Annotated[list[str] | None, typer.Option(help="Tokens start:stop of sequences [32:64]. May be repeated.")] = None,
     no_windows: Annotated[bool, typer.Option("--no-windows", help="Count tokens only.")] = False,
     column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="For text: a tokenizer, by path or Hub name.")] = None,
@@ -269,9 +267,7 @@ def count(
     sequence_length: Annotated[int | None, typer.Option(help="For headerless files: tokens a sequence (Pythia: 2049).")] = None,
     dtype: Annotated[str, typer.Option(help="For headerless files: uint16, uint32 or int32.")] = "uint16",
     document_separator: Annotated[int | None, typer.Option(help="Token that ends documents; windows must not hold it.")] = None,
-    substitutions: Annotated[
-        int | None, typer.Option(help="Count near-duplicates with up to this many tokens replaced.")
-    ] = None,
+    substitutions: Annotated[int | None, typer.Option(help="Also count places with up to so many tokens replaced.")] = None,
     memorized: Annotated[str | None, typer.Option(help="Dataset of memorized ids; splits the token frequencies.")] = None,
     streaming: Annotated[bool, typer.Option(help="Read datasets on the fly, without a copy on disk.")] = False,
     threads: Annotated[int | None, typer.Option(help="Counting threads; all cores if not given.")] = None,
@@ -306,6 +302,43 @@ def count(
         master=master,
     )
     typer.echo(f"{describe(job.run(output), job.spans)}: {output}")
+
+
+@app.command(name="filter")
+def filter_(
+    names: Annotated[list[str], typer.Argument(help="Filters of the catalogue, then the dataset.", metavar="NAME... DATASET")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the finished shards and features.parquet.")],
+    counts: Annotated[str | None, typer.Option(help="For duplicates: a folder of `memtax count`, or org/name::split.")] = None,
+    frequencies: Annotated[str | None, typer.Option(help="For token_frequencies; --counts if not given.")] = None,
+    model: Annotated[str | None, typer.Option(help="For scores and other filters with a model.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Another parameter, as name=value. May be repeated.")] = None,
+    engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
+    master: Annotated[str | None, typer.Option(help="Spark master, such as spark://host:7077 or local[4].")] = None,
+) -> None:
+    """Add the columns of filters to a dataset.
+
+    Example: `memtax filter duplicates templates org/sequences --counts counts --output filtered`
+    """
+    import yaml
+
+    from memtax.corpus.sources import Source
+    from memtax.errors import MemtaxError
+    from memtax.pipeline.filtering import apply_filters
+
+    if len(names) < 2:
+        raise MemtaxError("name at least one filter and then the dataset: memtax filter NAME... DATASET --output DIR")
+    pairs = [each.partition("=") for each in set_ or ()]
+    for name, equals, _ in pairs:
+        if not name or not equals:
+            raise MemtaxError(f"--set {name} is no name=value")
+    given = {"counts": counts, "frequencies": frequencies or counts, "model": model}
+    parameters = {name: value for name, value in given.items() if value is not None}
+    if frequencies is None and "token_frequencies" not in names:
+        parameters.pop("frequencies", None)
+    if "duplicates" not in names and frequencies is None:
+        parameters.pop("counts", None)
+    parameters |= {name: yaml.safe_load(value) for name, _, value in pairs}
+    typer.echo(apply_filters(names[:-1], Source.parse(names[-1]), output, parameters, engine, master))
 
 
 @app.command()

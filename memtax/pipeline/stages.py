@@ -184,10 +184,10 @@ def _with_membership(dataset: "datasets.Dataset", member: bool) -> "pa.Table":
 def _write_counts(config: RunConfig, dataset: "datasets.Dataset", folder: Path) -> None:
     import numpy as np
 
-    from memtax.corpus.blocks import open_corpus
+    from memtax.corpus.opening import Reading, open_sources
 
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
-    corpus = open_corpus(Source.parse(config.corpus, column=config.column), tokenizer=tokenizer)
+    corpus = open_sources([config.corpus], Reading(column=config.column, tokenizer=tokenizer))
     tokens = np.asarray(dataset.with_format("numpy")["tokens"], np.int32).reshape(len(dataset), config.window)
     counts = count(corpus, tokens[:, config.prompt :], vocabulary_size=len(tokenizer))
     write_counts(folder, np.asarray(dataset.with_format("numpy")["sequence_id"]), counts)
