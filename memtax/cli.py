@@ -143,6 +143,42 @@ def score(
 
 
 @app.command()
+def align(
+    pairs: Annotated[str, typer.Argument(help="Rows with a text and its paraphrases: PATH or NAME[:CONFIG[:SPLIT]].")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, table, summary and record go.")],
+    parameters: Annotated[str, typer.Option(help="head, embeddings+head, lora or all-linear.")] = "embeddings+head",
+    column: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
+    length: Annotated[int | None, typer.Option(help="Most tokens of a text; default: the model's positions.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+) -> None:
+    """Gradient alignment: how alike the gradients at a text and at its paraphrases are.
+
+    The rows have a text and `paraphrases`, a list with null for each that failed, as `memtax paraphrase` writes them; or there
+    is a row for each `paraphrase`. The table also holds the norm of the gradient at each text.
+
+    Example: `memtax align runs/demo/paraphrases.parquet --model runs/demo/models/lm --output alignment`
+
+    Several processes: `accelerate launch -m memtax align ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax align ...` on
+    CPUs.
+    """
+    from memtax.corpus.sources import Source
+    from memtax.engine import World
+    from memtax.leakage.alignment import AlignmentFilter, align_table
+    from memtax.lm.loading import split_revision
+
+    name, revision = split_revision(model)
+    function = AlignmentFilter(name, revision, parameters, tokenizer, length, dtype)
+    found = align_table(Source.parse(pairs, column=column), function, output)
+    if World.current().is_main:
+        mean = "" if found["mean"] is None else f", mean cosine {found['mean']:.3f}"
+        typer.echo(f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}")
+        typer.echo(f"table    {output / 'alignment.parquet'}")
+        typer.echo(f"summary  {output / 'summary.json'}")
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """Write the report of a run again.
 
