@@ -1,15 +1,16 @@
 """Gradient kernels against full parameter gradients, one backward pass a text.
 
-    python benchmarks/gradients.py [--groups 16] [--train 1000] [--test 200]
+    python benchmarks/gradients.py [--groups 16] [--train 1000] [--test 200] [--only alignment|influence]
 
-Alignment: a GPT-NeoX of Pythia-70m's shape (vocabulary 50,304, width 512, 6 layers) with random weights, texts of 64 tokens with
-3 paraphrases each, input embedding and head, float32. The reference keeps the text's gradients of both tensors and runs one
-backward pass a paraphrase, as Paramem does (without its copies to the CPU, where there is a GPU). The bare pass is one batched
-forward and backward to the input embeddings' output with all weights frozen, at the batch size that is fastest for it.
-Memory is the process's peak above what it held before, in a process of its own for each way.
+Alignment: a GPT-NeoX of Pythia-70m's shape (vocabulary 50,304, width 512, 6 layers) with random weights, texts of 64 tokens
+with 3 paraphrases each, input embedding and head, float32. The reference keeps the text's gradients of both tensors and runs
+one backward pass a paraphrase, as Paramem does (without its copies to the CPU). The bare pass is one batched forward and
+backward to the input embeddings' output with all weights frozen, at the batch size that is fastest for it. Memory is the
+process's peak above what it held with the model loaded, in a process of its own for each way.
 
-Influence: DataInf over LoRA adapters (rank 8, query_key_value of all layers) of a GPT-NeoX of width 256, 4 layers, from the same
-gradients' Gram matrices, against the formula written as a loop over pairs (timed on a part of the test examples and scaled).
+Influence: DataInf over LoRA adapters (rank 8, query_key_value of 4 layers) of a GPT-NeoX of width 256 and vocabulary 8,192,
+texts of 64 tokens, against one backward pass an example and the formula as a loop over pairs, as DataInf's own code does
+(the loop is timed on the first 10 test examples and scaled).
 """
 
 import argparse
@@ -23,7 +24,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+from memtax.leakage.alignment import align
+from memtax.leakage.influence import influence
 
 TEXTS = 4
 """A text and three paraphrases."""
@@ -65,7 +70,10 @@ def reference(model: Any, groups: list[list[list[int]]]) -> list[float]:
         for paraphrase in paraphrases:
             theirs = gradients(paraphrase)
             cosines.append(
-                [torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).item() for a, b in zip(ours, theirs)]
+                [
+                    torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).item()
+                    for a, b in zip(ours, theirs, strict=True)
+                ]
             )
         found.append(float(np.mean(cosines)))
     for tensor in tensors:
@@ -75,8 +83,6 @@ def reference(model: Any, groups: list[list[list[int]]]) -> list[float]:
 
 def kernels(model: Any, groups: list[list[list[int]]]) -> list[float]:
     """The same by memtax."""
-    from memtax.leakage.alignment import align
-
     return [one.cosine or 0.0 for one in align(model, [(text, paraphrases) for text, *paraphrases in groups])]
 
 
@@ -188,14 +194,86 @@ def alignment(groups: int) -> None:
     print(f"- largest difference of an alignment: {np.abs(np.subtract(found, expected)).max():.1e}")
 
 
+def adapted(device: str) -> Any:
+    """A small GPT-NeoX with LoRA adapters that do something."""
+    torch.manual_seed(0)
+    config = GPTNeoXConfig(vocab_size=8192, hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024)
+    lora = LoraConfig(task_type="CAUSAL_LM", r=8, target_modules=["query_key_value"], init_lora_weights=False)
+    return get_peft_model(GPTNeoXForCausalLM(config), lora).eval().requires_grad_(False).to(device)
+
+
+def backward_passes(model: Any, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+    """Gradients of the adapters, one example after the other: name to (examples, numbers)."""
+    tensors = {name: tensor.requires_grad_(True) for name, tensor in model.named_parameters() if "lora_" in name}
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in tensors}
+    for row in rows:
+        ids = torch.tensor([row], device=model.device)
+        gradients = torch.autograd.grad(model(input_ids=ids, labels=ids).loss, list(tensors.values()))
+        for name, gradient in zip(tensors, gradients, strict=True):
+            found[name].append(gradient.flatten())
+    for tensor in tensors.values():
+        tensor.requires_grad_(False)
+    return {name: torch.stack(values) for name, values in found.items()}
+
+
+def pair_loop(train: dict[str, torch.Tensor], test: dict[str, torch.Tensor], columns: int) -> torch.Tensor:
+    """DataInf, vector by vector, for the first `columns` test examples: (train, columns)."""
+    n = len(next(iter(train.values())))
+    found = torch.zeros(n, columns)
+    for name, ours in train.items():
+        weight = ours.square().sum() / (10 * n * ours.shape[1])
+        for column in range(columns):
+            v, solved = test[name][column], torch.zeros_like(test[name][column])
+            for g in ours:
+                solved += v - (v @ g) / (weight + g @ g) * g
+            solved /= n * weight
+            for row, g in enumerate(ours):
+                found[row, column] -= (solved @ g).item()
+    return found
+
+
+def influences(train_count: int, test_count: int) -> None:
+    """DataInf end to end, both ways."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = adapted(device)
+    generator = torch.Generator().manual_seed(2)
+    rows = torch.randint(8192, (train_count + test_count, 64), generator=generator).tolist()
+    train, test = rows[:train_count], rows[train_count:]
+    influence(model, train[:8], test[:8], methods=["datainf"])
+    started = time.perf_counter()
+    found = influence(model, train, test, methods=["datainf"])["datainf"].values
+    fast = time.perf_counter() - started
+    started = time.perf_counter()
+    ours, theirs = backward_passes(model, train), backward_passes(model, test)
+    passes = time.perf_counter() - started
+    columns = min(10, test_count)
+    started = time.perf_counter()
+    expected = pair_loop(ours, theirs, columns).numpy()
+    loop = (time.perf_counter() - started) * test_count / columns
+    shapes = {name: value.shape[1] for name, value in ours.items()}
+    print(f"\nInfluence: DataInf of {train_count} on {test_count} texts of 64 tokens, {len(shapes)} LoRA tensors of ", end="")
+    print(f"{min(shapes.values()):,} to {max(shapes.values()):,} numbers, on {device}.\n")
+    print("| | gradients (s) | influences (s) | together (s) |")
+    print("|---|---|---|---|")
+    print(f"| a backward pass an example, a loop over pairs | {passes:.1f} | {loop:.1f} | {passes + loop:.1f} |")
+    print(f"| memtax | | | {fast:.2f} |")
+    worst = np.abs(found[:, :columns] - expected).max() / np.abs(expected).max()
+    print(f"\n- memtax against the loop, gradients included: {(passes + loop) / fast:.0f}x faster (bar: 10)")
+    print(f"- largest difference of an influence, over the largest influence: {worst:.1e}")
+
+
 def main() -> None:
     """Run the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=16)
     parser.add_argument("--train", type=int, default=1000)
     parser.add_argument("--test", type=int, default=200)
+    parser.add_argument("--only", choices=("alignment", "influence"))
     arguments = parser.parse_args()
-    alignment(arguments.groups)
+    if arguments.only != "influence":
+        alignment(arguments.groups)
+    if arguments.only != "alignment":
+        influences(arguments.train, arguments.test)
 
 
 if __name__ == "__main__":

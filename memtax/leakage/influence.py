@@ -83,12 +83,13 @@ def lissa(
     n, weight = len(gram), damping(gram, size)
     if weight == 0:
         return np.zeros_like(cross)
-    norm = float(np.linalg.eigvalsh(gram)[-1]) / n + weight
-    step = 1 / norm if scale is None else alpha / scale
-    if iterations < 1 or not step > 0 or step * norm > 2:
+    norm = _largest_eigenvalue(gram) / n + weight
+    step = 1 / norm if scale is None else alpha / scale if scale else 0.0
+    # At exactly half the largest direction swings for ever without growing; rounding must not refuse it.
+    if iterations < 1 or not step > 0 or step * norm > 2 * (1 + 1e-9):
         raise MemtaxError(
-            f"LiSSA does not converge with alpha={alpha}, scale={scale} and {iterations} iterations: the scale must be at least "
-            f"{alpha * norm / 2:.3g} (half of alpha times the norm of H), and there must be an iteration"
+            f"LiSSA does not converge with alpha={alpha}, scale={scale} and {iterations} iterations: the scale must be at "
+            f"least {alpha * norm / 2:.3g} (half of alpha times the norm of H), and there must be an iteration"
         )
     own, others = 1.0, np.zeros_like(cross)
     for _ in range(iterations):
@@ -97,6 +98,15 @@ def lissa(
         own, others = 1 + own * (1 - step * weight), others * (1 - step * weight) - step / n * along
     found: Matrix = -step * (own * cross + gram @ others)
     return found
+
+
+def _largest_eigenvalue(gram: Matrix) -> float:
+    if len(gram) <= 500:
+        return float(np.linalg.eigvalsh(gram)[-1])
+    from scipy.sparse.linalg import eigsh
+
+    # A fixed start: the same matrix gives the same bits.
+    return float(eigsh(gram, k=1, v0=np.ones(len(gram)), return_eigenvectors=False)[0])
 
 
 def repsim(train: Matrix, test: Matrix) -> Matrix:
@@ -133,16 +143,20 @@ class Influence:
         order = np.argsort(-np.nan_to_num(self.strength, nan=-np.inf), axis=0, kind="stable")
         return order[:k].T
 
+    def _known(self) -> list[bool]:
+        """Which test examples have an influence."""
+        return [bool(column.any()) for column in np.isfinite(self.values).T]
+
     def class_accuracy(self, train: Sequence[Any], test: Sequence[Any]) -> list[bool | None]:
         """For each test example whether its most influential training example has its class; None without an influence."""
         first = self.top(1)[:, 0]
-        known = np.isfinite(self.values).any(axis=0)
+        known = self._known()
         return [bool(train[row] == label) if ok else None for row, label, ok in zip(first, test, known, strict=True)]
 
     def coverage(self, train: Sequence[Any], test: Sequence[Any]) -> list[float | None]:
         """For each test example the share of its top k that have its class, k being how many training examples have it."""
         found: list[float | None] = []
-        order, known = self.top(len(self.values)), np.isfinite(self.values).any(axis=0)
+        order, known = self.top(len(self.values)), self._known()
         for column, label in enumerate(test):
             k = sum(other == label for other in train)
             hits = [train[row] == label for row in order[column, :k]]

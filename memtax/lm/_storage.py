@@ -42,7 +42,7 @@ def load_gradients(path: Path | str, model: Any) -> tuple[Gradients, Tensors]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     sizes = json.loads(metadata["sizes"])
     fields: dict[str, Tensors] = {name: {} for name in sizes}
-    more = {}
+    more: Tensors = {}
     for key, value in tensors.items():
         name, field = key.rsplit("|", 1)
         (fields[name] if name else more)[field] = value
@@ -54,8 +54,8 @@ def _fields(kernel: Kernel) -> Tensors:
     if isinstance(kernel, Flat):
         return {"values": kernel.values}
     if isinstance(kernel, Tied):
-        parts = {"head": kernel.head, "embedding": kernel.embedding}
-        return {f"{part}.{name}": value for part, inner in parts.items() for name, value in _fields(inner).items()}
+        found = {f"head.{name}": value for name, value in _fields(kernel.head).items()}
+        return found | {f"embedding.{name}": value for name, value in _fields(kernel.embedding).items()}
     lengths = torch.tensor(kernel.lengths, dtype=torch.int64)
     if isinstance(kernel, Table):
         return {"lengths": lengths, "ids": kernel.ids, "values": kernel.values}
