@@ -382,6 +382,105 @@ def mia(
 
 
 @app.command()
+def align(
+    pairs: Annotated[str, typer.Argument(help="Rows with a text and its paraphrases: PATH or NAME[:CONFIG[:SPLIT]].")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, table, summary and record go.")],
+    parameters: Annotated[str, typer.Option(help="head, embeddings+head, lora or all-linear.")] = "embeddings+head",
+    column: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
+    length: Annotated[int | None, typer.Option(help="Most tokens of a text; default: the model's positions.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+) -> None:
+    """Gradient alignment: how alike the gradients at a text and at its paraphrases are.
+
+    The rows have a text and `paraphrases`, a list with null for each that failed, as `memtax paraphrase` writes them; or there
+    is a row for each `paraphrase`. The table also holds the norm of the gradient at each text.
+
+    Example: `memtax align runs/demo/paraphrases.parquet --model runs/demo/models/lm --output alignment`
+
+    Several processes: `accelerate launch -m memtax align ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax align ...` on
+    CPUs.
+    """
+    from memtax.corpus.sources import Source
+    from memtax.engine import World
+    from memtax.leakage.alignment import AlignmentFilter, align_table
+    from memtax.lm.loading import split_revision
+
+    name, revision = split_revision(model)
+    function = AlignmentFilter(name, revision, parameters, tokenizer, length, dtype)
+    found = align_table(Source.parse(pairs, column=column), function, output)
+    if World.current().is_main:
+        mean = "" if found["mean"] is None else f", mean cosine {found['mean']:.3f}"
+        typer.echo(f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}")
+        typer.echo(f"table    {output / 'alignment.parquet'}")
+        typer.echo(f"summary  {output / 'summary.json'}")
+
+
+@app.command()
+def influence(
+    train: Annotated[str, typer.Argument(help="Training examples, tokens or text: PATH or NAME[:CONFIG[:SPLIT]].")],
+    test: Annotated[str, typer.Argument(help="Test examples, likewise.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model or LoRA adapter.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, tables, summary and record go.")],
+    method: Annotated[list[str], typer.Option(help="gradient_match, datainf, lissa or repsim; may be given again.")] = [],  # noqa: B006
+    parameters: Annotated[
+        str | None, typer.Option(help="lora, head, embeddings+head or all-linear; default: lora if any.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Text before each example, outside the loss.")] = None,
+    class_column: Annotated[str | None, typer.Option(help="Classes, for accuracy and coverage of the top k.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name, for text; default: the model's.")] = None,
+    length: Annotated[int | None, typer.Option(help="Most tokens of an example; default: the model's positions.")] = None,
+    top: Annotated[int, typer.Option(help="Training examples listed for each test example.")] = 10,
+    iterations: Annotated[int, typer.Option(help="Of LiSSA.")] = 10,
+    scale: Annotated[float | None, typer.Option(help="Of LiSSA; default: what converges.")] = None,
+    per_tensor: Annotated[bool, typer.Option(help="Also the matrix of every tensor.")] = False,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+) -> None:
+    """Influence of training examples on test examples: gradient match, DataInf, LiSSA and RepSim.
+
+    An influence is negative where training on the example lowers the loss at the test example; RepSim is a cosine.
+
+    Example: `memtax influence train.jsonl probes.jsonl --model runs/lora --class-column topic --output influence`
+
+    Several processes: `accelerate launch -m memtax influence ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax influence
+    ...` on CPUs.
+    """
+    from memtax.corpus.sources import Source
+    from memtax.engine import World
+    from memtax.leakage.influence import METHODS
+    from memtax.leakage.influence_table import InfluenceSettings, influence_table
+    from memtax.lm.loading import split_revision
+
+    name, revision = split_revision(model)
+    settings = InfluenceSettings(
+        name,
+        revision,
+        tuple(method) or METHODS,
+        parameters,
+        prompt_column=prompt_column,
+        class_column=class_column,
+        tokenizer=tokenizer,
+        length=length,
+        top=top,
+        iterations=iterations,
+        scale=scale,
+        per_tensor=per_tensor,
+        dtype=dtype,
+    )
+    found = influence_table(Source.parse(train, column=column), Source.parse(test, column=column), settings, output)
+    if World.current().is_main:
+        typer.echo(f"{found['train']:,} training examples on {found['test']:,} test examples, parameters {found['parameters']}")
+        for name, figures in found["methods"].items():
+            shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in figures.items() if value)
+            typer.echo(f"{name:<15}{shown}".rstrip())
+        for kind, file in (("pairs", "influence.parquet"), ("matrices", "matrix.safetensors"), ("top", "top.parquet")):
+            typer.echo(f"{kind:<9}{output / file}")
+        typer.echo(f"summary  {output / 'summary.json'}")
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """Write the report of a run again.
 
