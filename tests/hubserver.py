@@ -9,6 +9,8 @@ Repositories have commits, branches, tags, private ones among them; files have g
 token is known; it may write to `org` and `tester`.
 """
 
+# ruff: noqa: A001, A002 - the Hub says id and type
+
 import base64
 import hashlib
 import json
@@ -260,7 +262,9 @@ class Handler(BaseHTTPRequestHandler):
         elif kind == "space" and not asked.get("sdk"):
             self.answer(400, {"error": "sdk is required"})
         else:
-            repo = self.hub.repos[kind, id] = Repo(kind, id, bool(asked.get("private")))
+            repo = self.hub.repos[kind, id] = Repo(
+                kind, id, asked.get("private") is True or asked.get("visibility") == "private"
+            )
             repo.commit("main", "initial commit", {".gitattributes": Blob(b"*.parquet filter=lfs\n")})
             self.answer(200, {"url": url, "name": id, "id": id})
 
@@ -293,9 +297,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(404, error="EntryNotFound")
                 return
             deep = self.query.get("recursive", ["false"])[0].lower() in ("true", "1")
-            folders = sorted(
-                {"/".join(path.split("/")[:depth]) for path in inside for depth in range(1, path.count("/") + 1)}
-            )
+            folders = sorted({"/".join(path.split("/")[:depth]) for path in inside for depth in range(1, path.count("/") + 1)})
             shown = lambda path: path.startswith(prefix) and (deep or "/" not in path[len(prefix) :])  # noqa: E731
             entries = [{"type": "directory", "path": p, "oid": "0" * 40, "size": 0} for p in folders if shown(p)]
             self.answer(200, entries + [blob.info(path) for path, blob in inside.items() if shown(path)])

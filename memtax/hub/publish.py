@@ -13,7 +13,7 @@ from memtax.hub.push import Repository, folder_files
 PARTS = ("dataset", "models", "metrics")
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md")
 """Of a model folder; checkpoints, optimizer states and pickles stay here."""
-_METRICS = {"auroc": "roc_auc", "average_precision": "average_precision", "ece": "ece", "brier": "brier_score", "f1": "f1"}
+_METRICS = {"roc_auc": "roc_auc", "pr_auc": "average_precision", "ece": "ece", "brier": "brier_score", "f1": "f1"}
 """Figures of a predictor that its model index tells, and the Hub's names of them."""
 
 
@@ -38,10 +38,10 @@ def plan(source: Path | str, repo_id: str, parts: Sequence[str] = ("dataset", "m
     if (source / "dataset" / "README.md").is_file():
         if "dataset" in parts:
             found.append(_dataset(source / "dataset", repo_id, run))
-        folders = sorted(path for path in (source / "models").glob("*") if (path / "config.json").is_file() or _is_predictor(path))
+        folders = sorted(path for path in (source / "models").glob("*") if _is_model(path))
         if "models" in parts:
             found += [_model(folder, f"{repo_id}-{folder.name}", run, repo_id) for folder in folders]
-    elif (source / "config.json").is_file() or _is_predictor(source):
+    elif _is_model(source):
         found.append(_model(source, repo_id, run, None))
     elif any(source.rglob("*.parquet")) and (source / "README.md").is_file():
         found.append(_dataset(source, repo_id, run))
@@ -79,7 +79,7 @@ def _dataset(folder: Path, repo_id: str, run: Mapping[str, Any]) -> Repository:
 
 def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | None) -> Repository:
     """A model's folder with its card; a language model without one gets it from `language_model.md.j2`."""
-    files = folder_files(folder, MODEL_FILES)
+    files = folder_files(folder, MODEL_FILES, exclude=("trainer_state.json",))
     more: dict[str, Any] = {
         "license": run.get("config", {}).get("license"),
         "datasets": [dataset] if dataset else None,
@@ -105,7 +105,7 @@ def _language_model_card(folder: Path, run: Mapping[str, Any]) -> str:
         "tags": ["memorization", "memtax"],
         "base_model": _hub_name(config.get("_name_or_path")),
     }
-    names = ("model_type", "architectures", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings", "dtype")
+    names = ("model_type", "architectures", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
     shape = {name: config[name] for name in names if config.get(name) is not None}
     return render("language_model.md.j2", metadata, name=folder.name, shape=shape, title=run.get("config", {}).get("title"))
 
@@ -145,13 +145,17 @@ def _record(source: Path) -> dict[str, Any]:
     return {}
 
 
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() or _is_predictor(folder)
+
+
 def _is_predictor(folder: Path) -> bool:
     return (folder / "predictor.json").is_file()
 
 
 def _owner(repo_id: str) -> str:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(repo_id)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["dataset", "model", "space"]
 
-ATTEMPTS = 5
+ATTEMPTS = 4
 """Tries of a commit that the server or the line broke off; the client itself retries single requests before that."""
 _STALE = (".parquet", ".safetensors", ".whl")
 """Files of ours that an older push may have left under other names; anything else in the repository is let alone."""
@@ -59,13 +59,20 @@ class Pushed:
     changed: Sequence[str] = field(default=())
     deleted: Sequence[str] = field(default=())
 
+    @property
+    def commit_url(self) -> str:
+        """Address of the commit that holds the files."""
+        return f"{self.url}/commit/{self.commit}"
+
     def __str__(self) -> str:
         if not self.changed and not self.deleted:
             return f"{self.url} (up to date)"
         return f"{self.url} ({len(self.changed)} of {len(self.repository.files)} files uploaded, {len(self.deleted)} deleted)"
 
 
-def folder_files(folder: Path | str, patterns: Sequence[str] = ("**/*",), exclude: Sequence[str] = ()) -> dict[str, Path | bytes]:
+def folder_files(
+    folder: Path | str, patterns: Sequence[str] = ("**/*",), exclude: Sequence[str] = ()
+) -> dict[str, Path | bytes]:
     """The files of a folder that match, without hidden ones, links and the notes of memtax's stages.
 
     Args:
@@ -97,7 +104,7 @@ def push(repository: Repository, private: bool | None = None, token: str | None 
         MemtaxError: no permission, no such namespace, no connection, or a server that keeps failing.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     api = HfApi(token=token)
@@ -123,10 +130,10 @@ def _push_once(api: "HfApi", repository: Repository, private: bool | None, messa
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     repo_id, kind = repository.repo_id, repository.kind
-    sdk = {"space_sdk": "gradio"} if kind == "space" else {}
-    url = str(api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, **sdk))
-    there = api.repo_info(repo_id, repo_type=kind)
-    if private and not there.private:
+    sdk = "gradio" if kind == "space" else None
+    url = str(api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk))
+    there: Any = api.repo_info(repo_id, repo_type=kind)
+    if private and there.private is False:
         raise MemtaxError(f"{repo_id} exists and is public; make it private on the Hub, or push without --private")
     remote = _remote_digests(api, repo_id, kind, list(repository.files))
     changed = [path for path, content in repository.files.items() if not _is_there(content, remote.get(path))]

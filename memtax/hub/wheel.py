@@ -4,6 +4,7 @@ import base64
 import hashlib
 import importlib.metadata
 import io
+import sys
 import zipfile
 from pathlib import Path
 
@@ -24,9 +25,8 @@ def build() -> tuple[str, bytes]:
         installed = importlib.metadata.distribution("memtax")
     except importlib.metadata.PackageNotFoundError as error:
         raise MemtaxError("memtax is not installed, so no wheel can be made; run pip install -e . in the checkout") from error
-    import memtax
-
-    package = Path(memtax.__file__).parent
+    package = Path(__file__).parents[1]
+    version: str = sys.modules["memtax"].__version__
     files = {f"memtax/{path.relative_to(package).as_posix()}": path.read_bytes() for path in _sources(package)}
     for name in _ASSETS:
         # In a checkout these stand beside the package; in a wheel they are part of it already.
@@ -35,13 +35,13 @@ def build() -> tuple[str, bytes]:
         except FileNotFoundError:
             continue
         files |= {f"memtax/_assets/{name}/{p.relative_to(folder).as_posix()}": p.read_bytes() for p in _sources(folder)}
-    info = f"memtax-{memtax.__version__}.dist-info"
-    files[f"{info}/METADATA"] = _metadata(installed, memtax.__version__).encode()
+    info = f"memtax-{version}.dist-info"
+    files[f"{info}/METADATA"] = _metadata(installed, version).encode()
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: memtax\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     files[f"{info}/entry_points.txt"] = b"[console_scripts]\nmemtax = memtax.cli:main\n"
     record = [f"{name},sha256={_digest(data)},{len(data)}" for name, data in sorted(files.items())]
     files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()
-    return f"memtax-{memtax.__version__}-py3-none-any.whl", _zip(files)
+    return f"memtax-{version}-py3-none-any.whl", _zip(files)
 
 
 def _metadata(installed: importlib.metadata.Distribution, version: str) -> str:

@@ -8,7 +8,9 @@ import numpy.typing as npt
 from memtax.errors import MemtaxError
 
 
-def matches(generated: Sequence[Sequence[int]], true: Sequence[Sequence[int]], tokens: int | None = None) -> list[npt.NDArray[np.bool_]]:
+def matches(
+    generated: Sequence[Sequence[int]], true: Sequence[Sequence[int]], tokens: int | None = None
+) -> list[npt.NDArray[np.bool_]]:
     """Where generated tokens equal the true ones.
 
     A generation that stopped early does not match beyond its end; what it has beyond the end of the true tokens is ignored.
