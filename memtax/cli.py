@@ -492,6 +492,32 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
 
 
 @app.command()
+def push(
+    run: Annotated[Path, typer.Argument(help="Run directory, or the folder of one dataset or model.")],
+    repo_id: Annotated[str, typer.Option("--repo-id", help="org/name of the dataset; models are named org/name-MODEL.")],
+    part: Annotated[list[str], typer.Option(help="dataset, models or metrics; may be given again.")] = ["dataset", "models"],  # noqa: B006
+    private: Annotated[bool, typer.Option("--private", help="New repositories are private; public ones are refused.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every file and card; send nothing.")] = False,
+) -> None:
+    """Publish a run on the Hugging Face Hub: dataset, models and, if asked, the metric Spaces, with cards.
+
+    What is there already is not sent again, and a broken upload goes on where it was. The token is that of `hf auth login`
+    or of HF_TOKEN.
+
+    Example: `memtax push runs/demo --repo-id my-org/stdlib-memorization --dry-run`
+    """
+    from memtax.hub.publish import plan
+    from memtax.hub.push import push as upload
+
+    for repository in plan(run, repo_id, part):
+        if dry_run:
+            for line in repository.lines():
+                typer.echo(line)
+        else:
+            typer.echo(upload(repository, private=private or None))
+
+
+@app.command()
 def env() -> None:
     """Print what a bug report needs: versions, platform, processors, memory, accelerators.
 
