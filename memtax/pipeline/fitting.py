@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from memtax import schema
+from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
 from memtax.files import write_json
 from memtax.progress import say
@@ -15,6 +19,7 @@ from memtax.taxonomy.correlations import correlations
 from memtax.taxonomy.inference import infer
 from memtax.taxonomy.partitions import SPLIT_FACTORS
 from memtax.taxonomy.predictor import Predictor
+from memtax.taxonomy.rows import usable
 from memtax.taxonomy.search import SearchConfig, claim, conclude, finished, merge, search_slice
 from memtax.taxonomy.tables import read_table
 
@@ -83,9 +88,47 @@ def fit(
     model_figures.write_fit(predictor.metrics, tests, found, output / "figures")
     settings = {"source": source, "factors": list(chosen), "target": target, "category": category, "seed": seed}
     settings |= {"memorized_only": memorized_only, "calibration": calibration, "resamples": resamples}
-    inputs = {name: fingerprint_path(name) for name in (source, memorized_only) if name is not None}
+    inputs = {name: fingerprint_path(Source.parse(name).path) for name in (source, memorized_only) if name is not None}
     write_record(output / "run.yaml", "fit", settings, inputs)
     return predictor
+
+
+def probe_layers(source: str, model: str, predictor: Predictor, output: Path, *, most: int = 20_000) -> list[dict[str, Any]]:
+    """Probe a model's layers for memorized-or-not and for the category, beside controls.
+
+    Args:
+        source: dataset of sequences of one length, with tokens besides what the predictor reads.
+        model: folder or Hub name of the language model.
+        predictor: its factors are the control without layers, its target and category what is probed.
+        output: folder of `probes.json` and `figures/probes_*`.
+        most: sequences that are read, the first of the dataset: states of all layers are held at once.
+
+    Returns:
+        The rows of both probes.
+
+    Raises:
+        MemtaxError: there are no tokens, or a class has too few rows.
+    """
+    from memtax.lm.loading import load_model
+    from memtax.taxonomy.probes import hidden_states, probe
+
+    chosen = declared.resolve(predictor.factors, predictor.target)
+    sources = [name for factor in chosen for name in factor.sources]
+    table = read_table(source, ["tokens", predictor.target, predictor.category, *sources]).slice(0, most)
+    schema.require(table.column_names, ["tokens"], source)
+    rows = usable(table, chosen, predictor.target, predictor.category, source)
+    tokens = table.column("tokens").filter(rows.kept).to_pylist()
+    states = hidden_states(load_model(model), tokens)
+    found = []
+    for name, labels in (("memorized", rows.labels.astype(np.int64)), ("category", rows.categories)):
+        # Classes that are absent, as a category may be, have no number of their own.
+        classes = np.unique(labels, return_inverse=True)[1]
+        own = probe(states, classes, rows.values, name=name)
+        title = f"What each layer knows: {name}"
+        model_figures.save(model_figures.probe_figure(own), output / "figures", f"probes_{name}", title)
+        found += own
+    write_json(output / "probes.json", {"model": model, "rows": len(tokens), "probes": found})
+    return found
 
 
 def search(
@@ -138,7 +181,12 @@ def search(
         grown = growing.grow(grid.prepare(table), grid)
         growing.save(grown, output)
         found["greedy"] = grown
-    write_record(output / "run.yaml", "search", {"source": source, **_plain(config)}, {source: fingerprint_path(source)})
+    write_record(
+        output / "run.yaml",
+        "search",
+        {"source": source, **_plain(config)},
+        {source: fingerprint_path(Source.parse(source).path)},
+    )
     return found
 
 
@@ -148,6 +196,7 @@ def _config(table: "pa.Table", settings: dict[str, Any]) -> SearchConfig:
     # What rules ask about by default are the published ten; a Huffman length stands in for a Shannon one.
     split = ["huffman_coding_length" if name == "shannon_coding_length" else name for name in SPLIT_FACTORS]
     factors = given.pop("factors", None) or declared.available(names)
+    given.setdefault("category", "taxonomy" if "taxonomy" in names else None)
     return SearchConfig(factors=factors, split_on=given.pop("split_on", None) or declared.available(names, split), **given)
 
 
@@ -163,5 +212,6 @@ def _fingerprint(table: "pa.Table", config: SearchConfig) -> str:
 
     sources = [source for factor in declared.resolve(config.factors, config.target) for source in factor.sources]
     sources += [source for factor in declared.resolve(config.split_on, config.target) for source in factor.sources]
-    names = [name for name in dict.fromkeys([*sources, config.target]) if name in table.column_names]
+    wanted = dict.fromkeys([*sources, config.target, config.category])
+    names = [name for name in wanted if name is not None and name in table.column_names]
     return digest(names, fingerprint_dataset(datasets.Dataset(table.select(names)), names))

@@ -139,6 +139,27 @@ def landscape_figure(rows: Sequence[Mapping[str, Any]], criterion: str) -> "Figu
         return figure
 
 
+def growth(rows: Sequence[Mapping[str, Any]], unit: str, axes: "Axes") -> None:
+    """Memorized sequences by category over model size or training time, on logarithmic axes for sizes.
+
+    Args:
+        rows: `category`, `place` (parameters or steps) and `memorized` (a count), in any order.
+        unit: `parameters` or `steps`.
+        axes: where to draw.
+    """
+    for name, marker in zip((*CATEGORIES, "all"), MARKERS, strict=False):
+        own = sorted((row["place"], row["memorized"]) for row in rows if row["category"] == name)
+        if own:
+            colour, line = COLOURS[name], "--" if name == "all" else "-"
+            axes.plot(*zip(*own, strict=True), marker=marker, ls=line, color=colour, lw=1.8, ms=5, label=label(name))
+    if unit == "parameters":
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+    axes.set_xlabel(unit)
+    axes.set_ylabel("memorized sequences")
+    axes.legend()
+
+
 def thresholds(rows: Sequence[Mapping[str, float]], chosen: Sequence[float], axes: "Axes") -> None:
     """F1, precision and recall of a classifier by threshold, and the thresholds that were chosen.
 

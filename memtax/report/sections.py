@@ -236,7 +236,7 @@ def goes_with(run: Run) -> Section:
             + (
                 (f"withheld: {row.get('reason') or 'not computed'}",)
                 if row.get("spearman") is None
-                else (fixed(row["spearman"]), _range(row), fixed(row.get("pearson")))
+                else (fixed(row["spearman"]), _range(row), fixed(row.get("pearson")), fixed(row.get("xi")))
             )
             for row in rows
         )
@@ -250,7 +250,7 @@ def goes_with(run: Run) -> Section:
             ),
             Table(
                 "Correlation of each factor with being memorized (no unit, -1 to 1)",
-                ("factor", "group", "sequences", "Spearman", "its interval", "Pearson"),
+                ("factor", "group", "sequences", "Spearman", "its interval", "Pearson", "Chatterjee's xi"),
                 table,
                 folded=True,
                 texts=2,

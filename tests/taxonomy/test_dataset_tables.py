@@ -117,6 +117,22 @@ class TestPublished:
             for ending in ("svg", "png"):
                 assert (tmp_path / "out" / "figures" / f"{name}.{ending}").stat().st_size > 1000
 
+    def test_the_sample_is_known_by_its_split(self, tmp_path):
+        splits = ("pile_deduped_70m", "memories_deduped_70m")
+        files = "".join(f"  - split: {split}\n    path: {split}.parquet\n" for split in splits)
+        (tmp_path / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n")
+        data = published(40)
+        for split in splits:
+            pq.write_table(data, tmp_path / f"{split}.parquet")
+        pile, memories = (tables.read_table(f"{tmp_path}::{split}") for split in splits)
+        counts = data["0_8_snowclones"].to_pylist()
+        assert pile["semantic_matches_0_8"].to_pylist() == [count - 1 for count in counts]
+        assert memories["semantic_matches_0_8"].to_pylist() == counts
+        # Tokens and texts are read for the conversion and not kept.
+        assert not {"tokens", "text"} & set(pile.column_names)
+        wanted = ["sequence_id", "taxonomy"]
+        assert tables.read_table(f"{tmp_path}::{splits[0]}", wanted).column_names == wanted
+
     def test_taxonomy_is_made_from_counts_and_templates(self):
         data = tables.with_taxonomy(published(200))
         count, incrementing = np.array(data["sequence_duplicates"]), np.array(data["is_incrementing"])

@@ -6,7 +6,7 @@ import pytest
 import scipy.special
 
 from memtax.errors import MemtaxError
-from memtax.taxonomy.logistic import LogisticModel
+from memtax.taxonomy.logistic import LogisticModel, recalibrate
 from memtax.taxonomy.predictor import Predictor
 
 NAMES = ("a", "b")
@@ -128,3 +128,26 @@ def test_rows_that_do_not_belong_are_counted():
     assert how["rows"] == int(new[:4000].sum()) + stray
     with pytest.raises(MemtaxError, match="no column 'sequence_id'"):
         Predictor.fit(sample, factors=NAMES, memorized_only=mixed.drop_columns(["sequence_id"]))
+
+
+def test_recalibration_by_hand():
+    # Log odds twice too large and off by one: slope .5 and offset .5 put them right, as many rows show.
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=200_000)
+    labels = rng.random(200_000) < scipy.special.expit(truth)
+    slope, offset = recalibrate(2 * truth - 1, labels)
+    assert (slope, offset) == (pytest.approx(0.5, abs=0.01), pytest.approx(0.5, abs=0.01))
+    # A model that says the same of every row can only learn the rate.
+    slope, offset = recalibrate(np.full(40, 0.7), np.arange(40) < 10)
+    assert scipy.special.expit(slope * 0.7 + offset) == pytest.approx(0.25)
+    with pytest.raises(MemtaxError, match="separates the validation rows"):
+        recalibrate(np.linspace(-1, 1, 40), np.arange(40) >= 20)
+
+
+def test_no_new_memorized_rows_change_nothing():
+    sample, _ = parts()
+    inside = sample.filter(sample["is_memorized"])
+    plain = Predictor.fit(sample, factors=NAMES, resamples=20)
+    again = Predictor.fit(sample, factors=NAMES, resamples=20, memorized_only=inside)
+    assert again.metrics["memorized_only"]["rows"] == 0
+    assert again.metrics["models"] == plain.metrics["models"]

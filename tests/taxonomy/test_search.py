@@ -182,6 +182,29 @@ def test_a_group_without_positives_asks_the_baseline():
     assert problem.known[group].fit is problem.baseline
 
 
+def test_the_categories_are_judged_beside_the_partition(tmp_path):
+    data = planted()
+    # Categories that are the planted groups: their models are as good as any.
+    x2, x3 = np.array(data["f2"]), np.array(data["f3"])
+    data = data.append_column("taxonomy", pa.array(np.where(x2 >= 0.5, 0, np.where(x3 >= -0.2, 1, 2))))
+    config = SearchConfig(NAMES, NAMES, resamples=100, category="taxonomy")
+    problem = config.prepare(data)
+    search_slice(problem, config, tmp_path, {"a": 1}, 0, 54)
+    search_slice(problem, config, tmp_path, {"a": 1})
+    metrics = conclude(problem, config, tmp_path)["metrics"]
+    assert list(metrics["models"]) == ["baseline", "taxonomic", "partition"]
+    losses = {name: metrics["models"][name]["aggregate"]["log_loss"]["value"] for name in metrics["models"]}
+    assert losses["taxonomic"] < losses["partition"] < losses["baseline"]
+    for code, group in enumerate(problem.taxonomy):
+        rows = members(problem.parts["train"].codes, group)
+        assert len(rows) > 100
+        model = LogisticRegression(tol=1e-10, max_iter=100_000).fit(
+            problem.parts["train"].values[rows], problem.parts["train"].labels[rows]
+        )
+        np.testing.assert_allclose(problem.known[group].fit.coefficients, model.coef_[0], atol=1e-6)
+        assert {tuple(problem.parts["train"].codes[-1, rows])} == {(code,) * len(rows)}
+
+
 def test_refusals(tmp_path):
     with pytest.raises(MemtaxError, match="criterion is one of log_loss"):
         SearchConfig(NAMES, NAMES, criterion="accuracy")
