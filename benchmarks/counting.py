@@ -28,7 +28,6 @@ from memtax.corpus.index import WindowIndex
 from memtax.corpus.kernels import MULTIPLIER
 from memtax.corpus.near import NearIndex
 from memtax.corpus.opening import Reading, open_sources
-from memtax.corpus.spans import Span, cut_windows
 from memtax.corpus.totals import Query, Totals, add_block
 from memtax.progress import set_quiet
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memtax.callback import MemorizationCallback as MemorizationCallback
+    from memtax.files import metric_path as metric_path
+    from memtax.pipeline.evaluation import evaluate_model as evaluate_model
     from memtax.taxonomy.predictor import Predictor as Predictor
 
 __version__ = "0.1.0"
@@ -12,24 +14,11 @@ __version__ = "0.1.0"
 _LAZY = {
     "MemorizationCallback": "memtax.callback",
     "Predictor": "memtax.taxonomy.predictor",
+    "evaluate_model": "memtax.pipeline.evaluation",
+    "metric_path": "memtax.files",
 }
 
-__all__ = ["MemorizationCallback", "Predictor", "__version__", "metric_path"]
-
-
-def metric_path(name: str) -> str:
-    """Path of one of memtax's `evaluate` modules, for `evaluate.load`; the same in a checkout and in an installed wheel.
-
-    Raises:
-        MemtaxError: there is no such module.
-    """
-    from memtax.errors import MemtaxError
-    from memtax.files import asset
-
-    names = sorted(folder.name for folder in asset("metrics").iterdir() if (folder / f"{folder.name}.py").is_file())
-    if name not in names:
-        raise MemtaxError(f"no metric {name!r}; there are {', '.join(names)}")
-    return str(asset("metrics") / name)
+__all__ = ["MemorizationCallback", "Predictor", "__version__", "evaluate_model", "metric_path"]
 
 
 def __getattr__(name: str) -> Any:

@@ -259,9 +259,7 @@ def count(
     sequences: Annotated[
         list[str] | None, typer.Option(help="Where windows are cut from; without it, the corpus itself. May be repeated.")
     ] = None,
-    window: Annotated[
-        list[str] | None, typer.Option(help="Tokens start:stop of each sequence [32:64]. May be repeated.")
-    ] = None,
+    window: Annotated[list[str] | None, typer.Option(help="Tokens start:stop of sequences [32:64]. May be repeated.")] = None,
     no_windows: Annotated[bool, typer.Option("--no-windows", help="Count tokens only.")] = False,
     column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="For text: a tokenizer, by path or Hub name.")] = None,
@@ -269,9 +267,7 @@ def count(
     sequence_length: Annotated[int | None, typer.Option(help="For headerless files: tokens a sequence (Pythia: 2049).")] = None,
     dtype: Annotated[str, typer.Option(help="For headerless files: uint16, uint32 or int32.")] = "uint16",
     document_separator: Annotated[int | None, typer.Option(help="Token that ends documents; windows must not hold it.")] = None,
-    substitutions: Annotated[
-        int | None, typer.Option(help="Count near-duplicates with up to this many tokens replaced.")
-    ] = None,
+    substitutions: Annotated[int | None, typer.Option(help="Also count places with up to so many tokens replaced.")] = None,
     memorized: Annotated[str | None, typer.Option(help="Dataset of memorized ids; splits the token frequencies.")] = None,
     streaming: Annotated[bool, typer.Option(help="Read datasets on the fly, without a copy on disk.")] = False,
     threads: Annotated[int | None, typer.Option(help="Counting threads; all cores if not given.")] = None,
@@ -306,6 +302,43 @@ def count(
         master=master,
     )
     typer.echo(f"{describe(job.run(output), job.spans)}: {output}")
+
+
+@app.command(name="filter")
+def filter_(
+    names: Annotated[list[str], typer.Argument(help="Filters of the catalogue, then the dataset.", metavar="NAME... DATASET")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the finished shards and features.parquet.")],
+    counts: Annotated[str | None, typer.Option(help="For duplicates: a folder of `memtax count`, or org/name::split.")] = None,
+    frequencies: Annotated[str | None, typer.Option(help="For token_frequencies; --counts if not given.")] = None,
+    model: Annotated[str | None, typer.Option(help="For scores and other filters with a model.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Another parameter, as name=value. May be repeated.")] = None,
+    engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
+    master: Annotated[str | None, typer.Option(help="Spark master, such as spark://host:7077 or local[4].")] = None,
+) -> None:
+    """Add the columns of filters to a dataset.
+
+    Example: `memtax filter duplicates templates org/sequences --counts counts --output filtered`
+    """
+    import yaml
+
+    from memtax.corpus.sources import Source
+    from memtax.errors import MemtaxError
+    from memtax.pipeline.filtering import apply_filters
+
+    if len(names) < 2:
+        raise MemtaxError("name at least one filter and then the dataset: memtax filter NAME... DATASET --output DIR")
+    pairs = [each.partition("=") for each in set_ or ()]
+    for name, equals, _ in pairs:
+        if not name or not equals:
+            raise MemtaxError(f"--set {name} is no name=value")
+    given = {"counts": counts, "frequencies": frequencies or counts, "model": model}
+    parameters = {name: value for name, value in given.items() if value is not None}
+    if frequencies is None and "token_frequencies" not in names:
+        parameters.pop("frequencies", None)
+    if "duplicates" not in names and frequencies is None:
+        parameters.pop("counts", None)
+    parameters |= {name: yaml.safe_load(value) for name, _, value in pairs}
+    typer.echo(apply_filters(names[:-1], Source.parse(names[-1]), output, parameters, engine, master))
 
 
 @app.command()
@@ -349,6 +382,105 @@ def mia(
 
 
 @app.command()
+def align(
+    pairs: Annotated[str, typer.Argument(help="Rows with a text and its paraphrases: PATH or NAME[:CONFIG[:SPLIT]].")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, table, summary and record go.")],
+    parameters: Annotated[str, typer.Option(help="head, embeddings+head, lora or all-linear.")] = "embeddings+head",
+    column: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
+    length: Annotated[int | None, typer.Option(help="Most tokens of a text; default: the model's positions.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+) -> None:
+    """Gradient alignment: how alike the gradients at a text and at its paraphrases are.
+
+    The rows have a text and `paraphrases`, a list with null for each that failed, as `memtax paraphrase` writes them; or there
+    is a row for each `paraphrase`. The table also holds the norm of the gradient at each text.
+
+    Example: `memtax align runs/demo/paraphrases.parquet --model runs/demo/models/lm --output alignment`
+
+    Several processes: `accelerate launch -m memtax align ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax align ...` on
+    CPUs.
+    """
+    from memtax.corpus.sources import Source
+    from memtax.engine import World
+    from memtax.leakage.alignment import AlignmentFilter, align_table
+    from memtax.lm.loading import split_revision
+
+    name, revision = split_revision(model)
+    function = AlignmentFilter(name, revision, parameters, tokenizer, length, dtype)
+    found = align_table(Source.parse(pairs, column=column), function, output)
+    if World.current().is_main:
+        mean = "" if found["mean"] is None else f", mean cosine {found['mean']:.3f}"
+        typer.echo(f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}")
+        typer.echo(f"table    {output / 'alignment.parquet'}")
+        typer.echo(f"summary  {output / 'summary.json'}")
+
+
+@app.command()
+def influence(
+    train: Annotated[str, typer.Argument(help="Training examples, tokens or text: PATH or NAME[:CONFIG[:SPLIT]].")],
+    test: Annotated[str, typer.Argument(help="Test examples, likewise.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model or LoRA adapter.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, tables, summary and record go.")],
+    method: Annotated[list[str], typer.Option(help="gradient_match, datainf, lissa or repsim; may be given again.")] = [],  # noqa: B006
+    parameters: Annotated[
+        str | None, typer.Option(help="lora, head, embeddings+head or all-linear; default: lora if any.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Text before each example, outside the loss.")] = None,
+    class_column: Annotated[str | None, typer.Option(help="Classes, for accuracy and coverage of the top k.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name, for text; default: the model's.")] = None,
+    length: Annotated[int | None, typer.Option(help="Most tokens of an example; default: the model's positions.")] = None,
+    top: Annotated[int, typer.Option(help="Training examples listed for each test example.")] = 10,
+    iterations: Annotated[int, typer.Option(help="Of LiSSA.")] = 10,
+    scale: Annotated[float | None, typer.Option(help="Of LiSSA; default: what converges.")] = None,
+    per_tensor: Annotated[bool, typer.Option(help="Also the matrix of every tensor.")] = False,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+) -> None:
+    """Influence of training examples on test examples: gradient match, DataInf, LiSSA and RepSim.
+
+    An influence is negative where training on the example lowers the loss at the test example; RepSim is a cosine.
+
+    Example: `memtax influence train.jsonl probes.jsonl --model runs/lora --class-column topic --output influence`
+
+    Several processes: `accelerate launch -m memtax influence ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax influence
+    ...` on CPUs.
+    """
+    from memtax.corpus.sources import Source
+    from memtax.engine import World
+    from memtax.leakage.influence import METHODS
+    from memtax.leakage.influence_table import InfluenceSettings, influence_table
+    from memtax.lm.loading import split_revision
+
+    name, revision = split_revision(model)
+    settings = InfluenceSettings(
+        name,
+        revision,
+        tuple(method) or METHODS,
+        parameters,
+        prompt_column=prompt_column,
+        class_column=class_column,
+        tokenizer=tokenizer,
+        length=length,
+        top=top,
+        iterations=iterations,
+        scale=scale,
+        per_tensor=per_tensor,
+        dtype=dtype,
+    )
+    found = influence_table(Source.parse(train, column=column), Source.parse(test, column=column), settings, output)
+    if World.current().is_main:
+        typer.echo(f"{found['train']:,} training examples on {found['test']:,} test examples, parameters {found['parameters']}")
+        for name, figures in found["methods"].items():
+            shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in figures.items() if value)
+            typer.echo(f"{name:<15}{shown}".rstrip())
+        for kind, file in (("pairs", "influence.parquet"), ("matrices", "matrix.safetensors"), ("top", "top.parquet")):
+            typer.echo(f"{kind:<9}{output / file}")
+        typer.echo(f"summary  {output / 'summary.json'}")
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """Write the report of a run again.
 
@@ -357,6 +489,32 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     from memtax.report import write
 
     typer.echo(write(run))
+
+
+@app.command()
+def push(
+    run: Annotated[Path, typer.Argument(help="Run directory, or the folder of one dataset or model.")],
+    repo_id: Annotated[str, typer.Option("--repo-id", help="org/name of the dataset; models are named org/name-MODEL.")],
+    part: Annotated[list[str], typer.Option(help="dataset, models or metrics; may be given again.")] = ["dataset", "models"],  # noqa: B006
+    private: Annotated[bool, typer.Option("--private", help="New repositories are private; public ones are refused.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every file and card; send nothing.")] = False,
+) -> None:
+    """Publish a run on the Hugging Face Hub: dataset, models and, if asked, the metric Spaces, with cards.
+
+    What is there already is not sent again, and a broken upload goes on where it was. The token is that of `hf auth login`
+    or of HF_TOKEN.
+
+    Example: `memtax push runs/demo --repo-id my-org/stdlib-memorization --dry-run`
+    """
+    from memtax.hub.publish import plan
+    from memtax.hub.push import push as upload
+
+    for repository in plan(run, repo_id, part):
+        if dry_run:
+            for line in repository.lines():
+                typer.echo(line)
+        else:
+            typer.echo(upload(repository, private=private or None))
 
 
 @app.command()

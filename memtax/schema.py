@@ -33,6 +33,8 @@ _NO_TEXT = "the text is missing"
 _EMPTY_TEXT = "the text is missing or empty"
 _NO_TOKENS = "a token of the sequence has no count in the table"
 _SHORT = "the sequence has no token to score there"
+_NO_PARAPHRASE = "the text has no token to predict, or no paraphrase is valid"
+_NO_EXAMPLE = "one of the two examples has no token to predict"
 _UNCOUNTED = "the sequence is not in the table of counts"
 
 _ALL = (
@@ -171,6 +173,40 @@ _ALL = (
         "membership score; larger means more likely a member",
         "no token to score, or something that the attack needs is missing",
     ),
+    # gradients
+    Column(
+        "gradient_alignment",
+        "float32",
+        "cosine",
+        "mean over valid paraphrases, and over tensors, of the cosine between the gradients at the text and at the paraphrase",
+        _NO_PARAPHRASE,
+    ),
+    Column(
+        "gradient_inner_product",
+        "float32",
+        "nats^2 / parameter^2",
+        "mean over valid paraphrases of the inner product of the gradients at the text and at the paraphrase",
+        _NO_PARAPHRASE,
+    ),
+    Column(
+        "paraphrase_alignments", "list<float32>", "cosine", "gradient_alignment of each paraphrase; null if it is not valid"
+    ),
+    Column(
+        "paraphrase_inner_products",
+        "list<float32>",
+        "nats^2 / parameter^2",
+        "gradient_inner_product of each paraphrase; null if it is not valid",
+    ),
+    Column("paraphrases_used", "int32", "paraphrases", "valid paraphrases that the means are over"),
+    Column("gradient_norm", "float32", "nats / parameter", "norm of the gradient of the mean loss at the text", _SHORT),
+    Column("is_cut", "bool", "boolean", "the text or a paraphrase was longer than the model takes, and was cut"),
+    # influence
+    Column("train_id", "int64", "id", "sequence_id of the training example"),
+    Column("test_id", "int64", "id", "sequence_id of the test example"),
+    Column("gradient_match", "float32", "nats^2", "influence without curvature; negative is helpful", _NO_EXAMPLE),
+    Column("datainf", "float32", "nats^2", "influence by DataInf; negative is helpful", _NO_EXAMPLE),
+    Column("lissa", "float32", "nats^2", "influence by LiSSA; negative is helpful", _NO_EXAMPLE),
+    Column("repsim", "float32", "cosine", "of the last hidden states; large is alike", _NO_EXAMPLE),
     # labels
     Column("taxonomy", "class", "category", "why a memorized sequence would be memorized", "an input of its rule is null"),
     Column(
@@ -199,13 +235,15 @@ PUBLISHED: dict[str, str] = {
     "generation_perplexity": "continuation_perplexity",
     "huffman_coding_length": "shannon_coding_length",
 }
-"""Names in the published datasets to ours, where they differ. Some need a conversion as well: see `from_published`."""
+"""Names in the published datasets to ours, where they differ. Some need a conversion as well: see
+`memtax.corpus.published`."""
 
 
 def column(name: str) -> Column:
     """The declared column.
 
-    `attack_` before the name of an attack: its score. `_50_100` after the name of a score: for a prompt of 50 and a continuation of 100 tokens.
+    `attack_` before the name of an attack: its score. `_50_100` after the name of a score: for a prompt of 50 and a
+    continuation of 100 tokens.
 
     Raises:
         MemtaxError: no such column is declared.

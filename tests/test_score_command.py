@@ -102,21 +102,26 @@ def test_table_summary_and_what_is_printed(work, whole):
     assert str(output / "scores.parquet") in said
 
 
-def test_exact_only_finds_the_same(work, whole):
+def run_here(monkeypatch, arguments):
+    """The command in this process: its exit status."""
+    from memtax.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["memtax", *arguments[3:]])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return stop.value.code
+
+
+def test_exact_only_finds_the_same(work, whole, monkeypatch):
     output = work / "exact"
-    call(work, output, "--exact-only")
+    assert run_here(monkeypatch, command(work, output, "--exact-only")) == 0
     found, expected = (pq.read_table(path / "scores.parquet") for path in (output, whole[0]))
     assert found.column_names == ["sequence_id", "is_memorized", "match_length"]
     assert found.select(["is_memorized", "match_length"]) == expected.select(["is_memorized", "match_length"])
 
 
-def test_pythias_own_rule_for_end_of_sequence(work, whole, monkeypatch, tmp_path):
-    from memtax.cli import main
-
-    monkeypatch.setattr(sys, "argv", command(work, tmp_path / "out", "--reference-eos", "--generate")[2:])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 0
+def test_pythias_own_rule_for_end_of_sequence(work, monkeypatch, tmp_path):
+    assert run_here(monkeypatch, command(work, tmp_path / "out", "--reference-eos", "--generate")) == 0
     table = pq.read_table(tmp_path / "out" / "scores.parquet")
     assert all(table.column("is_memorized").to_pylist()[::40])
     scores = table.column("memorization_score").to_pylist()
@@ -149,11 +154,9 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(work, whole):
     assert parts(output) == parts(whole[0])
 
 
-def test_other_settings_in_the_same_directory_are_refused(work, whole):
-    done = subprocess.run(command(work, whole[0], "--moments"), env=environment(), capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert "holds results of another run (changed: function)" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_other_settings_in_the_same_directory_are_refused(work, whole, monkeypatch, capsys):
+    assert run_here(monkeypatch, command(work, whole[0], "--moments")) == 2
+    assert "holds results of another run (changed: function)" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -172,13 +175,9 @@ def test_other_settings_in_the_same_directory_are_refused(work, whole):
     ],
 )
 def test_what_cannot_work_is_one_line(work, tmp_path, options, message, monkeypatch, capsys):
-    from memtax.cli import main
-
-    monkeypatch.setattr(sys, "argv", ["memtax", *command(work, tmp_path / "out", *options)[3:]])
-    with pytest.raises(SystemExit) as stop:
-        main()
+    status = run_here(monkeypatch, command(work, tmp_path / "out", *options))
     error = capsys.readouterr().err.strip().splitlines()
-    assert stop.value.code == 2
+    assert status == 2
     assert message in error[-1]
     assert error[-1].startswith("memtax: ")
     assert not (tmp_path / "out" / "scores.parquet").exists()
@@ -197,7 +196,7 @@ def test_text_rows_take_the_models_tokenizer(work, tmp_path, monkeypatch, capsys
     texts = tmp_path / "texts.jsonl"
 
     def score(text, output):
-        texts.write_text(json.dumps({"text": text}) + "\n")
+        texts.write_text(json.dumps({"text": "w5 w6"}) + "\n" + json.dumps({"text": text}) + "\n")
         options = [
             "--tokenizer",
             str(tmp_path / "tokenizer"),
@@ -212,9 +211,10 @@ def test_text_rows_take_the_models_tokenizer(work, tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit) as stop:
         score(" ".join(words[10:30]), "known")
     assert stop.value.code == 0
-    assert pq.read_table(tmp_path / "known" / "scores.parquet").column("match_length")[0].as_py() is not None
+    assert pq.read_table(tmp_path / "known" / "scores.parquet").column("match_length")[1].as_py() is not None
     with pytest.raises(SystemExit) as stop:
         score("w1 w2 w3 w250 w4 w5 w6 w7", "unknown")
     assert stop.value.code == 2
     error = capsys.readouterr().err
-    assert f"token id 250 in row 0 is outside the model's vocabulary of {SIZE}; were the sequences made with another" in error
+    assert f"token id 250 in row 1 of {texts}" in error
+    assert f"is outside the model's vocabulary of {SIZE}; were the sequences made with another tokenizer?" in error

@@ -8,6 +8,7 @@ import mmap
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,11 @@ class FlatCorpus:
     def shards(self, tokens: int) -> Sequence["FlatShard"]:
         """Whole sequences, about `tokens` tokens a shard."""
         bounds = self._offsets.cut(tokens)
-        return [FlatShard(self, start, stop) for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [FlatShard(self, start, stop) for start, stop in pairwise(bounds)]
 
     def read(self, start: int, stop: int) -> Iterator[Block]:
         """The sequences [start, stop), in blocks."""
-        for first, last in zip(*_pairs(self._offsets.cut(BLOCK_TOKENS, start, stop)), strict=True):
+        for first, last in pairwise(self._offsets.cut(BLOCK_TOKENS, start, stop)):
             offsets = self._offsets.between(first, last)
             low, high = int(offsets[0]), int(offsets[-1])
             self._will_need(high, high + (high - low))
@@ -138,10 +139,6 @@ class Offsets:
                 after = int(np.searchsorted(self.ends, self.ends[last] + tokens, side="right")) - 1
             bounds.append(min(max(last + 1, after), stop))
         return bounds
-
-
-def _pairs(bounds: list[int]) -> tuple[list[int], list[int]]:
-    return bounds[:-1], bounds[1:]
 
 
 def file_stamp(path: Path) -> list[Any]:
@@ -258,8 +255,8 @@ def _read_index(path: Path) -> tuple[npt.NDArray[np.int64], str]:
         if wrong.any():
             at = int(np.argmax(wrong))
             raise MemtaxError(
-                f"{path} points sequence {at} to byte {int(pointers[at])} (at byte offset {_HEADER + 4 * rows + 8 * at}), but the "
-                f"lengths before it end at byte {int(ends[at]) * np.dtype(_DTYPES[code]).itemsize}; the index is damaged"
+                f"{path} points sequence {at} to byte {int(pointers[at])} (at byte offset {_HEADER + 4 * rows + 8 * at}), but "
+                f"the lengths before it end at byte {int(ends[at]) * np.dtype(_DTYPES[code]).itemsize}; the index is damaged"
             )
     return ends, _DTYPES[code]
 

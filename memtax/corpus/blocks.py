@@ -235,10 +235,10 @@ class ParquetCorpus:
 
     def batches(self, groups: Sequence[int], others: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         """The rows of some row groups: the column that is read, and others."""
-        with reading(f"{self._path} (row group {groups[0]} of {len(self._groups)} or later)"):
-            with pq.ParquetFile(self._path, memory_map=True) as file:
-                names = list(dict.fromkeys([self.reader.column, *others]))
-                yield from file.iter_batches(_ROWS_PER_READ, row_groups=list(groups), columns=names, use_threads=False)
+        names = list(dict.fromkeys([self.reader.column, *others]))
+        what = f"{self._path} (row group {groups[0]} of {len(self._groups)} or later)"
+        with reading(what), pq.ParquetFile(self._path, memory_map=True) as file:
+            yield from file.iter_batches(_ROWS_PER_READ, row_groups=list(groups), columns=names, use_threads=False)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ __all__ = ["Checkpoint", "Counts", "count", "write_counts"]
 SHARD_TOKENS = 2**23
 """Tokens a shard, where the source can be cut: the unit in which threads take work, and in which a killed run resumes."""
 
+MERGE_TOKENS = 32
+"""A thread adds its sums to the common ones after so many tokens for each sum: adding costs little beside counting them."""
+
 _AHEAD = 2
 """Blocks that are read before they are counted."""
 
@@ -46,7 +49,6 @@ class _Pass:
     totals: Totals
     done: npt.NDArray[np.bool_]
     bar: Any
-    merge_tokens: int
     lock: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -67,11 +69,12 @@ class _Pass:
                     # The shard may have been cut short.
                     return
                 finished.append(number)
-                if mine.tokens >= self.merge_tokens:
+                if mine.tokens >= MERGE_TOKENS * (mine.frequencies.size + self.query.size):
                     self._merge(mine, finished)
             self._merge(mine, finished)
         except BaseException:
             self.stop.set()
+            # A shard that failed midway is in the same sums as those that are finished: they are dropped.
             raise
 
     def _merge(self, mine: Totals, finished: list[int]) -> None:
@@ -83,7 +86,7 @@ class _Pass:
         finished.clear()
 
 
-def read_ahead(blocks: Iterator[Block], stop: threading.Event | None = None) -> Iterator[Block]:
+def read_ahead(blocks: Iterator[Block], stop: threading.Event | None = None) -> Iterator[Block]:  # noqa: C901
     """The blocks, read by a thread of their own while earlier ones are counted.
 
     Args:
@@ -189,8 +192,7 @@ def count(
     keeper = Checkpoint() if checkpoint is None else checkpoint(query)
     totals, done = keeper.load(query, len(shards))
     with progress_bar("counting", corpus.tokens, unit="tokens", initial=totals.tokens) as bar:
-        # A merge touches every window, so it waits until it is cheap beside the counting.
-        state = _Pass(query, keeper, totals, done, bar, max(2**25, 32 * query.size))
+        state = _Pass(query, keeper, totals, done, bar)
         numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in np.flatnonzero(~done):
             numbers.put(int(number))

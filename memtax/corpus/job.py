@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class CountJob:
     corpus: tuple[str, ...]
     sequences: tuple[str, ...] | None = None
     spans: tuple[Span, ...] = (Span(32, 64),)
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
     separator: int | None = None
     substitutions: int | None = None
     memorized: str | None = None
@@ -106,12 +106,16 @@ class CountJob:
         if self.sequences == () or not self.spans:
             return []
         if self.sequences is None:
-            return cut_windows(corpus, self.spans, "the corpus")
-        return cut_windows(open_sources(self.sequences, self.reading), self.spans, ", ".join(self.sequences))
+            return cut_windows(corpus, self.spans, "the corpus", self._size(corpus))
+        others = open_sources(self.sequences, self.reading)
+        return cut_windows(others, self.spans, ", ".join(self.sequences), self._size(corpus))
+
+    def _size(self, corpus: Corpus) -> int | None:
+        return corpus.vocabulary_size if self.reading.vocabulary_size is None else self.reading.vocabulary_size
 
     def _count(self, corpus: Corpus, cut: list[CutWindows], memorized: Any, output: Path, identity: dict[str, Any]) -> Counts:
         options: dict[str, Any] = {
-            "vocabulary_size": corpus.vocabulary_size if self.reading.vocabulary_size is None else self.reading.vocabulary_size,
+            "vocabulary_size": self._size(corpus),
             "separator": self.separator,
             "substitutions": self.substitutions,
             "memorized": memorized,

@@ -108,7 +108,7 @@ def whole_hash(tokens: npt.NDArray[Any], first: int, width: int, multiplier: np.
 
 
 @numba.njit(cache=True, nogil=True)
-def anchor_hashes(
+def anchor_hashes(  # noqa: C901 - each loop is one vector operation
     tokens: npt.NDArray[Any],
     first: int,
     count: int,
@@ -286,7 +286,7 @@ def scan(
         targets: shape (n), where in `found` each window counts; of size 0 where it counts at its own number.
         found: raised by one at the owner of each window found.
     """
-    n, width = windows.shape
+    n = windows.shape[0]
     total = tokens.shape[0]
     counted = 0
     if n > 0:
@@ -311,7 +311,7 @@ def scan(
                 word = bloom[np.int64(anchors[i] >> bloom_shift)]
                 places[kept] = (start + i) * chunk
                 words[kept] = word >> _PLACES
-                kept += np.int64((word & mask) == mask)
+                kept += int((word & mask) == mask)
             if kept:
                 row = _look_up(
                     tokens, offsets, row, places[:kept], words, firsts, hashes, windows, multiplier, chunk,

@@ -1,4 +1,4 @@
-"""Windows indexed for near-duplicates: places of the corpus that differ in at most e tokens (Hamming distance), counted exactly.
+"""Windows indexed for near-duplicates: places of the corpus that differ in at most e tokens (Hamming), counted exactly.
 
 Cost: one look-up a token of the corpus, and for each place whose segment is among those of the windows one comparison of w
 tokens a window that has it. On natural text segments are rarely shared. The worst case, windows that all share a segment
@@ -33,10 +33,9 @@ class NearIndex:
         Raises:
             MemtaxError: e does not fit w.
         """
-        if len(windows) and not 0 <= substitutions < windows.shape[1]:
-            raise MemtaxError(
-                f"{substitutions} substitutions do not fit windows of {windows.shape[1]} tokens; use 0 to {windows.shape[1] - 1}"
-            )
+        width = windows.shape[1]
+        if len(windows) and not 0 <= substitutions < width:
+            raise MemtaxError(f"{substitutions} substitutions do not fit windows of {width} tokens; use 0 to {width - 1}")
         self._separator = -1 if separator is None else separator
         self._substitutions = substitutions
         # Equal windows share one count.

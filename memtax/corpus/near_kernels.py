@@ -72,7 +72,7 @@ def build_table(
 
 
 @numba.njit(cache=True, nogil=True)
-def _verify(
+def _verify(  # noqa: C901 - a compiled loop
     tokens: npt.NDArray[Any],
     place: int,
     low: int,
@@ -98,7 +98,7 @@ def _verify(
             continue
         wrong = 0
         for j in range(width):
-            wrong += np.int64(windows[window, j] != tokens[first + j])
+            wrong += int(windows[window, j] != tokens[first + j])
         if wrong > substitutions:
             continue
         counts = True
@@ -119,7 +119,7 @@ def _verify(
 
 
 @numba.njit(cache=True, nogil=True)
-def scan_near(
+def scan_near(  # noqa: C901 - a compiled loop
     tokens: npt.NDArray[Any],
     offsets: npt.NDArray[np.int64],
     windows: npt.NDArray[Any],
@@ -173,7 +173,7 @@ def scan_near(
         for i in range(here):
             mask = bloom_mask(hashes[i])
             places[kept] = i
-            kept += np.int64((bloom[np.int64(hashes[i] >> bloom_shift)] & mask) == mask)
+            kept += int((bloom[np.int64(hashes[i] >> bloom_shift)] & mask) == mask)
         for i in range(kept):
             prefetch(table, np.int64(hashes[places[i]] >> table_shift))
         for i in range(kept):
@@ -213,11 +213,10 @@ def scan_near(
                 seen[where], seen_key[where], times[where] = place, key, 1
                 continue
             _verify(tokens, place, low, high, 1, windows, starts, length, substitutions, separator, entries, begin, end, found)
-    for where in range(_SLOTS):
-        if seen[where] >= 0:
-            b, e = bounds[seen_key[where]], bounds[seen_key[where] + 1]
-            before = seen[where]
+    for at in range(_SLOTS):
+        if seen[at] >= 0:
+            b, e = bounds[seen_key[at]], bounds[seen_key[at] + 1]
             _verify(
-                tokens, before, before - reach, before + width, times[where], windows, starts, length,
+                tokens, seen[at], seen[at] - reach, seen[at] + width, times[at], windows, starts, length,
                 substitutions, separator, entries, b, e, found,
             )  # fmt: skip

@@ -116,12 +116,13 @@ def _expand(name: str | Source) -> list[str | Source]:
     # A split such as train[:10] holds brackets too, so what is no pattern of existing files is left as it is.
     if os.path.exists(path) or not glob.has_magic(path):
         return [name]
-    matches: list[str | Source] = sorted(glob.glob(path, recursive=True))
+    matches = sorted(glob.glob(path, recursive=True))
     if not matches and ("*" in path or "?" in path):
         raise MemtaxError(f"no file matches {name}")
-    indexes = {match for match in matches if isinstance(match, str) and match.endswith(".idx")}
     # `corpus*` matches the index and the data of a pair; the data stands for both.
-    return [match for match in matches if match not in indexes or f"{str(match)[:-4]}.bin" not in matches] or [name]
+    data = {match for match in matches if match.endswith(".bin")}
+    kept: list[str | Source] = [each for each in matches if not each.endswith(".idx") or f"{each[:-4]}.bin" not in data]
+    return kept or [name]
 
 
 def _open(name: str | Source, how: Reading) -> list[Corpus]:

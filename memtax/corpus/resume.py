@@ -5,7 +5,7 @@ import time
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ class FileCheckpoint(Checkpoint):
         identity: JSON values that decide the counts; a file of another identity is refused.
         seconds: least time between two writes.
     """
+
+    SHARE: ClassVar[float] = 20.0
+    """Writing takes at most one part in so many of the time."""
 
     path: Path
     identity: dict[str, Any]
@@ -84,8 +87,7 @@ class FileCheckpoint(Checkpoint):
                 done=done,
                 **arrays,  # type: ignore[arg-type]
             )
-        # Writing takes at most a twentieth of the time.
-        self._next = time.monotonic() + max(self.seconds, 20 * (time.monotonic() - started))
+        self._next = time.monotonic() + max(self.seconds, self.SHARE * (time.monotonic() - started))
 
     def remove(self) -> None:
         """The pass is finished."""

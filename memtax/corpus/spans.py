@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from memtax.corpus.contract import Corpus
 from memtax.corpus.counting import SHARD_TOKENS
+from memtax.corpus.totals import largest_id
 from memtax.errors import MemtaxError
 from memtax.progress import progress_bar
 
@@ -52,19 +53,22 @@ class CutWindows:
     skipped: int
 
 
-def cut_windows(corpus: Corpus, spans: Sequence[Span], what: str = "the sequences") -> list[CutWindows]:
+def cut_windows(
+    corpus: Corpus, spans: Sequence[Span], what: str = "the sequences", vocabulary_size: int | None = None
+) -> list[CutWindows]:
     """Cut spans from every sequence.
 
     Args:
         corpus: holds the sequences. Their ids are its column `sequence_id` (or `index`, `Index`), else the row numbers.
         spans: what is cut.
         what: names the corpus in messages.
+        vocabulary_size: ids at or above it are refused.
 
     Returns:
         One entry a span.
 
     Raises:
-        MemtaxError: no sequence is long enough, or an id comes twice.
+        MemtaxError: no sequence is long enough, an id comes twice, or a token is beyond the vocabulary.
     """
     ids: list[list[npt.NDArray[np.int64]]] = [[] for _ in spans]
     windows: list[list[npt.NDArray[np.int32]]] = [[] for _ in spans]
@@ -75,6 +79,7 @@ def cut_windows(corpus: Corpus, spans: Sequence[Span], what: str = "the sequence
                 # Shards come in order here, so that the row numbers are known even where a shard does not know them.
                 rows = len(block.offsets) - 1
                 keys = block.ids if block.ids is not None else np.arange(row, row + rows)
+                largest_id(block, vocabulary_size)
                 lengths = np.diff(block.offsets)
                 longest = max(longest, int(lengths.max(initial=0)))
                 for number, span in enumerate(spans):

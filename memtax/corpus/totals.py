@@ -179,20 +179,30 @@ def _groups(memorized: Int64, block: Block) -> npt.NDArray[np.uint8]:
 
 def _make_room(query: Query, totals: Totals, block: Block) -> None:
     """Check the ids, which index memory in the kernel, and grow the frequencies where the vocabulary is not known."""
+    high = largest_id(block, query.vocabulary_size)
+    if high >= totals.frequencies.shape[1]:
+        # Powers of two: a rising sequence of ids does not copy the table again and again.
+        totals.reserve(1 << high.bit_length())
+
+
+def largest_id(block: Block, vocabulary_size: int | None) -> int:
+    """The largest token id of a block; -1 if it has no tokens.
+
+    Raises:
+        MemtaxError: an id is negative or beyond the vocabulary; the message names its place.
+    """
     tokens = block.tokens
     if len(tokens) == 0:
-        return
+        return -1
     high = int(tokens.max())
     low = 0 if tokens.dtype == np.uint16 else int(tokens.min())
-    limit = query.vocabulary_size or LARGEST_GUESSED_VOCABULARY
+    limit = vocabulary_size or LARGEST_GUESSED_VOCABULARY
     if low < 0 or high >= limit:
         at = int(np.argmax((tokens < 0) | (tokens >= limit)))
         known = (
             f"outside the vocabulary of {limit}; was another tokenizer used?"
-            if query.vocabulary_size
+            if vocabulary_size
             else "unusual; state the vocabulary's size"
         )
         raise MemtaxError(f"token id {int(tokens[at])} in {block.where(at)} is {known}")
-    if high >= totals.frequencies.shape[1]:
-        # Powers of two: a rising sequence of ids does not copy the table again and again.
-        totals.reserve(1 << high.bit_length())
+    return high

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,11 @@ from memtax.errors import MemtaxError
 from memtax.progress import say
 
 if TYPE_CHECKING:
+    import datasets
     import pyarrow as pa
 
     from memtax.engine.run import BatchFunction
+    from memtax.engine.shards import Plan
 
 JAVA = 17
 """The oldest Java that Spark 4 runs on."""
@@ -87,31 +89,6 @@ def own_words(error: BaseException) -> MemtaxError | None:
     return MemtaxError(found[-1].strip()) if found else None
 
 
-def numbered(
-    spark: Any, numbers: Iterable[int], partitions: int, function: Callable[[int], "Iterator[pa.RecordBatch]"], schema: str
-) -> Any:
-    """A DataFrame made by calling `function` for each number, on the workers, through `mapInArrow`.
-
-    Args:
-        spark: the session.
-        numbers: shards; they are dealt to the partitions in turn, so that each has parts of all the corpus.
-        partitions: tasks.
-        function: picklable; yields record batches.
-        schema: of the batches, in Spark's words.
-    """
-    import pyarrow as pa
-
-    rows = pa.table({"number": pa.array(list(numbers), pa.int64())})
-    frame = spark.createDataFrame(rows).repartition(max(1, partitions), "number")
-
-    def run(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
-        for batch in batches:
-            for number in batch.column(0).to_pylist():
-                yield from function(number)
-
-    return frame.mapInArrow(run, schema)
-
-
 def filter_frame(frame: Any, function: "BatchFunction") -> Any:
     """A DataFrame of `sequence_id` and a filter's columns, from a DataFrame with the columns that the filter requires.
 
@@ -135,3 +112,77 @@ def filter_frame(frame: Any, function: "BatchFunction") -> Any:
 
     needed = [KEY, *(name for name in function.requires if name != KEY)]
     return frame.select(*needed).mapInArrow(run, from_arrow_schema(out))
+
+
+def run_on_spark(
+    dataset: "datasets.Dataset", function: "BatchFunction", output: Path, rows_per_batch: int, master: str | None = None
+) -> "pa.Table":
+    """`memtax.engine.run` with Spark's workers in the place of processes: the same shards, batches and parts, byte for byte.
+
+    Each task computes whole shards (fixed row blocks) from their staged rows, through `mapInArrow`. Finished parts are reused.
+
+    Args:
+        dataset: rows with `sequence_id` and the columns that the function requires.
+        function: a filter.
+        output: the stage's directory, on a file system that all workers see.
+        rows_per_batch: rows a call.
+        master: of Spark.
+
+    Raises:
+        MemtaxError: a column is missing, Spark cannot start, or the filter refuses the rows.
+        StaleOutputError: `output` holds parts of another input or function.
+    """
+    from memtax import schema
+    from memtax.engine.run import KEY, claim, read, stage_identity
+    from memtax.engine.shards import plan
+
+    schema.require(dataset.column_names, (KEY, *function.requires), f"the input of {function.name!r}")
+    cut = plan(len(dataset), rows_per_batch)
+    claim(output, stage_identity(dataset, function, cut))
+    missing = [shard for shard in range(cut.shards) if not cut.part(output, shard).exists()]
+    if missing:
+        spark = session(master)
+        columns = [KEY, *(name for name in function.requires if name != KEY)]
+        staged = output / ".input"
+        try:
+            # The workers read the rows from files, so that the driver holds one shard at a time.
+            for shard in missing:
+                _stage(dataset, columns, cut, shard, staged)
+            work = _shard_work(function, cut, output.resolve(), staged.resolve())
+            numbers = spark.createDataFrame([(shard,) for shard in missing], "number long")
+            numbers = numbers.repartition(min(len(missing), 4 * spark.sparkContext.defaultParallelism))
+            numbers.mapInArrow(work, "number long").count()
+        except MemtaxError:
+            raise
+        except Exception as error:
+            raise own_words(error) or MemtaxError(f"Spark stopped: {' '.join(str(error).split())[:300]}") from error
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    return read(output, function, cut)
+
+
+def _stage(dataset: "datasets.Dataset", columns: list[str], cut: "Plan", shard: int, folder: Path) -> None:
+    from memtax.files import write_parquet
+
+    start, stop = cut.bounds(shard)
+    table = dataset.select(range(start, stop)).select_columns(columns).with_format("arrow")[:]
+    write_parquet(folder / f"{shard}.parquet", table)
+
+
+def _shard_work(function: "BatchFunction", cut: "Plan", output: Path, staged: Path) -> Any:
+    """What a task does: the batches of each shard, as `memtax.engine.run` cuts them."""
+
+    def work(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
+        import datasets
+        import pyarrow.parquet as pq
+
+        from memtax.engine.run import compute_shard
+        from memtax.files import write_parquet
+
+        for batch in batches:
+            for shard in batch.column(0).to_pylist():
+                rows = datasets.Dataset(pq.read_table(staged / f"{shard}.parquet"))
+                write_parquet(cut.part(output, shard), compute_shard(rows, function, cut.rows_per_batch, shard))
+            yield batch
+
+    return work

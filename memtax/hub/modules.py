@@ -35,7 +35,7 @@ class Module(evaluate.Metric):
             if name not in ("predictions", "references"):
                 kwargs.setdefault(name, None)
         try:
-            return super().compute(predictions=predictions, references=references, **kwargs)  # type: ignore[no-any-return]
+            return super().compute(predictions=predictions, references=references, **kwargs)
         except BaseException:
             self._forget()
             raise
@@ -76,15 +76,16 @@ class Module(evaluate.Metric):
 
     def _forget(self) -> None:
         """Drop rows and locks after an error, so that the next call starts anew."""
-        for lock in (self.filelock, *(self.filelocks or ())):
+        state: Any = self
+        for lock in (state.filelock, *(state.filelocks or ())):
             if lock is not None:
                 lock.release()
-        for path in (self.cache_file_name, *(self.file_paths or ())):
+        for path in (state.cache_file_name, *(state.file_paths or ())):
             if path is not None:
                 with contextlib.suppress(OSError):
                     Path(path).unlink(missing_ok=True)
-        self.writer = self.data = self.buf_writer = self.cache_file_name = self.filelock = None
-        self.filelocks = self.file_paths = self.selected_feature_format = None
+        state.writer = state.data = state.buf_writer = state.cache_file_name = state.filelock = None
+        state.filelocks = state.file_paths = state.selected_feature_format = None
 
 
 def given(column: Sequence[Any] | None) -> Sequence[Any] | None:

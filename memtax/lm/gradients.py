@@ -120,7 +120,11 @@ def capture(
     weights = _weights(ragged, scored)
     sites = find_sites(model, parameters)
     kind = "cpu" if model.device.type == "cpu" else "accelerator"
-    batches = list(_batches(ragged.lengths, batch_tokens or BATCH_TOKENS[kind]))
+    most = batch_tokens or BATCH_TOKENS[kind]
+    whole = len(ragged.lengths) * int(ragged.lengths.max(initial=0))
+    if keep_errors and whole * _vocabulary(model) <= _HELD_ERRORS[kind]:
+        most = max(most, whole)
+    batches = list(_batches(ragged.lengths, most))
     keep = keep_errors and len(batches) == 1
     pieces: dict[int, dict[str, Kernel]] = {}
     with evaluation(model), frozen(model):

@@ -94,6 +94,20 @@ def check_model(path: str | Path, revision: str | None, longest: int) -> None:
         )
 
 
+def vocabulary_size(path: str | Path, revision: str | None = None) -> int | None:
+    """Token ids that a model knows, from its configuration alone; None for an adapter, or where that does not tell."""
+    from transformers import AutoConfig
+
+    if _find(path, revision, _ADAPTER) is not None:
+        return None
+    try:
+        config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+    except (OSError, ValueError):
+        return None  # load_model says why
+    found = getattr(config.get_text_config(), "vocab_size", None)
+    return found if isinstance(found, int) else None
+
+
 def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     """Load the tokenizer of a model folder or Hub name.
 

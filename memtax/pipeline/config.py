@@ -29,6 +29,9 @@ class RunConfig:
         models: models of other sizes, `NAME` or `NAME@REVISION`; `model` itself is one of the series.
         reference_model: a model that was not trained on the corpus, `NAME` or `NAME@REVISION`; what it completes as well is
             predictable rather than memorized.
+        embedding_model: folder or Hub name of a sentence-transformers model (`all-MiniLM-L6-v2`), for semantic and textual
+            matches among the sequences; None leaves these factors out.
+        code_model: folder or Hub name of a classifier of code (`usvsnsp/code-vs-nl`), for `nl_score`; None leaves it out.
         prompt: prompt tokens.
         continuation: continuation tokens.
         recitation_threshold: a continuation that occurs more often than this is recitation.
@@ -49,6 +52,8 @@ class RunConfig:
     checkpoints: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     reference_model: str | None = None
+    embedding_model: str | None = None
+    code_model: str | None = None
     prompt: int = 32
     continuation: int = 32
     recitation_threshold: int = 5

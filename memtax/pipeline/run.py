@@ -15,9 +15,11 @@ from memtax.filters.scores import LanguageModelFilter
 from memtax.hub.folder import Config, write_dataset
 from memtax.lm.loading import check_model, load_tokenizer, model_files
 from memtax.pipeline.config import RunConfig
+from memtax.pipeline.neighbours import NEAREST
 from memtax.pipeline.series import Member, growth, score_series
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
 from memtax.provenance import fingerprint_dataset, fingerprint_path, write_record
+from memtax.taxonomy import factors as declared
 from memtax.taxonomy.correlations import correlations
 from memtax.taxonomy.extraction_rates import extraction_rates
 from memtax.taxonomy.guess_recall import OVERLAP, by_duplicates, by_overlap, cross_tabulate
@@ -156,15 +158,16 @@ def _conclude(
     everything = dataset.with_format("arrow")[:]
     table = everything.filter(everything.column("is_member"))
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
-    predictor, predictor_metrics = _fit(config, table, output)
+    factors = declared.available(table.column_names, declared.PUBLISHED)
+    predictor, predictor_metrics = _fit(config, table, factors, output)
     metrics: dict[str, Any] = {
         "run": _describe_run(config, described, table, output),
         "extraction": extraction_rates(table),
         "growth": growth(series["checkpoints"]),
         "growth_by_size": growth(series["models"]),
-        "correlations": correlations(table),
+        "correlations": correlations(table, factors),
         "predictor": predictor_metrics,
-        "inference": infer(table),
+        "inference": infer(table, factors),
         "guess_recall": _guess_recall(config, table),
         "nulls": {name: table.column(name).null_count for name in table.column_names if table.column(name).null_count},
         "skipped": described.skipped,
@@ -192,6 +195,9 @@ def _conclude(
             {"train": pq.read_table(counts / "num_duplicates.parquet")},
         ),
     ]
+    if config.embedding_model is not None:
+        row = f"One row a sequence and one of its {NEAREST} nearest others at a cosine of at least 0.8."
+        configs.append(Config("neighbours", row, {"train": pq.read_table(output / "neighbours" / "neighbours.parquet")}))
     if config.held_out is not None:
         keys = ["sequence_id", "is_member", "text", "document", *SCORES]
         row = "One row a sequence, those of the corpus and those held out of training, with the model's scores."
@@ -249,7 +255,9 @@ def _guess_recall(config: RunConfig, table: "pa.Table") -> dict[str, Any]:
     return {"threshold": threshold, "overlap": OVERLAP, **counts}
 
 
-def _fit(config: RunConfig, table: "pa.Table", output: Path) -> tuple[Predictor | None, dict[str, Any]]:
+def _fit(
+    config: RunConfig, table: "pa.Table", factors: tuple[str, ...], output: Path
+) -> tuple[Predictor | None, dict[str, Any]]:
     """The predictor and its metrics, or None and the reason why there is none; it is fitted once for the same table."""
     import datasets
 
@@ -262,7 +270,11 @@ def _fit(config: RunConfig, table: "pa.Table", output: Path) -> tuple[Predictor 
         "table": fingerprint_dataset(datasets.Dataset(table), columns),
     }
     try:
-        once(folder, identity, lambda temporary: Predictor.fit(table, seed=config.seed).save_pretrained(temporary))
+        once(
+            folder,
+            identity,
+            lambda temporary: Predictor.fit(table, factors=factors, seed=config.seed).save_pretrained(temporary),
+        )
     except TooFewRowsError as error:
         # A model that memorized nothing (or everything) is a finding, not a failure.
         return None, {"reason": str(error)}

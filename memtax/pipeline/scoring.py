@@ -13,7 +13,7 @@ from memtax.engine import run as run_stage
 from memtax.files import write_json, write_parquet
 from memtax.filters.scores import LanguageModelFilter
 from memtax.lm import extraction
-from memtax.lm.loading import check_model, load_tokenizer
+from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
 from memtax.pipeline.stages import on_main
 from memtax.progress import silence_libraries
 from memtax.provenance import fingerprint_path, write_record
@@ -99,7 +99,8 @@ def score_sequences(
     reader = None
     if holds_text(source):
         reader = load_tokenizer(tokenizer or scores.model, None if tokenizer else scores.revision)
-    rows = load_rows(source, length=length or _reach(scores), tokenizer=reader)
+    known = vocabulary_size(scores.model, scores.revision)
+    rows = load_rows(source, length=length or _reach(scores), tokenizer=reader, vocabulary_size=known)
     table = run_stage(rows, scores, output / "parts", ROWS_PER_BATCH, per_shard(len(rows)))
     if reference is not None:
         theirs = run_stage(rows, reference, output / "reference", ROWS_PER_BATCH, per_shard(len(rows)))

@@ -14,7 +14,7 @@ from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet
 from memtax.filters.scores import LanguageModelFilter
 from memtax.lm import windows
-from memtax.lm.loading import check_model, load_tokenizer
+from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
 from memtax.pipeline.scoring import ROWS_PER_BATCH, ScoreResult, per_shard
 from memtax.pipeline.stages import on_main
 from memtax.progress import silence_libraries
@@ -55,7 +55,7 @@ def score_windows(
     window = scores.prompt + scores.continuation
     check_model(scores.model, scores.revision, window)
     reader = load_tokenizer(tokenizer or scores.model, None if tokenizer else scores.revision) if holds_text(source) else None
-    texts = load_rows(source, tokenizer=reader)
+    texts = load_rows(source, tokenizer=reader, vocabulary_size=vocabulary_size(scores.model, scores.revision))
     rows, owners, begins, lengths = _cut(texts, window, stride, source.label)
     table = run_stage(rows, scores, output / "parts", ROWS_PER_BATCH, per_shard(len(rows)))
     name = "continuation_logprob" if scores.decoding is None else "decoding_logprob"

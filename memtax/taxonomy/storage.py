@@ -136,18 +136,13 @@ def card(predictor: "Predictor") -> str:
 
 def push(predictor: "Predictor", repo_id: str, private: bool | None, token: str | None, message: str | None) -> str:
     """Upload the folder's files; see `Predictor.push_to_hub`."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from memtax.hub.publish import plan
+    from memtax.hub.push import push as upload
 
-    api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         save(predictor, Path(folder))
-        try:
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            done = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message or "Upload memtax predictor")
-        except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, ConnectionError) as error:
-            raise MemtaxError(f"{repo_id} cannot be pushed: {' '.join(str(error).split())[:300]}") from error
-    return str(done.commit_url)
+        (repository,) = plan(folder, repo_id)
+        return upload(repository, private, token, message or "Upload memtax predictor").commit_url
 
 
 def fetch(name: Path | str, revision: str | None, token: str | None) -> Path:

@@ -4,8 +4,7 @@ import datasets
 import evaluate
 
 import memtax.hub.modules
-from memtax.statistics import curves
-from memtax.statistics import measures
+from memtax.statistics import curves, measures
 
 _DESCRIPTION = """
 Expected calibration error of probabilities with bins of equal width, Brier score and log loss, each with a bootstrap interval.

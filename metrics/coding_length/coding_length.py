@@ -5,13 +5,12 @@ import evaluate
 
 import memtax.hub.modules
 from memtax.errors import MemtaxError
-from memtax.filters.compressibility import huffman_coding_length
-from memtax.filters.compressibility import shannon_coding_length
+from memtax.filters.compressibility import huffman_coding_length, shannon_coding_length
 
 _DESCRIPTION = """
 Mean code length of a sequence's symbols under their own frequencies: of the optimal prefix code (Huffman), and of the Shannon
-code with lengths ceil(-log2 p), which the published data of the memorization taxonomy call Huffman. Sequences that compress well
-are easier to memorize.
+code with lengths ceil(-log2 p), which the published data of the memorization taxonomy call Huffman. Sequences that compress
+well are easier to memorize.
 """
 
 _KWARGS_DESCRIPTION = """

@@ -5,8 +5,7 @@ import evaluate
 
 import memtax.hub.modules
 from memtax.hub import similarity
-from memtax.statistics import measures
-from memtax.statistics import operating
+from memtax.statistics import measures, operating
 
 _DESCRIPTION = """
 Alignment of the gradient at a text with the gradients at its paraphrases: the mean cosine over paraphrases (and over parameter

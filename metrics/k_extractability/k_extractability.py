@@ -4,8 +4,7 @@ import datasets
 import evaluate
 
 import memtax.hub.modules
-from memtax.lm import extraction
-from memtax.lm import matching
+from memtax.lm import extraction, matching
 
 _DESCRIPTION = """
 A sequence is k-extractable if greedy decoding from its k-token prompt gives its continuation exactly. The module compares
@@ -43,7 +42,7 @@ Examples:
 _CITATION = """
 @inproceedings{carlini2023quantifying,
     title={Quantifying Memorization Across Neural Language Models},
-    author={Carlini, Nicholas and Ippolito, Daphne and Jagielski, Matthew and Lee, Katherine and Tramer, Florian and Zhang, Chiyuan},
+    author={Carlini, Nicholas and Ippolito, Daphne and Jagielski, Matthew and Lee, Katherine and Tramer, Florian and others},
     booktitle={International Conference on Learning Representations},
     year={2023},
     url={https://arxiv.org/abs/2202.07646}

@@ -4,8 +4,7 @@ import datasets
 import evaluate
 
 import memtax.hub.modules
-from memtax.statistics import measures
-from memtax.statistics import operating
+from memtax.statistics import measures, operating
 
 _DESCRIPTION = """
 Evaluates membership inference: AUROC, the true positive rate at low false positive rates (an attack matters if it is sure about

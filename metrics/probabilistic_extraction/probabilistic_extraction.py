@@ -11,8 +11,8 @@ from memtax.lm import extraction
 
 _DESCRIPTION = """
 A continuation z is (n, p)-discoverably extractable if n samples from its prompt contain z with probability at least p, that is
-if 1 - (1 - p_z)^n >= p, with p_z the probability that the sampling scheme draws z. The module returns the share of sequences for
-which this holds, for several n and p, from token log-probabilities: nothing has to be sampled.
+if 1 - (1 - p_z)^n >= p, with p_z the probability that the sampling scheme draws z. The module returns the share of sequences
+for which this holds, for several n and p, from token log-probabilities: nothing has to be sampled.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -44,7 +44,7 @@ Examples:
 _CITATION = """
 @article{hayes2024measuring,
     title={Measuring memorization in language models via probabilistic extraction},
-    author={Hayes, Jamie and Swanberg, Marika and Chaudhari, Harsh and Yona, Itay and Shumailov, Ilia and Nasr, Milad and others},
+    author={Hayes, Jamie and Swanberg, Marika and Chaudhari, Harsh and Yona, Itay and Shumailov, Ilia and others},
     journal={arXiv preprint arXiv:2410.19482},
     year={2024}
 }

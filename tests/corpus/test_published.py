@@ -181,6 +181,45 @@ print(json.dumps(found))
     assert "someone/missing exists neither here nor" in missing
 
 
+def test_revisions_of_a_model_on_the_hub_are_the_checkpoints_of_a_series(hub, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM, GPTNeoXConfig
+
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    models = {}
+    for seed, revision in enumerate(("", "@step1000", "@step143000")):
+        torch.manual_seed(seed)
+        models[revision] = AutoModelForCausalLM.from_config(GPTNeoXConfig(vocab_size=97, max_position_embeddings=16, **shape))
+        models[revision].save_pretrained(hub[0] / "models" / "org" / f"pythia-tiny{revision}")
+    code = """
+import json
+from memtax.filters.scores import LanguageModelFilter
+from memtax.lm.loading import check_model, parameter_count
+from memtax.pipeline.series import Member
+found = []
+for text in ("org/pythia-tiny", "org/pythia-tiny@step1000", "@step143000"):
+    member = Member.parse(text, "org/pythia-tiny")
+    check_model(member.path, member.revision, 16)
+    scores = LanguageModelFilter(member.path, member.revision, prompt=4, continuation=4)
+    batch = scores({"tokens": [[5, 6, 7, 8, 9, 10, 11, 12]]})
+    count = parameter_count(member.path, member.revision)
+    found.append([member.checkpoint, member.step, count, batch["sequence_perplexity"][0]])
+try:
+    check_model("org/pythia-tiny", "step7", 16)
+except ValueError as error:
+    found.append(str(error))
+print(json.dumps(found))
+"""
+    *rows, missing = ask(hub, code, tmp_path)
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12]])
+    names = [("pythia-tiny", None), ("pythia-tiny@step1000", 1000), ("pythia-tiny@step143000", 143_000)]
+    for row, (name, step), model in zip(rows, names, models.values(), strict=True):
+        with torch.no_grad():
+            perplexity = model(input_ids=ids, labels=ids).loss.exp().item()
+        assert row == [name, step, model.num_parameters(), pytest.approx(perplexity, rel=1e-4)]
+    assert "org/pythia-tiny (revision step7)" in missing
+
+
 def test_a_folder_that_holds_the_files_works_offline(hub):
     found = load_published(str(hub[0] / "datasets" / "usvsnsp" / "pile-test-sampled"))
     assert found["sequence_id"] == [9, 8]

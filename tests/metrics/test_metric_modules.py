@@ -102,9 +102,9 @@ def test_k_extractability():
     assert (1 - high) ** 3 + 3 * high * (1 - high) ** 2 == pytest.approx(0.025, abs=1e-9)
     # The first token alone: rows 1 and 3 match.
     options = {"tokens": 1}
-    assert metric.compute(predictions=[[1], [7], [4]], references=[[1, 2], [1], [4]], **options)["k_extractable"] == pytest.approx(
-        2 / 3
-    )
+    assert metric.compute(predictions=[[1], [7], [4]], references=[[1, 2], [1], [4]], **options)[
+        "k_extractable"
+    ] == pytest.approx(2 / 3)
 
 
 def test_membership_inference_against_scikit_learn():
@@ -139,9 +139,7 @@ def test_calibration_error_against_scikit_learn():
 
 def test_probabilistic_extraction_against_counting():
     logprobs = [[-0.5, -0.7], [-3.0], [0.0], [-1.0, -math.inf]]
-    results = load("probabilistic_extraction").compute(
-        predictions=logprobs, samples=[5], probabilities=[0.5], per_example=True
-    )
+    results = load("probabilistic_extraction").compute(predictions=logprobs, samples=[5], probabilities=[0.5], per_example=True)
     p = [math.exp(-1.2), math.exp(-3), 1.0, 0.0]
     # 1 - (1 - p)^5 is .83, .23, 1, 0: two of four reach .5.
     assert [1 - (1 - value) ** 5 >= 0.5 for value in p] == [True, False, True, False]
@@ -212,14 +210,22 @@ def test_taxonomy_from_texts_and_from_flags_agree():
 @pytest.mark.parametrize(
     ("name", "inputs", "message"),
     [
-        ("membership_inference", {"predictions": [0.1, 0.2], "references": [1]}, "differ in length: predictions 2, references 1"),
+        (
+            "membership_inference",
+            {"predictions": [0.1, 0.2], "references": [1]},
+            "differ in length: predictions 2, references 1",
+        ),
         ("membership_inference", {"predictions": [0.1, 0.2], "references": [1, 1]}, "all 2 labels are 1"),
         ("membership_inference", {"predictions": [0.1, math.nan], "references": [1, 0]}, "NaN in row 1"),
         ("membership_inference", {"predictions": [], "references": []}, "is empty"),
         ("membership_inference", {"predictions": [0.1, 0.2], "references": [1, 2]}, "must be 0 or 1, not 2.0 in row 1"),
         ("membership_inference", {"predictions": [0.1, 0.2]}, "references"),
         ("membership_inference", {"predictions": "ab", "references": [1, 0]}, "must be a list"),
-        ("membership_inference", {"predictions": ["a", "b"], "references": [1, 0]}, "could not convert|cannot be read|expected format"),
+        (
+            "membership_inference",
+            {"predictions": ["a", "b"], "references": [1, 0]},
+            "could not convert|cannot be read|expected format",
+        ),
         ("membership_inference", {"predictions": [[0.1], [0.2]], "references": [1, 0]}, "cannot be read|expected format"),
         ("calibration_error", {"predictions": [0.1, 1.2], "references": [1, 0]}, r"lie in \[0, 1\], not at 1.2"),
         ("calibration_error", {"predictions": [0.1], "references": [None]}, "must be 0 or 1, not None"),
@@ -280,3 +286,28 @@ def test_two_processes(tmp_path):
         worker.join(10)
     whole = load("membership_inference").compute(predictions=[0.9, 0.2, 0.4, 0.8, 0.7, 0.3], references=[1, 0, 1, 1, 0, 0])
     assert results == {0: whole, 1: None}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card(name):
+    from huggingface_hub import ModelCard
+
+    folder = asset("metrics") / name
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    card = ModelCard(text)
+    metadata = card.data.to_dict()
+    assert metadata["sdk"] == "gradio"
+    assert metadata["app_file"] == "app.py"
+    assert {"evaluate", "metric"} <= set(metadata["tags"])
+    assert len(metadata["short_description"]) <= 60
+    assert ModelCard(str(card)).data.to_dict() == metadata
+    for heading in ("Use", "Inputs", "Outputs", "Example", "Limits", "Citation"):
+        assert f"\n## {heading}\n" in text
+    # The worked example works, and every parameter of the module is described.
+    example = doctest.DocTestParser().get_doctest(text.split("## Example")[1].split("```")[1], {}, name, None, 0)
+    assert doctest.DocTestRunner().run(example).failed == 0
+    metric = load(name)
+    parameters = list(inspect.signature(metric._compute).parameters)
+    for parameter in parameters:
+        assert f"**{parameter}**" in text, parameter
+    assert f"memtax-{memtax.__version__}-py3" in (folder / "requirements.txt").read_text()
