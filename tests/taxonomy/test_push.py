@@ -30,6 +30,8 @@ class Hub(BaseHTTPRequestHandler):
             owner = json.loads(body).get("organization") or "me"
             self.repositories.setdefault(f"{owner}/{name}", {})
             return self.answer({"url": f"http://{self.headers['Host']}/{owner}/{name}", "name": f"{owner}/{name}"})
+        if re.fullmatch(r"/api/models/([^/]+/[^/]+)/paths-info/main", self.path):
+            return self.answer([])  # nothing is there yet
         if self.path == "/api/validate-yaml":
             return self.answer({"errors": [], "warnings": []})
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", self.path):
@@ -111,16 +113,18 @@ except MemtaxError as error:
     assert done.returncode == 0, done.stderr
     assert "lab/absent is no folder, and no predictor on the Hub" in done.stdout
     assert set(Hub.repositories["lab/predictor"]) == {"README.md", "model.safetensors", "predictor.json"}
-    for name in ("README.md", "model.safetensors", "predictor.json"):
+    for name in ("model.safetensors", "predictor.json"):
         content = (tmp_path / "local" / name).read_bytes()
         assert Hub.repositories["lab/predictor"][name] == content
         assert (tmp_path / "again" / name).read_bytes() == content
+    # Publishing completes the card's metadata; the figures stay.
+    assert b"## Intended use and limits" in Hub.repositories["lab/predictor"]["README.md"]
 
 
 def test_no_hub_is_one_line(tmp_path):
     predictor = Predictor.fit(simulated.table(rows=1500), factors=("a", "b"), resamples=20)
     # The tests run offline.
-    with pytest.raises(MemtaxError, match="lab/predictor cannot be pushed"):
+    with pytest.raises(MemtaxError, match="lab/predictor"):
         predictor.push_to_hub("lab/predictor")
-    with pytest.raises(MemtaxError, match="cannot be pushed"):
+    with pytest.raises(MemtaxError, match="no name for the Hub"):
         predictor.push_to_hub("no name/at all/of this kind")
