@@ -170,7 +170,7 @@ CountJob((sys.argv[1],), sequences=(sys.argv[2],), engine="spark", master="local
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 """
     rng = np.random.default_rng(0)
-    rows = rng.integers(0, 30_000, (2000, 1000)).astype(np.uint16)
+    rows = rng.integers(0, 30_000, (5000, 3000)).astype(np.uint16)
     np.save(tmp_path / "queries.npy", rows[:100, :64])
     peaks = []
     for times in (1, 10):
@@ -180,5 +180,5 @@ print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
         command = [sys.executable, "-c", script, str(datasets_path), str(tmp_path / "queries.npy"), str(tmp_path / f"o{times}")]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
         peaks.append(json.loads(done.stdout.splitlines()[-1]))
-    # The larger corpus has 36 MB more; a driver that held it, or its shards' rows, would show that.
-    assert peaks[1] < peaks[0] + 18, peaks
+    # The larger corpus has 270 MB more; a driver that held it, or its shards' rows, would show that. Two runs differ by 30.
+    assert peaks[1] < peaks[0] + 90, peaks
