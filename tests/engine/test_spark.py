@@ -171,7 +171,7 @@ CountJob((sys.argv[1],), sequences=(sys.argv[2],), engine="spark", master="local
 print(json.dumps(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024))
 """
     rng = np.random.default_rng(0)
-    rows = rng.integers(0, 30_000, (5000, 3000)).astype(np.uint16)
+    rows = rng.integers(0, 30_000, (5000, 1500)).astype(np.uint16)
     np.save(tmp_path / "queries.npy", rows[:100, :64])
     peaks = []
     for times in (1, 10):
@@ -179,7 +179,7 @@ print(json.dumps(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").re
         np.save(datasets_path, np.tile(rows, (times, 1)))
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         command = [sys.executable, "-c", script, str(datasets_path), str(tmp_path / "queries.npy"), str(tmp_path / f"o{times}")]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
         peaks.append(json.loads(done.stdout.splitlines()[-1]))
-    # The larger corpus has 270 MB more; a driver that held it, or its shards' rows, would show that. Two runs differ by 30.
-    assert peaks[1] < peaks[0] + 90, peaks
+    # The larger corpus has 135 MB more; a driver that held it, or its shards' rows, would show that. Two runs differ by 30.
+    assert peaks[1] < peaks[0] + 60, peaks
