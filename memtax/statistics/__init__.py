@@ -5,6 +5,7 @@ from memtax.statistics.curves import best_threshold, pr_curve, reliability_curve
 from memtax.statistics.intervals import (
     Interval,
     bootstrap_interval,
+    calibration_interval,
     clopper_pearson,
     paired_bootstrap_difference,
     percentile_interval,
@@ -14,6 +15,7 @@ from memtax.statistics.measures import (
     auroc,
     average_precision,
     brier_score,
+    calibration_noise,
     evaluator,
     expected_calibration_error,
     f1_score,
@@ -23,6 +25,7 @@ from memtax.statistics.measures import (
     recall_score,
     spearman,
 )
+from memtax.statistics.operating import fpr_at_tpr, operating_evaluators, tpr_at_fpr
 from memtax.statistics.xi import chatterjee_xi, xi_interval
 
 __all__ = [
@@ -32,12 +35,16 @@ __all__ = [
     "best_threshold",
     "bootstrap_interval",
     "brier_score",
+    "calibration_interval",
+    "calibration_noise",
     "chatterjee_xi",
     "clopper_pearson",
     "evaluator",
     "expected_calibration_error",
     "f1_score",
+    "fpr_at_tpr",
     "log_loss",
+    "operating_evaluators",
     "paired_bootstrap_difference",
     "pearson",
     "percentile_interval",
@@ -49,5 +56,6 @@ __all__ = [
     "roc_curve",
     "spearman",
     "spearman_interval",
+    "tpr_at_fpr",
     "xi_interval",
 ]

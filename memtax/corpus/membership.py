@@ -1,0 +1,206 @@
+"""Texts that a model was trained on and texts that it was not: local files and folders, WikiMIA, MIMIR."""
+
+import gzip
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from memtax import schema
+from memtax.corpus.sources import Source, open_dataset, reading, split_name
+from memtax.errors import MemtaxError
+
+COLUMNS = ("sequence_id", "domain", "is_member", "text", "tokens", "chunk_start", "chunk_end")
+TEXT_COLUMNS = ("text", "input", "content", "snippet")
+TOKEN_COLUMNS = ("tokens", "input_ids", "Tokens")
+LABEL_COLUMNS = ("is_member", "label", "member", "membership")
+CHUNK_WORDS = 32
+"""Words of a chunk in WikiMIA_concat, whose labels are lists: one a chunk."""
+
+MIMIR = "iamgroot42/mimir"
+_MIMIR_SPLIT = "ngram_13_0.8"
+
+_ROLE = re.compile(r"(?<![a-z])(non[-_ ]?members?|members?|train|test)(?![a-z])", re.IGNORECASE)
+_NO_DOMAIN = "all"
+
+Row = dict[str, Any]
+
+
+def load_membership(
+    data: str | None = None,
+    *,
+    members: str | None = None,
+    nonmembers: str | None = None,
+    column: str | None = None,
+    chunk_words: int | None = None,
+) -> pa.Table:
+    """Read members and non-members from one labelled source, or from one source of each.
+
+    Args:
+        data: a folder with a file of members and one of non-members for each domain (`github.member.jsonl` and
+            `github.nonmember.jsonl`, `github/train_text.jsonl` and `github/test_text.jsonl`, MIMIR's `train/` and `test/`), a
+            table with a label column (WikiMIA's `input` and `label`) or with the columns `member` and `nonmember`, or a name
+            on the Hub: `swj0419/WikiMIA::WikiMIA_length64`, `iamgroot42/mimir:github:ngram_13_0.8`.
+        members: instead, a source of members only.
+        nonmembers: and one of non-members only.
+        column: the column of text or tokens; None looks for a usual name.
+        chunk_words: cut every text into chunks of so many words; each is scored in its place, after what stands before it.
+
+    Returns:
+        The `COLUMNS`: text or tokens is null where the source has none; the chunk's ends are null for whole texts.
+
+    Raises:
+        MemtaxError: nothing usable is there, or one of the two kinds is missing.
+    """
+    if (data is None) == (members is None and nonmembers is None):
+        raise MemtaxError("give one labelled source, or one of members and one of non-members")
+    if chunk_words is not None and chunk_words < 1:
+        raise MemtaxError(f"a chunk has at least 1 word, not {chunk_words}")
+    if data is not None:
+        rows = list(_labelled(data, column))
+    elif members is None or nonmembers is None:
+        raise MemtaxError(f"{members or nonmembers} needs the other kind beside it: give members and non-members")
+    else:
+        rows = [*_plain(members, True, _NO_DOMAIN, column), *_plain(nonmembers, False, _NO_DOMAIN, column)]
+    rows = [part for row in rows for part in _chunks(row, chunk_words)]
+    for kind, name in ((True, "members"), (False, "non-members")):
+        if not any(row["is_member"] is kind for row in rows):
+            raise MemtaxError(f"{data or members} has no {name}; both kinds are needed")
+    for number, row in enumerate(rows):
+        row["sequence_id"] = number
+    return pa.Table.from_pylist(rows, schema=schema.arrow_schema(COLUMNS))
+
+
+def _labelled(data: str, column: str | None) -> Iterator[Row]:
+    path = Path(split_name(data)[0]).expanduser()
+    pairs = _pairs(path) if path.is_dir() else {}
+    if not pairs and split_name(data)[0] == MIMIR:
+        pairs = {split_name(data)[1] or _NO_DOMAIN: _mimir(data)}
+    for domain, (member, nonmember) in pairs.items():
+        yield from _plain(str(member), True, domain, column)
+        yield from _plain(str(nonmember), False, domain, column)
+    if not pairs:
+        for row in _read(data):
+            yield from _labelled_row(row, column, data)
+
+
+def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Domain to its two files: paths that are the same but for the word that says which of the two it is."""
+    found: dict[str, dict[bool, Path]] = {}
+    for file in sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")):
+        name = file.relative_to(folder).as_posix()
+        role = _ROLE.search(name)
+        if role:
+            rest = re.sub(r"(\.(jsonl?|parquet|arrow|txt|gz))+$", "", name[: role.start()] + "\0" + name[role.end() :])
+            parts = [part.strip("._- ") for part in re.split(r"[/\0]", rest)]
+            domain = "/".join(part for part in parts if part not in ("", "text", "data")) or _NO_DOMAIN
+            kind = role[0].lower().startswith(("member", "train"))
+            if kind in found.setdefault(domain, {}):
+                raise MemtaxError(f"{found[domain][kind]} and {file} are both of domain {domain!r}; name them apart")
+            found[domain][kind] = file
+    return {domain: (two[True], two[False]) for domain, two in found.items() if len(two) == 2}
+
+
+def _mimir(name: str) -> tuple[Path, Path]:
+    """The two files of a MIMIR domain: its loading script is refused by `datasets` of today, its data files are not."""
+    from huggingface_hub import hf_hub_download
+
+    _, domain, split = split_name(name)
+    if domain is None:
+        raise MemtaxError(f"{name} needs a domain: {MIMIR}:github or {MIMIR}:github:{_MIMIR_SPLIT}")
+    # The whole Pile comes with more rows and without splits by n-gram overlap.
+    folder, file = ("cache_100_200_10000_512", domain) if domain == "full_pile" else ("cache_100_200_1000_512", "")
+    file = file or f"{domain}_{split or _MIMIR_SPLIT}"
+    with reading(name):
+        found = [hf_hub_download(MIMIR, f"{folder}/{kind}/{file}.jsonl", repo_type="dataset") for kind in ("train", "test")]
+    return Path(found[0]), Path(found[1])
+
+
+def _plain(name: str, is_member: bool, domain: str, column: str | None) -> Iterator[Row]:
+    """Rows of a source of one kind."""
+    for row in _read(name):
+        yield {**_content(row, column, name), "is_member": is_member, "domain": str(row.get("domain") or domain)}
+
+
+def _labelled_row(row: Mapping[str, Any], column: str | None, what: str) -> Iterator[Row]:
+    domain = str(row.get("domain") or _NO_DOMAIN)
+    if "nonmember" in row and "member" in row:
+        # A column of each kind; the shorter one ends in nulls.
+        for name, kind in (("member", True), ("nonmember", False)):
+            if row[name] is not None:
+                yield {**_content({"text": row[name]}, None, what), "is_member": kind, "domain": domain}
+        return
+    label = next((row[name] for name in LABEL_COLUMNS if name in row), None)
+    if label is None:
+        raise MemtaxError(
+            f"{what} has no label ({', '.join(LABEL_COLUMNS)}); it has: {', '.join(row)}. Give members and non-members apart"
+        )
+    content = _content(row, column, what)
+    if isinstance(label, list):
+        yield from _chunks({**content, "domain": domain, "is_member": None}, CHUNK_WORDS, labels=label)
+    elif label not in (0, 1):
+        raise MemtaxError(f"the label {label!r} in {what} is neither 1 (member) nor 0")
+    else:
+        yield {**content, "is_member": bool(label), "domain": domain}
+
+
+def _content(row: Mapping[str, Any], column: str | None, what: str) -> Row:
+    """Text and tokens of a row; padding that its attention mask marks is dropped."""
+    names = (column,) if column else (*TOKEN_COLUMNS, *TEXT_COLUMNS)
+    found: Row = {"text": None, "tokens": None, "chunk_start": None, "chunk_end": None}
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, str) and found["text"] is None:
+            found["text"] = value
+        elif isinstance(value, list) and found["tokens"] is None:
+            mask = row.get("attention_mask") or [1] * len(value)
+            found["tokens"] = [token for token, kept in zip(value, mask, strict=False) if kept]
+    if found["text"] is None and found["tokens"] is None and not any(name in row for name in names):
+        raise MemtaxError(f"{what} has no column of text or tokens ({', '.join(names)}); it has: {', '.join(row)}")
+    return found
+
+
+def _chunks(row: Row, words: int | None, labels: list[int] | None = None) -> Iterator[Row]:
+    """The row, or a row for each whole chunk of its text. Words are what single spaces part, as in WikiMIA_concat."""
+    if words is None or row["chunk_start"] is not None or row["text"] is None:
+        yield row
+        return
+    pieces = row["text"].split(" ")
+    start = 0
+    for number in range(len(pieces) // words):
+        if labels is not None and number >= len(labels):
+            return
+        end = start + len(" ".join(pieces[number * words : (number + 1) * words]))
+        is_member = row["is_member"] if labels is None else bool(labels[number])
+        yield {**row, "is_member": is_member, "chunk_start": start, "chunk_end": end}
+        start = end + 1
+
+
+def _read(name: str) -> Iterable[Mapping[str, Any]]:
+    """Rows of any source. JSONL is read here: MIMIR's lines are bare strings, which `datasets` does not take."""
+    path = Path(name).expanduser()
+    if not path.is_file() or not re.search(r"\.jsonl(\.gz)?$", path.name):
+        source = Source.parse(name)
+        dataset = open_dataset(source)
+        with reading(source.label):
+            yield from dataset
+        return
+    with reading(name), gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _json_row(line, number, name)
+
+
+def _json_row(line: bytes, number: int, name: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise MemtaxError(f"line {number} of {name} is not JSON: {error}") from error
+    if isinstance(row, str):
+        return {"text": row}
+    if not isinstance(row, dict):
+        raise MemtaxError(f"line {number} of {name} holds neither an object nor a string")
+    return row

@@ -1,0 +1,374 @@
+"""`memtax mia`: membership inference from texts to figures, each beside what can be told without the model."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from memtax import schema
+from memtax.corpus.membership import COLUMNS, load_membership
+from memtax.corpus.sources import reading
+from memtax.engine import World
+from memtax.engine import run as run_stage
+from memtax.errors import MemtaxError
+from memtax.files import write_json, write_parquet, write_text
+from memtax.leakage.attacks import ATTACKS, Attack, choose
+from memtax.leakage.evidence import AttackFilter, tokenize
+from memtax.leakage.figures import ALL, METRICS, RESAMPLES, Figures, figures
+from memtax.leakage.strong import log_mean_probability
+from memtax.lm.loading import load_tokenizer, split_revision
+from memtax.progress import silence_libraries
+from memtax.provenance import write_record
+
+ROWS_PER_BATCH = 256
+"""Texts a call of the filter, whatever the number of processes."""
+SHOTS = 8
+"""Non-members put before each text by `recall`; Xie et al. find 7 to 12 best."""
+POPULATION = 64
+"""Most non-members that serve `rmia` as the population, and at most a quarter of them."""
+SEED = 1024
+
+DEFAULT = ("loss", "zlib", "min_k", "min_k_plus_plus", "lowercase", "recall")
+"""Attacks that need nothing but the model and the texts."""
+
+
+@dataclass(frozen=True)
+class MembershipResult:
+    """Where the results are, and the figures of `membership.json`."""
+
+    output: Path
+    table: pa.Table
+    """One row a text: keys, label, scores."""
+    summary: Mapping[str, Any]
+
+    def lines(self) -> list[str]:
+        """A line an attack and domain, and the paths; none on processes other than the main."""
+        if not World.current().is_main:
+            return []
+        found = []
+        for domain, one in self.summary["domains"].items():
+            found.append(f"{domain}: {one['members']:,} members, {one['nonmembers']:,} non-members")
+            found += [f"  {name:<22}{_estimate(one['attacks'][name]['auroc'])}  {reason}" for name, reason in _best(one)]
+            found.append(f"  {'blind baseline':<22}{_estimate(one['blind']['auroc'])}")
+        return [*found, f"figures  {self.output / 'membership.json'}", f"table    {self.output / 'membership.md'}"]
+
+
+def infer_membership(
+    data: pa.Table,
+    scorer: AttackFilter,
+    output: Path | str,
+    *,
+    attacks: Sequence[str] = DEFAULT,
+    columns: pa.Table | None = None,
+    references: pa.Table | None = None,
+    shots: int = SHOTS,
+    resamples: int = RESAMPLES,
+) -> MembershipResult:
+    """Score texts, compare members with non-members, and write what was found; finished parts in `output` are reused.
+
+    Under `accelerate launch` or `torchrun` the texts are shared among the processes, with the same result as from one.
+
+    Args:
+        data: from `memtax.corpus.membership.load_membership`.
+        scorer: the model and what else is needed; its `attacks` and `prefixes` are set here.
+        output: the directory: `parts/`, `scores.parquet`, `metrics.parquet`, `membership.json`, `membership.md`, `run.yaml`.
+        attacks: names in `ATTACKS`.
+        columns: `sequence_id` and the columns that attacks such as `gradient_norm` read.
+        references: `sequence_id`, `model_scores` and `model_included` from `memtax counterfactual`, for `lira` and `rmia`.
+        shots: non-members that `recall` takes as prefix in each domain; they are not evaluated.
+        resamples: bootstrap resamples of the intervals.
+
+    Raises:
+        MemtaxError: an input is missing, or no text is left to evaluate.
+        StaleOutputError: the output holds parts of another input or of other settings.
+    """
+    silence_libraries()
+    output = Path(output)
+    chosen = choose(attacks)
+    early = tuple(attack.name for attack in chosen if not attack.late)
+    data = prepare(data, scorer)
+    prefixed, population = _reserve(data, shots if "recall" in early else 0, "rmia" in attacks)
+    prefixes = _prefixes(data, prefixed)
+    # LL is what the late attacks read.
+    needs_score = any("score" in attack.needs for attack in chosen)
+    run = tuple(dict.fromkeys((*early, *(("loss",) if needs_score or not early else ()))))
+    scorer = replace(scorer, attacks=run, prefixes=prefixes)
+    scored = _score(data, scorer, output)
+    table = pa.table({**{name: data.column(name) for name in COLUMNS}, **{c: scored.column(c) for c in scorer.columns}})
+    table = _late(table, [attack for attack in chosen if attack.late], columns, references, population)
+    kept = np.ones(len(table), bool)
+    kept[[*prefixed, *population]] = False
+    table = table.filter(pa.array(kept))
+    names = [column for attack in chosen for column in attack.columns]
+    world = World.current()
+    summary = {
+        "model": scorer.model,
+        "attacks": [attack.name for attack in chosen],
+        "reserved": {"recall": len(prefixed), "rmia": len(population)},
+        "frequencies": scorer.frequencies,
+        "domains": figures(table, names, resamples) if world.is_main else {},
+    }
+    if world.is_main:
+        _write(output, table, names, summary, scorer)
+    world.wait()
+    return MembershipResult(output, table, summary)
+
+
+def run_command(
+    model: str,
+    output: Path,
+    data: str | None = None,
+    members: str | None = None,
+    nonmembers: str | None = None,
+    attack: Sequence[str] | None = None,
+    column: str | None = None,
+    chunk_words: int | None = None,
+    columns: Path | None = None,
+    references: Path | None = None,
+    shots: int = SHOTS,
+    resamples: int = RESAMPLES,
+    **parameters: Any,
+) -> MembershipResult:
+    """`infer_membership` with everything by name, as the command has it.
+
+    Args:
+        model: folder or Hub name, `NAME@REVISION` for a revision.
+        output: the directory.
+        data: as for `load_membership`, like `members`, `nonmembers`, `column` and `chunk_words`.
+        members: a source of members.
+        nonmembers: a source of non-members.
+        attack: names; None takes all that what is given allows.
+        column: the column of text or tokens.
+        chunk_words: words of a chunk.
+        columns: Parquet file for attacks that read columns.
+        references: folder or Parquet file of `memtax counterfactual`.
+        shots: as for `infer_membership`, like `resamples`.
+        resamples: bootstrap resamples.
+        parameters: of `AttackFilter`.
+    """
+    name, revision = split_revision(model)
+    tables = {key: _table(path) for key, path in (("columns", columns), ("references", references)) if path is not None}
+    chosen = tuple(attack or (*DEFAULT, *_possible(parameters, tables)))
+    early = tuple(each.name for each in choose(chosen) if not each.late and each.name != "recall")
+    scorer = AttackFilter(name, early, revision, **parameters)
+    table = load_membership(data, members=members, nonmembers=nonmembers, column=column, chunk_words=chunk_words)
+    if attack is None and (chunk_words or not _enough_for_prefixes(table)):
+        chosen = tuple(each for each in chosen if each != "recall")
+    return infer_membership(table, scorer, output, attacks=chosen, shots=shots, resamples=resamples, **tables)
+
+
+def _possible(parameters: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> list[str]:
+    """Attacks that the given models and tables allow besides the default ones."""
+    found = [
+        each for each, field in (("reference", "reference_model"), ("neighbour", "neighbour_model")) if parameters.get(field)
+    ]
+    found += ["dc_pdd"] if parameters.get("frequencies") else []
+    present = tables["columns"].column_names if "columns" in tables else []
+    found += [each.name for each in ATTACKS.values() if each.needs[0].removeprefix("column:") in present]
+    return found + (["lira", "rmia"] if "references" in tables else [])
+
+
+def _enough_for_prefixes(table: pa.Table) -> bool:
+    """Whether a domain has the non-members that a prefix takes."""
+    counts = Counter(
+        domain
+        for domain, member, start in zip(
+            *(table.column(name).to_pylist() for name in ("domain", "is_member", "chunk_start")), strict=True
+        )
+        if not member and start is None
+    )
+    return any(count >= 4 for count in counts.values())
+
+
+def _table(path: Path) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    with reading(str(path)):
+        return pq.read_table(path / "scores.parquet" if path.is_dir() else path)
+
+
+def prepare(data: pa.Table, scorer: AttackFilter) -> pa.Table:
+    """The table with tokens for every text and, where a tokenizer is to be had, text for every row of tokens."""
+    texts, tokens = data.column("text").to_pylist(), data.column("tokens").to_pylist()
+    if any(ids is None for ids in tokens):
+        tokenizer = load_tokenizer(scorer.tokenizer or scorer.model, None if scorer.tokenizer else scorer.revision)
+        rows = [row for row, ids in enumerate(tokens) if ids is None]
+        unique = list(dict.fromkeys(texts[row] or "" for row in rows))
+        found = dict(zip(unique, tokenize(tokenizer, unique), strict=True))
+        for row in rows:
+            tokens[row] = found[texts[row] or ""]
+    elif any(text is None for text in texts):
+        try:
+            tokenizer = load_tokenizer(scorer.tokenizer or scorer.model, None if scorer.tokenizer else scorer.revision)
+        except MemtaxError:
+            # Attacks that read text have no score then.
+            tokenizer = None
+        if tokenizer is not None:
+            texts = [tokenizer.decode(ids) if text is None else text for text, ids in zip(texts, tokens, strict=True)]
+    columns = {"text": pa.array(texts, pa.string()), "tokens": pa.array(tokens, pa.list_(pa.int32()))}
+    return schema.validate(pa.table({**{name: data.column(name) for name in COLUMNS}, **columns}), COLUMNS, "the texts")
+
+
+def _reserve(data: pa.Table, shots: int, population: bool) -> tuple[list[int], list[int]]:
+    """Rows of non-members that serve as prefixes, and as RMIA's population; neither is evaluated."""
+    rng = np.random.default_rng(SEED)
+    labels = np.array(data.column("is_member").to_pylist(), bool)
+    whole = np.array([start is None for start in data.column("chunk_start").to_pylist()], bool)
+    domains = np.array(data.column("domain").to_pylist(), object)
+    prefixed: list[int] = []
+    others: list[int] = []
+    for domain in dict.fromkeys(domains.tolist()):
+        rows = rng.permutation(np.flatnonzero((domains == domain) & ~labels & whole)).tolist()
+        # At least half of the non-members stay to be evaluated.
+        count = min(shots, len(rows) // 4)
+        prefixed += rows[:count]
+        others += rows[count : count + len(rows) // 4] if population else []
+    return sorted(prefixed), sorted(rng.permutation(others).tolist()[:POPULATION])
+
+
+def _prefixes(data: pa.Table, rows: Sequence[int]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        found.setdefault(data.column("domain")[row].as_py(), []).extend(data.column("tokens")[row].as_py())
+    return tuple((domain, tuple(tokens)) for domain, tokens in found.items())
+
+
+def _score(data: pa.Table, scorer: AttackFilter, output: Path) -> pa.Table:
+    import datasets
+
+    if "recall" in scorer.attacks and not scorer.prefixes:
+        raise MemtaxError("attack 'recall' takes non-members as prefixes; give at least 4 in a domain, or leave it out")
+    rows = datasets.Dataset(data.select(["sequence_id", *scorer.requires]))
+    return run_stage(rows, scorer, output / "parts", ROWS_PER_BATCH, 1)
+
+
+def _late(
+    table: pa.Table,
+    attacks: Sequence[Attack],
+    columns: pa.Table | None,
+    references: pa.Table | None,
+    population: Sequence[int],
+) -> pa.Table:
+    """The table with the scores of attacks that read finished tables."""
+    if not attacks:
+        return table
+    ids = table.column("sequence_id").to_pylist()
+    evidence: list[dict[str, Any]] = [{} for _ in ids]
+    if "attack_loss" in table.column_names:
+        _fill(evidence, "score", table.column("attack_loss").to_pylist())
+    needed = {need for attack in attacks for need in attack.needs}
+    for need in sorted(need for need in needed if need.startswith("column:")):
+        _fill(evidence, need, _joined(columns, need.removeprefix("column:"), ids, "--columns"))
+    if "references" in needed:
+        scores = _joined(references, "model_scores", ids, "--references")
+        included = _joined(references, "model_included", ids, "--references")
+        _fill(evidence, "references", [_in_and_out(*pair) for pair in zip(scores, included, strict=True)])
+    if "population" in needed:
+        _fill(evidence, "population", [_population(evidence, population)] * len(ids))
+    for attack in attacks:
+        values = [attack.scores(row)[attack.columns[0]] for row in evidence]
+        table = table.append_column(attack.columns[0], pa.array(values, pa.float64()))
+    return table
+
+
+def _fill(evidence: Sequence[dict[str, Any]], name: str, values: Sequence[Any]) -> None:
+    for row, value in zip(evidence, values, strict=True):
+        row[name] = value
+
+
+def _joined(table: pa.Table | None, name: str, ids: Sequence[int], option: str) -> list[Any]:
+    """A column of another table in the order of the ids; None for ids that it lacks."""
+    if table is None:
+        raise MemtaxError(f"an attack reads {name!r}: give the table that holds it with {option}")
+    schema.require(table.column_names, ("sequence_id", name), f"the table of {option}")
+    found = dict(zip(table.column("sequence_id").to_pylist(), table.column(name).to_pylist(), strict=True))
+    if not found.keys() & set(ids):
+        raise MemtaxError(f"the table of {option} has none of the texts' sequence_ids; was it made from other data?")
+    return [found.get(number) for number in ids]
+
+
+def _in_and_out(scores: Sequence[float | None] | None, included: Sequence[bool]) -> tuple[list[float], list[float]] | None:
+    """Scores of the models that were trained on the text, and of the others."""
+    if scores is None:
+        return None
+    pairs = [(score, inside) for score, inside in zip(scores, included, strict=True) if score is not None]
+    return [score for score, inside in pairs if inside], [score for score, inside in pairs if not inside]
+
+
+def _population(evidence: Sequence[Mapping[str, Any]], rows: Sequence[int]) -> tuple[Any, Any]:
+    """LL of the population's texts, and the log of their mean probability under the models without them."""
+    known = [
+        (evidence[row]["score"], log_mean_probability(evidence[row]["references"][1]))
+        for row in rows
+        if evidence[row].get("score") is not None and evidence[row].get("references") and evidence[row]["references"][1]
+    ]
+    if not known:
+        raise MemtaxError("attack 'rmia' needs a population: non-members with scores under reference models without them")
+    return np.array([ours for ours, _ in known]), np.array([theirs for _, theirs in known])
+
+
+def _write(output: Path, table: pa.Table, names: Sequence[str], summary: Mapping[str, Any], scorer: AttackFilter) -> None:
+    columns = ["sequence_id", "domain", "is_member", "chunk_start", "chunk_end", *dict.fromkeys(names)]
+    write_parquet(output / "scores.parquet", schema.validate(table, columns, "the scores"))
+    write_parquet(output / "metrics.parquet", pa.Table.from_pylist(list(_metric_rows(summary["domains"]))))
+    write_json(output / "membership.json", summary)
+    write_text(output / "membership.md", markdown(summary["domains"]))
+    config = {name: value for name, value in asdict(scorer).items() if name != "prefixes"} | {"attacks": summary["attacks"]}
+    write_record(output / "run.yaml", "mia", config, {"model": scorer.fingerprint})
+
+
+def _metric_rows(domains: Mapping[str, Figures]) -> list[dict[str, Any]]:
+    """The figures as a long table: a row a domain, attack and metric."""
+    found = []
+    for domain, one in domains.items():
+        for name, metrics in {**one["attacks"], "blind": one["blind"]}.items():
+            shows = metrics.get("verdict", {}).get("shows_membership")
+            for metric in METRICS:
+                value = metrics[metric] or dict.fromkeys(("value", "low", "high"))
+                counts = {key: metrics[key] for key in ("members", "nonmembers", "without_score")}
+                found.append({"domain": domain, "attack": name, "metric": metric, **value, **counts, "shows_membership": shows})
+    return found
+
+
+def markdown(domains: Mapping[str, Figures]) -> str:
+    """A table a domain: every attack, then the blind baseline, then how the two kinds of text differ."""
+    lines = []
+    for domain, one in domains.items():
+        title = "".join(character if character.isalnum() or character in " _-./" else " " for character in domain)
+        lines += [f"## {title}", "", f"{one['members']:,} members, {one['nonmembers']:,} non-members.", ""]
+        lines += ["| attack | " + " | ".join(METRICS) + " | what it shows |", "|---" * (len(METRICS) + 2) + "|"]
+        for name, metrics in one["attacks"].items():
+            cells = [_estimate(metrics[metric]) for metric in METRICS]
+            lines.append(f"| {name} | " + " | ".join(cells) + f" | {metrics['verdict']['reason']} |")
+        cells = [_estimate(one["blind"][metric]) for metric in METRICS]
+        lines += ["| *blind baseline* | " + " | ".join(cells) + " | never sees the model |", ""]
+        if one["set_test"]:
+            lines += [f"Dataset inference (members as a set): p = {one['set_test']['p_value']:.3g}.", ""]
+        lines += ["| difference | members | non-members | AUROC alone |", "|---|---|---|---|"]
+        for name, values in one["shift"].items():
+            means = [f"{values[kind]:.4g}" if values[kind] is not None else "—" for kind in ("members", "nonmembers")]
+            lines.append(f"| {name} | {' | '.join(means)} | {_estimate(values['auroc'])} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _estimate(value: Mapping[str, float] | None) -> str:
+    return "—" if value is None else f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+
+
+def _best(one: Figures) -> list[tuple[str, str]]:
+    """For each attack its column (of a grid: the middle k, not the luckiest) and what it shows."""
+    found = []
+    for attack in ATTACKS.values():
+        columns = [column.removeprefix("attack_") for column in attack.columns]
+        middle = columns[1] if len(columns) > 1 else columns[0]
+        if middle in one["attacks"]:
+            found.append((middle, one["attacks"][middle]["verdict"]["reason"]))
+    return found
+
+
+__all__ = ["ALL", "DEFAULT", "MembershipResult", "infer_membership", "markdown", "prepare"]

@@ -1,0 +1,107 @@
+"""Neighbours of a text: some of its tokens replaced by what a masked language model would rather put there."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from memtax.errors import ModelError
+from memtax.lm.loading import load_tokenizer, process_device, split_revision
+from memtax.provenance import digest
+
+SHARE = 0.15
+"""Tokens that are replaced in each neighbour."""
+_BATCH = 32
+
+
+def neighbours(texts: Sequence[str], model: str, count: int = 10, share: float = SHARE) -> list[list[str]]:
+    """Neighbours of each text (Mattern et al. 2023), the same on every call.
+
+    Each neighbour masks its own random tokens and puts in each place the likeliest other token; the rest of the text stays
+    as it is, to the character. Tokens beyond the masked model's positions stay too.
+
+    Args:
+        texts: the texts.
+        model: folder or Hub name of a masked language model, `NAME@REVISION` for a revision.
+        count: neighbours a text.
+        share: share of the tokens that is replaced, at least one.
+
+    Returns:
+        A list a text; empty where the text has no token to replace.
+
+    Raises:
+        ModelError: the model or a fast tokenizer of it cannot be loaded.
+    """
+    network, tokenizer = _load(model)
+    jobs = [
+        (row, spans, ids, places)
+        for row, text in enumerate(texts)
+        for spans, ids, places in _plan(tokenizer, text, count, share)
+    ]
+    found: list[list[str]] = [[] for _ in texts]
+    for start in range(0, len(jobs), _BATCH):
+        batch = jobs[start : start + _BATCH]
+        for (row, spans, _, places), words in zip(batch, _fill(network, tokenizer, batch), strict=True):
+            found[row].append(_replace(texts[row], [spans[place] for place in places], words))
+    return found
+
+
+def _plan(tokenizer: Any, text: str, count: int, share: float) -> list[tuple[list[tuple[int, int]], list[int], list[int]]]:
+    """Spans, ids and masked places of each neighbour of one text."""
+    limit = min(int(tokenizer.model_max_length), 512)
+    encoded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, truncation=True, max_length=limit)
+    spans, ids = encoded["offset_mapping"], encoded["input_ids"]
+    special = encoded["special_tokens_mask"]
+    free = [place for place, (start, end) in enumerate(spans) if end > start and not special[place]]
+    rng = np.random.default_rng(int(digest("neighbours", text)[:16], 16))
+    size = max(1, math.floor(share * len(free)))
+    return [(spans, ids, sorted(rng.choice(free, size, replace=False).tolist())) for _ in range(count if free else 0)]
+
+
+def _fill(network: Any, tokenizer: Any, batch: Sequence[tuple[int, Any, list[int], list[int]]]) -> list[list[str]]:
+    """The words for the masked places of each neighbour."""
+    import torch
+
+    ids = torch.full((len(batch), max(len(job[2]) for job in batch)), tokenizer.pad_token_id or 0)
+    mask = torch.zeros_like(ids)
+    for row, (_, _, tokens, places) in enumerate(batch):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        ids[row, places] = tokenizer.mask_token_id
+        mask[row, : len(tokens)] = 1
+    with torch.inference_mode():
+        logits = network(input_ids=ids.to(network.device), attention_mask=mask.to(network.device)).logits.cpu()
+    logits[:, :, tokenizer.all_special_ids] = -math.inf
+    found = []
+    for row, (_, _, tokens, places) in enumerate(batch):
+        scores = logits[row, places]
+        scores[torch.arange(len(places)), torch.tensor(tokens)[places]] = -math.inf
+        chosen = scores.argmax(-1).tolist()
+        found.append([tokenizer.decode([token]).removeprefix("##").strip() for token in chosen])
+    return found
+
+
+def _replace(text: str, spans: Sequence[tuple[int, int]], words: Sequence[str]) -> str:
+    pieces, last = [], 0
+    for (start, end), word in zip(spans, words, strict=True):
+        # Byte-level tokens carry the space before the word; it is not the word's.
+        old = text[start:end]
+        pieces += [text[last:start], old[: len(old) - len(old.lstrip())], word]
+        last = end
+    return "".join([*pieces, text[last:]])
+
+
+@functools.lru_cache(maxsize=1)
+def _load(name: str) -> tuple[Any, Any]:
+    from transformers import AutoModelForMaskedLM
+
+    path, revision = split_revision(name)
+    tokenizer = load_tokenizer(path, revision)
+    try:
+        network = AutoModelForMaskedLM.from_pretrained(path, revision=revision, use_safetensors=True, trust_remote_code=False)
+    except Exception as error:  # each architecture fails in its own way
+        raise ModelError(f"no masked language model can be loaded from {name}: {str(error).splitlines()[0]}") from error
+    if tokenizer.mask_token_id is None or not tokenizer.is_fast:
+        raise ModelError(f"the tokenizer of {name} has no mask token or is not a fast one; choose a masked language model")
+    return network.eval().requires_grad_(False).to(process_device()), tokenizer
