@@ -475,7 +475,12 @@ def influence(
         for name, figures in found["methods"].items():
             shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in figures.items() if value)
             typer.echo(f"{name:<15}{shown}".rstrip())
-        for kind, file in (("pairs", "influence.parquet"), ("matrices", "matrix.safetensors"), ("top", "top.parquet")):
+        for kind, file in (
+            ("pairs", "influence.parquet"),
+            ("matrices", "matrix.safetensors"),
+            ("top", "top.parquet"),
+            ("page", "index.html"),
+        ):
             typer.echo(f"{kind:<9}{output / file}")
         typer.echo(f"summary  {output / 'summary.json'}")
 
