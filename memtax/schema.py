@@ -164,7 +164,8 @@ PUBLISHED: dict[str, str] = {
 def column(name: str) -> Column:
     """The declared column.
 
-    `attack_` before the name of an attack: its score. `_50_100` after the name of a score: for a prompt of 50 and a continuation of 100 tokens.
+    `attack_` before the name of an attack: its score. `_50_100` after the name of a score: for a prompt of 50 and a
+    continuation of 100 tokens.
 
     Raises:
         MemtaxError: no such column is declared.
