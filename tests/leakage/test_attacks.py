@@ -1,5 +1,6 @@
 """Attack scores against closed forms: a uniform model, and one whose next token depends on the last one alone."""
 
+import itertools
 import math
 import zlib
 
@@ -42,7 +43,7 @@ def counts(tmp_path_factory):
 def known(text, probabilities):
     """log p of tokens 1.. and the mean and deviation of log p, by loops in float64."""
     tokens = ids(text)
-    logp = np.array([math.log(probabilities[a][b]) for a, b in zip(tokens, tokens[1:], strict=False)])
+    logp = np.array([math.log(probabilities[a][b]) for a, b in itertools.pairwise(tokens)])
     means = np.array([sum(p * math.log(p) for p in probabilities[a]) for a in tokens[:-1]])
     squares = np.array([sum(p * math.log(p) ** 2 for p in probabilities[a]) for a in tokens[:-1]])
     return logp, means, np.sqrt(squares - means**2)
