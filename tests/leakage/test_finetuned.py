@@ -49,7 +49,7 @@ def finetuned(base, tmp_path_factory):
     rows = folder / "rows.jsonl"
     rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in random_texts(24, 16, seed=9)))
     script = training_script()
-    output = script.train(
+    return script.train(
         script.ModelArguments(base, lora_rank=16),
         script.DataArguments(str(rows), canaries=32, canary_repetitions=[2, 6], canary_tokens=16),
         TrainingArguments(
@@ -63,7 +63,6 @@ def finetuned(base, tmp_path_factory):
             use_cpu=True,
         ),
     )
-    return output
 
 
 def test_what_was_planted_is_recorded(finetuned):

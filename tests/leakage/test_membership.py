@@ -234,7 +234,7 @@ def test_command_writes_numbers(mia_inputs, tmp_path):
 
 
 def test_two_processes_give_the_same_bytes(mia_inputs, tmp_path):
-    data, model = mia_inputs
+    _, model = mia_inputs
     rows = [{"text": text, "label": number % 2} for number, text in enumerate(random_texts(300, 12))]
     source = write_lines(tmp_path / "rows.jsonl", rows)
     command = ["-m", "memtax", "mia", source, "--model", model, "--resamples", "20", "--attack", "loss", "--attack", "min_k"]
