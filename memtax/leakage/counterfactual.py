@@ -4,6 +4,7 @@ The models are trained through `training/finetune_lora.py`, each on a random hal
 as reference models.
 """
 
+import functools
 import importlib.util
 import json
 import sys
@@ -99,9 +100,7 @@ class CounterfactualResult:
     summary: Mapping[str, Any] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """What came out, and the path; none on processes other than the main."""
-        if not World.current().is_main:
-            return []
+        """What came out, and the path."""
         mean, count = self.summary["mean"], self.summary["clearly_memorized"]
         found = "no text was both in and out" if mean is None else f"mean in minus out: {mean:.4f} nats a token"
         return [found, f"{count:,} texts have an interval above 0", f"table    {self.output / 'scores.parquet'}"]
@@ -130,6 +129,8 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str, sour
 
     silence_libraries()
     output = Path(output)
+    if World.current().size > 1:
+        raise MemtaxError("models are trained by one process (which may use several devices); start counterfactual as one")
     if len(texts) < 4:
         raise MemtaxError(f"{len(texts)} texts are too few to train on halves of; give at least 4")
     included = subsets(len(texts), training)
@@ -148,13 +149,10 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str, sour
         scores.append(found.column("attack_loss").to_pylist())
     table = compare(texts.column("sequence_id").to_pylist(), scores, included)
     summary = _summary(table, training)
-    world = World.current()
-    if world.is_main:
-        write_parquet(output / "scores.parquet", schema.validate(table, COLUMNS, "the scores"))
-        write_json(output / "summary.json", summary)
-        inputs = {"texts": fingerprint_path(source), "model": fingerprint_path(training.model)}
-        write_record(output / "run.yaml", "counterfactual", {"texts": source, **asdict(training)}, inputs)
-    world.wait()
+    write_parquet(output / "scores.parquet", schema.validate(table, COLUMNS, "the scores"))
+    write_json(output / "summary.json", summary)
+    inputs = {"texts": fingerprint_path(source), "model": fingerprint_path(training.model)}
+    write_record(output / "run.yaml", "counterfactual", {"texts": source, **asdict(training)}, inputs)
     return CounterfactualResult(output, table, summary)
 
 
@@ -163,19 +161,13 @@ def train_models(texts: pa.Table, training: Training, included: npt.NDArray[np.b
     rows = output / "texts.jsonl"
     content = texts.column("text").to_pylist()
     folders = [output / "models" / f"{number:03d}" for number in range(training.models)]
-    world = World.current()
-    if world.is_main:
-        write_text(rows, "".join(json.dumps({"text": text or ""}) + "\n" for text in content))
-    world.wait()
+    write_text(rows, "".join(json.dumps({"text": text or ""}) + "\n" for text in content))
     with progress_bar("training", training.models, "models", unit_scale=False) as bar:
         for number, folder in enumerate(folders):
-            # One model a process: nothing is gained by splitting small ones.
-            if number % world.size == world.rank:
-                used = np.flatnonzero(included[number]).tolist()
-                identity = {"training": asdict(training), "model": number, "rows": digest(used), "texts": digest(content)}
-                once(folder, identity, lambda empty, used=used, number=number: _train(empty, rows, used, training, number))  # type: ignore[misc]
+            used = np.flatnonzero(included[number]).tolist()
+            identity = {"training": asdict(training), "model": number, "rows": digest(used), "texts": digest(content)}
+            once(folder, identity, functools.partial(_train, rows=rows, used=used, training=training, number=number))
             bar.update(1)
-    world.wait()
     return folders
 
 
