@@ -1,7 +1,7 @@
 """Build a dataset of texts and their paraphrases, with a card, and publish it on request.
 
     python dataset_scripts/paraphrases.py DATA --model Qwen/Qwen2.5-1.5B-Instruct --output OUT \
-        --prompts near_duplicate --prompts syntactic_rewrite [--push org/name]
+        --prompts near_duplicate --prompts syntactic_rewrite [--push org/name [--dry-run]]
 
 DATA is what `memtax paraphrase` reads: a folder with a file of members and one of non-members for each domain, MIMIR, TOFU
 (`locuslab/TOFU:full --column question,answer`), WikiMIA, or any text column. `OUT/dataset` is a dataset repository with one
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from memtax.corpus.membership import load_texts
+from memtax.corpus.publish import push
 from memtax.errors import MemtaxError
 from memtax.hub.folder import Config, write_dataset
 from memtax.leakage.paraphrase import MODES, Paraphraser, paraphrase
@@ -49,16 +50,7 @@ def build(arguments: argparse.Namespace) -> Path:
     return output / "dataset"
 
 
-def push(folder: Path, repository: str, private: bool) -> str:
-    """Upload the folder to a dataset repository on the Hub, which is made if it is not there."""
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
-    return str(api.upload_folder(folder_path=str(folder), repo_id=repository, repo_type="dataset"))
-
-
-def main(line: list[str] | None = None) -> None:
+def main(line: list[str] | None = None) -> int:
     """Parse the command line, build, and push if that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
@@ -75,16 +67,17 @@ def main(line: list[str] | None = None) -> None:
     parser.add_argument("--title", default="Paraphrases")
     parser.add_argument("--license", help="the Hub's identifier of the texts' license")
     parser.add_argument("--push", metavar="ORG/NAME", help="upload the dataset to the Hub")
-    parser.add_argument("--private", action="store_true")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
     arguments = parser.parse_args(line)
     arguments.prompts = arguments.prompts or ["near_duplicate", "syntactic_rewrite"]
     try:
         folder = build(arguments)
+        print(push(folder, arguments.push, arguments.dry_run) if arguments.push else folder)
     except MemtaxError as error:
         print(f"paraphrases: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    print(push(folder, arguments.push, arguments.private) if arguments.push else folder)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memtax.callback import MemorizationCallback as MemorizationCallback
+    from memtax.files import metric_path as metric_path
+    from memtax.pipeline.evaluation import evaluate_model as evaluate_model
     from memtax.taxonomy.predictor import Predictor as Predictor
 
 __version__ = "0.1.0"
@@ -12,9 +14,11 @@ __version__ = "0.1.0"
 _LAZY = {
     "MemorizationCallback": "memtax.callback",
     "Predictor": "memtax.taxonomy.predictor",
+    "evaluate_model": "memtax.pipeline.evaluation",
+    "metric_path": "memtax.files",
 }
 
-__all__ = ["MemorizationCallback", "Predictor", "__version__"]
+__all__ = ["MemorizationCallback", "Predictor", "__version__", "evaluate_model", "metric_path"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memtax.errors import MemtaxError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -96,3 +98,15 @@ def asset(name: str) -> Path:
         if (base / name).exists():
             return base / name
     raise FileNotFoundError(f"{name} is missing from this installation of memtax; reinstall it")
+
+
+def metric_path(name: str) -> str:
+    """Path of one of memtax's `evaluate` modules, for `evaluate.load`; it works in a checkout and in an installed wheel.
+
+    Raises:
+        MemtaxError: there is no such module.
+    """
+    names = sorted(folder.name for folder in asset("metrics").iterdir() if (folder / f"{folder.name}.py").is_file())
+    if name not in names:
+        raise MemtaxError(f"no metric {name!r}; there are {', '.join(names)}")
+    return str(asset("metrics") / name)

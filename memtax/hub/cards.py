@@ -41,3 +41,47 @@ def render(template: str, front_matter: Mapping[str, Any], **context: Any) -> st
     metadata = {name: value for name, value in front_matter.items() if value is not None}
     header = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     return f"---\n{header}---\n\n{environment.get_template(template).render(**context)}"
+
+
+PLACE = "path/or/name"
+"""What a card written into a run directory calls its repository, as it does not know where it will go."""
+
+
+def split(text: str) -> tuple[dict[str, Any], str]:
+    """Front matter and body of a card."""
+    import re
+
+    import yaml
+
+    found = re.match(r"---\n(.*?)\n---\n+(.*)", text, re.DOTALL)
+    return (yaml.safe_load(found[1]) or {}, found[2]) if found else ({}, text)
+
+
+def finish(text: str, repo_id: str, run: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    """A card of a run directory, as it is published: with its repository's name, provenance and citation.
+
+    Args:
+        text: the card as it was written.
+        repo_id: where it goes.
+        run: the record in `run.yaml`; empty without one.
+        metadata: further front matter; None values are left out.
+    """
+    header, body = split(text)
+    config = {name: _portable(value) for name, value in run.get("config", {}).items() if value not in (None, [], ())}
+    return render(
+        "published.md.j2",
+        {**header, **metadata},
+        body=body.replace(PLACE, repo_id).rstrip(),
+        run=run,
+        config=config,
+        shown=("model", "revision", "corpus", "held_out", "tokenizer", "prompt", "continuation", "dtype", "seed"),
+    )
+
+
+def _portable(value: Any) -> Any:
+    """A value without the paths of this machine: of a path its last part."""
+    from pathlib import Path
+
+    if isinstance(value, (list, tuple)):
+        return [_portable(entry) for entry in value]
+    return Path(value).name if isinstance(value, str) and (value.startswith(("/", "~", ".")) or Path(value).exists()) else value

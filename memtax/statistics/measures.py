@@ -87,7 +87,25 @@ def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins
         probabilities: (rows,) in [0, 1].
         bins: number of bins of equal width; bin b is [b/bins, (b+1)/bins), the last one closed.
     """
-    return once(_calibration_error(labels, probabilities, bins), labels)
+    return once(calibration_evaluator(labels, probabilities, bins), labels)
+
+
+def calibration_noise(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> Evaluator:
+    """How far a resample's bins lie from those of the data: sum of |gap in the resample - gap in the data|, gaps as in ECE.
+
+    By the triangle inequality no calibration error of the resample differs from that of the data by more, so quantiles of
+    this bound the error of the calibration error itself; see `intervals.calibration_interval`.
+    """
+    y, p = probabilities_of(labels, probabilities)
+    order, starts = sort(bin_of(p, bins).astype(np.float64))
+    residuals = (y - p)[order]
+    gaps = np.add.reduceat(residuals, starts) / len(y)
+
+    def evaluate(weights: Array) -> Array:
+        moved = np.add.reduceat(weights[:, order] * residuals, starts, axis=1) / weights.sum(1)[:, None]
+        return np.abs(moved - gaps).sum(1)
+
+    return evaluate
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> float:
@@ -181,7 +199,8 @@ def _brier(labels: ArrayLike, probabilities: ArrayLike) -> Evaluator:
     return lambda weights: weights @ (p - y) ** 2 / weights.sum(1)
 
 
-def _calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> Evaluator:
+def calibration_evaluator(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> Evaluator:
+    """`expected_calibration_error` as a function of row weights (resamples, rows), for `resample`."""
     y, p = probabilities_of(labels, probabilities)
     order, starts = sort(bin_of(p, bins).astype(np.float64))
     # A bin's share of rows times its gap is |sum over its rows of (y - p)| / rows.
@@ -231,7 +250,7 @@ _EVALUATORS: dict[Callable[..., float], Callable[..., Evaluator]] = {
     recall_score: _recall,
     log_loss: _log_loss,
     brier_score: _brier,
-    expected_calibration_error: _calibration_error,
+    expected_calibration_error: calibration_evaluator,
     pearson: _pearson,
     spearman: _spearman,
 }

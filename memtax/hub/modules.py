@@ -1,0 +1,179 @@
+"""What the `evaluate` modules in `metrics/` share: inputs that may be left out, checks that name the fault, and intervals.
+
+Imported by the modules alone, as `evaluate` takes seconds to import.
+"""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import evaluate
+import numpy as np
+
+from memtax.errors import MemtaxError
+from memtax.statistics import Interval, clopper_pearson, percentile_interval, resample
+from memtax.statistics.measures import Evaluator, once
+
+
+class Module(evaluate.Metric):
+    """An `evaluate.Metric` with inputs that may be left out (they become columns of nulls) and one-line errors.
+
+    `evaluate` takes the first module class in a script's namespace, so scripts write `import memtax.hub.modules` and derive
+    from `memtax.hub.modules.Module`.
+    """
+
+    optional: ClassVar[tuple[str, ...]] = ()
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
+        """Compute the module on what was added, or on the columns given here; None on processes other than the first.
+
+        Raises:
+            ValueError: columns are missing, empty, of different lengths, or hold what the module cannot use.
+        """
+        for name in self._feature_names():
+            if name not in ("predictions", "references"):
+                kwargs.setdefault(name, None)
+        try:
+            return super().compute(predictions=predictions, references=references, **kwargs)
+        except BaseException:
+            self._forget()
+            raise
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
+        """Add rows.
+
+        Raises:
+            ValueError: a column is missing, empty, of another length than the others, or of the wrong type.
+        """
+        names = self._feature_names()
+        for name in kwargs:
+            if name not in names:
+                raise MemtaxError(f"{self.name} has no input {name!r}; it takes {', '.join(names)}")
+        batch = {name: {"predictions": predictions, "references": references, **kwargs}.get(name) for name in names}
+        given = {name: column for name, column in batch.items() if column is not None}
+        missing = [name for name in names if name not in given and name not in self.optional]
+        if missing or not given:
+            raise MemtaxError(f"{self.name} needs {' and '.join(missing) or ' or '.join(names)}")
+        for name, column in given.items():
+            if isinstance(column, str) or not hasattr(column, "__len__"):
+                raise MemtaxError(f"{name} must be a list with one entry a row, not {type(column).__name__}")
+        lengths = {name: len(column) for name, column in given.items()}
+        if len(set(lengths.values())) > 1:
+            raise MemtaxError(f"inputs differ in length: {', '.join(f'{name} {rows}' for name, rows in lengths.items())}")
+        rows = next(iter(lengths.values()))
+        if not rows:
+            raise MemtaxError(f"{', '.join(given)} is empty; at least one row is needed")
+        try:
+            super().add_batch(**{name: given.get(name, [None] * rows) for name in names})
+        except (KeyError, TypeError, OverflowError) as error:
+            raise MemtaxError(f"{self.name} takes {self.features}; {', '.join(given)} cannot be read so: {error}") from error
+
+    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
+        """Add one row; see `add_batch`."""
+        row = {"predictions": prediction, "references": reference, **kwargs}
+        self.add_batch(**{name: [value] for name, value in row.items() if value is not None})
+
+    def _forget(self) -> None:
+        """Drop rows and locks after an error, so that the next call starts anew."""
+        state: Any = self
+        for lock in (state.filelock, *(state.filelocks or ())):
+            if lock is not None:
+                lock.release()
+        for path in (state.cache_file_name, *(state.file_paths or ())):
+            if path is not None:
+                with contextlib.suppress(OSError):
+                    Path(path).unlink(missing_ok=True)
+        state.writer = state.data = state.buf_writer = state.cache_file_name = state.filelock = None
+        state.filelocks = state.file_paths = state.selected_feature_format = None
+
+
+def given(column: Sequence[Any] | None) -> Sequence[Any] | None:
+    """The column, or None if it was left out."""
+    return None if column is None or all(value is None for value in column) else column
+
+
+def flags(column: Sequence[float | None], name: str) -> list[bool]:
+    """A column of 0 and 1 as booleans.
+
+    Raises:
+        MemtaxError: another value, or none.
+    """
+    for row, value in enumerate(column):
+        if value not in (0, 1):
+            raise MemtaxError(f"{name} must be 0 or 1, not {value} in row {row}")
+    return [bool(value) for value in column]
+
+
+def interval(name: str, found: Interval) -> dict[str, float | None]:
+    """An estimate as `name`, `name_low` and `name_high`."""
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def bootstrap(
+    evaluators: Mapping[str, Evaluator],
+    labels: Sequence[bool],
+    resamples: int,
+    level: float,
+    seed: int,
+    stratified: bool = True,
+) -> dict[str, float | None]:
+    """Several statistics with percentile bootstrap intervals on shared resamples.
+
+    Args:
+        evaluators: name to statistic of the rows, from `memtax.statistics`.
+        labels: one a row.
+        resamples: resamples drawn; 0: the statistics alone.
+        level: coverage.
+        seed: seed of the draws.
+        stratified: whether each class keeps its size in every resample.
+    """
+    array = np.asarray(labels, np.float64)
+    values = {name: once(evaluate, array) for name, evaluate in evaluators.items()}
+    if not resamples:
+        return dict(values)
+    draws = resample(list(evaluators.values()), len(array), resamples, seed, array if stratified else None)
+    result: dict[str, float | None] = {}
+    for (name, value), drawn in zip(values.items(), draws, strict=True):
+        result |= interval(name, percentile_interval(value, drawn, level))
+    return result
+
+
+def rate(name: str, successes: int, trials: int, level: float) -> dict[str, float | None]:
+    """A rate of independent rows with its exact interval (Clopper & Pearson 1934); None without rows."""
+    if not trials:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    return interval(name, clopper_pearson(successes, trials, level))
+
+
+def token_ids(rows: Sequence[Any], tokenizer: str | None, name: str) -> list[list[int]]:
+    """Token ids of rows that are token ids already, or texts with the tokenizer to use.
+
+    Raises:
+        MemtaxError: texts without a tokenizer, or a row without tokens.
+    """
+    if any(isinstance(row, str) for row in rows):
+        if tokenizer is None:
+            raise MemtaxError(f"{name} are texts; give tokenizer=NAME to compare tokens, or lists of token ids")
+        from transformers import AutoTokenizer
+
+        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        rows = [loaded(row, add_special_tokens=False)["input_ids"] if row else [] for row in rows]
+    found = []
+    for number, row in enumerate(rows):
+        if row is None or any(token is None for token in row):
+            raise MemtaxError(f"{name} have a null in row {number}; drop rows without tokens first")
+        found.append([int(token) for token in row])
+    return found
+
+
+def texts(column: Sequence[str | None], name: str) -> list[str]:
+    """A column of texts, none missing.
+
+    Raises:
+        MemtaxError: a text is missing.
+    """
+    for row, text in enumerate(column):
+        if text is None:
+            raise MemtaxError(f"{name} have no text in row {row}; drop rows without a text first")
+    return [text for text in column if text is not None]

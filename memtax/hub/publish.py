@@ -1,0 +1,173 @@
+"""What a run has to publish: its dataset, its models, and the metric Spaces, each with a card that is complete."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from memtax.errors import MemtaxError
+from memtax.files import asset
+from memtax.hub.cards import finish, render, split
+from memtax.hub.push import Repository, folder_files
+
+PARTS = ("dataset", "models", "metrics")
+MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md")
+"""Of a model folder; checkpoints, optimizer states and pickles stay here."""
+_METRICS = {"roc_auc": "roc_auc", "pr_auc": "average_precision", "ece": "ece", "brier": "brier_score", "f1": "f1"}
+"""Figures of a predictor that its model index tells, and the Hub's names of them."""
+
+
+def plan(source: Path | str, repo_id: str, parts: Sequence[str] = ("dataset", "models")) -> list[Repository]:
+    """The repositories that a run, or a folder with one dataset or model, is published as.
+
+    Args:
+        source: run directory, or the folder of a dataset or model.
+        repo_id: `org/name`. The dataset takes this name, models `org/name-MODEL`, metrics `org/METRIC`.
+        parts: some of `PARTS`.
+
+    Raises:
+        MemtaxError: the source has nothing to publish, or a name is not one.
+    """
+    source = Path(source)
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown or not parts:
+        raise MemtaxError(f"parts are some of {', '.join(PARTS)}, not {', '.join(unknown) or 'none'}")
+    owner = _owner(repo_id)
+    run = _record(source)
+    found: list[Repository] = []
+    if (source / "dataset" / "README.md").is_file():
+        if "dataset" in parts:
+            found.append(_dataset(source / "dataset", repo_id, run))
+        folders = sorted(path for path in (source / "models").glob("*") if _is_model(path))
+        if "models" in parts:
+            found += [_model(folder, f"{repo_id}-{folder.name}", run, repo_id) for folder in folders]
+    elif _is_model(source):
+        found.append(_model(source, repo_id, run, None))
+    elif any(source.rglob("*.parquet")) and (source / "README.md").is_file():
+        found.append(_dataset(source, repo_id, run))
+    elif list(parts) != ["metrics"]:
+        raise MemtaxError(f"{source} is no run directory and no folder of a dataset or model; name one that memtax wrote")
+    if "metrics" in parts:
+        found += spaces(owner)
+    return found
+
+
+def spaces(owner: str) -> list[Repository]:
+    """The metric Spaces of an account, each with a wheel of this memtax that its requirements name."""
+    from huggingface_hub import constants
+
+    from memtax.hub.wheel import build
+
+    wheel, content = build()
+    found = []
+    for folder in sorted(path for path in asset("metrics").iterdir() if (path / f"{path.name}.py").is_file()):
+        repo_id = f"{owner}/{folder.name}"
+        card = (folder / "README.md").read_text(encoding="utf-8").replace(f'"memtax/{folder.name}"', f'"{repo_id}"')
+        files = folder_files(folder) | {
+            "README.md": card.encode(),
+            "requirements.txt": f"memtax @ {constants.ENDPOINT}/spaces/{repo_id}/resolve/main/{wheel}\n".encode(),
+            wheel: content,
+        }
+        found.append(Repository(repo_id, "space", files))
+    return found
+
+
+def _dataset(folder: Path, repo_id: str, run: Mapping[str, Any]) -> Repository:
+    text = finish((folder / "README.md").read_text(encoding="utf-8"), repo_id, run, {})
+    return Repository(repo_id, "dataset", folder_files(folder, ("README.md", "**/*.parquet")) | {"README.md": text.encode()})
+
+
+def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | None) -> Repository:
+    """A model's folder with its card; a language model without one gets it from `language_model.md.j2`."""
+    files = folder_files(folder, MODEL_FILES, exclude=("trainer_state.json",))
+    more: dict[str, Any] = {
+        "license": run.get("config", {}).get("license"),
+        "datasets": [dataset] if dataset else None,
+    }
+    if _is_predictor(folder):
+        config = json.loads((folder / "predictor.json").read_text(encoding="utf-8"))
+        more |= _model_index(repo_id, dataset or "the run's dataset", config["metrics"])
+        text = (folder / "README.md").read_text(encoding="utf-8")
+    elif (folder / "README.md").is_file():
+        text = (folder / "README.md").read_text(encoding="utf-8")
+    else:
+        text = _language_model_card(folder, run)
+    metadata, _ = split(text)
+    kept = {name: value for name, value in more.items() if value is not None and name not in metadata}
+    return Repository(repo_id, "model", files | {"README.md": finish(text, repo_id, run, kept).encode()})
+
+
+def _language_model_card(folder: Path, run: Mapping[str, Any]) -> str:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    metadata = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["memorization", "memtax"],
+        "base_model": _hub_name(config.get("_name_or_path")),
+    }
+    names = ("model_type", "architectures", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
+    shape = {name: config[name] for name in names if config.get(name) is not None}
+    return render("language_model.md.j2", metadata, name=folder.name, shape=shape, title=run.get("config", {}).get("title"))
+
+
+def _model_index(repo_id: str, dataset: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The predictor's figures on test rows, as the Hub's model index."""
+    from huggingface_hub import EvalResult
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    results = [
+        EvalResult(
+            task_type="tabular-classification",
+            task_name="Whether a sequence is memorized",
+            dataset_type=dataset,
+            dataset_name=f"{dataset}, {group}",
+            dataset_split="test",
+            metric_type=_METRICS[name],
+            metric_name=f"{_METRICS[name]} ({model}, {group})",
+            metric_value=round(found[name]["value"], 6),
+        )
+        for model, groups in metrics["models"].items()
+        for group, found in groups.items()
+        for name in _METRICS
+        if found.get(name)
+    ]
+    return {"model-index": eval_results_to_model_index(repo_id.split("/")[1], results)} if results else {}
+
+
+def _record(source: Path) -> dict[str, Any]:
+    """The run's record, beside or above the source; empty without one."""
+    import yaml
+
+    for folder in (source, source.parent, source.parent.parent):
+        if (folder / "run.yaml").is_file():
+            record = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
+            return record if isinstance(record, dict) else {}
+    return {}
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() or _is_predictor(folder)
+
+
+def _is_predictor(folder: Path) -> bool:
+    return (folder / "predictor.json").is_file()
+
+
+def _owner(repo_id: str) -> str:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise MemtaxError(f"--repo-id {repo_id!r} is no name for the Hub: {' '.join(str(error).split())}") from error
+    if "/" not in repo_id:
+        raise MemtaxError(f"--repo-id {repo_id!r} has no account; write org/{repo_id}")
+    return repo_id.split("/")[0]
+
+
+def _hub_name(name: Any) -> str | None:
+    """The name if it can be one of the Hub, and is not a path of this machine."""
+    import re
+
+    return name if isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists() else None

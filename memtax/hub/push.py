@@ -1,0 +1,206 @@
+"""Uploading repositories: only what changed, in one commit each; what breaks off is taken up again by the same call."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from memtax.errors import MemtaxError
+from memtax.progress import say
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+Kind = Literal["dataset", "model", "space"]
+
+ATTEMPTS = 4
+"""Tries of a commit that the server or the line broke off; the client itself retries single requests before that."""
+_STALE = (".parquet", ".safetensors", ".whl")
+"""Files of ours that an older push may have left under other names; anything else in the repository is let alone."""
+_ASKED_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Repository:
+    """What a repository on the Hub is to hold."""
+
+    repo_id: str
+    kind: Kind
+    files: Mapping[str, Path | bytes]
+    """Path in the repository to a local file, or to the content itself."""
+
+    @property
+    def card(self) -> str:
+        """The text of README.md."""
+        found = self.files["README.md"]
+        return (found if isinstance(found, bytes) else found.read_bytes()).decode("utf-8")
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(map(_size, self.files.values()))
+
+    def lines(self) -> Iterator[str]:
+        """The files with their sizes, then the card: what a dry run shows."""
+        yield f"{self.kind} {self.repo_id}: {len(self.files)} files, {self.size:,} bytes"
+        for path, content in sorted(self.files.items()):
+            yield f"  {_size(content):>13,}  {path}"
+        yield from (f"  | {line}".rstrip() for line in self.card.splitlines())
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did."""
+
+    repository: Repository
+    url: str
+    commit: str
+    changed: Sequence[str] = field(default=())
+    deleted: Sequence[str] = field(default=())
+
+    @property
+    def commit_url(self) -> str:
+        """Address of the commit that holds the files."""
+        return f"{self.url}/commit/{self.commit}"
+
+    def __str__(self) -> str:
+        if not self.changed and not self.deleted:
+            return f"{self.url} (up to date)"
+        return f"{self.url} ({len(self.changed)} of {len(self.repository.files)} files uploaded, {len(self.deleted)} deleted)"
+
+
+def folder_files(
+    folder: Path | str, patterns: Sequence[str] = ("**/*",), exclude: Sequence[str] = ()
+) -> dict[str, Path | bytes]:
+    """The files of a folder that match, without hidden ones, links and the notes of memtax's stages.
+
+    Args:
+        folder: a local folder.
+        patterns: globs relative to it.
+        exclude: file names to leave out.
+    """
+    folder = Path(folder)
+    found: dict[str, Path | bytes] = {}
+    for pattern in patterns:
+        for path in sorted(folder.glob(pattern)):
+            name = path.relative_to(folder)
+            hidden = any(part.startswith((".", "__pycache__")) for part in name.parts)
+            if path.is_file() and not path.is_symlink() and not hidden and path.name not in ("stage.json", *exclude):
+                found[name.as_posix()] = path
+    return found
+
+
+def push(repository: Repository, private: bool | None = None, token: str | None = None, message: str | None = None) -> Pushed:
+    """Make the repository hold the files; what is there already is not sent again.
+
+    Args:
+        repository: what it is to hold.
+        private: whether a new repository is private; None: the account's default. True refuses an existing public one.
+        token: access token; None: the environment's or the one that `hf auth login` stored.
+        message: title of the commit.
+
+    Raises:
+        MemtaxError: no permission, no such namespace, no connection, or a server that keeps failing.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    api = HfApi(token=token)
+    wait = 1.0
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _push_once(api, repository, private, message or "Upload with memtax")
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            if not _is_passing(error):
+                raise _explained(error, repository, reason) from error
+            if attempt == ATTEMPTS:
+                raise MemtaxError(
+                    f"{repository.repo_id} could not be pushed in {ATTEMPTS} tries ({reason}); run the command again to go on"
+                ) from error
+            say(f"{repository.repo_id}: {reason}; trying again in {wait:g} s")
+            time.sleep(wait)
+            wait *= 2
+    raise AssertionError("unreachable")
+
+
+def _push_once(api: "HfApi", repository: Repository, private: bool | None, message: str) -> Pushed:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    repo_id, kind = repository.repo_id, repository.kind
+    sdk = "gradio" if kind == "space" else None
+    url = str(api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk))
+    there: Any = api.repo_info(repo_id, repo_type=kind)
+    if private and there.private is False:
+        raise MemtaxError(f"{repo_id} exists and is public; make it private on the Hub, or push without --private")
+    remote = _remote_digests(api, repo_id, kind, list(repository.files))
+    changed = [path for path, content in repository.files.items() if not _is_there(content, remote.get(path))]
+    siblings = [sibling.rfilename for sibling in there.siblings or ()]
+    stale = [path for path in siblings if path.endswith(_STALE) and path not in repository.files]
+    if not changed and not stale:
+        return Pushed(repository, url, str(there.sha))
+    operations: list[Any] = [CommitOperationAdd(path, _readable(repository.files[path])) for path in changed]
+    operations += [CommitOperationDelete(path) for path in stale]
+    done = api.create_commit(repo_id, operations, commit_message=message, repo_type=kind)
+    return Pushed(repository, url, str(done.oid), tuple(changed), tuple(stale))
+
+
+def _remote_digests(api: "HfApi", repo_id: str, kind: Kind, paths: list[str]) -> dict[str, str]:
+    """Path to SHA-256 (LFS) or git object id of the files that are there."""
+    found = {}
+    for start in range(0, len(paths), _ASKED_AT_ONCE):
+        for entry in api.get_paths_info(repo_id, paths[start : start + _ASKED_AT_ONCE], repo_type=kind):
+            lfs = getattr(entry, "lfs", None)
+            found[entry.path] = lfs.sha256 if lfs else getattr(entry, "blob_id", "")
+    return found
+
+
+def _is_there(content: Path | bytes, remote: str | None) -> bool:
+    import hashlib
+
+    from huggingface_hub.utils.sha import git_hash
+
+    if not remote:
+        return False
+    if len(remote) == 64:
+        if isinstance(content, bytes):
+            return hashlib.sha256(content).hexdigest() == remote
+        with content.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest() == remote
+    return str(git_hash(content if isinstance(content, bytes) else content.read_bytes())) == remote
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether the same call may work later: the line or the server failed, not the request."""
+    seen: BaseException | None = error
+    while seen is not None:
+        response = getattr(seen, "response", None)
+        if response is not None:
+            return response.status_code in (408, 409, 412, 429) or response.status_code >= 500
+        if type(seen).__module__.startswith(("httpx", "httpcore")) or isinstance(seen, (ConnectionError, TimeoutError)):
+            # Offline mode is a ConnectionError too, but it is meant.
+            return type(seen).__name__ not in ("OfflineModeIsEnabled", "UnsupportedProtocol", "InvalidURL")
+        seen = seen.__cause__
+    return False
+
+
+def _explained(error: Exception, repository: Repository, reason: str) -> MemtaxError:
+    if isinstance(error, MemtaxError):
+        return error
+    what = f"{repository.kind} {repository.repo_id}"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status == 401 or type(error).__name__ == "LocalTokenNotFoundError":
+        return MemtaxError(f"{what} cannot be pushed without a valid token; run `hf auth login` or set HF_TOKEN ({reason})")
+    if status in (403, 404):
+        return MemtaxError(f"{what} cannot be pushed with this token; check that it may write to that namespace ({reason})")
+    return MemtaxError(f"{what} cannot be pushed: {reason}")
+
+
+def _readable(content: Path | bytes) -> str | bytes:
+    return content if isinstance(content, bytes) else str(content)
+
+
+def _size(content: Path | bytes) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size

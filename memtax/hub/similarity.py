@@ -1,0 +1,76 @@
+"""Agreement of given gradient vectors, for the module `gradient_alignment`; whole models go through gradient kernels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from memtax.errors import MemtaxError
+
+
+def agreements(
+    paraphrases: Sequence[Sequence[Any] | None], gradients: Sequence[Sequence[float]] | None, tensors: Sequence[int] | None
+) -> dict[str, list[float | None]]:
+    """Alignment of each text with its paraphrases.
+
+    Args:
+        paraphrases: for each text its paraphrases' cosines, or their gradient vectors.
+        gradients: the texts' own gradient vectors, where paraphrases are vectors.
+        tensors: sizes of the tensors that make up a vector; None: one.
+
+    Returns:
+        `alignment` (mean cosine, over paraphrases and tensors) and, from gradients, `inner_product` (its mean over
+        paraphrases): one value a text, None without paraphrases.
+
+    Raises:
+        MemtaxError: a cosine outside [-1, 1], NaN, vectors that differ in length, a zero vector, or gradients missing.
+    """
+    vectors = any(isinstance(value, list) for row in paraphrases for value in row or ())
+    if vectors and gradients is None:
+        raise MemtaxError("predictions are gradients; gradients of the texts themselves are needed as well")
+    if gradients is not None and not vectors and any(paraphrases):
+        raise MemtaxError("predictions are cosines already; leave gradients out")
+    alignment: list[float | None] = []
+    products: list[float | None] = []
+    for number, row in enumerate(paraphrases):
+        if not row:
+            alignment.append(None)
+            products.append(None)
+        elif gradients is not None:
+            cosine, product = _compare(number, np.asarray(gradients[number], np.float64), row, tensors)
+            alignment.append(cosine)
+            products.append(product)
+        else:
+            alignment.append(float(np.mean([_cosine(number, value) for value in row])))
+    return {"alignment": alignment, **({"inner_product": products} if gradients is not None else {})}
+
+
+def mean(column: Sequence[float | None]) -> float | None:
+    """Mean of what is known, None if nothing is."""
+    known = [value for value in column if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _cosine(number: int, value: float | None) -> float:
+    # Cosines from float32 gradients may pass 1 by rounding.
+    if value is None or not abs(value) <= 1 + 1e-5:
+        raise MemtaxError(f"predictions hold {value} in row {number}; a cosine lies in [-1, 1]")
+    return value
+
+
+def _compare(number: int, own: Any, rows: Sequence[Sequence[float]], tensors: Sequence[int] | None) -> tuple[float, float]:
+    sizes = list(tensors) if tensors is not None else [len(own)]
+    if own.ndim != 1 or not len(own) or sum(sizes) != len(own) or any(size < 1 for size in sizes):
+        raise MemtaxError(f"the gradient in row {number} has {own.size} values, tensors of {sizes} need {sum(sizes)}")
+    if any(len(row) != len(own) for row in rows):
+        raise MemtaxError(f"gradients in row {number} differ in length: {len(own)} and {[len(row) for row in rows]}")
+    others = np.asarray(rows, np.float64)
+    if not (np.isfinite(own).all() and np.isfinite(others).all()):
+        raise MemtaxError(f"gradients in row {number} hold NaN or infinity")
+    cosines = []
+    for part in np.split(np.arange(len(own)), np.cumsum(sizes)[:-1]):
+        norms = np.linalg.norm(own[part]) * np.linalg.norm(others[:, part], axis=1)
+        if not norms.all():
+            raise MemtaxError(f"a gradient in row {number} is zero; it has no direction")
+        cosines.append(others[:, part] @ own[part] / norms)
+    return float(np.mean(cosines)), float(np.mean(others @ own))

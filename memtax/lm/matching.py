@@ -1,0 +1,42 @@
+"""Generated tokens against true ones, position by position."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from memtax.errors import MemtaxError
+
+
+def matches(
+    generated: Sequence[Sequence[int]], true: Sequence[Sequence[int]], tokens: int | None = None
+) -> list[npt.NDArray[np.bool_]]:
+    """Where generated tokens equal the true ones.
+
+    A generation that stopped early does not match beyond its end; what it has beyond the end of the true tokens is ignored.
+
+    Args:
+        generated: token ids, one list a sequence.
+        true: token ids of the true continuations.
+        tokens: compare the first so many alone; every true continuation must have them. None: all of them.
+
+    Returns:
+        One array a sequence, as long as its true continuation (or `tokens`).
+
+    Raises:
+        MemtaxError: the lists differ in length, or a continuation is empty or too short.
+    """
+    if len(generated) != len(true):
+        raise MemtaxError(f"{len(generated)} generations for {len(true)} continuations; one each is needed")
+    if tokens is not None and tokens < 1:
+        raise MemtaxError(f"at least 1 token must be compared, not {tokens}")
+    found = []
+    for row, (one, other) in enumerate(zip(generated, true, strict=True)):
+        needed = len(other) if tokens is None else tokens
+        if not needed or len(other) < needed:
+            raise MemtaxError(f"the continuation in row {row} has {len(other)} tokens; {max(needed, 1)} are needed")
+        match = np.zeros(needed, dtype=bool)
+        reached = min(needed, len(one))
+        match[:reached] = np.asarray(one[:reached], dtype=np.int64) == np.asarray(other[:reached], dtype=np.int64)
+        found.append(match)
+    return found

@@ -1,0 +1,204 @@
+"""A model, a dataset and the names of `evaluate` modules to one table, from one forward pass."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax.errors import MemtaxError
+from memtax.files import metric_path
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+LABELS = ("is_member", "label", "member")
+"""Columns that say who is a member, the first that is there."""
+
+
+def evaluate_model(
+    model: Any,
+    dataset: "datasets.Dataset | str",
+    metrics: Sequence[str],
+    *,
+    tokenizer: Any = None,
+    prompt: int = 32,
+    continuation: int = 32,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> "pa.Table":
+    """Compute modules on what a model says about the sequences of a dataset.
+
+    In the spirit of `evaluate.evaluator`: each module gets the inputs it needs, read off the model once or taken from the
+    dataset (`sequence_duplicates`, `is_member`, `memorized_probability`, `paraphrase_cosines`).
+
+    Args:
+        model: folder or Hub name (NAME@REVISION), or a loaded model.
+        dataset: rows with `tokens` or texts, or where they are: PATH or NAME[:CONFIG[:SPLIT]].
+        metrics: names of memtax's modules.
+        tokenizer: folder, Hub name or tokenizer; needed for texts, and where a module reads texts that are not there. Default:
+            the model's, if `model` is a name.
+        prompt: tokens of the prompt.
+        continuation: tokens after it; rows that do not reach its end take no part in modules about extraction.
+        options: name of a module to further arguments of its `compute`.
+
+    Returns:
+        One row a figure: `metric`, `measure`, `value`, and `low` and `high` where there is an interval. `rows` says how many
+        sequences the figure is about.
+
+    Raises:
+        MemtaxError: a name is unknown, or what a module needs is neither in the dataset nor to be had from the model.
+    """
+    import evaluate
+    import pyarrow as pa
+
+    paths = {name: metric_path(name) for name in metrics}
+    unread = [name for name in options or {} if name not in paths]
+    if unread or not paths:
+        raise MemtaxError(f"options are for {', '.join(unread)}, metrics are {', '.join(paths) or 'none'}; name both alike")
+    evidence = _Evidence(model, dataset, tokenizer, prompt, continuation)
+    found: list[dict[str, Any]] = []
+    for name, path in paths.items():
+        inputs = _INPUTS[name](evidence)
+        rows = len(next(iter(inputs.values())))
+        results = evaluate.load(path).compute(**inputs, **(options or {}).get(name, {}))
+        for measure, value in results.items():
+            interval = measure.endswith(("_low", "_high")) and measure.rpartition("_")[0] in results
+            if not interval and not isinstance(value, (list, dict)):
+                bounds = {bound: results.get(f"{measure}_{bound}") for bound in ("low", "high")}
+                found.append({"metric": name, "measure": measure, "value": value, **bounds, "rows": rows})
+    floats = [pa.field(name, pa.float64()) for name in ("value", "low", "high")]
+    schema = pa.schema([("metric", pa.string()), ("measure", pa.string()), *floats, ("rows", pa.int64())])
+    return pa.Table.from_pylist(found, schema=schema)
+
+
+class _Evidence:
+    """What modules read; each piece is made when it is first asked for."""
+
+    def __init__(self, model: Any, dataset: Any, tokenizer: Any, prompt: int, continuation: int) -> None:
+        from memtax.corpus.sources import Source, open_dataset
+        from memtax.lm.loading import load_model, load_tokenizer, split_revision
+
+        if prompt < 1 or continuation < 1:
+            raise MemtaxError(f"prompt={prompt} and continuation={continuation} must be at least 1 token each")
+        named = split_revision(str(model)) if isinstance(model, (str, Path)) else None
+        self.model = load_model(*named) if named else model
+        if tokenizer is None and named:
+            self._tokenizer: Callable[[], Any] = functools.partial(load_tokenizer, *named)
+        elif isinstance(tokenizer, (str, Path)):
+            self._tokenizer = functools.partial(load_tokenizer, tokenizer)
+        else:
+            self._tokenizer = lambda: tokenizer
+        self.dataset = open_dataset(Source.parse(dataset)) if isinstance(dataset, str) else dataset
+        self.prompt, self.end = prompt, prompt + continuation
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        found = self._tokenizer()
+        if found is None:
+            raise MemtaxError("a tokenizer is needed to turn texts into tokens, or back; give tokenizer=NAME")
+        return found
+
+    @functools.cached_property
+    def tokens(self) -> list[list[int]]:
+        for name in ("tokens", "input_ids"):
+            if name in self.dataset.column_names:
+                return [list(row or ()) for row in self.dataset[name][:]]
+        return [self.tokenizer(text or "")["input_ids"] for text in self.column("text")]
+
+    @functools.cached_property
+    def texts(self) -> list[str]:
+        if "text" in self.dataset.column_names:
+            return [text or "" for text in self.column("text")]
+        return [self.tokenizer.decode(row) for row in self.tokens]
+
+    @functools.cached_property
+    def scores(self) -> Any:
+        from memtax.lm.scores import score
+
+        return score(self.model, self.tokens, moments=True)
+
+    @functools.cached_property
+    def whole(self) -> list[int]:
+        """Rows that reach the end of the continuation."""
+        rows = [row for row, tokens in enumerate(self.tokens) if len(tokens) >= self.end]
+        if not rows:
+            raise MemtaxError(f"no row has {self.end} tokens; choose a shorter prompt or continuation")
+        return rows
+
+    @property
+    def memorized(self) -> list[bool]:
+        """Whether greedy decoding gives the continuation, for the rows of `whole`."""
+        matches = self.scores.split(self.scores.match)
+        return [bool(matches[row][self.prompt - 1 : self.end - 1].all()) for row in self.whole]
+
+    @property
+    def labels(self) -> list[Any]:
+        name = next((name for name in LABELS if name in self.dataset.column_names), LABELS[0])
+        return self.column(name)
+
+    def column(self, name: str) -> list[Any]:
+        from memtax import schema
+
+        schema.require(self.dataset.column_names, [name], "the dataset")
+        return list(self.dataset[name][:])
+
+    def lists(self, array: Any) -> list[list[float]]:
+        return [piece.tolist() for piece in self.scores.split(array)]
+
+    def of_whole(self, column: Sequence[Any]) -> list[Any]:
+        return [column[row] for row in self.whole]
+
+
+def _extraction(evidence: _Evidence) -> dict[str, Any]:
+    from memtax.lm.generation import generate
+
+    rows = evidence.of_whole(evidence.tokens)
+    counts = [evidence.end - evidence.prompt] * len(rows)
+    generated = generate(evidence.model, [row[: evidence.prompt] for row in rows], counts)
+    return {"predictions": generated, "references": [row[evidence.prompt : evidence.end] for row in rows]}
+
+
+def _probabilistic(evidence: _Evidence) -> dict[str, Any]:
+    rows = evidence.of_whole(evidence.lists(evidence.scores.logprobs))
+    return {"predictions": [[min(value, 0.0) for value in row[evidence.prompt - 1 : evidence.end - 1]] for row in rows]}
+
+
+def _membership(evidence: _Evidence) -> dict[str, Any]:
+    labels, means = evidence.labels, [sum(row) / len(row) if row else None for row in evidence.lists(evidence.scores.logprobs)]
+    rows = [row for row, value in enumerate(means) if value is not None]
+    return {"predictions": [means[row] for row in rows], "references": [labels[row] for row in rows]}
+
+
+def _membership_scores(evidence: _Evidence) -> dict[str, Any]:
+    scores = evidence.scores
+    inputs = {"predictions": [[min(value, 0.0) for value in row] for row in evidence.lists(scores.logprobs)]}
+    inputs |= {"means": evidence.lists(scores.means), "variances": evidence.lists(scores.variances)}
+    return {**inputs, "references": evidence.labels, "texts": evidence.texts}
+
+
+def _taxonomy(evidence: _Evidence) -> dict[str, Any]:
+    duplicates = evidence.of_whole(evidence.column("sequence_duplicates"))
+    return {
+        "predictions": evidence.memorized,
+        "sequence_duplicates": duplicates,
+        "texts": evidence.of_whole(evidence.texts),
+    }
+
+
+def _calibration(evidence: _Evidence) -> dict[str, Any]:
+    probabilities = evidence.of_whole(evidence.column("memorized_probability"))
+    known = [(value, label) for value, label in zip(probabilities, evidence.memorized, strict=True) if value is not None]
+    return {"predictions": [value for value, _ in known], "references": [label for _, label in known]}
+
+
+_INPUTS: dict[str, Callable[[_Evidence], dict[str, Any]]] = {
+    "k_extractability": _extraction,
+    "probabilistic_extraction": _probabilistic,
+    "membership_inference": _membership,
+    "membership_scores": _membership_scores,
+    "memorization_taxonomy": _taxonomy,
+    "templating": lambda evidence: {"predictions": evidence.texts},
+    "coding_length": lambda evidence: {"predictions": [text for text in evidence.texts if text]},
+    "calibration_error": _calibration,
+    "gradient_alignment": lambda evidence: {"predictions": evidence.column("paraphrase_cosines")},
+}

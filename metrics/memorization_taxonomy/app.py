@@ -1,0 +1,8 @@
+"""The Space of the module: a page on which to try it."""
+
+from memtax.hub.space import page
+
+demo = page(__file__, "memorization_taxonomy")
+
+if __name__ == "__main__":
+    demo.launch()

@@ -1,0 +1,106 @@
+"""Recitation, reconstruction, recollection: how many sequences of each category, and how many of them are memorized."""
+
+import datasets
+import evaluate
+import pyarrow
+
+import memtax.hub.modules
+from memtax.errors import MemtaxError
+from memtax.filters.templates import TemplateFilter
+from memtax.schema import CATEGORIES
+from memtax.taxonomy.extraction_rates import extraction_rates
+from memtax.taxonomy.labels import taxonomy
+
+_DESCRIPTION = """
+Sorts sequences into the taxonomy of memorization and returns the share of each category that is memorized. In this order: more
+than `threshold` duplicates in the corpus is recitation; else an incrementing or repeating text is reconstruction; else
+recollection. Every sequence has a category, memorized or not.
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions (`list` of `bool`): whether each sequence is memorized.
+    sequence_duplicates (`list` of `int`): occurrences of each continuation in the corpus, at least 0; null if not known.
+    texts (`list` of `str`, *optional*): the texts, from which templates are found; give these or the two flags.
+    is_incrementing (`list` of `bool`, *optional*): whether each text continues a progression.
+    is_repeating (`list` of `bool`, *optional*): whether each text repeats a pattern.
+    threshold (`int`): the most duplicates of a sequence that is not recitation. Defaults to 5.
+    per_example (`bool`): also return each sequence's category. Defaults to `False`.
+    level (`float`): coverage of the intervals. Defaults to 0.95.
+
+Returns:
+    For `all` and each category c: `{c}_sequences`, `{c}_memorized` (counts), `{c}_rate`: share of the category's sequences that
+    is memorized, in [0, 1], with `..._low` and `..._high` (Clopper-Pearson, for independent sequences); null without sequences.
+    `unlabelled`: sequences whose category is not known because an input is null.
+    `per_example` (on request): `taxonomy`, the category's name or null.
+
+Examples:
+    >>> import evaluate, memtax
+    >>> metric = evaluate.load(memtax.metric_path("memorization_taxonomy"))
+    >>> flags = {"is_incrementing": [0, 1, 0, 0], "is_repeating": [0, 0, 0, 0]}
+    >>> results = metric.compute(predictions=[1, 1, 1, 0], sequence_duplicates=[6, 1, 1, 2], per_example=True, **flags)
+    >>> results["per_example"]["taxonomy"]
+    ['recitation', 'reconstruction', 'recollection', 'recollection']
+    >>> results["recollection_rate"], results["all_memorized"]
+    (0.5, 3)
+"""
+
+_CITATION = """
+@article{prashanth2024recite,
+    title={Recite, Reconstruct, Recollect: Memorization in LMs as a Multifaceted Phenomenon},
+    author={Prashanth, USVSN Sai and Deng, Alvin and O'Brien, Kyle and others},
+    journal={arXiv preprint arXiv:2406.17746},
+    year={2024}
+}
+"""
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class MemorizationTaxonomy(memtax.hub.modules.Module):
+    """Adapter over `memtax.taxonomy`."""
+
+    optional = ("texts", "is_incrementing", "is_repeating")
+
+    def _info(self):
+        number = datasets.Value("float64")
+        features = {"predictions": number, "sequence_duplicates": datasets.Value("int64")}
+        features |= {"texts": datasets.Value("large_string"), "is_incrementing": number, "is_repeating": number}
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features(features),
+            reference_urls=["https://arxiv.org/abs/2406.17746"],
+        )
+
+    def _compute(
+        self,
+        predictions,
+        sequence_duplicates,
+        texts,
+        is_incrementing,
+        is_repeating,
+        threshold=5,
+        per_example=False,
+        level=0.95,
+    ):
+        memorized = memtax.hub.modules.flags(predictions, "predictions")
+        if memtax.hub.modules.given(texts):
+            found = TemplateFilter()({"text": texts})
+            is_incrementing, is_repeating = found["is_incrementing"], found["is_repeating"]
+        elif not (memtax.hub.modules.given(is_incrementing) and memtax.hub.modules.given(is_repeating)):
+            raise MemtaxError("memorization_taxonomy needs texts, or is_incrementing and is_repeating")
+        for name, column in {"is_incrementing": is_incrementing, "is_repeating": is_repeating}.items():
+            memtax.hub.modules.flags([value for value in column if value is not None], name)
+        codes = taxonomy(sequence_duplicates, is_incrementing, is_repeating, threshold)
+        table = pyarrow.table({"is_memorized": memorized, "taxonomy": pyarrow.array(codes, pyarrow.int64())})
+        result = {
+            f"{category}_{name}": value
+            for category, counts in extraction_rates(table, level=level).items()
+            for name, value in {**counts, "rate_low": counts["low"], "rate_high": counts["high"]}.items()
+            if name not in ("low", "high")
+        }
+        result["unlabelled"] = codes.count(None)
+        if per_example:
+            result["per_example"] = {"taxonomy": [None if code is None else CATEGORIES[code] for code in codes]}
+        return result

@@ -1,0 +1,100 @@
+"""(n, p)-discoverable extraction from log-probabilities of continuations."""
+
+import math
+
+import datasets
+import evaluate
+
+import memtax.hub.modules
+from memtax.errors import MemtaxError
+from memtax.lm import extraction
+
+_DESCRIPTION = """
+A continuation z is (n, p)-discoverably extractable if n samples from its prompt contain z with probability at least p, that is
+if 1 - (1 - p_z)^n >= p, with p_z the probability that the sampling scheme draws z. The module returns the share of sequences
+for which this holds, for several n and p, from token log-probabilities: nothing has to be sampled.
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions (`list` of `list` of `float`, or `list` of `float`): log-probabilities in nats under the sampling scheme, of the
+        tokens of each continuation, or of the whole continuation. `-inf` (or a null token) says that the scheme excludes it.
+    samples (`list` of `int`): the n. Defaults to `(1, 10, 100, 1000)`.
+    probabilities (`list` of `float`): the p, above 0 and below 1. Defaults to `(0.1, 0.5, 0.9)`.
+    per_example (`bool`): also return a list for each measure. Defaults to `False`.
+    level (`float`): coverage of the intervals. Defaults to 0.95.
+
+Returns:
+    `extractable_n{n}_p{p}` for each pair: share of sequences, in [0, 1], with `..._low` and `..._high` (Clopper-Pearson, for
+    independent sequences).
+    `sequences`: sequences counted; `excluded`: those among them with p_z = 0.
+    `per_example` (on request): `logprob` (log p_z in nats, null if p_z = 0) and, for each p, `queries_p{p}`: the least n that
+    suffices (null if none does).
+
+Examples:
+    >>> import evaluate, math, memtax
+    >>> metric = evaluate.load(memtax.metric_path("probabilistic_extraction"))
+    >>> results = metric.compute(predictions=[[math.log(0.5), math.log(0.5)], [math.log(0.1), math.log(0.1)]], per_example=True)
+    >>> results["extractable_n10_p0.9"]
+    0.5
+    >>> results["per_example"]["queries_p0.9"]
+    [9, 230]
+"""
+
+_CITATION = """
+@article{hayes2024measuring,
+    title={Measuring memorization in language models via probabilistic extraction},
+    author={Hayes, Jamie and Swanberg, Marika and Chaudhari, Harsh and Yona, Itay and Shumailov, Ilia and others},
+    journal={arXiv preprint arXiv:2410.19482},
+    year={2024}
+}
+"""
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class ProbabilisticExtraction(memtax.hub.modules.Module):
+    """Adapter over `memtax.lm.extraction`."""
+
+    def _info(self):
+        number = datasets.Value("float64")
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=[datasets.Features({"predictions": kind}) for kind in (datasets.List(number), number)],
+            reference_urls=["https://arxiv.org/abs/2410.19482"],
+        )
+
+    def _compute(
+        self,
+        predictions,
+        samples=(1, 10, 100, 1000),
+        probabilities=(0.1, 0.5, 0.9),
+        per_example=False,
+        level=0.95,
+    ):
+        logprobs = [_total(row, number) for number, row in enumerate(predictions)]
+        result = {}
+        for found in extraction.discoverable(logprobs, samples, probabilities):
+            name = f"extractable_n{found['samples']}_p{found['probability']:g}"
+            result |= memtax.hub.modules.rate(name, found["extractable"], found["sequences"], level)
+        result |= {"sequences": len(logprobs), "excluded": logprobs.count(-math.inf)}
+        if per_example:
+            examples = {"logprob": [None if value == -math.inf else value for value in logprobs]}
+            for p in probabilities:
+                least = [extraction.queries(value, p) for value in logprobs]
+                examples[f"queries_p{p:g}"] = [None if n is None or n == math.inf else int(n) for n in least]
+            result["per_example"] = examples
+        return result
+
+
+def _total(row, number):
+    """Log p_z of a row: the sum over its tokens."""
+    values = row if isinstance(row, list) else [row]
+    if not values or row is None:
+        raise MemtaxError(f"predictions have no token in row {number}; every continuation needs at least one")
+    known = [-math.inf if value is None else value for value in values]
+    for value in known:
+        if math.isnan(value) or value > 0:
+            raise MemtaxError(f"predictions hold {value} in row {number}; log-probabilities are at most 0")
+    return math.fsum(known) if -math.inf not in known else -math.inf

@@ -1,0 +1,333 @@
+"""Pushing through the real client to a Hub on loopback, and loading in fresh processes with empty caches.
+
+The client reads its endpoint when it is imported, and offline mode blocks loopback too: so everything here runs in children.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from huggingface_hub import DatasetCard, ModelCard
+
+from memtax.hub.folder import Config, write_dataset
+from memtax.taxonomy.predictor import Predictor
+from tests.hubserver import TOKEN, HubServer
+
+ROWS = 600
+RECORD = """\
+memtax: run
+config: {model: /home/someone/models/lm, corpus: org/corpus, prompt: 32, continuation: 32, license: mit, seed: 1024}
+inputs: {corpus: 0123abcd}
+commit: null
+versions: {python: 3.11.7, memtax: 0.1.0}
+finished: '2025-01-01T00:00:00Z'
+"""
+
+
+def table() -> pa.Table:
+    rng = np.random.default_rng(0)
+    duplicates = rng.integers(0, 12, ROWS)
+    frequency = rng.uniform(1, 1000, ROWS)
+    return pa.table(
+        {
+            "sequence_id": np.arange(ROWS),
+            "text": [f"row <b>{i}</b> | of the table" for i in range(ROWS)],
+            "sequence_duplicates": duplicates,
+            "avg_frequency": frequency,
+            "taxonomy": pa.array(np.where(duplicates > 5, 0, 2), pa.int64()),
+            "is_memorized": rng.uniform(size=ROWS) < 1 / (1 + np.exp(2 - duplicates / 3)),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run directory with dataset, predictor and a tiny language model."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("run")
+    rows = table()
+    configs = [
+        Config("features", "A row.", {"train": rows}),
+        Config("num_duplicates", "A row.", {"train": rows.select(["sequence_id", "sequence_duplicates"])}),
+    ]
+    write_dataset(folder / "dataset", configs, "A <run>", {"model": "lm"}, "mit")
+    predictor = Predictor.fit(rows, factors=("sequence_duplicates", "avg_frequency"), resamples=20)
+    predictor.save_pretrained(folder / "models" / "predictor")
+    config = GPTNeoXConfig(
+        vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, max_position_embeddings=16
+    )
+    GPTNeoXForCausalLM(config).save_pretrained(folder / "models" / "lm")
+    vocabulary = {token: number for number, token in enumerate(["<e>", "a", "b", "c", "d", "e", "f", "g"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<e>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<e>").save_pretrained(folder / "models" / "lm")
+    (folder / "models" / "lm" / "training_args.bin").write_bytes(b"pickled")
+    (folder / "models" / "lm" / "checkpoint-1").mkdir()
+    (folder / "models" / "lm" / "checkpoint-1" / "config.json").write_text("{}")
+    (folder / "run.yaml").write_text(RECORD)
+    return folder
+
+
+def child(hub: HubServer, cache: Path, *arguments: str, token: str | None = TOKEN, check: bool = True):
+    environment = hub.environment(cache, token)
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0 or not check, done.stderr[-3000:]
+    return done
+
+
+def push(hub: HubServer, cache: Path, run: Path, *options: str, **more):
+    return child(hub, cache, "-m", "memtax", "push", str(run), "--repo-id", "org/name", *options, **more)
+
+
+@pytest.fixture(scope="module")
+def pushed(run, tmp_path_factory):
+    """A server to which the run and the metric Spaces were pushed, and what the command printed."""
+    with HubServer() as hub:
+        parts = ("--part", "dataset", "--part", "models", "--part", "metrics")
+        yield hub, push(hub, tmp_path_factory.mktemp("cache"), run, *parts).stdout
+
+
+def test_everything_is_there_and_nothing_else(pushed, run):
+    hub, printed = pushed
+    ids = {repo_id for _, repo_id in hub.repos}
+    assert {"org/name", "org/name-predictor", "org/name-lm", "org/membership_inference"} <= ids
+    assert len(ids) == 3 + 9
+    assert all(f"{hub.url}/datasets/org/name" in line for line in printed.splitlines()[:1])
+    files = hub.repos["dataset", "org/name"].files
+    assert set(files) == {".gitattributes", "README.md", "features/train.parquet", "num_duplicates/train.parquet"}
+    assert files["features/train.parquet"] == (run / "dataset" / "features" / "train.parquet").read_bytes()
+    model = hub.repos["model", "org/name-lm"].files
+    # Neither pickles nor checkpoints.
+    assert not [path for path in model if path.endswith(".bin") or "checkpoint" in path]
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= set(model)
+
+
+def test_everything_loads_in_a_fresh_process_and_equals_what_was_pushed(pushed, run, tmp_path):
+    hub, _ = pushed
+    np.save(tmp_path / "rows.npy", np.arange(ROWS))
+    program = f"""
+import sys, json
+import pyarrow.parquet as pq
+from datasets import load_dataset
+whole = load_dataset("org/name", "features", split="train")
+here = pq.read_table({str(run / "dataset" / "features" / "train.parquet")!r})
+assert whole.data.table.cast(here.schema).equals(here)
+assert whole.features["taxonomy"].int2str(2) == "recollection"
+streamed = list(load_dataset("org/name", "features", split="train", streaming=True))
+assert streamed == list(whole)
+assert len(load_dataset("org/name", "num_duplicates", split="train[:10]")) == 10
+from memtax import Predictor
+there = Predictor.from_pretrained("org/name-predictor").predict(here)
+assert there.equals(Predictor.from_pretrained({str(run / "models" / "predictor")!r}).predict(here))
+from transformers import AutoModelForCausalLM, AutoTokenizer
+loaded = AutoModelForCausalLM.from_pretrained("org/name-lm").state_dict()
+local = AutoModelForCausalLM.from_pretrained({str(run / "models" / "lm")!r}).state_dict()
+assert all(loaded[name].equal(local[name]) for name in local)
+assert AutoTokenizer.from_pretrained("org/name-lm")("a b")["input_ids"] == [1, 2]
+import evaluate
+metric = evaluate.load("org/membership_inference")
+print(json.dumps(metric.compute(predictions=[0.9, 0.8, 0.7, 0.2], references=[1, 0, 1, 0])["auroc"]))
+"""
+    # Three pairs of four are in order.
+    assert child(hub, tmp_path / "cache", "-c", program).stdout.strip().splitlines()[-1] == "0.75"
+
+
+def test_cards_are_complete(pushed):
+    hub, _ = pushed
+    for (kind, repo_id), repo in hub.repos.items():
+        text = repo.files["README.md"].decode()
+        for placeholder in ("path/or/name", "{{", "TODO", "More Information", "/home/someone"):
+            assert placeholder not in text, (repo_id, placeholder)
+        card = (DatasetCard if kind == "dataset" else ModelCard)(text)
+        # huggingface_hub reads the front matter and writes the same again.
+        assert (DatasetCard if kind == "dataset" else ModelCard)(str(card)).data.to_dict() == card.data.to_dict()
+        if kind != "space":
+            assert card.data.license == "mit"
+            assert "0123abcd" in text
+            assert "@article" in text
+    model = ModelCard(hub.repos["model", "org/name-predictor"].files["README.md"].decode())
+    assert model.data.datasets == ["org/name"]
+    assert "roc_auc" in {result.metric_type for result in model.data.eval_results}
+    assert all(result.metric_value >= 0 for result in model.data.eval_results)
+    from memtax import schema
+
+    text = hub.repos["dataset", "org/name"].files["README.md"].decode()
+    for name in table().column_names:
+        assert schema.column(name).meaning in text
+
+
+def test_a_space_installs_the_very_code_from_its_own_repository(pushed, tmp_path):
+    hub, _ = pushed
+    files = hub.repos["space", "org/coding_length"].files
+    requirement = files["requirements.txt"].decode()
+    name = next(path for path in files if path.endswith(".whl"))
+    assert requirement == f"memtax @ {hub.url}/spaces/org/coding_length/resolve/main/{name}\n"
+    (tmp_path / "requirements.txt").write_text(requirement)
+    pip = (
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--no-index",
+        "--isolated",
+        "--no-compile",
+        "--quiet",
+        "--disable-pip-version-check",
+    )
+    child(hub, tmp_path / "cache", *pip, "--target", str(tmp_path / "site"), "-r", str(tmp_path / "requirements.txt"))
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path / "site")!r})
+import evaluate, memtax
+path = memtax.metric_path("coding_length")
+assert path.startswith({str(tmp_path / "site")!r}), path
+print(evaluate.load(path).compute(predictions=["aab"])["huffman_coding_length"])
+"""
+    # Two symbols, one bit each.
+    assert child(hub, tmp_path / "cache", "-c", program).stdout.strip() == "1.0"
+    assert "memtax/_assets/training/train_lm.py" in str(sorted((tmp_path / "site").rglob("train_lm.py")))
+
+
+def test_pushing_again_changes_nothing(pushed, run, tmp_path):
+    hub, _ = pushed
+    before = {key: len(repo.commits) for key, repo in hub.repos.items()}
+    printed = push(hub, tmp_path, run).stdout
+    assert printed.count("(up to date)") == 3
+    assert {key: len(repo.commits) for key, repo in hub.repos.items()} == before
+
+
+def test_dry_run_shows_all_and_asks_nothing(run, tmp_path):
+    with HubServer() as hub:
+        printed = push(hub, tmp_path, run, "--dry-run", token=None).stdout
+        assert hub.requests == []
+    for expected in ("dataset org/name:", "features/train.parquet", "model org/name-lm:", "pretty_name", "Provenance"):
+        assert expected in printed
+
+
+@pytest.mark.parametrize("kind", [503, 429, "drop"])
+def test_a_broken_upload_goes_on_where_it_was(run, tmp_path, kind):
+    with HubServer() as hub:
+        # One file is up, the next ones and the commit fail more often than the client itself tries again.
+        hub.fail("PUT", "/lfs/", kind, times=1)
+        hub.fail("POST", "/commit/", kind, times=1)
+        push(hub, tmp_path, run / "dataset")
+        files = hub.repos["dataset", "org/name"].files
+        assert files["features/train.parquet"] == (run / "dataset" / "features" / "train.parquet").read_bytes()
+        # The initial commit and ours; each large file went up once, failures aside.
+        assert len(hub.repos["dataset", "org/name"].commits) == 2
+        assert hub.count("PUT", "/lfs/") == 2 + 1
+
+
+def test_what_an_older_push_left_is_removed_and_the_users_own_files_stay(run, tmp_path):
+    with HubServer() as hub:
+        hub.add("dataset", "org/name", {"old/train.parquet": b"PAR1", "notes.md": b"mine", ".gitattributes": b""})
+        push(hub, tmp_path, run / "dataset")
+        files = hub.repos["dataset", "org/name"].files
+        assert "old/train.parquet" not in files
+        assert files["notes.md"] == b"mine"
+
+
+def test_private(run, tmp_path):
+    with HubServer() as hub:
+        push(hub, tmp_path, run / "dataset", "--private")
+        assert hub.repos["dataset", "org/name"].private
+        program = "from huggingface_hub import HfApi; HfApi().repo_info('org/name', repo_type='dataset')"
+        assert "RepositoryNotFoundError" in child(hub, tmp_path / "n", "-c", program, token=None, check=False).stderr
+        hub.repos["dataset", "org/name"].private = False
+        done = push(hub, tmp_path, run / "dataset", "--private", check=False)
+        assert done.returncode == 2
+        assert "exists and is public" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "token", "message"),
+    [
+        (("--repo-id", "org/name"), None, "run `hf auth login` or set HF_TOKEN"),
+        (("--repo-id", "org/name"), "hf_wrong_secret", "run `hf auth login` or set HF_TOKEN"),
+        (("--repo-id", "elsewhere/name"), TOKEN, "may write to that namespace"),
+        (("--repo-id", "name"), TOKEN, "has no account; write org/name"),
+        (("--repo-id", "org/na me"), TOKEN, "is no name for the Hub"),
+        (("--repo-id", "org/name", "--part", "x"), TOKEN, "parts are some of"),
+    ],
+)
+def test_errors_are_one_line_and_tell_no_token(run, tmp_path, options, token, message):
+    with HubServer() as hub:
+        done = child(hub, tmp_path, "-m", "memtax", "push", str(run / "dataset"), *options, token=token, check=False)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert token is None or token not in done.stderr + done.stdout
+
+
+def test_a_server_that_stays_down_is_said_in_one_line(run, tmp_path):
+    with HubServer() as hub:
+        hub.fail("POST", "/commit/", 503, times=99)
+        done = push(hub, tmp_path, run / "dataset", check=False)
+        assert done.returncode == 2
+        assert "run the command again to go on" in done.stderr.splitlines()[-1]
+        hub.faults.clear()
+        uploads = hub.count("PUT", "/lfs/")
+        push(hub, tmp_path, run / "dataset")
+        # Nothing is sent a second time.
+        assert hub.count("PUT", "/lfs/") == uploads
+        assert "features/train.parquet" in hub.repos["dataset", "org/name"].files
+
+
+def test_a_folder_without_anything_to_publish(tmp_path):
+    with HubServer() as hub:
+        done = push(hub, tmp_path / "cache", tmp_path, check=False)
+    assert done.returncode == 2
+    assert "no run directory" in done.stderr
+
+
+def test_the_guard_guards(tmp_path):
+    program = "import socket; socket.create_connection(('192.0.2.1', 80), 1)"
+    with HubServer() as hub:
+        assert "a test tried to" in child(hub, tmp_path, "-c", program, check=False).stderr
+
+
+def test_ranges_etags_and_revisions(tmp_path):
+    with HubServer() as hub:
+        hub.add("model", "org/m", {"a.bin": bytes(range(100)), "b.txt": b"one"})
+        hub.add("model", "org/m", {"b.txt": b"two"})
+        first, second = (commit.oid for commit in hub.repos["model", "org/m"].commits)
+        program = f"""
+import json
+from pathlib import Path
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import get_session
+api = HfApi()
+assert Path(hf_hub_download("org/m", "b.txt")).read_text() == "two"
+assert Path(hf_hub_download("org/m", "b.txt", revision={first!r})).read_text() == "one"
+part = get_session().get(hf_hub_url("org/m", "a.bin", revision={first!r}), headers={{"Range": "bytes=10-19"}})
+assert part.status_code == 206 and part.content == bytes(range(10, 20))
+metadata = get_hf_file_metadata(hf_hub_url("org/m", "b.txt"))
+assert metadata.commit_hash == {second!r}
+api.create_branch("org/m", branch="side", revision={first!r})
+api.create_tag("org/m", tag="v1", revision={first!r})
+assert {{ref.name for ref in api.list_repo_refs("org/m").branches}} == {{"main", "side"}}
+assert [entry.path for entry in api.list_repo_tree("org/m", revision="v1")] == ["a.bin", "b.txt"]
+for revision, name, error in (("nope", "b.txt", RevisionNotFoundError), ("main", "nope", EntryNotFoundError)):
+    try:
+        hf_hub_download("org/m", name, revision=revision)
+    except error:
+        continue
+    raise AssertionError(name)
+assert api.whoami()["name"] == "tester"
+"""
+        child(hub, tmp_path, "-c", program)
+        assert json.loads(json.dumps(hub.requests))
