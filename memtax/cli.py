@@ -220,6 +220,23 @@ def push(
 
 
 @app.command()
+def explore(
+    run: Annotated[str, typer.Argument(help="Run directory, or the name of a dataset that was pushed.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Model for texts of your own.")] = None,
+    port: Annotated[int, typer.Option(help="Where the page is served; 0: the first free one from 7860.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+) -> None:
+    """Browse a run: filter sequences, see their tokens and neighbours, analyse a text of your own (extra `explore`).
+
+    Example: `memtax explore runs/demo --model runs/demo/models/small-gpt-neox`
+    """
+    from memtax.report.explore import Explorer
+    from memtax.report.explore_app import page
+
+    page(Explorer.load(run, model)).launch(server_port=port or None, inbrowser=browser)
+
+
+@app.command()
 def env() -> None:
     """Print what a bug report needs: versions, platform, processors, memory, accelerators.
 

@@ -307,7 +307,7 @@ def test_card(name):
     example = doctest.DocTestParser().get_doctest(text.split("## Example")[1].split("```")[1], {}, name, None, 0)
     assert doctest.DocTestRunner().run(example).failed == 0
     metric = load(name)
-    parameters = [name for name in inspect.signature(metric._compute).parameters]
+    parameters = list(inspect.signature(metric._compute).parameters)
     for parameter in parameters:
         assert f"**{parameter}**" in text, parameter
     assert f"memtax-{memtax.__version__}-py3" in (folder / "requirements.txt").read_text()
