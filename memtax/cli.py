@@ -36,7 +36,7 @@ def options(
 
 @app.command()
 def demo(output: Output = Path("memtax-demo")) -> None:
-    """Train a small model on the Python standard library and run everything on it: offline, about four minutes.
+    """Train a small model on the Python standard library and run everything on it: offline, in about two minutes.
 
     Example: `memtax demo --output runs/demo`
     """
@@ -65,6 +65,108 @@ def run(
 
 
 @app.command()
+def fit(
+    data: Annotated[str, typer.Argument(help="Dataset of sequences with their factors: path[:config[:split]].")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the predictor.")],
+    factors: Annotated[str | None, typer.Option(help="Columns, separated by commas; default: the published ones.")] = None,
+    before_training: Annotated[
+        bool, typer.Option("--before-training", help="Use only factors that are known before a model exists.")
+    ] = False,
+    target: Annotated[str, typer.Option(help="Boolean column to predict.")] = "is_memorized",
+    category: Annotated[str, typer.Option(help="Column of categories.")] = "taxonomy",
+    memorized_only: Annotated[str | None, typer.Option(help="More memorized sequences, for training alone.")] = None,
+    calibration: Annotated[str, typer.Option(help="prior, recalibration or none.")] = "prior",
+    seed: Annotated[int, typer.Option(help="Seed of split and bootstrap.")] = 1024,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of each interval.")] = 1000,
+    explain: Annotated[bool, typer.Option(help="Also test coefficients and compute correlations.")] = True,
+    probe: Annotated[str | None, typer.Option(help="Language model whose layers are probed; the data need tokens.")] = None,
+    push: Annotated[str | None, typer.Option(help="Model repository on the Hub to push to.")] = None,
+) -> None:
+    """Fit the predictor: one model for all sequences and one a category, with tests, intervals and figures.
+
+    Example: `memtax fit runs/demo/dataset:features --output runs/demo/predictor`
+    """
+    from memtax.pipeline.fitting import fit as run_fit
+    from memtax.pipeline.fitting import probe_layers
+
+    predictor = run_fit(
+        data,
+        output,
+        factors=_names(factors),
+        before_training=before_training,
+        target=target,
+        category=category,
+        memorized_only=memorized_only,
+        calibration=calibration,
+        seed=seed,
+        resamples=resamples,
+        explain=explain,
+    )
+    if probe is not None:
+        probe_layers(data, probe, predictor, output)
+    typer.echo(output)
+    if push is not None:
+        typer.echo(predictor.push_to_hub(push))
+
+
+@app.command()
+def search(
+    data: Annotated[str, typer.Argument(help="Dataset of sequences with their factors: path[:config[:split]].")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results; finished parts are kept.")],
+    factors: Annotated[str | None, typer.Option(help="Columns of the models, separated by commas.")] = None,
+    split_on: Annotated[str | None, typer.Option(help="Columns that rules ask about, separated by commas.")] = None,
+    quantiles: Annotated[str, typer.Option(help="Of the memorized training rows, separated by commas.")] = "0.25,0.5,0.75",
+    criterion: Annotated[str, typer.Option(help="log_loss, brier, roc_auc, pr_auc or f1, on validation rows.")] = "log_loss",
+    target: Annotated[str, typer.Option(help="Boolean column to predict.")] = "is_memorized",
+    seed: Annotated[int, typer.Option(help="Seed of split and bootstrap.")] = 1024,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of each interval.")] = 1000,
+    start: Annotated[int, typer.Option(help="First partition of this slice.")] = 0,
+    stop: Annotated[int | None, typer.Option(help="End of this slice (not in it).")] = None,
+    merge: Annotated[list[Path] | None, typer.Option(help="Folder with another slice; may be given many times.")] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Also grow a partition rule by rule.")] = False,
+) -> None:
+    """Search all two-rule partitions: chosen on validation rows, judged once on test rows.
+
+    Example: `memtax search runs/demo/dataset:features --output runs/demo/search --greedy`
+    """
+    from memtax.pipeline.fitting import search as run_search
+
+    run_search(
+        data,
+        output,
+        start=start,
+        stop=stop,
+        merged=merge or (),
+        greedy=greedy,
+        factors=_names(factors),
+        split_on=_names(split_on),
+        quantiles=_numbers(quantiles),
+        criterion=criterion,
+        target=target,
+        seed=seed,
+        resamples=resamples,
+    )
+    typer.echo(output)
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="Folder of a predictor, or its name on the Hub.")],
+    data: Annotated[str, typer.Argument(help="Dataset of any size: path[:config[:split]].")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the scored dataset.")],
+    baseline: Annotated[bool, typer.Option("--baseline", help="Use the model for all, not the categories' models.")] = False,
+) -> None:
+    """Add each sequence's probability of being memorized, streaming.
+
+    Example: `memtax predict runs/demo/predictor corpus.parquet --output scored`
+    """
+    from memtax.taxonomy.predict import predict_dataset
+    from memtax.taxonomy.predictor import Predictor
+
+    typer.echo(predict_dataset(Predictor.from_pretrained(model), data, output, "baseline" if baseline else "taxonomic"))
+
+
+@app.command()
 def score(
     sequences: Annotated[str, typer.Argument(help="Rows of tokens or text: PATH or NAME[:CONFIG[:SPLIT]].")],
     model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
@@ -83,6 +185,7 @@ def score(
     moments: Annotated[bool, typer.Option(help="Also mean and variance of log p at every token (Min-K%++).")] = False,
     ranks: Annotated[bool, typer.Option(help="Also the rank of every token.")] = False,
     attention: Annotated[bool, typer.Option(help="Also entropy and Gini coefficient of each attention head.")] = False,
+    stride: Annotated[int | None, typer.Option(help="Rows are long texts: score a window every so many tokens.")] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of a row that are read; default: what the windows cover.")] = None,
     column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name, for text; default: the model's.")] = None,
@@ -93,7 +196,8 @@ def score(
 ) -> None:
     """Score sequences by one forward pass: perplexities, extraction, and more where asked.
 
-    Every pair of a prompt and a continuation length is measured, from the same pass.
+    Every pair of a prompt and a continuation length is measured, from the same pass. With `--stride` a long text, such as a
+    book, is read window by window, and a report with a heat map is written.
 
     Example: `memtax score runs/demo/corpus --model runs/demo/models/lm --prompt 16 --prompt 32 --output scores`
 
@@ -105,6 +209,7 @@ def score(
     from memtax.filters.scores import LanguageModelFilter
     from memtax.lm.loading import split_revision
     from memtax.pipeline.scoring import score_sequences
+    from memtax.pipeline.sliding import score_windows
 
     if batch_size != "auto" and not batch_size.isdecimal():
         raise MemtaxError(f"--batch-size {batch_size!r} is neither a number nor auto")
@@ -137,9 +242,103 @@ def score(
     )
     reference = LanguageModelFilter(*split_revision(reference_model), exact_only=True, **common) if reference_model else None
     source = Source.parse(sequences, column=column)
-    result = score_sequences(source, scores, output, reference=reference, tokenizer=tokenizer, length=length)
+    if stride is None:
+        result = score_sequences(source, scores, output, reference=reference, tokenizer=tokenizer, length=length)
+    elif reference or length or exact_only or len(windows) > 1:
+        raise MemtaxError("--stride takes one prompt and one continuation length, and no reference, exact-only or length")
+    else:
+        result = score_windows(source, scores, output, stride=stride, tokenizer=tokenizer)
     for line in result.lines():
         typer.echo(line)
+
+
+@app.command()
+def count(
+    corpus: Annotated[list[str], typer.Argument(help="Corpus: .bin, .npy, Parquet, Arrow, JSONL, folders, globs, Hub names.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the tables.")],
+    sequences: Annotated[
+        list[str] | None, typer.Option(help="Where windows are cut from; without it, the corpus itself. May be repeated.")
+    ] = None,
+    window: Annotated[list[str] | None, typer.Option(help="Tokens start:stop of sequences [32:64]. May be repeated.")] = None,
+    no_windows: Annotated[bool, typer.Option("--no-windows", help="Count tokens only.")] = False,
+    column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="For text: a tokenizer, by path or Hub name.")] = None,
+    vocabulary_size: Annotated[int | None, typer.Option(help="Ids at or above it are refused.")] = None,
+    sequence_length: Annotated[int | None, typer.Option(help="For headerless files: tokens a sequence (Pythia: 2049).")] = None,
+    dtype: Annotated[str, typer.Option(help="For headerless files: uint16, uint32 or int32.")] = "uint16",
+    document_separator: Annotated[int | None, typer.Option(help="Token that ends documents; windows must not hold it.")] = None,
+    substitutions: Annotated[int | None, typer.Option(help="Also count places with up to so many tokens replaced.")] = None,
+    memorized: Annotated[str | None, typer.Option(help="Dataset of memorized ids; splits the token frequencies.")] = None,
+    streaming: Annotated[bool, typer.Option(help="Read datasets on the fly, without a copy on disk.")] = False,
+    threads: Annotated[int | None, typer.Option(help="Counting threads; all cores if not given.")] = None,
+    shard_tokens: Annotated[int, typer.Option(help="Tokens a shard, the unit of work and of resuming.")] = 2**23,
+    engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
+    master: Annotated[str | None, typer.Option(help="Spark master, such as spark://host:7077 or local[4].")] = None,
+) -> None:
+    """Count every token and every asked-for window of a corpus, exactly, in one pass.
+
+    Writes `num_duplicates.parquet` and `token_frequencies.parquet`. A killed run goes on where it was.
+
+    Example: `memtax count document.bin --sequence-length 2049 --sequences org/memorized --window 32:64 --output counts`
+    """
+    from memtax.corpus.job import CountJob, describe
+    from memtax.corpus.opening import Reading
+    from memtax.corpus.spans import Span
+    from memtax.lm.loading import load_tokenizer
+
+    job = CountJob(
+        corpus=tuple(corpus),
+        sequences=() if no_windows else tuple(sequences) if sequences else None,
+        spans=tuple(Span.parse(each) for each in window or ["32:64"]),
+        reading=Reading(
+            column, streaming, sequence_length, dtype, load_tokenizer(tokenizer, None) if tokenizer else None, vocabulary_size
+        ),
+        separator=document_separator,
+        substitutions=substitutions,
+        memorized=memorized,
+        threads=threads,
+        shard_tokens=shard_tokens,
+        engine=engine,
+        master=master,
+    )
+    typer.echo(f"{describe(job.run(output), job.spans)}: {output}")
+
+
+@app.command(name="filter")
+def filter_(
+    names: Annotated[list[str], typer.Argument(help="Filters of the catalogue, then the dataset.", metavar="NAME... DATASET")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the finished shards and features.parquet.")],
+    counts: Annotated[str | None, typer.Option(help="For duplicates: a folder of `memtax count`, or org/name::split.")] = None,
+    frequencies: Annotated[str | None, typer.Option(help="For token_frequencies; --counts if not given.")] = None,
+    model: Annotated[str | None, typer.Option(help="For scores and other filters with a model.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Another parameter, as name=value. May be repeated.")] = None,
+    engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
+    master: Annotated[str | None, typer.Option(help="Spark master, such as spark://host:7077 or local[4].")] = None,
+) -> None:
+    """Add the columns of filters to a dataset.
+
+    Example: `memtax filter duplicates templates org/sequences --counts counts --output filtered`
+    """
+    import yaml
+
+    from memtax.corpus.sources import Source
+    from memtax.errors import MemtaxError
+    from memtax.pipeline.filtering import apply_filters
+
+    if len(names) < 2:
+        raise MemtaxError("name at least one filter and then the dataset: memtax filter NAME... DATASET --output DIR")
+    pairs = [each.partition("=") for each in set_ or ()]
+    for name, equals, _ in pairs:
+        if not name or not equals:
+            raise MemtaxError(f"--set {name} is no name=value")
+    given = {"counts": counts, "frequencies": frequencies or counts, "model": model}
+    parameters = {name: value for name, value in given.items() if value is not None}
+    if frequencies is None and "token_frequencies" not in names:
+        parameters.pop("frequencies", None)
+    if "duplicates" not in names and frequencies is None:
+        parameters.pop("counts", None)
+    parameters |= {name: yaml.safe_load(value) for name, _, value in pairs}
+    typer.echo(apply_filters(names[:-1], Source.parse(names[-1]), output, parameters, engine, master))
 
 
 @app.command()
@@ -180,6 +379,105 @@ def mia(
     options.pop("run_command")
     for line in run_command(**options).lines():
         typer.echo(line)
+
+
+@app.command()
+def align(
+    pairs: Annotated[str, typer.Argument(help="Rows with a text and its paraphrases: PATH or NAME[:CONFIG[:SPLIT]].")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, table, summary and record go.")],
+    parameters: Annotated[str, typer.Option(help="head, embeddings+head, lora or all-linear.")] = "embeddings+head",
+    column: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
+    length: Annotated[int | None, typer.Option(help="Most tokens of a text; default: the model's positions.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+) -> None:
+    """Gradient alignment: how alike the gradients at a text and at its paraphrases are.
+
+    The rows have a text and `paraphrases`, a list with null for each that failed, as `memtax paraphrase` writes them; or there
+    is a row for each `paraphrase`. The table also holds the norm of the gradient at each text.
+
+    Example: `memtax align runs/demo/paraphrases.parquet --model runs/demo/models/lm --output alignment`
+
+    Several processes: `accelerate launch -m memtax align ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax align ...` on
+    CPUs.
+    """
+    from memtax.corpus.sources import Source
+    from memtax.engine import World
+    from memtax.leakage.alignment import AlignmentFilter, align_table
+    from memtax.lm.loading import split_revision
+
+    name, revision = split_revision(model)
+    function = AlignmentFilter(name, revision, parameters, tokenizer, length, dtype)
+    found = align_table(Source.parse(pairs, column=column), function, output)
+    if World.current().is_main:
+        mean = "" if found["mean"] is None else f", mean cosine {found['mean']:.3f}"
+        typer.echo(f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}")
+        typer.echo(f"table    {output / 'alignment.parquet'}")
+        typer.echo(f"summary  {output / 'summary.json'}")
+
+
+@app.command()
+def influence(
+    train: Annotated[str, typer.Argument(help="Training examples, tokens or text: PATH or NAME[:CONFIG[:SPLIT]].")],
+    test: Annotated[str, typer.Argument(help="Test examples, likewise.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model or LoRA adapter.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, tables, summary and record go.")],
+    method: Annotated[list[str], typer.Option(help="gradient_match, datainf, lissa or repsim; may be given again.")] = [],  # noqa: B006
+    parameters: Annotated[
+        str | None, typer.Option(help="lora, head, embeddings+head or all-linear; default: lora if any.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Text before each example, outside the loss.")] = None,
+    class_column: Annotated[str | None, typer.Option(help="Classes, for accuracy and coverage of the top k.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name, for text; default: the model's.")] = None,
+    length: Annotated[int | None, typer.Option(help="Most tokens of an example; default: the model's positions.")] = None,
+    top: Annotated[int, typer.Option(help="Training examples listed for each test example.")] = 10,
+    iterations: Annotated[int, typer.Option(help="Of LiSSA.")] = 10,
+    scale: Annotated[float | None, typer.Option(help="Of LiSSA; default: what converges.")] = None,
+    per_tensor: Annotated[bool, typer.Option(help="Also the matrix of every tensor.")] = False,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+) -> None:
+    """Influence of training examples on test examples: gradient match, DataInf, LiSSA and RepSim.
+
+    An influence is negative where training on the example lowers the loss at the test example; RepSim is a cosine.
+
+    Example: `memtax influence train.jsonl probes.jsonl --model runs/lora --class-column topic --output influence`
+
+    Several processes: `accelerate launch -m memtax influence ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax influence
+    ...` on CPUs.
+    """
+    from memtax.corpus.sources import Source
+    from memtax.engine import World
+    from memtax.leakage.influence import METHODS
+    from memtax.leakage.influence_table import InfluenceSettings, influence_table
+    from memtax.lm.loading import split_revision
+
+    name, revision = split_revision(model)
+    settings = InfluenceSettings(
+        name,
+        revision,
+        tuple(method) or METHODS,
+        parameters,
+        prompt_column=prompt_column,
+        class_column=class_column,
+        tokenizer=tokenizer,
+        length=length,
+        top=top,
+        iterations=iterations,
+        scale=scale,
+        per_tensor=per_tensor,
+        dtype=dtype,
+    )
+    found = influence_table(Source.parse(train, column=column), Source.parse(test, column=column), settings, output)
+    if World.current().is_main:
+        typer.echo(f"{found['train']:,} training examples on {found['test']:,} test examples, parameters {found['parameters']}")
+        for name, figures in found["methods"].items():
+            shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in figures.items() if value)
+            typer.echo(f"{name:<15}{shown}".rstrip())
+        for kind, file in (("pairs", "influence.parquet"), ("matrices", "matrix.safetensors"), ("top", "top.parquet")):
+            typer.echo(f"{kind:<9}{output / file}")
+        typer.echo(f"summary  {output / 'summary.json'}")
 
 
 @app.command()
@@ -264,6 +562,19 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("memtax: stopped; run the same command again to go on", err=True)
         raise SystemExit(130) from None
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    from memtax.errors import MemtaxError
+
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise MemtaxError(f"quantiles are numbers separated by commas, such as 0.25,0.5,0.75, not {text!r}") from None
 
 
 def _fail(message: str) -> None:

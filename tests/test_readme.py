@@ -31,3 +31,17 @@ def test_the_configuration_example_is_one(tmp_path):
 def test_every_filter_is_listed_with_its_class():
     for name, where in CATALOGUE.items():
         assert re.search(rf"\| `{name}` \| `{where.split(':')[1]}\(", README), name
+
+
+def test_every_verb_is_listed():
+    from memtax.cli import app
+
+    for command in app.registered_commands:
+        name = command.name or command.callback.__name__
+        assert re.search(rf"`(memtax )?{name}`", README), name
+
+
+def test_every_metric_module_has_a_path():
+    import memtax
+
+    assert Path(memtax.metric_path("membership_inference")).exists()

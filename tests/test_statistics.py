@@ -347,3 +347,106 @@ class TestSpearmanInterval:
 
     def test_perfect_order(self):
         assert statistics.spearman_interval([1, 2, 3], [10, 20, 30]) == statistics.Interval(1.0, 1.0, 1.0)
+
+
+class TestDecisions:
+    @given(columns)
+    def test_precision_and_recall_equal_scikit_learn(self, data):
+        labels, scores = data
+        assume(0 < sum(labels) < len(labels))
+        decisions = np.array(scores) > 0
+        expected = sklearn.metrics.precision_score(labels, decisions, zero_division=0)
+        assert statistics.precision_score(labels, decisions) == pytest.approx(expected, abs=1e-12)
+        expected = sklearn.metrics.recall_score(labels, decisions)
+        assert statistics.recall_score(labels, decisions) == pytest.approx(expected, abs=1e-12)
+
+    def test_log_loss_equals_scikit_learn(self):
+        labels, _, probabilities = drawn()
+        probabilities[:3] = 0.0, 1.0, 0.5
+        assert statistics.log_loss(labels, probabilities) == pytest.approx(sklearn.metrics.log_loss(labels, probabilities))
+        # Certain and right costs nothing, even odds cost log 2.
+        assert statistics.log_loss([1, 0], [1.0, 0.0]) == pytest.approx(0.0, abs=1e-15)
+        assert statistics.log_loss([1, 1], [0.5, 0.5]) == pytest.approx(np.log(2))
+
+
+class TestCalibrationInterval:
+    @pytest.mark.parametrize(("shift", "slope"), [(0.0, 1.0), (0.5, 1.0), (0.0, 0.7)])
+    def test_covers_also_where_the_error_is_zero(self, shift, slope):
+        rng = np.random.default_rng(0)
+
+        def simulate(rows):
+            odds = rng.normal(scale=1.5, size=rows) - 1
+            labels = rng.random(rows) < 1 / (1 + np.exp(-shift - slope * odds))
+            return labels.astype(int), 1 / (1 + np.exp(-odds))
+
+        # A sample of a million is off by about .001; a calibrated model's error is 0.
+        truth = statistics.expected_calibration_error(*simulate(1_000_000)) if shift or slope != 1 else 0.0
+        hits = 0
+        for _ in range(60):
+            found = statistics.bootstrap_interval(statistics.expected_calibration_error, *simulate(500), resamples=100)
+            assert found.low <= found.value <= found.high
+            hits += found.low - 1e-3 <= truth <= found.high + 1e-3
+        assert hits >= 53  # of 60 x .95 = 57, standard deviation 1.7
+
+
+def xi_by_definition(x, y, order):
+    n = len(y)
+    y = np.array(y)[order]
+    r = [(y <= v).sum() for v in y]
+    l = [(y >= v).sum() for v in y]  # noqa: E741 - the paper's letter
+    return 1 - n * sum(abs(r[i + 1] - r[i]) for i in range(n - 1)) / (2 * sum(v * (n - v) for v in l))
+
+
+class TestXi:
+    @given(st.lists(st.integers(0, 5), min_size=3, max_size=30), st.integers(0, 99))
+    def test_equals_the_definition_without_ties(self, y, seed):
+        assume(len(set(y)) > 1)
+        x = np.random.default_rng(seed).permutation(len(y)).astype(float)
+        assert statistics.chatterjee_xi(x, y) == pytest.approx(xi_by_definition(x, y, np.argsort(x)), abs=1e-12)
+
+    def test_equals_scipy(self):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=300)
+        for y in (x**2 + 0.1 * rng.normal(size=300), (x + rng.normal(size=300) > 0).astype(float)):
+            assert statistics.chatterjee_xi(x, y) == pytest.approx(scipy.stats.chatterjeexi(x, y).statistic, abs=1e-12)
+
+    @pytest.mark.parametrize("classes", [2, 3])
+    def test_ties_are_averaged_over_random_orders(self, classes):
+        rng = np.random.default_rng(0)
+        x = rng.integers(0, 4, 40)
+        y = rng.integers(0, classes, 40)
+        draws = [xi_by_definition(x, y, np.lexsort((rng.random(40), x))) for _ in range(3000)]
+        error = np.std(draws) / np.sqrt(3000)
+        found = statistics.chatterjee_xi(x, y, orders=3000)
+        assert found == pytest.approx(np.mean(draws), abs=6 * error)
+        assert statistics.chatterjee_xi(x, y) == statistics.chatterjee_xi(x, y)
+
+    def test_direction_matters(self):
+        x = np.linspace(-1, 1, 501)
+        # y is a function of x, x is none of y.
+        assert statistics.chatterjee_xi(x, x**2) > 0.97
+        assert statistics.chatterjee_xi(x**2, x) < 0.6
+
+    @pytest.mark.parametrize("rounded", [False, True])
+    def test_subsampling_intervals_cover(self, rounded):
+        rng = np.random.default_rng(1)
+
+        def simulate(rows):
+            x = rng.normal(size=rows)
+            x = np.round(2 * x) if rounded else x
+            return x, rng.random(rows) < 1 / (1 + np.exp(2 - 1.5 * x))
+
+        truth = statistics.chatterjee_xi(*simulate(1_000_000))
+        hits = 0
+        for _ in range(80):
+            found = statistics.xi_interval(*simulate(1500), subsamples=80)
+            hits += found.low <= truth <= found.high
+        assert hits >= 70  # of 80 x .95 = 76, standard deviation 1.9
+
+    def test_refusals(self):
+        with pytest.raises(MemtaxError, match="xi needs a y that varies"):
+            statistics.chatterjee_xi([1, 2, 3], [1, 1, 1])
+        with pytest.raises(MemtaxError, match="at least 20 rows, not 3"):
+            statistics.xi_interval([1, 2, 3], [1, 0, 1])
+        with pytest.raises(MemtaxError, match="at least 1 order"):
+            statistics.chatterjee_xi([1, 2, 3], [1, 0, 1], orders=0)

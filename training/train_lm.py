@@ -166,7 +166,6 @@ def train(
         processing_class=tokenizer,
         callbacks=[callback, BarCallback()],
     )
-    callback.trainer = trainer
     # Our bar and the callback's lines replace the dictionaries that these print.
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)

@@ -1,15 +1,19 @@
-"""A corpus as a stream of blocks: flat token ids and the offsets of the sequences in them."""
+"""Tables as corpora: `datasets` sources and Parquet files, read as blocks of flat token ids."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from memtax.corpus import columns
+from memtax.corpus.binary import file_stamp
+from memtax.corpus.contract import Block, Corpus, Shard
 from memtax.corpus.sources import Source, open_dataset, reading
 from memtax.errors import MemtaxError
 
@@ -17,39 +21,92 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
+__all__ = ["Block", "Corpus", "DatasetCorpus", "ParquetCorpus", "RowReader", "Shard", "open_corpus"]
+
 _ROWS_PER_READ = 1000
+_TOKENIZING = threading.Lock()
+"""A fast tokenizer is not to be entered by two threads; it uses all cores by itself."""
 
 
 @dataclass(frozen=True)
-class Block:
-    """Whole sequences, back to back.
+class RowReader:
+    """Turns Arrow rows into blocks.
 
     Attributes:
-        tokens: shape (tokens), uint16 or int32, ids checked to be in range.
-        offsets: shape (sequences + 1), int64; sequence i is `tokens[offsets[i]:offsets[i + 1]]`.
+        schema: of the rows.
+        label: names the source in messages.
+        column: the column that is read.
+        kind: whether it holds tokens or text.
+        tokenizer: for text.
+        vocabulary_size: ids at or above it are refused; None allows all below 2^31.
+        block_tokens: tokens (bytes of text) a block.
     """
 
-    tokens: columns.Tokens
-    offsets: npt.NDArray[np.int64]
+    schema: pa.Schema
+    label: str
+    column: str
+    kind: columns.Kind
+    tokenizer: "PreTrainedTokenizerBase | None"
+    vocabulary_size: int | None
+    block_tokens: int
 
+    @classmethod
+    def of(
+        cls,
+        schema: pa.Schema,
+        label: str,
+        column: str | None,
+        tokenizer: "PreTrainedTokenizerBase | None",
+        vocabulary_size: int | None,
+        block_tokens: int,
+    ) -> "RowReader":
+        """Find the column and check that it can be read.
 
-class Corpus(Protocol):
-    """What can be counted. Each row is one sequence; windows never cross from one to the next."""
+        Raises:
+            MemtaxError: there is no usable column, or it is text and there is no tokenizer.
+        """
+        if block_tokens < 1:
+            raise MemtaxError(f"tokens per block must be at least 1, not {block_tokens}")
+        found = columns.find_column(schema.names, column, label)
+        kind = columns.column_kind(schema.field(found).type, found, label)
+        if kind == "text" and tokenizer is None:
+            raise MemtaxError(f"column {found!r} of {label} holds text: give a tokenizer, or name a column of token ids")
+        size = len(tokenizer) if vocabulary_size is None and tokenizer is not None else vocabulary_size
+        return cls(schema, label, found, kind, tokenizer, size, block_tokens)
 
-    @property
-    def rows(self) -> int | None:
-        """Number of sequences; None if only reading all of it would tell."""
+    def read(
+        self, batches: Iterator[pa.RecordBatch], first_row: int | None, ids: str | None = None
+    ) -> Iterator[tuple[pa.RecordBatch, Block]]:
+        """The blocks together with the rows that they were made from, at most `block_tokens` tokens a block unless a single
+        sequence is longer.
 
-    @property
-    def tokens(self) -> int | None:
-        """Number of tokens; None if only reading all of it would tell."""
+        Args:
+            batches: rows with the column.
+            first_row: number of the first row in the corpus, if it is known.
+            ids: a column of integers among the batches' that identifies rows.
 
-    @property
-    def vocabulary_size(self) -> int | None:
-        """Number of ids of the tokenizer, if that is known."""
+        Raises:
+            MemtaxError: the source cannot be read, or holds a bad token id; the message names the row.
+        """  # noqa: D205 - one sentence
+        row = first_row or 0
+        for batch in batches:
+            # Streamed JSON may change its type midway, so every batch is looked at.
+            kind = columns.column_kind(batch.schema.field(self.column).type, self.column, self.label)
+            if kind != self.kind:
+                raise MemtaxError(f"column {self.column!r} of {self.label} changes from {self.kind} to {kind} at row {row}")
+            for part in _cut(batch, self.column, kind, self.block_tokens):
+                tokens, offsets = self._tokens(part.column(self.column), row)
+                keys = None if ids is None else columns.row_ids(part.column(ids), ids, self.label)
+                yield part, Block(tokens, offsets, None if first_row is None else row, keys, self.label)
+                row += part.num_rows
 
-    def blocks(self) -> Iterator[Block]:
-        """The sequences in order; every call reads from the start."""
+    def _tokens(self, column: pa.Array, row: int) -> tuple[columns.Tokens, Any]:
+        if self.kind == "text":
+            assert self.tokenizer is not None
+            with _TOKENIZING:
+                return columns.tokenize(self.tokenizer, column.to_pylist())
+        values, offsets = columns.flatten(column)
+        return columns.token_ids(values, offsets, self.vocabulary_size, self.label, row), offsets
 
 
 class DatasetCorpus:
@@ -58,27 +115,19 @@ class DatasetCorpus:
     def __init__(
         self,
         dataset: "datasets.Dataset | datasets.IterableDataset",
-        label: str,
-        column: str | None,
-        tokenizer: "PreTrainedTokenizerBase | None",
-        vocabulary_size: int | None,
-        block_tokens: int,
+        reader: RowReader,
+        identity: Any,
+        first_row: int | None = 0,
     ) -> None:
-        if block_tokens < 1:
-            raise MemtaxError(f"tokens per block must be at least 1, not {block_tokens}")
-        self.label = label
         self._dataset = dataset
-        self._tokenizer = tokenizer
-        self._block_tokens = block_tokens
-        self.schema = _arrow_schema(dataset, label)
-        self.column = columns.find_column(self.schema.names, column, label)
-        self.kind = columns.column_kind(self.schema.field(self.column).type, self.column, label)
-        if self.kind == "text" and tokenizer is None:
-            raise MemtaxError(f"column {self.column!r} of {label} holds text: give a tokenizer, or name a column of token ids")
-        self.vocabulary_size = len(tokenizer) if vocabulary_size is None and tokenizer is not None else vocabulary_size
+        self._first_row = first_row
+        self.reader = reader
+        self.identity = [identity, reader.column]
+        self.label, self.schema, self.column, self.kind = reader.label, reader.schema, reader.column, reader.kind
+        self.vocabulary_size = reader.vocabulary_size
         self.rows: int | None = getattr(dataset, "num_rows", None)
         if self.rows == 0:
-            raise MemtaxError(f"{label} has no rows")
+            raise MemtaxError(f"{reader.label} has no rows")
 
     @property
     def tokens(self) -> int | None:
@@ -88,9 +137,30 @@ class DatasetCorpus:
             return None
         return sum(len(chunk.flatten()) for chunk in data.column(self.column).chunks)
 
+    def shards(self, tokens: int) -> Sequence["DatasetCorpus"]:
+        """Ranges of rows where the dataset is a table; the files of a stream."""
+        if self.rows is None:
+            parts = max(1, int(getattr(self._dataset, "num_shards", 1)))
+            if parts == 1:
+                return [self]
+            streams = [self._dataset.shard(parts, number) for number in range(parts)]
+            # Only the first part of a stream knows the numbers of its rows.
+            return [
+                DatasetCorpus(stream, self.reader, self.identity, None if number else 0)
+                for number, stream in enumerate(streams)
+            ]
+        total = self.tokens
+        # A document of text is taken for a thousand tokens; it only decides how much work a shard is.
+        step = max(1, int(tokens * self.rows // total) if total else max(1, tokens // 1000))
+        if step >= self.rows:
+            return [self]
+        ranges = [range(start, min(start + step, self.rows)) for start in range(0, self.rows, step)]
+        return [DatasetCorpus(self._dataset.select(rows), self.reader, self.identity, rows.start) for rows in ranges]
+
     def blocks(self) -> Iterator[Block]:
-        """The sequences in order, at most `block_tokens` tokens a block unless a single sequence is longer."""
-        for _, block in self.blocks_with(()):
+        """The sequences in order, with their ids where the source has them."""
+        ids = columns.id_column(self.schema, self.label)
+        for _, block in self._read(() if ids in (None, self.column) else (ids,), ids):
             yield block
 
     def blocks_with(self, others: tuple[str, ...]) -> Iterator[tuple[pa.RecordBatch, Block]]:
@@ -102,31 +172,99 @@ class DatasetCorpus:
         Raises:
             MemtaxError: the source cannot be read, has no rows, or holds a bad token id; the message names the row.
         """
-        row = 0
-        for batch in self._batches([self.column, *others]):
-            # Streamed JSON may change its type midway, so every batch is looked at.
-            kind = columns.column_kind(batch.schema.field(self.column).type, self.column, self.label)
-            if kind != self.kind:
-                raise MemtaxError(f"column {self.column!r} of {self.label} changes from {self.kind} to {kind} at row {row}")
-            for part in _cut(batch, self.column, kind, self._block_tokens):
-                yield part, self._block(part.column(self.column), row)
-                row += part.num_rows
-        if row == 0:
+        return self._read(others, None)
+
+    def _read(self, others: Sequence[str | None], ids: str | None) -> Iterator[tuple[pa.RecordBatch, Block]]:
+        read = False
+        for rows, block in self.reader.read(self._batches([self.column, *others]), self._first_row, ids):
+            read = True
+            yield rows, block
+        if not read and self._first_row == 0:
             raise MemtaxError(f"{self.label} has no rows")
 
-    def _batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
+    def _batches(self, names: list[Any]) -> Iterator[pa.RecordBatch]:
         narrow = self._dataset.select_columns(names).with_format("arrow")
         with reading(self.label):
             for table in narrow.iter(batch_size=_ROWS_PER_READ):
                 yield from table.to_batches()
 
-    def _block(self, column: pa.Array, first_row: int) -> Block:
-        if self.kind == "text":
-            assert self._tokenizer is not None
-            tokens, offsets = columns.tokenize(self._tokenizer, column.to_pylist())
-            return Block(tokens, offsets)
-        values, offsets = columns.flatten(column)
-        return Block(columns.token_ids(values, offsets, self.vocabulary_size, self.label, first_row), offsets)
+
+class ParquetCorpus:
+    """A Parquet file read row group by row group, without the copy that `datasets` would make of it."""
+
+    def __init__(
+        self,
+        path: Path,
+        column: str | None,
+        tokenizer: "PreTrainedTokenizerBase | None",
+        vocabulary_size: int | None,
+        block_tokens: int,
+    ) -> None:
+        self._path = path
+        with reading(str(path)), pq.ParquetFile(path) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+        self.reader = RowReader.of(schema, str(path), column, tokenizer, vocabulary_size, block_tokens)
+        self.vocabulary_size = self.reader.vocabulary_size
+        self.rows: int | None = metadata.num_rows
+        if self.rows == 0:
+            raise MemtaxError(f"{path} has no rows")
+        self._groups = [_group(metadata.row_group(number), self.reader.column) for number in range(metadata.num_row_groups)]
+        self.ids = columns.id_column(schema, str(path))
+
+    @property
+    def tokens(self) -> int | None:
+        """Number of tokens, from the file's footer (an empty row counts as one); None for text."""
+        return None if self.reader.kind == "text" else sum(values for _, values in self._groups)
+
+    @property
+    def identity(self) -> Any:
+        """Name, size and time of the file, and the column."""
+        return [*file_stamp(self._path), self.reader.column]
+
+    def shards(self, tokens: int) -> Sequence["ParquetShard"]:
+        """Row groups, as many a shard as hold about `tokens` tokens."""
+        shards: list[ParquetShard] = []
+        groups, row, first, held = list[int](), 0, 0, 0
+        for number, (rows, values) in enumerate(self._groups):
+            groups.append(number)
+            row, held = row + rows, held + values
+            if held >= tokens or number == len(self._groups) - 1:
+                shards.append(ParquetShard(self, tuple(groups), first, None if self.reader.kind == "text" else held))
+                groups, first, held = [], row, 0
+        return shards
+
+    def batches(self, groups: Sequence[int], others: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        """The rows of some row groups: the column that is read, and others."""
+        names = list(dict.fromkeys([self.reader.column, *others]))
+        what = f"{self._path} (row group {groups[0]} of {len(self._groups)} or later)"
+        with reading(what), pq.ParquetFile(self._path, memory_map=True) as file:
+            yield from file.iter_batches(_ROWS_PER_READ, row_groups=list(groups), columns=names, use_threads=False)
+
+
+@dataclass(frozen=True)
+class ParquetShard:
+    """Some row groups of a file."""
+
+    corpus: ParquetCorpus
+    groups: tuple[int, ...]
+    first_row: int
+    tokens: int | None
+
+    def blocks(self) -> Iterator[Block]:
+        """The sequences in order."""
+        ids = self.corpus.ids
+        batches = self.corpus.batches(self.groups, () if ids is None else (ids,))
+        for _, block in self.corpus.reader.read(batches, self.first_row, ids):
+            yield block
+
+
+def _group(group: Any, column: str) -> tuple[int, int]:
+    """Rows of a row group, and values in a column of it."""
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        if chunk.path_in_schema.split(".")[0] == column:
+            return group.num_rows, chunk.num_values
+    return group.num_rows, 0
 
 
 def open_corpus(
@@ -136,7 +274,7 @@ def open_corpus(
     vocabulary_size: int | None = None,
     block_tokens: int = 4_000_000,
 ) -> DatasetCorpus:
-    """Open a source as a corpus. Memory does not grow with its size.
+    """Open a `datasets` source as a corpus. Memory does not grow with its size.
 
     Args:
         source: where it is, or a dataset that is open already.
@@ -149,8 +287,15 @@ def open_corpus(
         MemtaxError: the source is missing, unreadable or empty, has no usable column, or is text without a tokenizer.
     """
     if isinstance(source, Source):
-        return DatasetCorpus(open_dataset(source), source.label, source.column, tokenizer, vocabulary_size, block_tokens)
-    return DatasetCorpus(source, "the dataset", None, tokenizer, vocabulary_size, block_tokens)
+        dataset, label, column = open_dataset(source), source.label, source.column
+        path = Path(source.path).expanduser()
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path] if path.exists() else []
+        hub = None if files else getattr(dataset, "_fingerprint", None)
+        identity: Any = [label, source.revision, [file_stamp(file) for file in files], hub]
+    else:
+        dataset, label, column, identity = source, "the dataset", None, getattr(source, "_fingerprint", None)
+    reader = RowReader.of(_arrow_schema(dataset, label), label, column, tokenizer, vocabulary_size, block_tokens)
+    return DatasetCorpus(dataset, reader, identity)
 
 
 def _arrow_schema(dataset: Any, label: str) -> pa.Schema:

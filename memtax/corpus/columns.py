@@ -51,6 +51,40 @@ def column_kind(dtype: pa.DataType, name: str, what: str) -> Kind:
     raise MemtaxError(f"column {name!r} of {what} holds {dtype}; tokens must be lists of integers, and text strings")
 
 
+ID_COLUMNS = ("sequence_id", "index", "Index")
+"""Columns that identify rows, in the order of preference."""
+
+
+def id_column(schema: pa.Schema, what: str) -> str | None:
+    """The column that identifies rows. A column called `index` may be anything, so it must hold integers to count as one.
+
+    Raises:
+        MemtaxError: `sequence_id` holds no integers.
+    """
+    for name in ID_COLUMNS:
+        if name in schema.names:
+            if pa.types.is_integer(schema.field(name).type):
+                return name
+            if name == "sequence_id":
+                raise MemtaxError(f"column 'sequence_id' of {what} holds {schema.field(name).type}, not integers; rename it")
+    return None
+
+
+def row_ids(column: pa.Array, name: str, what: str) -> npt.NDArray[np.int64]:
+    """Ids as int64.
+
+    Raises:
+        MemtaxError: one is null or too large.
+    """
+    if column.null_count:
+        raise MemtaxError(f"column {name!r} of {what} has rows without an id; fill it, or drop it to number the rows")
+    try:
+        ids: npt.NDArray[np.int64] = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid as error:
+        raise MemtaxError(f"column {name!r} of {what} holds ids beyond 2^63: {str(error).splitlines()[0]}") from error
+    return ids
+
+
 def flatten(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int64]]:
     """Values and row offsets of a list column. A null row counts as empty; nothing is copied where no row is null.
 

@@ -1,136 +1,159 @@
 """One pass over a corpus: how often each token and each asked-for window occurs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from memtax import schema
 from memtax.corpus import kernels
-from memtax.corpus.blocks import Block, Corpus
-from memtax.corpus.tables import DUPLICATES_FILE, FREQUENCIES_FILE
-from memtax.errors import MemtaxError
-from memtax.files import write_parquet
+from memtax.corpus.contract import Block, Corpus, Shard
+from memtax.corpus.tables import write_counts
+from memtax.corpus.totals import Counts, Query, Totals, add_block
 from memtax.progress import progress_bar
 
-_LARGEST_GUESSED_VOCABULARY = 2**24
-"""A table of frequencies is grown up to this id; above it (128 MiB, far over any tokenizer) the size must be stated."""
+__all__ = ["Checkpoint", "Counts", "count", "write_counts"]
+
+SHARD_TOKENS = 2**23
+"""Tokens a shard, where the source can be cut: the unit in which threads take work, and in which a killed run resumes."""
+
+MERGE_TOKENS = 32
+"""A thread adds its sums to the common ones after so many tokens for each sum: adding costs little beside counting them."""
+
+_AHEAD = 2
+"""Blocks that are read before they are counted."""
 
 
-@dataclass(frozen=True)
-class Counts:
-    """The result of a pass.
+class Checkpoint:
+    """Where a pass keeps what it has: this one keeps nothing. `memtax.corpus.resume` has one on disk."""
 
-    Attributes:
-        token_frequencies: shape (vocabulary), int64, occurrences of each token id.
-        window_counts: shape (windows), int64, occurrences of each window asked for, in their order.
-        tokens: tokens read.
-        sequences: sequences read.
+    def load(self, query: Query, shards: int) -> tuple[Totals, npt.NDArray[np.bool_]]:
+        """Totals so far, and which shards are in them."""
+        return Totals.zero(query), np.zeros(shards, np.bool_)
+
+    def save(self, totals: Totals, done: npt.NDArray[np.bool_]) -> None:
+        """Called now and then, never by two threads at once."""
+
+
+@dataclass
+class _Pass:
+    """What the threads of a pass share."""
+
+    query: Query
+    checkpoint: Checkpoint
+    totals: Totals
+    done: npt.NDArray[np.bool_]
+    bar: Any
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def work(self, shards: Sequence[Shard], numbers: "queue.SimpleQueue[int]") -> None:
+        """Take shards until none is left. Finished ones join the totals now and then, and at the end."""
+        mine, finished = Totals.zero(self.query), list[int]()
+        try:
+            while not self.stop.is_set():
+                try:
+                    number = numbers.get_nowait()
+                except queue.Empty:
+                    break
+                for block in read_ahead(shards[number].blocks(), self.stop):
+                    add_block(self.query, mine, block)
+                    with self.lock:
+                        self.bar.update(len(block.tokens))
+                if self.stop.is_set():
+                    # The shard may have been cut short.
+                    return
+                finished.append(number)
+                if mine.tokens >= MERGE_TOKENS * (mine.frequencies.size + self.query.size):
+                    self._merge(mine, finished)
+            self._merge(mine, finished)
+        except BaseException:
+            self.stop.set()
+            # A shard that failed midway is in the same sums as those that are finished: they are dropped.
+            raise
+
+    def _merge(self, mine: Totals, finished: list[int]) -> None:
+        with self.lock:
+            self.totals.add(mine)
+            self.done[finished] = True
+            self.checkpoint.save(self.totals, self.done)
+        mine.clear()
+        finished.clear()
+
+
+def read_ahead(blocks: Iterator[Block], stop: threading.Event | None = None) -> Iterator[Block]:  # noqa: C901
+    """The blocks, read by a thread of their own while earlier ones are counted.
+
+    Args:
+        blocks: what is read.
+        stop: ends the reading early.
+
+    Raises:
+        Exception: whatever reading raises, where the consumer stands.
     """
+    ready: queue.Queue[Block | BaseException | None] = queue.Queue(_AHEAD)
+    ended = threading.Event()
 
-    token_frequencies: npt.NDArray[np.int64]
-    window_counts: npt.NDArray[np.int64]
-    tokens: int
-    sequences: int
+    def put(item: "Block | BaseException | None") -> bool:
+        while not ended.is_set() and not (stop is not None and stop.is_set()):
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def read() -> None:
+        try:
+            for block in blocks:
+                if not put(block):
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    thread = threading.Thread(target=read, name="memtax-read", daemon=True)
+    thread.start()
+    try:
+        while True:
+            try:
+                item = ready.get(timeout=0.1)
+            except queue.Empty:
+                if stop is not None and stop.is_set():
+                    return
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        ended.set()
+        thread.join()
 
 
-class WindowIndex:
-    """The windows asked for, hashed; read-only once built, so that any number of passes can share it."""
-
-    def __init__(self, windows: npt.NDArray[np.int32], multiplier: int = kernels.MULTIPLIER) -> None:
-        """Index windows.
-
-        Args:
-            windows: shape (n, w), token ids.
-            multiplier: of the hash; any value gives the same counts (tests force collisions with 0).
-        """
-        self.windows = windows
-        n, width = windows.shape
-        self.multiplier = np.uint64(multiplier)
-        self.power = np.uint64(pow(multiplier, width, 2**64))
-        # The table is at most half full. The filter has 16 to 32 bits a window: below 1% of other places pass its three bits.
-        table_bits = max(2, (2 * n).bit_length())
-        bloom_bits = max(1, (n // 4).bit_length())
-        self.table = np.full(1 << table_bits, -1, np.int32)
-        self.table_shift = np.uint64(64 - table_bits)
-        self.bloom = np.zeros(1 << bloom_bits, np.uint64)
-        self.bloom_shift = np.uint64(64 - bloom_bits)
-        self.hashes = np.empty(n, np.uint64)
-        self.owners = np.empty(n, np.int32)
-        kernels.build(
-            windows, self.multiplier, self.hashes, self.owners, self.table, self.table_shift, self.bloom, self.bloom_shift
-        )
-
-
-class Counter:
-    """Running counts over blocks. Private memory is the vocabulary's and the windows', never the corpus's."""
-
-    def __init__(self, index: WindowIndex, vocabulary_size: int | None) -> None:
-        self._index = index
-        self._vocabulary_size = vocabulary_size
-        self._frequencies = np.zeros(vocabulary_size or 0, np.int64)
-        self._found = np.zeros(len(index.windows), np.int64)
-        self._tokens = 0
-        self._sequences = 0
-
-    def add(self, block: Block) -> None:
-        """Count one block.
-
-        Raises:
-            MemtaxError: a token id is negative or beyond the vocabulary; the message names its sequence.
-        """
-        index, tokens = self._index, block.tokens
-        self._make_room(block)
-        kernels.scan(
-            tokens if tokens.dtype == np.uint16 else tokens.astype(np.int32, copy=False),
-            block.offsets,
-            self._frequencies,
-            index.windows,
-            index.multiplier,
-            index.power,
-            index.hashes,
-            index.table,
-            index.table_shift,
-            index.bloom,
-            index.bloom_shift,
-            self._found,
-        )
-        self._tokens += len(tokens)
-        self._sequences += len(block.offsets) - 1
-
-    def _make_room(self, block: Block) -> None:
-        """Check the ids, which index memory in the kernel, and grow the frequencies where the vocabulary is not known."""
-        if len(block.tokens) == 0:
-            return
-        low, high = int(block.tokens.min()), int(block.tokens.max())
-        limit = self._vocabulary_size or _LARGEST_GUESSED_VOCABULARY
-        if low < 0 or high >= limit:
-            at = int(np.argmax((block.tokens < 0) | (block.tokens >= limit)))
-            row = self._sequences + int(np.searchsorted(block.offsets, at, side="right")) - 1
-            known = f"outside the vocabulary of {limit}" if self._vocabulary_size else "unusual; state the vocabulary's size"
-            raise MemtaxError(f"token id {int(block.tokens[at])} in row {row} of the corpus is {known}")
-        if high >= len(self._frequencies):
-            # Powers of two: a rising sequence of ids does not copy the table again and again.
-            grown = np.zeros(1 << high.bit_length(), np.int64)
-            grown[: len(self._frequencies)] = self._frequencies
-            self._frequencies = grown
-
-    def counts(self) -> Counts:
-        """The counts so far. An unstated vocabulary ends at the largest id seen."""
-        seen = np.flatnonzero(self._frequencies)
-        size = self._vocabulary_size or (int(seen[-1]) + 1 if len(seen) else 0)
-        return Counts(self._frequencies[:size].copy(), self._found[self._index.owners], self._tokens, self._sequences)
+def threads_available() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def count(
     corpus: Corpus,
-    windows: npt.NDArray[np.int32] | None,
+    windows: npt.NDArray[Any] | Sequence[npt.NDArray[Any]] | None,
     *,
     vocabulary_size: int | None = None,
+    separator: int | None = None,
+    substitutions: int | None = None,
+    memorized: npt.NDArray[np.int64] | Sequence[int] | None = None,
+    threads: int | None = None,
+    shard_tokens: int = SHARD_TOKENS,
     multiplier: int = kernels.MULTIPLIER,
+    checkpoint: Callable[[Query], Checkpoint] | None = None,
 ) -> Counts:
     """Count, in one pass, every token and every exact occurrence of the windows.
 
@@ -139,9 +162,16 @@ def count(
 
     Args:
         corpus: what is counted.
-        windows: shape (n, w), integers; the same window may be asked for twice. None counts tokens only.
+        windows: shape (n, w), integers, or several such matrices, of any lengths; the same window may be asked for twice.
+            None counts tokens only.
         vocabulary_size: length of the frequencies; None takes the corpus's own, or else the largest id seen plus one.
+        separator: a token that ends documents: an occurrence that holds it crosses documents and does not count.
+        substitutions: also count the places that differ from a window in at most this many tokens, exact ones included.
+        memorized: ids (row numbers, where the corpus has no ids) of sequences whose tokens are also counted apart.
+        threads: how many count; None takes all cores. The result does not depend on it.
+        shard_tokens: tokens a shard.
         multiplier: of the hash; has no influence on the result.
+        checkpoint: makes what keeps the totals between runs; None keeps nothing.
 
     Returns:
         The counts; `window_counts` has one entry a window.
@@ -149,53 +179,35 @@ def count(
     Raises:
         MemtaxError: the windows are no matrix of token ids, the corpus cannot be read, or an id is beyond the vocabulary.
     """
-    size = vocabulary_size if vocabulary_size is not None else corpus.vocabulary_size
-    if size is not None and size < 1:
-        raise MemtaxError(f"the vocabulary must have at least 1 token, not {size}")
-    counter = Counter(WindowIndex(_checked(windows, size), multiplier), size)
-    with progress_bar("counting", corpus.tokens, unit="tokens") as bar:
-        for block in corpus.blocks():
-            counter.add(block)
-            bar.update(len(block.tokens))
-    return counter.counts()
+    matrices = [] if windows is None else [windows] if isinstance(windows, np.ndarray) else list(windows)
+    query = Query.of(
+        matrices,
+        vocabulary_size=vocabulary_size if vocabulary_size is not None else corpus.vocabulary_size,
+        separator=separator,
+        substitutions=substitutions,
+        memorized=memorized,
+        multiplier=multiplier,
+    )
+    shards = corpus.shards(shard_tokens)
+    keeper = Checkpoint() if checkpoint is None else checkpoint(query)
+    totals, done = keeper.load(query, len(shards))
+    with progress_bar("counting", corpus.tokens, unit="tokens", initial=totals.tokens) as bar:
+        state = _Pass(query, keeper, totals, done, bar)
+        numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for number in np.flatnonzero(~done):
+            numbers.put(int(number))
+        _run(state, shards, numbers, min(threads or threads_available(), max(1, numbers.qsize())))
+    return state.totals.counts(query)
 
 
-def _checked(windows: npt.NDArray[np.int32] | None, vocabulary_size: int | None) -> npt.NDArray[np.int32]:
-    if windows is None:
-        return np.empty((0, 1), np.int32)
-    windows = np.asarray(windows)
-    if windows.ndim != 2 or windows.shape[1] < 1 or not np.issubdtype(windows.dtype, np.integer):
-        raise MemtaxError(f"windows must be a matrix of integers with at least one column, not {windows.dtype} {windows.shape}")
-    limit = min(vocabulary_size or 2**31, 2**31)
-    wrong = np.argwhere((windows < 0) | (windows >= limit))
-    if len(wrong):
-        row, column = (int(i) for i in wrong[0])
-        raise MemtaxError(
-            f"token id {int(windows[row, column])} in window {row} is not in 0..{limit - 1}; was another tokenizer used?"
-        )
-    return np.ascontiguousarray(windows, np.int32)
-
-
-def write_counts(directory: Path | str, sequence_ids: Sequence[int] | npt.NDArray[np.int64], counts: Counts) -> None:
-    """Write `num_duplicates.parquet` and `token_frequencies.parquet` into a directory, each atomically.
-
-    Args:
-        directory: made if missing.
-        sequence_ids: shape (windows), the sequence that each window was taken from.
-        counts: what was counted; every id of the vocabulary gets a row, also those with frequency 0.
-
-    Raises:
-        MemtaxError: ids and windows differ in number, or an id comes twice.
-    """
-    ids = np.asarray(sequence_ids, np.int64)
-    if len(ids) != len(counts.window_counts):
-        raise MemtaxError(f"{len(ids)} sequence ids for {len(counts.window_counts)} counted windows")
-    if len(np.unique(ids)) != len(ids):
-        values, times = np.unique(ids, return_counts=True)
-        raise MemtaxError(f"sequence_id {int(values[times > 1][0])} comes more than once; ids must be unique")
-    frequencies = counts.token_frequencies
-    for name, table in (
-        (DUPLICATES_FILE, {"sequence_id": ids, "sequence_duplicates": counts.window_counts}),
-        (FREQUENCIES_FILE, {"token_id": np.arange(len(frequencies)), "token_frequency": frequencies}),
-    ):
-        write_parquet(Path(directory) / name, schema.validate(pa.table(table), table, name))
+def _run(state: _Pass, shards: Sequence[Shard], numbers: "queue.SimpleQueue[int]", threads: int) -> None:
+    with ThreadPoolExecutor(threads, thread_name_prefix="memtax-count") as pool:
+        futures = [pool.submit(state.work, shards, numbers) for _ in range(threads)]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            # Also on Ctrl-C: the threads stop at the next block.
+            if any(not future.done() or future.exception() for future in futures):
+                state.stop.set()
+        for future in futures:
+            future.result()

@@ -1,65 +1,200 @@
-"""The compiled loops of counting: a rolling hash, a Bloom filter, an open-addressing table, and the comparison that decides.
+"""The compiled loops of counting exact windows.
 
-The hash of a window t[0..w) is sum t[j] * M^(w-1-j) mod 2^64. Low bits of such a sum depend on low bits of the tokens only, so
-positions in the filter and the table are the top bits after multiplying with a second odd constant (Fibonacci hashing).
-A hash only proposes: a count is raised after all w tokens were compared, so collisions cost time and never change a count.
+A window of w tokens that stands anywhere contains, whatever its offset, k whole chunks of c tokens that start at a multiple
+of c: the *anchor*. So the pass hashes chunks at multiples of c only and asks a Bloom filter that holds, for each window asked
+for, its c possible anchors: one look-up for c tokens, and no hash that rolls from token to token. Where an anchor passes, the
+c windows around it are hashed as a whole and looked up in a table. A word of the filter also says which of those c places its
+anchors have in their windows, so that few are tried. A hash only proposes: a count is raised after all w tokens were compared,
+so collisions cost time and never change a count.
+
+Every read of a large table is asked for some rounds before it is needed (`prefetch`): with 10^7 windows none of them is in a
+cache, and the memory answers many requests in the time of one.
+
+With w = 32 tokens: c = 8, k = 3, one look-up for 8 tokens.
 """
+
+from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 MULTIPLIER = 0x9E6C63D0876A9A47
 """M, an odd number with well mixed bits. Any value gives the same counts."""
 
+LARGEST_ANCHOR = 7
+"""Chunks an anchor has at most: more would not make it more selective."""
+
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
-_LOW = np.uint64(63)
-_CHUNK = 512
+_FIVE = np.uint64(31)
+_BYTE = np.uint64(255)
+_EIGHT = np.uint64(8)
+_TWENTY_FOUR = np.uint64(24)
+_PLACES = np.uint64(56)
+_TAG = np.uint64(0xFFFFFFFF00000000)
+_INDEX = np.uint64(0xFFFFFFFF)
+_FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
+_SHIFT_6 = np.uint64(6)
+_SHIFT_12 = np.uint64(12)
+_FOLD = np.uint64(32)
+_STRIPE = 64
+"""Anchors a round. Their filter words are asked for together, while the tokens under them are counted."""
 
 
-@numba.njit(cache=True, nogil=True)
+@intrinsic
+def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of `array[index]` (of a matrix: of the row) without waiting for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        made = context.make_array(signature.args[0])(context, builder, arguments[0])
+        step = cgutils.unpack_tuple(builder, made.strides)[0]
+        address = builder.add(builder.ptrtoint(made.data, step.type), builder.mul(step, arguments[1]))
+        byte = ir.IntType(8).as_pointer()
+        pointer = builder.inttoptr(address, byte)
+        kind = ir.FunctionType(ir.VoidType(), [byte] + [ir.IntType(32)] * 3)
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [pointer, *(ir.IntType(32)(value) for value in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+@intrinsic
+def load_word(typingctx: Any, array: Any, index: Any) -> Any:
+    """Eight bytes from `array[index]` on, as one number: four tokens of uint16 or two of int32, at any alignment."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(64).as_pointer())
+        return builder.load(pointer, align=1)
+
+    return types.uint64(array, types.int64), generate
+
+
+@numba.njit(nogil=True, inline="always")
 def bloom_mask(mixed: np.uint64) -> np.uint64:
-    """Three bits of a 64-bit word, from bits of the spread hash below those that choose the word."""
-    a = _ONE << ((mixed >> np.uint64(22)) & _LOW)
-    b = _ONE << ((mixed >> np.uint64(28)) & _LOW)
-    c = _ONE << ((mixed >> np.uint64(34)) & _LOW)
-    return a | b | c
+    """Three of the low 32 + 24 bits of a 64-bit word, from low bits of a mixed hash; its top bits choose the word.
+
+    The highest 8 bits of a word are free for `scan`.
+    """
+    low = (_ONE << (mixed & _FIVE)) | (_ONE << ((mixed >> _SHIFT_6) & _FIVE))
+    return low | (_ONE << (_FOLD + (((mixed >> _SHIFT_12) & _BYTE) * _TWENTY_FOUR >> _EIGHT)))
+
+
+@numba.njit(nogil=True, inline="always")
+def mix(h: np.uint64) -> np.uint64:
+    """Spread a hash over all bits."""
+    h = (h ^ (h >> _FOLD)) * _SPREAD
+    return h ^ (h >> _FOLD)
 
 
 @numba.njit(cache=True, nogil=True)
-def find_slot(
-    tokens: npt.NDArray[np.int32],
+def whole_hash(tokens: npt.NDArray[Any], first: int, width: int, multiplier: np.uint64) -> np.uint64:
+    """Hash of `tokens[first:first + width]`, word by word and then token by token."""
+    in_word = np.int64(8) // tokens.itemsize
+    h = _ZERO
+    words = width // in_word
+    for j in range(words):
+        h = h * multiplier + load_word(tokens, np.int64(first + j * in_word))
+    for j in range(words * in_word, width):
+        h = h * multiplier + np.uint64(tokens[first + j])
+    return h
+
+
+@numba.njit(cache=True, nogil=True)
+def anchor_hashes(  # noqa: C901 - each loop is one vector operation
+    tokens: npt.NDArray[Any],
     first: int,
-    h: np.uint64,
-    windows: npt.NDArray[np.int32],
-    hashes: npt.NDArray[np.uint64],
-    table: npt.NDArray[np.int32],
-    slot: int,
+    count: int,
+    step: int,
+    chunk: int,
+    chunks: int,
+    multiplier: np.uint64,
+    parts: npt.NDArray[np.uint64],
+    out: npt.NDArray[np.uint64],
+) -> None:
+    """Mixed hashes of `count` anchors, the i-th of which starts at token `first + i * step`.
+
+    Every loop runs over anchors, without a step that waits for the one before, so all of them compile to vector code.
+
+    Args:
+        tokens: the block.
+        first: where the first anchor starts.
+        count: how many.
+        step: tokens from one to the next: 1 or c.
+        chunk: c, tokens a chunk.
+        chunks: k, chunks an anchor.
+        multiplier: M.
+        parts: room for count + (k - 1) * c / step hashes of chunks.
+        out: shape (count), filled.
+    """
+    in_word = np.int64(8) // tokens.itemsize
+    stride = chunk // step
+    every = count + (chunks - 1) * stride
+    if chunk >= in_word:
+        for i in range(every):
+            parts[i] = load_word(tokens, np.int64(first + i * step)) * _SPREAD
+        for j in range(1, chunk // in_word):
+            factor = _SPREAD * np.uint64(2 * j + 1)
+            for i in range(every):
+                word = load_word(tokens, np.int64(first + i * step + j * in_word))
+                parts[i] = (parts[i] ^ (parts[i] >> _FOLD)) + word * factor
+    else:
+        for i in range(every):
+            parts[i] = _ZERO
+        for j in range(chunk):
+            for i in range(every):
+                parts[i] = parts[i] * _SPREAD + np.uint64(tokens[first + i * step + j])
+    for i in range(count):
+        out[i] = parts[i]
+    for j in range(1, chunks):
+        for i in range(count):
+            out[i] = out[i] * multiplier + parts[i + j * stride]
+    for i in range(count):
+        out[i] = mix(out[i])
+
+
+@numba.njit(cache=True, nogil=True)
+def probe(table: npt.NDArray[np.uint64], slot: int, h: np.uint64) -> int:
+    """The first slot from `slot` on that is free or has the tag of h (its high half)."""
+    last = table.shape[0] - 1
+    while table[slot] != _FREE and (table[slot] ^ h) & _TAG:
+        slot = (slot + 1) & last
+    return slot
+
+
+@numba.njit(cache=True, nogil=True)
+def equal_slot(
+    tokens: npt.NDArray[Any], first: int, h: np.uint64, windows: npt.NDArray[Any], table: npt.NDArray[np.uint64], slot: int
 ) -> int:
-    """The slot of the window equal to `tokens[first:first + w]`, whose hash is h, or the free slot where it would go."""
+    """The slot, from a probed one on, of the window equal to `tokens[first:first + w]`, or the free slot where it would go."""
     width = windows.shape[1]
-    mask = table.shape[0] - 1
-    while table[slot] >= 0:
-        other = table[slot]
-        if hashes[other] == h:
-            j = 0
-            while j < width and windows[other, j] == tokens[first + j]:
-                j += 1
-            if j == width:
-                break
-        slot = (slot + 1) & mask
+    last = table.shape[0] - 1
+    while table[slot] != _FREE:
+        other = np.int64(table[slot] & _INDEX)
+        same = True
+        for j in range(width):
+            same &= windows[other, j] == tokens[first + j]
+        if same:
+            break
+        slot = probe(table, (slot + 1) & last, h)
     return slot
 
 
 @numba.njit(cache=True, nogil=True)
 def build(
-    windows: npt.NDArray[np.int32],
+    windows: npt.NDArray[Any],
     multiplier: np.uint64,
-    hashes: npt.NDArray[np.uint64],
+    chunk: int,
+    chunks: int,
     owners: npt.NDArray[np.int32],
-    table: npt.NDArray[np.int32],
+    table: npt.NDArray[np.uint64],
     table_shift: np.uint64,
     bloom: npt.NDArray[np.uint64],
     bloom_shift: np.uint64,
@@ -67,89 +202,173 @@ def build(
     """Index the windows asked for.
 
     Args:
-        windows: shape (n, w), the windows.
+        windows: shape (n, w), the windows, in the corpus's type.
         multiplier: M.
-        hashes: shape (n), filled with their hashes.
+        chunk: c, tokens a chunk.
+        chunks: k, chunks an anchor.
         owners: shape (n), filled with the first window that has the same tokens: equal windows share one count.
-        table: power-of-two size above n, all -1; filled with window numbers at their hash's slot or the next free one.
+        table: power-of-two size above n, all ones; filled with window numbers in the low half and the high half of the hash
+            above them, at the hash's slot or the next free one.
         table_shift: 64 less the binary logarithm of the table's size.
-        bloom: power-of-two number of 64-bit words, all 0; each hash sets three bits of one word, so a look-up reads one.
+        bloom: power-of-two number of 64-bit words, all 0; each anchor sets three bits of one word, and one of its highest 8
+            that says where in its window it stands.
         bloom_shift: 64 less the binary logarithm of the number of words.
     """
     n, width = windows.shape
     flat = windows.reshape(-1)
-    for i in range(n):
-        h = _ZERO
-        for j in range(width):
-            h = h * multiplier + np.uint64(windows[i, j])
-        hashes[i] = h
-        mixed = h * _SPREAD
-        slot = find_slot(flat, i * width, h, windows, hashes, table, np.int64(mixed >> table_shift))
-        if table[slot] < 0:
-            table[slot] = i
-            bloom[np.int64(mixed >> bloom_shift)] |= bloom_mask(mixed)
-        owners[i] = table[slot]
+    parts = np.empty(chunk * chunks, np.uint64)
+    hashes, anchors = np.empty(_STRIPE, np.uint64), np.empty(_STRIPE * chunk, np.uint64)
+    for start in range(0, n, _STRIPE):
+        here = min(n, start + _STRIPE) - start
+        for i in range(here):
+            first = (start + i) * width
+            hashes[i] = mix(whole_hash(flat, first, width, multiplier))
+            prefetch(table, np.int64(hashes[i] >> table_shift))
+            anchor_hashes(flat, first, chunk, 1, chunk, chunks, multiplier, parts, anchors[i * chunk : (i + 1) * chunk])
+            for at in range(i * chunk, (i + 1) * chunk):
+                prefetch(bloom, np.int64(anchors[at] >> bloom_shift))
+        for i in range(here):
+            h = hashes[i]
+            slot = probe(table, np.int64(h >> table_shift), h)
+            slot = equal_slot(flat, (start + i) * width, h, windows, table, slot)
+            if table[slot] == _FREE:
+                table[slot] = (h & _TAG) | np.uint64(start + i)
+                for shift in range(chunk):
+                    anchor = anchors[i * chunk + shift]
+                    bloom[np.int64(anchor >> bloom_shift)] |= bloom_mask(anchor) | (_ONE << (_PLACES + np.uint64(shift)))
+            owners[start + i] = np.int32(table[slot] & _INDEX)
+
+
+@numba.njit(cache=True, nogil=True)
+def count_tokens(
+    tokens: npt.NDArray[Any],
+    offsets: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.uint8],
+    frequencies: npt.NDArray[np.int64],
+) -> None:
+    """Raise `frequencies[group of the row, token]` for every token; shape (groups, vocabulary)."""
+    for row in range(offsets.shape[0] - 1):
+        group = groups[row]
+        for p in range(offsets[row], offsets[row + 1]):
+            frequencies[group, tokens[p]] += 1
 
 
 @numba.njit(cache=True, nogil=True)
 def scan(
-    tokens: npt.NDArray[np.int32],
+    tokens: npt.NDArray[Any],
     offsets: npt.NDArray[np.int64],
     frequencies: npt.NDArray[np.int64],
-    windows: npt.NDArray[np.int32],
+    windows: npt.NDArray[Any],
     multiplier: np.uint64,
-    power: np.uint64,
-    hashes: npt.NDArray[np.uint64],
-    table: npt.NDArray[np.int32],
+    chunk: int,
+    chunks: int,
+    table: npt.NDArray[np.uint64],
     table_shift: np.uint64,
     bloom: npt.NDArray[np.uint64],
     bloom_shift: np.uint64,
+    targets: npt.NDArray[np.int64],
     found: npt.NDArray[np.int64],
 ) -> None:
     """Count one block: every token, and every place where an indexed window stands inside a sequence.
 
     Args:
         tokens: shape (tokens), uint16 or int32, each id below the size of `frequencies`.
-        offsets: shape (sequences + 1).
-        frequencies: shape (vocabulary), raised by one for each token.
-        windows: shape (n, w); none if n is 0.
+        offsets: shape (sequences + 1), from 0 to the number of tokens.
+        frequencies: shape (vocabulary), raised by one for each token; of size 0 where tokens are counted elsewhere.
+        windows: shape (n, w), of the tokens' type; none if n is 0.
         multiplier: M.
-        power: M^w mod 2^64.
-        hashes: from `build`, as the four that follow.
-        table: see `build`.
+        chunk: c, tokens a chunk.
+        chunks: k, chunks an anchor.
+        table: from `build`, as the three that follow.
         table_shift: see `build`.
         bloom: see `build`.
         bloom_shift: see `build`.
-        found: shape (n), raised by one at the owner of each window found.
+        targets: shape (n), where in `found` each window counts; of size 0 where it counts at its own number.
+        found: raised by one at the owner of each window found.
     """
-    n, width = windows.shape
-    places = np.empty(_CHUNK, np.int64)
-    proposed = np.empty(_CHUNK, np.uint64)
-    for row in range(offsets.shape[0] - 1):
-        start, stop = offsets[row], offsets[row + 1]
-        # Tokens first, then windows: the sequence is in the first-level cache the second time.
-        for p in range(start, stop):
+    n = windows.shape[0]
+    total = tokens.shape[0]
+    counted = 0
+    if n > 0:
+        row = 0
+        places, words = np.empty(_STRIPE, np.int64), np.empty(_STRIPE, np.uint64)
+        parts, anchors = np.empty(_STRIPE + chunks, np.uint64), np.empty(_STRIPE, np.uint64)
+        firsts, hashes = np.empty(_STRIPE * chunk, np.int64), np.empty(_STRIPE * chunk, np.uint64)
+        every = total // chunk - chunks + 1
+        for start in range(0, every, _STRIPE):
+            here = min(_STRIPE, every - start)
+            anchor_hashes(tokens, start * chunk, here, chunk, chunk, chunks, multiplier, parts, anchors)
+            for i in range(here):
+                prefetch(bloom, np.int64(anchors[i] >> bloom_shift))
+            if frequencies.shape[0]:
+                for p in range(start * chunk, (start + here) * chunk):
+                    frequencies[tokens[p]] += 1
+                counted = (start + here) * chunk
+            # Candidates are gathered without a branch, so that no memory read waits for another.
+            kept = 0
+            for i in range(here):
+                mask = bloom_mask(anchors[i])
+                word = bloom[np.int64(anchors[i] >> bloom_shift)]
+                places[kept] = (start + i) * chunk
+                words[kept] = word >> _PLACES
+                kept += int((word & mask) == mask)
+            if kept:
+                row = _look_up(
+                    tokens, offsets, row, places[:kept], words, firsts, hashes, windows, multiplier, chunk,
+                    table, table_shift, targets, found,
+                )  # fmt: skip
+    if frequencies.shape[0]:
+        for p in range(counted, total):
             frequencies[tokens[p]] += 1
-        if n == 0 or stop - start < width:
-            continue
-        h = _ZERO
-        for p in range(start, start + width - 1):
-            h = h * multiplier + np.uint64(tokens[p])
-        leaving = _ZERO
-        for chunk in range(start, stop - width + 1, _CHUNK):
-            # Candidates are gathered without a branch, so that neither the hash nor the filter's memory reads ever wait.
-            kept = np.int64(0)
-            for first in range(chunk, min(chunk + _CHUNK, stop - width + 1)):
-                # What leaves was multiplied by M once more than M^(w-1) by the time it is taken out.
-                h = h * multiplier + (np.uint64(tokens[first + width - 1]) - power * leaving)
-                leaving = np.uint64(tokens[first])
-                mixed = h * _SPREAD
-                mask = bloom_mask(mixed)
-                places[kept] = first
-                proposed[kept] = h
-                kept += np.int64((bloom[np.int64(mixed >> bloom_shift)] & mask) == mask)
-            for i in range(kept):
-                h_i = proposed[i]
-                slot = find_slot(tokens, places[i], h_i, windows, hashes, table, np.int64((h_i * _SPREAD) >> table_shift))
-                if table[slot] >= 0:
-                    found[table[slot]] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _look_up(
+    tokens: npt.NDArray[Any],
+    offsets: npt.NDArray[np.int64],
+    row: int,
+    places: npt.NDArray[np.int64],
+    words: npt.NDArray[np.uint64],
+    firsts: npt.NDArray[np.int64],
+    hashes: npt.NDArray[np.uint64],
+    windows: npt.NDArray[Any],
+    multiplier: np.uint64,
+    chunk: int,
+    table: npt.NDArray[np.uint64],
+    table_shift: np.uint64,
+    targets: npt.NDArray[np.int64],
+    found: npt.NDArray[np.int64],
+) -> int:
+    """Look up the windows around the anchors at `places`; returns the row of the last one. Arguments as in `scan`."""
+    width = windows.shape[1]
+    tried = 0
+    for i in range(places.shape[0]):
+        place = places[i]
+        while offsets[row + 1] <= place:
+            row += 1
+        # The windows that contain this anchor as their first one, inside the anchor's sequence.
+        for shift in range(chunk):
+            first = place - shift
+            if (words[i] >> np.uint64(shift)) & _ONE and first >= offsets[row] and first + width <= offsets[row + 1]:
+                h = mix(whole_hash(tokens, first, width, multiplier))
+                prefetch(table, np.int64(h >> table_shift))
+                firsts[tried], hashes[tried] = first, h
+                tried += 1
+    proposed = 0
+    for i in range(tried):
+        slot = probe(table, np.int64(hashes[i] >> table_shift), hashes[i])
+        if table[slot] != _FREE:
+            window = np.int64(table[slot] & _INDEX)
+            prefetch(windows, window)
+            prefetch(found, window)
+            # What is kept stays before what is read.
+            firsts[proposed], hashes[proposed] = firsts[i], hashes[i]
+            proposed += 1
+    for i in range(proposed):
+        h = hashes[i]
+        slot = probe(table, np.int64(h >> table_shift), h)
+        slot = equal_slot(tokens, firsts[i], h, windows, table, slot)
+        if table[slot] != _FREE:
+            number = np.int64(table[slot] & _INDEX)
+            found[targets[number] if targets.shape[0] else number] += 1
+    return row

@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from memtax import schema
 from memtax.corpus import columns
-from memtax.corpus.blocks import open_corpus
-from memtax.corpus.sequences import _check_unique, _id_column, _ids
+from memtax.corpus.blocks import Block, open_corpus
+from memtax.corpus.sequences import _check_unique
 from memtax.corpus.sources import Source, open_dataset
+from memtax.errors import MemtaxError
 from memtax.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def load_rows(
     *,
     length: int | None = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
+    vocabulary_size: int | None = None,
 ) -> "datasets.Dataset":
     """The first tokens of every row; short and empty rows stay, so that their scores can be null.
 
@@ -39,21 +41,24 @@ def load_rows(
         source: where the tokens or texts are, or a dataset that is open already.
         length: most tokens a row; None takes whole rows.
         tokenizer: needed for a text column.
+        vocabulary_size: ids that the model knows; None checks nothing.
 
     Returns:
         `sequence_id` (the source's `sequence_id`, `index` or `Index`, else the row number) and `tokens`.
 
     Raises:
-        MemtaxError: the source cannot be used, or its ids are not unique.
+        MemtaxError: the source cannot be used, its ids are not unique, or a token id is beyond the vocabulary.
     """
     import datasets
 
     corpus = open_corpus(source, tokenizer=tokenizer)
-    key = _id_column(corpus)
+    key = columns.id_column(corpus.schema, corpus.label)
     tables, row = [], 0
     with progress_bar("reading sequences", corpus.rows) as bar:
         for rows, block in corpus.blocks_with((key,) if key else ()):
-            ids = _ids(rows.column(key), key, corpus.label) if key else np.arange(row, row + rows.num_rows)
+            ids = columns.row_ids(rows.column(key), key, corpus.label) if key else np.arange(row, row + rows.num_rows)
+            if vocabulary_size is not None:
+                _check_vocabulary(block, vocabulary_size, row, corpus.label)
             tables.append(_table(ids, block.tokens, block.offsets, length))
             row += rows.num_rows
             bar.update(rows.num_rows)
@@ -61,6 +66,17 @@ def load_rows(
     if key is not None:
         _check_unique(table.column("sequence_id").to_numpy(), key, corpus.label)
     return datasets.Dataset(table.cast(schema.features(COLUMNS).arrow_schema))
+
+
+def _check_vocabulary(block: Block, vocabulary_size: int, first_row: int, what: str) -> None:
+    """A tokenizer may know more ids than the model."""
+    bad = np.flatnonzero(block.tokens >= vocabulary_size)
+    if bad.size:
+        row = first_row + int(np.searchsorted(block.offsets, bad[0], side="right")) - 1
+        raise MemtaxError(
+            f"token id {block.tokens[bad[0]]} in row {row} of {what} is outside the model's vocabulary of {vocabulary_size}; "
+            "were the sequences made with another tokenizer?"
+        )
 
 
 def _table(

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Cut = Literal["first", "all"]
 
-ID_COLUMNS = ("sequence_id", "index", "Index")
 DOCUMENT_COLUMNS = ("document", "path", "name", "url")
 COLUMNS = ("sequence_id", "tokens", "text", "document")
 
@@ -72,7 +71,7 @@ def load_sequences(
     corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=vocabulary_size)
     if cut is None:
         cut = "first" if corpus.kind == "tokens" else "all"
-    key = _id_column(corpus) if cut == "first" else None
+    key = columns.id_column(corpus.schema, corpus.label) if cut == "first" else None
     document = _document_column(corpus)
 
     tables: list[pa.Table] = []
@@ -84,7 +83,7 @@ def load_sequences(
             starts, owners = _window_starts(block, window, cut)
             windows = block.tokens[starts[:, None] + np.arange(window)].astype(np.int32, copy=False)
             if key is not None:
-                ids = _ids(rows.column(key), key, corpus.label)[owners]
+                ids = columns.row_ids(rows.column(key), key, corpus.label)[owners]
             else:
                 ids = owners + row if cut == "first" else np.arange(made, made + len(starts))
             tables.append(_table(ids, windows, owners, tokenizer, rows.column(document) if document else None))
@@ -106,20 +105,6 @@ def load_sequences(
     return Sequences(_dataset(table), dict(skipped))
 
 
-def _id_column(corpus: DatasetCorpus) -> str | None:
-    """The column that identifies rows. A column called `index` may be anything, so it must hold integers to count as one."""
-    for name in ID_COLUMNS:
-        if name in corpus.schema.names:
-            integer = pa.types.is_integer(corpus.schema.field(name).type)
-            if name == "sequence_id" and not integer:
-                raise MemtaxError(
-                    f"column 'sequence_id' of {corpus.label} holds {corpus.schema.field(name).type}, not integers; rename it"
-                )
-            if integer:
-                return name
-    return None
-
-
 def _document_column(corpus: DatasetCorpus) -> str | None:
     for name in DOCUMENT_COLUMNS:
         if name in corpus.schema.names and name != corpus.column:
@@ -138,16 +123,6 @@ def _window_starts(block: Block, window: int, cut: Cut) -> tuple[npt.NDArray[np.
     # Number of the window within its row: the running number less that of the row's first window.
     within = np.arange(len(owners)) - np.repeat(np.cumsum(count) - count, count)
     return block.offsets[owners] + within * window, owners
-
-
-def _ids(column: pa.Array, name: str, what: str) -> npt.NDArray[np.int64]:
-    if column.null_count:
-        raise MemtaxError(f"column {name!r} of {what} has rows without an id; fill it, or drop it to number the rows")
-    try:
-        ids: npt.NDArray[np.int64] = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
-    except pa.ArrowInvalid as error:
-        raise MemtaxError(f"column {name!r} of {what} holds ids beyond 2^63: {str(error).splitlines()[0]}") from error
-    return ids
 
 
 def _table(

@@ -122,6 +122,30 @@ def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset
         return _load(source, **(_file_arguments(path) if path.is_file() else _folder_arguments(path)))
 
 
+def local_parquet(source: Source) -> list[Path]:
+    """The Parquet files of a local source, in the order of `datasets`, if they can be read as they are.
+
+    Empty for anything else: names on the Hub, other formats, slices of a split, streams, and folders whose Parquet files
+    `datasets` would have to resolve by a card.
+    """
+    path = Path(source.path).expanduser()
+    if source.streaming or source.revision or source.name or source.split != "train":
+        return []
+    if path.is_file():
+        return [path] if path.suffix == ".parquet" else []
+    if not path.is_dir() or (path / "README.md").exists() or (path / "dataset_dict.json").exists():
+        return []
+    with reading(source.label):
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".") and _reader(file)]
+        if not files or any(file.suffix != ".parquet" for file in files):
+            return []
+        from datasets.data_files import DataFilesDict, get_data_patterns
+
+        # Names such as test-00000.parquet make splits.
+        found = DataFilesDict.from_patterns(get_data_patterns(str(path)), base_path=str(path))
+        return [Path(file) for file in found.get("train", [])]
+
+
 def _load(source: Source, path: str, **arguments: Any) -> Any:
     from datasets import load_dataset
 

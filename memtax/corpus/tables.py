@@ -1,7 +1,8 @@
-"""Tables of counts, our own or published: read for the filters that look sequences and tokens up in them."""
+"""Tables of counts, our own or published: written by a pass, read by the filters that look sequences and tokens up in them."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,10 @@ import pyarrow.parquet as pq
 from memtax import schema
 from memtax.corpus.sources import Source, open_dataset, reading, split_name
 from memtax.errors import MemtaxError
+from memtax.files import write_parquet
+
+if TYPE_CHECKING:
+    from memtax.corpus.totals import Counts
 
 DUPLICATES_FILE = "num_duplicates.parquet"
 FREQUENCIES_FILE = "token_frequencies.parquet"
@@ -19,6 +24,54 @@ SUMMED_SPLITS = ("memorized", "non_memorized")
 """The published frequencies come in these two parts; the corpus's frequency is their sum."""
 
 Int64 = npt.NDArray[np.int64]
+
+
+def write_counts(
+    directory: Path | str,
+    sequence_ids: Sequence[int] | npt.NDArray[np.int64] | None,
+    counts: "Counts",
+    further: "Sequence[tuple[str, npt.NDArray[np.int64]]]" = (),
+) -> None:
+    """Write `num_duplicates.parquet` and `token_frequencies.parquet` into a directory, each atomically.
+
+    With near-duplicates, the first has a column of them. Memorized sequences told apart give `memorized_frequencies.parquet`
+    and `non_memorized_frequencies.parquet` besides, whose sum is `token_frequencies.parquet`.
+
+    Args:
+        directory: made if missing.
+        sequence_ids: shape (windows), the sequence that each window was taken from; None writes frequencies only.
+        counts: what was counted; every id of the vocabulary gets a row, also those with frequency 0.
+        further: for each further matrix of windows its name, for `num_duplicates_<name>.parquet`, and its sequence ids.
+
+    Raises:
+        MemtaxError: ids and windows differ in number, or an id comes twice.
+    """
+    named = [] if sequence_ids is None else [("", sequence_ids), *((f"_{name}", ids) for name, ids in further)]
+    windows = (counts.window_counts, *counts.further)
+    for number, (suffix, each) in enumerate(named):
+        ids = np.asarray(each, np.int64)
+        if len(ids) != len(windows[number]):
+            raise MemtaxError(f"{len(ids)} sequence ids for {len(windows[number])} counted windows")
+        values, times = np.unique(ids, return_counts=True)
+        if len(values) != len(ids):
+            raise MemtaxError(f"sequence_id {int(values[times > 1][0])} comes more than once; ids must be unique")
+        table = {"sequence_id": ids, "sequence_duplicates": windows[number]}
+        if counts.near:
+            table["sequence_near_duplicates"] = counts.near[number]
+        _write(Path(directory) / DUPLICATES_FILE.replace(".", f"{suffix}.", 1), table)
+    _write(Path(directory) / FREQUENCIES_FILE, _frequencies(counts.token_frequencies))
+    if counts.memorized_frequencies is not None:
+        parts = (counts.memorized_frequencies, counts.token_frequencies - counts.memorized_frequencies)
+        for split, part in zip(SUMMED_SPLITS, parts, strict=True):
+            _write(Path(directory) / f"{split}_frequencies.parquet", _frequencies(part))
+
+
+def _frequencies(values: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
+    return {"token_id": np.arange(len(values)), "token_frequency": values}
+
+
+def _write(path: Path, columns: dict[str, npt.NDArray[np.int64]]) -> None:
+    write_parquet(path, schema.validate(pa.table(columns), columns, path.name))
 
 
 def read_duplicates(name: str) -> tuple[Int64, Int64]:

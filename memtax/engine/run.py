@@ -91,7 +91,8 @@ def run(
         for shard in mine:
             part = cut.part(output, shard)
             if not part.exists():
-                write_parquet(part, _compute(narrow, function, cut, shard, bar.update))
+                rows = narrow.select(range(*cut.bounds(shard)))
+                write_parquet(part, compute_shard(rows, function, cut.rows_per_batch, shard, bar.update))
             else:
                 bar.update(_rows(cut, shard))
     world.wait()
@@ -103,24 +104,28 @@ def _rows(cut: Plan, shard: int) -> int:
     return stop - start
 
 
-def _compute(
-    dataset: "datasets.Dataset", function: BatchFunction, cut: Plan, shard: int, done: Callable[[int], Any]
+def compute_shard(
+    rows: "datasets.Dataset",
+    function: BatchFunction,
+    rows_per_batch: int,
+    shard: int,
+    done: Callable[[int], Any] | None = None,
 ) -> "pa.Table":
-    """One shard's table, through `Dataset.map` with the fixed batches."""
+    """One shard's table, through `Dataset.map` with the fixed batches; `done` is told the rows of each finished batch."""
     import datasets
 
     def batch_function(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         added = function(batch)
-        done(len(batch[KEY]))
+        if done is not None:
+            done(len(batch[KEY]))
         return {KEY: batch[KEY], **added}
 
-    start, stop = cut.bounds(shard)
     with _no_bars_of_datasets():
-        result = dataset.select(range(start, stop)).map(
+        result = rows.map(
             batch_function,
             batched=True,
-            batch_size=cut.rows_per_batch,
-            remove_columns=dataset.column_names,
+            batch_size=rows_per_batch,
+            remove_columns=rows.column_names,
             features=datasets.Features({KEY: datasets.Value("int64"), **function.features}),
             keep_in_memory=True,
             load_from_cache_file=False,

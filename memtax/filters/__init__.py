@@ -10,6 +10,10 @@ CATALOGUE: dict[str, str] = {
     "token_frequencies": "memtax.filters.token_frequencies:TokenFrequencyFilter",
     "templates": "memtax.filters.templates:TemplateFilter",
     "compressibility": "memtax.filters.compressibility:CompressibilityFilter",
+    "embeddings": "memtax.filters.embeddings:EmbeddingFilter",
+    "semantic_matches": "memtax.filters.semantic_matches:SemanticMatchFilter",
+    "textual_matches": "memtax.filters.textual_matches:TextualMatchFilter",
+    "code_vs_nl": "memtax.filters.code_vs_nl:CodeFilter",
     "scores": "memtax.filters.scores:LanguageModelFilter",
 }
 """Name to `module:class`; modules are imported when a filter is asked for."""

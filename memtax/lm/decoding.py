@@ -8,9 +8,6 @@ from memtax.errors import MemtaxError
 if TYPE_CHECKING:
     import torch
 
-_HEAD = 256
-"""Largest logits looked at before all of them are sorted: top-p seldom needs more."""
-
 
 @dataclass(frozen=True)
 class Decoding:
@@ -56,29 +53,44 @@ class Decoding:
 
         scaled = logits if self.temperature == 1 else logits / self.temperature
         own = scaled.gather(-1, targets[:, None])
-        if self.top_k is None and self.top_p in (None, 1):
-            return (own - scaled.logsumexp(-1, keepdim=True)).squeeze(-1)
-        vocabulary = scaled.shape[-1]
-        if self.top_k is None:
-            total = scaled.logsumexp(-1, keepdim=True)
-            top = scaled.topk(min(_HEAD, vocabulary), -1).values
-            assert self.top_p is not None
-            if bool(((top - total).exp().sum(-1) < self.top_p).any()):
-                top = scaled.sort(-1, descending=True).values
-        else:
+        if self.top_k is not None:
+            vocabulary = scaled.shape[-1]
             # One more than k shows whether others tie with the last that is kept: those are kept as well.
             top = scaled.topk(min(self.top_k + 1, vocabulary), -1).values
-            last = top[:, min(self.top_k, vocabulary) - 1 :][:, :1]
-            if top.shape[-1] > self.top_k and bool((top[:, self.top_k] == last[:, 0]).any()):
-                top = scaled.sort(-1, descending=True).values
-            top = top.masked_fill(top < last, -torch.inf)
+            last = top[:, min(self.top_k, vocabulary) - 1, None]
+            if top.shape[-1] > self.top_k and bool((top[:, self.top_k, None] == last).any()):
+                top = scaled
+            scaled = top.masked_fill(top < last, -torch.inf)
             own = own.masked_fill(own < last, -torch.inf)
-            total = top.logsumexp(-1, keepdim=True)
         if self.top_p not in (None, 1):
-            # A token stays if those before it hold less than top_p: the first always does.
-            shares = (top.double() - total.double()).exp()
-            kept = (shares.cumsum(-1) - shares) < self.top_p
-            last = top.gather(-1, kept.sum(-1, keepdim=True) - 1)
-            own = own.masked_fill(own < last, -torch.inf)
-            total = top.masked_fill(~kept, -torch.inf).logsumexp(-1, keepdim=True)
-        return (own - total).squeeze(-1)
+            assert self.top_p is not None
+            return _nucleus(scaled, own, self.top_p)
+        return (own - scaled.logsumexp(-1, keepdim=True)).squeeze(-1)
+
+
+def _nucleus(logits: "torch.Tensor", own: "torch.Tensor", top_p: float) -> "torch.Tensor":
+    """Log-probability of each token among the fewest largest that hold `top_p`, -inf outside.
+
+    The least probability that is kept is found by halving, not by sorting: floats that are not negative order like their bits.
+
+    Args:
+        logits: (rows, tokens), float32.
+        own: (rows, 1), the logits asked about.
+        top_p: below 1.
+    """
+    import torch
+
+    peak = logits.amax(-1, keepdim=True)
+    shares = (logits - peak).exp_()
+    bits = shares.view(torch.int32)
+    goal = top_p * shares.sum(-1, keepdim=True)
+    low = torch.zeros_like(bits[:, :1])
+    high = torch.full_like(low, int(torch.ones(1).view(torch.int32)) + 1)
+    zero = shares.new_zeros(())
+    while bool((high - low > 1).any()):
+        middle = low + (high - low) // 2
+        enough = torch.where(bits >= middle, shares, zero).sum(-1, keepdim=True) >= goal
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    mass = torch.where(bits >= low, shares, zero).sum(-1, keepdim=True)
+    kept = (own - peak).exp().view(torch.int32) >= low
+    return torch.where(kept, own - peak - mass.log(), -torch.inf).squeeze(-1)

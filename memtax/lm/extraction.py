@@ -177,7 +177,7 @@ def queries(logprob: float | None, probability: float) -> float | None:
     # log(-log(1 - p_z)): for small p_z it is log p_z, and p_z itself would be rounded to 0.
     below = math.log(-math.log1p(-math.exp(logprob))) if logprob > -30 else logprob
     found = math.log(-math.log1p(-probability)) - below
-    return max(1.0, math.ceil(math.exp(found))) if found < 700 else math.inf
+    return max(1.0, float(math.ceil(math.exp(found)))) if found < 700 else math.inf
 
 
 def discoverable(

@@ -94,6 +94,20 @@ def check_model(path: str | Path, revision: str | None, longest: int) -> None:
         )
 
 
+def vocabulary_size(path: str | Path, revision: str | None = None) -> int | None:
+    """Token ids that a model knows, from its configuration alone; None for an adapter, or where that does not tell."""
+    from transformers import AutoConfig
+
+    if _find(path, revision, _ADAPTER) is not None:
+        return None
+    try:
+        config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+    except (OSError, ValueError):
+        return None  # load_model says why
+    found = getattr(config.get_text_config(), "vocab_size", None)
+    return found if isinstance(found, int) else None
+
+
 def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     """Load the tokenizer of a model folder or Hub name.
 
@@ -108,6 +122,21 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
         return AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
     except Exception as error:  # each tokenizer class fails in its own way
         raise ModelError(f"no tokenizer can be loaded from {path}: {_line(error)}") from error
+
+
+def parameter_count(path: str | Path, revision: str | None = None) -> int | None:
+    """Parameters of a model, from its configuration alone; None where that does not tell (an adapter, unknown code)."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if _find(path, revision, _ADAPTER) is not None:
+        return None
+    try:
+        config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+        with torch.device("meta"):
+            return int(AutoModelForCausalLM.from_config(config).num_parameters())
+    except Exception:  # whatever an architecture raises: the count is a label, not a result
+        return None
 
 
 def model_files(path: str | Path) -> list[str]:

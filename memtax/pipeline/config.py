@@ -25,7 +25,13 @@ class RunConfig:
         column: column of tokens or text; None finds it.
         revision: revision of the model on the Hub.
         tokenizer: folder or Hub name; None takes the model's.
-        checkpoints: other folders or Hub names of the same model during training, in order of time.
+        checkpoints: the same model during training, in order of time: folders, `NAME@REVISION`, or `@REVISION` of `model`.
+        models: models of other sizes, `NAME` or `NAME@REVISION`; `model` itself is one of the series.
+        reference_model: a model that was not trained on the corpus, `NAME` or `NAME@REVISION`; what it completes as well is
+            predictable rather than memorized.
+        embedding_model: folder or Hub name of a sentence-transformers model (`all-MiniLM-L6-v2`), for semantic and textual
+            matches among the sequences; None leaves these factors out.
+        code_model: folder or Hub name of a classifier of code (`usvsnsp/code-vs-nl`), for `nl_score`; None leaves it out.
         prompt: prompt tokens.
         continuation: continuation tokens.
         recitation_threshold: a continuation that occurs more often than this is recitation.
@@ -44,6 +50,10 @@ class RunConfig:
     revision: str | None = None
     tokenizer: str | None = None
     checkpoints: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    reference_model: str | None = None
+    embedding_model: str | None = None
+    code_model: str | None = None
     prompt: int = 32
     continuation: int = 32
     recitation_threshold: int = 5
@@ -53,6 +63,9 @@ class RunConfig:
     license: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("checkpoints", "models"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for field in dataclasses.fields(self):
             declared = field.type.__name__ if isinstance(field.type, type) else str(field.type)
             _check_type(field.name, declared, getattr(self, field.name))
@@ -74,7 +87,7 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as YAML takes them."""
-        return {**dataclasses.asdict(self), "checkpoints": list(self.checkpoints)}
+        return {**dataclasses.asdict(self), "checkpoints": list(self.checkpoints), "models": list(self.models)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
@@ -94,10 +107,7 @@ class RunConfig:
                 raise MemtaxError(
                     f"the configuration has no {name!r}; add it, or give it on the command line if it has an option"
                 )
-        checkpoints = values.get("checkpoints") or ()
-        if isinstance(checkpoints, list):
-            checkpoints = tuple(checkpoints)
-        return cls(**{**values, "checkpoints": checkpoints})
+        return cls(**{**values, **{name: values.get(name) or () for name in ("checkpoints", "models")}})
 
     @classmethod
     def load(cls, path: Path | str, **overrides: Any) -> "RunConfig":

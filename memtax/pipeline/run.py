@@ -1,9 +1,8 @@
 """Run the whole job: describe the sequences, score them, explain and predict, write dataset and report."""
 
 import json
-import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,18 @@ from memtax.filters.scores import LanguageModelFilter
 from memtax.hub.folder import Config, write_dataset
 from memtax.lm.loading import check_model, load_tokenizer, model_files
 from memtax.pipeline.config import RunConfig
+from memtax.pipeline.neighbours import NEAREST
+from memtax.pipeline.series import Member, growth, score_series
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
 from memtax.provenance import fingerprint_dataset, fingerprint_path, write_record
+from memtax.taxonomy import factors as declared
 from memtax.taxonomy.correlations import correlations
 from memtax.taxonomy.extraction_rates import extraction_rates
+from memtax.taxonomy.guess_recall import OVERLAP, by_duplicates, by_overlap, cross_tabulate
+from memtax.taxonomy.inference import infer
 from memtax.taxonomy.logistic import TooFewRowsError
 from memtax.taxonomy.predictor import Predictor
+from memtax.taxonomy.reference import by_category
 
 if TYPE_CHECKING:
     import datasets
@@ -51,78 +56,97 @@ def run(config: RunConfig) -> RunResult:
     started = time.time()
     world = World.current()
     output = Path(config.output)
-    for model in (config.model, *config.checkpoints):
-        check_model(model, config.revision if model == config.model else None, config.window)
+    for member in _members(config):
+        check_model(member.path, member.revision, config.window)
     described = describe(config)
-    scored = _score(config, described.dataset, output / "scores" / "model", config.model, True)
-    dataset = join(described.dataset, scored)
-    checkpoints = _score_checkpoints(config, described, scored, output)
+    dataset = join(described.dataset, _score(config, described.dataset, output / "scores" / "model"))
+    if config.reference_model is not None:
+        dataset = join(dataset, _score_reference(config, dataset, output))
+    series = _score_series(config, described, dataset, output)
     metrics: dict[str, Any] = {}
     if world.is_main:
-        metrics = _conclude(config, described, dataset, checkpoints, output, started)
+        metrics = _conclude(config, described, dataset, series, output, started)
     world.wait()
     return RunResult(output, output / "report" / "index.html", metrics)
 
 
-def _score(config: RunConfig, dataset: "datasets.Dataset", folder: Path, model: str, token_logprobs: bool) -> "pa.Table":
+def _score(config: RunConfig, dataset: "datasets.Dataset", folder: Path) -> "pa.Table":
     scores = LanguageModelFilter(
-        model=model,
-        revision=config.revision if model == config.model else None,
+        model=config.model,
+        revision=config.revision,
         prompt=config.prompt,
         continuation=config.continuation,
         dtype=config.dtype,
-        token_logprobs=token_logprobs,
+        token_logprobs=True,
     )
     return run_stage(dataset, scores, folder, ROWS_PER_BATCH)
 
 
-def _score_checkpoints(config: RunConfig, described: Described, final: "pa.Table", output: Path) -> "pa.Table | None":
-    """One row a checkpoint and sequence: the `checkpoints` config of the dataset."""
-    import pyarrow as pa
+def _members(config: RunConfig) -> list[Member]:
+    """Every model that the run scores, its own first."""
+    others = (*config.checkpoints, *config.models, *([config.reference_model] if config.reference_model else ()))
+    return [Member(config.model, config.revision), *(Member.parse(text, config.model) for text in others)]
 
-    if not config.checkpoints:
-        return None
+
+def _score_reference(config: RunConfig, dataset: "datasets.Dataset", output: Path) -> "pa.Table":
+    """`is_memorized_by_reference` of every sequence."""
+    assert config.reference_model is not None
+    scored = _score_exactly(config, dataset, output / "scores" / "reference", Member.parse(config.reference_model, ""))
+    renamed = {"is_memorized": "is_memorized_by_reference"}
+    return scored.drop_columns(["match_length"]).rename_columns([renamed.get(name, name) for name in scored.column_names[:2]])
+
+
+def _same_model(member: Member, config: RunConfig) -> bool:
+    """Whether it is the run's own model, by name or by weights: the last checkpoint of a training usually is."""
+    if (member.path, member.revision) == (config.model, config.revision):
+        return True
+    ours, theirs = model_files(config.model), model_files(member.path)
+    return Path(member.path).is_dir() and [*map(fingerprint_path, theirs)] == [*map(fingerprint_path, ours)]
+
+
+def _score_exactly(config: RunConfig, dataset: "datasets.Dataset", folder: Path, member: Member) -> "pa.Table":
+    """Which sequences another model extracts, and nothing else."""
+    scores = LanguageModelFilter(
+        model=member.path,
+        revision=member.revision,
+        prompt=config.prompt,
+        continuation=config.continuation,
+        dtype=config.dtype,
+        exact_only=True,
+    )
+    return run_stage(dataset, scores, folder, ROWS_PER_BATCH)
+
+
+def _score_series(
+    config: RunConfig, described: Described, dataset: "datasets.Dataset", output: Path
+) -> "dict[str, pa.Table | None]":
+    """One row a checkpoint (a model) and sequence: the configs `checkpoints` and `models` of the dataset."""
     members = described.members
-    final = final.filter(described.dataset.with_format("arrow")[:].column("is_member"))
-    tables = []
-    for number, checkpoint in enumerate(config.checkpoints):
-        if _same_model(checkpoint, config.model):
-            scored = final
-        else:
-            scored = _score(config, members, output / "scores" / f"checkpoint-{number:03d}", checkpoint, False)
-        rows = scored.num_rows
-        name = Path(checkpoint).name
-        tables.append(
-            pa.table(
-                {
-                    "sequence_id": scored.column("sequence_id"),
-                    "taxonomy": members.with_format("arrow")[:].column("taxonomy"),
-                    "checkpoint": pa.array([name] * rows, pa.string()),
-                    "step": pa.array([_step(name)] * rows, pa.int64()),
-                    "is_memorized": scored.column("is_memorized"),
-                    "match_length": scored.column("match_length"),
-                }
-            )
-        )
-    return pa.concat_tables(tables)
+    own = dataset.with_format("arrow")[:]
+    own = own.filter(own.column("is_member")).select(["sequence_id", "is_memorized", "match_length"])
 
+    def scorer(kind: str) -> Callable[[int, Member], "pa.Table"]:
+        def score(number: int, member: Member) -> "pa.Table":
+            if _same_model(member, config):
+                return own
+            return _score_exactly(config, members, output / "scores" / f"{kind}-{number:03d}", member)
 
-def _same_model(one: str, other: str) -> bool:
-    """Whether two folders hold the same weights: the last checkpoint of a training is usually the model itself."""
-    return Path(one).is_dir() and [*map(fingerprint_path, model_files(one))] == [*map(fingerprint_path, model_files(other))]
+        return score
 
-
-def _step(name: str) -> int | None:
-    """Optimizer steps from a checkpoint's name: `checkpoint-500` of the Trainer, `step143000` of Pythia."""
-    found = re.fullmatch(r"(?:checkpoint-|step)(\d+)", name)
-    return int(found[1]) if found else None
+    checkpoints = [Member.parse(text, config.model) for text in config.checkpoints]
+    models = [Member.parse(text, config.model) for text in config.models]
+    everyone = [Member(config.model, config.revision), *models] if models else []
+    return {
+        "checkpoints": score_series(checkpoints, members, scorer("checkpoint")),
+        "models": score_series(everyone, members, scorer("model")),
+    }
 
 
 def _conclude(
     config: RunConfig,
     described: Described,
     dataset: "datasets.Dataset",
-    checkpoints: "pa.Table | None",
+    series: "dict[str, pa.Table | None]",
     output: Path,
     started: float,
 ) -> dict[str, Any]:
@@ -134,19 +158,25 @@ def _conclude(
     everything = dataset.with_format("arrow")[:]
     table = everything.filter(everything.column("is_member"))
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
-    predictor, predictor_metrics = _fit(config, table, output)
+    factors = declared.available(table.column_names, declared.PUBLISHED)
+    predictor, predictor_metrics = _fit(config, table, factors, output)
     metrics: dict[str, Any] = {
         "run": _describe_run(config, described, table, output),
         "extraction": extraction_rates(table),
-        "growth": _growth(checkpoints),
-        "correlations": correlations(table),
+        "growth": growth(series["checkpoints"]),
+        "growth_by_size": growth(series["models"]),
+        "correlations": correlations(table, factors),
         "predictor": predictor_metrics,
+        "inference": infer(table, factors),
+        "guess_recall": _guess_recall(config, table),
         "nulls": {name: table.column(name).null_count for name in table.column_names if table.column(name).null_count},
         "skipped": described.skipped,
     }
     if config.held_out is not None:
         held_out = everything.filter(pc.invert(everything.column("is_member")))
         metrics["extraction"]["held_out"] = extraction_rates(held_out)["all"]
+    if config.reference_model is not None:
+        metrics["reference"] = by_category(table)
     table = table.append_column("memorized_probability", _predict(predictor, table))
     pieces = pa.array(token_texts(table.column("tokens").to_pylist(), tokenizer), pa.list_(pa.string()))
     table = table.drop_columns(["is_member"]).append_column("token_texts", pieces)
@@ -165,13 +195,19 @@ def _conclude(
             {"train": pq.read_table(counts / "num_duplicates.parquet")},
         ),
     ]
+    if config.embedding_model is not None:
+        row = f"One row a sequence and one of its {NEAREST} nearest others at a cosine of at least 0.8."
+        configs.append(Config("neighbours", row, {"train": pq.read_table(output / "neighbours" / "neighbours.parquet")}))
     if config.held_out is not None:
         keys = ["sequence_id", "is_member", "text", "document", *SCORES]
         row = "One row a sequence, those of the corpus and those held out of training, with the model's scores."
         configs.append(Config("membership", row, {"train": everything.select(keys)}))
-    if checkpoints is not None:
-        row = "One row a sequence and checkpoint of the training run."
-        configs.append(Config("checkpoints", row, {"train": checkpoints}))
+    rows = {"checkpoints": "checkpoint of the training run", "models": "model"}
+    configs += [
+        Config(name, f"One row a sequence and {rows[name]}.", {"train": each})
+        for name, each in series.items()
+        if each is not None
+    ]
     run_facts = metrics["run"]
     summary = {
         "model": run_facts["model"],
@@ -204,20 +240,24 @@ def _describe_run(config: RunConfig, described: Described, table: "pa.Table", ou
     }
 
 
-def _growth(checkpoints: "pa.Table | None") -> list[dict[str, Any]]:
-    """Extraction rates of each checkpoint, in the order of the checkpoints."""
+def _guess_recall(config: RunConfig, table: "pa.Table") -> dict[str, Any]:
+    """The competing labels (Dentan et al. 2025) by category, by both readings."""
     import pyarrow.compute as pc
 
-    rows = []
-    for name in dict.fromkeys(checkpoints.column("checkpoint").to_pylist()) if checkpoints is not None else ():
-        assert checkpoints is not None
-        mine = checkpoints.filter(pc.equal(checkpoints.column("checkpoint"), name))
-        for category, rate in extraction_rates(mine).items():
-            rows.append({"checkpoint": name, "step": mine.column("step")[0].as_py(), "category": category, **rate})
-    return rows
+    taxonomy, memorized = (table.column(name).to_pylist() for name in ("taxonomy", "is_memorized"))
+    template = pc.or_kleene(table.column("is_incrementing"), table.column("is_repeating")).to_pylist()
+    threshold = config.recitation_threshold
+    labels = {
+        "by_overlap": by_overlap(memorized, template, table.column("tokens").to_pylist(), prompt=config.prompt),
+        "by_duplicates": by_duplicates(memorized, table.column("sequence_duplicates").to_pylist(), threshold=threshold),
+    }
+    counts = {name: cross_tabulate(taxonomy, own) for name, own in labels.items()}
+    return {"threshold": threshold, "overlap": OVERLAP, **counts}
 
 
-def _fit(config: RunConfig, table: "pa.Table", output: Path) -> tuple[Predictor | None, dict[str, Any]]:
+def _fit(
+    config: RunConfig, table: "pa.Table", factors: tuple[str, ...], output: Path
+) -> tuple[Predictor | None, dict[str, Any]]:
     """The predictor and its metrics, or None and the reason why there is none; it is fitted once for the same table."""
     import datasets
 
@@ -225,12 +265,16 @@ def _fit(config: RunConfig, table: "pa.Table", output: Path) -> tuple[Predictor 
     columns = [name for name in table.column_names if name in schema.COLUMNS and name not in ("text", "document")]
     identity = {
         "stage": "predictor",
-        "version": 1,
+        "version": 2,
         "seed": config.seed,
         "table": fingerprint_dataset(datasets.Dataset(table), columns),
     }
     try:
-        once(folder, identity, lambda temporary: Predictor.fit(table, seed=config.seed).save_pretrained(temporary))
+        once(
+            folder,
+            identity,
+            lambda temporary: Predictor.fit(table, factors=factors, seed=config.seed).save_pretrained(temporary),
+        )
     except TooFewRowsError as error:
         # A model that memorized nothing (or everything) is a finding, not a failure.
         return None, {"reason": str(error)}

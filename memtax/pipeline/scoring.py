@@ -13,10 +13,11 @@ from memtax.engine import run as run_stage
 from memtax.files import write_json, write_parquet
 from memtax.filters.scores import LanguageModelFilter
 from memtax.lm import extraction
-from memtax.lm.loading import load_tokenizer
+from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
 from memtax.pipeline.stages import on_main
 from memtax.progress import silence_libraries
 from memtax.provenance import fingerprint_path, write_record
+from memtax.taxonomy.reference import beyond_reference
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,13 +45,25 @@ class ScoreResult:
         if not World.current().is_main:
             return []
         found = []
-        for row in self.summary["extraction"]:
+        for row in self.summary.get("thresholds", ()):
+            share, coverage = (
+                f"{row[name]['value']:.2%} ({row[name]['low']:.2%} to {row[name]['high']:.2%})"
+                for name in ("share", "coverage")
+            )
+            found.append(f"p_z >= {row['threshold']}: {share} of the windows, {coverage} of the tokens")
+        for row in self.summary.get("extraction", ()):
             share = "" if row["rate"] is None else f", {row['rate']:.2%} ({row['low']:.2%} to {row['high']:.2%})"
             what = f"prompt {row['prompt']}, continuation {row['continuation']}"
             found.append(f"{what}: {row['memorized']:,} of {row['sequences']:,} memorized{share}")
         if beyond := self.summary.get("reference"):
-            found.append(f"of {beyond['memorized']:,} memorized, the reference model completes {beyond['by_both']:,}")
-        return [*found, f"table    {self.table}", f"summary  {self.output / 'summary.json'}"]
+            found.append(f"of {beyond['model_memorized']:,} memorized, the reference model completes {beyond['predictable']:,}")
+        where = ("summary.json", "report/index.html")
+        found += [
+            f"{name.partition('.')[0].partition('/')[0]:9}{self.output / name}"
+            for name in where
+            if (self.output / name).exists()
+        ]
+        return [*found, f"table    {self.table}"]
 
 
 def score_sequences(
@@ -81,14 +94,16 @@ def score_sequences(
     silence_libraries()
     world = World.current()
     output = Path(output)
+    for each in (scores, *([reference] if reference else [])):
+        check_model(each.model, each.revision, length or _reach(scores))
     reader = None
     if holds_text(source):
         reader = load_tokenizer(tokenizer or scores.model, None if tokenizer else scores.revision)
-    rows = load_rows(source, length=length or _reach(scores), tokenizer=reader)
-    per_shard = min(max(len(rows) // (ROWS_PER_BATCH * PARTS), 1), 32)
-    table = run_stage(rows, scores, output / "parts", ROWS_PER_BATCH, per_shard)
+    known = vocabulary_size(scores.model, scores.revision)
+    rows = load_rows(source, length=length or _reach(scores), tokenizer=reader, vocabulary_size=known)
+    table = run_stage(rows, scores, output / "parts", ROWS_PER_BATCH, per_shard(len(rows)))
     if reference is not None:
-        theirs = run_stage(rows, reference, output / "reference", ROWS_PER_BATCH, per_shard)
+        theirs = run_stage(rows, reference, output / "reference", ROWS_PER_BATCH, per_shard(len(rows)))
         table = table.append_column("is_memorized_by_reference", theirs.column("is_memorized"))
     summary = summarize(table, scores)
 
@@ -104,6 +119,11 @@ def score_sequences(
     on_main(world, write)
     world.wait()
     return ScoreResult(output, output / "scores.parquet", summary)
+
+
+def per_shard(rows: int) -> int:
+    """Batches a part, decided by the number of rows alone."""
+    return min(max(rows // (ROWS_PER_BATCH * PARTS), 1), 32)
 
 
 def summarize(table: "pa.Table", scores: LanguageModelFilter) -> dict[str, Any]:
@@ -124,28 +144,6 @@ def summarize(table: "pa.Table", scores: LanguageModelFilter) -> dict[str, Any]:
     nulls = {name: table.column(name).null_count for name in table.column_names if table.column(name).null_count}
     found["nulls"] = {name: {"rows": count, "reason": schema.column(name).null} for name, count in nulls.items()}
     return found
-
-
-def beyond_reference(ours: Sequence[bool | None], theirs: Sequence[bool | None]) -> dict[str, Any]:
-    """How much of what the model extracts a model that never saw it extracts as well.
-
-    Returns:
-        `memorized` (by the model), `by_reference` (of those, by the reference too: predictable), and the share of all
-        sequences that is extracted beyond the reference, with its exact interval. Rows with a null are not counted.
-    """
-    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
-    both = sum(a and b for a, b in pairs)
-    rate = _rate([a and not b for a, b in pairs])
-    return {
-        "sequences": rate["sequences"],
-        "memorized": sum(bool(a) for a, _ in pairs),
-        "by_reference": sum(bool(b) for _, b in pairs),
-        "by_both": both,
-        "beyond_reference": rate["memorized"],
-        "rate": rate["rate"],
-        "low": rate["low"],
-        "high": rate["high"],
-    }
 
 
 def _rate(values: Sequence[bool]) -> dict[str, Any]:

@@ -14,12 +14,14 @@ from memtax.engine import World, once
 from memtax.engine import run as run_stage
 from memtax.files import write_json, write_parquet
 from memtax.filters import Filter
+from memtax.filters.code_vs_nl import CodeFilter
 from memtax.filters.compressibility import CompressibilityFilter
 from memtax.filters.duplicates import DuplicateFilter
 from memtax.filters.templates import TemplateFilter
 from memtax.filters.token_frequencies import TokenFrequencyFilter
 from memtax.lm.loading import load_tokenizer
 from memtax.pipeline.config import RunConfig
+from memtax.pipeline.neighbours import match_columns
 from memtax.progress import silence_libraries
 from memtax.provenance import fingerprint_dataset, fingerprint_path
 from memtax.taxonomy.labels import TaxonomyFilter
@@ -92,8 +94,12 @@ def describe(config: RunConfig) -> Described:
         TemplateFilter(),
         CompressibilityFilter(),
     ]
+    if config.code_model is not None:
+        filters.append(CodeFilter(config.code_model))
     for each in filters:
         dataset = join(dataset, run_stage(dataset, each, output / "filters" / each.name, ROWS_PER_BATCH))
+    for added in match_columns(config, dataset, ROWS_PER_BATCH) if config.embedding_model is not None else ():
+        dataset = join(dataset, added)
     taxonomy = TaxonomyFilter(threshold=config.recitation_threshold)
     dataset = join(dataset, run_stage(dataset, taxonomy, output / "filters" / taxonomy.name, ROWS_PER_BATCH))
     skipped = json.loads((output / "sequences" / "skipped.json").read_text(encoding="utf-8"))
@@ -178,10 +184,10 @@ def _with_membership(dataset: "datasets.Dataset", member: bool) -> "pa.Table":
 def _write_counts(config: RunConfig, dataset: "datasets.Dataset", folder: Path) -> None:
     import numpy as np
 
-    from memtax.corpus.blocks import open_corpus
+    from memtax.corpus.opening import Reading, open_sources
 
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
-    corpus = open_corpus(Source.parse(config.corpus, column=config.column), tokenizer=tokenizer)
+    corpus = open_sources([config.corpus], Reading(column=config.column, tokenizer=tokenizer))
     tokens = np.asarray(dataset.with_format("numpy")["tokens"], np.int32).reshape(len(dataset), config.window)
     counts = count(corpus, tokens[:, config.prompt :], vocabulary_size=len(tokenizer))
     write_counts(folder, np.asarray(dataset.with_format("numpy")["sequence_id"]), counts)

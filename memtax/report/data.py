@@ -30,6 +30,8 @@ class Run:
     """The rows of the membership table that the model was not trained on."""
     frequencies: "pa.Table | None"
     """token_id and token_frequency."""
+    neighbours: "pa.Table | None" = None
+    """sequence_id, rank, neighbour_id and cosine."""
 
     @classmethod
     def read(cls, run: Path) -> "Run":
@@ -54,6 +56,7 @@ class Run:
             features=_table(features_path),
             held_out=held_out,
             frequencies=_table(run / "dataset" / "token_frequencies" / "train.parquet"),
+            neighbours=_table(run / "dataset" / "neighbours" / "train.parquet"),
         )
 
     def rows(self, sequence_ids: Sequence[int]) -> list[dict[str, Any]]:

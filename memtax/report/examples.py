@@ -26,6 +26,11 @@ FACTORS = (
     "is_incrementing",
     "is_repeating",
     "template_period",
+    "semantic_matches_0_8",
+    "semantic_matches_0_9",
+    "textual_matches_0_8",
+    "textual_matches_0_9",
+    "nl_score",
     "huffman_coding_length",
     "shannon_coding_length",
     "exact_memorization",
@@ -93,7 +98,27 @@ def choose(run: Run, most: int = PER_STRATUM) -> list[dict[str, Any]]:
                 seen.add(key)
                 distinct.append(row)
         chosen += [_example(row, category, memorized) for row in spread(distinct, most)]
+    _add_neighbours(run, chosen)
     return chosen
+
+
+def _add_neighbours(run: Run, chosen: Sequence[dict[str, Any]]) -> None:
+    """Beside each example the sequences that say nearly the same, nearest first; nothing without embeddings."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if run.neighbours is None or not chosen:
+        return
+    ids = pa.array([example["id"] for example in chosen], pa.int64())
+    found = run.neighbours.filter(pc.is_in(run.neighbours.column("sequence_id"), value_set=ids))
+    texts = {row["sequence_id"]: row for row in run.rows(sorted(set(found.column("neighbour_id").to_pylist())))}
+    by_id: dict[int, list[dict[str, Any]]] = {}
+    for pair in found.sort_by([("sequence_id", "ascending"), ("rank", "ascending")]).to_pylist():
+        other = texts[pair["neighbour_id"]]
+        shown = {"id": other["sequence_id"], "cosine": _plain(pair["cosine"]), "text": other.get("text")}
+        by_id.setdefault(pair["sequence_id"], []).append({**shown, "document": other.get("document")})
+    for example in chosen:
+        example["neighbours"] = by_id.get(example["id"], [])
 
 
 def _example(row: Mapping[str, Any], category: str, memorized: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from memtax.report.words import count, label, number, percent
+from memtax.report.words import count, label, number, percent, short
 from memtax.schema import CATEGORIES
 
 if TYPE_CHECKING:
@@ -155,16 +155,17 @@ def _percent_ticks() -> Any:
     return FuncFormatter(lambda share, _: f"{100 * share:.4g}%" if share < 1.001 else "")
 
 
-def growth(rows: Sequence[Mapping[str, Any]]) -> "Figure":
-    """The memorized share by category over the checkpoints, with intervals as bands.
+def growth(rows: Sequence[Mapping[str, Any]], by: str = "step") -> "Figure":
+    """The memorized share by category over the checkpoints or models, with intervals as bands.
 
     Args:
-        rows: `checkpoint`, `step` (or None), `category`, `rate`, `low`, `high`, in the order of training.
+        rows: `checkpoint`, the number named by `by` (or None), `category`, `rate`, `low`, `high`, in order.
+        by: `step` for time, `parameters` for size (on a logarithmic axis).
     """
     checkpoints = list(dict.fromkeys(row["checkpoint"] for row in rows))
-    steps: dict[str, Any] = {row["checkpoint"]: row.get("step") for row in rows}
-    numeric = all(step is not None for step in steps.values())
-    places = {name: float(steps[name]) if numeric else float(place) for place, name in enumerate(checkpoints)}
+    values: dict[str, Any] = {row["checkpoint"]: row.get(by) for row in rows}
+    numeric = all(value is not None for value in values.values())
+    places = {name: float(values[name]) if numeric else float(place) for place, name in enumerate(checkpoints)}
     with style():
         figure = _figure(3.4)
         axes = figure.subplots()
@@ -173,6 +174,7 @@ def growth(rows: Sequence[Mapping[str, Any]]) -> "Figure":
             own = [row for row in rows if row["category"] == name and row.get("rate") is not None]
             if not own:
                 continue
+            own.sort(key=lambda row: places[row["checkpoint"]])
             x = [places[row["checkpoint"]] for row in own]
             y = [row["rate"] for row in own]
             below, above = _error(own, "rate")
@@ -184,11 +186,16 @@ def growth(rows: Sequence[Mapping[str, Any]]) -> "Figure":
         axes.set_ylim(-0.02, 1.02)
         axes.yaxis.set_major_formatter(_percent_ticks())
         axes.set_ylabel("share memorized")
-        if numeric:
+        if numeric and by == "parameters":
+            axes.set_xscale("log")
+            axes.set_xticks(sorted(set(places.values())), [short(place) for place in sorted(set(places.values()))])
+            axes.minorticks_off()
+            axes.set_xlabel("parameters")
+        elif numeric:
             axes.set_xlabel("optimizer steps")
         else:
             axes.set_xticks(range(len(checkpoints)), [name[-24:] for name in checkpoints], rotation=20, ha="right")
-            axes.set_xlabel("checkpoint")
+            axes.set_xlabel("checkpoint" if by == "step" else "model")
         return figure
 
 

@@ -133,7 +133,21 @@
       details.append(element("summary", "", "All factors"), factorList(example, data.factors.slice(MAIN_FACTORS)));
       box.append(details);
     }
+    if (example.neighbours) box.append(neighbourList(example.neighbours));
     return box;
+  }
+
+  // The sequences of the corpus that say nearly the same.
+  function neighbourList(neighbours) {
+    if (!neighbours.length) return element("p", "shown", "No other sequence is near it in meaning (cosine at least 0.8).");
+    const details = element("details");
+    details.append(element("summary", "", `Nearest in meaning: ${neighbours.length}`));
+    for (const neighbour of neighbours) {
+      const place = neighbour.document === null ? "" : ` · ${visible(neighbour.document)}`;
+      const text = neighbour.text === null ? "(text not known)" : visible(neighbour.text);
+      details.append(element("p", "", `cosine ${format(neighbour.cosine)} · sequence ${neighbour.id}${place}`), element("div", "tokens", text));
+    }
+    return details;
   }
 
   function selected() {

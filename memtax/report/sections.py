@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from memtax import schema
 from memtax.report import examples, figures, words
 from memtax.report.data import Run
-from memtax.report.words import DASH, count, estimate, fixed, label, percent
+from memtax.report.heat import heat
+from memtax.report.words import DASH, count, estimate, fixed, label, number, percent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 GROUPS = ("all", *schema.CATEGORIES)
 DISTRIBUTIONS = ("continuation_perplexity", "sequence_duplicates")
+MOST_TEXTS = 20
+"""Rows of the heat map."""
 METRICS = ("roc_auc", "pr_auc", "ece", "brier", "f1")
 
 
@@ -56,7 +59,8 @@ class Section:
 
 def sections(run: Run) -> list[Section]:
     """The sections with figures and tables, in the order of the page; the examples follow them on the page."""
-    return [what(run), when(run), goes_with(run), predicts(run)]
+    found = [what(run), when(run), goes_with(run), predicts(run)]
+    return [where(run), *found] if run.metrics.get("sliding") else found
 
 
 def gaps(run: Run) -> Section:
@@ -109,25 +113,99 @@ def what(run: Run) -> Section:
     )
     control = " Held out: sequences the model was not trained on." if "held_out" in groups else ""
     caption = f"Left: counts by category. Right: memorized shares; the whiskers are the interval of each share.{control}"
-    parts = (
+    parts: tuple[Panel | Table, ...] = (
         Panel("extraction", words.say_extraction(found), caption, figures.extraction(groups)),
         Table("Sequences by category", ("group", "sequences", "memorized", "share", "interval of the share"), rows),
     )
-    return Section("what", "What is memorized", text, parts, tuple(missing))
+    beyond = _beyond(run)
+    if not beyond:
+        missing.append("No reference model was scored, so what is merely predictable is not told apart (`reference_model`).")
+    return Section("what", "What is memorized", text, (*parts, *beyond), tuple(missing))
+
+
+def _beyond(run: Run) -> tuple[Panel | Table, ...]:
+    """Extraction beyond a reference model, if one was scored."""
+    found = run.metrics.get("reference") or {}
+    groups = {name: found[name] for name in GROUPS if (found.get(name) or {}).get("sequences")}
+    if not groups:
+        return ()
+    names = ("sequences", "model_memorized", "reference_memorized", "predictable", "memorized")
+    rows = tuple(
+        (label(name), *(count(row[key]) for key in names), percent(row.get("rate")), words.interval(row))
+        for name, row in groups.items()
+    )
+    head = ("group", "sequences", "by the model", "by the reference", "by both", "by the model alone", "share", "its interval")
+    caption = (
+        "Extracted by the model and not by a reference model that was not trained on the sequences: what both complete is "
+        "predictable rather than memorized."
+    )
+    return (
+        Panel("beyond_reference", words.say_reference(found), caption, figures.extraction(groups)),
+        Table("Extraction beyond the reference model, by category", head, rows),
+    )
+
+
+def where(run: Run) -> Section:
+    """Sliding windows over long texts."""
+    sliding = run.metrics["sliding"]
+    text = (
+        f"Every {count(sliding['stride'])} tokens a window: the probability that its last {count(sliding['continuation'])} "
+        f"tokens are drawn, whole, after the {count(sliding['prompt'])} before them."
+    )
+    texts = sorted(sliding["texts"], key=lambda row: -row["windows"])[:MOST_TEXTS]
+    rows = tuple(
+        (
+            number(row["threshold"]),
+            *(cell for name in ("share", "coverage") for cell in (percent(row[name]["value"]), words.interval(row[name]))),
+        )
+        for row in sliding["thresholds"]
+    )
+    caption = (
+        "Brightness: the likeliest suffix that holds the tokens there, from one in ten billion (dark) to certain (bright)."
+    )
+    missing = []
+    if sliding.get("too_short"):
+        missing.append(f"{count(sliding['too_short'])} texts are shorter than one window.")
+    if len(sliding["texts"]) > len(texts):
+        missing.append(f"The heat map shows the {MOST_TEXTS} longest of {count(len(sliding['texts']))} texts.")
+    parts = (
+        Panel("heat", words.say_sliding(sliding), caption, heat(texts)),
+        Table(
+            "Share of the windows, and of the tokens in any suffix, at or above a probability (block bootstrap)",
+            ("probability", "windows", "interval", "tokens", "interval"),
+            rows,
+        ),
+    )
+    return Section("where", "Where it is memorized", text, parts, tuple(missing))
 
 
 def when(run: Run) -> Section:
-    """Growth over checkpoints."""
-    text = "The same sequences, scored at checkpoints of the training run."
+    """Growth over checkpoints and over model sizes."""
+    text = "The same sequences, scored at checkpoints of the training run, or by models of other sizes."
+    parts: list[Panel | Table] = []
     rows = [row for row in run.metrics.get("growth") or () if row.get("rate") is not None]
-    if not rows:
-        missing = "Only one model was scored, so there is no growth to show; score checkpoints of its training run to see it."
-        return Section("when", "When it is memorized", text, missing=(missing,))
+    series = {
+        name: [row for row in rows if row.get("model") == name] for name in dict.fromkeys(row.get("model") for row in rows)
+    }
+    for place, (model, own) in enumerate(series.items()):
+        parts += _growth(own, "step", f"growth_{place}" if place else "growth", str(model) if len(series) > 1 else "")
+    rows = [row for row in run.metrics.get("growth_by_size") or () if row.get("rate") is not None]
+    if rows:
+        parts += _growth(rows, "parameters", "growth_by_size", "")
+    missing = []
+    if not parts:
+        missing = ["Only one model was scored, so there is no growth to show; score checkpoints of its training run to see it."]
+    return Section("when", "When it is memorized", text, tuple(parts), tuple(missing))
+
+
+def _growth(rows: Sequence[Mapping[str, Any]], by: str, name: str, model: str) -> list[Panel | Table]:
+    """The figure of a series and the numbers in it."""
+    what, unit = ("checkpoint", "optimizer steps") if by == "step" else ("model", "parameters")
     table = tuple(
         (
             row["checkpoint"],
             label(row["category"]),
-            count(row.get("step")),
+            count(row.get(by)),
             count(row["sequences"]),
             count(row["memorized"]),
             percent(row["rate"]),
@@ -135,13 +213,14 @@ def when(run: Run) -> Section:
         )
         for row in rows
     )
-    head = ("checkpoint", "group", "optimizer steps", "sequences", "memorized", "share", "interval of the share")
-    caption = "Share of each group that is memorized at each checkpoint; the bands are the intervals of the shares."
-    parts = (
-        Panel("growth", words.say_growth(rows), caption, figures.growth(rows)),
-        Table("Memorized sequences by checkpoint and category", head, table, folded=True, texts=2),
-    )
-    return Section("when", "When it is memorized", text, parts)
+    head = (what, "group", unit, "sequences", "memorized", "share", "interval of the share")
+    of = f" of {model}" if model else ""
+    caption = f"Share of each group that is memorized at each {what}{of}; the bands are the intervals of the shares."
+    said = words.say_growth(rows, by)
+    return [
+        Panel(name, f"{model}: {said[0].lower()}{said[1:]}" if model else said, caption, figures.growth(rows, by)),
+        Table(f"Memorized sequences by {what} and category{of}", head, table, folded=True, texts=2),
+    ]
 
 
 def goes_with(run: Run) -> Section:
@@ -157,7 +236,7 @@ def goes_with(run: Run) -> Section:
             + (
                 (f"withheld: {row.get('reason') or 'not computed'}",)
                 if row.get("spearman") is None
-                else (fixed(row["spearman"]), _range(row), fixed(row.get("pearson")))
+                else (fixed(row["spearman"]), _range(row), fixed(row.get("pearson")), fixed(row.get("xi")))
             )
             for row in rows
         )
@@ -171,7 +250,7 @@ def goes_with(run: Run) -> Section:
             ),
             Table(
                 "Correlation of each factor with being memorized (no unit, -1 to 1)",
-                ("factor", "group", "sequences", "Spearman", "its interval", "Pearson"),
+                ("factor", "group", "sequences", "Spearman", "its interval", "Pearson", "Chatterjee's xi"),
                 table,
                 folded=True,
                 texts=2,

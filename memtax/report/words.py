@@ -69,6 +69,14 @@ def number(value: Any) -> str:
     return text.replace("-", MINUS)
 
 
+def short(value: float) -> str:
+    """A large number in thousands, millions or billions: `70.4M`."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
 def fixed(value: Any) -> str:
     """A coefficient or metric to three decimals."""
     return DASH if value is None or not math.isfinite(value) else f"{value:.3f}".replace("-", MINUS)
@@ -122,25 +130,41 @@ def say_extraction(extraction: Mapping[str, Any]) -> str:
     return said
 
 
-def say_growth(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How the memorized share of all sequences changes over training, and which category leads in the end."""
+def say_growth(rows: Sequence[Mapping[str, Any]], by: str = "step") -> str:
+    """How the memorized share of all sequences changes over training (or size), and which category leads in the end."""
     overall = [row for row in rows if row["category"] == "all" and row.get("rate") is not None] or list(rows)
+    if all(row.get(by) is not None for row in overall):
+        overall = sorted(overall, key=lambda row: row[by])
     first, last = overall[0], overall[-1]
     end = [row for row in rows if row["checkpoint"] == last["checkpoint"] and row["category"] in CATEGORIES and row.get("rate")]
     lead = max(end, key=lambda row: row["rate"]) if end else None
     tail = f"; {lead['category']} leads with {percent(lead['rate'])}" if lead else ""
     if first["checkpoint"] == last["checkpoint"]:
-        return f"At {moment(last)}, {percent(last['rate'])} is memorized{tail}"
+        return f"At {moment(last, by)}, {percent(last['rate'])} is memorized{tail}"
     verb = "grows" if last["rate"] > first["rate"] else "falls" if last["rate"] < first["rate"] else "stays"
     return (
-        f"The memorized share {verb} from {percent(first['rate'])} at {moment(first)} "
-        f"to {percent(last['rate'])} at {moment(last)}{tail}"
+        f"The memorized share {verb} from {percent(first['rate'])} at {moment(first, by)} "
+        f"to {percent(last['rate'])} at {moment(last, by)}{tail}"
     )
 
 
-def moment(row: Mapping[str, Any]) -> str:
-    """A checkpoint in words."""
-    return f"step {count(row['step'])}" if row.get("step") is not None else str(row["checkpoint"])
+def moment(row: Mapping[str, Any], by: str = "step") -> str:
+    """A checkpoint or model in words."""
+    if row.get(by) is None:
+        return str(row["checkpoint"])
+    return f"step {count(row['step'])}" if by == "step" else f"{short(row['parameters'])} parameters"
+
+
+def say_reference(found: Mapping[str, Any]) -> str:
+    """How much of what is extracted a model that never saw it completes as well."""
+    overall = found["all"]
+    if not overall["model_memorized"]:
+        return "Nothing is extracted, so nothing lies beyond the reference model"
+    share = overall["predictable"] / overall["model_memorized"]
+    return (
+        f"Of {count(overall['model_memorized'])} extracted sequences the reference model completes "
+        f"{count(overall['predictable'])} ({percent(share)}); {count(overall['memorized'])} lie beyond it"
+    )
 
 
 def say_correlations(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -189,3 +213,13 @@ def say_medians(name: str, memorized: float, rest: float) -> str:
         return f"The median of {label(name)} is the same for memorized and other sequences: {number(memorized)}"
     side = "lower" if memorized < rest else "higher"
     return f"Memorized sequences have a {side} {label(name)}: median {number(memorized)} against {number(rest)}"
+
+
+def say_sliding(sliding: Mapping[str, Any]) -> str:
+    """How much of the texts comes out with at least the middle threshold."""
+    rows = sliding["thresholds"]
+    row = rows[len(rows) // 2]
+    return (
+        f"{percent(row['coverage']['value'])} of the tokens lie in a stretch that comes out with a probability of at least "
+        f"{number(row['threshold'])}"
+    )

@@ -1,6 +1,8 @@
 """Intervals: exact for a rate, bootstrap for everything else."""
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +10,12 @@ from numpy.typing import ArrayLike
 
 from memtax.errors import MemtaxError
 from memtax.statistics.arrays import Array
-from memtax.statistics.measures import Evaluator, evaluator, once
+from memtax.statistics.measures import Evaluator, calibration_noise, evaluator, expected_calibration_error, once
 
 _CHUNK = 1 << 19  # weights held at once: a few MB stay in the cache, and memory does not grow with the resamples
 _MOST_UNDEFINED = 0.05
+_LARGE = 100_000
+_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap interval of `statistic(*arrays)` over rows that are drawn together with replacement.
 
+    That of a calibration error is `calibration_interval`.
+
     Statistics of this module are evaluated many resamples at a time; any other function is called once a resample.
 
     Args:
@@ -68,8 +74,11 @@ def bootstrap_interval(
         MemtaxError: the statistic is undefined on the data, or on more than 5% of the resamples.
     """
     evaluate = evaluator(statistic, *arrays)
-    value = once(evaluate, arrays[0])
-    draws = resample([evaluate], np.asarray(arrays[0]).shape[0], resamples, seed, strata)
+    value, rows = once(evaluate, arrays[0]), np.asarray(arrays[0]).shape[0]
+    if statistic is expected_calibration_error:
+        draws, noise = resample([evaluate, calibration_noise(arrays[0], arrays[1])], rows, resamples, seed, strata)
+        return calibration_interval(value, draws, noise, level)
+    draws = resample([evaluate], rows, resamples, seed, strata)
     return percentile_interval(value, draws[0], level)
 
 
@@ -116,14 +125,22 @@ def resample(evaluators: Sequence[Evaluator], rows: int, resamples: int, seed: i
     rng = np.random.default_rng(seed)
     values = np.empty((len(evaluators), resamples))
     chunk = max(1, _CHUNK // max(rows, 1))
+    # Each evaluator allocates a few arrays of the weights' size; numpy releases the interpreter lock on large ones.
+    threads = min(len(evaluators), os.cpu_count() or 1, _THREADS) if rows >= _LARGE else 1
     for start in range(0, resamples, chunk):
         weights = np.zeros((min(chunk, resamples - start), rows))
         for one in weights:
             for group in groups:
                 one[group] = np.bincount(rng.integers(0, len(group), len(group)), minlength=len(group))
-        for row, evaluate in zip(values, evaluators, strict=True):
-            row[start : start + len(weights)] = evaluate(weights)
+        values[:, start : start + len(weights)] = _apply(evaluators, weights, threads)
     return values
+
+
+def _apply(evaluators: Sequence[Evaluator], weights: Array, threads: int) -> list[Array]:
+    if threads == 1:
+        return [evaluate(weights) for evaluate in evaluators]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda evaluate: evaluate(weights), evaluators))
 
 
 def percentile_interval(value: float, draws: Array, level: float = 0.95) -> Interval:
@@ -141,6 +158,24 @@ def percentile_interval(value: float, draws: Array, level: float = 0.95) -> Inte
         )
     low, high = np.quantile(defined, [tail, 1 - tail])
     return Interval(float(value), float(low), float(high))
+
+
+def calibration_interval(value: float, draws: Array, noise: Array, level: float = 0.95) -> Interval:
+    """The interval of an expected calibration error.
+
+    The error is a sum of absolute values, so noise alone makes it positive, and a resample adds that bias once more: its
+    percentiles hardly ever cover a small true error. The lower bound here subtracts what noise can add at most (by the
+    triangle inequality); the upper bound is the percentile without the resamples' own bias.
+
+    Args:
+        value: on the data.
+        draws: (resamples,) calibration errors.
+        noise: (resamples,) values of `calibration_noise` on the same resamples.
+        level: coverage, or more.
+    """
+    tail = tail_of(level)
+    low = max(0.0, value - float(np.quantile(noise, 1 - tail)))
+    return Interval(value, low, max(value, float(np.quantile(draws, 1 - tail) - draws.mean() + value)))
 
 
 def tail_of(level: float) -> float:

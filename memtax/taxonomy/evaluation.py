@@ -97,10 +97,18 @@ def _measure(
     """Interval and bootstrap values of every (model, metric), all from the same resamples."""
     columns = {(name, metric): one.column(metric, rows) for name, one in predictions.items() for metric in METRICS}
     evaluators = [statistics.evaluator(METRICS[metric], labels, column) for (_, metric), column in columns.items()]
-    draws = dict(zip(columns, statistics.resample(evaluators, len(labels), resamples, seed), strict=True))
-    values = {
-        key: statistics.percentile_interval(METRICS[key[1]](labels, column), draws[key]) for key, column in columns.items()
-    }
+    noisy = [statistics.calibration_noise(labels, one.probabilities[rows]) for one in predictions.values()]
+    found = statistics.resample([*evaluators, *noisy], len(labels), resamples, seed)
+    draws = dict(zip(columns, found, strict=False))
+    noise = dict(zip(predictions, found[len(columns) :], strict=True))
+    values = {}
+    for (name, metric), column in columns.items():
+        value, own = METRICS[metric](labels, column), draws[name, metric]
+        values[name, metric] = (
+            statistics.calibration_interval(value, own, noise[name])
+            if metric == "ece"
+            else statistics.percentile_interval(value, own)
+        )
     return values, draws
 
 
@@ -110,7 +118,10 @@ def _difference(
     """The first model's value minus the second's, on shared resamples."""
     first, second = ((model, metric) for model in models)
     value = values[first].value - values[second].value
-    interval = statistics.percentile_interval(value, draws[first] - draws[second])
+    apart = draws[first] - draws[second]
+    if metric == "ece":
+        apart = apart - apart.mean() + value  # resamples are biased upwards, and not both models alike
+    interval = statistics.percentile_interval(value, apart)
     return {"metric": metric, "category": group, "model": models[0], "against": models[1], **asdict(interval)}
 
 

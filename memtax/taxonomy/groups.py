@@ -94,8 +94,11 @@ class Problem:
         validation: float,
         test: float,
         seed: int,
+        category: str | None = None,
     ) -> "Problem":
         """Read, split, standardise and encode.
+
+        With a category, the categories are one more row of codes behind those of the rules: see `taxonomy`.
 
         Raises:
             MemtaxError: a column or an argument does not fit.
@@ -103,8 +106,8 @@ class Problem:
         """
         models, rules = declared.resolve(factors, target), declared.resolve(split_on, target)
         read = tuple(dict.fromkeys((*models, *rules)))
-        rows = usable(table, read, target, None)
-        split = stratified_split(rows.labels.astype(np.int64), validation, test, seed)
+        rows = usable(table, read, target, category)
+        split = stratified_split(rows.categories * 2 + rows.labels, validation, test, seed)
         few = too_few(rows.labels[split.train], "training")
         if few is not None:
             raise TooFewRowsError(f"no partition of {target!r} can be searched: {few} (rows left out: {rows.lost})")
@@ -119,12 +122,18 @@ class Problem:
             parts[name] = Part(
                 np.ascontiguousarray(scaler(rows.values[np.ix_(own, chosen)])),
                 rows.labels[own].astype(np.uint8),
-                encode(asked[own], bounds),
+                np.concatenate([encode(asked[own], bounds), rows.categories[None, own].astype(np.uint8)]),
             )
         train = parts["train"]
         baseline = newton.fit(train.values, train.labels, np.arange(len(train.labels)))
         names, splits = (tuple(factor.name for factor in some) for some in (models, rules))
         return cls(parts, names, splits, tuple(quantiles), bounds, scaler, baseline, rows.dropped, seed)
+
+    @property
+    def taxonomy(self) -> list[Group]:
+        """The categories as groups, in the order of `memtax.schema.CATEGORIES`."""
+        place = len(self.split_on)
+        return [((place, 0, False),), ((place, 0, True), (place, 1, False)), ((place, 1, True),)]
 
     def fit_groups(self, groups: Iterable[Group], threads: int | None = None) -> dict[Group, GroupFit]:
         """Models of the groups; those fitted before are reused."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memtax.errors import MemtaxError
 from memtax.schema import CATEGORIES
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy.factors import FACTORS
@@ -39,7 +40,7 @@ def infer(
     """Coefficients with robust intervals for all sequences and each category, and tests of whether categories differ.
 
     Factors are standardised over all rows, so that coefficients are log odds per standard deviation and compare across
-    models. Standard errors are heteroskedasticity-consistent (HC1; White 1980). A likelihood-ratio statistic has as many
+    models. Standard errors are heteroskedasticity-consistent (HC0; White 1980). A likelihood-ratio statistic has as many
     degrees of freedom as the models' ranks differ by, not as columns were named: templating is constant in two categories.
 
     Args:
@@ -102,7 +103,7 @@ def fit(design: Array, labels: NDArray[np.bool_], robust: bool, names: Sequence[
     Args:
         design: the intercept is one of its columns.
         labels: (rows,) the target.
-        robust: whether to compute HC1 errors.
+        robust: whether to compute HC0 errors.
         names: of the columns, for the reason.
     """
     import statsmodels.api as sm
@@ -116,9 +117,10 @@ def fit(design: Array, labels: NDArray[np.bool_], robust: bool, names: Sequence[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            options = {"cov_type": "HC1"} if robust else {}
+            options = {"cov_type": "HC0"} if robust else {}
             model = sm.Logit(labels.astype(np.float64), design)
-            result = model.fit(method="newton", maxiter=50, disp=0, warn_convergence=False, **options)
+            start = _start(design, labels)
+            result = model.fit(start_params=start, method="newton", maxiter=50, disp=0, warn_convergence=False, **options)
         except (PerfectSeparationError, np.linalg.LinAlgError):
             result = None
     failed = result is None or not result.mle_retvals["converged"] or not np.isfinite(result.params).all()
@@ -130,6 +132,21 @@ def fit(design: Array, labels: NDArray[np.bool_], robust: bool, names: Sequence[
             return Likelihood(None, None, None, rank, reason)
     errors = np.asarray(result.bse) if robust else None
     return Likelihood(np.asarray(result.params), errors, float(result.llf), rank, None)
+
+
+def _start(design: Array, labels: NDArray[np.bool_]) -> Array | None:
+    """Our own optimum, where statsmodels needs one or two steps; None if there is none, so that it goes its own way."""
+    from memtax.taxonomy import newton
+
+    intercept = int((design == 1).all(axis=0).argmax())
+    others = [column for column in range(design.shape[1]) if column != intercept]
+    try:
+        found = newton.fit(
+            np.ascontiguousarray(design[:, others]), labels.astype(np.uint8), np.arange(len(labels)), penalty=0.0, most=25
+        )
+    except (MemtaxError, np.linalg.LinAlgError):
+        return None
+    return np.insert(found.coefficients, intercept, found.intercept)
 
 
 def independent(design: Array) -> NDArray[np.int64]:

@@ -129,7 +129,15 @@ def recalibrate(log_odds: Array, labels: NDArray[np.bool_]) -> tuple[float, floa
     """
     from memtax.taxonomy import newton
 
+    if log_odds.min() == log_odds.max():
+        return 1.0, float(np.log(labels.sum() / (~labels).sum()) - log_odds[0])
     scaler = Scaler.fit(log_odds[:, None])
-    fitted = newton.fit(scaler(log_odds[:, None]), labels.astype(np.uint8), np.arange(len(labels)), penalty=0.0)
+    try:
+        fitted = newton.fit(scaler(log_odds[:, None]), labels.astype(np.uint8), np.arange(len(labels)), penalty=0.0)
+    except (MemtaxError, np.linalg.LinAlgError) as error:
+        raise MemtaxError(
+            "the model separates the validation rows without error, so that no recalibration is best; "
+            "use calibration 'prior', or more validation rows"
+        ) from error
     slope = float(fitted.coefficients[0] / scaler.scale[0])
     return slope, float(fitted.intercept - slope * scaler.mean[0])

@@ -16,6 +16,8 @@ from memtax.errors import MemtaxError
 
 Array = NDArray[np.float64]
 
+FAST = {"reassoc", "contract", "arcp", "nsz"}
+"""What sums may be reordered for; values that are not finite stay what they are."""
 BLOCK = 256
 """Rows gathered at once: with fifteen columns, about the size of the first-level cache."""
 BLOCKS = 16
@@ -36,7 +38,12 @@ class Fit:
 
 
 def fit(
-    values: Array, labels: NDArray[np.uint8], rows: NDArray[np.int64], start: Fit | None = None, penalty: float = 1.0
+    values: Array,
+    labels: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    start: Fit | None = None,
+    penalty: float = 1.0,
+    most: int = MOST_STEPS,
 ) -> Fit:
     """The optimum that scikit-learn's `LogisticRegression(C=1 / penalty)` approaches; the intercept is not penalised.
 
@@ -46,6 +53,7 @@ def fit(
         rows: the rows to fit, both classes among them.
         start: where to start; None starts at 0.
         penalty: the L2 penalty is half of this times the sum of squared coefficients.
+        most: steps after which there is no convergence.
 
     Raises:
         MemtaxError: a class is missing, or the method does not converge (values that are not finite or far from standardised).
@@ -57,7 +65,7 @@ def fit(
     beta = np.zeros(columns + 1) if start is None else np.append(start.coefficients, start.intercept)
     ridge = np.append(np.full(columns, penalty), 0.0)
     loss, gradient, hessian = _derivatives(values, labels, rows, beta, ridge)
-    for count in range(1, MOST_STEPS + 1):
+    for count in range(1, most + 1 if np.isfinite(loss) else 1):
         step = np.linalg.solve(hessian, gradient)
         length = 1.0
         while True:
@@ -68,7 +76,7 @@ def fit(
                 break
             length /= 2
         beta, loss, gradient, hessian = candidate, new_loss, new_gradient, new_hessian
-        if not np.isfinite(beta).all():
+        if not np.isfinite(loss):
             break
         if length * np.abs(step).max() <= TOLERANCE:
             return Fit(beta[:-1], float(beta[-1]), count)
@@ -93,7 +101,7 @@ def _derivatives(
     return float(sums[0] + (ridge * beta * beta).sum() / 2), gradient, hessian
 
 
-@njit(nogil=True, fastmath=True, cache=True)
+@njit(nogil=True, fastmath=FAST, error_model="numpy", cache=True)
 def _sums(values: Array, labels: NDArray[np.uint8], rows: NDArray[np.int64], beta: Array) -> Array:
     """Loss, gradient and lower triangle of the Hessian, summed by task: (tasks, 1 + size + size (size + 1) / 2)."""
     size = len(beta)
@@ -129,7 +137,7 @@ def _sums(values: Array, labels: NDArray[np.uint8], rows: NDArray[np.int64], bet
     return result
 
 
-@njit(nogil=True, fastmath=True, cache=True)
+@njit(nogil=True, fastmath=FAST, error_model="numpy", cache=True)
 def _dot(a: Array, b: Array, used: int) -> float:
     total = 0.0
     for i in range(used):
@@ -137,7 +145,7 @@ def _dot(a: Array, b: Array, used: int) -> float:
     return total
 
 
-@njit(nogil=True, fastmath=True, cache=True)
+@njit(nogil=True, fastmath=FAST, error_model="numpy", cache=True)
 def _link(eta: Array, error: Array, weight: Array, bits: NDArray[np.int64], used: int) -> float:
     """The block's log loss; turns labels in `error` into p - label, and fills `weight` with p (1 - p)."""
     power = bits.view(np.float64)

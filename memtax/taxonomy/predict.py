@@ -9,7 +9,7 @@ from memtax.corpus.sources import Source
 from memtax.engine.once import MANIFEST, check
 from memtax.files import write_json, write_parquet, write_text
 from memtax.progress import progress_bar
-from memtax.provenance import digest, fingerprint_path
+from memtax.provenance import digest
 from memtax.taxonomy.tables import batches
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def predict_dataset(predictor: "Predictor", source: Source | str, output: Path |
         "version": 1,
         "predictor": digest(predictor.factors, predictor.scaler.mean.tolist(), predictor.scaler.scale.tolist(), models),
         "model": model,
-        "source": [source.label, fingerprint_path(source.path)],
+        "source": [source.label, _stamp(Path(source.path))],
     }
     if (output / MANIFEST).exists():
         check(output, identity)
@@ -60,6 +60,12 @@ def predict_dataset(predictor: "Predictor", source: Source | str, output: Path |
             )
             bar.update(table.num_rows)
     return output
+
+
+def _stamp(path: Path) -> str:
+    """Digest of the files' names, sizes and times: reading terabytes twice, to know that they are the same, is too much."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return digest([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()])
 
 
 def _finished(folder: Path) -> int:

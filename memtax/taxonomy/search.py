@@ -44,6 +44,7 @@ class SearchConfig:
         test: share of the rows.
         seed: of the split and the bootstrap.
         resamples: bootstrap resamples of each interval on the test rows.
+        category: column of categories, whose models are judged beside the partition's; None for no such comparison.
     """
 
     factors: tuple[str, ...]
@@ -55,6 +56,7 @@ class SearchConfig:
     test: float = 0.2
     seed: int = 1024
     resamples: int = 1000
+    category: str | None = None
 
     def __post_init__(self) -> None:
         if self.criterion not in CRITERIA:
@@ -73,6 +75,7 @@ class SearchConfig:
             validation=self.validation,
             test=self.test,
             seed=self.seed,
+            category=self.category,
         )
 
     @property
@@ -217,9 +220,10 @@ def conclude(problem: Problem, config: SearchConfig, folder: Path) -> dict[str, 
 
 
 def judge(problem: Problem, models: dict[str, Any], groups: Any, config: SearchConfig) -> dict[str, Any]:
-    """Metrics of the baseline and of other models (name to groups) on the test rows, in aggregate and by group."""
+    """Metrics on the test rows of the baseline, of the categories and of others (name to groups), in aggregate and by group."""
     predictions = {}
-    for name, own in {"baseline": [()], **models}.items():
+    known = {"taxonomic": problem.taxonomy} if config.category is not None else {}
+    for name, own in {"baseline": [()], **known, **models}.items():
         judged, chosen = (expit(problem.log_odds(part, own)) for part in ("test", "validation"))
         threshold = statistics.best_threshold(problem.parts["validation"].labels, chosen)
         predictions[name] = Prediction(judged, judged >= threshold, {})

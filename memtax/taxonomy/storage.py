@@ -153,16 +153,17 @@ def fetch(name: Path | str, revision: str | None, token: str | None) -> Path:
     """
     if Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         return Path(name)
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(name), revision=revision, token=token, allow_patterns=[CONFIG, WEIGHTS]))
+        folder = Path(hf_hub_download(str(name), CONFIG, revision=revision, token=token)).parent
+        # The folder is named by its commit: both files are of the same.
+        hf_hub_download(str(name), WEIGHTS, revision=folder.name, token=token)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise MemtaxError(
-            f"{name} holds no predictor, neither here nor, as far as can be reached, on the Hub: {reason}"
-        ) from error
+        raise MemtaxError(f"{name} is no folder, and no predictor on the Hub as far as can be reached: {reason}") from error
+    return folder
 
 
 def _shown(interval: dict[str, float] | None) -> str:

@@ -17,11 +17,14 @@ class Rows:
         self.sequences, self.dtype, self.step, self.vocabulary_size = rows, dtype, rows_per_block, vocabulary_size
         self.rows, self.tokens = len(rows), sum(map(len, rows))
 
+    def shards(self, tokens):
+        return [self]
+
     def blocks(self):
         for start in range(0, len(self.sequences), self.step):
             part = self.sequences[start : start + self.step]
             flat = [token for row in part for token in row]
-            yield Block(np.array(flat, self.dtype), np.cumsum([0, *map(len, part)], dtype=np.int64))
+            yield Block(np.array(flat, self.dtype), np.cumsum([0, *map(len, part)], dtype=np.int64), start)
 
 
 def occurrences(rows, window):

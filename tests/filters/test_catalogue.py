@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from memtax import schema
 from memtax.corpus.counting import Counts, write_counts
@@ -26,19 +26,31 @@ def rows() -> datasets.Dataset:
     tokens = generator.integers(0, 50, (40, 64)).tolist()
     words = ["row", "0x1f", "12", "alpha", "\n", "{", "}", "été", "the"]
     texts = [" ".join(generator.choice(words, 12)) for _ in tokens]
-    features = schema.features(("sequence_id", "tokens", "text"))
-    return datasets.Dataset.from_dict({"sequence_id": list(range(40)), "tokens": tokens, "text": texts}, features=features)
+    features = schema.features(("sequence_id", "tokens", "text", "prompt_text"))
+    columns = {"sequence_id": list(range(40)), "tokens": tokens, "text": texts, "prompt_text": [text[:60] for text in texts]}
+    return datasets.Dataset.from_dict(columns, features=features)
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory) -> dict:
+def built(tmp_path_factory, rows) -> dict:
     """A filter of every kind. A new filter needs a line here."""
     folder = tmp_path_factory.mktemp("inputs")
     write_counts(folder / "counts", np.arange(40), Counts(np.arange(50), np.arange(40), 100, 40))
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=50, max_position_embeddings=64, **shape)).save_pretrained(folder / "model")
+    rows.save_to_disk(folder / "sample")
+    (folder / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "row", "alpha", "{", "}", "the"])
+    )
+    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder / "classifier")
+    small = BertConfig(vocab_size=10, id2label={0: "natural language", 1: "code"}, **shape)
+    BertForSequenceClassification(small).save_pretrained(folder / "classifier")
     arguments = {
+        "embeddings": {},
+        "semantic_matches": {"sample": str(folder / "sample")},
+        "textual_matches": {"sample": str(folder / "sample")},
+        "code_vs_nl": {"model": str(folder / "classifier")},
         "duplicates": {"counts": str(folder / "counts")},
         "token_frequencies": {"frequencies": str(folder / "counts")},
         "templates": {},
@@ -83,7 +95,7 @@ def test_batches_of_any_size_give_the_same(each, rows):
         parts = [each(rows[start : start + size]) for start in range(0, len(rows), size)]
         joined = {name: [value for part in parts for value in part[name]] for name in each.columns}
         for name in each.columns:
-            if schema.COLUMNS[name].dtype == "float32":
+            if schema.COLUMNS[name].dtype in ("float32", "list<float32>"):
                 np.testing.assert_allclose(joined[name], whole[name], rtol=1e-5, atol=1e-5)
             else:
                 assert joined[name] == whole[name], name

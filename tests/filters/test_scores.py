@@ -140,6 +140,57 @@ def test_parameters_are_checked(wrong):
         LanguageModelFilter("model", **wrong)
 
 
+def test_every_column_that_can_be_asked_for_fits_its_declaration(model, dataset):
+    asked = LanguageModelFilter(
+        model,
+        windows=((8, 8), (16, 48)),
+        generated=True,
+        temperature=0.8,
+        top_k=50,
+        top_p=0.9,
+        probability=0.5,
+        token_logprobs=True,
+        moments=True,
+        ranks=True,
+        attention=True,
+        batch_size=8,
+        device_map="auto",
+    )
+    table = asked.apply(dataset.select(range(24)), batch_size=12)
+    assert table.column_names == ["sequence_id", "tokens", *asked.columns]
+    for row in table:
+        length = len(row["tokens"])
+        scored = max(length - 1, 0)
+        assert all(len(row[f"token_{name}"]) == scored for name in ("logprobs", "means", "variances", "ranks"))
+        assert (row["memorization_score"] is None) == (row["is_memorized"] is None) == (length < 64)
+        assert (row["is_memorized_8_8"] is None) == (length < 16)
+        assert (row["attention_gini"] is None) == (length < 2)
+        if length >= 2:
+            assert len(row["attention_entropy"]) == 2 * 4  # layers times heads
+        if row["extraction_queries"] is not None:
+            assert row["decoding_logprob"] > -float("inf")
+    assert any(row["extraction_queries"] is None for row in table if len(row["tokens"]) == 64)  # top-k excludes random tokens
+    plain = LanguageModelFilter(model).apply(dataset.select(range(24)), batch_size=12)
+    for name in ("sequence_perplexity", "continuation_logprob"):
+        for found, expected in zip(table[name], plain[name], strict=True):
+            assert found == (None if expected is None else pytest.approx(expected, rel=1e-4))
+
+
+def test_windows_and_options_that_contradict_each_other(model):
+    with pytest.raises(MemtaxError, match="given twice"):
+        LanguageModelFilter(model, windows=((32, 32),))
+    with pytest.raises(MemtaxError, match="exact_only gives"):
+        LanguageModelFilter(model, exact_only=True, top_k=5)
+    with pytest.raises(MemtaxError, match="unknown quantization '2bit'"):
+        LanguageModelFilter(model, quantization="2bit")
+    assert LanguageModelFilter(model, exact_only=True, windows=((8, 8),)).columns == (
+        "is_memorized",
+        "match_length",
+        "is_memorized_8_8",
+        "match_length_8_8",
+    )
+
+
 def test_errors_reach_the_caller_through_the_catalogue(model, dataset):
     scores = filter_class("scores")(model)
     with pytest.raises(MemtaxError, match="has no column 'tokens'"):

@@ -1,5 +1,6 @@
 """Extraction columns: hand-worked values, and a model that has memorized something against greedy generation."""
 
+import copy
 import math
 import subprocess
 import sys
@@ -69,6 +70,19 @@ def test_extraction_equals_greedy_generation(memorized):
     assert found["is_memorized"][0]
     assert EOS in generated[0]
     assert set(leading) & set(range(1, CONTINUATION))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_agrees_with_generate_in_half_precision(memorized, dtype):
+    model, sequences = memorized
+    model = copy.deepcopy(model).to(dtype)
+    options = {"do_sample": False, "max_new_tokens": CONTINUATION, "eos_token_id": None, "pad_token_id": 0}
+    prompts = torch.tensor(sequences)[:, :PROMPT]
+    generated = model.generate(prompts, attention_mask=torch.ones_like(prompts), **options)[:, PROMPT:].tolist()
+    scores = score(model, sequences)
+    found = extraction.columns(scores, PROMPT, CONTINUATION)
+    assert found["is_memorized"] == [g == s[PROMPT:] for g, s in zip(generated, sequences, strict=True)]
+    assert scores.logprobs.dtype == np.float32
 
 
 def test_loss_of_transformers_is_the_log_of_the_sequence_perplexity(memorized):

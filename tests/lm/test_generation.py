@@ -115,6 +115,7 @@ def test_samples_needed_by_hand():
     assert extraction.queries(None, 0.1) is None
     # p_z = e^-100: log(1/2) / -e^-100 = 0.6931 e^100, far beyond where 1 - p_z is 1 in float64.
     assert extraction.queries(-100.0, 0.5) == pytest.approx(math.log(2) * math.exp(100), rel=1e-9)
+    assert isinstance(extraction.queries(-100.0, 0.5), float)
     assert extraction.queries(-5000.0, 0.5) == math.inf
     for wrong in (0.0, 1.0, -1.0):
         with pytest.raises(MemtaxError, match="probability="):

@@ -28,6 +28,9 @@ def test_correlations_equal_scipy():
         assert row["pearson"] == pytest.approx(scipy.stats.pearsonr(x, y).statistic, abs=1e-12)
         assert row["low"] < row["spearman"] < row["high"]
         assert row["reason"] is None
+        xi = scipy.stats.chatterjeexi(x, y).statistic if row["factor"] == "a" else row["xi"]
+        assert row["xi"] == pytest.approx(xi, abs=1e-12)
+        assert row["xi_low"] < row["xi"] < row["xi_high"]
     # a raises the log odds by 1 a standard deviation: its interval excludes 0.
     assert found[0]["low"] > 0
 
@@ -35,7 +38,7 @@ def test_correlations_equal_scipy():
 def test_correlations_give_reasons():
     data = simulated.table(rows=900, category_rates=(None, None, 0.0))
     by_group = {row["group"]: row for row in correlations(data, ["is_templating"])}
-    empty = {"spearman": None, "low": None, "high": None, "pearson": None}
+    empty = dict.fromkeys(("spearman", "low", "high", "pearson", "xi", "xi_low", "xi_high"))
     reconstruction, recollection = by_group["reconstruction"], by_group["recollection"]
     assert reconstruction.items() >= {**empty, "reason": "the factor is 1 in every row"}.items()
     assert recollection.items() >= {**empty, "reason": "0 positives among the usable rows, 10 needed"}.items()
@@ -43,6 +46,16 @@ def test_correlations_give_reasons():
     rare = simulated.with_column(data, "rare", np.arange(900) == 3)
     reason = "the factor differs from 0 in 1 row only, 10 needed"
     assert correlations(rare, ["rare"])[0].items() >= {**empty, "reason": reason}.items()
+
+
+def test_correlations_of_nl_and_code():
+    data = simulated.table(rows=2000)
+    score = np.random.default_rng(0).random(2000)
+    found = correlations(simulated.with_column(data, "nl_score", score), ["a"])
+    sizes = {row["group"]: row["n"] for row in found}
+    # NL from .525 on, code up to .4, in between neither.
+    assert list(sizes) == ["all", "nl", "code", "recitation", "reconstruction", "recollection"]
+    assert (sizes["nl"], sizes["code"]) == ((score >= 0.525).sum(), (score <= 0.4).sum())
 
 
 def test_extraction_rates_by_hand():

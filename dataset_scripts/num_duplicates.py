@@ -1,0 +1,80 @@
+"""Build a dataset like `usvsnsp/generation-num-duplicates`: how often each sequence's continuation occurs in the corpus.
+
+    python dataset_scripts/num_duplicates.py CORPUS... --split deduped --output FOLDER [--sequences SEQUENCES]
+        [--window 32:64] [--sequence-length 2049 --dtype uint16] [--push ORG/NAME [--dry-run]]
+
+Run it once for each corpus (`--split duped`, `--split deduped`) with the same output: all finished splits are in the dataset.
+A killed run goes on where it was.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from memtax.corpus.job import CountJob
+from memtax.corpus.opening import Reading
+from memtax.corpus.publish import DUPLICATES, push, write_published
+from memtax.corpus.spans import Span
+from memtax.errors import MemtaxError
+
+
+def build(arguments: argparse.Namespace) -> Path:
+    """Count one split and write the dataset of all finished ones; the path of its folder."""
+    if not arguments.split.replace("_", "").isalnum():
+        raise MemtaxError(f"the split {arguments.split!r} must be letters, digits and underscores")
+    output = Path(arguments.output)
+    job = CountJob(
+        tuple(arguments.corpus),
+        tuple(arguments.sequences) if arguments.sequences else None,
+        (Span.parse(arguments.window),),
+        Reading(
+            column=arguments.column,
+            sequence_length=arguments.sequence_length,
+            dtype=arguments.dtype,
+            streaming=arguments.streaming,
+        ),
+        engine=arguments.engine,
+        master=arguments.master,
+    )
+    job.run(output / "counts" / arguments.split)
+    finished = sorted(path.parent for path in output.glob("counts/*/totals.json"))
+    facts = {"window": f"tokens {arguments.window} of each sequence"}
+    for folder in finished:
+        totals = json.loads((folder / "totals.json").read_text(encoding="utf-8"))
+        facts[folder.name] = f"{totals['tokens']:,} tokens in {totals['sequences']:,} sequences"
+    splits = {folder.name: pq.read_table(folder / "num_duplicates.parquet") for folder in finished}
+    write_published(output / "dataset", splits, DUPLICATES, "Duplicates of continuations", facts)
+    return output / "dataset"
+
+
+def main() -> int:
+    """Parse, build, push."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", nargs="+")
+    parser.add_argument("--split", required=True)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--sequences", action="append", help="where windows are cut from; the corpus itself if not given")
+    parser.add_argument("--window", default="32:64")
+    parser.add_argument("--column")
+    parser.add_argument("--sequence-length", type=int)
+    parser.add_argument("--dtype", default="uint16")
+    parser.add_argument("--streaming", action="store_true")
+    parser.add_argument("--engine", default="local")
+    parser.add_argument("--master")
+    parser.add_argument("--push", metavar="ORG/NAME", help="upload the dataset to the Hub")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
+    arguments = parser.parse_args()
+    try:
+        folder = build(arguments)
+        print(push(folder, arguments.push, arguments.dry_run) if arguments.push else folder)
+    except MemtaxError as error:
+        print(f"num_duplicates: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Build a dataset like `usvsnsp/semantic-duplicates`: semantic and textual matches of sequences within a sample of the corpus.
+
+    python dataset_scripts/semantic_duplicates.py SEQUENCES --output FOLDER [--sample SAMPLE] [--tokenizer T] [--push ORG/NAME]
+
+Sequences are any dataset with `sequence_id`, `text` (or `tokens` and a tokenizer). Without `--sample` they are compared with
+each other. Under `accelerate launch` (GPUs) or `torchrun` (CPUs) the stages are shared among the processes; a second run
+goes on where the first one stopped.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from memtax import schema
+from memtax.corpus.sources import Source, open_dataset
+from memtax.engine import World, once, run
+from memtax.errors import MemtaxError
+from memtax.filters.embeddings import EmbeddingFilter
+from memtax.filters.semantic_matches import SemanticMatchFilter
+from memtax.filters.textual_matches import TextualMatchFilter
+from memtax.hub.folder import Config, write_dataset
+from memtax.lm.embeddings import DEFAULT_MODEL
+from memtax.lm.loading import load_tokenizer
+from memtax.provenance import fingerprint_dataset
+
+ROWS_PER_BATCH = 1024
+
+
+def read(source: str, tokenizer: Any, prompt: int) -> Any:
+    """Sequences with `sequence_id`, `text` and `prompt_text` under our names.
+
+    Raises:
+        MemtaxError: a column is missing, or tokens cannot be decoded for want of a tokenizer.
+    """
+    dataset: Any = open_dataset(Source.parse(source))
+    dataset = dataset.rename_columns(dict(schema.rename_published(dataset.column_names)))
+    schema.require(dataset.column_names, ("sequence_id",), source)
+    if "prompt_text" in dataset.column_names and "text" in dataset.column_names:
+        return dataset
+    schema.require(dataset.column_names, ("tokens",), f"{source}, which lacks text or prompt_text,")
+    if tokenizer is None:
+        raise MemtaxError(f"{source} has tokens without their text; name the model's tokenizer with --tokenizer")
+
+    def decode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        rows = batch["tokens"]
+        return {
+            "text": tokenizer.batch_decode(rows),
+            "prompt_text": tokenizer.batch_decode([tokens[:prompt] for tokens in rows]),
+        }
+
+    return dataset.map(decode, batched=True)
+
+
+def build(arguments: argparse.Namespace) -> Path:
+    """Embed, compare, write the dataset; the path of its folder."""
+    output = Path(arguments.output)
+    tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
+    embedding = EmbeddingFilter(arguments.model)
+
+    def embedded(source: str, name: str) -> Any:
+        dataset = read(source, tokenizer, arguments.prompt)
+        table = run(dataset, embedding, output / "stages" / f"{name}_embeddings", ROWS_PER_BATCH)
+        narrow = dataset.select_columns(["sequence_id", "prompt_text"])
+        return narrow.add_column("embedding", table.column("embedding").to_pylist(), feature=embedding.features["embedding"])
+
+    sequences = embedded(arguments.sequences, "sequences")
+    sample = embedded(arguments.sample, "sample") if arguments.sample else sequences
+    world = World.current()
+    if world.is_main:
+        identity = {"stage": "sample", "version": 1, "rows": fingerprint_dataset(sample, sample.column_names)}
+        once(output / "stages" / "sample", identity, lambda folder: sample.save_to_disk(folder / "rows"))
+    world.wait()
+    stored = str(output / "stages" / "sample" / "rows")
+    table = None
+    for each in (
+        SemanticMatchFilter(stored, arguments.model, embedded=True),
+        TextualMatchFilter(stored, arguments.model, embedded=True, ascii_only=arguments.ascii_only),
+    ):
+        added = run(sequences, each, output / "stages" / each.name, ROWS_PER_BATCH)
+        table = added if table is None else table.append_column(added.field(1), added.column(1)).append_column(
+            added.field(2), added.column(2)
+        )  # fmt: skip
+    if world.is_main:
+        row = "One row a sequence: how many of the sample say nearly the same, and how many of those begin nearly the same."
+        summary = {"sequences": arguments.sequences, "sample": arguments.sample or "the sequences", "encoder": arguments.model}
+        write_dataset(output / "dataset", [Config("matches", row, {"train": table})], "Semantic duplicates", summary)
+        if arguments.push:
+            from huggingface_hub import HfApi
+
+            HfApi().create_repo(arguments.push, repo_type="dataset", exist_ok=True)
+            HfApi().upload_folder(repo_id=arguments.push, repo_type="dataset", folder_path=output / "dataset")
+    world.wait()
+    return output / "dataset"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and build."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sequences", help="dataset as path:config:split")
+    parser.add_argument("--output", required=True, help="folder for the stages and the dataset")
+    parser.add_argument("--sample", help="dataset to compare with; default: the sequences themselves")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="sentence-transformers model")
+    parser.add_argument("--tokenizer", help="of the language model, to decode tokens")
+    parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt")
+    parser.add_argument("--ascii-only", action="store_true", help="the reference's rule: other prompts count 0 textual matches")
+    parser.add_argument("--push", metavar="ORG/NAME", help="upload the dataset to the Hub")
+    try:
+        print(build(parser.parse_args(arguments)))
+    except MemtaxError as error:
+        print(f"semantic_duplicates: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

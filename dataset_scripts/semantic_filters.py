@@ -1,0 +1,105 @@
+"""Build a dataset like `usvsnsp/semantic-filters`: every factor of every sequence in one table, from tables made before.
+
+    python dataset_scripts/semantic_filters.py SEQUENCES --output FOLDER [--duplicates T] [--frequencies T]
+        [--semantic T] [--textual T] [--code-scores T] [--perplexities T] [--tokenizer T] [--push ORG/NAME]
+
+Each option takes a table of our own (a stage's folder, a dataset) or a published one, as path:config:split: duplicates
+`usvsnsp/generation-num-duplicates::deduped`, semantic matches `usvsnsp/semantic-duplicates::deduped_snowclones`, code scores
+`usvsnsp/pile-pythia-code-vs-nl-scores::deduped`, and so on. Templates and code lengths are computed here.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from code_vs_nl_scores import read
+
+from memtax.corpus.sources import Source, open_dataset
+from memtax.corpus.tables import location
+from memtax.engine import World, run
+from memtax.errors import MemtaxError
+from memtax.filters import Filter, filter_class
+from memtax.hub.folder import Config, write_dataset
+
+ROWS_PER_BATCH = 1024
+PERPLEXITIES = ("prompt_perplexity", "continuation_perplexity", "sequence_perplexity", "is_memorized", "memorization_score")
+
+
+def chosen(arguments: argparse.Namespace) -> list[Filter]:
+    """The filters whose tables were named, and those that need none."""
+    tables = {
+        "duplicates": ("counts", arguments.duplicates),
+        "token_frequencies": ("frequencies", arguments.frequencies),
+        "semantic_matches": ("sample", arguments.semantic),
+        "textual_matches": ("sample", arguments.textual),
+        "code_vs_nl": ("scores", arguments.code_scores),
+    }
+    found = [filter_class(name)() for name in ("templates", "compressibility")]
+    return found + [filter_class(name)(**{field: table}) for name, (field, table) in tables.items() if table]
+
+
+def build(arguments: argparse.Namespace) -> Path:
+    """Look up and compute, write the dataset; the path of its folder."""
+    import pyarrow as pa
+
+    output = Path(arguments.output)
+    dataset = read(arguments.sequences, arguments.tokenizer)
+    if "prompt_text" not in dataset.column_names:
+        # Finished counts are looked up by id; the prompt is not read then.
+        dataset = dataset.add_column("prompt_text", [None] * len(dataset))
+    columns = {name: dataset.with_format("arrow")[:].column(name) for name in ("sequence_id", "tokens", "text")
+               if name in dataset.column_names}  # fmt: skip
+    for each in chosen(arguments):
+        added = run(dataset, each, output / "stages" / each.name, ROWS_PER_BATCH)
+        columns |= {name: added.column(name) for name in each.columns}
+    if arguments.perplexities:
+        columns |= _scores(arguments.perplexities, columns["sequence_id"].to_pylist())
+    world = World.current()
+    if world.is_main:
+        row = "One row a sequence: its tokens and text, and its factors."
+        summary = {"sequences": arguments.sequences}
+        tables = ("duplicates", "frequencies", "semantic", "textual", "code_scores", "perplexities")
+        summary |= {name: location(getattr(arguments, name)) for name in tables if getattr(arguments, name)}
+        write_dataset(output / "dataset", [Config("filters", row, {"train": pa.table(columns)})], "Semantic filters", summary)
+        if arguments.push:
+            from huggingface_hub import HfApi
+
+            HfApi().create_repo(arguments.push, repo_type="dataset", exist_ok=True)
+            HfApi().upload_folder(repo_id=arguments.push, repo_type="dataset", folder_path=output / "dataset")
+    world.wait()
+    return output / "dataset"
+
+
+def _scores(source: str, ids: list[int]) -> "dict[str, list[object]]":
+    """Scores of a model by sequence, None where the table lacks a sequence."""
+    dataset = open_dataset(Source.parse(source))
+    names = [name for name in PERPLEXITIES if name in dataset.column_names]
+    if "sequence_id" not in dataset.column_names or not names:
+        raise MemtaxError(f"{source} has no sequence_id, or none of {', '.join(PERPLEXITIES)}")
+    rows = dataset.select_columns(["sequence_id", *names]).with_format("arrow")[:].to_pydict()
+    at = {sequence: row for row, sequence in enumerate(rows["sequence_id"])}
+    return {name: [rows[name][at[each]] if each in at else None for each in ids] for name in names}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and build."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sequences", help="dataset as path:config:split")
+    parser.add_argument("--output", required=True, help="folder for the stages and the dataset")
+    parser.add_argument("--duplicates", help="table of duplicate counts")
+    parser.add_argument("--frequencies", help="table of token frequencies")
+    parser.add_argument("--semantic", help="table of semantic matches")
+    parser.add_argument("--textual", help="table of textual matches")
+    parser.add_argument("--code-scores", help="table of nl_score")
+    parser.add_argument("--perplexities", help="table of a model's scores")
+    parser.add_argument("--tokenizer", help="of the language model, to decode tokens")
+    parser.add_argument("--push", metavar="ORG/NAME", help="upload the dataset to the Hub")
+    try:
+        print(build(parser.parse_args(arguments)))
+    except MemtaxError as error:
+        print(f"semantic_filters: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

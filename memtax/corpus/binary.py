@@ -1,0 +1,298 @@
+"""Token corpora in plain files, memory-mapped: Megatron `.bin` with `.idx`, headerless `.bin`, `.npy` matrices.
+
+Every fault is found before counting starts (sizes and indexes that do not fit) or while the block is read (ids), and the
+message names the file and the byte.
+"""
+
+import mmap
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memtax.corpus.columns import Tokens
+from memtax.corpus.contract import Block
+from memtax.errors import MemtaxError
+
+BLOCK_TOKENS = 2**21
+"""Tokens a block: a few MiB, so that what is read ahead is small and the loop over blocks costs nothing beside the counting."""
+
+MAGIC = b"MMIDIDX\x00\x00"
+_HEADER = 34
+_DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
+DTYPES = {"uint16": "<u2", "uint32": "<u4", "int32": "<i4"}
+"""What a headerless file may hold."""
+
+
+class FlatCorpus:
+    """One file of tokens, cut into sequences by offsets; made by the functions below."""
+
+    def __init__(self, path: Path, data: npt.NDArray[Any], offsets: "Offsets", first_byte: int) -> None:
+        self._path, self._data, self._offsets, self._first_byte = path, data, offsets, first_byte
+        self.rows: int | None = offsets.rows
+        self.tokens: int | None = offsets.tokens
+        self.vocabulary_size: int | None = None
+        if self.tokens == 0:
+            raise MemtaxError(f"{path} holds no tokens")
+
+    @property
+    def identity(self) -> Any:
+        """Name, size and time of the file, and how it is cut."""
+        return [*file_stamp(self._path), str(self._data.dtype), self._offsets.identity]
+
+    def shards(self, tokens: int) -> Sequence["FlatShard"]:
+        """Whole sequences, about `tokens` tokens a shard."""
+        bounds = self._offsets.cut(tokens)
+        return [FlatShard(self, start, stop) for start, stop in pairwise(bounds)]
+
+    def read(self, start: int, stop: int) -> Iterator[Block]:
+        """The sequences [start, stop), in blocks."""
+        for first, last in pairwise(self._offsets.cut(BLOCK_TOKENS, start, stop)):
+            offsets = self._offsets.between(first, last)
+            low, high = int(offsets[0]), int(offsets[-1])
+            self._will_need(high, high + (high - low))
+            values = np.asarray(self._data[low:high])
+            byte = self._first_byte + low * values.itemsize
+            block = Block(
+                _token_ids(values, self._path, byte), offsets - low, first, None, str(self._path), byte, values.itemsize
+            )
+            yield block
+
+    def _will_need(self, low: int, high: int) -> None:
+        """Ask the system to read tokens [low, high) ahead."""
+        mapped = getattr(self._data, "_mmap", None)
+        if mapped is None or not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        # A memory map of numpy starts at the page below its offset.
+        begin = (self._first_byte % mmap.ALLOCATIONGRANULARITY + low * self._data.itemsize) // mmap.PAGESIZE * mmap.PAGESIZE
+        length = min((high - low) * self._data.itemsize, len(mapped) - begin)
+        if length > 0:
+            mapped.madvise(mmap.MADV_WILLNEED, begin, length)
+
+
+@dataclass(frozen=True)
+class FlatShard:
+    """Sequences [start, stop) of a file."""
+
+    corpus: FlatCorpus
+    start: int
+    stop: int
+
+    @property
+    def tokens(self) -> int | None:
+        """Number of tokens."""
+        offsets = self.corpus._offsets
+        return int(offsets.at(self.stop) - offsets.at(self.start))
+
+    def blocks(self) -> Iterator[Block]:
+        """The sequences in order."""
+        return self.corpus.read(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class Offsets:
+    """Where sequences start: every `length` tokens, or at stated places.
+
+    Attributes:
+        rows: number of sequences.
+        length: tokens of each sequence, if all are equally long.
+        ends: shape (rows + 1), from 0; needed where lengths differ.
+    """
+
+    rows: int
+    length: int = 0
+    ends: npt.NDArray[np.int64] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return self.at(self.rows)
+
+    @property
+    def identity(self) -> Any:
+        """JSON values that change with the cut."""
+        return [self.rows, self.length] if self.ends is None else [self.rows, self.tokens]
+
+    def at(self, row: int) -> int:
+        """Where a sequence starts, in tokens."""
+        return row * self.length if self.ends is None else int(self.ends[row])
+
+    def between(self, first: int, last: int) -> npt.NDArray[np.int64]:
+        """Where the sequences [first, last) start, and where the last one ends."""
+        if self.ends is None:
+            return np.arange(first, last + 1, dtype=np.int64) * self.length
+        return self.ends[first : last + 1]
+
+    def cut(self, tokens: int, start: int = 0, stop: int | None = None) -> list[int]:
+        """Rows from `start` to `stop` so that between two of them lie about `tokens` tokens, but at least one row."""
+        bounds, stop = [start], self.rows if stop is None else stop
+        while bounds[-1] < stop:
+            last = bounds[-1]
+            if self.ends is None:
+                after = last + tokens // self.length
+            else:
+                after = int(np.searchsorted(self.ends, self.ends[last] + tokens, side="right")) - 1
+            bounds.append(min(max(last + 1, after), stop))
+        return bounds
+
+
+def file_stamp(path: Path) -> list[Any]:
+    """Name, size and time of a file."""
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
+def _token_ids(values: npt.NDArray[Any], path: Path, byte: int) -> Tokens:
+    """Bring tokens to uint16 or int32, without a copy where they are that, or uint32."""
+    if values.dtype in (np.dtype("<u2"), np.dtype("<i4")):
+        return values
+    if values.dtype == np.dtype("<u4"):
+        # Ids from 2^31 on turn negative here.
+        narrow: npt.NDArray[np.int32] = values.view(np.int32)
+    elif values.dtype == np.dtype("<i8"):
+        narrow = values.astype(np.int32)
+        narrow[(values < 0) | (values >= 2**31)] = -1
+    else:
+        return values.astype(np.int32)
+    if len(narrow) and int(narrow.min()) < 0:
+        at = int(np.argmax(narrow < 0))
+        raise MemtaxError(
+            f"token id {int(values[at])} in {path} (byte offset {byte + at * values.itemsize}) is not in 0..2^31-1; "
+            "is the file of another dtype?"
+        )
+    return narrow
+
+
+def _map(path: Path, dtype: str, offset: int = 0, count: int | None = None) -> npt.NDArray[Any]:
+    size = path.stat().st_size
+    if size == 0:
+        raise MemtaxError(f"{path} is empty (0 bytes)")
+    return np.memmap(path, dtype, "r", offset, None if count is None else (count,))
+
+
+def open_headerless(path: Path, sequence_length: int, dtype: str) -> FlatCorpus:
+    """A file that holds nothing but token ids, in sequences of one length (Pythia's preshuffled `document.bin`).
+
+    Raises:
+        MemtaxError: the size is no whole number of sequences; the message says where the rest starts.
+    """
+    if dtype not in DTYPES:
+        raise MemtaxError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    if sequence_length < 1:
+        raise MemtaxError(f"a sequence must have at least 1 token, not {sequence_length}")
+    size, itemsize = path.stat().st_size, np.dtype(DTYPES[dtype]).itemsize
+    if size % itemsize:
+        raise MemtaxError(
+            f"{path} has {size} bytes, which is no whole number of {dtype} tokens: {size % itemsize} byte(s) too many from "
+            f"byte offset {size - size % itemsize}; is the file cut off, or of another dtype?"
+        )
+    rest = size // itemsize % sequence_length
+    if rest:
+        raise MemtaxError(
+            f"{path} is no whole number of sequences of {sequence_length} tokens: {rest} token(s) are left at byte offset "
+            f"{size - rest * itemsize}; is the file cut off, or the sequence length another?"
+        )
+    data = _map(path, DTYPES[dtype])
+    return FlatCorpus(path, data, Offsets(len(data) // sequence_length, sequence_length), 0)
+
+
+def open_megatron(data: Path, index: Path) -> FlatCorpus:
+    """A Megatron pair. The index must fit the data exactly.
+
+    Raises:
+        MemtaxError: either file is cut off or damaged, or they do not belong together; the message says where.
+    """
+    ends, dtype = _read_index(index)
+    size, itemsize = data.stat().st_size, np.dtype(dtype).itemsize
+    wanted = int(ends[-1]) * itemsize
+    if size != wanted:
+        place = f"cut off at byte offset {size}" if size < wanted else f"too long from byte offset {wanted} on"
+        raise MemtaxError(
+            f"{data} has {size} bytes where {index} asks for {wanted}: the data is {place}, or the index another's"
+        )
+    rows, lengths = len(ends) - 1, np.diff(ends)
+    if not size:
+        raise MemtaxError(f"{data} holds no tokens")
+    same = rows > 0 and int(lengths.min()) == int(lengths.max()) > 0
+    return FlatCorpus(data, _map(data, dtype), Offsets(rows, int(lengths[0])) if same else Offsets(rows, 0, ends), 0)
+
+
+def _read_index(path: Path) -> tuple[npt.NDArray[np.int64], str]:
+    """Ends of the sequences in tokens, shape (sequences + 1), and the dtype."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(_HEADER)
+    if not header.startswith(MAGIC):
+        raise MemtaxError(f"{path} does not start with MMIDIDX at byte offset 0; it is no Megatron index")
+    if size < _HEADER:
+        raise MemtaxError(f"{path} is cut off at byte offset {size}: its header has {_HEADER} bytes")
+    version, code, rows, documents = struct.unpack("<QBQQ", header[len(MAGIC) :])
+    if version != 1:
+        raise MemtaxError(f"{path} has version {version} at byte offset {len(MAGIC)}; only version 1 is known")
+    if code not in _DTYPES:
+        raise MemtaxError(
+            f"{path} has dtype code {code} at byte offset 17, which stands for no integers; token ids are "
+            f"{', '.join(f'{key}={np.dtype(kind).name}' for key, kind in _DTYPES.items())}"
+        )
+    wanted = _HEADER + rows * 12 + documents * 8
+    if size != wanted:
+        place = f"cut off at byte offset {size}" if size < wanted else f"too long from byte offset {wanted} on"
+        raise MemtaxError(f"{path} is {place}: {rows} sequences and {documents} documents need {wanted} bytes")
+    ends = np.zeros(rows + 1, np.int64)
+    if rows:
+        sizes = np.memmap(path, "<i4", "r", _HEADER, (rows,))
+        if int(sizes.min()) < 0:
+            at = int(np.argmax(sizes < 0))
+            raise MemtaxError(f"{path} gives sequence {at} the length {int(sizes[at])} at byte offset {_HEADER + 4 * at}")
+        np.cumsum(sizes, out=ends[1:])
+        pointers = np.memmap(path, "<i8", "r", _HEADER + 4 * rows, (rows,))
+        wrong = pointers != ends[:-1] * np.dtype(_DTYPES[code]).itemsize
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            raise MemtaxError(
+                f"{path} points sequence {at} to byte {int(pointers[at])} (at byte offset {_HEADER + 4 * rows + 8 * at}), but "
+                f"the lengths before it end at byte {int(ends[at]) * np.dtype(_DTYPES[code]).itemsize}; the index is damaged"
+            )
+    return ends, _DTYPES[code]
+
+
+def open_npy(path: Path, sequence_length: int | None = None) -> FlatCorpus:
+    """A `.npy` file: a matrix with one sequence a row, or a flat array with `sequence_length`.
+
+    Raises:
+        MemtaxError: it is damaged or cut off, holds no integers, or is of another shape.
+    """
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(file)
+            first_byte = file.tell()
+    except (ValueError, EOFError) as error:
+        raise MemtaxError(f"{path} is no .npy file: {' '.join(str(error).split())} (byte offset 0)") from error
+    if dtype.kind not in "iu" or dtype.byteorder == ">" or dtype.itemsize > 8 or dtype == np.uint64:
+        raise MemtaxError(f"{path} holds {dtype}; token ids are integers of up to 32 bits, or int64, in little-endian order")
+    if len(shape) == 1 and sequence_length:
+        if shape[0] % sequence_length:
+            rest = shape[0] % sequence_length
+            at = first_byte + (shape[0] - rest) * dtype.itemsize
+            raise MemtaxError(
+                f"{path} is no whole number of sequences of {sequence_length} tokens: {rest} left at byte offset {at}"
+            )
+        shape = (shape[0] // sequence_length, sequence_length)
+    if len(shape) != 2 or (fortran and min(shape) > 1):
+        raise MemtaxError(
+            f"{path} has shape {shape}; give a matrix with one sequence a row, or --sequence-length for a flat array"
+        )
+    wanted = first_byte + shape[0] * shape[1] * dtype.itemsize
+    if path.stat().st_size < wanted:
+        raise MemtaxError(f"{path} is cut off at byte offset {path.stat().st_size}: its shape {shape} needs {wanted} bytes")
+    if shape[0] * shape[1] == 0:
+        raise MemtaxError(f"{path} holds no tokens")
+    data = _map(path, dtype.str, first_byte, shape[0] * shape[1])
+    return FlatCorpus(path, data, Offsets(shape[0], shape[1]), first_byte)

@@ -1,0 +1,81 @@
+"""What the parts of counting hand to each other: blocks of tokens, shards that yield them, corpora that have shards."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from memtax.corpus.columns import Tokens
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole sequences, back to back.
+
+    Attributes:
+        tokens: shape (tokens), uint16 or int32.
+        offsets: shape (sequences + 1), int64, from 0 to the number of tokens; sequence i is
+            `tokens[offsets[i]:offsets[i + 1]]`.
+        first_row: number of the first sequence in its corpus; None if only reading what comes before would tell.
+        ids: shape (sequences), ids of the sequences where the source has them; None: rows are their own ids.
+        source: where the tokens come from, for messages.
+        byte: where they start in that file, if it is a plain file of tokens.
+        itemsize: bytes a token in that file.
+    """
+
+    tokens: Tokens
+    offsets: npt.NDArray[np.int64]
+    first_row: int | None = 0
+    ids: npt.NDArray[np.int64] | None = None
+    source: str = "the corpus"
+    byte: int | None = None
+    itemsize: int = 2
+
+    def where(self, at: int) -> str:
+        """Words for the place of token number `at` of this block."""
+        row = int(np.searchsorted(self.offsets, at, side="right")) - 1
+        number = f"row {self.first_row + row}" if self.first_row is not None else f"row {row} of a later part"
+        place = "" if self.byte is None else f" (byte offset {self.byte + at * self.itemsize})"
+        return f"{number} of {self.source}{place}"
+
+    def sequence_ids(self) -> npt.NDArray[np.int64] | None:
+        """Shape (sequences): the ids, or else the row numbers; None if neither is known."""
+        if self.ids is not None or self.first_row is None:
+            return self.ids
+        return np.arange(self.first_row, self.first_row + len(self.offsets) - 1)
+
+
+class Shard(Protocol):
+    """A part of a corpus that can be read alone, in any order and by any thread."""
+
+    @property
+    def tokens(self) -> int | None:
+        """Number of tokens, if it is known without reading."""
+
+    def blocks(self) -> Iterator[Block]:
+        """The sequences in order; every call reads from the start."""
+
+
+class Corpus(Protocol):
+    """What can be counted. Each row is one sequence; windows never cross from one to the next."""
+
+    @property
+    def rows(self) -> int | None:
+        """Number of sequences; None if only reading all of it would tell."""
+
+    @property
+    def tokens(self) -> int | None:
+        """Number of tokens; None if only reading all of it would tell."""
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """Number of ids of the tokenizer, if that is known."""
+
+    @property
+    def identity(self) -> Any:
+        """JSON values that change when the corpus does: names, sizes and times of files, or a fingerprint."""
+
+    def shards(self, tokens: int) -> Sequence[Shard]:
+        """The parts, in order, of about `tokens` tokens each where the source can be cut; always the same cut."""

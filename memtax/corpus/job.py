@@ -1,0 +1,186 @@
+"""The whole job of `memtax count`: open, cut windows, count (resumably, here or on Spark), write."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memtax.corpus.columns import id_column, row_ids
+from memtax.corpus.contract import Corpus
+from memtax.corpus.counting import SHARD_TOKENS, Counts, count
+from memtax.corpus.opening import Reading, open_sources
+from memtax.corpus.resume import FILE, FileCheckpoint
+from memtax.corpus.sources import Source, open_dataset
+from memtax.corpus.spans import CutWindows, Span, cut_windows
+from memtax.corpus.tables import write_counts
+from memtax.engine.run import claim
+from memtax.errors import MemtaxError
+from memtax.files import write_json
+
+TOTALS = "totals.json"
+ENGINES = ("local", "spark")
+
+
+@dataclass(frozen=True)
+class CountJob:
+    """What is counted, and how.
+
+    Attributes:
+        corpus: names as `open_sources` takes them.
+        sequences: where windows are cut from; None cuts them from the corpus itself, empty asks for none.
+        spans: the windows of each sequence.
+        reading: options of corpus and sequences.
+        separator: token that ends documents.
+        substitutions: near-duplicates with at most this many substituted tokens are counted as well.
+        memorized: a dataset of the ids of memorized sequences, whose tokens are counted apart.
+        threads: None takes all cores.
+        shard_tokens: tokens a shard.
+        engine: `local` or `spark`.
+        master: of Spark; None takes the session's own, or all cores of this machine.
+    """
+
+    corpus: tuple[str, ...]
+    sequences: tuple[str, ...] | None = None
+    spans: tuple[Span, ...] = (Span(32, 64),)
+    reading: Reading = field(default_factory=Reading)
+    separator: int | None = None
+    substitutions: int | None = None
+    memorized: str | None = None
+    threads: int | None = None
+    shard_tokens: int = SHARD_TOKENS
+    engine: str = "local"
+    master: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise MemtaxError(f"engine {self.engine!r} is not one of {', '.join(ENGINES)}")
+        if self.threads is not None and self.threads < 1:
+            raise MemtaxError(f"at least 1 thread must count, not {self.threads}")
+        if self.shard_tokens < 1:
+            raise MemtaxError(f"a shard must have at least 1 token, not {self.shard_tokens}")
+        if self.separator is not None and not 0 <= self.separator < 2**31:
+            raise MemtaxError(f"the document separator {self.separator} is no token id")
+        if len({span.name for span in self.spans}) != len(self.spans):
+            raise MemtaxError("a window was asked for twice")
+
+    def run(self, output: Path) -> dict[str, Any]:
+        """Count, and write the tables into `output`.
+
+        A finished output of the same job is left as it is; an unfinished one is gone on with.
+
+        Returns:
+            The figures of `totals.json`.
+
+        Raises:
+            MemtaxError: an input cannot be used.
+            StaleOutputError: `output` holds another job's results.
+        """
+        corpus = open_sources(self.corpus, self.reading)
+        cut = self._cut(corpus)
+        memorized = None if self.memorized is None else read_ids(self.memorized)
+        identity = self._identity(corpus, cut, memorized)
+        claim(output, identity)
+        if (output / TOTALS).exists():
+            return _read_totals(output)
+        counts = self._count(corpus, cut, memorized, output, identity)
+        further = [(span.name, each.ids) for span, each in zip(self.spans[1:], cut[1:], strict=False)]
+        write_counts(output, cut[0].ids if cut else None, counts, further)
+        totals = {
+            "tokens": counts.tokens,
+            "sequences": counts.sequences,
+            "windows": [len(each.ids) for each in cut],
+            "sequences_too_short": [each.skipped for each in cut],
+            "occurrences": [int(each.sum()) for each in (counts.window_counts, *counts.further)][: len(cut)],
+        }
+        # The totals come last: they say that the tables are there.
+        write_json(output / TOTALS, totals)
+        (output / FILE).unlink(missing_ok=True)
+        return totals
+
+    def _cut(self, corpus: Corpus) -> list[CutWindows]:
+        if self.sequences == () or not self.spans:
+            return []
+        if self.sequences is None:
+            return cut_windows(corpus, self.spans, "the corpus", self._size(corpus))
+        others = open_sources(self.sequences, self.reading)
+        return cut_windows(others, self.spans, ", ".join(self.sequences), self._size(corpus))
+
+    def _size(self, corpus: Corpus) -> int | None:
+        return corpus.vocabulary_size if self.reading.vocabulary_size is None else self.reading.vocabulary_size
+
+    def _count(self, corpus: Corpus, cut: list[CutWindows], memorized: Any, output: Path, identity: dict[str, Any]) -> Counts:
+        options: dict[str, Any] = {
+            "vocabulary_size": self._size(corpus),
+            "separator": self.separator,
+            "substitutions": self.substitutions,
+            "memorized": memorized,
+            "shard_tokens": self.shard_tokens,
+        }
+        windows = [each.windows for each in cut]
+        if self.engine == "spark":
+            from memtax.corpus.on_spark import count_on_spark
+
+            return count_on_spark(self.corpus, self.reading, windows, master=self.master, **options)
+        keeper = FileCheckpoint(output / FILE, identity)
+        return count(corpus, windows, threads=self.threads, checkpoint=lambda query: keeper, **options)
+
+    def _identity(self, corpus: Corpus, cut: list[CutWindows], memorized: Any) -> dict[str, Any]:
+        return {
+            "stage": "counts",
+            "version": 1,
+            "corpus": corpus.identity,
+            "tokenizer": None if self.reading.tokenizer is None else str(self.reading.tokenizer.name_or_path),
+            "vocabulary_size": self.reading.vocabulary_size,
+            "windows": [[span.start, span.stop] for span in self.spans] if cut else [],
+            "sequences": [_digest(each.ids, each.windows) for each in cut],
+            "document_separator": self.separator,
+            "substitutions": self.substitutions,
+            "memorized": None if memorized is None else _digest(memorized),
+            "shard_tokens": self.shard_tokens,
+        }
+
+
+def _digest(*arrays: npt.NDArray[Any]) -> str:
+    hashed = hashlib.sha256()
+    for array in arrays:
+        hashed.update(f"{array.dtype}{array.shape}".encode())
+        hashed.update(np.ascontiguousarray(array).data)
+    return hashed.hexdigest()[:32]
+
+
+def _read_totals(output: Path) -> dict[str, Any]:
+    totals: dict[str, Any] = json.loads((output / TOTALS).read_text(encoding="utf-8"))
+    return totals
+
+
+def read_ids(name: str) -> npt.NDArray[np.int64]:
+    """Ids of a dataset's rows; where it has a column `is_memorized`, of those rows where it is true.
+
+    Raises:
+        MemtaxError: it cannot be read, or has no column of ids.
+    """
+    import pyarrow.compute as pc
+
+    dataset = open_dataset(Source.parse(name))
+    schema = dataset.features.arrow_schema
+    key = id_column(schema, name)
+    if key is None:
+        raise MemtaxError(f"{name} has no column of ids (sequence_id, index); it has: {', '.join(schema.names)}")
+    names = [key, "is_memorized"] if "is_memorized" in schema.names else [key]
+    table = dataset.select_columns(names).with_format("arrow")[:]
+    if "is_memorized" in names:
+        table = table.filter(pc.fill_null(table.column("is_memorized"), False))
+    return row_ids(table.column(key).combine_chunks(), key, name)
+
+
+def describe(totals: dict[str, Any], spans: Sequence[Span]) -> str:
+    """A line for the terminal."""
+    line = f"{totals['tokens']:,} tokens in {totals['sequences']:,} sequences"
+    for span, windows, short in zip(spans, totals["windows"], totals["sequences_too_short"], strict=False):
+        line += f"; {windows:,} windows {span.start}:{span.stop}" + (f" ({short:,} sequences too short)" if short else "")
+    return line

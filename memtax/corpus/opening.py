@@ -1,0 +1,158 @@
+"""Open whatever a user names as one corpus: files of tokens, tables, datasets, lists and globs of them."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax.corpus.binary import open_headerless, open_megatron, open_npy
+from memtax.corpus.blocks import ParquetCorpus, open_corpus
+from memtax.corpus.contract import Block, Corpus, Shard
+from memtax.corpus.sources import Source, local_parquet
+from memtax.errors import MemtaxError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_BLOCK_TOKENS = 2**21
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How sources are read, where they do not say it themselves.
+
+    Attributes:
+        column: of tables; None looks for the usual names.
+        streaming: read `datasets` sources on the fly, without a copy in their cache.
+        sequence_length: tokens of each sequence in headerless files.
+        dtype: of headerless files: uint16, uint32 or int32.
+        tokenizer: for text; for token columns it tells the vocabulary.
+        vocabulary_size: ids at or above it are refused.
+    """
+
+    column: str | None = None
+    streaming: bool = False
+    sequence_length: int | None = None
+    dtype: str = "uint16"
+    tokenizer: "PreTrainedTokenizerBase | None" = None
+    vocabulary_size: int | None = None
+
+
+class JoinedCorpus:
+    """Several corpora, one after the other; row numbers go on."""
+
+    def __init__(self, parts: Sequence[Corpus]) -> None:
+        self._parts = parts
+        sizes = [part.vocabulary_size for part in parts]
+        self.vocabulary_size = next((size for size in sizes if size is not None), None)
+        self.rows = _sum(part.rows for part in parts)
+        self.tokens = _sum(part.tokens for part in parts)
+
+    @property
+    def identity(self) -> Any:
+        """Those of the parts."""
+        return [part.identity for part in self._parts]
+
+    def shards(self, tokens: int) -> Sequence[Shard]:
+        """The parts' shards."""
+        found: list[Shard] = []
+        before: int | None = 0
+        for part in self._parts:
+            found += [shard if before == 0 else _Shifted(shard, before) for shard in part.shards(tokens)]
+            before = None if before is None or part.rows is None else before + part.rows
+        return found
+
+
+@dataclass(frozen=True)
+class _Shifted:
+    """A shard of a later part: its rows have higher numbers than it knows."""
+
+    shard: Shard
+    before: int | None
+
+    @property
+    def tokens(self) -> int | None:
+        return self.shard.tokens
+
+    def blocks(self) -> Iterator[Block]:
+        for block in self.shard.blocks():
+            known = self.before is not None and block.first_row is not None
+            yield replace(block, first_row=block.first_row + self.before if known else None)  # type: ignore[operator]
+
+
+def _sum(values: Iterator[int | None]) -> int | None:
+    known = list(values)
+    return None if None in known else sum(value for value in known if value is not None)
+
+
+def open_sources(names: Sequence[str | Source], how: Reading | None = None) -> Corpus:
+    """Open one corpus.
+
+    Args:
+        names: paths (`.bin` with `.idx` beside it, headerless `.bin`, `.npy`, Parquet, Arrow, JSONL, folders), globs, names on
+            the Hub; each may name configuration and split as `path:config:split`.
+        how: options that hold for all of them.
+
+    Returns:
+        The corpus; of several sources, one after the other in the order given (a glob: in the order of its names).
+
+    Raises:
+        MemtaxError: one is missing, damaged, or lacks an option; the message names the file and where.
+    """
+    how = how or Reading()
+    found = [each for name in names for each in _expand(name)]
+    if not found:
+        raise MemtaxError("no corpus was named")
+    parts = [part for each in found for part in _open(each, how)]
+    return parts[0] if len(parts) == 1 else JoinedCorpus(parts)
+
+
+def _expand(name: str | Source) -> list[str | Source]:
+    if isinstance(name, Source):
+        return [name]
+    path = os.path.expanduser(name)
+    # A split such as train[:10] holds brackets too, so what is no pattern of existing files is left as it is.
+    if os.path.exists(path) or not glob.has_magic(path):
+        return [name]
+    matches = sorted(glob.glob(path, recursive=True))
+    if not matches and ("*" in path or "?" in path):
+        raise MemtaxError(f"no file matches {name}")
+    # `corpus*` matches the index and the data of a pair; the data stands for both.
+    data = {match for match in matches if match.endswith(".bin")}
+    kept: list[str | Source] = [each for each in matches if not each.endswith(".idx") or f"{each[:-4]}.bin" not in data]
+    return kept or [name]
+
+
+def _open(name: str | Source, how: Reading) -> list[Corpus]:
+    path = Path(os.path.expanduser(name.path if isinstance(name, Source) else name))
+    if path.suffix == ".idx" and path.is_file():
+        path = path.with_suffix(".bin")
+        if not path.exists():
+            raise MemtaxError(f"{path} is missing beside its index {path.with_suffix('.idx')}")
+    elif not path.exists() and path.with_name(path.name + ".bin").is_file() and path.with_name(path.name + ".idx").is_file():
+        path = path.with_name(path.name + ".bin")
+    if path.suffix == ".bin" and path.is_file():
+        return [_open_bin(path, how)]
+    if path.suffix == ".npy" and path.is_file():
+        return [open_npy(path, how.sequence_length)]
+    if isinstance(name, str):
+        name = Source.parse(name, column=how.column, streaming=how.streaming)
+    files = local_parquet(name)
+    if files:
+        return [ParquetCorpus(file, name.column, how.tokenizer, how.vocabulary_size, _BLOCK_TOKENS) for file in files]
+    return [open_corpus(name, tokenizer=how.tokenizer, vocabulary_size=how.vocabulary_size, block_tokens=_BLOCK_TOKENS)]
+
+
+def _open_bin(path: Path, how: Reading) -> Corpus:
+    index = path.with_suffix(".idx")
+    if path.stat().st_size == 0:
+        raise MemtaxError(f"{path} is empty (0 bytes)")
+    if how.sequence_length is not None:
+        return open_headerless(path, how.sequence_length, how.dtype)
+    if index.is_file():
+        return open_megatron(path, index)
+    raise MemtaxError(
+        f"{path} has no index beside it ({index.name}); for a headerless file give --sequence-length (Pythia: 2049) and --dtype"
+    )

@@ -1,0 +1,115 @@
+"""Counts as dataset repositories in the layout of the published ones, so that either can take the other's place.
+
+`usvsnsp/generation-num-duplicates`: one split a corpus, columns `sequence_id` and `counts`.
+`usvsnsp/deduped-num-frequencies`: splits `memorized` and `non_memorized`, columns `TokenID` and `Frequency`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memtax import schema
+from memtax.errors import MemtaxError
+from memtax.files import atomic_directory, write_parquet, write_text
+from memtax.hub.cards import plain
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DUPLICATES = {"sequence_id": "sequence_id", "sequence_duplicates": "counts"}
+FREQUENCIES = {"token_id": "TokenID", "token_frequency": "Frequency"}
+"""Our column names to the published ones."""
+
+
+def write_published(
+    folder: Path, splits: "Mapping[str, pa.Table]", names: Mapping[str, str], title: str, facts: Mapping[str, str]
+) -> None:
+    """Write a dataset repository: `data/SPLIT.parquet` and a card; it replaces an older one as a whole.
+
+    Args:
+        folder: the repository.
+        splits: tables in our column names.
+        names: our names to those of the repository.
+        title: of the card.
+        facts: name to value, shown as a table in the card.
+
+    Raises:
+        MemtaxError: there is no split, or a table lacks a column.
+    """
+    if not splits:
+        raise MemtaxError("there is nothing to publish: no split was counted")
+    with atomic_directory(folder) as temporary:
+        for split, table in splits.items():
+            checked = schema.validate(table, names, split)
+            write_parquet(temporary / "data" / f"{split}.parquet", checked.rename_columns(list(names.values())))
+        write_text(temporary / "README.md", _card(splits, names, title, facts))
+
+
+def _card(splits: "Mapping[str, pa.Table]", names: Mapping[str, str], title: str, facts: Mapping[str, str]) -> str:
+    import yaml
+
+    from memtax.provenance import digest, versions
+
+    # `datasets` caches a folder by its card: other content must make another card.
+    content = digest([[split, table.num_rows, hash_of(table)] for split, table in splits.items()])[:8]
+    head = {
+        "pretty_name": title,
+        "tags": ["memorization", "memtax"],
+        "configs": [
+            {
+                "config_name": "default",
+                "description": f"Content {content}.",
+                "data_files": [{"split": split, "path": f"data/{split}.parquet"} for split in splits],
+            }
+        ],
+    }
+    columns = [schema.column(ours) for ours in names]
+    lines = [
+        f"# {plain(title)}",
+        "",
+        f"Counted with memtax {versions()['memtax']}: exact occurrences in the whole corpus, at any offset inside a sequence.",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {plain(name)} | {plain(value)} |" for name, value in facts.items()),
+        "",
+        "| column | type | unit | meaning | name in memtax |",
+        "|---|---|---|---|---|",
+        *(f"| `{names[each.name]}` | {each.dtype} | {each.unit} | {plain(each.meaning)} | `{each.name}` |" for each in columns),
+        "",
+        "Splits: " + ", ".join(f"`{split}` ({table.num_rows:,} rows)" for split, table in splits.items()) + ".",
+        "A window that does not occur has the count 0.",
+        "",
+    ]
+    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n" + "\n".join(lines)
+
+
+def hash_of(table: "pa.Table") -> str:
+    """Digest of a table's values."""
+    import datasets
+
+    from memtax.provenance import fingerprint_dataset
+
+    return fingerprint_dataset(datasets.Dataset(table), table.column_names)
+
+
+def push(folder: Path, repo_id: str, dry_run: bool = False) -> str:
+    """Upload a dataset repository.
+
+    Args:
+        folder: the repository.
+        repo_id: `org/name`.
+        dry_run: only say what would be uploaded.
+
+    Returns:
+        What was done, for the terminal.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    listed = "\n".join(f"  {path.relative_to(folder)} ({path.stat().st_size:,} bytes)" for path in files)
+    if dry_run:
+        return f"would upload to {repo_id}:\n{listed}"
+    from huggingface_hub import HfApi
+
+    HfApi().create_repo(repo_id, repo_type="dataset", exist_ok=True)
+    HfApi().upload_folder(repo_id=repo_id, repo_type="dataset", folder_path=folder)
+    return f"uploaded to {repo_id}:\n{listed}"

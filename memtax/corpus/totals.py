@@ -1,0 +1,208 @@
+"""What is asked for, and the sums of what was found: parts that add up in any order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memtax.corpus import kernels
+from memtax.corpus.contract import Block
+from memtax.corpus.index import WindowIndex, checked_windows, read_only
+from memtax.corpus.near import NearIndex
+from memtax.errors import MemtaxError
+
+Int64 = npt.NDArray[np.int64]
+
+LARGEST_GUESSED_VOCABULARY = 2**24
+"""A table of frequencies is grown up to this id; above it (128 MiB, far over any tokenizer) the size must be stated."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The result of a pass.
+
+    Attributes:
+        token_frequencies: shape (vocabulary), int64, occurrences of each token id.
+        window_counts: shape (windows), int64, occurrences of each window of the first (or only) matrix, in their order.
+        tokens: tokens read.
+        sequences: sequences read.
+        further: the same for each further matrix of windows.
+        near: near-duplicates, for each matrix of windows; empty if not asked for.
+        memorized_frequencies: shape (vocabulary), the part of `token_frequencies` from memorized sequences, if told apart.
+    """
+
+    token_frequencies: Int64
+    window_counts: Int64
+    tokens: int
+    sequences: int
+    further: tuple[Int64, ...] = ()
+    near: tuple[Int64, ...] = ()
+    memorized_frequencies: Int64 | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is counted besides tokens. Read-only and shared by all threads.
+
+    Attributes:
+        indexes: one for each matrix of windows.
+        near: one for each matrix, if near-duplicates are asked for.
+        vocabulary_size: ids at or above it are refused; None takes whatever comes.
+        memorized: sorted ids of the sequences whose tokens are also counted apart; None counts all together.
+    """
+
+    indexes: tuple[WindowIndex, ...] = ()
+    near: tuple[NearIndex, ...] = ()
+    vocabulary_size: int | None = None
+    memorized: Int64 | None = None
+
+    @classmethod
+    def of(
+        cls,
+        windows: Sequence[npt.NDArray[Any]],
+        *,
+        vocabulary_size: int | None = None,
+        separator: int | None = None,
+        substitutions: int | None = None,
+        memorized: npt.NDArray[np.int64] | Sequence[int] | None = None,
+        multiplier: int = kernels.MULTIPLIER,
+    ) -> "Query":
+        """Check what is asked for and index it; the arguments are those of `count`."""
+        if vocabulary_size is not None and vocabulary_size < 1:
+            raise MemtaxError(f"the vocabulary must have at least 1 token, not {vocabulary_size}")
+        checked = [checked_windows(each, vocabulary_size) for each in windows]
+        indexes = tuple(WindowIndex(each, multiplier, separator) for each in checked)
+        near = () if substitutions is None else tuple(NearIndex(each, substitutions, separator) for each in checked)
+        ids = None if memorized is None else np.unique(np.asarray(memorized, np.int64))
+        return cls(indexes, near, vocabulary_size, ids)
+
+    @property
+    def size(self) -> int:
+        """Windows asked for, in all."""
+        return sum(len(index.windows) for index in self.indexes)
+
+
+@dataclass
+class Totals:
+    """Sums that can be added up in any order, kept on disk between runs, and turned into counts at the end."""
+
+    frequencies: Int64
+    found: list[Int64]
+    near: list[Int64]
+    tokens: int = 0
+    sequences: int = 0
+
+    @classmethod
+    def zero(cls, query: Query) -> "Totals":
+        """Nothing counted yet. Frequencies have a second row for memorized sequences, if those are told apart."""
+        groups = 1 if query.memorized is None else 2
+        return cls(
+            np.zeros((groups, query.vocabulary_size or 0), np.int64),
+            [np.zeros(len(index.windows), np.int64) for index in query.indexes],
+            [np.zeros(index.size, np.int64) for index in query.near],
+        )
+
+    def add(self, other: "Totals") -> None:
+        """Add another part of the corpus."""
+        self.reserve(other.frequencies.shape[1])
+        self.frequencies[:, : other.frequencies.shape[1]] += other.frequencies
+        for mine, theirs in zip(self.found + self.near, other.found + other.near, strict=True):
+            mine += theirs
+        self.tokens += other.tokens
+        self.sequences += other.sequences
+
+    def clear(self) -> None:
+        """Start again from zero, in the same memory."""
+        for array in (self.frequencies, *self.found, *self.near):
+            array[...] = 0
+        self.tokens = self.sequences = 0
+
+    def reserve(self, size: int) -> None:
+        """Make room for ids below `size`."""
+        if size > self.frequencies.shape[1]:
+            grown = np.zeros((len(self.frequencies), size), np.int64)
+            grown[:, : self.frequencies.shape[1]] = self.frequencies
+            self.frequencies = grown
+
+    def counts(self, query: Query) -> Counts:
+        """The result. An unstated vocabulary ends at the largest id seen."""
+        every = self.frequencies.sum(axis=0)
+        seen = np.flatnonzero(every)
+        size = query.vocabulary_size or (int(seen[-1]) + 1 if len(seen) else 0)
+        windows = [index.counts(found) for index, found in zip(query.indexes, self.found, strict=True)]
+        return Counts(
+            every[:size].copy(),
+            windows[0] if windows else np.zeros(0, np.int64),
+            self.tokens,
+            self.sequences,
+            tuple(windows[1:]),
+            tuple(index.counts(found) for index, found in zip(query.near, self.near, strict=True)),
+            self.frequencies[1, :size].copy() if len(self.frequencies) == 2 else None,
+        )
+
+
+def add_block(query: Query, totals: Totals, block: Block) -> None:
+    """Count one block into `totals`.
+
+    Raises:
+        MemtaxError: a token id is negative or beyond the vocabulary; the message names its place.
+    """
+    _make_room(query, totals, block)
+    if query.memorized is not None:
+        kernels.count_tokens(read_only(block.tokens), block.offsets, _groups(query.memorized, block), totals.frequencies)
+    here = totals.frequencies[0] if query.memorized is None else np.zeros(0, np.int64)
+    if not query.indexes:
+        # The pass over no windows counts tokens alone.
+        _NO_WINDOWS.scan(block, here, np.zeros(0, np.int64))
+    for number, (index, found) in enumerate(zip(query.indexes, totals.found, strict=True)):
+        index.scan(block, here if number == 0 else here[:0], found)
+    for near, found in zip(query.near, totals.near, strict=True):
+        near.scan(block, found)
+    totals.tokens += len(block.tokens)
+    totals.sequences += len(block.offsets) - 1
+
+
+_NO_WINDOWS = WindowIndex(np.empty((0, 1), np.int32))
+
+
+def _groups(memorized: Int64, block: Block) -> npt.NDArray[np.uint8]:
+    ids = block.sequence_ids()
+    if ids is None:
+        raise MemtaxError(
+            f"the rows of {block.source} have no known numbers, so memorized ones cannot be told apart; "
+            "add a column sequence_id, or read it without streaming"
+        )
+    return np.isin(ids, memorized).astype(np.uint8)
+
+
+def _make_room(query: Query, totals: Totals, block: Block) -> None:
+    """Check the ids, which index memory in the kernel, and grow the frequencies where the vocabulary is not known."""
+    high = largest_id(block, query.vocabulary_size)
+    if high >= totals.frequencies.shape[1]:
+        # Powers of two: a rising sequence of ids does not copy the table again and again.
+        totals.reserve(1 << high.bit_length())
+
+
+def largest_id(block: Block, vocabulary_size: int | None) -> int:
+    """The largest token id of a block; -1 if it has no tokens.
+
+    Raises:
+        MemtaxError: an id is negative or beyond the vocabulary; the message names its place.
+    """
+    tokens = block.tokens
+    if len(tokens) == 0:
+        return -1
+    high = int(tokens.max())
+    low = 0 if tokens.dtype == np.uint16 else int(tokens.min())
+    limit = vocabulary_size or LARGEST_GUESSED_VOCABULARY
+    if low < 0 or high >= limit:
+        at = int(np.argmax((tokens < 0) | (tokens >= limit)))
+        known = (
+            f"outside the vocabulary of {limit}; was another tokenizer used?"
+            if vocabulary_size
+            else "unusual; state the vocabulary's size"
+        )
+        raise MemtaxError(f"token id {int(tokens[at])} in {block.where(at)} is {known}")
+    return high

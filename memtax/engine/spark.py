@@ -1,0 +1,188 @@
+"""Spark: a session on the Java of the system, and functions over Arrow batches on its workers."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax.errors import MemtaxError
+from memtax.progress import say
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+    from memtax.engine.run import BatchFunction
+    from memtax.engine.shards import Plan
+
+JAVA = 17
+"""The oldest Java that Spark 4 runs on."""
+
+
+def find_java() -> Path:
+    """The Java that Spark will start: `JAVA_HOME`, or the PATH.
+
+    Raises:
+        MemtaxError: there is none, or it is too old; the message says how to install one.
+    """
+    way_out = "install one (Debian, Ubuntu: apt-get install -y openjdk-17-jre-headless) or let JAVA_HOME name it"
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
+    if found is None:
+        where = f"JAVA_HOME={home} has no bin/java" if home else "there is none on the PATH"
+        raise MemtaxError(f"Spark needs Java {JAVA} or newer, and {where}; {way_out}")
+    printed = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(?:1\.)?(\d+)', printed)
+    if version is None or int(version[1]) < JAVA:
+        is_old = f"Java {version[1]}" if version else "no Java that says its version"
+        raise MemtaxError(f"Spark needs Java {JAVA} or newer, and {found} is {is_old}; {way_out}")
+    return Path(found)
+
+
+def session(master: str | None = None) -> Any:
+    """The Spark session: the one that is active, or a new one.
+
+    Args:
+        master: `local[2]`, `spark://host:7077`, `yarn`, ...; None takes what `spark-submit` or the configuration says, or all
+            cores of this machine.
+
+    Raises:
+        MemtaxError: PySpark or Java is missing, or the session does not start.
+    """
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise MemtaxError("Spark is not installed; pip install 'memtax[spark]'") from error
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return active
+    find_java()
+    # Workers must run this interpreter, which has memtax, and not the system's Python.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName("memtax").config("spark.ui.showConsoleProgress", "true")
+    if master is not None:
+        builder = builder.master(master)
+    elif "MASTER" not in os.environ and "SPARK_REMOTE" not in os.environ:
+        builder = builder.config("spark.master", os.environ.get("SPARK_MASTER", "local[*]"))
+    try:
+        started = builder.getOrCreate()
+    except Exception as error:
+        raise MemtaxError(f"Spark does not start on {master or 'this machine'}: {_first_line(error)}") from error
+    started.sparkContext.setLogLevel("ERROR")
+    address = started.sparkContext.uiWebUrl
+    say(f"Spark {started.version} on {started.sparkContext.master}" + (f", watch it at {address}" if address else ""))
+    return started
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def own_words(error: BaseException) -> MemtaxError | None:
+    """The MemtaxError that a worker raised, out of the traceback that Spark wraps it in; None if there is none in it."""
+    found = re.findall(r"memtax\.errors\.(?:\w+): (.*)", str(error))
+    return MemtaxError(found[-1].strip()) if found else None
+
+
+def filter_frame(frame: Any, function: "BatchFunction") -> Any:
+    """A DataFrame of `sequence_id` and a filter's columns, from a DataFrame with the columns that the filter requires.
+
+    Any filter of the catalogue can be given; it runs where the rows are.
+    """
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    from memtax import schema
+    from memtax.engine.run import KEY
+
+    schema.require(frame.columns, (KEY, *function.requires), f"the input of {function.name!r}")
+    out = schema.arrow_schema([KEY, *function.columns])
+
+    def run(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
+        import pyarrow as pa
+
+        for batch in batches:
+            columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
+            added = {KEY: columns[KEY], **function(columns)}
+            yield pa.RecordBatch.from_pydict(added, schema=out)
+
+    needed = [KEY, *(name for name in function.requires if name != KEY)]
+    return frame.select(*needed).mapInArrow(run, from_arrow_schema(out))
+
+
+def run_on_spark(
+    dataset: "datasets.Dataset", function: "BatchFunction", output: Path, rows_per_batch: int, master: str | None = None
+) -> "pa.Table":
+    """`memtax.engine.run` with Spark's workers in the place of processes: the same shards, batches and parts, byte for byte.
+
+    Each task computes whole shards (fixed row blocks) from their staged rows, through `mapInArrow`. Finished parts are reused.
+
+    Args:
+        dataset: rows with `sequence_id` and the columns that the function requires.
+        function: a filter.
+        output: the stage's directory, on a file system that all workers see.
+        rows_per_batch: rows a call.
+        master: of Spark.
+
+    Raises:
+        MemtaxError: a column is missing, Spark cannot start, or the filter refuses the rows.
+        StaleOutputError: `output` holds parts of another input or function.
+    """
+    from memtax import schema
+    from memtax.engine.run import KEY, claim, read, stage_identity
+    from memtax.engine.shards import plan
+
+    schema.require(dataset.column_names, (KEY, *function.requires), f"the input of {function.name!r}")
+    cut = plan(len(dataset), rows_per_batch)
+    claim(output, stage_identity(dataset, function, cut))
+    missing = [shard for shard in range(cut.shards) if not cut.part(output, shard).exists()]
+    if missing:
+        spark = session(master)
+        columns = [KEY, *(name for name in function.requires if name != KEY)]
+        staged = output / ".input"
+        try:
+            # The workers read the rows from files, so that the driver holds one shard at a time.
+            for shard in missing:
+                _stage(dataset, columns, cut, shard, staged)
+            work = _shard_work(function, cut, output.resolve(), staged.resolve())
+            numbers = spark.createDataFrame([(shard,) for shard in missing], "number long")
+            numbers = numbers.repartition(min(len(missing), 4 * spark.sparkContext.defaultParallelism))
+            numbers.mapInArrow(work, "number long").count()
+        except MemtaxError:
+            raise
+        except Exception as error:
+            raise own_words(error) or MemtaxError(f"Spark stopped: {' '.join(str(error).split())[:300]}") from error
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    return read(output, function, cut)
+
+
+def _stage(dataset: "datasets.Dataset", columns: list[str], cut: "Plan", shard: int, folder: Path) -> None:
+    from memtax.files import write_parquet
+
+    start, stop = cut.bounds(shard)
+    table = dataset.select(range(start, stop)).select_columns(columns).with_format("arrow")[:]
+    write_parquet(folder / f"{shard}.parquet", table)
+
+
+def _shard_work(function: "BatchFunction", cut: "Plan", output: Path, staged: Path) -> Any:
+    """What a task does: the batches of each shard, as `memtax.engine.run` cuts them."""
+
+    def work(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
+        import datasets
+        import pyarrow.parquet as pq
+
+        from memtax.engine.run import compute_shard
+        from memtax.files import write_parquet
+
+        for batch in batches:
+            for shard in batch.column(0).to_pylist():
+                rows = datasets.Dataset(pq.read_table(staged / f"{shard}.parquet"))
+                write_parquet(cut.part(output, shard), compute_shard(rows, function, cut.rows_per_batch, shard))
+            yield batch
+
+    return work

@@ -1,0 +1,347 @@
+"""Pairs of embeddings above a cosine threshold: exact, at the speed of the matrix product.
+
+What is compared is the scalar product of the float32 vectors (of length one), summed in float64. A product of whole blocks in
+float32 or bfloat16 finds the pairs that can reach the threshold: its error is bounded, so that a pair it puts further from a
+threshold than the bound is settled, and the few in between are computed again in float64. The counts are those of a float64
+matrix product, whatever the number format, the block sizes and the machine.
+
+Each thread searches the block that it has just multiplied, while it is in its cache. A set compared with itself takes half of
+the work: blocks below the diagonal are the mirror image of those above.
+"""
+
+import functools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from memtax.errors import MemtaxError
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+THRESHOLDS = (0.8, 0.9)
+"""Cosines of Prashanth et al. 2024."""
+
+ROWS, COLUMNS = 1024, 2048
+"""Vectors of a block: its products (8 MB in float32) and both operands are all the memory that a thread takes."""
+STRIDE = 256
+"""Products that are searched at once: where none is large enough they are passed over by vector instructions."""
+KEPT = 4 << 30
+"""Bytes of a sample that may be kept in the format that is multiplied; a larger one is converted block by block."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of a block at or above the lowest threshold.
+
+    Attributes:
+        rows: number of the query, (pairs,).
+        columns: number of the vector of the sample, (pairs,).
+        level: how many of the thresholds the pair reaches, at least 1, (pairs,).
+    """
+
+    rows: Int64
+    columns: Int64
+    level: NDArray[np.int8]
+
+
+def unit_vectors(vectors: Any, what: str) -> Float32:
+    """Check embeddings and bring them to length one.
+
+    Args:
+        vectors: (rows, width), anything numpy reads.
+        what: their name in messages.
+
+    Returns:
+        (rows, width) float32; vectors whose length is one within 1e-6 stay as they are, and are not copied.
+
+    Raises:
+        MemtaxError: they are no matrix, or a vector is zero or not finite.
+    """
+    found = np.asarray(vectors)
+    if found.ndim != 2:
+        raise MemtaxError(f"{what} must be a matrix of one embedding a row, not of shape {found.shape}")
+    bad = []
+    changed: Float32 | None = None
+    for start in range(0, len(found), 65_536):
+        block = found[start : start + 65_536]
+        lengths = np.sqrt(np.einsum("rd,rd->r", block, block, dtype=np.float64))
+        bad += [start + int(row) for row in np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[:1]]
+        if bad:
+            raise MemtaxError(f"row {bad[0]} of {what} is zero or not finite and has no direction; leave that row out")
+        if found.dtype != np.float32 or (np.abs(lengths - 1) > 1e-6).any():
+            if changed is None:
+                changed = found.astype(np.float32)
+            changed[start : start + 65_536] = block / lengths[:, None]
+    return found if changed is None else changed
+
+
+def count_matches(queries: Any, sample: Any = None, **options: Any) -> Int64:
+    """How many vectors of a sample have at least each cosine with each query.
+
+    Args:
+        queries: (rows, width).
+        sample: (vectors, width); None compares the queries with each other, every pair once and no vector with itself.
+        options: those of `pairs`.
+
+    Returns:
+        (rows, thresholds).
+    """
+    thresholds = options.get("thresholds", THRESHOLDS)
+    counts = np.zeros((len(queries), len(thresholds)), np.int64)
+    for found in pairs(queries, sample, **options):
+        for level in range(len(thresholds)):
+            reached = found.level > level
+            counts[:, level] += np.bincount(found.rows[reached], minlength=len(counts))
+            if sample is None:
+                counts[:, level] += np.bincount(found.columns[reached], minlength=len(counts))
+    return counts
+
+
+def pairs(
+    queries: Any,
+    sample: Any = None,
+    thresholds: tuple[float, ...] = THRESHOLDS,
+    dtype: str | None = None,
+    device: Any = None,
+) -> Iterator[Pairs]:
+    """All pairs whose cosine reaches the lowest threshold, block by block.
+
+    Args:
+        queries: (rows, width).
+        sample: (vectors, width), or a `Prepared` one; None compares the queries with each other: pairs with row < column.
+        thresholds: cosines, rising, from above 0 to 1.
+        dtype: "float32" or "bfloat16", the format of the product; None takes the faster one here. The result is the same.
+        device: where to multiply; None is the accelerator if there is one.
+
+    Raises:
+        MemtaxError: the vectors differ in width, or thresholds or format are not as said.
+    """
+    if not thresholds or list(thresholds) != sorted(set(thresholds)) or not 0 < thresholds[0] <= thresholds[-1] <= 1:
+        raise MemtaxError(f"thresholds must rise from above 0 to at most 1, not {thresholds}")
+    left = unit_vectors(queries, "the queries")
+    right = sample if isinstance(sample, Prepared) else prepare(left if sample is None else sample, len(left), dtype, device)
+    if left.shape[1] != right.vectors.shape[1]:
+        raise MemtaxError(
+            f"the queries have {left.shape[1]} dimensions and the sample {right.vectors.shape[1]}; embed both with one model"
+        )
+    limits = np.array(thresholds, np.float64)
+
+    def settle(start: int, operand: Any, column: int) -> Pairs:
+        rows, columns, level = right.hits(operand, column, limits)
+        if sample is None:
+            above = rows + start < columns + column
+            rows, columns, level = rows[above], columns[above], level[above]
+        open_pairs = np.flatnonzero(level < 0)
+        exact = _dots(left[start : start + ROWS], right.vectors[column:], rows[open_pairs], columns[open_pairs])
+        level[open_pairs] = (exact[:, None] >= limits).sum(axis=1)
+        keep = level > 0
+        return Pairs(rows[keep] + start, columns[keep] + column, level[keep])
+
+    def blocks() -> Iterator[tuple[int, Any, int]]:
+        for start in range(0, len(left), ROWS):
+            operand = right.convert(left[start : start + ROWS])
+            first = start // COLUMNS * COLUMNS if sample is None else 0
+            for column in range(first, len(right.vectors), COLUMNS):
+                yield start, operand, column
+
+    yield from _in_threads(settle, blocks(), right.threads)
+
+
+def _in_threads(work: Callable[..., Pairs], tasks: Iterator[tuple[Any, ...]], threads: int) -> Iterator[Pairs]:
+    """Results in the order of the tasks. Each thread multiplies and searches its own blocks, which stay in its cache.
+
+    Threads inside a product would wait for each other twice a block, and be in the way of those that search.
+    """
+    import torch
+
+    if threads == 1:
+        yield from (work(*task) for task in tasks)
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            waiting = deque(pool.submit(work, *task) for task in islice(tasks, 4 * threads))
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(work, *task) for task in islice(tasks, 1))
+    finally:
+        torch.set_num_threads(before)
+
+
+class Prepared:
+    """A sample as it is multiplied: in one format, on one device, converted once if it is not too large."""
+
+    def __init__(self, vectors: Float32, dtype: str, device: Any) -> None:
+        import torch
+
+        self.vectors, self.device, self.dtype = vectors, torch.device(device), getattr(torch, dtype)
+        self.threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        width = vectors.shape[1]
+        # Largest error of a product of two vectors of length one: rounding of both operands, of `width` float32 additions in
+        # any order, and of the result; by Cauchy and Schwarz sum |a b| <= 1. Doubled, for the second order.
+        unit = {"float32": 0.0, "bfloat16": 2.0**-9}[dtype]
+        self.margin = 2 * width * 2.0**-24 + 4 * unit + 2.0**-22
+        size = vectors.size * (4 if dtype == "float32" else 2)
+        # In float32 on the CPU there is nothing to convert: the vectors stay where they are, memory-mapped or not.
+        self.kept = None
+        if size <= KEPT and not (dtype == "float32" and self.device.type == "cpu"):
+            self.kept = torch.cat([self.convert(vectors[at : at + 65_536]) for at in range(0, len(vectors), 65_536)])
+
+    def convert(self, block: Float32) -> Any:
+        """Vectors as a tensor in the format and place of the product."""
+        import torch
+
+        if not block.flags.writeable:
+            block = block.copy()
+        return torch.from_numpy(block).to(device=self.device, dtype=self.dtype)
+
+    def hits(self, operand: Any, column: int, limits: NDArray[np.float64]) -> tuple[Int64, Int64, NDArray[np.int8]]:
+        """Rows, columns and level of a block's pairs that can reach a threshold; level -k - 1: between level k and k + 1."""
+        import torch
+
+        stop = column + COLUMNS
+        right = self.kept[column:stop] if self.kept is not None else self.convert(self.vectors[column:stop])
+        with torch.inference_mode():
+            product = operand @ right.T
+            if self.device.type != "cpu":
+                rows, columns = (product >= limits[0] - self.margin).nonzero(as_tuple=True)
+                values = product[rows, columns].double().cpu().numpy()
+                rows, columns = rows.cpu().numpy(), columns.cpu().numpy()
+            elif self.dtype == torch.float32:
+                rows, columns, values = _find(product.numpy(), np.float32(limits[0] - self.margin))
+            else:
+                low = int(torch.tensor(limits[0] - self.margin).bfloat16().view(torch.int16)) - 1
+                rows, columns, bits = _find(product.view(torch.int16).numpy(), np.int16(low))
+                values = torch.from_numpy(bits).view(torch.bfloat16).double().numpy()
+        sure = (values[:, None] >= limits + self.margin).sum(axis=1)
+        likely = (values[:, None] >= limits - self.margin).sum(axis=1)
+        return rows, columns, np.where(sure == likely, sure, -sure - 1).astype(np.int8)
+
+
+def prepare(vectors: Any, rows: int, dtype: str | None = None, device: Any = None) -> Prepared:
+    """A sample made ready for `pairs`.
+
+    Args:
+        vectors: (vectors, width).
+        rows: about how many queries it will meet: for few, the format is not worth a measurement.
+        dtype: "float32", "bfloat16" or None for the faster one.
+        device: where to multiply.
+
+    Raises:
+        MemtaxError: the format is unknown, or a vector has no direction.
+    """
+    from memtax.lm.loading import process_device
+
+    if dtype not in (None, "float32", "bfloat16"):
+        raise MemtaxError(f"dtype is {dtype!r}; choose float32 or bfloat16, or None for the faster one")
+    found = unit_vectors(vectors, "the sample")
+    place = process_device() if device is None else device
+    if dtype is None:
+        dtype = faster_format(str(place)) if rows * len(found) > 10**8 else "float32"
+    return Prepared(found, dtype, place)
+
+
+@functools.cache
+def faster_format(device: str) -> str:
+    """The format that this machine multiplies faster, by measurement (a tenth of a second)."""
+    import torch
+
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = (torch.ones(size, 384, dtype=dtype, device=device) for size in (1024, 2048))
+        best = float("inf")
+        for _ in range(4):
+            started = time.perf_counter()
+            total = (left @ right.T)[0, 0].item()  # reading a number waits for the device
+            best = min(best, time.perf_counter() - started) if total else best
+        seconds[dtype] = best
+    return "bfloat16" if seconds[torch.bfloat16] < 0.7 * seconds[torch.float32] else "float32"
+
+
+def nearest(vectors: Any, most: int, **options: Any) -> tuple[Int64, Int64, NDArray[np.float64], Int64]:
+    """The nearest others of each vector of a set, among those that reach the lowest threshold.
+
+    Args:
+        vectors: (rows, width).
+        most: how many to keep of each; ties go to the lower row.
+        options: those of `pairs`.
+
+    Returns:
+        Rows, rows of their neighbours, cosines (float64) and places from 1, each (pairs,), by row and place.
+    """
+    matrix = unit_vectors(vectors, "the embeddings")
+    best: tuple[Int64, Int64, NDArray[np.float64]] = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    for found in pairs(matrix, **options):
+        cosine = _dots(matrix, matrix, found.rows, found.columns)
+        rows = np.concatenate([best[0], found.rows, found.columns])
+        columns = np.concatenate([best[1], found.columns, found.rows])
+        cosine = np.concatenate([best[2], cosine, cosine])
+        order = np.lexsort((columns, -cosine, rows))
+        keep = order[_places(rows[order]) <= most]
+        best = rows[keep], columns[keep], cosine[keep]
+    return *best, _places(best[0])
+
+
+def _places(rows: Int64) -> Int64:
+    """Place of each entry among those of its row, from 1; rows are sorted."""
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    return np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows)))) + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _dots(left, right, rows, columns):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    found = np.empty(len(rows), np.float64)
+    for pair in range(len(rows)):
+        total = 0.0
+        for d in range(left.shape[1]):
+            total += np.float64(left[rows[pair], d]) * np.float64(right[columns[pair], d])
+        found[pair] = total
+    return found
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _largest(values):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """A reduction that compiles to vector instructions; the values are finite."""
+    largest = values[0]
+    for place in range(1, len(values)):
+        largest = max(largest, values[place])
+    return largest
+
+
+@numba.njit(cache=True, nogil=True)
+def _find(product, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Rows, columns and values of all entries from `low` on; of positive bfloat16 numbers the bits sort as integers do."""
+    rows, columns = product.shape
+    size = 4096
+    at, where, values = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, product.dtype)
+    found = 0
+    for row in range(rows):
+        for start in range(0, columns, STRIDE):
+            part = product[row, start : start + STRIDE]
+            if _largest(part) < low:
+                continue
+            if found + len(part) > size:
+                size *= 2
+                at, where, values = _grown(at, size), _grown(where, size), _grown(values, size)
+            for place in range(len(part)):
+                if part[place] >= low:
+                    at[found], where[found], values[found] = row, start + place, part[place]
+                    found += 1
+    return at[:found], where[:found], values[:found]
+
+
+@numba.njit(cache=True, nogil=True)
+def _grown(array, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    longer = np.empty(size, array.dtype)
+    longer[: len(array)] = array
+    return longer

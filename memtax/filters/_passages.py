@@ -1,0 +1,233 @@
+"""Passages of code and of natural language to train a classifier on, cut like the sequences that it will read.
+
+A document's kind does not settle what a short passage of it is: a source file opens with a licence and a paper holds
+tables. Passages therefore start anywhere, have any length, and are labelled by their own share of prose; those between the
+kinds are left out.
+"""
+
+import random
+import re
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from memtax.corpus.sources import Source, open_dataset
+from memtax.errors import MemtaxError
+
+NATURAL_LANGUAGE, CODE = 0, 1
+LABELS = ("natural language", "code")
+"""Class names by label, as they stand in a trained model's configuration."""
+
+Documents = Mapping[str, Sequence[str]]
+"""Name of a source to its texts; every source is drawn from equally often."""
+
+TEXT_COLUMNS = ("text", "content", "code")
+CODE_DOMAINS = ("github", "github-code", "the-stack")
+LEFT_OUT = ("dm_mathematics",)
+"""Domains that are neither: synthetic exercises of formulas and words."""
+
+SHORTEST, LONGEST = 60, 340
+"""Characters of a passage: 64 tokens of a language model are about 150 of code and 300 of prose."""
+MOSTLY_PROSE, HARDLY_PROSE = 0.7, 0.3
+RUN = 5
+"""Words in a row that make prose, if one of them is a function word."""
+
+_EDGE = "()[]{}\"'\u201c\u201d\u2018\u2019*_.,;:!?"
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019\-][^\W\d_]+)*")
+_MARKER = re.compile(r"[^\w\s]+|\d{1,4}[.,;:)]?")
+_FUNCTION_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "the of and to a in is for or not that with as be by on this are at from it an was which you if will have has may can "
+        "all any his he they their but i we my so",
+    )
+)
+_CODE_ENDINGS = re.findall(r"\w+", "py h hpp c cpp cu cuh pyx pxd f90 r js css html svg json yaml xml toml cmake sh csv")
+_FILES = {"code": tuple(f".{ending}" for ending in _CODE_ENDINGS), "prose": (".rst", ".md")}
+_PROSE_NAMES = ("LICENSE", "COPYING", "NOTICE", "METADATA")
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Texts, their labels (0 natural language, 1 code), and how many were relabelled or left out as between the kinds."""
+
+    texts: list[str]
+    labels: list[int]
+    relabelled: int
+    left_out: int
+
+
+def prose_share(text: str) -> float:
+    """Share of a text's characters (white space and comment marks aside) in runs of words with a function word among them.
+
+    Returns:
+        From 0 to 1; 0 for a text without words.
+    """
+    words = [word for word in text.split() if not _MARKER.fullmatch(word)]
+    total = sum(map(len, words))
+    prose = 0
+    run: list[str] = []
+    for word in [*words, "1"]:
+        if _WORD.fullmatch(word.strip(_EDGE)):
+            run.append(word)
+            continue
+        if len(run) >= RUN and any(each.strip(_EDGE).lower() in _FUNCTION_WORDS for each in run):
+            prose += sum(map(len, run))
+        run = []
+    return prose / total if total else 0.0
+
+
+def label_of(text: str, kind: int) -> int | None:
+    """The label of a passage from a document of some kind; None if it lies between the kinds.
+
+    Prose inside code (comments, licences) is natural language. A passage of a prose document is natural language too, also a
+    list of names or another language, unless it has no prose at all and at most half of its visible characters are letters
+    (tables, markup, formulas).
+    """
+    share = prose_share(text)
+    if kind == CODE:
+        return NATURAL_LANGUAGE if share >= MOSTLY_PROSE else CODE if share <= HARDLY_PROSE else None
+    visible = [character for character in text if not character.isspace()]
+    return CODE if share == 0 and sum(map(str.isalpha, visible)) <= len(visible) / 2 else NATURAL_LANGUAGE
+
+
+def draw(code: Documents, prose: Documents, rows: int, seed: int, relabel: bool = True) -> Passages:
+    """Draw passages: as many of code as of natural language, from each source of a kind equally often.
+
+    Args:
+        code: sources of code.
+        prose: sources of natural language.
+        rows: passages wanted.
+        seed: the same seed draws the same passages.
+        relabel: whether passages are labelled by `label_of`; if not, each has its document's kind, as in the reference.
+
+    Raises:
+        MemtaxError: a kind has no document.
+    """
+    for name, sources in (("code", code), ("natural language", prose)):
+        if not any(any(text.strip() for text in texts) for texts in sources.values()):
+            raise MemtaxError(f"there is no document of {name} to train on; name a source of each kind")
+    generator = random.Random(seed)  # noqa: S311 - a draw of samples, not of secrets
+    kinds = [[texts for _, texts in sorted(sources.items()) if len(texts)] for sources in (prose, code)]
+    texts: list[str] = []
+    labels: list[int] = []
+    wanted = [rows - rows // 2, rows // 2]
+    relabelled = left_out = 0
+    for _ in range(200 * rows + 1000):
+        if len(texts) == rows:
+            return Passages(texts, labels, relabelled, left_out)
+        kind = generator.randrange(2)
+        text = _cut(generator.choice(generator.choice(kinds[kind])), generator)
+        label = label_of(text, kind) if relabel else kind
+        if not text.strip() or label is None:
+            left_out += 1
+        elif wanted[label]:
+            wanted[label] -= 1
+            relabelled += label != kind
+            texts.append(text)
+            labels.append(label)
+    missing = LABELS[wanted.index(max(wanted))]
+    raise MemtaxError(f"hardly any passage of the documents is {missing}; add sources of it, or turn relabelling off")
+
+
+def _cut(text: str, generator: random.Random) -> str:
+    """A passage of a text, from anywhere in it."""
+    length = generator.randint(SHORTEST, LONGEST)
+    start = generator.randrange(max(1, len(text) - length))
+    return text[start : start + length]
+
+
+def read_domains(folder: Path | str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Code and prose documents of a folder of JSON lines named by domain, such as MIMIR's `github.member.jsonl`.
+
+    Files whose lines carry labels, and files in hidden folders, are not read.
+
+    Returns:
+        Sources of code and sources of natural language, by domain.
+
+    Raises:
+        MemtaxError: the folder does not exist or lacks a kind.
+    """
+    folder = Path(folder)
+    code: dict[str, list[str]] = {}
+    prose: dict[str, list[str]] = {}
+    for path in sorted(folder.rglob("*.jsonl")):
+        domain = path.name.split(".")[0]
+        if "label" in path.name or domain in LEFT_OUT:
+            continue
+        (code if domain in CODE_DOMAINS else prose).setdefault(domain, []).extend(read_texts(str(path)))
+    if not code or not prose:
+        raise MemtaxError(
+            f"{folder} must hold JSON lines named by domain, code ({', '.join(CODE_DOMAINS)}) and prose (any other name); "
+            f"found: {', '.join([*code, *prose]) or 'none'}"
+        )
+    return code, prose
+
+
+def read_texts(source: str, limit: int | None = None) -> list[str]:
+    """The first texts of a dataset: a local path, or a Hub name that is streamed.
+
+    Raises:
+        MemtaxError: it cannot be read, or has no column of text.
+    """
+    parsed = Source.parse(source)
+    local = Path(parsed.path).expanduser().exists()
+    rows: Any = open_dataset(parsed if local else Source.parse(source, streaming=True))
+    names = list(rows.column_names or next(iter(rows)))
+    column = next((name for name in TEXT_COLUMNS if name in names), None)
+    if column is None:
+        raise MemtaxError(f"{source} has no column of text ({', '.join(TEXT_COLUMNS)}); it has: {', '.join(names)}")
+    return [row[column] for row in islice(rows.select_columns([column]), limit) if row[column]]
+
+
+def text_at_hand(seed: int, per_kind: int = 40) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Code and prose that every installation has: the standard library, and what the installed packages ship with them.
+
+    Args:
+        seed: draws the files.
+        per_kind: most files of one ending; ten times as many of the standard library.
+
+    Returns:
+        Sources of code (by file ending) and of natural language (licences, descriptions, documentation).
+    """
+    generator = random.Random(seed)  # noqa: S311
+    paths = {name: Path(sysconfig.get_paths()[name]) for name in ("stdlib", "purelib")}
+    library = [path for path in paths["stdlib"].rglob("*.py") if "site-packages" not in path.parts]
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for path in paths["purelib"].rglob("*"):
+        if path.name.upper().startswith(_PROSE_NAMES):
+            groups.setdefault(("prose", "licences and descriptions"), []).append(path)
+        for kind, endings in _FILES.items():
+            if path.suffix.lower() in endings:
+                groups.setdefault((kind, path.suffix.lower()), []).append(path)
+    found: dict[str, dict[str, list[str]]] = {"code": {}, "prose": {}}
+    found["code"]["standard library"] = _sample(library, 10 * per_kind, generator)
+    topics = paths["stdlib"] / "pydoc_data" / "topics.py"
+    if topics.is_file():
+        found["prose"]["language reference"] = _sample([topics], 1, generator)
+    for (kind, name), files in sorted(groups.items()):
+        found[kind][name] = _sample(files, per_kind * (4 if kind == "prose" else 1), generator)
+    # Endings of few files would be read over and over: they share one source.
+    rare = [name for name, texts in found["code"].items() if len(texts) < per_kind]
+    found["code"]["other"] = [text for name in rare for text in found["code"].pop(name)]
+    return found["code"], found["prose"]
+
+
+def _sample(files: Iterable[Path], most: int, generator: random.Random) -> list[str]:
+    """Texts of some of the files, at most 200,000 characters of each."""
+    files = sorted(files)
+    generator.shuffle(files)
+    return list(islice(_readable(files), most))
+
+
+def _readable(files: Iterable[Path]) -> Iterator[str]:
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8")[:200_000]
+        except (OSError, UnicodeDecodeError):
+            continue
+        if len(text) > SHORTEST:
+            yield text

@@ -1,0 +1,85 @@
+"""How many sequences of the corpus say nearly the same: neighbours in the space of sentence embeddings."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from memtax.corpus.tables import location, stamp
+from memtax.filters._published import look_up
+from memtax.filters.base import Batch, Filter
+from memtax.filters.embeddings import EmbeddingFilter
+from memtax.filters.scores import _spare_threads
+from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
+from memtax.lm.loading import model_files
+
+THRESHOLDS = (0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class SemanticMatchFilter(Filter):
+    """Adds `semantic_matches_0_8` and `semantic_matches_0_9` ("snowclones", Prashanth et al. 2024).
+
+    They count the sequences of a sample of the corpus whose embedding has cosine >= 0.8 (0.9) with this one's; rows of the
+    sample with this sequence's own id do not count. The counts are exact for the stored float32 vectors. None without a text.
+
+    Attributes:
+        sample: dataset as `path:config:split` with `sequence_id` and `embedding` (from `EmbeddingFilter`, best kept with
+            `save_to_disk`, which is memory-mapped), or with `text`, which each process then embeds for itself. A table of
+            finished counts is looked up instead: our columns, or a published `usvsnsp/semantic-duplicates::deduped_snowclones`.
+        model: folder or Hub name of the sentence-transformers model.
+        revision: branch, tag or commit of a Hub name.
+        embedded: whether the batch has a column `embedding`, so that nothing needs to be embedded here.
+    """
+
+    name: ClassVar[str] = "semantic_matches"
+    requires: ClassVar[tuple[str, ...]] = ("sequence_id", "text")
+    columns: ClassVar[tuple[str, ...]] = ("semantic_matches_0_8", "semantic_matches_0_9")
+
+    sample: str
+    model: str = DEFAULT_MODEL
+    revision: str | None = None
+    embedded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.embedded:
+            object.__setattr__(self, "requires", ("sequence_id", "embedding"))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__post_init__()
+
+    def inputs(self) -> Iterable[str]:
+        """The sample, and the encoder's configuration and weights."""
+        return (location(self.sample), *model_files(resolve_model(self.model)))
+
+    def compute(self, batch: Batch) -> Batch:
+        """Count the neighbours.
+
+        Raises:
+            MemtaxError: the sample cannot be read or was embedded by another model.
+        """
+        from memtax.filters._sample import load_sample, matches
+
+        _spare_threads()
+        published = look_up(self.sample, self.columns, batch["sequence_id"], stamp(self.sample))
+        if published is not None:
+            return published
+        vectors = (
+            batch["embedding"] if self.embedded else EmbeddingFilter(self.model, self.revision).compute(batch)["embedding"]
+        )
+        sample = load_sample(self.sample, self.model, self.revision, stamp(self.sample))
+        known, found = matches(sample, batch["sequence_id"], vectors, THRESHOLDS)
+        ids = np.asarray(batch["sequence_id"], np.int64)[known]
+        counts = sum((sample.counts(part, ids, 2) for part in found), np.zeros((len(known), 2), np.int64))
+        return _columns(self.columns, counts, known, len(vectors))
+
+
+def _columns(names: tuple[str, ...], counts: Any, known: Any, rows: int) -> Batch:
+    """Counts of the known rows under their names; the other rows are None."""
+    added: Batch = {name: [None] * rows for name in names}
+    for name, values in zip(names, counts.T.tolist(), strict=True):
+        for row, value in zip(known.tolist(), values, strict=True):
+            added[name][row] = value
+    return added

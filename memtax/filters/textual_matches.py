@@ -1,0 +1,111 @@
+"""How many of a sequence's semantic neighbours begin with nearly the same characters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from memtax.corpus.tables import stamp
+from memtax.errors import MemtaxError
+from memtax.filters._published import look_up
+from memtax.filters.base import Batch
+from memtax.filters.embeddings import EmbeddingFilter
+from memtax.filters.scores import _spare_threads
+from memtax.filters.semantic_matches import THRESHOLDS, SemanticMatchFilter, _columns
+
+
+@dataclass(frozen=True)
+class TextualMatchFilter(SemanticMatchFilter):
+    """Adds `textual_matches_0_8` and `textual_matches_0_9` ("templates", Prashanth et al. 2024).
+
+    Among the sequences of the sample at cosine >= 0.8 (0.9), they count those whose prompt is at a Levenshtein distance above 0
+    and below 20 characters from this one's. None without an embedding or a prompt.
+
+    Attributes:
+        sample: as for `SemanticMatchFilter`, with a column `prompt_text` as well: the decoded first 32 tokens; or a table of
+            finished counts, such as `usvsnsp/semantic-duplicates::deduped_templates`.
+        model: folder or Hub name of the sentence-transformers model.
+        revision: branch, tag or commit of a Hub name.
+        embedded: whether the batch has a column `embedding`.
+        below: distances from here on do not count.
+        ascii_only: whether prompts with other characters than ASCII get 0, as in the reference.
+    """
+
+    name: ClassVar[str] = "textual_matches"
+    requires: ClassVar[tuple[str, ...]] = ("sequence_id", "text", "prompt_text")
+    columns: ClassVar[tuple[str, ...]] = ("textual_matches_0_8", "textual_matches_0_9")
+
+    below: int = 20
+    ascii_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.below < 2:
+            raise MemtaxError(f"below is {self.below}; no distance above 0 is below that, give at least 2")
+        if self.embedded:
+            object.__setattr__(self, "requires", ("sequence_id", "embedding", "prompt_text"))
+
+    def compute(self, batch: Batch) -> Batch:
+        """Count the neighbours with a similar prompt.
+
+        Raises:
+            MemtaxError: the sample cannot be read or has no prompts.
+        """
+        from memtax.filters._sample import load_sample, matches
+
+        _spare_threads()
+        published = look_up(self.sample, self.columns, batch["sequence_id"], stamp(self.sample))
+        if published is not None:
+            return published
+        vectors = (
+            batch["embedding"] if self.embedded else EmbeddingFilter(self.model, self.revision).compute(batch)["embedding"]
+        )
+        vectors = [None if prompt is None else v for v, prompt in zip(vectors, batch["prompt_text"], strict=True)]
+        sample = load_sample(self.sample, self.model, self.revision, stamp(self.sample))
+        if sample.prompts is None:
+            raise MemtaxError(f"{self.sample} has no column 'prompt_text'; add the decoded first tokens of each sequence")
+        known, found = matches(sample, batch["sequence_id"], vectors, THRESHOLDS)
+        ids = np.asarray(batch["sequence_id"], np.int64)[known]
+        counts = np.zeros((len(known), 2), np.int64)
+        for part in found:
+            other = sample.ids[part.columns] != ids[part.rows]
+            rows, columns, level = part.rows[other], part.columns[other], part.level[other]
+            near = similar(
+                [batch["prompt_text"][known[row]] for row in rows],
+                [sample.prompts[column] for column in columns],
+                self.below,
+                self.ascii_only,
+            )
+            for threshold in range(2):
+                counts[:, threshold] += np.bincount(rows[near & (level > threshold)], minlength=len(known))
+        return _columns(self.columns, counts, known, len(vectors))
+
+
+def similar(left: Sequence[str | None], right: Sequence[str | None], below: int = 20, ascii_only: bool = False) -> Any:
+    """Whether 0 < Levenshtein distance < `below`, pair by pair.
+
+    Args:
+        left: prompts, (pairs,).
+        right: prompts, (pairs,); a missing one is similar to none.
+        below: distances from here on are too far; rapidfuzz stops counting there.
+        ascii_only: whether a pair with another character is never similar.
+
+    Returns:
+        (pairs,) bool.
+    """
+    from rapidfuzz.distance import Levenshtein
+    from rapidfuzz.process import cpdist
+
+    if not len(left):
+        return np.zeros(0, bool)
+    left, right = list(left), list(right)
+    usable = np.ones(len(left), bool)
+    if ascii_only or None in left or None in right:
+        usable[:] = [_usable(a, ascii_only) and _usable(b, ascii_only) for a, b in zip(left, right, strict=True)]
+        left, right = ([text or "" for text in texts] for texts in (left, right))
+    distances = cpdist(left, right, scorer=Levenshtein.distance, score_cutoff=below - 1, score_hint=below - 1, workers=-1)
+    return usable & (distances > 0) & (distances < below)
+
+
+def _usable(text: str | None, ascii_only: bool) -> bool:
+    return text is not None and (not ascii_only or text.isascii())

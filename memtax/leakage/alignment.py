@@ -1,0 +1,366 @@
+"""Gradient alignment: how alike the gradients at a text and at its paraphrases are (Paramem).
+
+A model that has learned what a text says, rather than its words, is pushed the same way by its paraphrases. For every tensor
+of a parameter set the cosine between the two gradients is taken, and averaged over the tensors; the inner product of the
+definition is summed over them. Larger means more likely a member.
+"""
+
+import functools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from memtax import schema
+from memtax.corpus import columns
+from memtax.corpus.sources import Source, open_dataset
+from memtax.engine import World
+from memtax.engine import run as run_stage
+from memtax.errors import MemtaxError, ModelError
+from memtax.files import write_json, write_parquet
+from memtax.filters.base import Batch, Filter
+from memtax.lm.loading import DTYPES, load_model, load_tokenizer, model_files
+from memtax.progress import silence_libraries
+from memtax.provenance import fingerprint_path, write_record
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+ROWS_PER_BATCH = 16
+"""Texts a call of the filter, whatever the number of processes."""
+BATCHES_PER_PART = 4
+
+HIGH, LOW = 0.7, 0.3
+"""Levels used in reports (Paramem): above .7 high, below .3 low, between medium."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What is known of one text; None where it, or a paraphrase, has no token to predict or is missing.
+
+    Attributes:
+        cosines: for each paraphrase the mean over tensors of the cosine with the text's gradient.
+        inner_products: for each paraphrase the inner product with the text's gradient, over all tensors.
+        norm: norm of the text's gradient, over all tensors.
+    """
+
+    cosines: tuple[float | None, ...]
+    inner_products: tuple[float | None, ...]
+    norm: float | None
+
+    @property
+    def used(self) -> int:
+        """Paraphrases that have a cosine."""
+        return sum(value is not None for value in self.cosines)
+
+    @property
+    def cosine(self) -> float | None:
+        """Mean over the valid paraphrases."""
+        return _mean(self.cosines)
+
+    @property
+    def inner_product(self) -> float | None:
+        """Mean over the valid paraphrases."""
+        return _mean(self.inner_products)
+
+
+Group = tuple[Sequence[int], Sequence[Sequence[int] | None]]
+"""Tokens of a text, and of each of its paraphrases (None: missing)."""
+
+
+def align(model: Any, groups: Sequence[Group], *, parameters: str = "embeddings+head") -> list[Alignment]:
+    """Alignment of each text with its paraphrases.
+
+    Args:
+        model: a `transformers` causal language model, or a PEFT model around one.
+        groups: texts with their paraphrases, as tokens.
+        parameters: one of `memtax.lm.gradients.PARAMETERS`.
+
+    Returns:
+        One result a group, in order.
+
+    Raises:
+        ModelError: the model cannot take a text, lacks the parameters, or its gradients are not numbers.
+    """
+    from memtax.lm.gradients import BATCH_TOKENS, capture
+
+    found = []
+    most = BATCH_TOKENS["cpu" if model.device.type == "cpu" else "accelerator"]
+    for pack in _packs(groups, most):
+        sequences = [tokens for text, paraphrases in pack for tokens in (text, *_present(paraphrases))]
+        gradients = capture(model, sequences, parameters=parameters, keep_errors=True)
+        start = 0
+        for _, paraphrases in pack:
+            count = 1 + len(_present(paraphrases))
+            found.append(_align_one(gradients.part(start, start + count), paraphrases))
+            start += count
+    for row, one in enumerate(found):
+        if any(value is not None and not math.isfinite(value) for value in (one.norm, *one.inner_products)):
+            raise ModelError(f"the gradients at row {row} are not numbers (NaN); check the weights, or try dtype float32")
+    return found
+
+
+def _align_one(gradients: Any, paraphrases: Sequence[Sequence[int] | None]) -> Alignment:
+    """The alignment of the first example with the others."""
+    import numpy as np
+
+    norms, first = gradients.star()
+    squares, products = np.stack(list(norms.values())), np.stack(list(first.values()))
+    scales = np.sqrt(np.maximum(squares, 0) * np.maximum(squares[:, :1], 0))
+    has = np.array(gradients.targets) > 0
+    cosines: list[float | None] = []
+    inner: list[float | None] = []
+    place = 0
+    for tokens in paraphrases:
+        place += tokens is not None
+        valid = tokens is not None and has[0] and has[place]
+        moved = scales[:, place] != 0
+        inner.append(float(products[:, place].sum()) if valid else None)
+        # A tensor that a text does not touch has no direction.
+        ratios = products[moved, place] / scales[moved, place]
+        cosines.append(float(np.clip(ratios, -1, 1).mean()) if valid and moved.any() else None)
+    norm = float(np.sqrt(max(squares[:, 0].sum(), 0))) if has[0] else None
+    return Alignment(tuple(cosines), tuple(inner), norm)
+
+
+@dataclass(frozen=True)
+class AlignmentFilter(Filter):
+    """Gradient alignment of each text with its paraphrases, and the norm of its gradient.
+
+    Args:
+        model: a model's folder, or its name on the Hub.
+        revision: branch, tag or commit of a Hub name.
+        parameters: one of `memtax.lm.gradients.PARAMETERS`.
+        tokenizer: folder or Hub name; None takes the model's.
+        length: most tokens of a text or paraphrase; None takes the model's positions.
+        dtype: type of the weights, one of `memtax.lm.loading.DTYPES`.
+    """
+
+    model: str
+    revision: str | None = None
+    parameters: str = "embeddings+head"
+    tokenizer: str | None = None
+    length: int | None = None
+    dtype: str = "float32"
+
+    name: ClassVar[str] = "alignment"
+    requires: ClassVar[tuple[str, ...]] = ("text", "paraphrases")
+    columns: ClassVar[tuple[str, ...]] = (
+        "gradient_alignment",
+        "gradient_inner_product",
+        "paraphrase_alignments",
+        "paraphrase_inner_products",
+        "paraphrases_used",
+        "gradient_norm",
+        "is_cut",
+    )
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise MemtaxError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        if self.length is not None and self.length < 2:
+            raise MemtaxError(f"length={self.length} leaves no token to predict; it must be at least 2")
+
+    def inputs(self) -> Iterable[str]:
+        """The model's configuration and weights, and the tokenizer."""
+        return [*model_files(self.model), *_tokenizer_files(self.tokenizer or self.model)]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """As for every filter, but read once: the weights may be many gigabytes."""
+        return super().fingerprint
+
+    def compute(self, batch: Batch) -> Batch:
+        """Align a batch of texts; a paraphrase that is null, or the text itself, has no alignment."""
+        from memtax.lm.scores import _longest
+
+        model, tokenizer = _load(self.model, self.revision, self.dtype, self.tokenizer, self.fingerprint)
+        longest = min((most for most in (self.length, _longest(model)) if most is not None), default=None)
+        groups, cut = [], []
+        for text, paraphrases in zip(batch["text"], batch["paraphrases"], strict=True):
+            tokens = [None if one is None or one == text else _encode(tokenizer, one) for one in paraphrases or ()]
+            whole = _encode(tokenizer, text or "")
+            cut.append(longest is not None and any(len(one) > longest for one in (whole, *_present(tokens))))
+            groups.append((whole[:longest], [None if one is None else one[:longest] for one in tokens]))
+        found = align(model, groups, parameters=self.parameters)
+        return {
+            "gradient_alignment": [one.cosine for one in found],
+            "gradient_inner_product": [one.inner_product for one in found],
+            "paraphrase_alignments": [list(one.cosines) for one in found],
+            "paraphrase_inner_products": [list(one.inner_products) for one in found],
+            "paraphrases_used": [one.used for one in found],
+            "gradient_norm": [one.norm for one in found],
+            "is_cut": cut,
+        }
+
+
+def align_table(source: Source, function: AlignmentFilter, output: Path | str) -> dict[str, Any]:
+    """Align the rows of a source; finished parts in `output` are reused, and shared among processes.
+
+    Args:
+        source: rows with a text and `paraphrases` (a list of strings, null where one failed), or one row a paraphrase with a
+            text and `paraphrase`: then rows of the same `sequence_id` (without one: of the same text) belong together.
+        function: what to compute, with which model.
+        output: the directory: `parts/`, `alignment.parquet` (the source's columns and the filter's), `summary.json`,
+            `run.yaml`.
+
+    Returns:
+        What `summary.json` holds.
+
+    Raises:
+        MemtaxError: an input cannot be used.
+        StaleOutputError: the output holds parts of another input or of other settings.
+    """
+    silence_libraries()
+    output, world = Path(output), World.current()
+    rows = load_pairs(source)
+    table = run_stage(rows, function, output / "parts", ROWS_PER_BATCH, BATCHES_PER_PART)
+    summary = summarize(rows, table, function)
+    if world.is_main:
+        whole = rows.data.table.replace_schema_metadata(None)
+        for name in function.columns:
+            whole = whole.append_column(name, schema.validate(table, [name], "the alignment").column(name))
+        write_parquet(output / "alignment.parquet", whole)
+        write_json(output / "summary.json", summary)
+        inputs = {"pairs": fingerprint_path(source.path), "model": function.fingerprint}
+        write_record(output / "run.yaml", "align", {"pairs": source.label, **asdict(function)}, inputs)
+    world.wait()
+    return summary
+
+
+def summarize(rows: "datasets.Dataset", table: "pa.Table", function: AlignmentFilter) -> dict[str, Any]:
+    """Counts of texts and paraphrases, the mean alignment, and how many texts are at each level."""
+    values = [value for value in table.column("gradient_alignment").to_pylist() if value is not None]
+    pairs = list(zip(rows["text"], rows["paraphrases"], strict=True))
+    given = [(text, one) for text, paraphrases in pairs for one in paraphrases or ()]
+    return {
+        "model": function.model,
+        "parameters": function.parameters,
+        "texts": len(pairs),
+        "aligned": len(values),
+        "mean": _mean(values),
+        "levels": {
+            "high": sum(value > HIGH for value in values),
+            "medium": sum(LOW <= value <= HIGH for value in values),
+            "low": sum(value < LOW for value in values),
+        },
+        "paraphrases": {
+            "given": len(given),
+            "used": sum(table.column("paraphrases_used").to_pylist()),
+            "missing": sum(one is None for _, one in given),
+            "identical to the text": sum(one is not None and one == text for text, one in given),
+        },
+        "cut to the model's positions or the given length": sum(table.column("is_cut").to_pylist()),
+    }
+
+
+def load_pairs(source: Source) -> "datasets.Dataset":
+    """Rows with `sequence_id`, `text` and `paraphrases`, besides the source's other columns.
+
+    Raises:
+        MemtaxError: a column is missing or of another type, or an id occurs twice.
+    """
+    import datasets
+    import pyarrow as pa
+
+    dataset = open_dataset(source)
+    names = list(dataset.column_names or ())
+    name = columns.find_column(names, source.column, source.label)
+    if name != "text":
+        if "text" in names:
+            dataset = dataset.remove_columns("text")
+        dataset = dataset.rename_column(name, "text")
+    table = (
+        pa.Table.from_pylist(list(dataset)) if not isinstance(dataset, datasets.Dataset) else dataset.with_format("arrow")[:]
+    )
+    if "paraphrases" not in table.column_names and "paraphrase" in table.column_names:
+        table = _gather(table)
+    schema.require(table.column_names, ("text", "paraphrases"), source.label)
+    table = _as_text(table, "text", pa.string(), source.label)
+    table = _as_text(table, "paraphrases", pa.list_(pa.string()), source.label)
+    if "sequence_id" not in table.column_names:
+        table = table.add_column(0, "sequence_id", pa.array(range(table.num_rows), pa.int64()))
+    table = table.set_column(
+        table.column_names.index("sequence_id"), "sequence_id", schema.validate(table, ["sequence_id"]).column(0)
+    )
+    if len(table.column("sequence_id").unique()) < table.num_rows:
+        raise MemtaxError(f"a sequence_id occurs twice in {source.label}; each text needs one of its own")
+    return datasets.Dataset(table.replace_schema_metadata(None))
+
+
+def _gather(table: "pa.Table") -> "pa.Table":
+    """One row a text, from one row a paraphrase; other columns are the first row's."""
+    import pyarrow as pa
+
+    key = "sequence_id" if "sequence_id" in table.column_names else "text"
+    first: dict[Any, int] = {}
+    lists: dict[Any, list[Any]] = {}
+    for row, (value, one) in enumerate(zip(table.column(key).to_pylist(), table.column("paraphrase").to_pylist(), strict=True)):
+        first.setdefault(value, row)
+        lists.setdefault(value, []).append(one)
+    kept = table.take(pa.array(list(first.values()), pa.int64())).drop_columns(["paraphrase"])
+    return kept.append_column("paraphrases", pa.array(list(lists.values())))
+
+
+def _as_text(table: "pa.Table", name: str, dtype: "pa.DataType", what: str) -> "pa.Table":
+    import pyarrow as pa
+
+    values = table.column(name)
+    try:
+        cast = values.cast(dtype)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        cast = None
+    # Numbers cast to strings, but are none.
+    inner = (
+        values.type.value_type
+        if cast is not None and pa.types.is_list(dtype) and not pa.types.is_null(values.type)
+        else values.type
+    )
+    if cast is None or (pa.types.is_primitive(inner) and not pa.types.is_null(inner)):
+        raise MemtaxError(f"column {name!r} of {what} holds {values.type}; it must hold {dtype}")
+    return table.set_column(table.column_names.index(name), name, cast)
+
+
+def _packs(groups: Sequence[Group], most: int) -> Iterator[list[Group]]:
+    """Runs of groups that fill a batch; a larger group is a run of its own."""
+    pack: list[Group] = []
+    count = longest = 0
+    for group in groups:
+        sequences = (group[0], *_present(group[1]))
+        length = max(map(len, sequences))
+        if pack and (count + len(sequences)) * max(longest, length) > most:
+            yield pack
+            pack, count, longest = [], 0, 0
+        pack.append(group)
+        count, longest = count + len(sequences), max(longest, length)
+    if pack:
+        yield pack
+
+
+def _present(paraphrases: Sequence[Sequence[int] | None]) -> list[Sequence[int]]:
+    return [tokens for tokens in paraphrases if tokens is not None]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    tokens: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return tokens
+
+
+def _tokenizer_files(path: str) -> list[str]:
+    folder = Path(path)
+    return sorted(str(file) for file in folder.glob("token*.json")) if folder.is_dir() else [path]
+
+
+@functools.lru_cache(maxsize=1)
+def _load(path: str, revision: str | None, dtype: str, tokenizer: str | None, fingerprint: str) -> tuple[Any, Any]:
+    """Model and tokenizer, once per process and as long as their files stay the same."""
+    model = load_model(path, revision, dtype)
+    return model, load_tokenizer(tokenizer or path, None if tokenizer else revision)

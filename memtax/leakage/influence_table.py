@@ -1,0 +1,370 @@
+"""`memtax influence`: influence between two datasets, in parts that processes share and a stopped run goes on from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memtax import schema, statistics
+from memtax.corpus import columns
+from memtax.corpus.sources import Source, open_dataset
+from memtax.engine import World
+from memtax.engine.run import claim
+from memtax.errors import MemtaxError
+from memtax.files import atomic_path, write_json, write_parquet
+from memtax.leakage.influence import (
+    ITERATIONS,
+    METHODS,
+    Influence,
+    check_methods,
+    default_parameters,
+    delta,
+    from_products,
+    last_states,
+)
+from memtax.lm.loading import load_model, load_tokenizer, model_files
+from memtax.progress import progress_bar, silence_libraries
+from memtax.provenance import digest, fingerprint_path, write_record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_PER_PART = 64
+"""Examples a part, whatever the number of processes."""
+VERSION = 1
+"""Raised whenever the same settings would give other values."""
+
+
+@dataclass(frozen=True)
+class InfluenceSettings:
+    """What `influence_table` computes.
+
+    Attributes:
+        model: a model's or adapter's folder, or its name on the Hub.
+        revision: branch, tag or commit of a Hub name.
+        methods: some of `METHODS`.
+        parameters: one of `memtax.lm.gradients.PARAMETERS`; None takes LoRA adapters if any, else embeddings and head.
+        prompt_column: text that comes before each example and that the loss is not over.
+        class_column: a label of train and test examples, for accuracy and coverage.
+        tokenizer: folder or Hub name; None takes the model's.
+        length: most tokens of an example; None takes the model's positions.
+        top: how many training examples are listed for each test example.
+        iterations: of LiSSA.
+        scale: of LiSSA; None takes what converges.
+        per_tensor: also keep the matrix of every tensor.
+        dtype: type of the weights.
+    """
+
+    model: str
+    revision: str | None = None
+    methods: tuple[str, ...] = METHODS
+    parameters: str | None = None
+    prompt_column: str | None = None
+    class_column: str | None = None
+    tokenizer: str | None = None
+    length: int | None = None
+    top: int = 10
+    iterations: int = ITERATIONS
+    scale: float | None = None
+    per_tensor: bool = False
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_methods(self.methods)
+        if self.length is not None and self.length < 2:
+            raise MemtaxError(f"length={self.length} leaves no token to predict; it must be at least 2")
+        if self.top < 1:
+            raise MemtaxError(f"top={self.top} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples as tokens, which of them are targets, their ids, texts and classes (None: not asked for)."""
+
+    ids: list[int]
+    tokens: list[list[int]]
+    scored: list[list[bool]]
+    texts: list[str | None]
+    classes: list[Any] | None
+    cut: int
+
+
+def influence_table(train: Source, test: Source, settings: InfluenceSettings, output: Path | str) -> dict[str, Any]:
+    """Influence of every row of `train` on every row of `test`; finished parts in `output` are reused.
+
+    Under `accelerate launch` or `torchrun` the parts are shared among the processes.
+
+    Args:
+        train: rows with tokens or text, and the prompt and class columns of the settings.
+        test: likewise.
+        settings: model and what to compute.
+        output: the directory: `parts/`; `influence.parquet` (a row a pair); `matrix.safetensors` (for each method
+            (train, test), and `train_ids`, `test_ids`); `top.parquet`; `summary.json`; `run.yaml`.
+
+    Returns:
+        What `summary.json` holds.
+
+    Raises:
+        MemtaxError: an input cannot be used.
+        StaleOutputError: the output holds parts of another input or of other settings.
+    """
+    from memtax.lm.scores import _longest
+
+    silence_libraries()
+    world, output = World.current(), Path(output)
+    model = load_model(settings.model, settings.revision, settings.dtype)
+    limits = [limit for limit in (settings.length, _longest(model)) if limit is not None]
+    sets = {
+        name: load_examples(source, settings, min(limits, default=None)) for name, source in (("train", train), ("test", test))
+    }
+    parameters = settings.parameters or default_parameters(model)
+    inputs = {name: digest(examples.ids, examples.tokens, examples.scored) for name, examples in sets.items()}
+    inputs["model"] = digest([fingerprint_path(file) for file in model_files(settings.model)], settings.revision)
+    if world.is_main:
+        identity = {"stage": "influence", "version": VERSION, **inputs, "dtype": settings.dtype, "parameters": parameters}
+        claim(output / "parts", {**identity, "methods": list(settings.methods)})
+    world.wait()
+    gradients = bool(set(settings.methods) - {"repsim"})
+    _capture(model, sets, parameters, settings, output / "parts", world)
+    world.wait()
+    if gradients:
+        _products(model, sets, settings, output / "parts", world)
+        world.wait()
+    summary = {}
+    found = _collect(sets, settings, output / "parts", gradients)
+    summary = summarize(found, sets, settings, parameters, model)
+    if world.is_main:
+        _write(found, sets, settings, output)
+        write_json(output / "summary.json", summary)
+        config = {"train": train.label, "test": test.label, **asdict(settings), "methods": list(settings.methods)}
+        write_record(output / "run.yaml", "influence", config, inputs)
+    world.wait()
+    return summary
+
+
+def load_examples(source: Source, settings: InfluenceSettings, longest: int | None) -> Examples:
+    """Rows of a source as tokens: the prompt's, if there is a prompt column, and then the example's.
+
+    Raises:
+        MemtaxError: a column is missing or of another type, an id occurs twice, or there is no row.
+    """
+    dataset = open_dataset(source)
+    names = list(dataset.column_names or ())
+    name = columns.find_column(names, source.column, source.label)
+    asked = [one for one in (settings.prompt_column, settings.class_column) if one]
+    schema.require(names, asked, source.label)
+    rows = list(dataset)
+    if not rows:
+        raise MemtaxError(f"{source.label} has no rows")
+    texts = [row[name] if isinstance(row[name], str) else None for row in rows]
+    reader = None
+    if settings.prompt_column or any(text is not None for text in texts):
+        reader = load_tokenizer(settings.tokenizer or settings.model, None if settings.tokenizer else settings.revision)
+    ids = [row.get("sequence_id", place) for place, row in enumerate(rows)]
+    if not all(isinstance(one, int) for one in ids) or len(set(ids)) < len(ids):
+        raise MemtaxError(f"sequence_id of {source.label} must be integers, each once")
+    tokens, scored, cut = [], [], 0
+    for row in rows:
+        before = _encode(reader, row[settings.prompt_column]) if settings.prompt_column else []
+        whole = [*before, *_encode(reader, row[name])]
+        cut += longest is not None and len(whole) > longest
+        tokens.append(whole[:longest])
+        scored.append(([False] * len(before) + [True] * (len(whole) - len(before)))[:longest])
+    classes = [row[settings.class_column] for row in rows] if settings.class_column else None
+    return Examples(ids, tokens, scored, texts, classes, cut)
+
+
+def _encode(reader: Any, value: Any) -> list[int]:
+    if value is None:
+        return []
+    if isinstance(value, str):
+        tokens: list[int] = reader(value, add_special_tokens=False, verbose=False)["input_ids"]
+        return tokens
+    return [int(token) for token in value]
+
+
+def _parts(examples: Examples) -> list[slice]:
+    count = len(examples.ids)
+    return [slice(start, min(start + ROWS_PER_PART, count)) for start in range(0, count, ROWS_PER_PART)]
+
+
+def _part(folder: Path, name: str, number: int) -> Path:
+    return folder / f"{name}-{number:05d}.safetensors"
+
+
+def _capture(
+    model: Any, sets: Mapping[str, Examples], parameters: str, settings: InfluenceSettings, folder: Path, world: World
+) -> None:
+    """Write the gradients and hidden states of this process's parts."""
+    import torch
+
+    from memtax.lm._storage import save_gradients
+    from memtax.lm.gradients import Gradients, capture
+
+    work = [(name, number, rows) for name, examples in sets.items() for number, rows in enumerate(_parts(examples))]
+    mine = work[world.rank :: world.size]
+    with progress_bar("gradients", sum(rows.stop - rows.start for _, _, rows in mine)) as bar:
+        for name, number, rows in mine:
+            path, examples = _part(folder, name, number), sets[name]
+            if not path.exists():
+                sequences = examples.tokens[rows]
+                found = Gradients({}, {}, tuple(sum(one[1:]) for one in examples.scored[rows]))
+                if set(settings.methods) - {"repsim"}:
+                    found = capture(model, sequences, parameters=parameters, scored=examples.scored[rows])
+                more = {"states": torch.from_numpy(last_states(model, sequences))} if "repsim" in settings.methods else {}
+                save_gradients(path, found, more)
+            bar.update(rows.stop - rows.start)
+
+
+def _products(model: Any, sets: Mapping[str, Examples], settings: InfluenceSettings, folder: Path, world: World) -> None:
+    """Write the inner products of this process's training parts with all examples."""
+    import torch
+    from safetensors.torch import save_file
+
+    from memtax.lm._storage import load_gradients
+
+    train = _parts(sets["train"])
+    others = [("test", number) for number in range(len(_parts(sets["test"])))]
+    if set(settings.methods) & {"datainf", "lissa"}:
+        others = [("train", number) for number in range(len(train))] + others
+    mine = [number for number in range(len(train)) if number % world.size == world.rank]
+    with progress_bar("inner products", len(mine) * len(others), "blocks") as bar:
+        for number in mine:
+            path = _part(folder, "products", number)
+            if path.exists():
+                bar.update(len(others))
+                continue
+            ours, _ = load_gradients(_part(folder, "train", number), model)
+            blocks: dict[str, list[npt.NDArray[np.float64]]] = {}
+            for name, other in others:
+                same = name == "train" and other == number
+                theirs = ours if same else load_gradients(_part(folder, name, other), model)[0]
+                for tensor, values in ours.gram(theirs).items():
+                    blocks.setdefault(f"{name}|{tensor}", []).append(values)
+                bar.update(1)
+            tensors = {key: torch.from_numpy(np.concatenate(values, axis=1)) for key, values in blocks.items()}
+            with atomic_path(path) as temporary:
+                save_file(tensors, temporary)
+
+
+def _collect(sets: Mapping[str, Examples], settings: InfluenceSettings, folder: Path, gradients: bool) -> dict[str, Influence]:
+    """The influences, from all parts."""
+    import json
+
+    from safetensors import safe_open
+
+    counts = {name: len(_parts(examples)) for name, examples in sets.items()}
+    states: dict[str, list[npt.NDArray[np.float64]]] = {"train": [], "test": []}
+    sizes: dict[str, int] = {}
+    for name, count in counts.items():
+        for number in range(count):
+            with safe_open(str(_part(folder, name, number)), "numpy") as file:
+                sizes = json.loads(file.metadata()["sizes"])
+                if "|states" in file.keys():  # noqa: SIM118 (it is no mapping)
+                    states[name].append(file.get_tensor("|states"))
+    blocks: dict[str, list[npt.NDArray[np.float64]]] = {}
+    for number in range(counts["train"] if gradients else 0):
+        with safe_open(str(_part(folder, "products", number)), "numpy") as file:
+            for key in file.keys():  # noqa: SIM118
+                blocks.setdefault(key, []).append(file.get_tensor(key))
+    whole = {key: np.concatenate(values) for key, values in blocks.items()}
+    gram, cross = (
+        {key.split("|", 1)[1]: value for key, value in sorted(whole.items()) if key.startswith(f"{name}|")}
+        for name in ("train", "test")
+    )
+    train, test = (np.array([any(one[1:]) for one in sets[name].scored]) for name in ("train", "test"))
+    both = (_stack(states["train"]), _stack(states["test"])) if "repsim" in settings.methods else None
+    options: dict[str, Any] = {"iterations": settings.iterations, "scale": settings.scale}
+    return from_products(settings.methods, gram, cross, sizes, (train, test), both, **options)
+
+
+def _stack(parts: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    # A part whose examples have no tokens at all does not know how wide the states are.
+    width = max((part.shape[1] for part in parts), default=0)
+    return np.concatenate([part if part.shape[1] else np.full((len(part), width), np.nan) for part in parts])
+
+
+def summarize(
+    found: Mapping[str, Influence], sets: Mapping[str, Examples], settings: InfluenceSettings, parameters: str, model: Any
+) -> dict[str, Any]:
+    """Counts, the movement of LoRA adapters, and for each method accuracy and coverage where there are classes."""
+    train, test = sets["train"], sets["test"]
+    summary: dict[str, Any] = {
+        "model": settings.model,
+        "parameters": parameters,
+        "train": len(train.ids),
+        "test": len(test.ids),
+        "without a token to predict": {name: sum(not any(one[1:]) for one in sets[name].scored) for name in sets},
+        "cut": {name: examples.cut for name, examples in sets.items()},
+    }
+    if default_parameters(model) == "lora":
+        summary["delta"] = delta(model)
+    summary["methods"] = {method: _classes(one, train, test) for method, one in found.items()}
+    return summary
+
+
+def _classes(one: Influence, train: Examples, test: Examples) -> dict[str, Any]:
+    if train.classes is None or test.classes is None:
+        return {}
+    hits = [hit for hit in one.class_accuracy(train.classes, test.classes) if hit is not None]
+    shares = [share for share in one.coverage(train.classes, test.classes) if share is not None]
+    found: dict[str, Any] = {"accuracy": None, "coverage": None}
+    if hits:
+        exact = statistics.clopper_pearson(sum(hits), len(hits))
+        found["accuracy"] = {"value": exact.value, "low": exact.low, "high": exact.high, "test examples": len(hits)}
+    if shares:
+        drawn = statistics.bootstrap_interval(lambda values: float(np.mean(values)), shares)
+        found["coverage"] = {"value": drawn.value, "low": drawn.low, "high": drawn.high, "test examples": len(shares)}
+    return found
+
+
+def _write(found: Mapping[str, Influence], sets: Mapping[str, Examples], settings: InfluenceSettings, output: Path) -> None:
+    """The pairs, the matrices and the top lists."""
+    import torch
+    from safetensors.torch import save_file
+
+    train, test = sets["train"], sets["test"]
+    write_parquet(output / "influence.parquet", _pairs(found, train, test))
+    write_parquet(output / "top.parquet", _top(found, train, test, settings.top))
+    tensors = {method: torch.from_numpy(one.values.astype(np.float32)) for method, one in found.items()}
+    if settings.per_tensor:
+        for method, one in found.items():
+            named = {f"{method}|{name}": value for name, value in one.tensors.items()}
+            tensors |= {name: torch.from_numpy(value.astype(np.float32)) for name, value in named.items()}
+    tensors |= {"train_ids": torch.tensor(train.ids), "test_ids": torch.tensor(test.ids)}
+    with atomic_path(output / "matrix.safetensors") as temporary:
+        save_file(tensors, temporary)
+
+
+def _pairs(found: Mapping[str, Influence], train: Examples, test: Examples) -> "pa.Table":
+    """One row a pair, all training examples of a test example together."""
+    import pyarrow as pa
+
+    table = {
+        "train_id": pa.array(np.tile(np.array(train.ids, np.int64), len(test.ids))),
+        "test_id": pa.array(np.repeat(np.array(test.ids, np.int64), len(train.ids))),
+    }
+    for method, one in found.items():
+        table[method] = pa.array(one.values.T.ravel().astype(np.float32), from_pandas=True)  # NaN is null
+    return schema.validate(pa.table(table), list(table), "the influences")
+
+
+def _top(found: Mapping[str, Influence], train: Examples, test: Examples, most: int) -> "pa.Table":
+    """The most influential training examples of each test example, by each method."""
+    import pyarrow as pa
+
+    rows = []
+    for method, one in found.items():
+        for column, best in enumerate(one.top(most)):
+            for rank, row in enumerate(best):
+                value = one.values[row, column]
+                if np.isfinite(value):
+                    ids = {"test_id": test.ids[column], "method": method, "rank": rank + 1, "train_id": train.ids[row]}
+                    texts = {"test_text": test.texts[column], "train_text": train.texts[row]}
+                    rows.append({**ids, "influence": float(value), **texts})
+    kinds = {"test_id": pa.int64(), "method": pa.string(), "rank": pa.int32(), "train_id": pa.int64()}
+    kinds |= {"influence": pa.float32(), "test_text": pa.string(), "train_text": pa.string()}
+    return pa.Table.from_pylist(rows, schema=pa.schema(kinds))

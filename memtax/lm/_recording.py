@@ -1,0 +1,272 @@
+"""Where the tensors of a parameter set act in a model, and what goes in and comes back there."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from memtax.errors import ModelError
+from memtax.lm._kernels import Flat, Held, Kernel, Outer, Table, Tied
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The modules that hold a parameter set's tensors.
+
+    Attributes:
+        linear: linear maps other than the head, to the names of their weight and bias (None: not in the set, or none).
+        head: the output layer, if it is in the set, and its names.
+        embedding: the input embedding and the name of its weight; recorded if the name is in `names`.
+        names: all parameters of the set.
+        sizes: name to numbers in the tensor.
+        entrance: the input embedding, at whose output the backward pass ends.
+    """
+
+    linear: Mapping[torch.nn.Module, tuple[str, str | None]]
+    head: torch.nn.Module | None
+    head_names: tuple[str | None, str | None]
+    embedding_name: str | None
+    names: tuple[str, ...]
+    sizes: Mapping[str, int]
+    entrance: torch.nn.Module
+
+    @property
+    def deep(self) -> bool:
+        """Whether the backward pass has to go below the head."""
+        return bool(self.linear) or self.embedding_name is not None
+
+
+def find_sites(model: Any, parameters: str) -> Sites:
+    """The sites of a parameter set.
+
+    Raises:
+        ModelError: no such set, the model has none of it, or a tensor of it is not a linear map's or an embedding's.
+    """
+    from memtax.lm.gradients import PARAMETERS
+
+    if parameters not in PARAMETERS:
+        raise ModelError(f"unknown parameter set {parameters!r}; choose one of {', '.join(PARAMETERS)}")
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    entrance, head = model.get_input_embeddings(), model.get_output_embeddings()
+    entrance, head = getattr(entrance, "base_layer", entrance), getattr(head, "base_layer", head)
+    if not isinstance(entrance, torch.nn.Embedding):
+        raise ModelError(f"the model's input embedding is a {type(entrance).__name__}, which has no known gradient")
+    maps = {module: name for name, module in model.named_modules() if _is_linear(module)}
+    if parameters == "lora":
+        chosen = {module for module, name in maps.items() if ".lora_A." in name or ".lora_B." in name}
+    elif parameters == "all-linear":
+        # An adapter's own maps are not layers of the model.
+        chosen = {module for module, name in maps.items() if ".lora_" not in name}
+    else:
+        chosen = {head} & set(maps)
+    if not chosen:
+        raise ModelError(f"the model has no tensors of the set {parameters!r}; it is a {type(model).__name__}")
+    tensors: dict[str, torch.Tensor] = {}
+    linear = {}
+    for module in (module for module in maps if module in chosen):
+        weight, bias = names[id(module.weight)], None if module.bias is None else names[id(module.bias)]
+        tensors |= {weight: module.weight} | ({} if bias is None else {bias: module.bias})
+        linear[module] = (weight, bias)
+    if parameters == "lora":
+        missing = [name for name in names.values() if "lora_" in name and name not in tensors]
+        if missing:
+            raise ModelError(f"{missing[0]} is a LoRA tensor that is no linear map's; memtax has no kernel for it")
+    head_names = linear.pop(head, (None, None))
+    embedding = names[id(entrance.weight)]
+    tied = embedding == head_names[0]
+    if parameters == "embeddings+head" or tied:
+        tensors = {embedding: entrance.weight, **tensors}
+    sizes = {name: tensor.numel() for name, tensor in tensors.items()}
+    return Sites(
+        linear,
+        head if head_names[0] else None,
+        head_names,
+        embedding if embedding in tensors else None,
+        tuple(tensors),
+        sizes,
+        entrance,
+    )
+
+
+@contextlib.contextmanager
+def frozen(model: Any) -> Iterator[None]:
+    """No parameter asks for a gradient; afterwards each does as before."""
+    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
+
+
+@dataclass
+class _Call:
+    """One call of a module: its input and, after the backward pass, the error at its output."""
+
+    entered: torch.Tensor
+    error: torch.Tensor | None = None
+
+
+@dataclass
+class Recorder:
+    """Records what goes in and comes back at the sites while a batch passes."""
+
+    sites: Sites
+    deep: bool
+    calls: dict[torch.nn.Module, list[_Call]] = field(default_factory=dict)
+    _hooks: list[Any] = field(default_factory=list)
+
+    def __enter__(self) -> "Recorder":
+        if not self.deep:
+            return self
+        self._hooks.append(self.sites.entrance.register_forward_hook(self._enter))
+        for module in self.sites.linear:
+            self._hooks.append(module.register_forward_hook(self._pass))
+        if self.sites.head is not None:
+            # Called only where head and backbone are not run apart.
+            self._hooks.append(self.sites.head.register_forward_hook(self._pass))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _enter(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        # With frozen weights this is where the graph begins.
+        output.requires_grad_()
+        self._pass(module, inputs, output)
+
+    def _pass(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        found = _Call(inputs[0].detach())
+        self.calls.setdefault(module, []).append(found)
+
+        def back(error: torch.Tensor) -> None:
+            found.error = error.detach()
+
+        output.register_hook(back)  # type: ignore[no-untyped-call]
+
+    def kernels(
+        self,
+        needed: torch.Tensor,
+        lengths: tuple[int, ...],
+        ids: torch.Tensor,
+        dtype: torch.dtype,
+        flat: int,
+        head: Outer | None = None,
+        head_bias: Flat | None = None,
+    ) -> dict[str, Kernel]:
+        """The gradients of each tensor of the set.
+
+        Args:
+            needed: (batch, length), the positions whose targets are tokens.
+            lengths: how many there are in each example.
+            ids: (batch, length).
+            dtype: of the numbers.
+            flat: see `memtax.lm.gradients._FLAT`.
+            head: the head's gradients, if they are known already.
+            head_bias: and its bias's.
+        """
+        sites, found = self.sites, dict[str, Kernel]()
+        for module, (weight, bias) in sites.linear.items():
+            outer = self._outer(module, needed, lengths, dtype)
+            numbers = outer.left.shape[1], outer.errors.width
+            small = numbers[0] * numbers[1] <= flat * sum(numbers)
+            _add(found, weight, Flat(outer.gradients(slice(None))) if small else outer)
+            if bias is not None:
+                _add(found, bias, _bias(outer))
+        if sites.head is not None:
+            if head is None:
+                head = self._outer(sites.head, needed, lengths, dtype)
+                head_bias = None if sites.head_names[1] is None else _bias(head)
+            assert sites.head_names[0] is not None
+            found[sites.head_names[0]] = head
+            if sites.head_names[1] is not None and head_bias is not None:
+                found[sites.head_names[1]] = head_bias
+        if sites.embedding_name is not None:
+            table = self._table(needed, lengths, ids, dtype)
+            tied = found.get(sites.embedding_name)
+            found[sites.embedding_name] = Tied(tied, table) if isinstance(tied, Outer) else table
+        return {name: found[name] for name in sites.names}
+
+    def _outer(self, module: torch.nn.Module, needed: torch.Tensor, lengths: tuple[int, ...], dtype: torch.dtype) -> Outer:
+        """A linear map's gradients; of a map that is called several times, all calls together."""
+        calls = [one for one in self.calls.get(module, []) if one.error is not None]
+        for one in calls:
+            if one.entered.shape[:-1] != needed.shape:
+                raise ModelError(
+                    f"a {type(module).__name__} layer receives inputs of shape {tuple(one.entered.shape)}, in which the "
+                    "examples cannot be told apart; choose another parameter set"
+                )
+        if not calls:
+            inputs, outputs = _shape(module)
+            rows = int(needed.sum())
+            zeros = torch.zeros(rows, inputs + outputs, dtype=dtype, device=needed.device)
+            return Outer(lengths, zeros[:, :inputs], Held(zeros[:, inputs:]))
+        left = [one.entered[needed.to(one.entered.device)].to(needed.device, dtype) for one in calls]
+        right = [one.error[needed.to(one.error.device)].to(needed.device, dtype) for one in calls if one.error is not None]
+        if len(calls) == 1:
+            return Outer(lengths, left[0], Held(right[0]))
+        return Outer(
+            tuple(length * len(calls) for length in lengths), _interleave(left, lengths), Held(_interleave(right, lengths))
+        )
+
+    def _table(self, needed: torch.Tensor, lengths: tuple[int, ...], ids: torch.Tensor, dtype: torch.dtype) -> Table:
+        """The embedding's gradients."""
+        entrance: Any = self.sites.entrance
+        weight = entrance.weight
+        calls = self.calls[entrance]
+        if len(calls) != 1 or calls[0].entered.shape != needed.shape:
+            raise ModelError("the model reads its input embedding in a way that memtax has no kernel for")
+        error = calls[0].error
+        tokens = ids[needed]
+        if error is None:
+            return Table(lengths, tokens, torch.zeros(len(tokens), weight.shape[1], dtype=dtype, device=ids.device))
+        values = error[needed.to(error.device)].to(ids.device, dtype)
+        if (scale := getattr(entrance, "embed_scale", None)) is not None:
+            values = values * torch.as_tensor(scale, device=values.device).to(weight.dtype).to(dtype)
+        if entrance.padding_idx is not None:
+            # torch gives the padding token's row no gradient.
+            values = values * (tokens != entrance.padding_idx)[:, None]
+        return Table(lengths, tokens, values)
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, torch.nn.Linear | Conv1D)
+
+
+def _shape(module: torch.nn.Module) -> tuple[int, int]:
+    """Inputs and outputs of a linear map."""
+    weight: Any = module.weight
+    rows, columns = weight.shape
+    return (columns, rows) if isinstance(module, torch.nn.Linear) else (rows, columns)
+
+
+def _bias(outer: Outer) -> Flat:
+    """A bias's gradients: the sum of the errors."""
+    errors = outer.errors.columns(slice(None))
+    owner = torch.repeat_interleave(torch.tensor(outer.lengths, device=errors.device))
+    return Flat(errors.new_zeros(len(outer), errors.shape[1]).index_add_(0, owner, errors))
+
+
+def _interleave(rows: list[torch.Tensor], lengths: tuple[int, ...]) -> torch.Tensor:
+    """The rows of each example from all calls, example after example."""
+    pieces = zip(*(torch.split(one, list(lengths)) for one in rows), strict=True)
+    return torch.cat([torch.cat(example) for example in pieces])
+
+
+def _add(found: dict[str, Kernel], name: str, kernel: Kernel) -> None:
+    """A tensor in two places (tied layers) has the sum of both gradients."""
+    if name not in found:
+        found[name] = kernel
+        return
+    other = found[name]
+    if isinstance(other, Flat) and isinstance(kernel, Flat):
+        found[name] = Flat(other.values + kernel.values)
+        return
+    raise ModelError(f"{name} is the weight of several layers; memtax has no kernel for that")

@@ -1,0 +1,92 @@
+"""Gradients as safetensors files: processes share them, and a stopped run goes on from them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memtax.files import atomic_path
+from memtax.lm._kernels import Flat, Head, Held, Kernel, Outer, Recomputed, Table, Tied
+from memtax.lm.gradients import Gradients
+from memtax.lm.head import decompose
+
+Tensors = dict[str, torch.Tensor]
+
+
+def save_gradients(path: Path | str, gradients: Gradients, more: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write gradients, and further tensors beside them, in one file."""
+    from safetensors.torch import save_file
+
+    tensors = {f"{name}|{key}": value for name, kernel in gradients.kernels.items() for key, value in _fields(kernel).items()}
+    tensors |= {f"|{name}": value for name, value in (more or {}).items()}
+    # Views share memory, which the format does not allow.
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    metadata = {"sizes": json.dumps(dict(gradients.sizes)), "targets": json.dumps(gradients.targets)}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def load_gradients(path: Path | str, model: Any) -> tuple[Gradients, Tensors]:
+    """Read what `save_gradients` wrote, onto the model's device.
+
+    Args:
+        path: the file.
+        model: the model that the gradients were taken of: a head's errors are computed again from its weights.
+    """
+    from safetensors import safe_open
+
+    with safe_open(str(path), "pt", device=str(model.device)) as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+    sizes = json.loads(metadata["sizes"])
+    fields: dict[str, Tensors] = {name: {} for name in sizes}
+    more: Tensors = {}
+    for key, value in tensors.items():
+        name, field = key.rsplit("|", 1)
+        (fields[name] if name else more)[field] = value
+    kernels = {name: _kernel(fields[name], model) for name in sizes}
+    return Gradients(kernels, sizes, tuple(json.loads(metadata["targets"]))), more
+
+
+def _fields(kernel: Kernel) -> Tensors:
+    if isinstance(kernel, Flat):
+        return {"values": kernel.values}
+    if isinstance(kernel, Tied):
+        found = {f"head.{name}": value for name, value in _fields(kernel.head).items()}
+        return found | {f"embedding.{name}": value for name, value in _fields(kernel.embedding).items()}
+    lengths = torch.tensor(kernel.lengths, dtype=torch.int64)
+    if isinstance(kernel, Table):
+        return {"lengths": lengths, "ids": kernel.ids, "values": kernel.values}
+    found = {"lengths": lengths, "left": kernel.left}
+    if isinstance(kernel.errors, Held):
+        return found | {"errors": kernel.errors.values}
+    return found | {name: getattr(kernel.errors, name) for name in ("hidden", "targets", "normalizers")}
+
+
+def _kernel(fields: Tensors, model: Any) -> Kernel:
+    if "head.lengths" in fields:
+        head, embedding = (
+            _kernel({name.removeprefix(part): value for name, value in fields.items() if name.startswith(part)}, model)
+            for part in ("head.", "embedding.")
+        )
+        return Tied(head, embedding)  # type: ignore[arg-type]
+    if "lengths" not in fields:
+        return Flat(fields["values"])
+    lengths = tuple(fields["lengths"].tolist())
+    if "ids" in fields:
+        return Table(lengths, fields["ids"], fields["values"])
+    if "errors" in fields:
+        return Outer(lengths, fields["left"], Held(fields["errors"]))
+    return Outer(
+        lengths, fields["left"], Recomputed(head_of(model), *(fields[n] for n in ("hidden", "targets", "normalizers")))
+    )
+
+
+def head_of(model: Any) -> Head:
+    """The head of a model that `decompose` can take apart."""
+    parts = decompose(model)
+    assert parts is not None
+    layer: Any = parts.head
+    return Head(layer.weight.detach(), None if layer.bias is None else layer.bias.detach(), parts.adjust)

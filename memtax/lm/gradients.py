@@ -1,0 +1,316 @@
+"""Gradients of the loss at single examples, from one batched forward and backward pass, as kernels (see `_kernels`).
+
+The loss of an example is the mean negative log-likelihood of its own targets, so that nothing depends on what else is in the
+batch. No gradient of a weight is computed by the backward pass: it goes to the activations only.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from memtax.errors import MemtaxError
+from memtax.lm._kernels import Flat, Head, Held, Kernel, Outer, Recomputed, Table, Tied
+from memtax.lm._recording import Recorder, Sites, find_sites, frozen
+from memtax.lm.batches import PaddingSide, Ragged
+from memtax.lm.head import call, decompose
+from memtax.lm.scores import _check_ids, _check_lengths, _longest, _ragged, _vocabulary, evaluation
+
+PARAMETERS = ("head", "embeddings+head", "lora", "all-linear")
+"""Parameter sets: the LM head; it and the input embedding; the weights of LoRA adapters; every linear layer, head included.
+
+Biases are tensors of their own. A tensor that is both head and embedding is one tensor, whose gradient has both parts.
+"""
+
+BATCH_TOKENS = {"cpu": 512, "accelerator": 16_384}
+"""Positions a pass: on CPUs more would only take more memory."""
+_CHUNK_LOGITS = {"cpu": 2**24, "accelerator": 2**28}
+_HELD_ERRORS = {"cpu": 2**26, "accelerator": 2**30}
+"""Errors at the logits that are kept rather than computed again, if the caller says that they are needed at once."""
+_FLAT = 64
+"""A gradient of r x c numbers is written out if that is at most as many as its factors have for so many tokens."""
+
+Gram = dict[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients of some examples with respect to the tensors of a parameter set.
+
+    Attributes:
+        kernels: name of the parameter, as in `model.named_parameters()`, to its gradients.
+        sizes: name to numbers in the tensor.
+        targets: tokens that the loss of each example is the mean over; 0 where there are none (its gradient is 0).
+    """
+
+    kernels: Mapping[str, Kernel]
+    sizes: Mapping[str, int]
+    targets: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def part(self, start: int, stop: int) -> "Gradients":
+        """The examples start..stop-1, without copies."""
+        kernels = {name: kernel.part(start, stop) for name, kernel in self.kernels.items()}
+        return Gradients(kernels, self.sizes, self.targets[start:stop])
+
+    def gram(self, other: "Gradients | None" = None) -> Gram:
+        """Inner products for every tensor.
+
+        Args:
+            other: gradients of the same model and parameter set; None: these.
+
+        Returns:
+            Name to (examples, examples of `other`). Add them up for the inner products over the whole set.
+        """
+        others = (self if other is None else other).kernels
+        return {name: _numpy(kernel.gram(others[name])) for name, kernel in self.kernels.items()}  # type: ignore[arg-type]
+
+    def star(self) -> tuple[Gram, Gram]:
+        """Squared norms, and inner products with the first example, for every tensor: each (examples)."""
+        found = {name: kernel.star() for name, kernel in self.kernels.items()}
+        return {name: _numpy(norms) for name, (norms, _) in found.items()}, {
+            name: _numpy(first) for name, (_, first) in found.items()
+        }
+
+    def norms(self) -> Gram:
+        """Squared norms for every tensor, (examples)."""
+        ones = [self.part(index, index + 1).gram() for index in range(len(self))]
+        return {name: np.array([one[name][0, 0] for one in ones]) for name in self.kernels}
+
+
+def capture(
+    model: Any,
+    sequences: Sequence[Sequence[int]],
+    *,
+    parameters: str = "embeddings+head",
+    scored: Sequence[Sequence[bool]] | None = None,
+    batch_tokens: int | None = None,
+    padding_side: PaddingSide = "right",
+    keep_errors: bool = False,
+) -> Gradients:
+    """The gradients of the mean loss at each sequence.
+
+    Args:
+        model: a `transformers` causal language model, or a PEFT model around one. Its own `requires_grad` flags and `.grad`
+            are left as they are.
+        sequences: token ids of each sequence. One without a target (fewer than two tokens) has the gradient 0.
+        parameters: one of `PARAMETERS`.
+        scored: for each sequence which tokens count as targets, as long as the sequence; None: all. The first token never is
+            one: nothing comes before it.
+        batch_tokens: positions a pass; None takes what suits the model's device.
+        padding_side: "right"; "left" serves models that only attend.
+        keep_errors: hold what would otherwise be computed again for every use, if one batch takes all sequences and it fits:
+            for inner products that are needed once and at once.
+
+    Returns:
+        The gradients, in the order of the sequences, as kernels: memory for the activations that they are made of.
+
+    Raises:
+        ModelError: an id or a length that the model cannot take, or a parameter set that it does not have.
+        MemtaxError: `scored` does not fit the sequences.
+    """
+    ragged = _ragged(sequences)
+    _check_ids(ragged, _vocabulary(model))
+    _check_lengths(ragged, _longest(model))
+    weights = _weights(ragged, scored)
+    sites = find_sites(model, parameters)
+    kind = "cpu" if model.device.type == "cpu" else "accelerator"
+    most = batch_tokens or BATCH_TOKENS[kind]
+    whole = len(ragged.lengths) * int(ragged.lengths.max(initial=0))
+    if keep_errors and whole * _vocabulary(model) <= _HELD_ERRORS[kind]:
+        most = max(most, whole)
+    batches = list(_batches(ragged.lengths, most))
+    keep = keep_errors and len(batches) == 1
+    pieces: dict[int, dict[str, Kernel]] = {}
+    with evaluation(model), frozen(model):
+        for rows in batches:
+            found = _capture_batch(model, sites, ragged, weights, rows, padding_side, keep, kind)
+            if len(batches) == 1:
+                return _finish(found, sites, weights)
+            for place, row in enumerate(rows):
+                pieces[int(row)] = {name: kernel.part(place, place + 1) for name, kernel in found.items()}
+    if not pieces:
+        raise MemtaxError("there are no sequences to take gradients at")
+    joined = {name: join([pieces[row][name] for row in range(len(pieces))]) for name in sites.names}
+    return _finish(joined, sites, weights)
+
+
+def join(kernels: Sequence[Kernel]) -> Kernel:
+    """Gradients of one tensor, one set of examples after the other."""
+    first = kernels[0]
+    if isinstance(first, Flat):
+        return Flat(torch.cat([kernel.values for kernel in kernels]))  # type: ignore[union-attr]
+    if isinstance(first, Tied):
+        head = join([kernel.head for kernel in kernels])  # type: ignore[union-attr]
+        embedding = join([kernel.embedding for kernel in kernels])  # type: ignore[union-attr]
+        return Tied(head, embedding)  # type: ignore[arg-type]
+    lengths = tuple(length for kernel in kernels for length in kernel.lengths)  # type: ignore[union-attr]
+    if isinstance(first, Table):
+        return Table(lengths, *(torch.cat([getattr(kernel, name) for kernel in kernels]) for name in ("ids", "values")))
+    errors = [kernel.errors for kernel in kernels]  # type: ignore[union-attr]
+    left = torch.cat([kernel.left for kernel in kernels])  # type: ignore[union-attr]
+    if isinstance(first.errors, Held):
+        return Outer(lengths, left, Held(torch.cat([error.columns(slice(None)) for error in errors])))
+    names = ("hidden", "targets", "normalizers")
+    return Outer(
+        lengths, left, Recomputed(first.errors.head, *(torch.cat([getattr(error, name) for error in errors]) for name in names))
+    )
+
+
+def _finish(kernels: Mapping[str, Kernel], sites: Sites, weights: Sequence[npt.NDArray[np.float64]]) -> Gradients:
+    return Gradients(kernels, sites.sizes, tuple(int(np.count_nonzero(weight)) for weight in weights))
+
+
+def _numpy(values: torch.Tensor) -> npt.NDArray[np.float64]:
+    return values.double().cpu().numpy()
+
+
+def _weights(ragged: Ragged, scored: Sequence[Sequence[bool]] | None) -> list[npt.NDArray[np.float64]]:
+    """For each sequence the weight in its loss of tokens 1.., 1 / N where they count: (length - 1)."""
+    if scored is not None and [len(row) for row in scored] != ragged.lengths.tolist():
+        raise MemtaxError("scored must have an entry for every token of every sequence")
+    found = []
+    for row, length in enumerate(ragged.lengths):
+        counted = np.ones(max(length - 1, 0), bool) if scored is None else np.asarray(scored[row][1:], bool)
+        found.append(counted / max(counted.sum(), 1))
+    return found
+
+
+def _batches(lengths: npt.NDArray[np.int64], most: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Rows of each batch: in their own order if one batch takes all, else sorted by length, longest first."""
+    rows = np.arange(len(lengths))
+    if len(rows) and len(rows) * max(int(lengths.max()), 1) > most:
+        rows = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(rows):
+        count = max(most // max(int(lengths[rows[start:]].max()), 1), 1)
+        yield rows[start : start + count]
+        start += count
+
+
+def _capture_batch(
+    model: Any,
+    sites: Sites,
+    ragged: Ragged,
+    weights: Sequence[npt.NDArray[np.float64]],
+    rows: npt.NDArray[np.int64],
+    side: PaddingSide,
+    keep: bool,
+    kind: str,
+) -> dict[str, Kernel]:
+    """Kernels of one batch of sequences, in its order."""
+    ids, mask = (torch.from_numpy(array).to(model.device) for array in _rectangle(ragged, rows, side))
+    # The last token of a sequence predicts nothing, and nothing that is scored sees it.
+    needed = torch.zeros_like(mask)
+    needed[:, :-1] = mask[:, :-1] & mask[:, 1:]
+    targets = ids[:, 1:][needed[:, :-1]]
+    dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
+    weight = torch.from_numpy(np.concatenate([weights[row] for row in rows])).to(model.device, dtype)
+    lengths = tuple(len(weights[row]) for row in rows)
+    arguments: dict[str, Any] = {"input_ids": ids, "use_cache": False}
+    if side == "left":
+        # Padding on the right comes after everything that is scored: no mask is needed, nor the slower attention with one.
+        arguments |= {"attention_mask": mask.long(), "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    parts = decompose(model)
+    split = parts is not None and type(parts.head) is torch.nn.Linear
+    deep = not split or sites.deep
+    with Recorder(sites, deep) as recorder, torch.set_grad_enabled(deep):
+        if not split:
+            states = call(model, **arguments).logits[:, -ids.shape[1] :]
+            if deep and len(targets):
+                states[needed].to(dtype).backward(_logit_errors(states[needed].detach().to(dtype), targets, weight))
+            return recorder.kernels(needed, lengths, ids, dtype, _FLAT)
+        assert parts is not None
+        states = call(parts.backbone, **arguments)[0]
+        layer: Any = parts.head
+        head = Head(layer.weight.detach(), None if layer.bias is None else layer.bias.detach(), parts.adjust)
+        held = keep and len(targets) * head.weight.shape[0] <= _HELD_ERRORS[kind]
+        hidden = states.detach()[needed.to(states.device)]
+        outer, below, biases = _through_head(head, hidden, targets, weight, lengths, held, deep, _CHUNK_LOGITS[kind])
+        if deep and len(targets):
+            gradient = torch.zeros_like(states)
+            gradient[needed] = below.to(states.dtype)
+            states.backward(gradient)
+    return recorder.kernels(needed, lengths, ids, dtype, _FLAT, outer, biases)
+
+
+def _rectangle(
+    ragged: Ragged, rows: npt.NDArray[np.int64], side: PaddingSide
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Ids and mask, (batch, longest); 0 under padding."""
+    lengths = ragged.lengths[rows]
+    longest = max(int(lengths.max()), 1)
+    ids, mask = np.zeros((len(rows), longest), np.int64), np.zeros((len(rows), longest), bool)
+    for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        span = slice(0, length) if side == "right" else slice(longest - length, longest)
+        ids[place, span] = ragged.flat[ragged.offsets[row] : ragged.offsets[row + 1]]
+        mask[place, span] = True
+    return ids, mask
+
+
+def _logit_errors(logits: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    errors = logits.softmax(-1)
+    errors[torch.arange(len(targets), device=errors.device), targets] -= 1
+    return errors * weight[:, None]
+
+
+@torch.no_grad()
+def _through_head(
+    head: Head,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    weight: torch.Tensor,
+    lengths: tuple[int, ...],
+    held: bool,
+    deep: bool,
+    chunk_logits: int,
+) -> tuple[Outer, torch.Tensor, Flat | None]:
+    """Head and loss, a chunk of rows at a time.
+
+    Args:
+        head: the head.
+        hidden: (rows, width), what goes into it.
+        targets: (rows), the tokens that follow.
+        weight: (rows), weight of each in its example's loss.
+        lengths: rows of each example.
+        held: keep the errors at the head's product.
+        deep: compute the gradient of the loss with respect to `hidden`.
+        chunk_logits: logits at once.
+
+    Returns:
+        The head's gradients; the gradient of the loss with respect to `hidden`; the gradients of the head's bias, if any.
+    """
+    dtype = weight.dtype
+    size = max(chunk_logits // head.weight.shape[0], 64)
+    kept = torch.empty(len(hidden), head.weight.shape[0], dtype=dtype, device=hidden.device) if held else None
+    normalizers = torch.empty(len(hidden), dtype=dtype, device=hidden.device)
+    below = torch.empty_like(hidden, dtype=dtype) if deep else hidden[:0]
+    sums = None if head.bias is None else torch.zeros(len(lengths), len(head.bias), dtype=dtype, device=hidden.device)
+    owner = torch.repeat_interleave(torch.tensor(lengths, device=hidden.device))
+    for start in range(0, len(hidden), size):
+        rows = slice(start, start + size)
+        product = head.product(hidden[rows], slice(None))
+        logits = head.adjust(product).to(dtype)
+        place = torch.arange(len(logits), device=logits.device)
+        chosen = logits[place, targets[rows]]
+        # Written over the logits (and over the product, if that is the same): a chunk is the largest thing in memory.
+        errors = torch.softmax(logits, -1, out=logits if kept is None else kept[rows])
+        normalizers[rows] = chosen - errors[place, targets[rows]].log()
+        errors[place, targets[rows]] -= 1
+        del logits
+        errors = head.derivative(product, errors)
+        del product
+        if kept is not None and errors.data_ptr() != kept[rows].data_ptr():
+            kept[rows] = errors
+        if deep:
+            below[rows] = (errors.to(head.weight.dtype) @ head.weight).to(dtype) * weight[rows, None]
+        if sums is not None:
+            sums.index_add_(0, owner[rows], errors * weight[rows, None])
+    left = hidden.to(dtype) * weight[:, None]
+    found = Held(kept) if kept is not None else Recomputed(head, hidden, targets, normalizers)
+    return Outer(lengths, left, found), below, None if sums is None else Flat(sums)

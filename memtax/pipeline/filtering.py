@@ -1,0 +1,120 @@
+"""The job of `memtax filter`: filters of the catalogue over a dataset, on this machine or on Spark."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax import schema
+from memtax.corpus.sources import Source, open_dataset
+from memtax.engine import run as run_stage
+from memtax.errors import MemtaxError
+from memtax.files import write_parquet
+from memtax.filters import Filter, filter_class
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+ROWS_PER_BATCH = 256
+ENGINES = ("local", "spark")
+
+
+def make_filter(name: str, parameters: Mapping[str, Any]) -> Filter:
+    """A filter of the catalogue with those of the parameters that it has.
+
+    Raises:
+        MemtaxError: no filter has that name, or a parameter that it needs was not given.
+    """
+    kind = filter_class(name)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    given = {key: value for key, value in parameters.items() if key in fields}
+    for key, field in fields.items():
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if needed and key not in given:
+            raise MemtaxError(f"filter {name!r} needs {key!r}; give it with --set {key}=VALUE")
+    return kind(**given)
+
+
+def apply_filters(
+    names: Sequence[str],
+    source: Source,
+    output: Path,
+    parameters: Mapping[str, Any],
+    engine: str = "local",
+    master: str | None = None,
+) -> Path:
+    """Add the columns of filters to a dataset.
+
+    Args:
+        names: of the catalogue, in the order in which they run; later ones can read what earlier ones add.
+        source: rows with the columns that the filters require. Without `sequence_id`, rows are numbered.
+        output: finished shards of each filter, and the result.
+        parameters: of the filters, by field name.
+        engine: `local` or `spark`.
+        master: of Spark.
+
+    Returns:
+        The Parquet file of all columns.
+
+    Raises:
+        MemtaxError: a filter, parameter or column is missing.
+        StaleOutputError: `output` holds shards of another input.
+    """
+    if engine not in ENGINES:
+        raise MemtaxError(f"engine {engine!r} is not one of {', '.join(ENGINES)}")
+    filters = [make_filter(name, parameters) for name in names]
+    known = {key for each in filters for key in (field.name for field in dataclasses.fields(each))}
+    unknown = [key for key in parameters if key not in known]
+    if unknown:
+        raise MemtaxError(
+            f"no filter among {', '.join(names)} has a parameter {unknown[0]!r}; they have: {', '.join(sorted(known))}"
+        )
+    dataset = _open(source)
+    for each in filters:
+        folder = output / "filters" / each.name
+        if engine == "spark":
+            from memtax.engine.spark import run_on_spark
+
+            added = run_on_spark(dataset, each, folder, ROWS_PER_BATCH, master)
+        else:
+            added = run_stage(dataset, each, folder, ROWS_PER_BATCH)
+        dataset = _join(dataset, added)
+    path = output / "features.parquet"
+    write_parquet(path, _plain(dataset))
+    return path
+
+
+def _open(source: Source) -> "datasets.Dataset":
+    import numpy as np
+
+    dataset = open_dataset(source)
+    if source.streaming:
+        raise MemtaxError("filters need a table of known length; drop --streaming, or take a slice such as train[:100000]")
+    renamed = {
+        old: new for old, new in schema.rename_published(dataset.column_names).items() if new not in dataset.column_names
+    }
+    dataset = dataset.rename_columns(renamed) if renamed else dataset
+    if "sequence_id" not in dataset.column_names:
+        dataset = dataset.add_column("sequence_id", np.arange(len(dataset)))
+    return dataset
+
+
+def _join(dataset: "datasets.Dataset", added: "pa.Table") -> "datasets.Dataset":
+    import datasets
+
+    table = _plain(dataset)
+    if table.column("sequence_id").combine_chunks() != added.column("sequence_id").cast("int64").combine_chunks():
+        raise AssertionError("a filter's rows are not those of its input")
+    for name in added.column_names:
+        if name in table.column_names and name != "sequence_id":
+            table = table.drop_columns([name])
+        if name != "sequence_id":
+            table = table.append_column(name, added.column(name))
+    return datasets.Dataset(table)
+
+
+def _plain(dataset: "datasets.Dataset") -> "pa.Table":
+    table = dataset.with_format("arrow")[:]
+    ids = table.column("sequence_id").cast("int64")
+    return table.set_column(table.column_names.index("sequence_id"), "sequence_id", ids).replace_schema_metadata(None)

@@ -1,0 +1,217 @@
+"""The jobs of `memtax fit` and `memtax search`: from a table of sequences to models, tests and figures in a folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memtax import schema
+from memtax.corpus.sources import Source
+from memtax.errors import MemtaxError
+from memtax.files import write_json
+from memtax.progress import say
+from memtax.provenance import digest, fingerprint_path, write_record
+from memtax.report import model_figures
+from memtax.taxonomy import factors as declared
+from memtax.taxonomy import greedy as growing
+from memtax.taxonomy.correlations import correlations
+from memtax.taxonomy.inference import infer
+from memtax.taxonomy.partitions import SPLIT_FACTORS
+from memtax.taxonomy.predictor import Predictor
+from memtax.taxonomy.rows import usable
+from memtax.taxonomy.search import SearchConfig, claim, conclude, finished, merge, search_slice
+from memtax.taxonomy.tables import read_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def fit(
+    source: str,
+    output: Path,
+    *,
+    factors: Sequence[str] | None = None,
+    before_training: bool = False,
+    target: str = "is_memorized",
+    category: str = "taxonomy",
+    memorized_only: str | None = None,
+    calibration: str = "prior",
+    seed: int = 1024,
+    resamples: int = 1000,
+    explain: bool = True,
+) -> Predictor:
+    """Fit a predictor; explain it with tests and correlations.
+
+    Args:
+        source: dataset of sequences with their factors, in our layout or the published one.
+        output: folder of the predictor; `inference.json`, `correlations.json` and `figures/` are written beside it.
+        factors: None takes the published ones that the table has.
+        before_training: take the factors that are known before a model exists instead.
+        target: boolean column.
+        category: column of categories; made from counts and templates if it is missing.
+        memorized_only: dataset of more memorized sequences, for training alone.
+        calibration: see `Predictor.fit`.
+        seed: of split and bootstrap.
+        resamples: of each interval.
+        explain: whether to compute tests and correlations besides.
+
+    Raises:
+        MemtaxError: an input cannot be used.
+    """
+    if factors is not None and before_training:
+        raise MemtaxError("name the factors or ask for those before training, not both")
+    table = read_table(source)
+    wanted = declared.BEFORE_TRAINING if before_training else declared.PUBLISHED
+    chosen = tuple(factors) if factors is not None else declared.available(table.column_names, wanted)
+    more = None if memorized_only is None else read_table(memorized_only)
+    predictor = Predictor.fit(
+        table,
+        target=target,
+        factors=chosen,
+        category=category,
+        seed=seed,
+        resamples=resamples,
+        memorized_only=more,
+        calibration=calibration,  # type: ignore[arg-type]
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    tests: dict[str, Any] | None = None
+    found: list[dict[str, Any]] = []
+    if explain:
+        # Tests and correlations are of the representative sample alone.
+        tests = infer(table, chosen, target, category)
+        found = correlations(table, chosen, target, category)
+        write_json(output / "inference.json", tests)
+        write_json(output / "correlations.json", {"correlations": found})
+    predictor.save_pretrained(output)
+    model_figures.write_fit(predictor.metrics, tests, found, output / "figures")
+    settings = {"source": source, "factors": list(chosen), "target": target, "category": category, "seed": seed}
+    settings |= {"memorized_only": memorized_only, "calibration": calibration, "resamples": resamples}
+    inputs = {name: fingerprint_path(Source.parse(name).path) for name in (source, memorized_only) if name is not None}
+    write_record(output / "run.yaml", "fit", settings, inputs)
+    return predictor
+
+
+def probe_layers(source: str, model: str, predictor: Predictor, output: Path, *, most: int = 20_000) -> list[dict[str, Any]]:
+    """Probe a model's layers for memorized-or-not and for the category, beside controls.
+
+    Args:
+        source: dataset of sequences of one length, with tokens besides what the predictor reads.
+        model: folder or Hub name of the language model.
+        predictor: its factors are the control without layers, its target and category what is probed.
+        output: folder of `probes.json` and `figures/probes_*`.
+        most: sequences that are read, the first of the dataset: states of all layers are held at once.
+
+    Returns:
+        The rows of both probes.
+
+    Raises:
+        MemtaxError: there are no tokens, or a class has too few rows.
+    """
+    from memtax.lm.loading import load_model
+    from memtax.taxonomy.probes import hidden_states, probe
+
+    chosen = declared.resolve(predictor.factors, predictor.target)
+    sources = [name for factor in chosen for name in factor.sources]
+    table = read_table(source, ["tokens", predictor.target, predictor.category, *sources]).slice(0, most)
+    schema.require(table.column_names, ["tokens"], source)
+    rows = usable(table, chosen, predictor.target, predictor.category, source)
+    tokens = table.column("tokens").filter(rows.kept).to_pylist()
+    states = hidden_states(load_model(model), tokens)
+    found = []
+    for name, labels in (("memorized", rows.labels.astype(np.int64)), ("category", rows.categories)):
+        # Classes that are absent, as a category may be, have no number of their own.
+        classes = np.unique(labels, return_inverse=True)[1]
+        own = probe(states, classes, rows.values, name=name)
+        title = f"What each layer knows: {name}"
+        model_figures.save(model_figures.probe_figure(own), output / "figures", f"probes_{name}", title)
+        found += own
+    write_json(output / "probes.json", {"model": model, "rows": len(tokens), "probes": found})
+    return found
+
+
+def search(
+    source: str,
+    output: Path,
+    config: SearchConfig | None = None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    merged: Sequence[Path] = (),
+    greedy: bool = False,
+    **settings: Any,
+) -> dict[str, Any] | None:
+    """Search partitions, or a slice of them; conclude when all are scored.
+
+    Args:
+        source: dataset of sequences with their factors.
+        output: folder of the results; finished partitions in it are kept.
+        config: None takes the published factors that the table has.
+        start: first partition of the slice.
+        stop: end of the slice; None for all.
+        merged: folders with other slices, whose partitions are taken over.
+        greedy: also grow a partition rule by rule.
+        settings: fields of `SearchConfig`, where no config is given; None values are ignored.
+
+    Returns:
+        What was found (see `memtax.taxonomy.search.conclude`); None while partitions are missing.
+
+    Raises:
+        MemtaxError: an input cannot be used.
+        StaleOutputError: a folder belongs to another search.
+    """
+    table = read_table(source)
+    config = config or _config(table, settings)
+    identity = {"stage": "search", "version": 1, "config": _plain(config), "table": _fingerprint(table, config)}
+    if merged:
+        merge(output, merged, identity)
+    claim(output, identity)
+    problem = config.prepare(table)
+    stop = len(config.partitions) if stop is None else stop
+    search_slice(problem, config, output, identity, start, stop)
+    found = conclude(problem, config, output)
+    if found is None:
+        missing = len(config.partitions) - len(finished(output))
+        say(f"{missing} of {len(config.partitions)} partitions are not scored yet; merge the other slices with --merge")
+        return None
+    model_figures.write_search(found, output / "figures")
+    if greedy:
+        grid = SearchConfig(**{**config.__dict__, "quantiles": growing.GRID})
+        grown = growing.grow(grid.prepare(table), grid)
+        growing.save(grown, output)
+        found["greedy"] = grown
+    write_record(
+        output / "run.yaml",
+        "search",
+        {"source": source, **_plain(config)},
+        {source: fingerprint_path(Source.parse(source).path)},
+    )
+    return found
+
+
+def _config(table: "pa.Table", settings: dict[str, Any]) -> SearchConfig:
+    given = {name: value for name, value in settings.items() if value is not None}
+    names = table.column_names
+    # What rules ask about by default are the published ten; a Huffman length stands in for a Shannon one.
+    split = ["huffman_coding_length" if name == "shannon_coding_length" else name for name in SPLIT_FACTORS]
+    factors = given.pop("factors", None) or declared.available(names)
+    given.setdefault("category", "taxonomy" if "taxonomy" in names else None)
+    return SearchConfig(factors=factors, split_on=given.pop("split_on", None) or declared.available(names, split), **given)
+
+
+def _plain(config: SearchConfig) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in config.__dict__.items()}
+
+
+def _fingerprint(table: "pa.Table", config: SearchConfig) -> str:
+    """Digest of the values that the search reads: slices of other machines must be of the same data."""
+    import datasets
+
+    from memtax.provenance import fingerprint_dataset
+
+    sources = [source for factor in declared.resolve(config.factors, config.target) for source in factor.sources]
+    sources += [source for factor in declared.resolve(config.split_on, config.target) for source in factor.sources]
+    wanted = dict.fromkeys([*sources, config.target, config.category])
+    names = [name for name in wanted if name is not None and name in table.column_names]
+    return digest(names, fingerprint_dataset(datasets.Dataset(table.select(names)), names))

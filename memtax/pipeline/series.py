@@ -1,0 +1,100 @@
+"""Several models and checkpoints over the same sequences: who memorizes what, by training time and by size."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax.lm.loading import parameter_count, split_revision
+from memtax.taxonomy.extraction_rates import extraction_rates
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+COLUMNS = ("sequence_id", "taxonomy", "model", "checkpoint", "step", "parameters", "is_memorized", "match_length")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model or checkpoint of a series.
+
+    Attributes:
+        path: folder or Hub name.
+        revision: branch, tag or commit of a Hub name.
+    """
+
+    path: str
+    revision: str | None
+
+    @classmethod
+    def parse(cls, text: str, model: str) -> "Member":
+        """Read `NAME`, `NAME@REVISION`, a folder, or `@REVISION` of the run's own model."""
+        path, revision = split_revision(text)
+        return cls(path or model, revision)
+
+    @property
+    def model(self) -> str:
+        """What the model is called, whatever its checkpoint: the folder's parent for a Trainer's checkpoint."""
+        path = Path(self.path)
+        return path.parent.name if path.exists() and self.step is not None and self.revision is None else path.name
+
+    @property
+    def checkpoint(self) -> str:
+        """What this one is called."""
+        return f"{Path(self.path).name}@{self.revision}" if self.revision else Path(self.path).name
+
+    @property
+    def step(self) -> int | None:
+        """Optimizer steps, from the name: `checkpoint-500` of the Trainer, `step143000` of Pythia."""
+        found = re.fullmatch(r"(?:checkpoint-|step)(\d+)", self.revision or Path(self.path).name)
+        return int(found[1]) if found else None
+
+
+def score_series(
+    members: Sequence[Member], dataset: "datasets.Dataset", score: Callable[[int, Member], "pa.Table"]
+) -> "pa.Table | None":
+    """One row a member of the series and sequence; None without members.
+
+    Args:
+        members: the models or checkpoints, in order.
+        dataset: the sequences with their `taxonomy`.
+        score: gives `sequence_id`, `is_memorized` and `match_length` of the dataset's rows for a member and its number.
+    """
+    import pyarrow as pa
+
+    taxonomy = dataset.with_format("arrow")[:].column("taxonomy")
+    tables = []
+    for number, member in enumerate(members):
+        scored = score(number, member)
+        rows = scored.num_rows
+        parameters = parameter_count(member.path, member.revision)
+        columns = {
+            "sequence_id": scored.column("sequence_id"),
+            "taxonomy": taxonomy,
+            "model": pa.array([member.model] * rows, pa.string()),
+            "checkpoint": pa.array([member.checkpoint] * rows, pa.string()),
+            "step": pa.array([member.step] * rows, pa.int64()),
+            "parameters": pa.array([parameters] * rows, pa.int64()),
+            "is_memorized": scored.column("is_memorized"),
+            "match_length": scored.column("match_length"),
+        }
+        tables.append(pa.table({name: columns[name] for name in COLUMNS}))
+    return pa.concat_tables(tables) if tables else None
+
+
+def growth(series: "pa.Table | None") -> list[dict[str, Any]]:
+    """Extraction rates of each member of a series, in its order."""
+    import pyarrow.compute as pc
+
+    if series is None:
+        return []
+    rows = []
+    keys = zip(series.column("model").to_pylist(), series.column("checkpoint").to_pylist(), strict=True)
+    for model, name in dict.fromkeys(keys):
+        mine = series.filter(pc.and_(pc.equal(series.column("model"), model), pc.equal(series.column("checkpoint"), name)))
+        facts = {"model": model, "checkpoint": name}
+        facts |= {key: mine.column(key)[0].as_py() for key in ("step", "parameters")}
+        rows += [{**facts, "category": category, **rate} for category, rate in extraction_rates(mine).items()]
+    return rows

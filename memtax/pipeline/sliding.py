@@ -1,0 +1,133 @@
+"""`memtax score --stride`: every window of long texts, with shares, coverage and a heat map by position."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memtax import report, schema
+from memtax.corpus.rows import holds_text, load_rows
+from memtax.corpus.sources import Source
+from memtax.engine import World
+from memtax.engine import run as run_stage
+from memtax.errors import MemtaxError
+from memtax.files import write_json, write_parquet
+from memtax.filters.scores import LanguageModelFilter
+from memtax.lm import windows
+from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
+from memtax.pipeline.scoring import ROWS_PER_BATCH, ScoreResult, per_shard
+from memtax.pipeline.stages import on_main
+from memtax.progress import silence_libraries
+from memtax.provenance import fingerprint_path, write_record
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def score_windows(
+    source: Source,
+    scores: LanguageModelFilter,
+    output: Path | str,
+    *,
+    stride: int,
+    tokenizer: str | None = None,
+) -> ScoreResult:
+    """Score the windows of every row of a source, each row a text; finished parts in `output` are reused.
+
+    Args:
+        source: tokens or texts, one long text a row (a `.txt` file is one text).
+        scores: model, lengths of prefix (prompt) and suffix (continuation), and sampling scheme; one pair of lengths.
+        output: the directory: `parts/`, `windows.parquet`, `metrics.json`, `report/`, `run.yaml`.
+        stride: tokens between the starts of windows.
+        tokenizer: folder or Hub name; None takes the model's.
+
+    Returns:
+        The result, whose summary has `thresholds` and `texts` (with the heat map).
+
+    Raises:
+        ModelError: the windows are longer than the model's positions.
+        MemtaxError: an input cannot be used, or no text holds a window.
+        StaleOutputError: the output holds parts of another input or of other settings.
+    """
+    silence_libraries()
+    world = World.current()
+    output = Path(output)
+    window = scores.prompt + scores.continuation
+    check_model(scores.model, scores.revision, window)
+    reader = load_tokenizer(tokenizer or scores.model, None if tokenizer else scores.revision) if holds_text(source) else None
+    texts = load_rows(source, tokenizer=reader, vocabulary_size=vocabulary_size(scores.model, scores.revision))
+    rows, owners, begins, lengths = _cut(texts, window, stride, source.label)
+    table = run_stage(rows, scores, output / "parts", ROWS_PER_BATCH, per_shard(len(rows)))
+    name = "continuation_logprob" if scores.decoding is None else "decoding_logprob"
+    logprobs = np.array(table.column(name).to_pylist(), dtype=np.float64)
+    found = summarize(texts, owners, begins, lengths, logprobs, scores, stride)
+
+    def write() -> None:
+        import pyarrow as pa
+
+        ids = np.asarray(texts["sequence_id"])[owners]
+        columns = {"text_id": pa.array(ids), "window_start": pa.array(begins)}
+        columns |= {each: table.column(each) for each in table.column_names if each != "sequence_id"}
+        final = schema.validate(pa.table(columns), list(columns), "the windows")
+        write_parquet(output / "windows.parquet", final.cast(schema.features(columns).arrow_schema))
+        title = f"{Path(scores.model).name} on {Path(source.path).name}, window by window"
+        run = {"title": title, "model": Path(scores.model).name, "corpus": Path(source.path).name}
+        lengths_of = {"prompt": scores.prompt, "continuation": scores.continuation}
+        write_json(output / "metrics.json", {"run": {**run, **lengths_of, "tokens": int(sum(lengths))}, "sliding": found})
+        inputs = {"sequences": fingerprint_path(source.path), "model": scores.fingerprint}
+        config = {"sequences": source.label, "model": scores.model, "revision": scores.revision, **lengths_of, "stride": stride}
+        write_record(output / "run.yaml", "score", config, inputs)
+        report.write(output)
+
+    on_main(world, write)
+    world.wait()
+    return ScoreResult(output, output / "windows.parquet", found)
+
+
+def summarize(
+    texts: "datasets.Dataset",
+    owners: "np.ndarray",
+    begins: "np.ndarray",
+    lengths: "np.ndarray",
+    logprobs: "np.ndarray",
+    scores: LanguageModelFilter,
+    stride: int,
+) -> dict[str, Any]:
+    """Shares and coverage above each threshold, and the heat map of every text."""
+    parts, rows = [], []
+    for text, identifier in enumerate(texts["sequence_id"]):
+        mine = owners == text
+        part = (int(lengths[text]), begins[mine], logprobs[mine])
+        if not mine.any():
+            continue
+        parts.append(part)
+        best = windows.token_logprobs(*part, scores.prompt, scores.continuation)
+        rows.append({"text_id": identifier, "tokens": part[0], "windows": int(mine.sum()), "heat": windows.heat(best)})
+    return {
+        "prompt": scores.prompt,
+        "continuation": scores.continuation,
+        "stride": stride,
+        "too_short": len(texts) - len(parts),
+        "thresholds": windows.measure(parts, scores.prompt, scores.continuation, stride),
+        "texts": rows,
+    }
+
+
+def _cut(
+    texts: "datasets.Dataset", window: int, stride: int, what: str
+) -> tuple["datasets.Dataset", "np.ndarray", "np.ndarray", "np.ndarray"]:
+    """The windows as a dataset, the text and start of each, and the length of every text."""
+    import datasets
+
+    owners, begins, rows, lengths = [], [], [], []
+    for text, tokens in enumerate(texts["tokens"]):
+        lengths.append(len(tokens))
+        found = windows.starts(len(tokens), window, stride)
+        owners.append(np.full(len(found), text))
+        begins.append(found)
+        rows += [tokens[begin : begin + window] for begin in found.tolist()]
+    if not rows:
+        raise MemtaxError(f"no text of {what} has the {window} tokens of a window (the longest has {max(lengths, default=0)})")
+    columns = {"sequence_id": list(range(len(rows))), "tokens": rows}
+    dataset = datasets.Dataset.from_dict(columns, features=schema.features(columns))
+    return dataset, np.concatenate(owners), np.concatenate(begins), np.array(lengths)

@@ -1,0 +1,184 @@
+"""Spark against the local engine, on two workers of this machine. Needs Java 17: in CI its absence is a failure."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from memtax.engine.spark import filter_frame, find_java, session
+from memtax.errors import MemtaxError
+
+pytest.importorskip("pyspark", reason="pip install 'memtax[spark]' to test the Spark engine")
+
+
+def java_is_missing():
+    try:
+        find_java()
+    except MemtaxError as error:
+        return str(error)
+    return ""
+
+
+MISSING = java_is_missing()
+if MISSING and not os.environ.get("CI"):
+    pytest.skip(f"THE SPARK ENGINE IS NOT TESTED: {MISSING}", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def spark():
+    started = session("local[2]")
+    yield started
+    started.stop()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+def test_java_is_there_where_it_must_be():
+    assert not MISSING
+
+
+def test_a_missing_java_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(MemtaxError, match=r"Spark needs Java 17 or newer, and JAVA_HOME=.* has no bin/java; .*openjdk-17"):
+        find_java()
+    monkeypatch.delenv("JAVA_HOME")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MemtaxError, match="none on the PATH"):
+        find_java()
+    old = tmp_path / "java"
+    old.write_text("#!/bin/sh\necho 'openjdk version \"1.8.0_392\"' >&2\n")
+    old.chmod(0o755)
+    with pytest.raises(MemtaxError, match="is Java 8; install one"):
+        find_java()
+
+
+def corpus(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 900, (400, 80)).astype(np.uint16)
+    rows[5] = rows[17]
+    rows[8] = 3
+    rows[9, 48:80] = rows[300, 32:64]
+    np.save(tmp_path / "a.npy", rows[:150])
+    table = {"sequence_id": list(range(1000, 1250)), "tokens": rows[150:].tolist()}
+    datasets.Dataset.from_dict(table).to_parquet(tmp_path / "b.parquet", batch_size=60)
+    return rows, (str(tmp_path / "a.npy"), str(tmp_path / "b.parquet"))
+
+
+def test_counts_are_the_bytes_of_a_local_pass(spark, tmp_path):
+    from memtax.corpus.job import CountJob
+    from memtax.corpus.spans import Span
+
+    rows, names = corpus(tmp_path)
+    datasets.Dataset.from_dict({"sequence_id": [3, 1001]}).save_to_disk(tmp_path / "memorized")
+    options = {
+        "spans": (Span(32, 64), Span(0, 9)),
+        "substitutions": 3,
+        "memorized": str(tmp_path / "memorized"),
+        "separator": 7,
+        "shard_tokens": 3000,
+    }
+    here = CountJob(names, **options).run(tmp_path / "local")
+    there = CountJob(names, engine="spark", master="local[2]", **options).run(tmp_path / "spark")
+    assert here == there
+    files = sorted(path.name for path in (tmp_path / "local").iterdir())
+    assert "memorized_frequencies.parquet" in files
+    assert sorted(path.name for path in (tmp_path / "spark").iterdir()) == files
+    for name in files:
+        assert (tmp_path / "local" / name).read_bytes() == (tmp_path / "spark" / name).read_bytes(), name
+    # The windows of rows 5 and 17 are equal, and that of 300 is planted in row 9, unless the separator is in them.
+    table = pq.read_table(tmp_path / "spark" / "num_duplicates.parquet").to_pydict()
+    counts = dict(zip(table["sequence_id"], table["sequence_duplicates"], strict=True))
+    assert counts[5] == counts[17] == (0 if 7 in rows[5, 32:64] else 2)
+    assert counts[1150] == (0 if 7 in rows[300, 32:64] else 2)
+
+
+def test_a_table_that_spark_reads_itself(spark, tmp_path):
+    from memtax.corpus.counting import count
+    from memtax.corpus.on_spark import count_on_spark
+    from memtax.corpus.opening import Reading, open_sources
+
+    rows, names = corpus(tmp_path)
+    local = count(open_sources([names[1]]), rows[:, 32:64], memorized=[1001, 1249])
+    found = count_on_spark([f"file://{names[1]}"], Reading(), [rows[:, 32:64]], shard_tokens=1, memorized=[1001, 1249])
+    assert found.window_counts.tolist() == local.window_counts.tolist()
+    assert found.token_frequencies.tolist() == local.token_frequencies.tolist()
+    assert found.memorized_frequencies.tolist() == local.memorized_frequencies.tolist()
+    assert (found.tokens, found.sequences) == (local.tokens, local.sequences)
+
+
+def test_a_workers_error_is_one_line(spark, tmp_path):
+    from memtax.corpus.job import CountJob
+    from memtax.corpus.opening import Reading
+
+    _, names = corpus(tmp_path)
+    with pytest.raises(MemtaxError, match=r"token id \d+ in row \d+ of .*a\.npy \(byte offset \d+\) is outside") as caught:
+        job = CountJob(names[:1], sequences=(), reading=Reading(vocabulary_size=800), engine="spark")
+        job.run(tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+def test_filters_give_the_bytes_of_the_local_engine(spark, tmp_path):
+    from memtax.corpus.sources import Source
+    from memtax.pipeline.filtering import apply_filters
+
+    words = np.random.default_rng(1).integers(0, 50, (5000, 12))
+    texts = [f"{i} " + " ".join(f"w{word}" for word in row) for i, row in enumerate(words)]
+    datasets.Dataset.from_dict({"index": list(range(5000)), "text": texts}).to_parquet(tmp_path / "rows.parquet")
+    names, source = ["templates", "compressibility"], Source(str(tmp_path / "rows.parquet"))
+    local = apply_filters(names, source, tmp_path / "local", {})
+    there = apply_filters(names, source, tmp_path / "spark", {}, "spark", "local[2]")
+    assert local.read_bytes() == there.read_bytes()
+    parts = sorted(path.relative_to(tmp_path / "local") for path in (tmp_path / "local").rglob("part-*"))
+    assert len(parts) == 4
+    for part in parts:
+        assert (tmp_path / "local" / part).read_bytes() == (tmp_path / "spark" / part).read_bytes()
+    assert not list((tmp_path / "spark").rglob(".input"))
+
+
+def test_a_filter_on_a_frame_of_sparks_own(spark):
+    from memtax.filters.compressibility import CompressibilityFilter
+
+    texts = ["aab", "", None, "x y z"]
+    frame = spark.createDataFrame(list(enumerate(texts)), "sequence_id long, text string")
+    function = CompressibilityFilter()
+    if "tokens" in function.requires:
+        frame = frame.selectExpr("*", "cast(array(1, 2, 2) as array<int>) as tokens")
+    found = {row["sequence_id"]: row.asDict() for row in filter_frame(frame, function).collect()}
+    batch = {"text": texts, "tokens": [[1, 2, 2]] * 4}
+    wanted = function({name: batch[name] for name in function.requires})
+    for name in function.columns:
+        assert [found[i][name] for i in range(4)] == wanted[name]
+    with pytest.raises(MemtaxError, match="has no column 'text'"):
+        filter_frame(frame.select("sequence_id"), function)
+
+
+def test_the_drivers_memory_does_not_grow_with_the_corpus(tmp_path):
+    # Ten times the corpus, the same windows: what the Python driver holds (its peak) must not follow.
+    script = """
+import resource, sys, json
+from pathlib import Path
+from memtax.corpus.job import CountJob
+CountJob((sys.argv[1],), sequences=(sys.argv[2],), engine="spark", master="local[2]").run(Path(sys.argv[3]))
+print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+"""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 30_000, (2000, 1000)).astype(np.uint16)
+    np.save(tmp_path / "queries.npy", rows[:100, :64])
+    peaks = []
+    for times in (1, 10):
+        datasets_path = tmp_path / f"{times}.npy"
+        np.save(datasets_path, np.tile(rows, (times, 1)))
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-c", script, str(datasets_path), str(tmp_path / "queries.npy"), str(tmp_path / f"o{times}")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+        peaks.append(json.loads(done.stdout.splitlines()[-1]))
+    # The larger corpus has 36 MB more; a driver that held it, or its shards' rows, would show that.
+    assert peaks[1] < peaks[0] + 18, peaks

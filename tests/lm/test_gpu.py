@@ -1,0 +1,35 @@
+"""On a CUDA device: the same scores as on the CPU, and running out of memory for real."""
+
+import numpy as np
+import pytest
+import torch
+from models import build, random_sequences
+
+from memtax.lm.generation import match_lengths, memorization_scores
+from memtax.lm.scores import score
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "llama_tied", "gemma2", "recurrent_gemma"])
+def test_scores_are_those_of_the_cpu(name):
+    sequences = random_sequences([64, 5, 33, 2, 1, 12])
+    expected = score(build(name), sequences, moments=True)
+    model = build(name).cuda()
+    scores = score(model, sequences, moments=True)
+    for array in ("logprobs", "means", "variances"):
+        np.testing.assert_allclose(getattr(scores, array), getattr(expected, array), rtol=1e-3, atol=1e-3)
+    assert match_lengths(model, sequences, 2, 10) == match_lengths(build(name), sequences, 2, 10)
+    assert memorization_scores(model, sequences, scores, 2, 10) == memorization_scores(build(name), sequences, expected, 2, 10)
+
+
+def test_a_batch_that_does_not_fit_is_made_smaller():
+    model = build("gpt_neox").cuda()
+    sequences = random_sequences([64] * 4096)
+    expected = score(model, sequences)
+    torch.cuda.set_per_process_memory_fraction(0.001)
+    try:
+        scores = score(model, sequences)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    np.testing.assert_allclose(scores.logprobs, expected.logprobs, rtol=0, atol=1e-4)

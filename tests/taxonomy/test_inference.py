@@ -1,0 +1,149 @@
+import json
+
+import numpy as np
+import pytest
+import scipy.stats
+import statsmodels.api as sm
+
+from memtax.schema import CATEGORIES
+from memtax.taxonomy.inference import independent, infer
+from tests.taxonomy import simulated
+
+NAMES = ("a", "b", "sequence_duplicates", "is_templating")
+
+
+def design_of(data, names=("a", "b")):
+    x = np.stack([np.array(data[name]) for name in names], axis=1)
+    return (x - x.mean(0)) / x.std(0), np.array(data["is_memorized"]).astype(float)
+
+
+def test_wald_tests_by_hand():
+    """Estimate and sandwich from Newton's method and plain matrices."""
+    data = simulated.table(rows=2500)
+    found = infer(data, ("a", "b"))["models"]["baseline"]
+    x, y = design_of(data)
+    x = np.column_stack([np.ones(len(x)), x])
+    beta = np.zeros(3)
+    for _ in range(30):
+        p = 1 / (1 + np.exp(-x @ beta))
+        hessian = (x.T * (p * (1 - p))) @ x
+        beta += np.linalg.solve(hessian, x.T @ (y - p))
+    bread = np.linalg.inv(hessian)
+    meat = (x.T * (y - p) ** 2) @ x
+    errors = np.sqrt(np.diag(bread @ meat @ bread))
+    for row, estimate, error in zip(found["coefficients"], beta[1:], errors[1:], strict=True):
+        assert row["coefficient"] == pytest.approx(estimate, abs=1e-8)
+        assert row["error"] == pytest.approx(error, rel=1e-6)
+        assert row["p"] == pytest.approx(2 * scipy.stats.norm.sf(abs(estimate / error)), rel=1e-5, abs=1e-300)
+        assert (row["low"], row["high"]) == pytest.approx((estimate - 1.959964 * error, estimate + 1.959964 * error), abs=1e-5)
+    assert found["intercept"]["coefficient"] == pytest.approx(beta[0], abs=1e-8)
+
+
+def test_likelihood_ratios_by_hand():
+    data = simulated.table(rows=2500)
+    found = infer(data, ("a", "b"))
+    x, y = design_of(data)
+    category = np.array(data["taxonomy"])
+    dummies = np.stack([category == 1, category == 2], axis=1).astype(float)
+    one = np.ones((len(y), 1))
+
+    def likelihood(*blocks):
+        return sm.Logit(y, np.column_stack([one, x, *blocks])).fit(disp=0).llf
+
+    crossed = [x[:, [0]] * dummies, x[:, [1]] * dummies]
+    small, middle, full = likelihood(), likelihood(dummies), likelihood(dummies, *crossed)
+    expected = [
+        ("category intercepts", None, middle - small, 2),
+        ("interactions with the category", None, full - middle, 4),
+        ("interaction with the category", "a", full - likelihood(dummies, crossed[1]), 2),
+        ("interaction with the category", "b", full - likelihood(dummies, crossed[0]), 2),
+    ]
+    for row, (test, factor, gain, df) in zip(found["tests"], expected, strict=True):
+        assert (row["test"], row["factor"], row["df"], row["reason"]) == (test, factor, df, None)
+        assert row["statistic"] == pytest.approx(2 * gain, abs=1e-6)
+        assert row["p"] == pytest.approx(scipy.stats.chi2.sf(2 * gain, df), rel=1e-4)
+
+
+def test_degrees_of_freedom_are_a_difference_of_ranks():
+    # Templating is 0 in recollection and 1 in reconstruction: its products with the category's columns are a column that is
+    # there already, so all interactions have 3 x 2 degrees of freedom, not 4 x 2.
+    rows = infer(simulated.table(rows=3000), NAMES)["tests"]
+    by_test = {(row["test"], row["factor"]): row for row in rows}
+    assert by_test["interactions with the category", None]["df"] == 6
+    templating = by_test["interaction with the category", "is_templating"]
+    assert (templating["df"], templating["statistic"], templating["p"]) == (0, None, None)
+    assert "is constant" in templating["reason"]
+
+
+def test_95_percent_intervals_cover():
+    hits = dict.fromkeys(("a", "b"), 0)
+    p_values = []
+    for seed in range(200):
+        data = simulated.table(rows=800, seed=seed, beta=(1.0, -0.7, 0.0), intercept=-1.0)
+        found = infer(data, ("a", "b"))
+        p_values.append(found["tests"][1]["p"])
+        for row, truth in zip(found["models"]["baseline"]["coefficients"], (1.0, -0.7), strict=True):
+            truth *= np.array(data[row["factor"]]).std()
+            hits[row["factor"]] += row["low"] <= truth <= row["high"]
+    # 200 x .95 = 190, standard deviation 3.1.
+    assert all(0.91 <= count / 200 <= 0.98 for count in hits.values()), hits
+    # No category differs in truth: p-values are uniform.
+    assert scipy.stats.kstest(p_values, "uniform").pvalue > 0.001
+
+
+def test_a_category_without_positives_gets_a_reason():
+    found = infer(simulated.table(rows=2000, category_rates=(None, None, 0.0)), NAMES)
+    model = found["models"]["recollection"]
+    assert model["reason"] == "0 positives, 10 needed"
+    assert (model["coefficients"], model["intercept"], model["log_likelihood"]) == ([], None, None)
+    assert found["models"]["reconstruction"]["reason"] is None
+    assert found["compared"] == ["recitation", "reconstruction"]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_separation_is_reported_not_estimated():
+    data = simulated.table(rows=1500)
+    labels = np.array(data["is_memorized"])
+    complete = simulated.with_column(data, "tell", labels * 2.0 + np.random.default_rng(0).random(1500))
+    found = infer(complete, ("a", "tell"))["models"]["baseline"]
+    assert "separation: a combination of the factors" in found["reason"]
+    assert found["coefficients"] == []
+    # Quasi-complete: every row with the flag is memorized, some without it are too.
+    quasi = simulated.with_column(data, "flag", labels & (np.arange(1500) % 3 == 0))
+    count = int((labels & (np.arange(1500) % 3 == 0)).sum())
+    reason = infer(quasi, ("a", "flag"))["models"]["baseline"]["reason"]
+    assert reason == f"separation: all of the {count} rows with the larger value of flag are positive"
+
+
+def test_left_out_columns_are_named():
+    data = simulated.table(rows=1500)
+    data = simulated.with_column(data, "twice", 2 * np.array(data["a"]) + 3)
+    data = simulated.with_column(data, "flat", [3.3] * 1500)
+    model = infer(data, ("a", "twice", "flat", "b"))["models"]["baseline"]
+    assert model["left_out"] == {"twice": "a combination of other factors", "flat": "constant"}
+    assert [row["factor"] for row in model["coefficients"]] == ["a", "b"]
+
+
+def test_the_intercept_is_withheld_where_memorized_rows_were_added():
+    data = simulated.table(rows=1500)
+    plain, added = (infer(data, ("a",), memorized_only=flag)["models"]["baseline"] for flag in (False, True))
+    assert plain["intercept"] is not None
+    assert added["intercept"] is None
+    assert added["coefficients"] == plain["coefficients"]
+
+
+def test_independent_columns_are_as_many_as_the_rank():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(60, 4))
+    design = np.column_stack([base, base @ rng.normal(size=(4, 3)), np.zeros(60), base[:, 0] * 1e6])
+    assert independent(design).tolist() == [0, 1, 2, 3]
+    assert np.linalg.matrix_rank(design) == 4
+
+
+def test_a_table_without_rows():
+    empty = infer(simulated.table(rows=50).slice(0, 0), ("a",))
+    assert (empty["rows"], empty["models"], empty["tests"]) == (0, {}, [])
+    lonely = infer(simulated.table(rows=40, shares=(0, 0, 1)), ("a",))
+    assert lonely["models"]["recitation"]["reason"] == "no rows"
+    assert lonely["tests"] == []
+    assert set(lonely["models"]) == {"baseline", *CATEGORIES}
