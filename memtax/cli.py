@@ -497,6 +497,10 @@ def push(
     repo_id: Annotated[str, typer.Option("--repo-id", help="org/name of the dataset; models are named org/name-MODEL.")],
     part: Annotated[list[str], typer.Option(help="dataset, models or metrics; may be given again.")] = ["dataset", "models"],  # noqa: B006
     private: Annotated[bool, typer.Option("--private", help="New repositories are private; public ones are refused.")] = False,
+    published: Annotated[
+        str | None,
+        typer.Option(help="SCHEME_MODEL: the dataset in the layout of usvsnsp/semantic-filters, with splits so named."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every file and card; send nothing.")] = False,
 ) -> None:
     """Publish a run on the Hugging Face Hub: dataset, models and, if asked, the metric Spaces, with cards.
@@ -506,15 +510,10 @@ def push(
 
     Example: `memtax push runs/demo --repo-id my-org/stdlib-memorization --dry-run`
     """
-    from memtax.hub.publish import plan
-    from memtax.hub.push import push as upload
+    from memtax.hub.publish import publish
 
-    for repository in plan(run, repo_id, part):
-        if dry_run:
-            for line in repository.lines():
-                typer.echo(line)
-        else:
-            typer.echo(upload(repository, private=private or None))
+    for line in publish(run, repo_id, part, private=private or None, dry_run=dry_run, published=published):
+        typer.echo(line)
 
 
 @app.command()

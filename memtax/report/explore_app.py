@@ -20,13 +20,14 @@ def page(explorer: Explorer) -> Any:
     except ImportError as error:
         raise MemtaxError("the explorer needs Gradio; pip install 'memtax[explore]'") from error
     headers = [name for name in SHOWN if name in explorer.features.column_names]
+    widths = ["45%" if name == "text" else "11%" for name in headers]
 
     def choose(
         categories: list[str],
         memorized: str,
         factor: str,
-        low: float | None,
-        high: float | None,
+        low: str,
+        high: str,
         least: float,
         most: float,
         text: str,
@@ -36,8 +37,8 @@ def page(explorer: Explorer) -> Any:
                 categories,
                 MEMORIZED[memorized],
                 factor=factor or None,
-                low=low,
-                high=high,
+                low=_number(low),
+                high=_number(high),
                 probability=(least, most),
                 text=text or "",
             )
@@ -68,12 +69,14 @@ def page(explorer: Explorer) -> Any:
                 text = gradio.Textbox(label="Text contains")
             with gradio.Row():
                 factor = gradio.Dropdown(["", *explorer.factors], value="", label="Factor")
-                low, high = gradio.Number(None, label="at least"), gradio.Number(None, label="at most")
+                low, high = gradio.Textbox(label="at least"), gradio.Textbox(label="at most")
                 least = gradio.Slider(0, 1, 0.0, label="Probability at least")
                 most = gradio.Slider(0, 1, 1.0, label="Probability at most")
             button = gradio.Button("Filter", variant="primary")
             total = gradio.Markdown()
-            rows = gradio.Dataframe(headers=headers, interactive=False, wrap=True, type="array", max_height=320)
+            rows = gradio.Dataframe(
+                headers=headers, interactive=False, wrap=True, type="array", max_height=320, column_widths=widths
+            )
             chosen = gradio.Number(label="Sequence (click a row)", precision=0)
             coloured = gradio.HighlightedText(label="Tokens by probability", **tokens)
             with gradio.Row():
@@ -108,6 +111,16 @@ class _said:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, MemtaxError):
             raise self.gradio.Error(str(error), print_exception=False) from error
+
+
+def _number(text: str | None) -> float | None:
+    """A bound as it was typed; None if nothing was."""
+    if not (text or "").strip():
+        return None
+    try:
+        return float(str(text))
+    except ValueError as error:
+        raise MemtaxError(f"{str(text).strip()!r} is no number") from error
 
 
 def _coloured(tokens: list[tuple[str, float | None]]) -> list[tuple[str, str | None]]:
