@@ -242,9 +242,11 @@ def _train_classifier(output: Path) -> dict[str, Any]:
     packages = {name: versions()[name] for name in ("torch", "transformers")}
     identity = {"stage": "code classifier", "version": 1, "preset": [CLASSIFIER, CLASSIFIER_SECONDS], "packages": packages}
     once(output / "models" / CLASSIFIER_NAME, identity, _write_classifier)
-    evaluation = json.loads((output / "models" / CLASSIFIER_NAME / "evaluation.json").read_text(encoding="utf-8"))
-    area = evaluation["held_out"]["roc_auc"]["value"]
-    say(f"code classifier: ROC-AUC {area:.3f} on {evaluation['held_out']['rows']} passages of documents held out")
+    found = json.loads((output / "models" / CLASSIFIER_NAME / "evaluation.json").read_text(encoding="utf-8"))[
+        "held-out passages"
+    ]
+    area = found["roc_auc"]["value"]
+    say(f"code classifier: ROC-AUC {area:.3f} on {found['rows']} passages of documents held out")
     if area < CLASSIFIER_AREA:
         say(f"nl_score is left out: the time limit of {CLASSIFIER_SECONDS:.0f} s was too short for a useful classifier here")
         return {"embedding_model": DEFAULT_MODEL}
