@@ -91,4 +91,3 @@ def hash_of(table: "pa.Table") -> str:
     from memtax.provenance import fingerprint_dataset
 
     return fingerprint_dataset(datasets.Dataset(table), table.column_names)
-
