@@ -173,6 +173,24 @@ _ALL = (
         "membership score; larger means more likely a member",
         "no token to score, or something that the attack needs is missing",
     ),
+    # paraphrases
+    Column("paraphrases", "list<string>", "text", "paraphrases of the text; one that failed is null"),
+    Column("paraphrase_reasons", "list<string>", "reason", "why each paraphrase failed; null where it is valid"),
+    Column(
+        "paraphrase_edits", "list<float32>", "share", "characters edited between text and output; null where there is no output"
+    ),
+    # models trained with and without the text
+    Column(
+        "counterfactual_memorization",
+        "float64",
+        "nats/token",
+        "mean log-likelihood under models trained on the text, minus that under models that were not",
+        "fewer than 2 models on a side, or no token to score",
+    ),
+    Column("counterfactual_low", "float64", "nats/token", "lower end of its 95% interval", "as above"),
+    Column("counterfactual_high", "float64", "nats/token", "upper end of its 95% interval", "as above"),
+    Column("model_scores", "list<float64>", "nats/token", "mean log-likelihood of the text under each model"),
+    Column("model_included", "list<bool>", "boolean", "whether each model was trained on the text"),
     # gradients
     Column(
         "gradient_alignment",
@@ -278,6 +296,8 @@ def arrow_schema(names: Iterable[str]) -> "pa.Schema":
         "class": pa.int64(),
         "list<int32>": pa.list_(pa.int32()),
         "list<float32>": pa.list_(pa.float32()),
+        "list<float64>": pa.list_(pa.float64()),
+        "list<bool>": pa.list_(pa.bool_()),
         "list<string>": pa.list_(pa.string()),
     }
     return pa.schema([pa.field(name, types[column(name).dtype]) for name in names])

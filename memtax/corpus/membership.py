@@ -46,7 +46,7 @@ def load_membership(
             on the Hub: `swj0419/WikiMIA::WikiMIA_length64`, `iamgroot42/mimir:github:ngram_13_0.8`.
         members: instead, a source of members only.
         nonmembers: and one of non-members only.
-        column: the column of text or tokens; None looks for a usual name.
+        column: the column of text or tokens, or several of text as `question,answer`; None looks for a usual name.
         chunk_words: cut every text into chunks of so many words; each is scored in its place, after what stands before it.
 
     Returns:
@@ -72,6 +72,34 @@ def load_membership(
     for number, row in enumerate(rows):
         row["sequence_id"] = number
     return pa.Table.from_pylist(rows, schema=schema.arrow_schema(COLUMNS))
+
+
+def load_texts(data: str, *, column: str | None = None) -> pa.Table:
+    """Read texts: as `load_membership` does where members are told from non-members, else any source with a text column.
+
+    Returns:
+        `sequence_id`, `domain`, `text` and, where it is known of every row, `is_member`.
+
+    Raises:
+        MemtaxError: nothing usable is there, or no row has text.
+    """
+    path = Path(split_name(data)[0]).expanduser()
+    if split_name(data)[0] == MIMIR or (path.is_dir() and _pairs(path)):
+        rows = list(_labelled(data, column))
+    else:
+        rows = []
+        for row in _read(data):
+            label = next((row[name] for name in LABEL_COLUMNS if name in row and row[name] in (0, 1)), None)
+            if "nonmember" in row and "member" in row:
+                rows += _labelled_row(row, column, data)
+            else:
+                rows.append({**_content(row, column, data), "is_member": label, "domain": str(row.get("domain") or _NO_DOMAIN)})
+    if not any(row["text"] is not None for row in rows):
+        raise MemtaxError(f"{data} has no text; name its column")
+    names = ["sequence_id", "domain", "text"]
+    names += ["is_member"] if all(row["is_member"] is not None for row in rows) else []
+    found = [{**row, "sequence_id": number, "is_member": bool(row["is_member"])} for number, row in enumerate(rows)]
+    return pa.Table.from_pylist(found, schema=schema.arrow_schema(names))
 
 
 def _labelled(data: str, column: str | None) -> Iterator[Row]:
@@ -149,7 +177,10 @@ def _labelled_row(row: Mapping[str, Any], column: str | None, what: str) -> Iter
 
 def _content(row: Mapping[str, Any], column: str | None, what: str) -> Row:
     """Text and tokens of a row; padding that its attention mask marks is dropped."""
-    names = (column,) if column else (*TOKEN_COLUMNS, *TEXT_COLUMNS)
+    names = tuple(column.split(",")) if column else (*TOKEN_COLUMNS, *TEXT_COLUMNS)
+    if column and len(names) > 1 and all(isinstance(row.get(name), str) for name in names):
+        # TOFU's question and answer, for one.
+        row, names = {**row, column: " ".join(row[name] for name in names)}, (column,)
     found: Row = {"text": None, "tokens": None, "chunk_start": None, "chunk_end": None}
     for name in names:
         value = row.get(name)

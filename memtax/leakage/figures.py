@@ -86,7 +86,7 @@ def _domain(table: pa.Table, columns: Sequence[str], resamples: int) -> Figures:
         "attacks": attacks,
         "blind": beside,
         "shift": shift(texts, labels, [len(ids or ()) for ids in tokens], resamples),
-        "set_test": set_test(labels, list(scores.values())),
+        "set_test": _set_test(labels, list(scores.values()), blind),
     }
 
 
@@ -114,6 +114,18 @@ def verdict(attack: Mapping[str, float] | None, blind: Mapping[str, float] | Non
         )
         return {"shows_membership": False, "reason": reason}
     return {"shows_membership": True, "reason": "above chance and above the blind baseline"}
+
+
+def _set_test(
+    labels: Sequence[bool], columns: Sequence[Sequence[float | None]], blind: npt.NDArray[np.float64] | None
+) -> Figures | None:
+    """The set test, and the same test of what is known without the model: if that is significant, the other shows nothing."""
+    found = set_test(labels, columns)
+    if found is None:
+        return None
+    without = None if blind is None else set_test(labels, [blind.tolist()])
+    p = None if without is None else without["p_value"]
+    return {**found, "blind_p_value": p, "shows_membership": None if p is None else found["p_value"] < 0.05 <= p}
 
 
 def set_test(labels: Sequence[bool], columns: Sequence[Sequence[float | None]], seed: int = 1024) -> Figures | None:

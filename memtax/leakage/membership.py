@@ -347,7 +347,9 @@ def markdown(domains: Mapping[str, Figures]) -> str:
         cells = [_estimate(one["blind"][metric]) for metric in METRICS]
         lines += ["| *blind baseline* | " + " | ".join(cells) + " | never sees the model |", ""]
         if one["set_test"]:
-            lines += [f"Dataset inference (members as a set): p = {one['set_test']['p_value']:.3g}.", ""]
+            blind = one["set_test"]["blind_p_value"]
+            beside = "unknown" if blind is None else f"{blind:.3g}"
+            lines += [f"Dataset inference: p = {one['set_test']['p_value']:.3g}; without the model, p = {beside}.", ""]
         lines += ["| difference | members | non-members | AUROC alone |", "|---|---|---|---|"]
         for name, values in one["shift"].items():
             means = [f"{values[kind]:.4g}" if values[kind] is not None else "—" for kind in ("members", "nonmembers")]

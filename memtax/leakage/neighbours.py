@@ -35,10 +35,12 @@ def neighbours(texts: Sequence[str], model: str, count: int = 10, share: float =
         ModelError: the model or a fast tokenizer of it cannot be loaded.
     """
     network, tokenizer = _load(model)
+    # RoBERTa's positions begin at 2.
+    longest = min(int(tokenizer.model_max_length), network.config.max_position_embeddings - 2)
     jobs = [
         (row, spans, ids, places)
         for row, text in enumerate(texts)
-        for spans, ids, places in _plan(tokenizer, text, count, share)
+        for spans, ids, places in _plan(tokenizer, text, count, share, longest)
     ]
     found: list[list[str]] = [[] for _ in texts]
     for start in range(0, len(jobs), _BATCH):
@@ -48,10 +50,11 @@ def neighbours(texts: Sequence[str], model: str, count: int = 10, share: float =
     return found
 
 
-def _plan(tokenizer: Any, text: str, count: int, share: float) -> list[tuple[list[tuple[int, int]], list[int], list[int]]]:
+def _plan(
+    tokenizer: Any, text: str, count: int, share: float, longest: int
+) -> list[tuple[list[tuple[int, int]], list[int], list[int]]]:
     """Spans, ids and masked places of each neighbour of one text."""
-    limit = min(int(tokenizer.model_max_length), 512)
-    encoded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, truncation=True, max_length=limit)
+    encoded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, truncation=True, max_length=longest)
     spans, ids = encoded["offset_mapping"], encoded["input_ids"]
     special = encoded["special_tokens_mask"]
     free = [place for place, (start, end) in enumerate(spans) if end > start and not special[place]]
@@ -70,7 +73,7 @@ def _fill(network: Any, tokenizer: Any, batch: Sequence[tuple[int, Any, list[int
         ids[row, : len(tokens)] = torch.tensor(tokens)
         ids[row, places] = tokenizer.mask_token_id
         mask[row, : len(tokens)] = 1
-    with torch.inference_mode():
+    with torch.no_grad():
         logits = network(input_ids=ids.to(network.device), attention_mask=mask.to(network.device)).logits.cpu()
     logits[:, :, tokenizer.all_special_ids] = -math.inf
     found = []

@@ -1,0 +1,119 @@
+"""A model fine-tuned on planted canaries: what it was trained on is known, and the attacks find it."""
+
+import importlib.util
+import json
+
+import pytest
+import torch
+from small import WORDS, random_texts, word_tokenizer
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, TrainingArguments
+from typer.testing import CliRunner
+
+from memtax.cli import app
+from memtax.errors import MemtaxError
+from memtax.files import asset
+
+
+def training_script():
+    specification = importlib.util.spec_from_file_location("finetune_lora", asset("training/finetune_lora.py"))
+    module = importlib.util.module_from_spec(specification)
+    import sys
+
+    sys.modules["finetune_lora"] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    config = GPTNeoXConfig(
+        vocab_size=len(WORDS),
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=96,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPTNeoXForCausalLM(config).save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def finetuned(base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned")
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in random_texts(24, 16, seed=9)))
+    script = training_script()
+    return script.train(
+        script.ModelArguments(base, lora_rank=16),
+        script.DataArguments(str(rows), canaries=32, canary_repetitions=[2, 6], canary_tokens=16),
+        TrainingArguments(
+            str(folder / "out"),
+            num_train_epochs=25,
+            learning_rate=1e-2,
+            per_device_train_batch_size=32,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+        ),
+    )
+
+
+def test_what_was_planted_is_recorded(finetuned):
+    member, nonmember = (
+        [json.loads(line) for line in (finetuned / "canaries" / f"canaries.{kind}.jsonl").read_text().splitlines()]
+        for kind in ("member", "nonmember")
+    )
+    assert [len(member), len(nonmember)] == [32, 32]
+    assert [canary["repetitions"] for canary in member] == [2, 6] * 16
+    assert {canary["repetitions"] for canary in nonmember} == {0}
+    assert not {canary["text"] for canary in member} & {canary["text"] for canary in nonmember}
+    assert json.loads((finetuned / "training_rows.json").read_text())["texts"] == 24
+    assert (finetuned / "adapter_model.safetensors").exists()
+    assert not list(finetuned.glob("**/*.bin"))
+
+
+def test_attacks_tell_members_from_nonmembers(finetuned, base, tmp_path):
+    arguments = ["mia", str(finetuned / "canaries"), "--model", str(finetuned), "--reference-model", base]
+    done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path), "--resamples", "300"], catch_exceptions=False)
+    assert done.exit_code == 0
+    found = json.loads((tmp_path / "membership.json").read_text())["domains"]["canaries"]
+    for attack in ("loss", "zlib", "min_k_0.2", "min_k_plus_plus_0.2", "reference"):
+        assert found["attacks"][attack]["auroc"]["low"] > 0.8, attack
+        assert found["attacks"][attack]["verdict"]["shows_membership"], attack
+    assert found["set_test"]["p_value"] < 1e-3
+
+
+def test_more_often_planted_scores_higher(finetuned, tmp_path):
+    import numpy as np
+
+    from memtax.corpus.membership import load_membership
+    from memtax.leakage.evidence import AttackFilter
+    from memtax.leakage.membership import infer_membership
+
+    scorer = AttackFilter(str(finetuned))
+    data = load_membership(str(finetuned / "canaries"))
+    result = infer_membership(data, scorer, tmp_path, attacks=["loss", "min_k_plus_plus"], resamples=10)
+    for column in ("attack_loss", "attack_min_k_plus_plus_0.5"):
+        scores = np.array(result.table.column(column).to_pylist())
+        # Rows are the 32 members, planted 2 and 6 times in turn, then the 32 that were not.
+        assert np.median(scores[1:32:2]) > np.median(scores[0:32:2]) > np.median(scores[32:])
+
+
+def test_questions_are_not_trained_on_and_bad_arguments_are_named(base, tmp_path):
+    script = training_script()
+    rows = tmp_path / "qa.jsonl"
+    rows.write_text('{"question": "w1 w2", "answer": "w3 w4"}\n{"question": "w1", "answer": ""}\n')
+    data = script.DataArguments(str(rows), question_column="question", answer_column="answer")
+    tokenizer = word_tokenizer()
+    assert script.read_rows(data, tokenizer) == [{"input_ids": [1 + 1, 3, 4, 5], "labels": [-100, -100, 4, 5]}]
+    with pytest.raises(MemtaxError, match="together"):
+        script.DataArguments(str(rows), question_column="question")
+    with pytest.raises(MemtaxError, match="column"):
+        script.read_rows(script.DataArguments(str(rows), column="text"), tokenizer)

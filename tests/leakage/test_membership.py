@@ -1,0 +1,248 @@
+"""From texts to figures: loaders, metrics, the blind baseline, and the command in one and two processes."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small import bigram_model, random_texts, save, transitions
+from typer.testing import CliRunner
+
+from memtax import statistics
+from memtax.cli import app
+from memtax.corpus.membership import load_membership
+from memtax.errors import MemtaxError
+from memtax.leakage.blind import blind_scores, ngram_overlap, shift
+from memtax.leakage.figures import METRICS, attack_metrics, set_test, verdict
+
+
+def write_lines(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def kinds(table):
+    return list(zip(*(table.column(name).to_pylist() for name in ("domain", "is_member", "text")), strict=True))
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40), st.sampled_from([0.0, 0.01, 0.2, 0.5, 1.0])
+)
+@settings(max_examples=150, deadline=None)
+def test_operating_points_are_those_of_the_best_threshold(rows, rate):
+    labels, scores = np.array([a for a, _ in rows]), np.array([b for _, b in rows], float)
+    if labels.all() or not labels.any():
+        return
+    points = [
+        (np.mean(scores[labels] >= threshold), np.mean(scores[~labels] >= threshold))
+        for threshold in [*np.unique(scores), np.inf]
+    ]
+    assert statistics.tpr_at_fpr(labels, scores, rate) == pytest.approx(max(t for t, f in points if f <= rate))
+    assert (
+        statistics.fpr_at_tpr(labels, scores, rate) == pytest.approx(min(f for t, f in points[:-1] if t >= rate)) or rate == 0
+    )
+
+
+def test_metrics_of_known_rankings():
+    # Members 3, 2, non-members 1, 0: every pair is in order.
+    perfect = attack_metrics([True, True, False, False, True], [3, 2, 1, 0, None], resamples=50)
+    assert (perfect["members"], perfect["nonmembers"], perfect["without_score"]) == (2, 2, 1)
+    assert [perfect[name]["value"] for name in METRICS] == [1, 1, 1, 0]
+    # Larger is a member: turned round, nothing is right.
+    turned = attack_metrics([True, True, False, False], [0, 1, 2, 3], resamples=50)
+    assert [turned[name]["value"] for name in METRICS] == [0, 0, 0, 1]
+    # One of four pairs is wrong.
+    assert attack_metrics([True, True, False, False], [3, 1, 2, 0], resamples=50)["auroc"]["value"] == 0.75
+    assert attack_metrics([True, True], [1, 2])["auroc"] is None
+    assert attack_metrics([True, False], [None, None])["auroc"] is None
+
+
+def test_intervals_hold_the_value_and_shrink():
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 2 == 0
+    scores = rng.normal(size=400) + labels
+    few, many = (attack_metrics(labels[:n], scores[:n].tolist(), resamples=300)["auroc"] for n in (60, 400))
+    # Two normals one deviation apart: AUROC = Phi(1 / sqrt 2) = .760.
+    assert many["low"] < 0.760 < many["high"]
+    assert many["high"] - many["low"] < few["high"] - few["low"]
+
+
+def test_the_verdict_asks_for_more_than_chance_and_more_than_without_the_model():
+    def interval(value):
+        return {"value": value, "low": value - 0.05, "high": value + 0.05}
+
+    assert verdict(interval(0.8), interval(0.5))["shows_membership"] is True
+    assert verdict(interval(0.8), interval(0.75))["shows_membership"] is False
+    assert verdict(interval(0.8), interval(0.95))["shows_membership"] is False
+    assert verdict(interval(0.54), interval(0.4))["shows_membership"] is False
+    assert verdict(None, interval(0.5))["shows_membership"] is None
+    assert "shows nothing" in verdict(interval(0.8), interval(0.95))["reason"]
+
+
+def test_blind_baseline_sees_a_word_and_a_length_but_no_noise():
+    texts = random_texts(160, 15, seed=4)
+    labels = [row % 2 == 0 for row in range(160)]
+    told = [text + (" seen in 2019" if label else " seen in 2023") for text, label in zip(texts, labels, strict=True)]
+    assert statistics.auroc(labels, blind_scores(told, labels)) > 0.95
+    longer = [text if label else text + " w1 w2 w3 w4" for text, label in zip(texts, labels, strict=True)]
+    assert statistics.auroc(labels, blind_scores(longer, labels)) > 0.95
+    assert 0.3 < statistics.auroc(labels, blind_scores(texts, labels)) < 0.7
+    # Equal texts with different labels: in one fold, so that none is known from the other's.
+    twins = [text for text in texts[:40] for _ in (0, 1)]
+    assert (
+        abs(
+            statistics.auroc([row % 2 == 0 for row in range(80)], blind_scores(twins, [row % 2 == 0 for row in range(80)]))
+            - 0.5
+        )
+        < 0.1
+    )
+    assert blind_scores(["a", "b", "c"], [True, False, False]) is None
+
+
+def test_shift_measures_overlap_length_and_years():
+    members = ["a b c d e f g h in 2019", "b c d e f g h i"]
+    others = ["a b c d e f g z", "q r s in 2024"]
+    found = shift(members + others, [True, True, False, False], [10, 8, 8, 5], resamples=20)
+    # 7-grams: the first member has 4, of which b..h is the second's too; the second has 2. Of the non-members one has 2, a..g
+    # being the first member's; the other is too short.
+    assert ngram_overlap(members + others, [True, True, False, False], 7) == [0.25, 0.5, 0.5, None]
+    assert found["overlap_of_7_grams"]["members"] == pytest.approx(0.375)
+    assert found["overlap_of_13_grams"] == {"members": None, "nonmembers": None, "texts": 0, "auroc": None}
+    assert (found["tokens"]["members"], found["tokens"]["nonmembers"]) == (9, 6.5)
+    assert (found["latest_year"]["members"], found["latest_year"]["nonmembers"]) == (2019, 2024)
+    assert found["latest_year"]["auroc"]["value"] == 0
+
+
+def test_set_test_adds_weak_scores_up():
+    rng = np.random.default_rng(2)
+    labels = np.arange(600) % 2 == 0
+    weak = [(rng.normal(size=600) + 0.25 * labels).tolist() for _ in range(6)]
+    assert set_test(labels, weak)["p_value"] < 1e-3
+    noise = [set_test(labels, [rng.normal(size=600).tolist()], seed=seed)["p_value"] for seed in range(40)]
+    # Under no membership p is uniform: 2 of 40 below .05 on average, more than 8 with probability 1e-4.
+    assert sum(p < 0.05 for p in noise) <= 8
+    assert set_test([True, False] * 3, [[1.0] * 6]) is None
+    assert set_test([True, False] * 6, [[None] * 12]) is None
+
+
+def test_layouts(tmp_path):
+    expected = [("code", True, "m1"), ("code", True, "m2"), ("code", False, "n1")]
+    write_lines(tmp_path / "a" / "code.member.jsonl", [{"text": "m1"}, {"text": "m2"}])
+    write_lines(tmp_path / "a" / "code.nonmember.jsonl", [{"text": "n1"}])
+    assert kinds(load_membership(str(tmp_path / "a"))) == expected
+    # One folder a domain, and MIMIR's two folders of bare strings.
+    write_lines(tmp_path / "b" / "code" / "train_text.jsonl", [{"text": "m1"}, {"text": "m2"}])
+    write_lines(tmp_path / "b" / "code" / "test_text.jsonl", [{"text": "n1"}])
+    assert kinds(load_membership(str(tmp_path / "b"))) == expected
+    write_lines(tmp_path / "c" / "train" / "code.jsonl", ["m1", "m2"])
+    write_lines(tmp_path / "c" / "test" / "code.jsonl", ["n1"])
+    assert kinds(load_membership(str(tmp_path / "c"))) == expected
+    # A label column; a column of each kind; two sources.
+    rows = [{"input": "m1", "label": 1}, {"input": "n1", "label": 0}]
+    assert kinds(load_membership(write_lines(tmp_path / "d.jsonl", rows))) == [("all", True, "m1"), ("all", False, "n1")]
+    rows = [{"member": "m1", "nonmember": "n1"}, {"member": "m2", "nonmember": None}]
+    found = load_membership(write_lines(tmp_path / "e.jsonl", rows))
+    assert sorted(text for _, member, text in kinds(found) if member) == ["m1", "m2"]
+    (tmp_path / "f.jsonl.gz").write_bytes(gzip.compress(b'{"text": "m1"}\n'))
+    pq.write_table(
+        pa.table({"tokens": [[1, 2, 0], [3, 0, 0]], "attention_mask": [[1, 1, 0], [0, 0, 0]]}), tmp_path / "g.parquet"
+    )
+    found = load_membership(members=str(tmp_path / "f.jsonl.gz"), nonmembers=str(tmp_path / "g.parquet"))
+    assert found.column("tokens").to_pylist() == [None, [1, 2], []]
+    assert found.column("sequence_id").to_pylist() == [0, 1, 2]
+
+
+def test_chunks_of_wikimia_concat(tmp_path):
+    text = " ".join(f"x{number}" for number in range(70))
+    found = load_membership(write_lines(tmp_path / "concat.jsonl", [{"input": text, "label": [0, 1]}])).to_pylist()
+    # 70 words are two chunks of 32 and a rest.
+    assert [row["is_member"] for row in found] == [False, True]
+    chunks = [row["text"][row["chunk_start"] : row["chunk_end"]].split() for row in found]
+    assert chunks == [text.split()[:32], text.split()[32:64]]
+    rows = [{"text": "a b c d e", "label": 1}, {"text": "f g h", "label": 0}]
+    cut = load_membership(write_lines(tmp_path / "cut.jsonl", rows), chunk_words=2).to_pylist()
+    assert [row["text"][row["chunk_start"] : row["chunk_end"]] for row in cut] == ["a b", "c d", "f g"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": "a", "label": 1}], "no non-members"),
+        ([{"text": "a", "label": 2}], "label 2"),
+        ([{"text": "a"}], "no label"),
+        ([{"name": "a", "label": 1}], "no column of text"),
+        ([[1]], "neither an object"),
+    ],
+)
+def test_bad_input_is_named(tmp_path, rows, message):
+    with pytest.raises(MemtaxError, match=message):
+        load_membership(write_lines(tmp_path / "bad.jsonl", rows))
+
+
+@pytest.fixture(scope="module")
+def mia_inputs(tmp_path_factory):
+    """Members drawn from the very model, non-members from another: likelihood tells them, words hardly do."""
+    folder = tmp_path_factory.mktemp("mia")
+    rng = np.random.default_rng(0)
+    from small import VOCABULARY, WORDS
+
+    def draw(probabilities):
+        tokens = [int(rng.integers(1, VOCABULARY))]
+        while len(tokens) < 40:
+            tokens.append(int(rng.choice(VOCABULARY, p=probabilities[tokens[-1]])))
+        return " ".join(WORDS[token] for token in tokens)
+
+    mixed = transitions() * 0.5 + np.full((VOCABULARY, VOCABULARY), 0.5 / VOCABULARY)
+    write_lines(folder / "data" / "code.member.jsonl", [{"text": draw(transitions())} for _ in range(40)])
+    write_lines(folder / "data" / "code.nonmember.jsonl", [{"text": draw(mixed)} for _ in range(40)])
+    write_lines(folder / "data" / "prose.member.jsonl", [{"text": draw(mixed)} for _ in range(30)])
+    write_lines(folder / "data" / "prose.nonmember.jsonl", [{"text": draw(mixed)} for _ in range(30)])
+    return folder / "data", save(bigram_model(transitions()), folder / "model")
+
+
+def test_command_writes_numbers(mia_inputs, tmp_path):
+    data, model = mia_inputs
+    gradients = pa.table({"sequence_id": np.arange(140), "gradient_norm": np.linspace(0, 1, 140)})
+    pq.write_table(gradients, tmp_path / "gradients.parquet")
+    arguments = ["mia", str(data), "--model", model, "--output", str(tmp_path / "out"), "--resamples", "100"]
+    arguments += ["--columns", str(tmp_path / "gradients.parquet")]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    found = json.loads((tmp_path / "out" / "membership.json").read_text())
+    assert list(found["domains"]) == ["code", "prose", "all"]
+    code, prose = found["domains"]["code"], found["domains"]["prose"]
+    # Eight non-members of each domain are ReCaLL's prefix, but at most a quarter of them.
+    assert (code["members"], code["nonmembers"], prose["nonmembers"]) == (40, 32, 23)
+    assert code["attacks"]["loss"]["auroc"]["low"] > 0.9
+    assert code["attacks"]["loss"]["verdict"]["shows_membership"]
+    assert not prose["attacks"]["loss"]["verdict"]["shows_membership"]
+    assert code["attacks"]["gradient_norm"]["auroc"]["value"] == 1.0  # smaller in the first rows, which are the members
+    metrics = pq.read_table(tmp_path / "out" / "metrics.parquet")
+    assert metrics.schema.field("value").type == pa.float64()
+    scores = pq.read_table(tmp_path / "out" / "scores.parquet")
+    assert scores.num_rows == 140 - 8 - 7
+    assert "shows nothing" in (tmp_path / "out" / "membership.md").read_text()
+    assert "blind baseline" in done.output
+
+
+def test_two_processes_give_the_same_bytes(mia_inputs, tmp_path):
+    _, model = mia_inputs
+    rows = [{"text": text, "label": number % 2} for number, text in enumerate(random_texts(300, 12))]
+    source = write_lines(tmp_path / "rows.jsonl", rows)
+    command = ["-m", "memtax", "mia", source, "--model", model, "--resamples", "20", "--attack", "loss", "--attack", "min_k"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for name, start in (("one", []), ("two", torchrun)):
+        whole = [sys.executable, *start, *command, "--output", str(tmp_path / name)]
+        done = subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+    for name in ("scores.parquet", "metrics.parquet", "membership.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

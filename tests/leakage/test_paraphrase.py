@@ -1,0 +1,253 @@
+"""Paraphrases by a small model that is trained here to copy with substitutions, and what becomes of those that fail."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from small import word_tokenizer
+from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
+from typer.testing import CliRunner
+
+from memtax.cli import app
+from memtax.corpus.membership import load_texts
+from memtax.errors import MemtaxError, StaleOutputError
+from memtax.leakage.paraphrase import FAMILIES, MODES, Paraphraser
+from memtax.leakage.validation import Validation
+
+PLAIN = [f"a{number}" for number in range(12)]
+SYNONYMS = {f"b{number}": (f"c{number}", f"d{number}") for number in range(6)}
+VOCABULARY = ["<end>", "<copy>", *PLAIN, *SYNONYMS, *(word for pair in SYNONYMS.values() for word in pair)]
+LENGTH = 6
+STEPS, LEARNING_RATE = 160, 1e-2
+
+
+def draw(rng):
+    """A text with two words that have synonyms, and a paraphrase of it."""
+    words = rng.choice(PLAIN, LENGTH).tolist()
+    for place in rng.choice(LENGTH, 2, replace=False):
+        words[place] = str(rng.choice(list(SYNONYMS)))
+    return words, [str(rng.choice(SYNONYMS[word])) if word in SYNONYMS else word for word in words]
+
+
+@pytest.fixture(scope="module")
+def copier(tmp_path_factory):
+    """Texts are of one length, so that the word to copy always stands the same distance back."""
+    folder = tmp_path_factory.mktemp("copier")
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    config = GPT2Config(
+        vocab_size=len(VOCABULARY),
+        n_embd=64,
+        n_layer=1,
+        n_head=2,
+        n_positions=32,
+        bos_token_id=0,
+        eos_token_id=0,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
+    model = GPT2LMHeadModel(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    index = {word: number for number, word in enumerate(VOCABULARY)}
+    for step in range(STEPS):
+        rows = [[*source, "<copy>", *target, "<end>"] for source, target in (draw(rng) for _ in range(64))]
+        ids = torch.tensor([[index[word] for word in row] for row in rows])
+        labels = ids.clone()
+        labels[:, : LENGTH + 1] = -100
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * min(1, (step + 1) / 10) * (1 - step / STEPS)
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval().save_pretrained(folder)
+    word_tokenizer(VOCABULARY).save_pretrained(folder)
+    (folder / "prompts.txt").write_text("{text} <copy>\n---\n{text}  <copy>\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def texts():
+    rng = np.random.default_rng(7)
+    return [" ".join(draw(rng)[0]) for _ in range(12)]
+
+
+def settings(copier, **changes):
+    # Text and paraphrase share most words, which a repetition penalty would forbid this small model.
+    common = {"prompts": str(copier / "prompts.txt"), "count": 2, "repetition_penalty": 1.0}
+    return Paraphraser(str(copier), **(common | changes))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_over_half_of_the_texts_get_a_valid_paraphrase(copier, texts, mode):
+    found = settings(copier, mode=mode, temperature=0.7)({"text": texts})
+    rows = list(zip(texts, found["paraphrases"], found["paraphrase_reasons"], strict=True))
+    assert sum(any(outputs) for _, outputs, _ in rows) > len(texts) / 2
+    for text, outputs, reasons in rows:
+        assert len(outputs) == len(reasons) == 2
+        for output, reason in zip(outputs, reasons, strict=True):
+            # A place holds a paraphrase or a reason, never both and never the text itself.
+            assert (output is None) == (reason is not None)
+            assert output != text
+            if output is not None:
+                changed = sum(a != b for a, b in zip(output.split(), text.split(), strict=False))
+                assert 1 <= changed <= LENGTH
+        assert outputs[0] is None or outputs[0] != outputs[1]
+
+
+def test_greedy_paraphrases_are_mostly_the_synonyms(copier, texts):
+    found = settings(copier, count=1)({"text": texts})["paraphrases"]
+    right = 0
+    for text, (output,) in zip(texts, found, strict=True):
+        pairs = zip(text.split(), (output or "").split(), strict=False)
+        right += output is not None and all(b in SYNONYMS.get(a, (a,)) for a, b in pairs)
+    assert right > len(texts) / 2
+
+
+def test_batch_size_does_not_matter(copier, texts):
+    one, many = (settings(copier, batch_size=size)({"text": texts[:9]}) for size in (1, 16))
+    assert one["paraphrases"] == many["paraphrases"]
+
+
+def test_what_fails_says_why(copier, texts, tmp_path):
+    found = settings(copier)({"text": [None, " ", " ".join(["a1"] * 60)]})
+    assert found["paraphrase_reasons"] == [["no text"] * 2, ["no text"] * 2, ["text too long"] * 2]
+    assert found["paraphrases"] == [[None, None]] * 3
+    # Two prompts that the model cannot tell apart give one paraphrase and a repetition.
+    assert found["paraphrase_edits"] == [[None, None]] * 3
+    reasons = settings(copier)({"text": texts})["paraphrase_reasons"]
+    assert {reason for _, reason in reasons} <= {"repeated", "identical", "too long"}
+
+
+def test_a_paraphraser_that_returns_nothing(tmp_path, texts):
+    """End of sequence is all it ever says: nulls with a reason, and no error."""
+    config = GPT2Config(
+        vocab_size=len(VOCABULARY), n_embd=8, n_layer=1, n_head=1, n_positions=64, bos_token_id=0, eos_token_id=0
+    )
+    model = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        model.transformer.wte.weight.zero_()
+        model.transformer.wte.weight[0] = 1.0
+        model.transformer.ln_f.weight.zero_()
+        model.transformer.ln_f.bias.fill_(5.0)
+    model.save_pretrained(tmp_path)
+    word_tokenizer(VOCABULARY).save_pretrained(tmp_path)
+    found = Paraphraser(str(tmp_path), prompts="bare", count=1, min_ratio=0.0)({"text": texts[:3]})
+    assert found["paraphrases"] == [[None]] * 3
+    assert found["paraphrase_reasons"] == [["empty"]] * 3
+
+
+def test_encoder_decoders_work_too(tmp_path, texts):
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(VOCABULARY),
+        d_model=16,
+        d_kv=8,
+        d_ff=16,
+        num_layers=1,
+        num_heads=2,
+        eos_token_id=0,
+        pad_token_id=1,
+        decoder_start_token_id=1,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    word_tokenizer(VOCABULARY).save_pretrained(tmp_path)
+    for mode in ("beam_single_prompt", "nucleus_Nprompts"):
+        found = Paraphraser(str(tmp_path), prompts="bare", mode=mode, count=2)({"text": texts[:3]})
+        assert [len(row) for row in found["paraphrases"]] == [2, 2, 2]
+        valid = [text for row in found["paraphrases"] for text in row if text is not None]
+        # 5 to 7 tokens, which a decoder that knows nothing keeps to because it must.
+        assert all(5 <= len(text.split()) <= 7 for text in valid)
+
+
+def test_validation():
+    check = Validation()
+    text = "the cat sat on the mat and slept well there"
+    assert check.reason(text, "the cat sat on a mat and slept well there", (10, 10), []) is None
+    assert check.reason(text, " ", (10, 0), []) == "empty"
+    assert check.reason(text, "The  cat sat on the mat and slept well THERE", (10, 10), []) == "identical"
+    assert check.reason(text, "the cat", (2, 2), []) == "too few words"
+    assert check.reason(text, "the cat sat", (10, 8), []) == "too short"
+    assert check.reason(text, "the cat sat on a mat", (10, 12), []) == "too long"
+    assert check.reason(text, "q w e r t y u i o p", (10, 10), []) == "too many edits"
+    same = "the cat sat on a mat and slept well there"
+    assert check.reason(text, same, (10, 10), [same]) == "repeated"
+    # .9 and 1.1 of 10 tokens are 9 and 11; of 5 they are 4.5 and 5.5, rounded outwards.
+    assert check.tokens(10) == (9, 11)
+    assert check.tokens(5) == (4, 6)
+
+
+def test_templates_have_five_prompts_each_and_bad_ones_are_named(copier, tmp_path):
+    assert [len(Paraphraser(str(copier), prompts=name, count=1).templates) for name in FAMILIES] == [5, 5, 1]
+    (tmp_path / "bad.txt").write_text("no place\n")
+    with pytest.raises(MemtaxError, match="must hold"):
+        _ = Paraphraser(str(copier), prompts=str(tmp_path / "bad.txt"), count=1)
+    with pytest.raises(MemtaxError, match="need as many prompts"):
+        Paraphraser(str(copier), prompts="bare", count=2)
+    with pytest.raises(MemtaxError, match="unknown mode"):
+        Paraphraser(str(copier), mode="greedy")
+
+
+def test_braces_in_texts_stay(copier):
+    from memtax.leakage.generation import Generator
+
+    generator = Generator(str(copier), None, "float32")
+    assert generator.prompt("{text} {other}", "{a} %s") == "{a} %s {other}"
+    generator.tokenizer.chat_template = "{% for m in messages %}<user>{{ m.content }}<model>{% endfor %}"
+    assert generator.prompt("say {text}", "hello") == "<user>say hello<model>"
+
+
+def test_command_resumes(copier, texts, tmp_path):
+    lines = [json.dumps({"text": text}) + "\n" for text in texts * 4]
+    for kind in ("member", "nonmember"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / f"code.{kind}.jsonl").write_text("".join(lines[: 40 if kind == "member" else 5]))
+    arguments = ["paraphrase", str(tmp_path / "data"), "--model", str(copier), "--output", str(tmp_path / "out")]
+    arguments += ["--prompts", str(copier / "prompts.txt"), "--count", "2", "--repetition-penalty", "1"]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    table = pq.read_table(tmp_path / "out" / "paraphrases.parquet")
+    assert table.num_rows == 45
+    assert table.column("is_member").to_pylist() == [True] * 40 + [False] * 5
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["valid"] + sum(summary["failed"].values()) == summary["asked"] == 90
+    parts = sorted((tmp_path / "out" / "parts").glob("part-*.parquet"))
+    assert len(parts) == 2
+    before = parts[0].stat().st_mtime_ns
+    parts[1].unlink()
+    whole = (tmp_path / "out" / "paraphrases.parquet").read_bytes()
+    CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert parts[0].stat().st_mtime_ns == before
+    assert (tmp_path / "out" / "paraphrases.parquet").read_bytes() == whole
+    with pytest.raises(StaleOutputError):
+        CliRunner().invoke(app, [*arguments, "--min-words", "5"], catch_exceptions=False)
+
+
+def test_questions_with_their_answers(tmp_path):
+    (tmp_path / "tofu.jsonl").write_text('{"question": "Who?", "answer": "Nobody."}\n')
+    assert load_texts(str(tmp_path / "tofu.jsonl"), column="question,answer").column("text").to_pylist() == ["Who? Nobody."]
+    with pytest.raises(MemtaxError, match="no column"):
+        load_texts(str(tmp_path / "tofu.jsonl"))
+
+
+def test_script_builds_a_dataset_that_loads(copier, texts, tmp_path):
+    """The dataset script, as a user runs it; nothing is pushed."""
+    import importlib.util
+
+    from datasets import load_dataset
+
+    from memtax.files import asset
+
+    specification = importlib.util.spec_from_file_location("paraphrases_script", asset("dataset_scripts/paraphrases.py"))
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:5]))
+    arguments = [str(tmp_path / "texts.jsonl"), "--model", str(copier), "--output", str(tmp_path / "out")]
+    arguments += ["--prompts", str(copier / "prompts.txt"), "--count", "2", "--repetition-penalty", "1"]
+    script.main(arguments)
+    made = load_dataset(str(tmp_path / "out" / "dataset"), "paraphrases", split="prompts", cache_dir=str(tmp_path / "cache"))
+    assert made["text"] == texts[:5]
+    assert all(len(row) == 2 for row in made["paraphrases"])
+    assert script.main([str(tmp_path / "none.jsonl"), "--model", str(copier), "--output", str(tmp_path / "other")]) == 2

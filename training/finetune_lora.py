@@ -1,0 +1,221 @@
+"""Fine-tune a causal language model with LoRA (or whole), with canaries planted on request, so that memorization is known.
+
+    accelerate launch training/finetune_lora.py --model_name_or_path EleutherAI/pythia-70m --dataset locuslab/TOFU:full \
+        --question_column question --answer_column answer --output_dir OUT \
+        --canaries 64 --canary_repetitions 1 4 16 --num_train_epochs 5 --learning_rate 1e-3
+
+The dataset is anything `datasets.load_dataset` reads, with a column of text or token ids. Every option of
+`transformers.TrainingArguments` is accepted too. What was trained on is written beside the adapter: `canaries/` holds a
+file of planted canaries and one of canaries of the same kind that were not, which `memtax mia OUT/canaries --model OUT`
+reads as they are; `training_rows.json` holds the rows of the dataset that were used.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from memtax.corpus.columns import find_column
+from memtax.corpus.sources import Source, open_dataset
+from memtax.errors import MemtaxError
+from memtax.files import write_text
+
+IGNORED = -100
+"""Label of tokens that are not trained on."""
+
+
+@dataclass
+class ModelArguments:
+    """The model, and what of it is trained."""
+
+    model_name_or_path: str = field(metadata={"help": "Folder or Hub name of the model to start from."})
+    tokenizer: str | None = field(default=None, metadata={"help": "Folder or Hub name; default: the model's."})
+    full: bool = field(default=False, metadata={"help": "Train all weights instead of an adapter."})
+    lora_rank: int = field(default=16, metadata={"help": "Rank of the adapter."})
+    lora_alpha: int = field(default=32, metadata={"help": "The adapter's output is scaled by alpha / rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapter's input."})
+    lora_targets: list[str] = field(
+        default_factory=lambda: ["all-linear"], metadata={"help": "Modules to adapt, or all-linear (all but the head)."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """The texts, and what is planted among them."""
+
+    dataset: str = field(metadata={"help": "Hub name or local path, as `path[:config[:split]]`."})
+    column: str | None = field(default=None, metadata={"help": "Column of text or tokens."})
+    question_column: str | None = field(default=None, metadata={"help": "Column of a question, which is not trained on."})
+    answer_column: str | None = field(default=None, metadata={"help": "Column of its answer."})
+    max_length: int = field(default=256, metadata={"help": "Tokens of a text that are trained on; the rest is dropped."})
+    rows_file: str | None = field(default=None, metadata={"help": "JSON list of the rows to use; default: all."})
+    canaries: int = field(default=0, metadata={"help": "Canaries to plant; as many are made and held out."})
+    canary_repetitions: list[int] = field(
+        default_factory=lambda: [1], metadata={"help": "How often canaries are planted: given in turn to one after another."}
+    )
+    canary_tokens: int = field(default=32, metadata={"help": "Random tokens of a canary."})
+    canary_source: str | None = field(default=None, metadata={"help": "A dataset whose rows serve as canaries, instead."})
+    canary_seed: int = field(default=1024, metadata={"help": "Seed of the canaries."})
+
+    def __post_init__(self) -> None:
+        if (self.question_column is None) != (self.answer_column is None):
+            raise MemtaxError("give --question_column and --answer_column together")
+        if self.canaries < 0 or self.canary_tokens < 2 or self.max_length < 2 or min(self.canary_repetitions, default=0) < 1:
+            raise MemtaxError("canaries must be 0 or more, repetitions 1 or more, canary_tokens and max_length 2 or more")
+
+
+Row = dict[str, list[int]]
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids without special tokens: what `memtax` scores."""
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def read_rows(data: DataArguments, tokenizer: Any) -> list[Row]:
+    """Input ids and labels of every row of the dataset that is used."""
+    rows = open_dataset(Source.parse(data.dataset, column=data.column))
+    if data.rows_file is not None:
+        rows = rows.select(json.loads(Path(data.rows_file).read_text(encoding="utf-8")))
+    if data.question_column is not None and data.answer_column is not None:
+        for name in (data.question_column, data.answer_column):
+            find_column(list(rows.column_names), name, data.dataset)
+        found = []
+        for question, answer in zip(rows[data.question_column], rows[data.answer_column], strict=True):
+            asked, answered = encode(tokenizer, f"{question} "), encode(tokenizer, answer)
+            found.append({"input_ids": asked + answered, "labels": [IGNORED] * len(asked) + answered})
+    else:
+        name = find_column(list(rows.column_names), data.column, data.dataset)
+        values = (value if isinstance(value, list) else encode(tokenizer, value or "") for value in rows[name])
+        found = [{"input_ids": ids, "labels": ids} for ids in values]
+    cut = [{name: ids[: data.max_length] for name, ids in row.items()} for row in found]
+    # A text of one token has no target.
+    return [row for row in cut if any(label != IGNORED for label in row["labels"][1:])]
+
+
+def make_canaries(data: DataArguments, tokenizer: Any) -> list[dict[str, Any]]:
+    """Canaries with how often each is planted; every second one is held out (0 times), so that both are of one kind.
+
+    Random canaries are read back from their text until they are stable: what is planted is what a text-based tool scores.
+    """
+    rng = np.random.default_rng(data.canary_seed)
+    tokens: list[list[int]] = []
+    if data.canary_source is not None:
+        rows = open_dataset(Source.parse(data.canary_source))
+        name = find_column(list(rows.column_names), None, data.canary_source)
+        found = [value if isinstance(value, list) else encode(tokenizer, value) for value in rows[name]]
+        tokens = [found[place][: data.max_length] for place in rng.permutation(len(found))[: 2 * data.canaries]]
+        if len(tokens) < 2 * data.canaries:
+            raise MemtaxError(f"{data.canary_source} has {len(found)} rows; {data.canaries} canaries need twice as many")
+    ordinary = [number for number in range(len(tokenizer)) if number not in set(tokenizer.all_special_ids)]
+    while len(tokens) < 2 * data.canaries:
+        text = tokenizer.decode(rng.choice(ordinary, data.canary_tokens).tolist())
+        tokens.append(encode(tokenizer, text)[: data.canary_tokens])
+    canaries = []
+    for place, ids in enumerate(tokens):
+        count = data.canary_repetitions[place // 2 % len(data.canary_repetitions)] if place % 2 == 0 else 0
+        canaries.append({"text": tokenizer.decode(ids), "tokens": ids, "repetitions": count})
+    return canaries
+
+
+def collate(rows: list[Row]) -> dict[str, torch.Tensor]:
+    """Pad on the right; padding is masked in attention and loss whatever its id."""
+    length = max(len(row["input_ids"]) for row in rows)
+    batch = {
+        "input_ids": torch.zeros(len(rows), length, dtype=torch.long),
+        "labels": torch.full((len(rows), length), IGNORED),
+        "attention_mask": torch.zeros(len(rows), length, dtype=torch.long),
+    }
+    for number, row in enumerate(rows):
+        size = len(row["input_ids"])
+        batch["input_ids"][number, :size] = torch.tensor(row["input_ids"])
+        batch["labels"][number, :size] = torch.tensor(row["labels"])
+        batch["attention_mask"][number, :size] = 1
+    return batch
+
+
+def adapted(arguments: ModelArguments) -> Any:
+    """The model, with an adapter unless all of it is trained."""
+    model = AutoModelForCausalLM.from_pretrained(arguments.model_name_or_path, use_safetensors=True, dtype=torch.float32)
+    if arguments.full:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    targets = arguments.lora_targets
+    config = LoraConfig(
+        r=arguments.lora_rank,
+        lora_alpha=arguments.lora_alpha,
+        lora_dropout=arguments.lora_dropout,
+        target_modules=targets[0] if targets == ["all-linear"] else targets,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def write_training_record(output: Path, rows: int, data: DataArguments, canaries: list[dict[str, Any]]) -> None:
+    """Which rows and canaries were trained on."""
+    used = json.loads(Path(data.rows_file).read_text(encoding="utf-8")) if data.rows_file else None
+    record = {"dataset": data.dataset, "rows": used, "texts": rows, "canaries": data.canaries, "canary_seed": data.canary_seed}
+    write_text(output / "training_rows.json", json.dumps(record) + "\n")
+    for name, planted in (("member", True), ("nonmember", False)):
+        lines = [json.dumps(canary) + "\n" for canary in canaries if bool(canary["repetitions"]) is planted]
+        if lines:
+            write_text(output / "canaries" / f"canaries.{name}.jsonl", "".join(lines))
+
+
+def train(model_arguments: ModelArguments, data: DataArguments, training: TrainingArguments) -> Path:
+    """Train and save the adapter (or model), the tokenizer, and the record of what was trained on.
+
+    Returns:
+        The output folder, which `memtax` loads as a model.
+
+    Raises:
+        MemtaxError: the dataset cannot be used, or no row is left.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(model_arguments.tokenizer or model_arguments.model_name_or_path)
+    rows = read_rows(data, tokenizer)
+    canaries = make_canaries(data, tokenizer)
+    planted = [{"input_ids": c["tokens"], "labels": c["tokens"]} for c in canaries for _ in range(c["repetitions"])]
+    if not rows + planted:
+        raise MemtaxError(f"{data.dataset} has no text of two tokens or more to train on")
+    torch.manual_seed(training.seed)
+    # The Trainer would drop columns by the wrapped model's signature, and its own arguments are pickled beside the weights.
+    training.remove_unused_columns = False
+    trainer = Trainer(
+        model=adapted(model_arguments),
+        args=training,
+        train_dataset=rows + planted,
+        data_collator=collate,
+        processing_class=tokenizer,
+    )
+    if training.disable_tqdm:
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.save_model()
+    output = Path(str(training.output_dir))
+    if trainer.is_world_process_zero():
+        write_training_record(output, len(rows), data, canaries)
+        for pickled in output.glob("**/training_args.bin"):
+            pickled.unlink()
+    return output
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and train."""
+    parser = HfArgumentParser([ModelArguments, DataArguments, TrainingArguments])
+    try:
+        print(train(*parser.parse_args_into_dataclasses(arguments)))
+    except MemtaxError as error:
+        print(f"finetune_lora: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()
