@@ -404,3 +404,22 @@ assert api.whoami()["name"] == "tester"
 """
         child(hub, tmp_path, "-c", program)
         assert json.loads(json.dumps(hub.requests))
+
+
+def test_a_dataset_script_pushes_what_loads(tmp_path):
+    from memtax.files import asset
+
+    np.save(tmp_path / "a.npy", np.array([[1, 2], [2, 3], [3, 3]], np.uint16))
+    (tmp_path / "memorized.jsonl").write_text('{"index": 2}\n')
+    script = asset("dataset_scripts/num_frequencies.py")
+    with HubServer() as hub:
+        options = ("--memorized", str(tmp_path / "memorized.jsonl"), "--output", str(tmp_path / "out"), "--push", "org/counts")
+        child(hub, tmp_path / "cache", str(script), str(tmp_path / "a.npy"), *options)
+        # Row 2 is memorized: its tokens (3, 3); the others hold 1 once, 2 twice and 3 once.
+        program = """
+from datasets import load_dataset
+for split, expected in (("memorized", {3: 2}), ("non_memorized", {1: 1, 2: 2, 3: 1})):
+    rows = load_dataset("org/counts", split=split)
+    assert {row["TokenID"]: row["Frequency"] for row in rows if row["Frequency"]} == expected, list(rows)
+"""
+        child(hub, tmp_path / "fresh", "-c", program)
