@@ -575,7 +575,7 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
 def push(
     run: Annotated[Path, typer.Argument(help="Run directory, or the folder of one dataset or model.")],
     repo_id: Annotated[str, typer.Option("--repo-id", help="org/name of the dataset; models are named org/name-MODEL.")],
-    part: Annotated[list[str], typer.Option(help="dataset, models or metrics; may be given again.")] = ["dataset", "models"],  # noqa: B006
+    part: Annotated[list[str], typer.Option(help="dataset, models, metrics or explorer; repeat it.")] = ["dataset", "models"],  # noqa: B006
     private: Annotated[bool, typer.Option("--private", help="New repositories are private; public ones are refused.")] = False,
     published: Annotated[
         str | None,

@@ -9,10 +9,23 @@ from memtax.errors import MemtaxError
 from memtax.files import asset
 from memtax.hub.cards import finish, render, split
 from memtax.hub.push import Repository, folder_files, push
+from memtax.provenance import versions
 
-PARTS = ("dataset", "models", "metrics")
+PARTS = ("dataset", "models", "metrics", "explorer")
+_APP = '''"""The explorer of {dataset}."""
+
+from memtax.report.explore import Explorer
+from memtax.report.explore_app import page
+
+demo = page(Explorer.load("{dataset}"))
+
+if __name__ == "__main__":
+    demo.launch()
+'''
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md")
 """Of a model folder; checkpoints, optimizer states and pickles stay here."""
+_SDK = "6.31.0"
+"""Version of Gradio that the Spaces were tried with."""
 _METRICS = {"roc_auc": "roc_auc", "pr_auc": "average_precision", "ece": "ece", "brier": "brier_score", "f1": "f1"}
 """Figures of a predictor that its model index tells, and the Hub's names of them."""
 
@@ -84,6 +97,8 @@ def plan(
         found.append(_dataset(source, repo_id, run))
     elif list(parts) != ["metrics"]:
         raise MemtaxError(f"{source} is no run directory and no folder of a dataset or model; name one that memtax wrote")
+    if "explorer" in parts:
+        found.append(_explorer(f"{repo_id}-explorer", repo_id, str(run.get("config", {}).get("title") or repo_id)))
     if "metrics" in parts:
         found += spaces(owner)
     return found
@@ -91,22 +106,39 @@ def plan(
 
 def spaces(owner: str) -> list[Repository]:
     """The metric Spaces of an account, each with a wheel of this memtax that its requirements name."""
+    found = []
+    for folder in sorted(path for path in asset("metrics").iterdir() if (path / f"{path.name}.py").is_file()):
+        repo_id = f"{owner}/{folder.name}"
+        card = (folder / "README.md").read_text(encoding="utf-8").replace(f'"memtax/{folder.name}"', f'"{repo_id}"')
+        files = folder_files(folder) | {"README.md": card.encode(), **_requirements(repo_id)}
+        found.append(Repository(repo_id, "space", files))
+    return found
+
+
+def _explorer(repo_id: str, dataset: str, title: str) -> Repository:
+    """The Space of the explorer, which reads the dataset and its predictor from the Hub."""
+    metadata: dict[str, Any] = {"title": title[:60], "emoji": "🔎", "colorFrom": "green", "colorTo": "gray", "sdk": "gradio"}
+    metadata |= {
+        "sdk_version": _SDK,
+        "app_file": "app.py",
+        "pinned": False,
+        "datasets": [dataset],
+        "tags": ["memorization", "memtax"],
+    }
+    card = render("explorer.md.j2", metadata, title=title, dataset=dataset, version=versions()["memtax"])
+    files = {"README.md": card.encode(), "app.py": _APP.format(dataset=dataset).encode(), **_requirements(repo_id)}
+    return Repository(repo_id, "space", files)
+
+
+def _requirements(repo_id: str) -> dict[str, bytes]:
+    """`requirements.txt`, and the wheel in the same repository that it names."""
     from huggingface_hub import constants
 
     from memtax.hub.wheel import build
 
     wheel, content = build()
-    found = []
-    for folder in sorted(path for path in asset("metrics").iterdir() if (path / f"{path.name}.py").is_file()):
-        repo_id = f"{owner}/{folder.name}"
-        card = (folder / "README.md").read_text(encoding="utf-8").replace(f'"memtax/{folder.name}"', f'"{repo_id}"')
-        files = folder_files(folder) | {
-            "README.md": card.encode(),
-            "requirements.txt": f"memtax @ {constants.ENDPOINT}/spaces/{repo_id}/resolve/main/{wheel}\n".encode(),
-            wheel: content,
-        }
-        found.append(Repository(repo_id, "space", files))
-    return found
+    line = f"memtax @ {constants.ENDPOINT}/spaces/{repo_id}/resolve/main/{wheel}\n"
+    return {"requirements.txt": line.encode(), wheel: content}
 
 
 def _dataset(folder: Path, repo_id: str, run: Mapping[str, Any]) -> Repository:

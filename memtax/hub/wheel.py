@@ -1,6 +1,7 @@
 """A wheel of the running memtax: what a Space installs, whether memtax is on a package index or not."""
 
 import base64
+import functools
 import hashlib
 import importlib.metadata
 import io
@@ -15,6 +16,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _ASSETS = ("dataset_scripts", "metrics", "model_cards", "training")
 
 
+@functools.cache
 def build() -> tuple[str, bytes]:
     """File name and content; the same bytes for the same code.
 

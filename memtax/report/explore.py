@@ -214,13 +214,12 @@ class Explorer:
 
         if self.predictor is None:
             return None
-        if "predictor" not in self._cache:
-            self._cache["predictor"] = Predictor.from_pretrained(self.predictor)
-        predictor: Predictor = self._cache["predictor"]
         names = [name for name in self.features.column_names if name in row and name != "tokens"]
         table = pa.table({name: pa.array([row[name]], self.features.schema.field(name).type) for name in names})
         try:
-            found: float | None = predictor.predict(table).to_pylist()[0]
+            if "predictor" not in self._cache:
+                self._cache["predictor"] = Predictor.from_pretrained(self.predictor)
+            found: float | None = self._cache["predictor"].predict(table).to_pylist()[0]
         except MemtaxError:
             return None
         return found

@@ -110,7 +110,7 @@ def push(hub: HubServer, cache: Path, run: Path, *options: str, **more):
 def pushed(run, tmp_path_factory):
     """A server to which the run and the metric Spaces were pushed, and what the command printed."""
     with HubServer() as hub:
-        parts = ("--part", "dataset", "--part", "models", "--part", "metrics")
+        parts = ("--part", "dataset", "--part", "models", "--part", "metrics", "--part", "explorer")
         yield hub, push(hub, tmp_path_factory.mktemp("cache"), run, *parts).stdout
 
 
@@ -118,7 +118,7 @@ def test_everything_is_there_and_nothing_else(pushed, run):
     hub, printed = pushed
     ids = {repo_id for _, repo_id in hub.repos}
     assert {"org/name", "org/name-predictor", "org/name-lm", "org/name-code", "org/membership_inference"} <= ids
-    assert len(ids) == 4 + 9
+    assert len(ids) == 4 + 9 + 1
     assert all(f"{hub.url}/datasets/org/name" in line for line in printed.splitlines()[:1])
     files = hub.repos["dataset", "org/name"].files
     assert set(files) == {".gitattributes", "README.md", "features/train.parquet", "num_duplicates/train.parquet"}
@@ -138,6 +138,7 @@ import pyarrow.parquet as pq
 from datasets import load_dataset
 whole = load_dataset("org/name", "features", split="train")
 here = pq.read_table({str(run / "dataset" / "features" / "train.parquet")!r})
+here_rows = here.column("text").to_pylist()
 assert whole.data.table.cast(here.schema).equals(here)
 assert whole.features["taxonomy"].int2str(2) == "recollection"
 streamed = list(load_dataset("org/name", "features", split="train", streaming=True))
@@ -154,6 +155,9 @@ assert AutoTokenizer.from_pretrained("org/name-lm")("a b")["input_ids"] == [1, 2
 from transformers import pipeline
 there, here = (pipeline("text-classification", name) for name in ("org/name-code", {str(run / "models" / "code")!r}))
 assert there("the def x") == here("the def x") and there("x")[0]["label"] in ("nl", "code")
+from memtax.report.explore import Explorer
+explorer = Explorer.load("org/name")
+assert explorer.rows()[0] == {ROWS} and explorer.details(5)["text"] == here_rows[5]
 import evaluate
 metric = evaluate.load("org/membership_inference")
 print(json.dumps(metric.compute(predictions=[0.9, 0.8, 0.7, 0.2], references=[1, 0, 1, 0])["auroc"]))
@@ -400,3 +404,22 @@ assert api.whoami()["name"] == "tester"
 """
         child(hub, tmp_path, "-c", program)
         assert json.loads(json.dumps(hub.requests))
+
+
+def test_a_dataset_script_pushes_what_loads(tmp_path):
+    from memtax.files import asset
+
+    np.save(tmp_path / "a.npy", np.array([[1, 2], [2, 3], [3, 3]], np.uint16))
+    (tmp_path / "memorized.jsonl").write_text('{"index": 2}\n')
+    script = asset("dataset_scripts/num_frequencies.py")
+    with HubServer() as hub:
+        options = ("--memorized", str(tmp_path / "memorized.jsonl"), "--output", str(tmp_path / "out"), "--push", "org/counts")
+        child(hub, tmp_path / "cache", str(script), str(tmp_path / "a.npy"), *options)
+        # Row 2 is memorized: its tokens (3, 3); the others hold 1 once, 2 twice and 3 once.
+        program = """
+from datasets import load_dataset
+for split, expected in (("memorized", {3: 2}), ("non_memorized", {1: 1, 2: 2, 3: 1})):
+    rows = load_dataset("org/counts", split=split)
+    assert {row["TokenID"]: row["Frequency"] for row in rows if row["Frequency"]} == expected, list(rows)
+"""
+        child(hub, tmp_path / "fresh", "-c", program)
