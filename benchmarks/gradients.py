@@ -1,6 +1,6 @@
 """Gradient kernels against full parameter gradients, one backward pass a text.
 
-    python benchmarks/gradients.py [--groups 16] [--train 1000] [--test 200] [--only alignment|influence]
+    python benchmarks/gradients.py [--groups 16] [--rounds 3] [--train 1000] [--test 200] [--only alignment|influence]
 
 Alignment: a GPT-NeoX of Pythia-70m's shape (vocabulary 50,304, width 512, 6 layers) with random weights, texts of 64 tokens
 with 3 paraphrases each, input embedding and head, float32. The reference keeps the text's gradients of both tensors and runs
@@ -14,6 +14,7 @@ texts of 64 tokens, against one backward pass an example and the formula as a lo
 """
 
 import argparse
+import functools
 import gc
 import multiprocessing
 import os
@@ -95,17 +96,18 @@ def bare(model: Any, groups: list[list[list[int]]], batch: int) -> None:
         model(inputs_embeds=embedded, labels=ids).loss.backward()
 
 
-def timed(function: Callable[..., Any], *arguments: Any, repeats: int = 2) -> tuple[float, Any]:
-    """The least time of several runs, after a short warm-up."""
-    function(arguments[0], arguments[1][:2], *arguments[2:])
-    times, result = [], None
-    for _ in range(repeats):
-        synchronize()
-        started = time.perf_counter()
-        result = function(*arguments)
-        synchronize()
-        times.append(time.perf_counter() - started)
-    return min(times), result
+def timed(ways: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """The least time of each way over several rounds in which they take turns, so that a busy moment hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    results = {}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            synchronize()
+            started = time.perf_counter()
+            results[name] = way()
+            synchronize()
+            times[name].append(time.perf_counter() - started)
+    return {name: min(values) for name, values in times.items()}, results
 
 
 def synchronize() -> None:
@@ -164,27 +166,32 @@ def measure_peak(way: str, groups: int, batch: int) -> float:
     return found / 2**20
 
 
-def alignment(groups: int) -> None:
+def alignment(groups: int, rounds: int) -> None:
     """Time and memory of the three ways."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, data = pythia_70m(device), texts(groups)
-    least, batch = min((timed(bare, model, data, size)[0], size) for size in ((4, 16) if device == "cpu" else (64, 256)))
-    slow, expected = timed(reference, model, data, repeats=2)
-    fast, found = timed(kernels, model, data)
-    count = groups * TEXTS
-    memory = {way: measure_peak(way, min(groups, 8), batch) for way in ("reference", "memtax", "bare")}
+    sizes = (4, 16) if device == "cpu" else (64, 256)
+    ways: dict[str, Callable[[], Any]] = {f"bare {size}": functools.partial(bare, model, data, size) for size in sizes}
+    ways |= {"memtax": lambda: kernels(model, data), "reference": lambda: reference(model, data)}
+    for way in ways.values():
+        way()
+    seconds, results = timed(ways, rounds)
+    batch = min(sizes, key=lambda size: seconds[f"bare {size}"])
+    slow, fast, least = seconds["reference"], seconds["memtax"], seconds[f"bare {batch}"]
+    memory = {way: measure_peak(way, groups, TEXTS) for way in ("reference", "memtax", "bare")}
     print(
-        f"Alignment: {groups} texts of 64 tokens with 3 paraphrases each, on {device} with {torch.get_num_threads()} threads.\n"
+        f"Alignment: {groups} texts of 64 tokens with 3 paraphrases each, on {device} with {torch.get_num_threads()} threads;"
     )
+    print(f"least of {rounds} rounds, in which the ways take turns.\n")
     print("| | seconds | texts/s | peak memory above the weights (MiB) |")
     print("|---|---|---|---|")
     rows = (
         ("full gradients, a backward pass a text", slow, "reference"),
         ("memtax", fast, "memtax"),
-        (f"bare forward and backward to the inputs, batch {batch}", least, "bare"),
+        (f"bare forward and backward to the inputs, batch {batch} (memory: batch {TEXTS})", least, "bare"),
     )
-    for name, seconds, way in rows:
-        print(f"| {name} | {seconds:.2f} | {count / seconds:.1f} | {memory[way]:.0f} |")
+    for name, taken, way in rows:
+        print(f"| {name} | {taken:.2f} | {groups * TEXTS / taken:.1f} | {memory[way]:.0f} |")
     ours, theirs = memory["memtax"] - memory["bare"], memory["reference"] - memory["bare"]
     print()
     print(f"- memtax against full gradients: {slow / fast:.2f}x faster (bar: 2.5 on a CPU, 20 on a GPU)")
@@ -192,7 +199,7 @@ def alignment(groups: int) -> None:
     print(
         f"- memory above weights and bare pass: {theirs:.0f} MiB for full gradients, {ours:.0f} MiB for memtax (bar: a tenth)"
     )
-    print(f"- largest difference of an alignment: {np.abs(np.subtract(found, expected)).max():.1e}")
+    print(f"- largest difference of an alignment: {np.abs(np.subtract(results['memtax'], results['reference'])).max():.1e}")
 
 
 def adapted(device: str) -> Any:
@@ -273,12 +280,13 @@ def main() -> None:
     """Run the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--train", type=int, default=1000)
     parser.add_argument("--test", type=int, default=200)
     parser.add_argument("--only", choices=("alignment", "influence"))
     arguments = parser.parse_args()
     if arguments.only != "influence":
-        alignment(arguments.groups)
+        alignment(arguments.groups, arguments.rounds)
     if arguments.only != "alignment":
         influences(arguments.train, arguments.test)
 

@@ -488,6 +488,8 @@ def align(
     if World.current().is_main:
         mean = "" if found["mean"] is None else f", mean cosine {found['mean']:.3f}"
         typer.echo(f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}")
+        if area := found["membership"].get("auroc"):
+            typer.echo(f"AUROC of members {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})")
         typer.echo(f"table    {output / 'alignment.parquet'}")
         typer.echo(f"summary  {output / 'summary.json'}")
 

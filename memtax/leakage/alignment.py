@@ -7,12 +7,12 @@ definition is summed over them. Larger means more likely a member.
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from memtax import schema
+from memtax import schema, statistics
 from memtax.corpus import columns
 from memtax.corpus.sources import Source, open_dataset
 from memtax.engine import World
@@ -232,7 +232,7 @@ def align_table(source: Source, function: AlignmentFilter, output: Path | str) -
 
 
 def summarize(rows: "datasets.Dataset", table: "pa.Table", function: AlignmentFilter) -> dict[str, Any]:
-    """Counts of texts and paraphrases, the mean alignment, and how many texts are at each level."""
+    """Counts of texts and paraphrases, the mean, how many texts are at each level, and how well it tells members."""
     values = [value for value in table.column("gradient_alignment").to_pylist() if value is not None]
     pairs = list(zip(rows["text"], rows["paraphrases"], strict=True))
     given = [(text, one) for text, paraphrases in pairs for one in paraphrases or ()]
@@ -254,7 +254,29 @@ def summarize(rows: "datasets.Dataset", table: "pa.Table", function: AlignmentFi
             "identical to the text": sum(one is not None and one == text for text, one in given),
         },
         "cut to the model's positions or the given length": sum(table.column("is_cut").to_pylist()),
+        "membership": _membership(rows, table),
     }
+
+
+def _membership(rows: "datasets.Dataset", table: "pa.Table") -> dict[str, Any]:
+    """How well the alignment tells members, with bootstrap intervals; empty where the rows do not say who is one."""
+    if "is_member" not in rows.column_names:
+        return {}
+    values = zip(rows["is_member"], table.column("gradient_alignment").to_pylist(), strict=True)
+    known = [(int(label), value) for label, value in values if label is not None and value is not None]
+    labels, scores = [label for label, _ in known], [value for _, value in known]
+    if len(set(labels)) < 2:
+        return {}
+    found: dict[str, Any] = {"members": sum(labels), "non-members": len(labels) - sum(labels)}
+    measures: dict[str, Callable[..., float]] = {
+        "auroc": statistics.auroc,
+        "fpr_at_tpr_0.95": functools.partial(statistics.fpr_at_tpr, tpr=0.95),
+        "tpr_at_fpr_0.05": functools.partial(statistics.tpr_at_fpr, fpr=0.05),
+    }
+    for name, measure in measures.items():
+        drawn = statistics.bootstrap_interval(measure, labels, scores, strata=labels)
+        found[name] = {"value": drawn.value, "low": drawn.low, "high": drawn.high}
+    return found
 
 
 def load_pairs(source: Source) -> "datasets.Dataset":

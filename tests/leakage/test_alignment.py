@@ -176,6 +176,12 @@ def test_a_table_of_pairs(folder, pairs, tmp_path):
     assert summary["paraphrases"]["identical to the text"] == 1
     # 67 usual rows have one missing each, row 3 has three; rows 4 and 7 none.
     assert summary["paraphrases"]["missing"] == 67 + 3
+    told = [(row["is_member"], row["gradient_alignment"]) for row in rows if row["gradient_alignment"] is not None]
+    wins = [(a > b) + (a == b) / 2 for member, a in told if member for other, b in told if not other]
+    found = summary["membership"]
+    assert found["auroc"]["value"] == pytest.approx(np.mean(wins))
+    assert found["auroc"]["low"] <= found["auroc"]["value"] <= found["auroc"]["high"]
+    assert found["members"] + found["non-members"] == 67
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
     again = align_table(Source.parse(str(pairs)), AlignmentFilter(folder), tmp_path / "out")
     assert again == summary

@@ -280,3 +280,15 @@ def test_what_cannot_be_is_said():
     embedded = lora("llama", ["embed_tokens"])
     with pytest.raises(ModelError, match=r"no tensors of the set 'lora'|no linear map's"):
         capture(embedded, [[1, 2]], parameters="lora")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("parameters", ["embeddings+head", "all-linear"])
+def test_kernels_on_a_gpu_are_those_of_the_cpu(parameters):
+    sequences = random_sequences(LENGTHS)
+    for name in ("gpt_neox", "llama_tied", "recurrent_gemma"):
+        expected = capture(double(name), sequences, parameters=parameters).gram()
+        found = capture(double(name).cuda(), sequences, parameters=parameters).gram()
+        for key in expected:
+            np.testing.assert_allclose(found[key], expected[key], rtol=0, atol=1e-6 * np.abs(expected[key]).max())
