@@ -317,7 +317,8 @@ def _write(output: Path, table: pa.Table, names: Sequence[str], summary: Mapping
     write_parquet(output / "scores.parquet", schema.validate(table, columns, "the scores"))
     write_parquet(output / "metrics.parquet", pa.Table.from_pylist(list(_metric_rows(summary["domains"]))))
     write_json(output / "membership.json", summary)
-    write_text(output / "membership.md", markdown(summary["domains"]))
+    source = f"\nDC-PDD: token probabilities from `{scorer.frequencies}`.\n" if scorer.frequencies else ""
+    write_text(output / "membership.md", markdown(summary["domains"]) + source)
     config = {name: value for name, value in asdict(scorer).items() if name != "prefixes"} | {"attacks": summary["attacks"]}
     write_record(output / "run.yaml", "mia", config, {"model": scorer.fingerprint})
 
