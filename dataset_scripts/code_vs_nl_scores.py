@@ -17,6 +17,7 @@ from memtax.engine import World, run
 from memtax.errors import MemtaxError
 from memtax.filters.code_vs_nl import CodeFilter
 from memtax.hub.folder import Config, write_dataset
+from memtax.hub.publish import publish
 from memtax.lm.loading import load_tokenizer
 
 ROWS_PER_BATCH = 1024
@@ -52,10 +53,8 @@ def build(arguments: argparse.Namespace) -> Path:
         summary = {"sequences": arguments.sequences, "classifier": arguments.model}
         write_dataset(output / "dataset", [Config("scores", row, {"train": table})], "Code or natural language", summary)
         if arguments.push:
-            from huggingface_hub import HfApi
-
-            HfApi().create_repo(arguments.push, repo_type="dataset", exist_ok=True)
-            HfApi().upload_folder(repo_id=arguments.push, repo_type="dataset", folder_path=output / "dataset")
+            for line in publish(output / "dataset", arguments.push, dry_run=arguments.dry_run):
+                print(line)
     world.wait()
     return output / "dataset"
 
@@ -68,6 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default=CodeFilter.model, help="classifier of code and natural language")
     parser.add_argument("--tokenizer", help="of the language model, to decode tokens")
     parser.add_argument("--push", metavar="ORG/NAME", help="upload the dataset to the Hub")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
     try:
         print(build(parser.parse_args(arguments)))
     except MemtaxError as error:

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 
 from memtax.corpus.job import CountJob
 from memtax.corpus.opening import Reading
-from memtax.corpus.publish import DUPLICATES, push, write_published
+from memtax.corpus.publish import DUPLICATES, write_published
 from memtax.corpus.spans import Span
 from memtax.errors import MemtaxError
+from memtax.hub.publish import publish
 
 
 def build(arguments: argparse.Namespace) -> Path:
@@ -69,7 +70,10 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         folder = build(arguments)
-        print(push(folder, arguments.push, arguments.dry_run) if arguments.push else folder)
+        print(folder)
+        if arguments.push:
+            for line in publish(folder, arguments.push, dry_run=arguments.dry_run):
+                print(line)
     except MemtaxError as error:
         print(f"num_duplicates: {error}", file=sys.stderr)
         return 2

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from memtax.corpus.job import CountJob
 from memtax.corpus.opening import Reading
-from memtax.corpus.publish import FREQUENCIES, push, write_published
+from memtax.corpus.publish import FREQUENCIES, write_published
 from memtax.corpus.tables import SUMMED_SPLITS
 from memtax.errors import MemtaxError
+from memtax.hub.publish import publish
 
 
 def build(arguments: argparse.Namespace) -> Path:
@@ -65,7 +66,10 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         folder = build(arguments)
-        print(push(folder, arguments.push, arguments.dry_run) if arguments.push else folder)
+        print(folder)
+        if arguments.push:
+            for line in publish(folder, arguments.push, dry_run=arguments.dry_run):
+                print(line)
     except MemtaxError as error:
         print(f"num_frequencies: {error}", file=sys.stderr)
         return 2

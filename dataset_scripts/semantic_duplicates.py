@@ -20,6 +20,7 @@ from memtax.filters.embeddings import EmbeddingFilter
 from memtax.filters.semantic_matches import SemanticMatchFilter
 from memtax.filters.textual_matches import TextualMatchFilter
 from memtax.hub.folder import Config, write_dataset
+from memtax.hub.publish import publish
 from memtax.lm.embeddings import DEFAULT_MODEL
 from memtax.lm.loading import load_tokenizer
 from memtax.provenance import fingerprint_dataset
@@ -86,10 +87,8 @@ def build(arguments: argparse.Namespace) -> Path:
         summary = {"sequences": arguments.sequences, "sample": arguments.sample or "the sequences", "encoder": arguments.model}
         write_dataset(output / "dataset", [Config("matches", row, {"train": table})], "Semantic duplicates", summary)
         if arguments.push:
-            from huggingface_hub import HfApi
-
-            HfApi().create_repo(arguments.push, repo_type="dataset", exist_ok=True)
-            HfApi().upload_folder(repo_id=arguments.push, repo_type="dataset", folder_path=output / "dataset")
+            for line in publish(output / "dataset", arguments.push, dry_run=arguments.dry_run):
+                print(line)
     world.wait()
     return output / "dataset"
 
@@ -105,6 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt")
     parser.add_argument("--ascii-only", action="store_true", help="the reference's rule: other prompts count 0 textual matches")
     parser.add_argument("--push", metavar="ORG/NAME", help="upload the dataset to the Hub")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
     try:
         print(build(parser.parse_args(arguments)))
     except MemtaxError as error:

@@ -20,6 +20,7 @@ from memtax.engine import World, run
 from memtax.errors import MemtaxError
 from memtax.filters import Filter, filter_class
 from memtax.hub.folder import Config, write_dataset
+from memtax.hub.publish import publish
 
 ROWS_PER_BATCH = 1024
 PERPLEXITIES = ("prompt_perplexity", "continuation_perplexity", "sequence_perplexity", "is_memorized", "memorization_score")
@@ -62,10 +63,8 @@ def build(arguments: argparse.Namespace) -> Path:
         summary |= {name: location(getattr(arguments, name)) for name in tables if getattr(arguments, name)}
         write_dataset(output / "dataset", [Config("filters", row, {"train": pa.table(columns)})], "Semantic filters", summary)
         if arguments.push:
-            from huggingface_hub import HfApi
-
-            HfApi().create_repo(arguments.push, repo_type="dataset", exist_ok=True)
-            HfApi().upload_folder(repo_id=arguments.push, repo_type="dataset", folder_path=output / "dataset")
+            for line in publish(output / "dataset", arguments.push, dry_run=arguments.dry_run):
+                print(line)
     world.wait()
     return output / "dataset"
 
@@ -94,6 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--perplexities", help="table of a model's scores")
     parser.add_argument("--tokenizer", help="of the language model, to decode tokens")
     parser.add_argument("--push", metavar="ORG/NAME", help="upload the dataset to the Hub")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
     try:
         print(build(parser.parse_args(arguments)))
     except MemtaxError as error:

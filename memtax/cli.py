@@ -550,7 +550,12 @@ def influence(
         for name, figures in found["methods"].items():
             shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in figures.items() if value)
             typer.echo(f"{name:<15}{shown}".rstrip())
-        for kind, file in (("pairs", "influence.parquet"), ("matrices", "matrix.safetensors"), ("top", "top.parquet")):
+        for kind, file in (
+            ("pairs", "influence.parquet"),
+            ("matrices", "matrix.safetensors"),
+            ("top", "top.parquet"),
+            ("page", "index.html"),
+        ):
             typer.echo(f"{kind:<9}{output / file}")
         typer.echo(f"summary  {output / 'summary.json'}")
 
@@ -572,6 +577,10 @@ def push(
     repo_id: Annotated[str, typer.Option("--repo-id", help="org/name of the dataset; models are named org/name-MODEL.")],
     part: Annotated[list[str], typer.Option(help="dataset, models or metrics; may be given again.")] = ["dataset", "models"],  # noqa: B006
     private: Annotated[bool, typer.Option("--private", help="New repositories are private; public ones are refused.")] = False,
+    published: Annotated[
+        str | None,
+        typer.Option(help="SCHEME_MODEL: the dataset in the layout of usvsnsp/semantic-filters, with splits so named."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every file and card; send nothing.")] = False,
 ) -> None:
     """Publish a run on the Hugging Face Hub: dataset, models and, if asked, the metric Spaces, with cards.
@@ -581,15 +590,27 @@ def push(
 
     Example: `memtax push runs/demo --repo-id my-org/stdlib-memorization --dry-run`
     """
-    from memtax.hub.publish import plan
-    from memtax.hub.push import push as upload
+    from memtax.hub.publish import publish
 
-    for repository in plan(run, repo_id, part):
-        if dry_run:
-            for line in repository.lines():
-                typer.echo(line)
-        else:
-            typer.echo(upload(repository, private=private or None))
+    for line in publish(run, repo_id, part, private=private or None, dry_run=dry_run, published=published):
+        typer.echo(line)
+
+
+@app.command()
+def explore(
+    run: Annotated[str, typer.Argument(help="Run directory, or the name of a dataset that was pushed.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Model for texts of your own.")] = None,
+    port: Annotated[int, typer.Option(help="Where the page is served; 0: the first free one from 7860.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+) -> None:
+    """Browse a run: filter sequences, see their tokens and neighbours, analyse a text of your own (extra `explore`).
+
+    Example: `memtax explore runs/demo --model runs/demo/models/small-gpt-neox`
+    """
+    from memtax.report.explore import Explorer
+    from memtax.report.explore_app import page
+
+    page(Explorer.load(run, model)).launch(server_port=port or None, inbrowser=browser)
 
 
 @app.command()

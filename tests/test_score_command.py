@@ -183,6 +183,26 @@ def test_what_cannot_work_is_one_line(work, tmp_path, options, message, monkeypa
     assert not (tmp_path / "out" / "scores.parquet").exists()
 
 
+def test_a_megatron_file_is_read_as_it_is(work, whole, monkeypatch, tmp_path):
+    import numpy as np
+
+    rows = [json.loads(line)["tokens"] for line in (work / "rows.jsonl").read_text().splitlines()[:50]]
+    np.array([token for row in rows for token in row], np.uint16).tofile(tmp_path / "corpus.bin")
+    sizes = np.array([len(row) for row in rows], np.int32)
+    pointers = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64) * 2
+    header = b"MMIDIDX\x00\x00" + (1).to_bytes(8, "little") + bytes([8])  # version 1, code 8: uint16
+    counts = len(rows).to_bytes(8, "little") + (len(rows) + 1).to_bytes(8, "little")
+    documents = np.arange(len(rows) + 1, dtype=np.int64)
+    (tmp_path / "corpus.idx").write_bytes(header + counts + sizes.tobytes() + pointers.tobytes() + documents.tobytes())
+    arguments = command(work, tmp_path / "out", "--exact-only")
+    arguments[arguments.index(str(work / "rows.jsonl"))] = str(tmp_path / "corpus.bin")
+    assert run_here(monkeypatch, arguments) == 0
+    found = pq.read_table(tmp_path / "out" / "scores.parquet")
+    assert found.column("sequence_id").to_pylist() == list(range(50))
+    expected = pq.read_table(whole[0] / "scores.parquet").slice(0, 50)
+    assert found.column("match_length").to_pylist() == expected.column("match_length").to_pylist()
+
+
 def test_text_rows_take_the_models_tokenizer(work, tmp_path, monkeypatch, capsys):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

@@ -213,7 +213,8 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
         sets = {"held-out passages": (held.texts, held.labels)}
         if data_arguments.labels:
             sets["hand-labelled sequences"] = read_labels(data_arguments.labels)
-        model.eval()
+        # As users will load it: the trained object still computes in the Trainer's half precision.
+        model = AutoModelForSequenceClassification.from_pretrained(output).eval()
         for name, (texts, labels) in sets.items():
             scores = _scores((tokenizer, model, 0), texts, CodeFilter.max_length)
             found[name] = evaluate(labels, scores)

@@ -125,16 +125,16 @@ def _remote(session: Any, names: Sequence[str], reading: Reading, sent: Any) -> 
     return frame.mapInArrow(work, SCHEMA)
 
 
-_kept: dict[int, Query] = {}
+_kept: list[tuple[Ask, Query]] = []
 
 
 def _query(sent: Any) -> Query:
     """The index, built once in each worker process however many tasks it runs."""
-    key = id(sent.value)
-    if key not in _kept:
-        _kept.clear()
-        _kept[key] = sent.value.query()
-    return _kept[key]
+    ask = sent.value
+    # The same object, not an equal number: what is kept here cannot be freed, so no later job can stand in its place.
+    if not _kept or _kept[0][0] is not ask:
+        _kept[:] = [(ask, ask.query())]
+    return _kept[0][1]
 
 
 def _rows(totals: Totals) -> Iterator[pa.RecordBatch]:

@@ -91,25 +91,3 @@ def hash_of(table: "pa.Table") -> str:
     from memtax.provenance import fingerprint_dataset
 
     return fingerprint_dataset(datasets.Dataset(table), table.column_names)
-
-
-def push(folder: Path, repo_id: str, dry_run: bool = False) -> str:
-    """Upload a dataset repository.
-
-    Args:
-        folder: the repository.
-        repo_id: `org/name`.
-        dry_run: only say what would be uploaded.
-
-    Returns:
-        What was done, for the terminal.
-    """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    listed = "\n".join(f"  {path.relative_to(folder)} ({path.stat().st_size:,} bytes)" for path in files)
-    if dry_run:
-        return f"would upload to {repo_id}:\n{listed}"
-    from huggingface_hub import HfApi
-
-    HfApi().create_repo(repo_id, repo_type="dataset", exist_ok=True)
-    HfApi().upload_folder(repo_id=repo_id, repo_type="dataset", folder_path=folder)
-    return f"uploaded to {repo_id}:\n{listed}"

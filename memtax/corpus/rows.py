@@ -1,5 +1,6 @@
 """Rows to score: token sequences of any length, each at most as long as is asked for."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +9,8 @@ import pyarrow as pa
 
 from memtax import schema
 from memtax.corpus import columns
-from memtax.corpus.blocks import Block, open_corpus
+from memtax.corpus.contract import Block
+from memtax.corpus.opening import Reading, open_sources
 from memtax.corpus.sequences import _check_unique
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
@@ -19,17 +21,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 COLUMNS = ("sequence_id", "tokens")
+BINARY = (".bin", ".idx", ".npy")
+"""Files that hold nothing but tokens."""
+_SHARD_TOKENS = 2**24
 
 
 def holds_text(source: Source) -> bool:
-    """Whether the column that is read holds text, for which a tokenizer is needed."""
+    """Whether what is read is text, for which a tokenizer is needed."""
+    if Path(source.path).suffix in BINARY:
+        return False
     dataset = open_dataset(source)
     name = columns.find_column(list(dataset.column_names or ()), source.column, source.label)
     return columns.column_kind(dataset.features.arrow_schema.field(name).type, name, source.label) == "text"
 
 
 def load_rows(
-    source: "Source | datasets.Dataset",
+    source: Source,
     *,
     length: int | None = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
@@ -38,7 +45,7 @@ def load_rows(
     """The first tokens of every row; short and empty rows stay, so that their scores can be null.
 
     Args:
-        source: where the tokens or texts are, or a dataset that is open already.
+        source: where the tokens or texts are; Megatron's `.bin` with its `.idx`, and `.npy`, too.
         length: most tokens a row; None takes whole rows.
         tokenizer: needed for a text column.
         vocabulary_size: ids that the model knows; None checks nothing.
@@ -51,31 +58,31 @@ def load_rows(
     """
     import datasets
 
-    corpus = open_corpus(source, tokenizer=tokenizer)
-    key = columns.id_column(corpus.schema, corpus.label)
-    tables, row = [], 0
+    corpus = open_sources([source], Reading(column=source.column, tokenizer=tokenizer))
+    tables: list[pa.Table] = []
+    rows = 0
     with progress_bar("reading sequences", corpus.rows) as bar:
-        for rows, block in corpus.blocks_with((key,) if key else ()):
-            ids = columns.row_ids(rows.column(key), key, corpus.label) if key else np.arange(row, row + rows.num_rows)
-            if vocabulary_size is not None:
-                _check_vocabulary(block, vocabulary_size, row, corpus.label)
-            tables.append(_table(ids, block.tokens, block.offsets, length))
-            row += rows.num_rows
-            bar.update(rows.num_rows)
+        for shard in corpus.shards(_SHARD_TOKENS):
+            for block in shard.blocks():
+                if vocabulary_size is not None:
+                    _check_vocabulary(block, vocabulary_size)
+                count = len(block.offsets) - 1
+                ids = np.arange(rows, rows + count) if block.ids is None else block.ids
+                tables.append(_table(ids, block.tokens, block.offsets, length))
+                rows += count
+                bar.update(count)
     table = pa.concat_tables(tables)
-    if key is not None:
-        _check_unique(table.column("sequence_id").to_numpy(), key, corpus.label)
+    _check_unique(table.column("sequence_id").to_numpy(), "sequence_id", source.label)
     return datasets.Dataset(table.cast(schema.features(COLUMNS).arrow_schema))
 
 
-def _check_vocabulary(block: Block, vocabulary_size: int, first_row: int, what: str) -> None:
+def _check_vocabulary(block: Block, vocabulary_size: int) -> None:
     """A tokenizer may know more ids than the model."""
     bad = np.flatnonzero(block.tokens >= vocabulary_size)
     if bad.size:
-        row = first_row + int(np.searchsorted(block.offsets, bad[0], side="right")) - 1
         raise MemtaxError(
-            f"token id {block.tokens[bad[0]]} in row {row} of {what} is outside the model's vocabulary of {vocabulary_size}; "
-            "were the sequences made with another tokenizer?"
+            f"token id {block.tokens[bad[0]]} in {block.where(int(bad[0]))} is outside the model's vocabulary of "
+            f"{vocabulary_size}; were the sequences made with another tokenizer?"
         )
 
 

@@ -141,16 +141,16 @@ def pairs(
             above = rows + start < columns + column
             rows, columns, level = rows[above], columns[above], level[above]
         open_pairs = np.flatnonzero(level < 0)
-        exact = _dots(left[start : start + ROWS], right.vectors[column:], rows[open_pairs], columns[open_pairs])
+        exact = _dots(left[start : start + right.rows], right.vectors[column:], rows[open_pairs], columns[open_pairs])
         level[open_pairs] = (exact[:, None] >= limits).sum(axis=1)
         keep = level > 0
         return Pairs(rows[keep] + start, columns[keep] + column, level[keep])
 
     def blocks() -> Iterator[tuple[int, Any, int]]:
-        for start in range(0, len(left), ROWS):
-            operand = right.convert(left[start : start + ROWS])
-            first = start // COLUMNS * COLUMNS if sample is None else 0
-            for column in range(first, len(right.vectors), COLUMNS):
+        for start in range(0, len(left), right.rows):
+            operand = right.convert(left[start : start + right.rows])
+            first = start // right.columns * right.columns if sample is None else 0
+            for column in range(first, len(right.vectors), right.columns):
                 yield start, operand, column
 
     yield from _in_threads(settle, blocks(), right.threads)
@@ -186,11 +186,14 @@ class Prepared:
 
         self.vectors, self.device, self.dtype = vectors, torch.device(device), getattr(torch, dtype)
         self.threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        # A GPU wants larger blocks: 1 GB of products in bfloat16.
+        self.rows, self.columns = (ROWS, COLUMNS) if self.device.type == "cpu" else (8 * ROWS, 32 * COLUMNS)
         width = vectors.shape[1]
         # Largest error of a product of two vectors of length one: rounding of both operands, of `width` float32 additions in
-        # any order, and of the result; by Cauchy and Schwarz sum |a b| <= 1. Doubled, for the second order.
-        unit = {"float32": 0.0, "bfloat16": 2.0**-9}[dtype]
-        self.margin = 2 * width * 2.0**-24 + 4 * unit + 2.0**-22
+        # any order, and of the result (on a GPU also of partial sums); by Cauchy and Schwarz sum |a b| <= 1. Doubled, for the
+        # second order. Below the highest precision torch multiplies float32 in shorter formats, bfloat16 among them.
+        short = dtype == "bfloat16" or torch.get_float32_matmul_precision() != "highest"
+        self.margin = 2 * width * 2.0**-24 + 6 * (2.0**-9 if short else 0.0) + 2.0**-22
         size = vectors.size * (4 if dtype == "float32" else 2)
         # In float32 on the CPU there is nothing to convert: the vectors stay where they are, memory-mapped or not.
         self.kept = None
@@ -209,7 +212,7 @@ class Prepared:
         """Rows, columns and level of a block's pairs that can reach a threshold; level -k - 1: between level k and k + 1."""
         import torch
 
-        stop = column + COLUMNS
+        stop = column + self.columns
         right = self.kept[column:stop] if self.kept is not None else self.convert(self.vectors[column:stop])
         with torch.inference_mode():
             product = operand @ right.T

@@ -1,14 +1,14 @@
 """What a run has to publish: its dataset, its models, and the metric Spaces, each with a card that is complete."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from memtax.errors import MemtaxError
 from memtax.files import asset
 from memtax.hub.cards import finish, render, split
-from memtax.hub.push import Repository, folder_files
+from memtax.hub.push import Repository, folder_files, push
 
 PARTS = ("dataset", "models", "metrics")
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md")
@@ -17,13 +17,48 @@ _METRICS = {"roc_auc": "roc_auc", "pr_auc": "average_precision", "ece": "ece", "
 """Figures of a predictor that its model index tells, and the Hub's names of them."""
 
 
-def plan(source: Path | str, repo_id: str, parts: Sequence[str] = ("dataset", "models")) -> list[Repository]:
+def publish(
+    source: Path | str,
+    repo_id: str,
+    parts: Sequence[str] = ("dataset", "models"),
+    *,
+    private: bool | None = None,
+    dry_run: bool = False,
+    published: str | None = None,
+) -> Iterator[str]:
+    """Push what `plan` gives, one repository after the other.
+
+    Args:
+        source: see `plan`.
+        repo_id: see `plan`.
+        parts: see `plan`.
+        private: whether new repositories are private; None: the account's default.
+        dry_run: send nothing.
+        published: see `plan`.
+
+    Yields:
+        A line about each repository; in a dry run, all files and the card.
+
+    Raises:
+        MemtaxError: there is nothing to publish, or the Hub refuses or cannot be reached.
+    """
+    for repository in plan(source, repo_id, parts, published):
+        if dry_run:
+            yield from repository.lines()
+        else:
+            yield str(push(repository, private))
+
+
+def plan(
+    source: Path | str, repo_id: str, parts: Sequence[str] = ("dataset", "models"), published: str | None = None
+) -> list[Repository]:
     """The repositories that a run, or a folder with one dataset or model, is published as.
 
     Args:
         source: run directory, or the folder of a dataset or model.
         repo_id: `org/name`. The dataset takes this name, models `org/name-MODEL`, metrics `org/METRIC`.
         parts: some of `PARTS`.
+        published: scheme and model, as in `deduped_12b`: the dataset takes the layout of `usvsnsp/semantic-filters`.
 
     Raises:
         MemtaxError: the source has nothing to publish, or a name is not one.
@@ -37,7 +72,9 @@ def plan(source: Path | str, repo_id: str, parts: Sequence[str] = ("dataset", "m
     found: list[Repository] = []
     if (source / "dataset" / "README.md").is_file():
         if "dataset" in parts:
-            found.append(_dataset(source / "dataset", repo_id, run))
+            found.append(
+                _dataset(source / "dataset", repo_id, run) if published is None else _published(source, repo_id, run, published)
+            )
         folders = sorted(path for path in (source / "models").glob("*") if _is_model(path))
         if "models" in parts:
             found += [_model(folder, f"{repo_id}-{folder.name}", run, repo_id) for folder in folders]
@@ -75,6 +112,18 @@ def spaces(owner: str) -> list[Repository]:
 def _dataset(folder: Path, repo_id: str, run: Mapping[str, Any]) -> Repository:
     text = finish((folder / "README.md").read_text(encoding="utf-8"), repo_id, run, {})
     return Repository(repo_id, "dataset", folder_files(folder, ("README.md", "**/*.parquet")) | {"README.md": text.encode()})
+
+
+def _published(source: Path, repo_id: str, run: Mapping[str, Any], name: str) -> Repository:
+    import pyarrow.parquet as pq
+
+    from memtax.hub.published import published_files
+
+    config = run.get("config", {})
+    table = pq.read_table(source / "dataset" / "features" / "train.parquet")
+    files = published_files(table, name, str(config.get("title") or name), config.get("license"))
+    card = finish(files["README.md"].decode(), repo_id, run, {})
+    return Repository(repo_id, "dataset", {**files, "README.md": card.encode()})
 
 
 def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | None) -> Repository:
@@ -160,9 +209,11 @@ def _owner(repo_id: str) -> str:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise MemtaxError(f"--repo-id {repo_id!r} is no name for the Hub: {' '.join(str(error).split())}") from error
+        raise MemtaxError(
+            f"{repo_id!r} cannot be pushed: it is no name for the Hub ({' '.join(str(error).split())})"
+        ) from error
     if "/" not in repo_id:
-        raise MemtaxError(f"--repo-id {repo_id!r} has no account; write org/{repo_id}")
+        raise MemtaxError(f"{repo_id!r} cannot be pushed: it has no account; write org/{repo_id}")
     return repo_id.split("/")[0]
 
 

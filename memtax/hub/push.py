@@ -149,9 +149,17 @@ def _push_once(api: "HfApi", repository: Repository, private: bool | None, messa
 
 def _remote_digests(api: "HfApi", repo_id: str, kind: Kind, paths: list[str]) -> dict[str, str]:
     """Path to SHA-256 (LFS) or git object id of the files that are there."""
+    from huggingface_hub.errors import HfHubHTTPError
+
     found = {}
     for start in range(0, len(paths), _ASKED_AT_ONCE):
-        for entry in api.get_paths_info(repo_id, paths[start : start + _ASKED_AT_ONCE], repo_type=kind):
+        try:
+            entries = api.get_paths_info(repo_id, paths[start : start + _ASKED_AT_ONCE], repo_type=kind)
+        except HfHubHTTPError as error:
+            if error.response.status_code not in (404, 405, 501):
+                raise
+            return {}  # a mirror without this route: all files are sent, and the client skips what has not changed
+        for entry in entries:
             lfs = getattr(entry, "lfs", None)
             found[entry.path] = lfs.sha256 if lfs else getattr(entry, "blob_id", "")
     return found

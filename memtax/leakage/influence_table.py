@@ -14,7 +14,7 @@ from memtax.corpus.sources import Source, open_dataset
 from memtax.engine import World
 from memtax.engine.run import claim
 from memtax.errors import MemtaxError
-from memtax.files import atomic_path, write_json, write_parquet
+from memtax.files import atomic_path, write_json, write_parquet, write_text
 from memtax.leakage.influence import (
     ITERATIONS,
     METHODS,
@@ -25,6 +25,7 @@ from memtax.leakage.influence import (
     from_products,
     last_states,
 )
+from memtax.leakage.influence_page import render
 from memtax.lm.loading import load_model, load_tokenizer, model_files
 from memtax.progress import progress_bar, silence_libraries
 from memtax.provenance import digest, fingerprint_path, write_record
@@ -102,7 +103,7 @@ def influence_table(train: Source, test: Source, settings: InfluenceSettings, ou
         test: likewise.
         settings: model and what to compute.
         output: the directory: `parts/`; `influence.parquet` (a row a pair); `matrix.safetensors` (for each method
-            (train, test), and `train_ids`, `test_ids`); `top.parquet`; `summary.json`; `run.yaml`.
+            (train, test), and `train_ids`, `test_ids`); `top.parquet`, and `index.html` to read; `summary.json`; `run.yaml`.
 
     Returns:
         What `summary.json` holds.
@@ -133,11 +134,10 @@ def influence_table(train: Source, test: Source, settings: InfluenceSettings, ou
     if gradients:
         _products(model, sets, settings, output / "parts", world)
         world.wait()
-    summary = {}
     found = _collect(sets, settings, output / "parts", gradients)
     summary = summarize(found, sets, settings, parameters, model)
     if world.is_main:
-        _write(found, sets, settings, output)
+        _write(found, sets, settings, output, summary)
         write_json(output / "summary.json", summary)
         config = {"train": train.label, "test": test.label, **asdict(settings), "methods": list(settings.methods)}
         write_record(output / "run.yaml", "influence", config, inputs)
@@ -321,14 +321,22 @@ def _classes(one: Influence, train: Examples, test: Examples) -> dict[str, Any]:
     return found
 
 
-def _write(found: Mapping[str, Influence], sets: Mapping[str, Examples], settings: InfluenceSettings, output: Path) -> None:
+def _write(
+    found: Mapping[str, Influence],
+    sets: Mapping[str, Examples],
+    settings: InfluenceSettings,
+    output: Path,
+    summary: Mapping[str, Any],
+) -> None:
     """The pairs, the matrices and the top lists."""
     import torch
     from safetensors.torch import save_file
 
     train, test = sets["train"], sets["test"]
     write_parquet(output / "influence.parquet", _pairs(found, train, test))
-    write_parquet(output / "top.parquet", _top(found, train, test, settings.top))
+    top = _top(found, train, test, settings.top)
+    write_parquet(output / "top.parquet", top)
+    write_text(output / "index.html", render(top.to_pylist(), summary))
     tensors = {method: torch.from_numpy(one.values.astype(np.float32)) for method, one in found.items()}
     if settings.per_tensor:
         for method, one in found.items():

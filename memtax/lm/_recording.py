@@ -231,7 +231,17 @@ class Recorder:
         if entrance.padding_idx is not None:
             # torch gives the padding token's row no gradient.
             values = values * (tokens != entrance.padding_idx)[:, None]
-        return Table(lengths, tokens, values)
+        return _gathered(lengths, tokens, values)
+
+
+def _gathered(lengths: tuple[int, ...], tokens: torch.Tensor, values: torch.Tensor) -> Table:
+    """A table with each token of an example once: long texts repeat most of theirs."""
+    owner = torch.repeat_interleave(torch.tensor(lengths, device=tokens.device))
+    highest = int(tokens.max()) + 1 if len(tokens) else 1
+    keys, places = torch.unique(owner * highest + tokens, return_inverse=True)
+    counts = torch.bincount(keys // highest, minlength=len(lengths))
+    sums = values.new_zeros(len(keys), values.shape[1]).index_add_(0, places, values)
+    return Table(tuple(counts.tolist()), keys % highest, sums)
 
 
 def _is_linear(module: torch.nn.Module) -> bool:

@@ -8,6 +8,9 @@ from memtax.errors import MemtaxError
 if TYPE_CHECKING:
     import torch
 
+_LOOKS = (128, 2048)
+"""Largest logits looked at for top-p before all of them are sorted."""
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -71,7 +74,8 @@ class Decoding:
 def _nucleus(logits: "torch.Tensor", own: "torch.Tensor", top_p: float) -> "torch.Tensor":
     """Log-probability of each token among the fewest largest that hold `top_p`, -inf outside.
 
-    The least probability that is kept is found by halving, not by sorting: floats that are not negative order like their bits.
+    Few tokens hold most of the probability as a rule, so the largest few are looked at first, and more only for the rows whose
+    nucleus goes on beyond them.
 
     Args:
         logits: (rows, tokens), float32.
@@ -80,17 +84,21 @@ def _nucleus(logits: "torch.Tensor", own: "torch.Tensor", top_p: float) -> "torc
     """
     import torch
 
-    peak = logits.amax(-1, keepdim=True)
-    shares = (logits - peak).exp_()
-    bits = shares.view(torch.int32)
-    goal = top_p * shares.sum(-1, keepdim=True)
-    low = torch.zeros_like(bits[:, :1])
-    high = torch.full_like(low, int(torch.ones(1).view(torch.int32)) + 1)
-    zero = shares.new_zeros(())
-    while bool((high - low > 1).any()):
-        middle = low + (high - low) // 2
-        enough = torch.where(bits >= middle, shares, zero).sum(-1, keepdim=True) >= goal
-        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
-    mass = torch.where(bits >= low, shares, zero).sum(-1, keepdim=True)
-    kept = (own - peak).exp().view(torch.int32) >= low
-    return torch.where(kept, own - peak - mass.log(), -torch.inf).squeeze(-1)
+    total = logits.logsumexp(-1, keepdim=True)
+    found = torch.empty_like(own[:, 0])
+    left = torch.arange(len(logits), device=logits.device)
+    for size in (*(size for size in _LOOKS if size < logits.shape[-1]), logits.shape[-1]):
+        rest = logits if len(left) == len(logits) else logits[left]
+        top = rest.topk(size, -1).values if size < logits.shape[-1] else rest.sort(-1, descending=True).values
+        shares = (top.double() - total[left].double()).exp()
+        # A token stays if those before it hold less than top_p: the first always does.
+        kept = (shares.cumsum(-1) - shares) < top_p
+        last = top.gather(-1, kept.sum(-1, keepdim=True) - 1)
+        mass = top.masked_fill(~kept, -torch.inf).logsumexp(-1, keepdim=True)
+        drawn = torch.where(own[left] < last, -torch.inf, own[left] - mass).squeeze(-1)
+        done = ~kept[:, -1] if size < logits.shape[-1] else torch.ones_like(kept[:, -1])
+        found[left[done]] = drawn[done]
+        left = left[~done]
+        if not len(left):
+            break
+    return found

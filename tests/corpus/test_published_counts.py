@@ -38,7 +38,7 @@ def test_num_duplicates(tmp_path):
         said = script(
             "num_duplicates.py", corpus, "--split", split, "--output", tmp_path / "out", "--push", "org/name", "--dry-run"
         )
-    assert "would upload to org/name" in said
+    assert "dataset org/name: 3 files" in said
     assert "data/deduped.parquet" in said
     assert "data/duped.parquet" in said
     folder = tmp_path / "out" / "dataset"

@@ -163,14 +163,15 @@ def test_a_filter_on_a_frame_of_sparks_own(spark):
 def test_the_drivers_memory_does_not_grow_with_the_corpus(tmp_path):
     # Ten times the corpus, the same windows: what the Python driver holds (its peak) must not follow.
     script = """
-import resource, sys, json
+import re, sys, json
 from pathlib import Path
 from memtax.corpus.job import CountJob
 CountJob((sys.argv[1],), sequences=(sys.argv[2],), engine="spark", master="local[2]").run(Path(sys.argv[3]))
-print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+# Not ru_maxrss: a child inherits that from the process that started it.
+print(json.dumps(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024))
 """
     rng = np.random.default_rng(0)
-    rows = rng.integers(0, 30_000, (2000, 1000)).astype(np.uint16)
+    rows = rng.integers(0, 30_000, (5000, 1500)).astype(np.uint16)
     np.save(tmp_path / "queries.npy", rows[:100, :64])
     peaks = []
     for times in (1, 10):
@@ -178,7 +179,7 @@ print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
         np.save(datasets_path, np.tile(rows, (times, 1)))
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         command = [sys.executable, "-c", script, str(datasets_path), str(tmp_path / "queries.npy"), str(tmp_path / f"o{times}")]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
         peaks.append(json.loads(done.stdout.splitlines()[-1]))
-    # The larger corpus has 36 MB more; a driver that held it, or its shards' rows, would show that.
-    assert peaks[1] < peaks[0] + 18, peaks
+    # The larger corpus has 135 MB more; a driver that held it, or its shards' rows, would show that. Two runs differ by 30.
+    assert peaks[1] < peaks[0] + 60, peaks

@@ -3,6 +3,7 @@
 import datasets
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,6 +83,17 @@ def test_low_dimensions_and_any_shape(rows, others, width, seed, dtype):
     queries, sample = (unit_vectors(generator.normal(size=(n, width)), "the test") for n in (rows, others))
     expected = brute_force(queries, sample, np.zeros((rows, others), bool))
     assert (count_matches(queries, sample, dtype=dtype, device="cpu") == expected).all()
+
+
+def test_counts_stay_exact_where_torch_shortens_float32():
+    vectors = planted(200)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        found = count_matches(vectors, dtype="float32", device="cpu")
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert (found == brute_force(vectors, vectors, np.eye(200, dtype=bool))).all()
 
 
 def test_every_pair_matches():

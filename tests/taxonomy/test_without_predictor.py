@@ -4,6 +4,7 @@ import pyarrow as pa
 
 from memtax.pipeline import RunConfig
 from memtax.pipeline.run import _fit, _predict
+from memtax.taxonomy.factors import FACTORS
 from tests.taxonomy import simulated
 
 
@@ -13,7 +14,7 @@ def test_too_few_memorized_give_the_reason_and_null_probabilities(tmp_path):
         column = f"{name}_perplexity" if name in ("prompt", "continuation", "sequence") else f"{name}_frequency"
         data = simulated.with_column(data, column, [2.0 + row % 7 for row in range(300)])
     data = simulated.with_column(data, "huffman_coding_length", [3.0 + row % 5 for row in range(300)])
-    predictor, metrics = _fit(RunConfig(model="m", corpus="c", output=str(tmp_path)), data, tmp_path)
+    predictor, metrics = _fit(RunConfig(model="m", corpus="c", output=str(tmp_path)), data, FACTORS, tmp_path)
     assert predictor is None
     # 3 of 300 rows: each part's share is rounded, and what is left trains.
     assert "positives among the training rows, 10 needed" in metrics["reason"]

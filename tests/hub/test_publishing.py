@@ -48,7 +48,14 @@ def table() -> pa.Table:
 def run(tmp_path_factory) -> Path:
     """A run directory with dataset, predictor and a tiny language model."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+    from transformers import (
+        BertConfig,
+        BertForSequenceClassification,
+        BertTokenizerFast,
+        GPTNeoXConfig,
+        GPTNeoXForCausalLM,
+        PreTrainedTokenizerFast,
+    )
 
     folder = tmp_path_factory.mktemp("run")
     rows = table()
@@ -67,6 +74,13 @@ def run(tmp_path_factory) -> Path:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<e>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<e>").save_pretrained(folder / "models" / "lm")
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 8}
+    BertForSequenceClassification(BertConfig(**shape, id2label={0: "nl", 1: "code"})).save_pretrained(
+        folder / "models" / "code"
+    )
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "def", "x"]))
+    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder / "models" / "code")
+    (folder / "models" / "code" / "README.md").write_text("---\npipeline_tag: text-classification\n---\n\n# path/or/name\n")
     (folder / "models" / "lm" / "training_args.bin").write_bytes(b"pickled")
     (folder / "models" / "lm" / "checkpoint-1").mkdir()
     (folder / "models" / "lm" / "checkpoint-1" / "config.json").write_text("{}")
@@ -103,8 +117,8 @@ def pushed(run, tmp_path_factory):
 def test_everything_is_there_and_nothing_else(pushed, run):
     hub, printed = pushed
     ids = {repo_id for _, repo_id in hub.repos}
-    assert {"org/name", "org/name-predictor", "org/name-lm", "org/membership_inference"} <= ids
-    assert len(ids) == 3 + 9
+    assert {"org/name", "org/name-predictor", "org/name-lm", "org/name-code", "org/membership_inference"} <= ids
+    assert len(ids) == 4 + 9
     assert all(f"{hub.url}/datasets/org/name" in line for line in printed.splitlines()[:1])
     files = hub.repos["dataset", "org/name"].files
     assert set(files) == {".gitattributes", "README.md", "features/train.parquet", "num_duplicates/train.parquet"}
@@ -137,6 +151,9 @@ loaded = AutoModelForCausalLM.from_pretrained("org/name-lm").state_dict()
 local = AutoModelForCausalLM.from_pretrained({str(run / "models" / "lm")!r}).state_dict()
 assert all(loaded[name].equal(local[name]) for name in local)
 assert AutoTokenizer.from_pretrained("org/name-lm")("a b")["input_ids"] == [1, 2]
+from transformers import pipeline
+there, here = (pipeline("text-classification", name) for name in ("org/name-code", {str(run / "models" / "code")!r}))
+assert there("the def x") == here("the def x") and there("x")[0]["label"] in ("nl", "code")
 import evaluate
 metric = evaluate.load("org/membership_inference")
 print(json.dumps(metric.compute(predictions=[0.9, 0.8, 0.7, 0.2], references=[1, 0, 1, 0])["auroc"]))
@@ -205,8 +222,60 @@ def test_pushing_again_changes_nothing(pushed, run, tmp_path):
     hub, _ = pushed
     before = {key: len(repo.commits) for key, repo in hub.repos.items()}
     printed = push(hub, tmp_path, run).stdout
-    assert printed.count("(up to date)") == 3
+    assert printed.count("(up to date)") == 4
     assert {key: len(repo.commits) for key, repo in hub.repos.items()} == before
+
+
+def test_published_layout(run, tmp_path):
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(3)
+    ours = pa.table(
+        {
+            "sequence_id": [1, 2, 3],
+            "tokens": pa.array(rng.integers(1, 9, (3, 64)).tolist(), pa.list_(pa.int32())),
+            "text": ["a", "b", "c"],
+            "sequence_duplicates": [1, 7, 2],
+            "is_incrementing": [False] * 3,
+            "is_repeating": [False] * 3,
+            "shannon_coding_length": [1.0, 2.0, 3.0],
+            "semantic_matches_0_8": [0, 3, 1],
+            "prompt_perplexity": pa.array([2.0, 4.0, None], pa.float64()),
+            "continuation_perplexity": [3.0, 1.5, 8.0],
+            "is_memorized": [True, False, True],
+        }
+    )
+    from memtax.hub.published import published_files, to_published
+    from memtax.taxonomy.tables import from_published
+
+    # 63 scored tokens, 31 of them in the prompt and 32 after it.
+    theirs = to_published(ours, in_sample=True)
+    assert theirs.column("prompt_perplexity").to_pylist() == pytest.approx([2 ** (31 / 63), 4 ** (31 / 63), None])
+    assert theirs.column("generation_perplexity")[0].as_py() == pytest.approx(3 ** (32 / 63))
+    assert theirs.column("0_8_snowclones").to_pylist() == [1, 4, 2]
+    assert theirs.column("huffman_coding_length").to_pylist() == [1.0, 2.0, 3.0]
+    again = from_published(theirs, in_sample=True)
+    for name in ("semantic_matches_0_8", "shannon_coding_length", "prompt_perplexity", "continuation_perplexity"):
+        assert again.column(name).to_pylist() == pytest.approx(ours.column(name).to_pylist())
+    files = published_files(ours, "deduped_tiny", "title", "mit")
+    assert set(files) == {"README.md", "data/pile_deduped_tiny.parquet", "data/memories_deduped_tiny.parquet"}
+    assert pq.read_table(pa.BufferReader(files["data/memories_deduped_tiny.parquet"])).column("sequence_id").to_pylist() == [
+        1,
+        3,
+    ]
+    with HubServer() as hub:
+        hub.add("dataset", "org/name", files)
+        program = """
+from datasets import load_dataset
+from memtax.taxonomy.tables import read_table
+assert len(load_dataset("org/name", split="memories_deduped_tiny")) == 2
+assert read_table("org/name:default:pile_deduped_tiny").column("semantic_matches_0_8").to_pylist() == [0, 3, 1]
+"""
+        child(hub, tmp_path, "-c", program)
+        # The run's sequences have no tokens.
+        done = push(hub, tmp_path, run, "--published", "deduped_tiny", check=False)
+        assert done.returncode == 2
+        assert "no column 'tokens'" in done.stderr
 
 
 def test_dry_run_shows_all_and_asks_nothing(run, tmp_path):
@@ -259,7 +328,7 @@ def test_private(run, tmp_path):
         (("--repo-id", "org/name"), "hf_wrong_secret", "run `hf auth login` or set HF_TOKEN"),
         (("--repo-id", "elsewhere/name"), TOKEN, "may write to that namespace"),
         (("--repo-id", "name"), TOKEN, "has no account; write org/name"),
-        (("--repo-id", "org/na me"), TOKEN, "is no name for the Hub"),
+        (("--repo-id", "org/na me"), TOKEN, "it is no name for the Hub"),
         (("--repo-id", "org/name", "--part", "x"), TOKEN, "parts are some of"),
     ],
 )
