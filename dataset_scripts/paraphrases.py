@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 from memtax.corpus.membership import load_texts
-from memtax.corpus.publish import push
 from memtax.errors import MemtaxError
 from memtax.hub.folder import Config, write_dataset
+from memtax.hub.publish import publish
 from memtax.leakage.paraphrase import MODES, Paraphraser, paraphrase
 from memtax.lm.loading import split_revision
 
@@ -72,7 +72,8 @@ def main(line: list[str] | None = None) -> int:
     arguments.prompts = arguments.prompts or ["near_duplicate", "syntactic_rewrite"]
     try:
         folder = build(arguments)
-        print(push(folder, arguments.push, arguments.dry_run) if arguments.push else folder)
+        lines = publish(folder, arguments.push, dry_run=arguments.dry_run) if arguments.push else [str(folder)]
+        print("\n".join(lines))
     except MemtaxError as error:
         print(f"paraphrases: {error}", file=sys.stderr)
         return 2
