@@ -72,8 +72,10 @@ def main(line: list[str] | None = None) -> int:
     arguments.prompts = arguments.prompts or ["near_duplicate", "syntactic_rewrite"]
     try:
         folder = build(arguments)
-        lines = publish(folder, arguments.push, dry_run=arguments.dry_run) if arguments.push else [str(folder)]
-        print("\n".join(lines))
+        print(folder)
+        if arguments.push:
+            for line in publish(folder, arguments.push, dry_run=arguments.dry_run):
+                print(line)
     except MemtaxError as error:
         print(f"paraphrases: {error}", file=sys.stderr)
         return 2
