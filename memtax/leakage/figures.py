@@ -15,6 +15,8 @@ FPRS = (0.01, 0.05)
 TPR = 0.95
 METRICS = ("auroc", *(f"tpr_at_fpr_{rate:g}" for rate in FPRS), f"fpr_at_tpr_{TPR:g}")
 RESAMPLES = 1000
+FEWEST = 10
+"""Texts of a kind from which a bootstrap interval is taken at its word: all pairs of 3 and 3 are in order by luck, at times."""
 ALL = "all"
 
 Figures = dict[str, Any]
@@ -79,7 +81,8 @@ def _domain(table: pa.Table, columns: Sequence[str], resamples: int) -> Figures:
     attacks = {}
     for column, values in scores.items():
         metrics = attack_metrics(labels, values, resamples)
-        attacks[column.removeprefix("attack_")] = metrics | {"verdict": verdict(metrics["auroc"], beside["auroc"])}
+        fewest = min(metrics["members"], metrics["nonmembers"])
+        attacks[column.removeprefix("attack_")] = metrics | {"verdict": verdict(metrics["auroc"], beside["auroc"], fewest)}
     return {
         "members": sum(labels),
         "nonmembers": len(labels) - sum(labels),
@@ -96,14 +99,21 @@ def _texts(table: pa.Table) -> list[str | None]:
     return [None if text is None else text[start:end] for text, start, end in rows]
 
 
-def verdict(attack: Mapping[str, float] | None, blind: Mapping[str, float] | None) -> Figures:
+def verdict(attack: Mapping[str, float] | None, blind: Mapping[str, float] | None, fewest: int = FEWEST) -> Figures:
     """What an attack's AUROC shows, beside that of the blind baseline.
+
+    Args:
+        attack: value, low and high.
+        blind: likewise.
+        fewest: scored texts of the rarer kind.
 
     Returns:
         `shows_membership`: whether its interval lies above chance and above the blind baseline's; and `reason`.
     """
     if attack is None:
         return {"shows_membership": None, "reason": "no score for both kinds of text"}
+    if fewest < FEWEST:
+        return {"shows_membership": None, "reason": f"too few texts ({fewest} of a kind) for an interval to be trusted"}
     if blind is None:
         return {"shows_membership": None, "reason": "too few texts for a blind baseline"}
     if attack["low"] <= 0.5:

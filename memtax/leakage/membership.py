@@ -93,6 +93,8 @@ def infer_membership(
     data = prepare(data, scorer)
     prefixed, population = _reserve(data, shots if "recall" in early else 0, "rmia" in attacks)
     prefixes = _prefixes(data, prefixed)
+    if "recall" in early and not prefixes:
+        raise MemtaxError("attack 'recall' takes non-members as prefixes: give at least 4 in a domain, or leave it out")
     # LL is what the late attacks read.
     needs_score = any("score" in attack.needs for attack in chosen)
     run = tuple(dict.fromkeys((*early, *(("loss",) if needs_score or not early else ()))))
@@ -153,6 +155,7 @@ def run_command(
     name, revision = split_revision(model)
     tables = {key: _table(path) for key, path in (("columns", columns), ("references", references)) if path is not None}
     chosen = tuple(attack or (*DEFAULT, *_possible(parameters, tables)))
+    # ReCaLL's prefixes are cut from the texts, later.
     early = tuple(each.name for each in choose(chosen) if not each.late and each.name != "recall")
     scorer = AttackFilter(name, early, revision, **parameters)
     table = load_membership(data, members=members, nonmembers=nonmembers, column=column, chunk_words=chunk_words)
@@ -240,8 +243,6 @@ def _prefixes(data: pa.Table, rows: Sequence[int]) -> tuple[tuple[str, tuple[int
 def _score(data: pa.Table, scorer: AttackFilter, output: Path) -> pa.Table:
     import datasets
 
-    if "recall" in scorer.attacks and not scorer.prefixes:
-        raise MemtaxError("attack 'recall' takes non-members as prefixes; give at least 4 in a domain, or leave it out")
     rows = datasets.Dataset(data.select(["sequence_id", *scorer.requires]))
     return run_stage(rows, scorer, output / "parts", ROWS_PER_BATCH, 1)
 
@@ -316,7 +317,8 @@ def _write(output: Path, table: pa.Table, names: Sequence[str], summary: Mapping
     write_parquet(output / "scores.parquet", schema.validate(table, columns, "the scores"))
     write_parquet(output / "metrics.parquet", pa.Table.from_pylist(list(_metric_rows(summary["domains"]))))
     write_json(output / "membership.json", summary)
-    write_text(output / "membership.md", markdown(summary["domains"]))
+    source = f"\nDC-PDD: token probabilities from `{scorer.frequencies}`.\n" if scorer.frequencies else ""
+    write_text(output / "membership.md", markdown(summary["domains"]) + source)
     config = {name: value for name, value in asdict(scorer).items() if name != "prefixes"} | {"attacks": summary["attacks"]}
     write_record(output / "run.yaml", "mia", config, {"model": scorer.fingerprint})
 

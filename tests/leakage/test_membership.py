@@ -83,6 +83,7 @@ def test_the_verdict_asks_for_more_than_chance_and_more_than_without_the_model()
     assert verdict(interval(0.8), interval(0.75))["shows_membership"] is False
     assert verdict(interval(0.8), interval(0.95))["shows_membership"] is False
     assert verdict(interval(0.54), interval(0.4))["shows_membership"] is False
+    assert verdict(interval(0.9), interval(0.5), fewest=4)["shows_membership"] is None
     assert verdict(None, interval(0.5))["shows_membership"] is None
     assert "shows nothing" in verdict(interval(0.8), interval(0.95))["reason"]
 
@@ -160,6 +161,18 @@ def test_layouts(tmp_path):
     assert found.column("sequence_id").to_pylist() == [0, 1, 2]
 
 
+def test_mimir_by_its_name_on_the_hub(tmp_path, monkeypatch):
+    """Its data files are read, since its loading script is refused; the Hub is played by a folder."""
+    import huggingface_hub
+
+    for kind, row in (("train", "m1"), ("test", "n1")):
+        write_lines(tmp_path / "cache_100_200_1000_512" / kind / "github_ngram_7_0.2.jsonl", [row])
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, file, repo_type: str(tmp_path / file))
+    assert kinds(load_membership("iamgroot42/mimir:github:ngram_7_0.2")) == [("github", True, "m1"), ("github", False, "n1")]
+    with pytest.raises(MemtaxError, match="needs a domain"):
+        load_membership("iamgroot42/mimir")
+
+
 def test_chunks_of_wikimia_concat(tmp_path):
     text = " ".join(f"x{number}" for number in range(70))
     found = load_membership(write_lines(tmp_path / "concat.jsonl", [{"input": text, "label": [0, 1]}])).to_pylist()
@@ -231,6 +244,24 @@ def test_command_writes_numbers(mia_inputs, tmp_path):
     assert scores.num_rows == 140 - 8 - 7
     assert "shows nothing" in (tmp_path / "out" / "membership.md").read_text()
     assert "blind baseline" in done.output
+
+
+def test_what_cannot_run_says_so(mia_inputs, tmp_path):
+    _, model = mia_inputs
+    rows = write_lines(tmp_path / "few.jsonl", [{"text": "w1 w2 w3", "label": number % 2} for number in range(6)])
+    for attack, message in (
+        ("recall", "at least 4"),
+        ("gradient_norm", "--columns"),
+        ("lira", "--references"),
+        ("x", "unknown"),
+    ):
+        arguments = ["mia", rows, "--model", model, "--output", str(tmp_path / attack), "--attack", attack]
+        with pytest.raises(MemtaxError, match=message):
+            CliRunner().invoke(app, arguments, catch_exceptions=False)
+    # By default, what needs more texts is left out.
+    done = CliRunner().invoke(app, ["mia", rows, "--model", model, "--output", str(tmp_path / "all"), "--resamples", "20"])
+    assert done.exit_code == 0
+    assert "too few texts" in done.output
 
 
 def test_two_processes_give_the_same_bytes(mia_inputs, tmp_path):
