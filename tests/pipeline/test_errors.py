@@ -130,4 +130,4 @@ def test_debug_shows_the_traceback(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["memtax", "--debug", "run", str(tmp_path / "missing.yaml")])
     with pytest.raises(MemtaxError):
         cli.main()
-    monkeypatch.setattr(cli, "_debug", False)
+    monkeypatch.setattr(cli.base, "_debug", False)

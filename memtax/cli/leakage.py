@@ -1,0 +1,229 @@
+"""What leaks about the training data: paraphrase, align, mia, influence, counterfactual."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memtax.cli.base import app
+
+
+@app.command()
+def paraphrase(
+    data: Annotated[str, typer.Argument(help="Texts: a file, a folder of domains, or NAME[:CONFIG[:SPLIT]].")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the paraphraser, NAME@REVISION.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, table, summary and record go.")],
+    column: Annotated[str | None, typer.Option(help="Column of text, or several: question,answer.")] = None,
+    mode: Annotated[
+        str, typer.Option(help="greedy_Nprompts, beam_single_prompt, beam_Nprompts or nucleus_Nprompts.")
+    ] = "greedy_Nprompts",
+    prompts: Annotated[
+        str, typer.Option(help="near_duplicate, syntactic_rewrite, bare, or a file of templates.")
+    ] = "near_duplicate",
+    count: Annotated[int, typer.Option(help="Paraphrases a text.")] = 3,
+    beams: Annotated[int, typer.Option(help="Width of the beam search.")] = 5,
+    top_p: Annotated[float, typer.Option(help="Of nucleus sampling.")] = 0.9,
+    temperature: Annotated[float, typer.Option(help="Of nucleus sampling.")] = 0.5,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1 discourages repetition.")] = 1.05,
+    min_ratio: Annotated[float, typer.Option(help="Least new tokens, over those of the text.")] = 0.9,
+    max_ratio: Annotated[float, typer.Option(help="Most new tokens, over those of the text.")] = 1.1,
+    min_words: Annotated[int, typer.Option(help="Least words.")] = 3,
+    max_edits: Annotated[float, typer.Option(help="Most edited characters and words, as a share.")] = 0.9,
+    min_similarity: Annotated[float | None, typer.Option(help="Least cosine of the embeddings.")] = None,
+    similarity_model: Annotated[str | None, typer.Option(help="A sentence-transformers model; default: MiniLM.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+    batch_size: Annotated[int, typer.Option(help="Prompts at once.")] = 16,
+) -> None:
+    """Paraphrase texts with a language model; a paraphrase that fails is null, with the reason.
+
+    Example: `memtax paraphrase data/ --model Qwen/Qwen2.5-1.5B-Instruct --output runs/paraphrases`
+    """
+    options = dict(locals())
+    from memtax.corpus.membership import load_texts
+    from memtax.leakage.paraphrase import Paraphraser
+    from memtax.leakage.paraphrase import paraphrase as run_paraphrase
+    from memtax.lm.loading import split_revision
+
+    for name in ("data", "output", "column", "model"):
+        options.pop(name)
+    paraphraser = Paraphraser(*split_revision(model), **options)
+    for line in run_paraphrase(load_texts(data, column=column), paraphraser, output, data).lines():
+        typer.echo(line)
+
+
+@app.command()
+def align(
+    pairs: Annotated[str, typer.Argument(help="Rows with a text and its paraphrases: PATH or NAME[:CONFIG[:SPLIT]].")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, table, summary and record go.")],
+    parameters: Annotated[str, typer.Option(help="head, embeddings+head, lora or all-linear.")] = "embeddings+head",
+    column: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
+    length: Annotated[int | None, typer.Option(help="Most tokens of a text; default: the model's positions.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+) -> None:
+    """Gradient alignment: how alike the gradients at a text and at its paraphrases are.
+
+    The rows have a text and `paraphrases`, a list with null for each that failed, as `memtax paraphrase` writes them; or there
+    is a row for each `paraphrase`. The table also holds the norm of the gradient at each text.
+
+    Example: `memtax align runs/demo/paraphrases.parquet --model runs/demo/models/small-gpt-neox --output alignment`
+
+    Several processes: `accelerate launch -m memtax align ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax align ...` on
+    CPUs.
+    """
+    from memtax.corpus.sources import Source
+    from memtax.engine import World
+    from memtax.leakage.alignment import AlignmentFilter, align_table
+    from memtax.lm.loading import split_revision
+
+    name, revision = split_revision(model)
+    function = AlignmentFilter(name, revision, parameters, tokenizer, length, dtype)
+    found = align_table(Source.parse(pairs, column=column), function, output)
+    if World.current().is_main:
+        mean = "" if found["mean"] is None else f", mean cosine {found['mean']:.3f}"
+        typer.echo(f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}")
+        if area := found["membership"].get("auroc"):
+            typer.echo(f"AUROC of members {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})")
+        typer.echo(f"table    {output / 'alignment.parquet'}")
+        typer.echo(f"summary  {output / 'summary.json'}")
+
+
+@app.command()
+def mia(
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where scores, figures and record go.")],
+    data: Annotated[str | None, typer.Argument(help="Members and non-members: a folder, a table, or a Hub name.")] = None,
+    members: Annotated[str | None, typer.Option(help="Instead of DATA: a source of members.")] = None,
+    nonmembers: Annotated[str | None, typer.Option(help="And one of non-members.")] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="An attack; may be given again. Default: those that can run.")
+    ] = None,
+    reference_model: Annotated[str | None, typer.Option(help="A model that was not trained on the texts.")] = None,
+    neighbour_model: Annotated[str | None, typer.Option(help="A masked language model, for neighbour.")] = None,
+    neighbours: Annotated[int, typer.Option(help="Neighbours a text.")] = 10,
+    frequencies: Annotated[str | None, typer.Option(help="Table of token counts, for dc_pdd.")] = None,
+    columns: Annotated[Path | None, typer.Option(help="Parquet with sequence_id and columns such as gradient_norm.")] = None,
+    references: Annotated[Path | None, typer.Option(help="Output of memtax counterfactual, for lira and rmia.")] = None,
+    shots: Annotated[int, typer.Option(help="Non-members in the prefix of recall.")] = 8,
+    chunk_words: Annotated[int | None, typer.Option(help="Score chunks of so many words, each in its place.")] = None,
+    column: Annotated[str | None, typer.Option(help="Column of text or tokens.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals.")] = 1000,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+) -> None:
+    """Membership inference: how well members are told from non-members, and whether that shows anything.
+
+    DATA is a folder with a file of each kind for every domain (github.member.jsonl, github.nonmember.jsonl), a table with
+    a label column, `swj0419/WikiMIA::WikiMIA_length64` or `iamgroot42/mimir:github:ngram_13_0.8`.
+
+    Example: `memtax mia data/ --model EleutherAI/pythia-70m --output runs/mia`
+
+    Several processes: `accelerate launch -m memtax mia ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax mia ...` on CPUs.
+    """
+    options = dict(locals())
+    from memtax.leakage.membership import run_command
+
+    for line in run_command(**options).lines():
+        typer.echo(line)
+
+
+@app.command()
+def influence(
+    train: Annotated[str, typer.Argument(help="Training examples, tokens or text: PATH or NAME[:CONFIG[:SPLIT]].")],
+    test: Annotated[str, typer.Argument(help="Test examples, likewise.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model or LoRA adapter.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, tables, summary and record go.")],
+    method: Annotated[list[str], typer.Option(help="gradient_match, datainf, lissa or repsim; may be given again.")] = [],  # noqa: B006
+    parameters: Annotated[
+        str | None, typer.Option(help="lora, head, embeddings+head or all-linear; default: lora if any.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Text before each example, outside the loss.")] = None,
+    class_column: Annotated[str | None, typer.Option(help="Classes, for accuracy and coverage of the top k.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name, for text; default: the model's.")] = None,
+    length: Annotated[int | None, typer.Option(help="Most tokens of an example; default: the model's positions.")] = None,
+    top: Annotated[int, typer.Option(help="Training examples listed for each test example.")] = 10,
+    iterations: Annotated[int, typer.Option(help="Of LiSSA.")] = 10,
+    scale: Annotated[float | None, typer.Option(help="Of LiSSA; default: what converges.")] = None,
+    per_tensor: Annotated[bool, typer.Option(help="Also the matrix of every tensor.")] = False,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+) -> None:
+    """Influence of training examples on test examples: gradient match, DataInf, LiSSA and RepSim.
+
+    An influence is negative where training on the example lowers the loss at the test example; RepSim is a cosine.
+
+    Example: `memtax influence train.jsonl probes.jsonl --model runs/lora --class-column topic --output influence`
+
+    Several processes: `accelerate launch -m memtax influence ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax influence
+    ...` on CPUs.
+    """
+    from memtax.corpus.sources import Source
+    from memtax.engine import World
+    from memtax.leakage.influence import METHODS
+    from memtax.leakage.influence_table import InfluenceSettings, influence_table
+    from memtax.lm.loading import split_revision
+
+    name, revision = split_revision(model)
+    settings = InfluenceSettings(
+        name,
+        revision,
+        tuple(method) or METHODS,
+        parameters,
+        prompt_column=prompt_column,
+        class_column=class_column,
+        tokenizer=tokenizer,
+        length=length,
+        top=top,
+        iterations=iterations,
+        scale=scale,
+        per_tensor=per_tensor,
+        dtype=dtype,
+    )
+    found = influence_table(Source.parse(train, column=column), Source.parse(test, column=column), settings, output)
+    if World.current().is_main:
+        typer.echo(f"{found['train']:,} training examples on {found['test']:,} test examples, parameters {found['parameters']}")
+        for name, figures in found["methods"].items():
+            shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in figures.items() if value)
+            typer.echo(f"{name:<15}{shown}".rstrip())
+        for kind, file in (
+            ("pairs", "influence.parquet"),
+            ("matrices", "matrix.safetensors"),
+            ("top", "top.parquet"),
+            ("page", "index.html"),
+        ):
+            typer.echo(f"{kind:<9}{output / file}")
+        typer.echo(f"summary  {output / 'summary.json'}")
+
+
+@app.command()
+def counterfactual(
+    data: Annotated[str, typer.Argument(help="Texts: a file, a folder of domains, or NAME[:CONFIG[:SPLIT]].")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model to start from.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where models, scores and record go.")],
+    models: Annotated[int, typer.Option(help="Models to train, each on a random part of the texts.")] = 8,
+    share: Annotated[float, typer.Option(help="Share of the texts that each is trained on.")] = 0.5,
+    full: Annotated[bool, typer.Option(help="Train all weights instead of a LoRA adapter.")] = False,
+    epochs: Annotated[float, typer.Option(help="Passes over the texts.")] = 3,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(help="Texts a step.")] = 16,
+    max_length: Annotated[int, typer.Option(help="Tokens of a text that are trained on.")] = 256,
+    lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of subsets and training.")] = 1024,
+    column: Annotated[str | None, typer.Option(help="Column of text.")] = None,
+) -> None:
+    """Counterfactual memorization: how much likelier a text is for models trained with it than for others.
+
+    The scores serve `memtax mia --references` for the attacks lira and rmia. Finished models are not trained again.
+
+    Example: `memtax counterfactual data/ --model EleutherAI/pythia-70m --models 16 --output runs/counterfactual`
+    """
+    options = dict(locals())
+    from memtax.corpus.membership import load_texts
+    from memtax.leakage.counterfactual import Training
+    from memtax.leakage.counterfactual import counterfactual as run_counterfactual
+
+    for name in ("data", "output", "column"):
+        options.pop(name)
+    for line in run_counterfactual(load_texts(data, column=column), Training(**options), output, data).lines():
+        typer.echo(line)
