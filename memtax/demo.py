@@ -124,7 +124,6 @@ def demo(output: Path | str) -> RunResult:
         continuation=WINDOW - PROMPT,
         title="A small GPT-NeoX on the Python standard library",
         license="other",
-        **_train_classifier(output),
     )
     members = describe(config).members
     files = len(documents["train"])
@@ -141,7 +140,9 @@ def demo(output: Path | str) -> RunResult:
     checkpoints = sorted((output / "models" / MODEL_NAME).glob("checkpoint-*"), key=_step)
     if not checkpoints or _step(checkpoints[-1]) != steps:
         raise MemtaxError(f"the training in {output / 'models' / MODEL_NAME} is not complete; remove that folder and run again")
-    return run(RunConfig(**{**config.to_dict(), "checkpoints": tuple(str(path) for path in checkpoints)}))
+    # The encoders come last: what the model memorized is on screen early.
+    options = _train_classifier(output)
+    return run(RunConfig(**{**config.to_dict(), **options, "checkpoints": tuple(str(path) for path in checkpoints)}))
 
 
 def read_documents() -> dict[str, dict[str, str]]:

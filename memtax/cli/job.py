@@ -10,7 +10,7 @@ from memtax.cli.base import Output, app
 
 @app.command()
 def demo(output: Output = Path("memtax-demo")) -> None:
-    """Train a small model on the Python standard library and run everything on it: offline, in about two minutes.
+    """Train a small model on the Python standard library and run everything on it: offline, in about three minutes.
 
     Example: `memtax demo --output runs/demo`
     """
