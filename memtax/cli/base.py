@@ -1,5 +1,6 @@
 """The command itself: options of every verb, and how errors end it."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,8 @@ def options(
     """Options of every verb."""
     from memtax.progress import set_quiet
 
+    # One look for every bar: ours. Read when `datasets` is imported.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     global _debug
     _debug = debug
     set_quiet(quiet)
