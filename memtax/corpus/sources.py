@@ -206,8 +206,12 @@ def _open_saved(source: Source, path: Path) -> Any:
     return dataset.to_iterable_dataset() if source.streaming else dataset
 
 
+def _is_file_name(path: str) -> bool:
+    return bool(_reader(Path(path))) or Path(path).suffix in (".bin", ".idx", ".npy")
+
+
 def _open_hub(source: Source) -> Any:
-    if source.path.count("/") > 1 or source.path.startswith((".", "/", "~")) or _reader(Path(source.path)):
+    if source.path.count("/") > 1 or source.path.startswith((".", "/", "~")) or _is_file_name(source.path):
         raise MemtaxError(f"{source.path} does not exist; give a file, a folder or a dataset's name on the Hub")
     try:
         with reading(source.label):
