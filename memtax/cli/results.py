@@ -20,6 +20,24 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Run directory, or a Parquet file of memtax score: before.")],
+    second: Annotated[Path, typer.Argument(help="Another over the same sequences: after.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of page, figures and changed sequences.")],
+) -> None:
+    """Compare two runs: paired differences, McNemar's test, and what was newly memorized or forgotten.
+
+    Example: `memtax compare runs/before runs/after --output runs/comparison`
+    """
+    from memtax.report import compare as comparing
+
+    found = comparing.compare(first, second)
+    page = comparing.write(found, output)
+    for line in (*found.lines(), f"page     {page}", f"figures  {output / 'comparison.json'}"):
+        typer.echo(line)
+
+
+@app.command()
 def explore(
     run: Annotated[str, typer.Argument(help="Run directory, or the name of a dataset that was pushed.")],
     model: Annotated[str | None, typer.Option("--model", "-m", help="Model for texts of your own.")] = None,

@@ -1,0 +1,319 @@
+"""Two runs over the same sequences: before and after deduplication, unlearning, more training, or another model."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memtax import schema, statistics
+from memtax.errors import MemtaxError
+from memtax.files import write_json, write_parquet
+from memtax.report import figures, plain, words
+from memtax.report.sections import Panel, Section, Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.figure import Figure
+
+SCHEMA = "memtax/compare/1"
+"""Raised when a key of `comparison.json` changes its meaning."""
+SHOWN = 20
+"""Changed sequences that the page quotes, a direction."""
+_EXCERPT = 240
+CHANGES = ("newly memorized", "forgotten")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found."""
+
+    summary: Mapping[str, Any]
+    """As in `comparison.json`."""
+    changed: "pa.Table"
+    """`sequence_id`, `change`, both categories, and the text where it is known."""
+
+    def lines(self) -> list[str]:
+        """What the command prints."""
+        found = self.summary["groups"]["all"]
+        return [
+            f"{self.summary['sequences']:,} sequences in both runs",
+            f"memorized {words.percent(found['first']['value'])} before, {words.percent(found['second']['value'])} after: "
+            f"difference {_points(found['difference'])}",
+            f"{found['newly']:,} newly memorized, {found['forgotten']:,} forgotten, McNemar p = {_p(found['mcnemar_p'])}",
+        ]
+
+
+def compare(first: Path | str, second: Path | str) -> Comparison:
+    """Compare what two runs memorized, sequence by sequence.
+
+    Args:
+        first: a run directory, or a Parquet file with `sequence_id` and `is_memorized` (as `memtax score` writes).
+        second: another, over the same sequences.
+
+    Raises:
+        MemtaxError: a run cannot be read, has repeated ids, shares no sequence with the other, or gives a shared id to other
+            tokens.
+    """
+    import pyarrow as pa
+
+    one, two = _read(Path(first)), _read(Path(second))
+    ids = np.intersect1d(one.ids, two.ids)
+    if not len(ids):
+        raise MemtaxError(f"{first} and {second} share no sequence_id; compare two runs over the same sequences")
+    at_one, at_two = np.searchsorted(one.ids, ids), np.searchsorted(two.ids, ids)
+    _check_tokens(one, two, at_one, at_two, ids)
+    before, after = one.memorized[at_one], two.memorized[at_two]
+    scored = np.array([a is not None and b is not None for a, b in zip(before, after, strict=True)], bool)
+    if not scored.any():
+        raise MemtaxError(f"{first} and {second} share {len(ids)} sequences, none with a verdict in both")
+    ids, at_one, at_two = ids[scored], at_one[scored], at_two[scored]
+    was, now = before[scored].astype(bool), after[scored].astype(bool)
+    old, new = one.taxonomy[at_one], two.taxonomy[at_two]
+    groups = {"all": np.ones(len(ids), bool)} | {name: old == name for name in schema.CATEGORIES}
+    moved = was != now
+    texts = two.texts[at_two] if two.texts is not None else one.texts[at_one] if one.texts is not None else None
+    changed = {
+        "sequence_id": ids[moved],
+        "change": [CHANGES[0] if yes else CHANGES[1] for yes in now[moved]],
+        "taxonomy_before": old[moved].tolist(),
+        "taxonomy_after": new[moved].tolist(),
+    }
+    if texts is not None:
+        changed["text"] = texts[moved].tolist()
+    summary = {
+        "schema": SCHEMA,
+        "first": one.about,
+        "second": two.about,
+        "sequences": len(ids),
+        "only_in_first": len(one.ids) - int(np.isin(one.ids, two.ids).sum()),
+        "only_in_second": len(two.ids) - int(np.isin(two.ids, one.ids).sum()),
+        "without_verdict": int((~scored).sum()),
+        "groups": {name: _group(was[rows], now[rows]) for name, rows in groups.items() if rows.any()},
+        "transitions": _transitions(old, new, was, now),
+    }
+    return Comparison(summary, pa.table(changed))
+
+
+def write(comparison: Comparison, output: Path | str) -> Path:
+    """Write `comparison.json`, `changed.parquet` and `index.html`.
+
+    Returns:
+        Path of the page.
+    """
+    output = Path(output)
+    write_json(output / "comparison.json", comparison.summary)
+    write_parquet(output / "changed.parquet", comparison.changed)
+    summary = comparison.summary
+    plain.write_page(
+        output / "index.html",
+        "What changed between two runs",
+        "two runs compared",
+        [("Before", str(summary["first"]["name"])), ("After", str(summary["second"]["name"]))],
+        "Change of the share memorized, in percentage points",
+        [_tile(name, group) for name, group in summary["groups"].items()],
+        [_how_much(summary), _where(summary), _which(comparison)],
+        "Every number is in comparison.json; every changed sequence in changed.parquet.",
+    )
+    return output / "index.html"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run's verdicts, by ascending id."""
+
+    about: dict[str, Any]
+    ids: "np.ndarray"
+    memorized: "np.ndarray"
+    taxonomy: "np.ndarray"
+    texts: "np.ndarray | None"
+    tokens: "pa.ChunkedArray | None"
+
+
+def _read(path: Path) -> _Run:
+    import pyarrow.parquet as pq
+
+    places = (path / "dataset" / "features" / "train.parquet", path / "scores.parquet", path / "features.parquet", path)
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise MemtaxError(f"{path} holds no table of sequences; give the directory of a finished run, or a Parquet file")
+    try:
+        known = pq.read_schema(file).names
+        schema.require(known, ("sequence_id", "is_memorized"), str(file))
+        table = pq.read_table(
+            file, columns=[name for name in known if name in ("sequence_id", "is_memorized", "taxonomy", "text", "tokens")]
+        )
+    except (OSError, ValueError) as error:
+        if isinstance(error, MemtaxError):
+            raise
+        raise MemtaxError(f"{file} cannot be read: {error}") from error
+    table = table.sort_by("sequence_id")
+    ids = table.column("sequence_id").to_numpy()
+    if len(ids) > 1 and (ids[1:] == ids[:-1]).any():
+        raise MemtaxError(f"{file} has sequence_id {ids[1:][ids[1:] == ids[:-1]][0]} more than once; ids must be unique")
+    return _Run(
+        {"name": str(path), "sequences": table.num_rows},
+        ids,
+        np.array(table.column("is_memorized").to_pylist(), object),
+        _categories(table),
+        np.array(table.column("text").to_pylist(), object) if "text" in known else None,
+        table.column("tokens") if "tokens" in known else None,
+    )
+
+
+def _categories(table: "pa.Table") -> "np.ndarray":
+    """Names of the categories; None where there is none."""
+    if "taxonomy" not in table.column_names:
+        return np.full(table.num_rows, None, object)
+    values = table.column("taxonomy").to_pylist()
+    return np.array([schema.CATEGORIES[value] if isinstance(value, int) else value for value in values], object)
+
+
+def _check_tokens(one: _Run, two: _Run, at_one: "np.ndarray", at_two: "np.ndarray", ids: "np.ndarray") -> None:
+    """Shared ids must mean shared sequences."""
+    if one.tokens is None or two.tokens is None:
+        return
+    for start in range(0, len(ids), 4096):
+        left = one.tokens.take(at_one[start : start + 4096]).to_pylist()
+        right = two.tokens.take(at_two[start : start + 4096]).to_pylist()
+        for row, (a, b) in enumerate(zip(left, right, strict=True)):
+            if a != b:
+                raise MemtaxError(
+                    f"sequence_id {ids[start + row]} has other tokens in {two.about['name']} than in {one.about['name']}; "
+                    "compare runs over the same sequences and tokenizer"
+                )
+
+
+def _group(was: "np.ndarray", now: "np.ndarray") -> dict[str, Any]:
+    both, forgotten, newly = int((was & now).sum()), int((was & ~now).sum()), int((~was & now).sum())
+    rows = len(was)
+    return {
+        "sequences": rows,
+        "first": asdict(statistics.clopper_pearson(both + forgotten, rows)),
+        "second": asdict(statistics.clopper_pearson(both + newly, rows)),
+        "difference": asdict(statistics.paired_difference(both, forgotten, newly, rows - both - forgotten - newly)),
+        "newly": newly,
+        "forgotten": forgotten,
+        "mcnemar_p": statistics.mcnemar(newly, forgotten),
+    }
+
+
+def _transitions(old: "np.ndarray", new: "np.ndarray", was: "np.ndarray", now: "np.ndarray") -> list[dict[str, Any]]:
+    """Sequences by state before and after; a state is a category, or `not memorized`."""
+    states = (*schema.CATEGORIES, "uncategorized", "not memorized")
+
+    def state(category: object, memorized: object) -> str:
+        return (str(category) if category is not None else "uncategorized") if memorized else "not memorized"
+
+    found: dict[tuple[str, str], int] = {}
+    for a, x, b, y in zip(old, was, new, now, strict=True):
+        key = state(a, x), state(b, y)
+        found[key] = found.get(key, 0) + 1
+    order = {name: place for place, name in enumerate(states)}
+    keys = sorted(found, key=lambda key: (order[key[0]], order[key[1]]))
+    return [{"before": before, "after": after, "sequences": found[before, after]} for before, after in keys]
+
+
+def _points(interval: Mapping[str, float]) -> str:
+    """A difference of rates in percentage points, with its interval."""
+    value, low, high = (f"{100 * interval[key]:+.1f}".replace("-", words.MINUS) for key in ("value", "low", "high"))
+    return f"{value} points ({low} to {high})"
+
+
+def _p(value: float) -> str:
+    return "below 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def _tile(name: str, group: Mapping[str, Any]) -> dict[str, str]:
+    change, interval = _points(group["difference"]).split(" points ")
+    return {
+        "group": name,
+        "label": words.label(name),
+        "value": change,
+        "count": f"{group['newly']:,} newly, {group['forgotten']:,} forgotten",
+        "interval": f"interval {interval.strip('()')}",
+    }
+
+
+def _how_much(summary: Mapping[str, Any]) -> Section:
+    found = summary["groups"]
+    rows = tuple(
+        (
+            words.label(name),
+            words.count(group["sequences"]),
+            words.percent(group["first"]["value"]),
+            words.percent(group["second"]["value"]),
+            _points(group["difference"]),
+            words.count(group["newly"]),
+            words.count(group["forgotten"]),
+            _p(group["mcnemar_p"]),
+        )
+        for name, group in found.items()
+    )
+    head = ("category before", "sequences", "before", "after", "difference", "newly memorized", "forgotten", "McNemar p")
+    left_out = [
+        f"{words.count(summary[key])} sequences are {text} and are left out."
+        for key, text in (
+            ("only_in_first", "only in the first run"),
+            ("only_in_second", "only in the second run"),
+            ("without_verdict", "without a verdict in one of the runs"),
+        )
+        if summary[key]
+    ]
+    text = (
+        "The same sequences in both runs. Differences have paired 95% intervals (Newcombe's score method); McNemar's exact "
+        "test asks whether as many were forgotten as were newly memorized. The tests of the categories are not corrected "
+        "for their number."
+    )
+    panel = Panel("change", _conclusion(found["all"]), "Dots: difference; whiskers: its paired interval.", _figure(found))
+    return Section("change", "How much changed", text, (panel, Table("By category", head, rows)), tuple(left_out))
+
+
+def _conclusion(group: Mapping[str, Any]) -> str:
+    """What the figure shows, in a sentence."""
+    low, high = group["difference"]["low"], group["difference"]["high"]
+    if low <= 0 <= high:
+        return "No difference beyond chance: the interval of all sequences holds 0"
+    return f"{'More' if low > 0 else 'Less'} is memorized after: {_points(group['difference'])} of all sequences"
+
+
+def _figure(groups: Mapping[str, Mapping[str, Any]]) -> "Figure":
+    """Differences with intervals, a row a category."""
+    with figures.style():
+        figure = figures.blank(0.8 + 0.42 * len(groups))
+        axes = figure.subplots()
+        for place, (name, group) in enumerate(groups.items()):
+            value, low, high = (100 * group["difference"][key] for key in ("value", "low", "high"))
+            colour = figures.COLOURS.get(name, figures.GREY)
+            axes.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", color=colour, ms=7, capsize=3)
+        axes.axvline(0, color=figures.GREY, lw=1, ls="--")
+        axes.set_yticks(range(len(groups)), [words.label(name) for name in groups])
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.set_xlabel("change of the share memorized (percentage points)")
+        return figure
+
+
+def _where(summary: Mapping[str, Any]) -> Section:
+    rows = tuple((row["before"], row["after"], words.count(row["sequences"])) for row in summary["transitions"])
+    text = "What each sequence was before and is after. A memorized sequence counts under its category in that run."
+    return Section(
+        "transitions", "Where sequences went", text, (Table("Transitions", ("before", "after", "sequences"), rows, texts=2),)
+    )
+
+
+def _which(comparison: Comparison) -> Section:
+    rows = comparison.changed.to_pylist()
+    parts, missing = [], []
+    for change in CHANGES:
+        chosen = [row for row in rows if row["change"] == change]
+        if not chosen:
+            missing.append(f"No sequence was {change}.")
+            continue
+        cells = tuple(
+            (str(row["sequence_id"]), row["taxonomy_after"] or words.DASH, (row.get("text") or words.DASH)[:_EXCERPT])
+            for row in chosen[:SHOWN]
+        )
+        caption = f"{change}: {len(cells)} of {len(chosen):,}"
+        parts.append(Table(caption, ("sequence", "category", "text"), cells, texts=3))
+    return Section("sequences", "Which sequences", "All of them are in changed.parquet.", tuple(parts), tuple(missing))

@@ -1,0 +1,56 @@
+"""A page of sections without a script: what `compare` and `audit` write, in the report's design."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from memtax.files import write_text
+from memtax.report import figures
+from memtax.report.page import HERE, environment, inline_svg
+from memtax.report.sections import Panel, Section
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def write_page(
+    path: Path,
+    title: str,
+    brand: str,
+    about: Sequence[tuple[str, str]],
+    tiles_head: str,
+    tiles: Sequence[Mapping[str, str]],
+    sections: Sequence[Section],
+    footer: str,
+) -> None:
+    """Write one self-contained file.
+
+    Args:
+        path: the file.
+        title: its heading.
+        brand: what kind of page it is.
+        about: terms and values under the heading.
+        tiles_head: what the tiles show.
+        tiles: `group` (its colour), `label`, `value`, `count`, `interval`.
+        sections: the content.
+        footer: a sentence at the end.
+    """
+    from markupsafe import Markup
+
+    panels = [part for section in sections for part in section.parts if isinstance(part, Panel)]
+    page = (
+        environment()
+        .get_template("plain.html.j2")
+        .render(
+            title=title,
+            brand=brand,
+            about=about,
+            tiles_head=tiles_head,
+            tiles=tiles,
+            sections=sections,
+            drawings={panel.name: Markup(inline_svg(figures.svg(panel.figure), panel.name)) for panel in panels},  # noqa: S704
+            footer=footer,
+            colours=figures.COLOURS,
+            style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704
+            policy=Markup(POLICY),  # noqa: S704
+        )
+    )
+    write_text(path, page)

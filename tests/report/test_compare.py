@@ -1,0 +1,144 @@
+"""Comparison of two runs: by hand, against statsmodels, and by simulation."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from typer.testing import CliRunner
+
+from memtax import statistics
+from memtax.cli import app
+from memtax.errors import MemtaxError
+from memtax.report.compare import compare, write
+
+
+def table(path, ids, memorized, taxonomy=None, tokens=None, text=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {"sequence_id": pa.array(ids, pa.int64()), "is_memorized": pa.array(memorized, pa.bool_())}
+    if taxonomy is not None:
+        columns["taxonomy"] = pa.array(taxonomy, pa.int64())
+    if tokens is not None:
+        columns["tokens"] = pa.array(tokens, pa.list_(pa.int32()))
+    if text is not None:
+        columns["text"] = pa.array(text, pa.string())
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.fixture
+def runs(tmp_path):
+    # Before: 1, 2, 3 memorized. After: 2, 4. Sequence 9 and 8 are in one run only, 5 has no verdict after.
+    hostile = "<script>alert(1)</script>"
+    before = table(
+        tmp_path / "a" / "dataset" / "features" / "train.parquet",
+        [1, 2, 3, 4, 5, 9],
+        [True, True, True, False, True, True],
+        [0, 0, 2, 2, 1, 0],
+        [[1], [2], [3], [4], [5], [9]],
+        ["one", "two", hostile, "four", "five", "nine"],
+    )
+    table(
+        tmp_path / "b" / "dataset" / "features" / "train.parquet",
+        [8, 5, 4, 3, 2, 1],
+        [True, None, True, False, True, False],
+        [0, 1, 2, 2, 1, 0],
+        [[8], [5], [4], [3], [2], [1]],
+        ["eight", "five", "four", hostile, "two", "one"],
+    )
+    assert before.exists()
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_counts_by_hand(runs):
+    found = compare(*runs)
+    summary = found.summary
+    assert (summary["sequences"], summary["only_in_first"], summary["only_in_second"], summary["without_verdict"]) == (
+        4,
+        1,
+        1,
+        1,
+    )
+    everything = summary["groups"]["all"]
+    # 1 and 3 forgotten, 4 newly memorized: 3 of 4 before, 2 of 4 after.
+    assert (everything["newly"], everything["forgotten"]) == (1, 2)
+    assert everything["first"]["value"] == 0.75
+    assert everything["second"]["value"] == 0.5
+    assert everything["difference"]["value"] == -0.25
+    assert everything["mcnemar_p"] == 1.0  # one of three: both tails hold everything
+    assert summary["groups"]["recitation"]["sequences"] == 2  # by the category before: 1 and 2
+    assert "reconstruction" not in summary["groups"]
+    assert summary["transitions"] == [
+        {"before": "recitation", "after": "reconstruction", "sequences": 1},  # 2
+        {"before": "recitation", "after": "not memorized", "sequences": 1},  # 1
+        {"before": "recollection", "after": "not memorized", "sequences": 1},  # 3
+        {"before": "not memorized", "after": "recollection", "sequences": 1},  # 4
+    ]
+    assert found.changed.to_pydict()["sequence_id"] == [1, 3, 4]
+    assert found.changed.to_pydict()["change"] == ["forgotten", "forgotten", "newly memorized"]
+
+
+def test_files_and_page(runs, tmp_path):
+    result = CliRunner().invoke(app, ["compare", *map(str, runs), "--output", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "1 newly memorized, 2 forgotten" in result.output
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["schema"] == "memtax/compare/1"
+    assert pq.read_table(tmp_path / "out" / "changed.parquet").num_rows == 3
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    first = (tmp_path / "out" / "index.html").read_bytes()
+    write(compare(*runs), tmp_path / "again")
+    assert (tmp_path / "again" / "index.html").read_bytes() == first
+
+
+def test_a_run_with_itself_has_no_change(runs):
+    everything = compare(runs[0], runs[0]).summary["groups"]["all"]
+    assert everything["difference"]["value"] == 0
+    assert everything["difference"]["low"] <= 0 <= everything["difference"]["high"]
+    assert everything["mcnemar_p"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ({"ids": [7], "memorized": [True]}, "share no sequence_id"),
+        ({"ids": [1, 1], "memorized": [True, False]}, "sequence_id 1 more than once"),
+        ({"ids": [1], "memorized": [None]}, "none with a verdict in both"),
+        ({"ids": [1], "memorized": [True], "tokens": [[2]]}, "sequence_id 1 has other tokens"),
+    ],
+)
+def test_what_cannot_be_compared(runs, tmp_path, second, said):
+    with pytest.raises(MemtaxError, match=said):
+        compare(runs[0], table(tmp_path / "c.parquet", **second))
+
+
+def test_what_cannot_be_read(runs, tmp_path):
+    with pytest.raises(MemtaxError, match="holds no table of sequences"):
+        compare(runs[0], tmp_path / "nothing")
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(MemtaxError, match="cannot be read"):
+        compare(runs[0], tmp_path / "damaged.parquet")
+    pq.write_table(pa.table({"sequence_id": [1]}), tmp_path / "short.parquet")
+    with pytest.raises(MemtaxError, match="is_memorized"):
+        compare(runs[0], tmp_path / "short.parquet")
+
+
+@pytest.mark.parametrize(("newly", "forgotten"), [(0, 0), (3, 12), (40, 41), (1, 0)])
+def test_mcnemar_against_statsmodels(newly, forgotten):
+    expected = statsmodels_mcnemar([[5, forgotten], [newly, 7]], exact=True).pvalue if newly + forgotten else 1.0
+    assert statistics.mcnemar(newly, forgotten) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("probabilities", [(0.3, 0.1, 0.05, 0.55), (0.02, 0.01, 0.03, 0.94), (0.0, 0.2, 0.2, 0.6)])
+def test_the_paired_interval_covers(probabilities):
+    generator = np.random.default_rng(3)
+    draws = generator.multinomial(120, probabilities, size=2000)
+    intervals = [statistics.paired_difference(*(int(count) for count in draw)) for draw in draws]
+    truth = probabilities[2] - probabilities[1]
+    # 2,000 intervals at 95%: three standard errors are 0.015; score intervals may cover a little more.
+    assert 0.935 <= np.mean([each.low <= truth <= each.high for each in intervals]) <= 0.99
