@@ -39,12 +39,13 @@ def commands() -> list[tuple[str, str]]:
         for name, block in blocks(kind)
         for line in block.replace("\\\n", " ").splitlines()
     ]
-    lines += [(verb, example) for verb, command in VERBS.items() for example in re.findall(r"`(memtax [^`]+)`", command.help or "")]
+    lines += [
+        (verb, example) for verb, command in VERBS.items() for example in re.findall(r"`(memtax [^`]+)`", command.help or "")
+    ]
     return [(name, found[1]) for name, line in lines if (found := re.search(r"(?:^|-m )(memtax (?!-).*)", line))]
 
 
 def test_the_pages_build_without_a_dead_link(tmp_path):
-    pytest.importorskip("mkdocs")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
         cwd=ROOT,
