@@ -14,6 +14,7 @@ from memtax.engine.lock import hold
 from memtax.files import write_json
 from memtax.filters.scores import LanguageModelFilter
 from memtax.hub.folder import Config, write_dataset
+from memtax.leakage.from_run import membership_of_run
 from memtax.lm.loading import check_model, load_tokenizer, model_files
 from memtax.pipeline.config import RunConfig
 from memtax.pipeline.neighbours import NEAREST
@@ -181,6 +182,7 @@ def _conclude(
     if config.held_out is not None:
         held_out = everything.filter(pc.invert(everything.column("is_member")))
         metrics["extraction"]["held_out"] = extraction_rates(held_out)["all"]
+        metrics["membership"] = membership_of_run(everything)
     if config.reference_model is not None:
         metrics["reference"] = by_category(table)
     table = table.append_column("memorized_probability", _predict(predictor, table))

@@ -59,7 +59,9 @@ class Section:
 
 def sections(run: Run) -> list[Section]:
     """The sections with figures and tables, in the order of the page; the examples follow them on the page."""
-    found = [what(run), when(run), goes_with(run), predicts(run)]
+    from memtax.report.membership import members
+
+    found = [what(run), when(run), goes_with(run), predicts(run), members(run)]
     return [where(run), *found] if run.metrics.get("sliding") else found
 
 

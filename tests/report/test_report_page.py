@@ -12,7 +12,7 @@ import statistics
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import HOSTILE, make_run
+from made_runs import HOSTILE, make_run
 
 from memtax import report, schema
 from memtax.errors import MemtaxError

@@ -4,9 +4,9 @@ import itertools
 import re
 
 import pytest
-from conftest import make_run, rate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_runs import make_run, rate
 
 from memtax.report import examples, figures, words
 from memtax.report.data import Run

@@ -1,0 +1,69 @@
+"""The section on membership inference: attacks beside the baseline that never sees the model."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from memtax.report import figures, words
+from memtax.report.data import Run
+from memtax.report.sections import Panel, Section, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEXT = (
+    "Can sequences that the model was trained on be told from sequences held out, by the model's probabilities alone? AUROC is "
+    "the chance that a member scores above a held-out sequence. The blind baseline reads the texts, never the model: what it "
+    "reaches is a difference between the two sets of texts, not membership."
+)
+
+
+def members(run: Run) -> Section:
+    """Attacks, the blind baseline, and what they show."""
+    found = run.metrics.get("membership")
+    if not found:
+        return Section(
+            "members", "Who was in the training set", TEXT, missing=("Not measured: no sequences were held out (`held_out`).",)
+        )
+    rows = [(name.replace("_", " "), metrics, metrics["verdict"]["reason"]) for name, metrics in found["attacks"].items()]
+    rows.append(("blind baseline", found["blind"], "never sees the model"))
+    table = Table(
+        "Attacks and the baseline",
+        ("score", "AUROC", "TPR at 1% FPR", "what it shows"),
+        tuple((name, _estimate(row.get("auroc")), _estimate(row.get("tpr_at_fpr_0.01")), reason) for name, row, reason in rows),
+        texts=1,
+    )
+    known = [(name, row["auroc"]) for name, row, _ in rows if row.get("auroc")]
+    if not known:
+        return Section("members", "Who was in the training set", TEXT, (table,))
+    panel = Panel("membership", _conclusion(found), "Dots: AUROC; whiskers: its interval; dashed: chance.", _figure(known))
+    return Section("members", "Who was in the training set", TEXT, (panel, table))
+
+
+def _estimate(interval: Mapping[str, float] | None) -> str:
+    if interval is None:
+        return words.DASH
+    return f"{interval['value']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
+
+
+def _conclusion(found: Mapping[str, Any]) -> str:
+    showing = [name for name, row in found["attacks"].items() if row["verdict"]["shows_membership"]]
+    if showing:
+        best = max(showing, key=lambda name: found["attacks"][name]["auroc"]["value"])
+        value = found["attacks"][best]["auroc"]["value"]
+        return f"Members can be told: {best.replace('_', ' ')} reaches {value:.2f}, more than the texts alone give away"
+    return "No attack shows membership: none is beyond chance and the baseline that never sees the model"
+
+
+def _figure(rows: list[tuple[str, Mapping[str, float]]]) -> "Figure":
+    with figures.style():
+        figure = figures.blank(0.9 + 0.4 * len(rows))
+        axes = figure.subplots()
+        for place, (name, interval) in enumerate(rows):
+            value, low, high = (interval[key] for key in ("value", "low", "high"))
+            colour = figures.GREY if name == "blind baseline" else figures.COLOURS["recitation"]
+            axes.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", color=colour, ms=7, capsize=3)
+        axes.axvline(0.5, color=figures.GREY, lw=1, ls="--")
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel("AUROC")
+        return figure
