@@ -1,4 +1,4 @@
-"""What is done with results: report, explore, push, env."""
+"""What is done with results: report, compare, explore, push, env."""
 
 from pathlib import Path
 from typing import Annotated
@@ -72,3 +72,22 @@ def env() -> None:
     from memtax.provenance import environment
 
     typer.echo(yaml.safe_dump(environment(), sort_keys=False).rstrip())
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run directory, or a Parquet file of scored sequences.")],
+    after: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another of the same sequences.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of table, figures and page.")] = Path("memtax-compare"),
+) -> None:
+    """Compare two runs over the same sequences: before and after deduplication, unlearning or more training.
+
+    Example: `memtax compare runs/before runs/after --output runs/compared`
+    """
+    from memtax.report.compare import compare as compare_runs
+    from memtax.report.compare import conclusion
+
+    typer.echo(conclusion(compare_runs(before, after, output)))
+    typer.echo(f"page    {output / 'index.html'}")
+    typer.echo(f"table   {output / 'compare.parquet'}")
+    typer.echo(f"figures {output / 'compare.json'}")

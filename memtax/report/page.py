@@ -48,7 +48,7 @@ def render(data: Run, parts: Sequence[sections.Section], drawings: Mapping[str, 
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value,
+        finalize=printable,
     )
     script = (HERE / "page.js").read_text(encoding="utf-8")
     chosen = examples.choose(data)
@@ -72,6 +72,11 @@ def render(data: Run, parts: Sequence[sections.Section], drawings: Mapping[str, 
         script=Markup(script),  # noqa: S704
         policy=Markup(POLICY.format(script=_source_hash(script))),  # noqa: S704
     )
+
+
+def printable(value: Any) -> Any:
+    """A text without controls and marks that reorder; anything else, markup of ours included, as it is."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value
 
 
 def _source_hash(script: str) -> str:
