@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from memtax.cli import app
 from memtax.errors import MemtaxError
 from memtax.pipeline import pii
-from memtax.pipeline.audit import audit
+from memtax.pipeline.audit import _kind, audit
 
 ONCE, OFTEN, COPIES = 12, 3, 8
 needs_pii = pytest.mark.skipif(bool(pii.missing_packages()), reason="the extra pii is not installed")
@@ -33,29 +33,32 @@ def planted(material, tmp_path_factory):
     texts = [*once, *(text for text in often for _ in range(COPIES)), ADDRESS + " " + letters(rng)[:16]]
     for name, part in (("train", texts), ("held_out", [letters(rng) for _ in range(ONCE)])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in part))
+    return folder, tune(folder, material, full=True, epochs=80, rate=3e-3), once, often
+
+
+def tune(folder, material, full, epochs, rate):
     script = load_script("training/finetune_lora.py")
-    tuned = script.train(
-        script.ModelArguments(str(material / "model"), tokenizer=str(material / "tokenizer"), lora_rank=32),
+    return script.train(
+        script.ModelArguments(str(material / "model"), tokenizer=str(material / "tokenizer"), full=full, lora_rank=32),
         script.DataArguments(str(folder / "train.jsonl"), max_length=16),
         TrainingArguments(
-            str(folder / "out"),
-            num_train_epochs=100,
-            learning_rate=1e-2,
-            per_device_train_batch_size=64,
+            str(folder / ("whole" if full else "adapter")),
+            num_train_epochs=epochs,
+            learning_rate=rate,
+            per_device_train_batch_size=8,
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
             use_cpu=True,
         ),
     )
-    return folder, tuned, once, often
 
 
 @pytest.fixture(scope="module")
-def audited(planted, material, tmp_path_factory):
+def audited(planted, tmp_path_factory):
     folder, tuned, _, _ = planted
     output = tmp_path_factory.mktemp("audit")
-    arguments = ["audit", "--model", str(material / "model"), "--adapter", str(tuned), "--train", str(folder / "train.jsonl")]
+    arguments = ["audit", "--model", str(tuned), "--train", str(folder / "train.jsonl")]
     arguments += ["--held-out", str(folder / "held_out.jsonl"), "--prompt", "8", "--continuation", "8", "--resamples", "200"]
     done = CliRunner().invoke(app, [*arguments, "--output", str(output)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -118,10 +121,26 @@ def test_without_detector_and_held_out_it_says_so(planted, audited, monkeypatch)
     assert not any(text[:8] in page for text in once)  # what cannot be masked is not shown
 
 
-def test_adapter_of_another_model_is_refused(planted, tmp_path):
-    folder, tuned, _, _ = planted
+def test_adapter_is_audited_against_its_base_model(planted, material, tmp_path):
+    folder = planted[0]
+    adapter = tune(folder, material, full=False, epochs=2, rate=1e-3)
+    base, train = str(material / "model"), str(folder / "train.jsonl")
+    found = audit(base, train, tmp_path / "out", adapter=str(adapter), prompt=8, continuation=8)
+    assert (found["model"], found["adapter"]) == (base, str(adapter))
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(tmp_path / "out/run/dataset/features/train.parquet")
+    assert table.column("is_memorized_by_reference").null_count == 0
     with pytest.raises(MemtaxError, match=r"was trained on .* not on 'gpt2'"):
-        audit("gpt2", str(folder / "train.jsonl"), tmp_path / "x", adapter=str(tuned))
+        audit("gpt2", train, tmp_path / "x", adapter=str(adapter))
+
+
+def test_what_the_base_model_completes_is_not_worrying():
+    row = {"is_memorized": True, "is_memorized_by_reference": False, "taxonomy": 2}
+    assert _kind(row) == "worrying"
+    assert _kind({**row, "is_memorized_by_reference": True}) == "benign"
+    assert [_kind({**row, "taxonomy": code}) for code in (0, 1, None)] == ["benign", "benign", "unknown"]
+    assert _kind({**row, "is_memorized": False}) is None
 
 
 @needs_pii
