@@ -63,8 +63,8 @@ def _sampling(result: Mapping[str, Any]) -> Table:
         [f"{one['samples']:,}", f"{one['probability']:g}", f"{one['extractable']:,}", _share(one)] for one in result["sampling"]
     ]
     text = "A continuation counts if n samples at temperature 1 hold it at least once with probability p (Hayes et al. 2024)."
-    worst = max(result["sampling"], key=lambda one: one["extractable"])
-    heading = f"{worst['samples']:,} samples give {worst['extractable']:,} sequences with probability {worst['probability']:g}"
+    middle = next(one for one in result["sampling"] if (one["samples"], one["probability"]) == (100, 0.5))
+    heading = f"100 samples give {middle['extractable']:,} of {middle['sequences']:,} with probability 0.5 or more"
     return Table(heading, text, "(n, p)-discoverable extraction", ("n", "p", "Extractable", "Share"), rows)
 
 
@@ -104,7 +104,7 @@ def _personal(result: Mapping[str, Any]) -> Table:
         return Table("Personal data: not looked for", f"{found['reason']}.")
     rows = [[str(row["sequence_id"]), row["category"] or "unknown", row["text"] or ""] for row in found["sequences"]]
     text = "Addresses, telephone numbers, bank accounts and payment cards, by checksum and numbering plan; names are not."
-    heading = f"{found['count']:,} memorized sequences hold personal data"
+    heading = f"Memorized sequences with personal data: {found['count']:,}"
     return Table(heading, text, "Findings, masked", ("sequence_id", "Category", "Text"), rows)
 
 
