@@ -1,16 +1,18 @@
 """The audit of a model that was fine-tuned on planted canaries finds them."""
 
+import importlib.util
 import json
 import random
 import string
+import sys
 
 import pytest
-from conftest import load_script
 from transformers import AutoTokenizer, TrainingArguments
 from typer.testing import CliRunner
 
 from memtax.cli import app
 from memtax.errors import MemtaxError
+from memtax.files import asset
 from memtax.pipeline import pii
 from memtax.pipeline.audit import _kind, audit
 
@@ -37,7 +39,9 @@ def planted(material, tmp_path_factory):
 
 
 def tune(folder, material, full, epochs, rate):
-    script = load_script("training/finetune_lora.py")
+    specification = importlib.util.spec_from_file_location("finetune_lora", asset("training/finetune_lora.py"))
+    script = sys.modules["finetune_lora"] = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
     return script.train(
         script.ModelArguments(str(material / "model"), tokenizer=str(material / "tokenizer"), full=full, lora_rank=32),
         script.DataArguments(str(folder / "train.jsonl"), max_length=16),
