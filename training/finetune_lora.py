@@ -25,6 +25,7 @@ from memtax.corpus.columns import find_column
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 from memtax.files import write_text
+from memtax.hub.training import push_trained, take_push
 
 IGNORED = -100
 """Label of tokens that are not trained on."""
@@ -179,6 +180,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
         MemtaxError: the dataset cannot be used, or no row is left.
     """
     tokenizer = AutoTokenizer.from_pretrained(model_arguments.tokenizer or model_arguments.model_name_or_path)
+    repository = take_push(training)
     rows = read_rows(data, tokenizer)
     canaries = make_canaries(data, tokenizer)
     planted = [{"input_ids": c["tokens"], "labels": c["tokens"]} for c in canaries for _ in range(c["repetitions"])]
@@ -204,6 +206,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
         write_training_record(output, len(rows), data, canaries)
         for pickled in output.glob("**/training_args.bin"):
             pickled.unlink()
+        push_trained(output, repository, training.hub_private_repo)
     return output
 
 

@@ -43,6 +43,7 @@ from memtax.files import atomic_path, write_json, write_text
 from memtax.filters._passages import LABELS, Documents, Passages, draw, read_domains, read_texts, text_at_hand
 from memtax.filters.code_vs_nl import CodeFilter, _scores
 from memtax.hub.cards import render
+from memtax.hub.training import push_trained, take_push
 from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
 from memtax.progress import progress_bar, say, silence_libraries
 from memtax.provenance import versions
@@ -175,6 +176,7 @@ def fast_bf16() -> bool:
 def train(model_arguments: ModelArguments, data_arguments: DataArguments, arguments: TrainingArguments) -> dict[str, Any]:
     """Train, save the model with its card and `evaluation.json`, and return the evaluation."""
     silence_libraries()
+    repository = take_push(arguments)
     base = resolve_model(model_arguments.base)
     code, prose = read_documents(data_arguments, arguments.seed)
     (code, code_held), (prose, prose_held) = hold_out(code), hold_out(prose)
@@ -221,9 +223,7 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
             draw_figure(output / "figures", name, labels, scores, found[name])
         write_json(output / "evaluation.json", found)
         _write_card(output, base, model_arguments, data_arguments, arguments, [*code, *prose], trainer.state.global_step, found)
-        if arguments.push_to_hub:
-            trainer.create_model_card = lambda *_, **__: None  # ours is there
-            trainer.push_to_hub()
+        push_trained(output, repository, arguments.hub_private_repo)
     return found
 
 

@@ -30,6 +30,7 @@ from memtax.callback import MemorizationCallback
 from memtax.corpus.columns import find_column
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
+from memtax.hub.training import push_trained, take_push
 from memtax.progress import progress_bar
 
 
@@ -141,6 +142,7 @@ def train(
         training_arguments: everything else.
         watched: rows to watch instead of the first 2,000 training rows; a `taxonomy` column gives counts by category.
     """
+    repository = take_push(training_arguments)
     tokenizer = AutoTokenizer.from_pretrained(model_arguments.tokenizer)
     rows = read_rows(data_arguments.dataset)
     longest = max(len(tokens) for tokens in rows["input_ids"])
@@ -178,6 +180,7 @@ def train(
         # The Trainer pickles its arguments beside the weights; nothing here ever needs to unpickle them.
         for pickled in output.glob("**/training_args.bin"):
             pickled.unlink()
+        push_trained(output, repository, training_arguments.hub_private_repo)
     return callback
 
 

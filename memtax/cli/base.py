@@ -1,13 +1,44 @@
 """The command itself: options of every verb, and how errors end it."""
 
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-app = typer.Typer(
+
+class Verb(TyperCommand):
+    """A verb: its output directory is its own while it runs, and a signal ends it with a line that says how to go on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        from memtax.engine.lock import hold
+
+        output = ctx.params.get("output")
+        try:
+            if output is None:
+                return super().invoke(ctx)
+            with hold(output, f"memtax {self.name}"):
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            typer.echo("memtax: stopped; run the same command again to go on", err=True)
+            raise SystemExit(stopped.args[0] if stopped.args else 130) from None
+
+
+class _Typer(typer.Typer):
+    def command(self, *arguments: Any, **options: Any) -> Any:
+        return super().command(*arguments, cls=Verb, **options)
+
+
+def _terminated(number: int, _frame: object) -> None:
+    # As Ctrl-C ends a program: what is half-written is removed on the way out.
+    raise KeyboardInterrupt(128 + number)
+
+
+app = _Typer(
     name="memtax",
     help="Measure, explain and predict what a causal language model memorized from its training data.",
     no_args_is_help=True,
@@ -41,6 +72,7 @@ def main() -> None:
     """Entry point: an error the user can mend is one line and exit status 2."""
     from memtax.errors import MemtaxError
 
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except MemtaxError as error:
@@ -49,9 +81,6 @@ def main() -> None:
         # Disk full, read-only output, no permission: the file system's own words say it best.
         where = f": {error.filename}" if error.filename else ""
         _fail(f"{error.strerror or error}{where}")
-    except KeyboardInterrupt:
-        typer.echo("memtax: stopped; run the same command again to go on", err=True)
-        raise SystemExit(130) from None
 
 
 def _fail(message: str) -> None:

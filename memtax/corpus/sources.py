@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,9 @@ from memtax.provenance import digest
 
 if TYPE_CHECKING:
     import datasets
+
+CONVERTED = "refs/convert/parquet"
+"""Where the Hub keeps a dataset converted to Parquet."""
 
 READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".arrow": "arrow", ".txt": "text"}
 """File ending to the `datasets` builder that reads it; any of them may be followed by `.gz`."""
@@ -206,17 +209,22 @@ def _open_saved(source: Source, path: Path) -> Any:
     return dataset.to_iterable_dataset() if source.streaming else dataset
 
 
+def _is_file_name(path: str) -> bool:
+    return bool(_reader(Path(path))) or Path(path).suffix in (".bin", ".idx", ".npy")
+
+
 def _open_hub(source: Source) -> Any:
-    if source.path.count("/") > 1 or source.path.startswith((".", "/", "~")) or _reader(Path(source.path)):
+    if source.path.count("/") > 1 or source.path.startswith((".", "/", "~")) or _is_file_name(source.path):
         raise MemtaxError(f"{source.path} does not exist; give a file, a folder or a dataset's name on the Hub")
     try:
         with reading(source.label):
             return _load(source, path=source.path, revision=source.revision)
     except MemtaxError as error:
         reason = str(error)
-        if "scripts are no longer supported" in reason:
-            reason += "; try revision='refs/convert/parquet'"
-        elif isinstance(error.__cause__, OSError):
+        if "scripts are no longer supported" in reason and source.revision is None:
+            # Published with a loading script, which is refused today; the Hub keeps its rows as Parquet beside it.
+            return _open_hub(replace(source, revision=CONVERTED))
+        if isinstance(error.__cause__, OSError):
             # Not found, not reachable and offline all arrive as operating-system errors.
             reason = f"{source.path} exists neither here nor, as far as can be reached, on the Hub: {reason}"
         raise MemtaxError(reason) from error

@@ -57,12 +57,13 @@ class TemplateFilter(Filter):
     name: ClassVar[str] = "templates"
     requires: ClassVar[tuple[str, ...]] = ("text",)
     columns: ClassVar[tuple[str, ...]] = ("is_incrementing", "is_repeating", "template_period")
+    version: ClassVar[int] = 2
 
     repetitions: float = 2.5
-    purity: float = 0.9
+    purity: float = 0.95
     coverage: float = 0.8
     coverage_to_end: float = 0.5
-    terms: int = 3
+    terms: int = 4
     recurring: float = 0.45
 
     def __post_init__(self) -> None:

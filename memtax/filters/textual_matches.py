@@ -1,5 +1,6 @@
 """How many of a sequence's semantic neighbours begin with nearly the same characters."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,6 +14,9 @@ from memtax.filters.base import Batch
 from memtax.filters.embeddings import EmbeddingFilter
 from memtax.filters.scores import _spare_threads
 from memtax.filters.semantic_matches import THRESHOLDS, SemanticMatchFilter, _columns
+
+PIECE = 16_384
+"""Pairs compared at once by a thread."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +97,34 @@ def similar(left: Sequence[str | None], right: Sequence[str | None], below: int 
     Returns:
         (pairs,) bool.
     """
+    if not len(left):
+        return np.zeros(0, bool)
+    if not ascii_only:
+        try:
+            return _near(left, right, below)
+        except ValueError:  # rapidfuzz met a missing prompt, which is rare: looking for one costs a fifth of the distances.
+            pass
+    usable = np.array([_usable(a, ascii_only) and _usable(b, ascii_only) for a, b in zip(left, right, strict=True)], bool)
+    return usable & _near([text or "" for text in left], [text or "" for text in right], below)
+
+
+def _near(left: Sequence[str | None], right: Sequence[str | None], below: int) -> Any:
+    """Pieces in threads: rapidfuzz reads the strings of a piece under the GIL while it compares those of another without."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from rapidfuzz.distance import Levenshtein
     from rapidfuzz.process import cpdist
 
-    if not len(left):
-        return np.zeros(0, bool)
-    left, right = list(left), list(right)
-    usable = np.ones(len(left), bool)
-    if ascii_only or None in left or None in right:
-        usable[:] = [_usable(a, ascii_only) and _usable(b, ascii_only) for a, b in zip(left, right, strict=True)]
-        left, right = ([text or "" for text in texts] for texts in (left, right))
-    distances = cpdist(left, right, scorer=Levenshtein.distance, score_cutoff=below - 1, score_hint=below - 1, workers=-1)
-    return usable & (distances > 0) & (distances < below)
+    def near(start: int) -> Any:
+        piece = slice(start, start + PIECE)
+        distances = cpdist(left[piece], right[piece], scorer=Levenshtein.distance, score_cutoff=below - 1, workers=1)
+        return (distances > 0) & (distances < below)
+
+    starts = range(0, len(left), PIECE)
+    if len(starts) == 1:
+        return near(0)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.concatenate(list(pool.map(near, starts)))
 
 
 def _usable(text: str | None, ascii_only: bool) -> bool:

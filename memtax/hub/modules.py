@@ -12,8 +12,10 @@ import evaluate
 import numpy as np
 
 from memtax.errors import MemtaxError
+from memtax.hub.similarity import known
 from memtax.statistics import Interval, clopper_pearson, percentile_interval, resample
-from memtax.statistics.measures import Evaluator, once
+from memtax.statistics.measures import Evaluator, auroc, evaluator, once
+from memtax.statistics.operating import operating_evaluators
 
 
 class Module(evaluate.Metric):
@@ -136,6 +138,28 @@ def bootstrap(
     result: dict[str, float | None] = {}
     for (name, value), drawn in zip(values.items(), draws, strict=True):
         result |= interval(name, percentile_interval(value, drawn, level))
+    return result
+
+
+def separation(
+    labels: Sequence[bool], values: Sequence[float], resamples: int, level: float, seed: int
+) -> dict[str, float | None]:
+    """AUROC, TPR at 5% FPR and FPR at 95% TPR of scores that are larger for members, with intervals."""
+    wanted = {"auroc": evaluator(auroc, labels, values)}
+    points = operating_evaluators(labels, values, fprs=(0.05,), tprs=(0.95,))
+    wanted |= dict(zip(("tpr_at_fpr_0.05", "fpr_at_tpr_0.95"), points, strict=True))
+    return bootstrap(wanted, labels, resamples, level, seed)
+
+
+def aurocs(
+    scores: Mapping[str, Sequence[float | None]], references: Sequence[float], resamples: int, level: float, seed: int
+) -> dict[str, float | None]:
+    """AUROC of each score, over the rows that have it, as `auroc_{score}` with its interval."""
+    result: dict[str, float | None] = {}
+    for name, column in scores.items():
+        rows, values = known(column)
+        labels = flags([references[row] for row in rows], "references")
+        result |= bootstrap({f"auroc_{name}": evaluator(auroc, labels, values)}, labels, resamples, level, seed)
     return result
 
 

@@ -169,6 +169,8 @@ def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | No
         config = json.loads((folder / "predictor.json").read_text(encoding="utf-8"))
         more |= _model_index(repo_id, dataset or "the run's dataset", config["metrics"])
         text = (folder / "README.md").read_text(encoding="utf-8")
+    elif _is_adapter(folder):  # PEFT's own card is full of placeholders
+        text = _adapter_card(folder)
     elif (folder / "README.md").is_file():
         text = (folder / "README.md").read_text(encoding="utf-8")
     else:
@@ -189,6 +191,16 @@ def _language_model_card(folder: Path, run: Mapping[str, Any]) -> str:
     names = ("model_type", "architectures", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
     shape = {name: config[name] for name in names if config.get(name) is not None}
     return render("language_model.md.j2", metadata, name=folder.name, shape=shape, title=run.get("config", {}).get("title"))
+
+
+def _adapter_card(folder: Path) -> str:
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    base = _hub_name(config.get("base_model_name_or_path"))
+    metadata = {"library_name": "peft", "tags": ["lora", "memorization", "memtax"], "base_model": base}
+    shape = {name: config[name] for name in ("peft_type", "r", "lora_alpha", "lora_dropout") if config.get(name) is not None}
+    shape["target_modules"] = ", ".join(sorted(config.get("target_modules") or []))
+    known = {name: value for name, value in metadata.items() if value}
+    return render("adapter.md.j2", known, name=folder.name, base=base, shape=shape)
 
 
 def _model_index(repo_id: str, dataset: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,7 +239,11 @@ def _record(source: Path) -> dict[str, Any]:
 
 
 def _is_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file() or _is_predictor(folder)
+    return (folder / "config.json").is_file() or _is_predictor(folder) or _is_adapter(folder)
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file()
 
 
 def _is_predictor(folder: Path) -> bool:

@@ -74,3 +74,15 @@ def _compare(number: int, own: Any, rows: Sequence[Sequence[float]], tensors: Se
             raise MemtaxError(f"a gradient in row {number} is zero; it has no direction")
         cosines.append(others[:, part] @ own[part] / norms)
     return float(np.mean(cosines)), float(np.mean(others @ own))
+
+
+def known(column: Sequence[float | None]) -> tuple[list[int], list[float]]:
+    """Rows that have a value, and their values."""
+    rows = [(row, value) for row, value in enumerate(column) if value is not None]
+    return [row for row, _ in rows], [value for _, value in rows]
+
+
+def levels(values: Sequence[float], low: float, high: float) -> dict[str, int]:
+    """How many alignments are above `high`, below `low`, and between (Paramem's levels)."""
+    above, below = sum(value > high for value in values), sum(value < low for value in values)
+    return {"high": above, "low": below, "medium": len(values) - above - below}

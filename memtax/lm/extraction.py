@@ -225,3 +225,32 @@ def _sequence_perplexities(scores: Scores) -> list[float | None]:
     """Perplexity of each sequence over all its scored tokens; None for sequences without any."""
     pieces = np.split(scores.logprobs, scores.offsets[1:-1])[: len(scores.offsets) - 1]
     return [float(perplexity(piece)) if piece.size else None for piece in pieces]
+
+
+def row_logprob(row: Any, number: int) -> float:
+    """Log p_z in nats of a continuation: the sum over its tokens, minus infinity if one is excluded.
+
+    Args:
+        row: log-probabilities of its tokens, None for an excluded one; or their sum.
+        number: the row's number, for the error.
+
+    Raises:
+        MemtaxError: no token, NaN, or a log-probability above 0.
+    """
+    values = row if isinstance(row, list) else [row]
+    if not values or row is None:
+        raise MemtaxError(f"predictions have no token in row {number}; every continuation needs at least one")
+    known = [-math.inf if value is None else value for value in values]
+    for value in known:
+        if math.isnan(value) or value > 0:
+            raise MemtaxError(f"predictions hold {value} in row {number}; log-probabilities are at most 0")
+    return math.fsum(known) if -math.inf not in known else -math.inf
+
+
+def examples(logprobs: Sequence[float], probabilities: Sequence[float]) -> dict[str, list[float | int | None]]:
+    """What is known of each continuation: log p_z, and the samples needed for each probability; None if no number will do."""
+    found: dict[str, list[float | int | None]] = {"logprob": [None if value == -math.inf else value for value in logprobs]}
+    for p in probabilities:
+        least = [queries(value, p) for value in logprobs]
+        found[f"queries_p{p:g}"] = [None if n is None or n == math.inf else int(n) for n in least]
+    return found

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from memtax.report import words
-from memtax.report.plain import Table, write_page
+from memtax.report.tables_page import Table, write_page
 
 UNMEASURED = "Not measurable with this data"
 

@@ -1,242 +1,319 @@
-"""Two runs over the same sequences: what one model memorized and the other did not."""
+"""Two runs over the same sequences: before and after deduplication, unlearning, more training, or another model."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memtax import statistics
+import numpy as np
+
+from memtax import schema, statistics
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet
-from memtax.report import words
-from memtax.report.plain import Table, write_page
-from memtax.schema import CATEGORIES
+from memtax.report import figures, plain, words
+from memtax.report.sections import Panel, Section, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from matplotlib.figure import Figure
 
-SCHEMA_VERSION = 1
-"""Of `compare.json`: raised when a key changes its meaning or goes."""
+SCHEMA = "memtax/compare/1"
+"""Raised when a key of `comparison.json` changes its meaning."""
+SHOWN = 20
+"""Changed sequences that the page quotes, a direction."""
+_EXCERPT = 240
+CHANGES = ("newly memorized", "forgotten")
 
-SHOWN = 50
-"""Sequences of each kind that the page and the JSON show; the Parquet file has all."""
 
-Row = dict[str, Any]
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found."""
+
+    summary: Mapping[str, Any]
+    """As in `comparison.json`."""
+    changed: "pa.Table"
+    """`sequence_id`, `change`, both categories, and the text where it is known."""
+
+    def lines(self) -> list[str]:
+        """What the command prints."""
+        found = self.summary["groups"]["all"]
+        return [
+            f"{self.summary['sequences']:,} sequences in both runs",
+            f"memorized {words.percent(found['first']['value'])} before, {words.percent(found['second']['value'])} after: "
+            f"difference {_points(found['difference'])}",
+            f"{found['newly']:,} newly memorized, {found['forgotten']:,} forgotten, McNemar p = {_p(found['mcnemar_p'])}",
+        ]
 
 
-def compare(before: Path | str, after: Path | str, output: Path | str) -> dict[str, Any]:
-    """Compare two runs sequence by sequence, and write `compare.json`, `compare.parquet` and `index.html`.
+def compare(first: Path | str, second: Path | str) -> Comparison:
+    """Compare what two runs memorized, sequence by sequence.
 
     Args:
-        before: a run directory, or a Parquet file with `sequence_id`, `is_memorized` and `tokens` or `text`.
-        after: another, of the same sequences; intervals and tests are of after minus before.
-        output: the folder of the results.
-
-    Returns:
-        The contents of `compare.json`.
+        first: a run directory, or a Parquet file with `sequence_id` and `is_memorized` (as `memtax score` writes).
+        second: another, over the same sequences.
 
     Raises:
-        MemtaxError: a run cannot be read, they share no sequence, or a shared id stands for different sequences.
+        MemtaxError: a run cannot be read, has repeated ids, shares no sequence with the other, or gives a shared id to other
+            tokens.
     """
-    rows, counts = _join(_read(Path(before)), _read(Path(after)), str(before), str(after))
-    known = [row for row in rows if row["memorized_before"] is not None and row["memorized_after"] is not None]
-    if not known:
-        raise MemtaxError(f"no sequence that {before} and {after} share has a verdict in both; score them first")
-    result: dict[str, Any] = {
-        "schema": "memtax.compare",
-        "schema_version": SCHEMA_VERSION,
-        "before": str(before),
-        "after": str(after),
-        "sequences": {**counts, "compared": len(known), "without_verdict": len(rows) - len(known)},
-        "rates": _rates(known),
-        "transitions": _transitions(known),
-        "newly_memorized": [_shown(row) for row in known if row["change"] == "gained"][:SHOWN],
-        "forgotten": [_shown(row) for row in known if row["change"] == "lost"][:SHOWN],
-    }
-    folder = Path(output)
-    write_parquet(folder / "compare.parquet", _table(rows))
-    write_json(folder / "compare.json", result)
-    write_page(folder / "index.html", "What changed between two runs", _about(result), _sections(result))
-    return result
-
-
-def _read(path: Path) -> "pa.Table":
     import pyarrow as pa
+
+    one, two = _read(Path(first)), _read(Path(second))
+    ids = np.intersect1d(one.ids, two.ids)
+    if not len(ids):
+        raise MemtaxError(f"{first} and {second} share no sequence_id; compare two runs over the same sequences")
+    at_one, at_two = np.searchsorted(one.ids, ids), np.searchsorted(two.ids, ids)
+    _check_tokens(one, two, at_one, at_two, ids)
+    before, after = one.memorized[at_one], two.memorized[at_two]
+    scored = np.array([a is not None and b is not None for a, b in zip(before, after, strict=True)], bool)
+    if not scored.any():
+        raise MemtaxError(f"{first} and {second} share {len(ids)} sequences, none with a verdict in both")
+    ids, at_one, at_two = ids[scored], at_one[scored], at_two[scored]
+    was, now = before[scored].astype(bool), after[scored].astype(bool)
+    old, new = one.taxonomy[at_one], two.taxonomy[at_two]
+    groups = {"all": np.ones(len(ids), bool)} | {name: old == name for name in schema.CATEGORIES}
+    moved = was != now
+    texts = two.texts[at_two] if two.texts is not None else one.texts[at_one] if one.texts is not None else None
+    changed = {
+        "sequence_id": ids[moved],
+        "change": [CHANGES[0] if yes else CHANGES[1] for yes in now[moved]],
+        "taxonomy_before": old[moved].tolist(),
+        "taxonomy_after": new[moved].tolist(),
+    }
+    if texts is not None:
+        changed["text"] = texts[moved].tolist()
+    summary = {
+        "schema": SCHEMA,
+        "first": one.about,
+        "second": two.about,
+        "sequences": len(ids),
+        "only_in_first": len(one.ids) - int(np.isin(one.ids, two.ids).sum()),
+        "only_in_second": len(two.ids) - int(np.isin(two.ids, one.ids).sum()),
+        "without_verdict": int((~scored).sum()),
+        "groups": {name: _group(was[rows], now[rows]) for name, rows in groups.items() if rows.any()},
+        "transitions": _transitions(old, new, was, now),
+    }
+    return Comparison(summary, pa.table(changed))
+
+
+def write(comparison: Comparison, output: Path | str) -> Path:
+    """Write `comparison.json`, `changed.parquet` and `index.html`.
+
+    Returns:
+        Path of the page.
+    """
+    output = Path(output)
+    write_json(output / "comparison.json", comparison.summary)
+    write_parquet(output / "changed.parquet", comparison.changed)
+    summary = comparison.summary
+    plain.write_page(
+        output / "index.html",
+        "What changed between two runs",
+        "two runs compared",
+        [("Before", str(summary["first"]["name"])), ("After", str(summary["second"]["name"]))],
+        "Change of the share memorized, in percentage points",
+        [_tile(name, group) for name, group in summary["groups"].items()],
+        [_how_much(summary), _where(summary), _which(comparison)],
+        "Every number is in comparison.json; every changed sequence in changed.parquet.",
+    )
+    return output / "index.html"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run's verdicts, by ascending id."""
+
+    about: dict[str, Any]
+    ids: "np.ndarray"
+    memorized: "np.ndarray"
+    taxonomy: "np.ndarray"
+    texts: "np.ndarray | None"
+    tokens: "pa.ChunkedArray | None"
+
+
+def _read(path: Path) -> _Run:
     import pyarrow.parquet as pq
 
-    file = path / "dataset" / "features" / "train.parquet" if path.is_dir() else path
-    if not file.is_file():
-        raise MemtaxError(f"{path} is no finished run: {file} is missing; run it, or give a Parquet file of sequences")
+    places = (path / "dataset" / "features" / "train.parquet", path / "scores.parquet", path / "features.parquet", path)
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise MemtaxError(f"{path} holds no table of sequences; give the directory of a finished run, or a Parquet file")
     try:
-        present = pq.read_schema(file).names
-        missing = [name for name in ("sequence_id", "is_memorized") if name not in present]
-        if missing or not {"tokens", "text"} & set(present):
-            raise MemtaxError(f"{file} has no {' and '.join(missing or ['tokens or text'])}; compare needs them")
-        names = [name for name in ("sequence_id", "is_memorized", "taxonomy", "tokens", "text") if name in present]
-        table = pq.read_table(file, columns=names)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise MemtaxError(
-            f"{file} cannot be read ({str(error).splitlines()[0]}); run the stage that writes it again"
-        ) from error
-    ids = table.column("sequence_id").to_pylist()
-    if len(set(ids)) != len(ids):
-        twice = next(each for each, count in Counter(ids).items() if count > 1)
-        raise MemtaxError(f"{file}: sequence_id {twice} occurs more than once; ids must be unique")
-    return table
-
-
-def _join(first: "pa.Table", second: "pa.Table", before: str, after: str) -> tuple[list[Row], dict[str, int]]:
-    """One row a shared sequence, in the order of the first run."""
-    key = next((name for name in ("tokens", "text") if {name} <= set(first.column_names) & set(second.column_names)), None)
-    if key is None:
-        raise MemtaxError(f"{before} and {after} share neither tokens nor text, so that their sequences cannot be matched")
-    theirs = {row["sequence_id"]: row for row in second.to_pylist()}
-    rows, different = [], []
-    for old in first.to_pylist():
-        new = theirs.get(old["sequence_id"])
-        if new is None:
-            continue
-        if old[key] != new[key]:
-            different.append(old["sequence_id"])
-            continue
-        rows.append(_row(old, new))
-    if different:
-        raise MemtaxError(
-            f"{len(different):,} shared ids of {before} and {after} stand for different {key} (first: sequence_id "
-            f"{different[0]}); compare runs over the same sequences and tokenizer"
+        known = pq.read_schema(file).names
+        schema.require(known, ("sequence_id", "is_memorized"), str(file))
+        table = pq.read_table(
+            file, columns=[name for name in known if name in ("sequence_id", "is_memorized", "taxonomy", "text", "tokens")]
         )
-    if not rows:
-        raise MemtaxError(f"{before} and {after} share no sequence_id; compare runs over the same sequences")
-    return rows, {"before": len(first), "after": len(second), "shared": len(rows)}
+    except (OSError, ValueError) as error:
+        if isinstance(error, MemtaxError):
+            raise
+        raise MemtaxError(f"{file} cannot be read: {error}") from error
+    table = table.sort_by("sequence_id")
+    ids = table.column("sequence_id").to_numpy()
+    if len(ids) > 1 and (ids[1:] == ids[:-1]).any():
+        raise MemtaxError(f"{file} has sequence_id {ids[1:][ids[1:] == ids[:-1]][0]} more than once; ids must be unique")
+    return _Run(
+        {"name": str(path), "sequences": table.num_rows},
+        ids,
+        np.array(table.column("is_memorized").to_pylist(), object),
+        _categories(table),
+        np.array(table.column("text").to_pylist(), object) if "text" in known else None,
+        table.column("tokens") if "tokens" in known else None,
+    )
 
 
-def _row(old: Mapping[str, Any], new: Mapping[str, Any]) -> Row:
-    states = (old["is_memorized"], new["is_memorized"])
-    change = {(False, True): "gained", (True, False): "lost", (True, True): "kept", (False, False): "never"}.get(states)
+def _categories(table: "pa.Table") -> "np.ndarray":
+    """Names of the categories; None where there is none."""
+    if "taxonomy" not in table.column_names:
+        return np.full(table.num_rows, None, object)
+    values = table.column("taxonomy").to_pylist()
+    return np.array([schema.CATEGORIES[value] if isinstance(value, int) else value for value in values], object)
+
+
+def _check_tokens(one: _Run, two: _Run, at_one: "np.ndarray", at_two: "np.ndarray", ids: "np.ndarray") -> None:
+    """Shared ids must mean shared sequences."""
+    if one.tokens is None or two.tokens is None:
+        return
+    for start in range(0, len(ids), 4096):
+        left = one.tokens.take(at_one[start : start + 4096]).to_pylist()
+        right = two.tokens.take(at_two[start : start + 4096]).to_pylist()
+        for row, (a, b) in enumerate(zip(left, right, strict=True)):
+            if a != b:
+                raise MemtaxError(
+                    f"sequence_id {ids[start + row]} has other tokens in {two.about['name']} than in {one.about['name']}; "
+                    "compare runs over the same sequences and tokenizer"
+                )
+
+
+def _group(was: "np.ndarray", now: "np.ndarray") -> dict[str, Any]:
+    both, forgotten, newly = int((was & now).sum()), int((was & ~now).sum()), int((~was & now).sum())
+    rows = len(was)
     return {
-        "sequence_id": old["sequence_id"],
-        "memorized_before": states[0],
-        "memorized_after": states[1],
-        "category_before": _category(old.get("taxonomy")),
-        "category_after": _category(new.get("taxonomy")),
-        "change": change,
-        "text": old.get("text") or new.get("text"),
+        "sequences": rows,
+        "first": asdict(statistics.clopper_pearson(both + forgotten, rows)),
+        "second": asdict(statistics.clopper_pearson(both + newly, rows)),
+        "difference": asdict(statistics.paired_difference(both, forgotten, newly, rows - both - forgotten - newly)),
+        "newly": newly,
+        "forgotten": forgotten,
+        "mcnemar_p": statistics.mcnemar(newly, forgotten),
     }
 
 
-def _category(code: int | None) -> str | None:
-    return None if code is None else CATEGORIES[code]
+def _transitions(old: "np.ndarray", new: "np.ndarray", was: "np.ndarray", now: "np.ndarray") -> list[dict[str, Any]]:
+    """Sequences by state before and after; a state is a category, or `not memorized`."""
+    states = (*schema.CATEGORIES, "uncategorized", "not memorized")
+
+    def state(category: object, memorized: object) -> str:
+        return (str(category) if category is not None else "uncategorized") if memorized else "not memorized"
+
+    found: dict[tuple[str, str], int] = {}
+    for a, x, b, y in zip(old, was, new, now, strict=True):
+        key = state(a, x), state(b, y)
+        found[key] = found.get(key, 0) + 1
+    order = {name: place for place, name in enumerate(states)}
+    keys = sorted(found, key=lambda key: (order[key[0]], order[key[1]]))
+    return [{"before": before, "after": after, "sequences": found[before, after]} for before, after in keys]
 
 
-def _rates(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Of all, and by the category before: rates with exact intervals, paired difference, McNemar's test.
-
-    A category's rows are chosen by the run before, so that both rates are of the same rows.
-    """
-    groups = {"all": list(rows)}
-    groups |= {name: [row for row in rows if row["category_before"] == name] for name in CATEGORIES}
-    return {name: _compare_group(group) for name, group in groups.items()}
+def _points(interval: Mapping[str, float]) -> str:
+    """A difference of rates in percentage points, with its interval."""
+    value, low, high = (f"{100 * interval[key]:+.1f}".replace("-", words.MINUS) for key in ("value", "low", "high"))
+    return f"{value} points ({low} to {high})"
 
 
-def _compare_group(rows: Sequence[Row]) -> dict[str, Any]:
-    changes = Counter(row["change"] for row in rows)
-    gained, lost = changes["gained"], changes["lost"]
-    counts = {"sequences": len(rows), "gained": gained, "lost": lost, "kept": changes["kept"], "never": changes["never"]}
-    if not rows:
-        return {**counts, "before": None, "after": None, "difference": None, "mcnemar_p_value": None}
-    intervals = {
-        "before": statistics.clopper_pearson(changes["kept"] + lost, len(rows)),
-        "after": statistics.clopper_pearson(changes["kept"] + gained, len(rows)),
-        "difference": statistics.paired_difference(gained, lost, len(rows)),
+def _p(value: float) -> str:
+    return "below 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def _tile(name: str, group: Mapping[str, Any]) -> dict[str, str]:
+    change, interval = _points(group["difference"]).split(" points ")
+    return {
+        "group": name,
+        "label": words.label(name),
+        "value": change,
+        "count": f"{group['newly']:,} newly, {group['forgotten']:,} forgotten",
+        "interval": f"interval {interval.strip('()')}",
     }
-    estimates = {name: {"value": one.value, "low": one.low, "high": one.high} for name, one in intervals.items()}
-    return {**counts, **estimates, "mcnemar_p_value": statistics.mcnemar_exact(gained, lost)}
 
 
-def _state(row: Row, when: str) -> str:
-    if not row[f"memorized_{when}"]:
-        return "not memorized"
-    return row[f"category_{when}"] or "memorized, no category"
-
-
-def _transitions(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """How many sequences went from each state (not memorized, or the category) to each; no row for none."""
-    found = Counter((_state(row, "before"), _state(row, "after")) for row in rows)
-    return [{"before": old, "after": new, "sequences": count} for (old, new), count in sorted(found.items())]
-
-
-def _shown(row: Row) -> Row:
-    return {name: row[name] for name in ("sequence_id", "category_before", "category_after", "text")}
-
-
-def _table(rows: Sequence[Row]) -> "pa.Table":
-    import pyarrow as pa
-
-    kinds = {"sequence_id": pa.int64(), "memorized_before": pa.bool_(), "memorized_after": pa.bool_()}
-    names = ("sequence_id", "memorized_before", "memorized_after", "category_before", "category_after", "change", "text")
-    return pa.Table.from_pylist(list(rows), pa.schema([(name, kinds.get(name, pa.string())) for name in names]))
-
-
-def conclusion(result: Mapping[str, Any]) -> str:
-    """The comparison in a sentence."""
-    found = result["rates"]["all"]
-    if found["mcnemar_p_value"] >= 0.05:
-        verdict = "No difference shown"
-    else:
-        verdict = "Less is memorized after" if found["difference"]["value"] < 0 else "More is memorized after"
-    return f"{verdict}: {words.percent(found['before']['value'])} before, {words.percent(found['after']['value'])} after"
-
-
-def _points(estimate: Mapping[str, float]) -> str:
-    """A difference of rates in percentage points with its interval."""
-    value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
-    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
-
-
-def _share(estimate: Mapping[str, float]) -> str:
-    return f"{words.percent(estimate['value'])} ({words.percent(estimate['low'])} to {words.percent(estimate['high'])})"
-
-
-def _about(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [
-        ("Before", result["before"]),
-        ("After", result["after"]),
-        ("Compared", f"{result['sequences']['compared']:,} sequences"),
-        ("Left out", f"{result['sequences']['without_verdict']:,} shared sequences without a verdict in both"),
+def _how_much(summary: Mapping[str, Any]) -> Section:
+    found = summary["groups"]
+    rows = tuple(
+        (
+            words.label(name),
+            words.count(group["sequences"]),
+            words.percent(group["first"]["value"]),
+            words.percent(group["second"]["value"]),
+            _points(group["difference"]),
+            words.count(group["newly"]),
+            words.count(group["forgotten"]),
+            _p(group["mcnemar_p"]),
+        )
+        for name, group in found.items()
+    )
+    head = ("category before", "sequences", "before", "after", "difference", "newly memorized", "forgotten", "McNemar p")
+    left_out = [
+        f"{words.count(summary[key])} sequences are {text} and are left out."
+        for key, text in (
+            ("only_in_first", "only in the first run"),
+            ("only_in_second", "only in the second run"),
+            ("without_verdict", "without a verdict in one of the runs"),
+        )
+        if summary[key]
     ]
+    text = (
+        "The same sequences in both runs. Differences have paired 95% intervals (Newcombe's score method); McNemar's exact "
+        "test asks whether as many were forgotten as were newly memorized. The tests of the categories are not corrected "
+        "for their number."
+    )
+    panel = Panel("change", _conclusion(found["all"]), "Dots: difference; whiskers: its paired interval.", _figure(found))
+    return Section("change", "How much changed", text, (panel, Table("By category", head, rows)), tuple(left_out))
 
 
-def _rate_row(name: str, one: Mapping[str, Any]) -> list[str]:
-    shares = (_share(one["before"]), _share(one["after"]), _points(one["difference"]))
-    p_value = f"{one['mcnemar_p_value']:.3g}"
-    return [words.label(name), f"{one['sequences']:,}", *shares, f"{one['gained']:,}", f"{one['lost']:,}", p_value]
+def _conclusion(group: Mapping[str, Any]) -> str:
+    """What the figure shows, in a sentence."""
+    low, high = group["difference"]["low"], group["difference"]["high"]
+    if low <= 0 <= high:
+        return "No difference beyond chance: the interval of all sequences holds 0"
+    return f"{'More' if low > 0 else 'Less'} is memorized after: {_points(group['difference'])} of all sequences"
 
 
-def _sections(result: Mapping[str, Any]) -> list[Table]:
-    rates = [_rate_row(name, one) for name, one in result["rates"].items() if one["sequences"]]
-    head = ("Category before", "Sequences", "Before", "After", "Difference in points", "Gained", "Lost", "McNemar p")
-    moves = [[each["before"], each["after"], f"{each['sequences']:,}"] for each in result["transitions"]]
-    found = [
-        Table(
-            conclusion(result),
-            "Rates carry exact (Clopper-Pearson) intervals, differences Tango's score interval for paired rates, both at 95%; "
-            "p-values are of McNemar's exact test, one a row and not corrected for their number.",
-            "Share memorized, before and after",
-            head,
-            rates,
-        ),
-        Table(
-            "Where sequences went",
-            "A memorized sequence stands under its category in that run.",
-            "Transitions between states",
-            ("Before", "After", "Sequences"),
-            moves,
-        ),
-    ]
-    for name, total, title in (("newly_memorized", "gained", "newly memorized"), ("forgotten", "lost", "forgotten")):
-        rows = [[str(row["sequence_id"]), row["category_after"] or "unknown", row["text"] or ""] for row in result[name]]
-        count = result["rates"]["all"][total]
-        text = f"The first {len(rows):,} are below; compare.parquet has all." if rows else "There is none."
-        caption = f"Sequences {title}"
-        found.append(Table(f"{count:,} {title}", text, caption, ("sequence_id", "Category after", "Text"), rows))
-    return found
+def _figure(groups: Mapping[str, Mapping[str, Any]]) -> "Figure":
+    """Differences with intervals, a row a category."""
+    with figures.style():
+        figure = figures.blank(0.8 + 0.42 * len(groups))
+        axes = figure.subplots()
+        for place, (name, group) in enumerate(groups.items()):
+            value, low, high = (100 * group["difference"][key] for key in ("value", "low", "high"))
+            colour = figures.COLOURS.get(name, figures.GREY)
+            axes.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", color=colour, ms=7, capsize=3)
+        axes.axvline(0, color=figures.GREY, lw=1, ls="--")
+        axes.set_yticks(range(len(groups)), [words.label(name) for name in groups])
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.set_xlabel("change of the share memorized (percentage points)")
+        return figure
+
+
+def _where(summary: Mapping[str, Any]) -> Section:
+    rows = tuple((row["before"], row["after"], words.count(row["sequences"])) for row in summary["transitions"])
+    text = "What each sequence was before and is after. A memorized sequence counts under its category in that run."
+    return Section(
+        "transitions", "Where sequences went", text, (Table("Transitions", ("before", "after", "sequences"), rows, texts=2),)
+    )
+
+
+def _which(comparison: Comparison) -> Section:
+    rows = comparison.changed.to_pylist()
+    parts, missing = [], []
+    for change in CHANGES:
+        chosen = [row for row in rows if row["change"] == change]
+        if not chosen:
+            missing.append(f"No sequence was {change}.")
+            continue
+        cells = tuple(
+            (str(row["sequence_id"]), row["taxonomy_after"] or words.DASH, (row.get("text") or words.DASH)[:_EXCERPT])
+            for row in chosen[:SHOWN]
+        )
+        caption = f"{change}: {len(cells)} of {len(chosen):,}"
+        parts.append(Table(caption, ("sequence", "category", "text"), cells, texts=3))
+    return Section("sequences", "Which sequences", "All of them are in changed.parquet.", tuple(parts), tuple(missing))

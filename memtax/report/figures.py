@@ -83,7 +83,8 @@ def add_title(figure: "Figure", title: str) -> None:
         figure.suptitle("\n".join(textwrap.wrap(title, 100)), x=0.01, ha="left", fontsize=11, fontweight="bold")
 
 
-def _figure(height: float) -> "Figure":
+def blank(height: float) -> "Figure":
+    """An empty figure as wide as the page, `height` inches high."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH, height))
@@ -108,7 +109,7 @@ def extraction(groups: Mapping[str, Mapping[str, Any]]) -> "Figure":
         groups: group name to `sequences`, `memorized`, `rate`, `low`, `high`.
     """
     with style():
-        figure = _figure(0.5 + 0.48 * len(groups))
+        figure = blank(0.5 + 0.48 * len(groups))
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
         # Counts of all sequences together would dwarf the categories; the rate is what compares.
         names = [name for name in groups if name in CATEGORIES] or list(groups)
@@ -167,7 +168,7 @@ def growth(rows: Sequence[Mapping[str, Any]], by: str = "step") -> "Figure":
     numeric = all(value is not None for value in values.values())
     places = {name: float(values[name]) if numeric else float(place) for place, name in enumerate(checkpoints)}
     with style():
-        figure = _figure(3.4)
+        figure = blank(3.4)
         axes = figure.subplots()
         ends: list[tuple[float, str]] = []
         for name in [*CATEGORIES, "all"]:
@@ -230,7 +231,7 @@ def dots(rows: Sequence[Mapping[str, Any]], panels: Sequence[str], panel_key: st
     reach = [abs(row[key]) for row in rows for key in (value_key, "low", "high") if row.get(key) is not None]
     limit = 1.0 if value_key == "spearman" else 1.08 * max(reach, default=1.0) or 1.0
     with style():
-        figure = _figure(0.95 + 0.27 * len(factors))
+        figure = blank(0.95 + 0.27 * len(factors))
         all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, panel in zip(all_axes, panels, strict=True):
             colour = COLOURS.get(panel, GREY)
@@ -270,7 +271,7 @@ def curves(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str,
         ("reliability", "predicted", "observed", "predicted probability", "observed share"),
     )
     with style():
-        figure = _figure(7.0)
+        figure = blank(7.0)
         grid = figure.subplots(len(kinds), len(columns), sharex="row", sharey="row", squeeze=False)
         for line, (kind, x, y, x_label, y_label) in enumerate(kinds):
             for column, name in enumerate(columns):
@@ -346,7 +347,7 @@ def distribution(groups: Mapping[str, Mapping[str, "np.ndarray"]], name: str, un
     values = np.concatenate([part for group in groups.values() for part in group.values()]).astype(float)
     low, high = values.min(), values.max()
     with style():
-        figure = _figure(2.6)
+        figure = blank(2.6)
         all_axes = figure.subplots(1, len(groups), sharex=True, sharey=True, squeeze=False)[0]
         if low > 0 and high > 3 * low:
             bins, scale = np.geomspace(low, high * 1.0001, 31), "log"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memtax.report.figures import _figure, style
+from memtax.report.figures import blank, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +18,7 @@ def heat(texts: Sequence[Mapping[str, Any]]) -> "Figure":
     import numpy as np
 
     with style():
-        figure = _figure(1.3 + 0.36 * len(texts))
+        figure = blank(1.3 + 0.36 * len(texts))
         axes = figure.subplots()
         for row, text in enumerate(texts):
             known = np.array([[np.nan if value is None else value / np.log(10) for value in text["heat"]]])

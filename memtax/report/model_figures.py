@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.files import atomic_path, write_text
-from memtax.report.figures import COLOURS, GREY, _error, _figure, add_title, curves, dots, png, style, svg
+from memtax.report.figures import COLOURS, GREY, _error, add_title, blank, curves, dots, png, style, svg
 from memtax.report.words import label
 from memtax.schema import CATEGORIES
 
@@ -56,7 +56,7 @@ def performance(models: Mapping[str, Mapping[str, Any]], metric: str, axes: "Axe
 def performance_figure(models: Mapping[str, Mapping[str, Any]]) -> "Figure":
     """ROC-AUC, PR-AUC, F1 and ECE of each model by group."""
     with style():
-        figure = _figure(5.2)
+        figure = blank(5.2)
         for axes, metric in zip(figure.subplots(2, 2).flat, ("roc_auc", "pr_auc", "f1", "ece"), strict=True):
             performance(models, metric, axes)
             axes.set_title(label(metric))
@@ -96,7 +96,7 @@ def heat_map(rows: Sequence[Mapping[str, Any]], value: str, axes: "Axes") -> Non
 def correlation_figure(rows: Sequence[Mapping[str, Any]]) -> "Figure":
     """Heat maps of the three correlations side by side."""
     with style():
-        figure = _figure(1.6 + 0.27 * len({row["factor"] for row in rows}))
+        figure = blank(1.6 + 0.27 * len({row["factor"] for row in rows}))
         for axes, value in zip(figure.subplots(1, 3, sharey=True), ("pearson", "spearman", "xi"), strict=True):
             heat_map(rows, value, axes)
         return figure
@@ -130,7 +130,7 @@ def landscape(rows: Sequence[Mapping[str, Any]], criterion: str, axes: "Axes") -
 def landscape_figure(rows: Sequence[Mapping[str, Any]], criterion: str) -> "Figure":
     """The landscape, beside all partitions in the order of their value."""
     with style():
-        figure = _figure(4.6)
+        figure = blank(4.6)
         left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
         landscape(rows, criterion, left)
         right.plot(range(1, len(rows) + 1), [row[criterion] for row in rows], color=COLOURS["recitation"], lw=1.6)
@@ -213,7 +213,7 @@ def probe_layers(rows: Sequence[Mapping[str, Any]], axes: "Axes") -> None:
 def probe_figure(rows: Sequence[Mapping[str, Any]]) -> "Figure":
     """Probes by layer; see `probe_layers`."""
     with style():
-        figure = _figure(3.6)
+        figure = blank(3.6)
         axes = figure.subplots()
         probe_layers(rows, axes)
         axes.set_ylabel(label(rows[0]["metric"]))

@@ -5,12 +5,15 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memtax.files import atomic_directory, write_text
 from memtax.report import examples, figures, sections, words
 from memtax.report.data import Run
 from memtax.schema import CATEGORIES
+
+if TYPE_CHECKING:
+    import jinja2
 
 HERE = Path(__file__).parent
 
@@ -39,38 +42,47 @@ def write(run: Path) -> Path:
 
 def render(data: Run, parts: Sequence[sections.Section], drawings: Mapping[str, str]) -> str:
     """The page's HTML."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    chosen = examples.choose(data)
+    total = data.features.num_rows if data.features is not None else 0
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            title=(data.metrics.get("run") or {}).get("title") or "A memtax run",
+            about=_about(data.metrics.get("run") or {}),
+            tiles=_tiles(data.metrics.get("extraction") or {}),
+            colours=figures.COLOURS,
+            categories=CATEGORIES,
+            sections=parts[:-1],
+            gaps=parts[-1],
+            # The drawings and the JSON are made here and hold no markup of anyone else's: see inline_svg and to_script.
+            drawings={name: Markup(drawing) for name, drawing in drawings.items()},  # noqa: S704
+            examples=chosen,
+            examples_json=Markup(examples.to_script(examples.payload(data, chosen))),  # noqa: S704
+            examples_count=words.count(len(chosen)),
+            examples_total=words.count(total),
+            record=_record(data.record),
+            style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704
+            script=Markup(script),  # noqa: S704
+            policy=Markup(POLICY.format(script=_source_hash(script))),  # noqa: S704
+        )
+    )
+
+
+def environment() -> "jinja2.Environment":
+    """Templates that escape everything and refuse what is not defined."""
+    import jinja2
+
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=printable,
-    )
-    script = (HERE / "page.js").read_text(encoding="utf-8")
-    chosen = examples.choose(data)
-    total = data.features.num_rows if data.features is not None else 0
-    return environment.get_template("page.html.j2").render(
-        title=(data.metrics.get("run") or {}).get("title") or "A memtax run",
-        about=_about(data.metrics.get("run") or {}),
-        tiles=_tiles(data.metrics.get("extraction") or {}),
-        colours=figures.COLOURS,
-        categories=CATEGORIES,
-        sections=parts[:-1],
-        gaps=parts[-1],
-        # The drawings and the JSON are made here and hold no markup of anyone else's: see inline_svg and to_script.
-        drawings={name: Markup(drawing) for name, drawing in drawings.items()},  # noqa: S704
-        examples=chosen,
-        examples_json=Markup(examples.to_script(examples.payload(data, chosen))),  # noqa: S704
-        examples_count=words.count(len(chosen)),
-        examples_total=words.count(total),
-        record=_record(data.record),
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        policy=Markup(POLICY.format(script=_source_hash(script))),  # noqa: S704
     )
 
 

@@ -1,48 +1,56 @@
-"""A page of sentences and tables in the report's design, with no script: what compare and audit write."""
+"""A page of sections without a script: what `compare` and `audit` write, in the report's design."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from memtax.files import write_text
+from memtax.report import figures
+from memtax.report.page import HERE, environment, inline_svg
+from memtax.report.sections import Panel, Section
 
-HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Table:
-    """A section of the page: a heading that tells the conclusion, a paragraph, and a table if there are rows."""
-
-    heading: str
-    text: str
-    caption: str = ""
-    head: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
-def write_page(path: Path, title: str, about: Sequence[tuple[str, str]], sections: Sequence[Table]) -> None:
-    """Write the page; every text in it is escaped.
+def write_page(
+    path: Path,
+    title: str,
+    brand: str,
+    about: Sequence[tuple[str, str]],
+    tiles_head: str,
+    tiles: Sequence[Mapping[str, str]],
+    sections: Sequence[Section],
+    footer: str,
+) -> None:
+    """Write one self-contained file.
 
     Args:
-        path: the HTML file.
+        path: the file.
         title: its heading.
-        about: pairs of a term and its value, below the heading.
-        sections: in their order.
+        brand: what kind of page it is.
+        about: terms and values under the heading.
+        tiles_head: what the tiles show.
+        tiles: `group` (its colour), `label`, `value`, `count`, `interval`.
+        sections: the content.
+        footer: a sentence at the end.
     """
-    import jinja2
     from markupsafe import Markup
 
-    from memtax.report.figures import COLOURS
-    from memtax.report.page import printable
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=printable,
+    panels = [part for section in sections for part in section.parts if isinstance(part, Panel)]
+    page = (
+        environment()
+        .get_template("plain.html.j2")
+        .render(
+            title=title,
+            brand=brand,
+            about=about,
+            tiles_head=tiles_head,
+            tiles=tiles,
+            sections=sections,
+            drawings={panel.name: Markup(inline_svg(figures.svg(panel.figure), panel.name)) for panel in panels},  # noqa: S704
+            footer=footer,
+            colours=figures.COLOURS,
+            style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704
+            policy=Markup(POLICY),  # noqa: S704
+        )
     )
-    style = Markup((HERE / "page.css").read_text(encoding="utf-8"))  # noqa: S704
-    page = environment.get_template("plain.html.j2")
-    write_text(path, page.render(title=title, about=about, sections=sections, colours=COLOURS, style=style) + "\n")
+    write_text(path, page)

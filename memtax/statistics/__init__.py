@@ -26,7 +26,7 @@ from memtax.statistics.measures import (
     spearman,
 )
 from memtax.statistics.operating import fpr_at_tpr, operating_evaluators, tpr_at_fpr
-from memtax.statistics.paired import mcnemar_exact, paired_difference
+from memtax.statistics.paired import mcnemar, paired_difference
 from memtax.statistics.xi import chatterjee_xi, xi_interval
 
 __all__ = [
@@ -45,7 +45,7 @@ __all__ = [
     "f1_score",
     "fpr_at_tpr",
     "log_loss",
-    "mcnemar_exact",
+    "mcnemar",
     "operating_evaluators",
     "paired_bootstrap_difference",
     "paired_difference",

@@ -1,4 +1,4 @@
-"""Two verdicts on the same rows: McNemar's exact test, and the interval of the difference of two paired rates."""
+"""Two yes-or-no measurements of the same rows."""
 
 import math
 
@@ -6,59 +6,65 @@ from memtax.errors import MemtaxError
 from memtax.statistics.intervals import Interval, tail_of
 
 
-def mcnemar_exact(gained: int, lost: int) -> float:
-    """Two-sided p-value of McNemar's exact test: whether rows change one way as often as the other.
+def mcnemar(newly: int, no_longer: int) -> float:
+    """Exact two-sided p-value that a change is as likely one way as the other (McNemar 1947, binomial form).
 
     Args:
-        gained: rows that hold after and did not before.
-        lost: rows that held before and do not after.
+        newly: rows that are yes only in the second measurement.
+        no_longer: rows that are yes only in the first.
 
     Returns:
-        min(1, 2 P(X <= min(gained, lost))) with X binomial (gained + lost, 1/2); 1 if no row changed.
+        The p-value; 1 where no row changed.
 
     Raises:
         MemtaxError: a count is negative.
     """
-    from scipy.stats import binom
+    from scipy.stats import binomtest
 
-    if min(gained, lost) < 0:
-        raise MemtaxError(f"counts of changed rows are 0 or more, not {gained} and {lost}")
-    return min(1.0, 2 * float(binom.cdf(min(gained, lost), gained + lost, 0.5)))
+    if newly < 0 or no_longer < 0:
+        raise MemtaxError(f"counts of changes cannot be negative: {newly} and {no_longer}")
+    changed = newly + no_longer
+    return float(binomtest(newly, changed).pvalue) if changed else 1.0
 
 
-def paired_difference(gained: int, lost: int, rows: int, level: float = 0.95) -> Interval:
-    """Rate after minus rate before on the same rows, with the score interval of Tango (1998, Statistics in Medicine 17).
-
-    The interval holds every difference that the score test with the constrained maximum-likelihood variance does not reject.
-    It stays within [-1, 1] and has a width even where no row changed.
+def paired_difference(both: int, no_longer: int, newly: int, neither: int, level: float = 0.95) -> Interval:
+    """Difference of two paired rates, second minus first, with a score interval (Newcombe 1998b, method 10).
 
     Args:
-        gained: rows that hold after and did not before.
-        lost: rows that held before and do not after.
-        rows: all rows, at least one; they are independent of each other.
-        level: coverage, about.
+        both: rows that are yes in both.
+        no_longer: rows that are yes only in the first.
+        newly: rows that are yes only in the second.
+        neither: rows that are yes in none.
+        level: coverage.
 
     Raises:
-        MemtaxError: no row, or more changes than rows.
+        MemtaxError: a negative count, no row, or a level outside (0, 1).
     """
-    from scipy.optimize import brentq
+    rows = both + no_longer + newly + neither
+    if rows < 1 or min(both, no_longer, newly, neither) < 0:
+        raise MemtaxError(f"no difference of rates from counts {both}, {no_longer}, {newly}, {neither}")
+    first, second = both + no_longer, both + newly
+    one, two = _wilson(first, rows, level), _wilson(second, rows, level)
+    margins = first * (rows - first) * second * (rows - second)
+    link = float(both * neither - newly * no_longer)
+    link = max(0.0, link - rows / 2) if link > 0 else link  # Newcombe's continuity correction
+    phi = link / math.sqrt(margins) if margins else 0.0
+    difference = two.value - one.value
+    low = difference - _reach(two.value - two.low, one.high - one.value, phi)
+    high = difference + _reach(two.high - two.value, one.value - one.low, phi)
+    return Interval(difference, max(-1.0, low), min(1.0, high))
+
+
+def _reach(a: float, b: float, phi: float) -> float:
+    return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
+
+
+def _wilson(successes: int, rows: int, level: float) -> Interval:
+    """Wilson's score interval of a rate."""
     from scipy.stats import norm
 
-    if rows < 1 or min(gained, lost) < 0 or gained + lost > rows:
-        raise MemtaxError(f"no difference of {gained} gained and {lost} lost among {rows} rows: 0 <= gained + lost <= rows")
-    critical = float(norm.isf(tail_of(level))) ** 2
-    estimate = (gained - lost) / rows
-
-    def beyond(difference: float) -> float:
-        """Squared score minus its critical value, both times the variance: positive where the test rejects."""
-        linear = -gained - lost + (2 * rows - gained + lost) * difference
-        root = math.sqrt(max(0.0, linear**2 + 8 * rows * lost * difference * (1 - difference)))
-        share = (root - linear) / (4 * rows)  # constrained estimate of the share of lost rows
-        variance = rows * max(0.0, 2 * share + difference * (1 - difference))
-        return (gained - lost - rows * difference) ** 2 - critical * variance
-
-    def bound(end: float) -> float:
-        near = estimate + (end - estimate) * 1e-9
-        return end if abs(end - estimate) < 1e-12 or beyond(end) <= 0 else float(brentq(beyond, near, end, xtol=1e-12))
-
-    return Interval(estimate, bound(-1.0), bound(1.0))
+    z = float(norm.isf(tail_of(level)))
+    rate = successes / rows
+    middle = (rate + z * z / (2 * rows)) / (1 + z * z / rows)
+    half = z / (1 + z * z / rows) * math.sqrt(rate * (1 - rate) / rows + z * z / (4 * rows * rows))
+    return Interval(rate, min(rate, middle - half), max(rate, middle + half))

@@ -1,5 +1,6 @@
 """How many sequences of each category were memorized."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,3 +45,16 @@ def _rate(labels: NDArray[np.bool_], level: float) -> dict[str, Any]:
         return {**counts, "rate": None, "low": None, "high": None}
     interval = statistics.clopper_pearson(memorized, sequences, level)
     return {**counts, "rate": interval.value, "low": interval.low, "high": interval.high}
+
+
+def rates_by_category(memorized: Sequence[bool], categories: Sequence[int | None], level: float = 0.95) -> dict[str, Any]:
+    """The rates of `extraction_rates` under flat names: `all_rate`, `recitation_sequences`, `recitation_rate_low` and so on."""
+    import pyarrow as pa
+
+    table = pa.table({"is_memorized": memorized, "taxonomy": pa.array(categories, pa.int64())})
+    return {
+        f"{category}_{name}": value
+        for category, counts in extraction_rates(table, level=level).items()
+        for name, value in {**counts, "rate_low": counts["low"], "rate_high": counts["high"]}.items()
+        if name not in ("low", "high")
+    }

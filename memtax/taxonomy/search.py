@@ -158,7 +158,7 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
     Raises:
         StaleOutputError: it holds results of other data or another configuration.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         check(folder, identity)
     else:
         write_json(folder / MANIFEST, identity)

@@ -5,7 +5,6 @@ import evaluate
 
 import memtax.hub.modules
 from memtax.hub import similarity
-from memtax.statistics import measures, operating
 
 _DESCRIPTION = """
 Alignment of the gradient at a text with the gradients at its paraphrases: the mean cosine over paraphrases (and over parameter
@@ -45,8 +44,7 @@ Examples:
 
 _CITATION = """
 @software{memtax,
-    title={memtax: measure, explain and predict what a causal language model memorized},
-    year={2026}
+    title={memtax: measure, explain and predict what a causal language model memorized}, year={2026}
 }
 """
 
@@ -58,9 +56,8 @@ class GradientAlignment(memtax.hub.modules.Module):
     optional = ("gradients", "references")
 
     def _info(self):
-        number = datasets.Value("float64")
-        vector = datasets.List(number)
-        others = {"gradients": vector, "references": number}
+        vector = datasets.List(datasets.Value("float64"))
+        others = {"gradients": vector, "references": datasets.Value("float64")}
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -82,18 +79,12 @@ class GradientAlignment(memtax.hub.modules.Module):
         seed=1024,
     ):
         found = similarity.agreements(predictions, memtax.hub.modules.given(gradients), tensors)
-        rows = [row for row, value in enumerate(found["alignment"]) if value is not None]
-        values = [found["alignment"][row] for row in rows]
+        rows, values = similarity.known(found["alignment"])
         result = {name: similarity.mean(column) for name, column in found.items()}
-        shares = {"high": sum(value > high for value in values), "low": sum(value < low for value in values)}
-        shares["medium"] = len(values) - shares["high"] - shares["low"]
-        for name, count in shares.items():
+        for name, count in similarity.levels(values, low, high).items():
             result |= memtax.hub.modules.rate(name, count, len(values), level)
         result |= {"texts": len(rows), "without_paraphrase": len(predictions) - len(rows)}
         if memtax.hub.modules.given(references):
             labels = memtax.hub.modules.flags([references[row] for row in rows], "references")
-            wanted = {"auroc": measures.evaluator(measures.auroc, labels, values)}
-            points = operating.operating_evaluators(labels, values, fprs=(0.05,), tprs=(0.95,))
-            wanted |= dict(zip(("tpr_at_fpr_0.05", "fpr_at_tpr_0.95"), points, strict=True))
-            result |= memtax.hub.modules.bootstrap(wanted, labels, resamples, level, seed)
-        return {**result, **({"per_example": found} if per_example else {})}
+            result |= memtax.hub.modules.separation(labels, values, resamples, level, seed)
+        return result | ({"per_example": found} if per_example else {})

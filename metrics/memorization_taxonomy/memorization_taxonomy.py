@@ -2,13 +2,12 @@
 
 import datasets
 import evaluate
-import pyarrow
 
 import memtax.hub.modules
 from memtax.errors import MemtaxError
 from memtax.filters.templates import TemplateFilter
 from memtax.schema import CATEGORIES
-from memtax.taxonomy.extraction_rates import extraction_rates
+from memtax.taxonomy.extraction_rates import rates_by_category
 from memtax.taxonomy.labels import taxonomy
 
 _DESCRIPTION = """
@@ -49,8 +48,7 @@ _CITATION = """
 @article{prashanth2024recite,
     title={Recite, Reconstruct, Recollect: Memorization in LMs as a Multifaceted Phenomenon},
     author={Prashanth, USVSN Sai and Deng, Alvin and O'Brien, Kyle and others},
-    journal={arXiv preprint arXiv:2406.17746},
-    year={2024}
+    journal={arXiv preprint arXiv:2406.17746}, year={2024}
 }
 """
 
@@ -74,15 +72,7 @@ class MemorizationTaxonomy(memtax.hub.modules.Module):
         )
 
     def _compute(
-        self,
-        predictions,
-        sequence_duplicates,
-        texts,
-        is_incrementing,
-        is_repeating,
-        threshold=5,
-        per_example=False,
-        level=0.95,
+        self, predictions, sequence_duplicates, texts, is_incrementing, is_repeating, threshold=5, per_example=False, level=0.95
     ):
         memorized = memtax.hub.modules.flags(predictions, "predictions")
         if memtax.hub.modules.given(texts):
@@ -93,13 +83,7 @@ class MemorizationTaxonomy(memtax.hub.modules.Module):
         for name, column in {"is_incrementing": is_incrementing, "is_repeating": is_repeating}.items():
             memtax.hub.modules.flags([value for value in column if value is not None], name)
         codes = taxonomy(sequence_duplicates, is_incrementing, is_repeating, threshold)
-        table = pyarrow.table({"is_memorized": memorized, "taxonomy": pyarrow.array(codes, pyarrow.int64())})
-        result = {
-            f"{category}_{name}": value
-            for category, counts in extraction_rates(table, level=level).items()
-            for name, value in {**counts, "rate_low": counts["low"], "rate_high": counts["high"]}.items()
-            if name not in ("low", "high")
-        }
+        result = rates_by_category(memorized, codes, level)
         result["unlabelled"] = codes.count(None)
         if per_example:
             result["per_example"] = {"taxonomy": [None if code is None else CATEGORIES[code] for code in codes]}

@@ -6,7 +6,6 @@ import datasets
 import evaluate
 
 import memtax.hub.modules
-from memtax.errors import MemtaxError
 from memtax.lm import extraction
 
 _DESCRIPTION = """
@@ -65,36 +64,11 @@ class ProbabilisticExtraction(memtax.hub.modules.Module):
             reference_urls=["https://arxiv.org/abs/2410.19482"],
         )
 
-    def _compute(
-        self,
-        predictions,
-        samples=(1, 10, 100, 1000),
-        probabilities=(0.1, 0.5, 0.9),
-        per_example=False,
-        level=0.95,
-    ):
-        logprobs = [_total(row, number) for number, row in enumerate(predictions)]
+    def _compute(self, predictions, samples=(1, 10, 100, 1000), probabilities=(0.1, 0.5, 0.9), per_example=False, level=0.95):
+        logprobs = [extraction.row_logprob(row, number) for number, row in enumerate(predictions)]
         result = {}
         for found in extraction.discoverable(logprobs, samples, probabilities):
             name = f"extractable_n{found['samples']}_p{found['probability']:g}"
             result |= memtax.hub.modules.rate(name, found["extractable"], found["sequences"], level)
         result |= {"sequences": len(logprobs), "excluded": logprobs.count(-math.inf)}
-        if per_example:
-            examples = {"logprob": [None if value == -math.inf else value for value in logprobs]}
-            for p in probabilities:
-                least = [extraction.queries(value, p) for value in logprobs]
-                examples[f"queries_p{p:g}"] = [None if n is None or n == math.inf else int(n) for n in least]
-            result["per_example"] = examples
-        return result
-
-
-def _total(row, number):
-    """Log p_z of a row: the sum over its tokens."""
-    values = row if isinstance(row, list) else [row]
-    if not values or row is None:
-        raise MemtaxError(f"predictions have no token in row {number}; every continuation needs at least one")
-    known = [-math.inf if value is None else value for value in values]
-    for value in known:
-        if math.isnan(value) or value > 0:
-            raise MemtaxError(f"predictions hold {value} in row {number}; log-probabilities are at most 0")
-    return math.fsum(known) if -math.inf not in known else -math.inf
+        return {**result, **({"per_example": extraction.examples(logprobs, probabilities)} if per_example else {})}

@@ -110,3 +110,16 @@ def test_two_processes_write_the_same_parts_as_one(rows, sample, tmp_path):
     assert len(parts) == 2 * 4  # 60 rows in shards of 16
     for part in parts:
         assert (tmp_path / "two" / part).read_bytes() == (tmp_path / "one" / part).read_bytes()
+
+
+def test_many_pairs_in_threads_equal_a_loop():
+    generator = np.random.default_rng(0)
+    words = ["", "a", "prompt", "naïve", "x" * 30, "x" * 49, "x" * 50, "prompts of a table, row 17"]
+    left, right = ([words[at] for at in generator.integers(0, len(words), 40_000)] for _ in range(2))
+    near = {(a, b): 0 < distance(a, b) < 20 for a in words for b in words}
+    assert similar(left, right).tolist() == [near[pair] for pair in zip(left, right, strict=True)]
+    # A missing prompt far from the first piece.
+    right[39_990] = None
+    assert similar(left, right).tolist() == [
+        b is not None and 0 < distance(a, b) < 20 for a, b in zip(left, right, strict=True)
+    ]

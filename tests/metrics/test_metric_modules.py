@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import multiprocessing
+import sys
 
 import evaluate
 import numpy as np
@@ -21,12 +22,24 @@ NAMES = sorted(folder.name for folder in asset("metrics").iterdir() if folder.is
 
 @pytest.fixture(autouse=True, scope="module")
 def caches(tmp_path_factory):
+    # The package that evaluate makes is imported once a process: what other tests loaded came from another folder.
+    forget()
     folder = tmp_path_factory.mktemp("evaluate")
     before = evaluate.config.HF_METRICS_CACHE, evaluate.config.HF_MODULES_CACHE
     evaluate.config.HF_METRICS_CACHE = evaluate.config.HF_MODULES_CACHE = str(folder)
     evaluate.loading.config.HF_MODULES_CACHE = str(folder)
     yield
     evaluate.config.HF_METRICS_CACHE, evaluate.config.HF_MODULES_CACHE = before
+    evaluate.loading.config.HF_MODULES_CACHE = before[1]
+    sys.path.remove(str(folder))
+    forget()
+
+
+def forget():
+    for name in [name for name in sys.modules if name.split(".")[0] == "evaluate_modules"]:
+        del sys.modules[name]
+    sys.path[:] = [path for path in sys.path if path != str(evaluate.config.HF_MODULES_CACHE)]
+    importlib.invalidate_caches()
 
 
 def load(name, **options):

@@ -1,0 +1,36 @@
+"""Pushing what a training script made: our card and files, not the Trainer's."""
+
+from typing import Any
+
+from memtax.errors import MemtaxError
+from memtax.progress import say
+
+
+def take_push(arguments: Any) -> str | None:
+    """Take `--push_to_hub` over from the Trainer, which would send pickled arguments and a card of its own.
+
+    Args:
+        arguments: `transformers.TrainingArguments`; its `push_to_hub` is off afterwards.
+
+    Returns:
+        The repository to push to when training is done, None if none was asked for.
+
+    Raises:
+        MemtaxError: the repository is not named.
+    """
+    if not arguments.push_to_hub:
+        return None
+    arguments.push_to_hub = False
+    name = arguments.hub_model_id
+    if not name or name.count("/") != 1:
+        raise MemtaxError(f"--push_to_hub needs the repository to push to: give --hub_model_id org/name, not {name!r}")
+    return str(name)
+
+
+def push_trained(output: Any, repo_id: str | None, private: bool | None) -> None:
+    """Publish a finished model folder, if `take_push` named a repository."""
+    if repo_id is not None:
+        from memtax.hub.publish import publish
+
+        for line in publish(output, repo_id, private=private):
+            say(line)
