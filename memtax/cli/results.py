@@ -1,4 +1,4 @@
-"""What is done with results: report, compare, explore, push, env."""
+"""What is done with results: report, explore, push, env."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,3 +17,76 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     from memtax.report import write
 
     typer.echo(write(run))
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Run directory, or a Parquet file of memtax score: before.")],
+    second: Annotated[Path, typer.Argument(help="Another over the same sequences: after.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of page, figures and changed sequences.")],
+) -> None:
+    """Compare two runs: paired differences, McNemar's test, and what was newly memorized or forgotten.
+
+    Example: `memtax compare runs/before runs/after --output runs/comparison`
+    """
+    from memtax.report import compare as comparing
+
+    found = comparing.compare(first, second)
+    page = comparing.write(found, output)
+    for line in (*found.lines(), f"page     {page}", f"figures  {output / 'comparison.json'}"):
+        typer.echo(line)
+
+
+@app.command()
+def explore(
+    run: Annotated[str, typer.Argument(help="Run directory, or the name of a dataset that was pushed.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Model for texts of your own.")] = None,
+    port: Annotated[int, typer.Option(help="Where the page is served; 0: the first free one from 7860.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+) -> None:
+    """Browse a run: filter sequences, see their tokens and neighbours, analyse a text of your own (extra `explore`).
+
+    Example: `memtax explore runs/demo --model runs/demo/models/small-gpt-neox`
+    """
+    from memtax.report.explore import Explorer
+    from memtax.report.explore_app import page
+
+    page(Explorer.load(run, model)).launch(server_port=port or None, inbrowser=browser)
+
+
+@app.command()
+def push(
+    run: Annotated[Path, typer.Argument(help="Run directory, or the folder of one dataset or model.")],
+    repo_id: Annotated[str, typer.Option("--repo-id", help="org/name of the dataset; models are named org/name-MODEL.")],
+    part: Annotated[list[str], typer.Option(help="dataset, models, metrics or explorer; repeat it.")] = ["dataset", "models"],  # noqa: B006
+    private: Annotated[bool, typer.Option("--private", help="New repositories are private; public ones are refused.")] = False,
+    published: Annotated[
+        str | None,
+        typer.Option(help="SCHEME_MODEL: the dataset in the layout of usvsnsp/semantic-filters, with splits so named."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every file and card; send nothing.")] = False,
+) -> None:
+    """Publish a run on the Hugging Face Hub: dataset, models and, if asked, the metric Spaces, with cards.
+
+    What is there already is not sent again, and a broken upload goes on where it was. The token is that of `hf auth login`
+    or of HF_TOKEN.
+
+    Example: `memtax push runs/demo --repo-id my-org/stdlib-memorization --dry-run`
+    """
+    from memtax.hub.publish import publish
+
+    for line in publish(run, repo_id, part, private=private or None, dry_run=dry_run, published=published):
+        typer.echo(line)
+
+
+@app.command()
+def env() -> None:
+    """Print what a bug report needs: versions, platform, processors, memory, accelerators.
+
+    Example: `memtax env`
+    """
+    import yaml
+
+    from memtax.provenance import environment
+
+    typer.echo(yaml.safe_dump(environment(), sort_keys=False).rstrip())
