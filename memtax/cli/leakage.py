@@ -227,3 +227,33 @@ def counterfactual(
         options.pop(name)
     for line in run_counterfactual(load_texts(data, column=column), Training(**options), output, data).lines():
         typer.echo(line)
+
+
+@app.command()
+def audit(
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
+    train: Annotated[str, typer.Option(help="What it was trained on: path[:config[:split]].")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where page, figures and runs go.")],
+    adapter: Annotated[str | None, typer.Option(help="LoRA adapter of the model, which is then audited.")] = None,
+    held_out: Annotated[str | None, typer.Option(help="Texts of the same kind that it was not trained on.")] = None,
+    column: Annotated[str | None, typer.Option(help="Column of text or tokens.")] = None,
+    prompt: Annotated[int, typer.Option(help="Prompt tokens.")] = 32,
+    continuation: Annotated[int, typer.Option(help="Continuation tokens.")] = 32,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    region: Annotated[str, typer.Option(help="Country of telephone numbers without a country code.")] = "US",
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples of membership inference.")] = 1000,
+) -> None:
+    """Audit a fine-tuned model: what can be extracted, what of it is worrying, who can tell members, what to do.
+
+    Example: `memtax audit --model gpt2 --adapter out --train rows.jsonl --held-out other.jsonl --output audit`
+    """
+    options = dict(locals())
+    from memtax.pipeline.audit import audit as run_audit
+    from memtax.pipeline.audit_page import headline
+
+    found = run_audit(**options)
+    if found:
+        typer.echo(headline(found))
+        typer.echo(f"page    {output / 'index.html'}")
+        typer.echo(f"figures {output / 'audit.json'}")
+        typer.echo(f"card    {output / 'card_section.md'}")

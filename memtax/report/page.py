@@ -82,8 +82,13 @@ def environment() -> "jinja2.Environment":
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value,
+        finalize=printable,
     )
+
+
+def printable(value: Any) -> Any:
+    """A text without controls and marks that reorder; anything else, markup of ours included, as it is."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value
 
 
 def _source_hash(script: str) -> str:

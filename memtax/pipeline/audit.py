@@ -1,0 +1,271 @@
+"""The audit of a fine-tuned model: what it can be made to say of its training set, how bad that is, and what to do."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax import statistics
+from memtax.errors import MemtaxError
+from memtax.files import write_json, write_text
+from memtax.lm.extraction import discoverable
+from memtax.pipeline import pii
+from memtax.pipeline.audit_page import card_section, write
+from memtax.pipeline.config import RunConfig
+from memtax.pipeline.run import run
+from memtax.schema import CATEGORIES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Of `audit.json`: raised when a key changes its meaning or goes."""
+
+ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
+SAMPLES, PROBABILITIES = (1, 100, 10_000), (0.1, 0.5, 0.9)
+SHOWN = 200
+"""Sequences that JSON and page list."""
+
+Row = dict[str, Any]
+
+
+def audit(
+    model: str,
+    train: str,
+    output: Path | str,
+    *,
+    adapter: str | None = None,
+    held_out: str | None = None,
+    column: str | None = None,
+    prompt: int = 32,
+    continuation: int = 32,
+    dtype: str = "float32",
+    region: str = "US",
+    resamples: int = 1000,
+) -> dict[str, Any]:
+    """Audit a model against its training set; finished parts in `output` are reused.
+
+    Args:
+        model: folder or Hub name, `NAME@REVISION` for a revision.
+        train: what it was trained on, as `path[:config[:split]]`.
+        output: the folder: `audit.json`, `index.html`, `card_section.md`, `run/`, `membership/`.
+        adapter: folder or Hub name of a LoRA adapter of `model`, which is then what is audited; what `model` completes
+            without the adapter counts as predictable.
+        held_out: texts of the same kind that it was not trained on.
+        column: column of text or tokens.
+        prompt: prompt tokens.
+        continuation: continuation tokens.
+        dtype: number format of the weights.
+        region: country of telephone numbers without a country code.
+        resamples: bootstrap resamples of the intervals of membership inference.
+
+    Returns:
+        The contents of `audit.json`.
+
+    Raises:
+        MemtaxError: an input cannot be used.
+    """
+    from memtax.lm.loading import split_revision
+
+    output = Path(output)
+    audited = adapter or model
+    if adapter is not None:
+        _check_adapter(adapter, model)
+    name, revision = split_revision(audited)
+    config = RunConfig(
+        model=name,
+        revision=revision,
+        corpus=train,
+        output=str(output / "run"),
+        held_out=held_out,
+        column=column,
+        tokenizer=split_revision(model)[0] if adapter else None,
+        reference_model=model if adapter else None,
+        prompt=prompt,
+        continuation=continuation,
+        dtype=dtype,
+    )
+    metrics = run(config).metrics
+    membership = _membership(config, audited, output, held_out, resamples)
+    from memtax.engine import World
+
+    if not World.current().is_main:
+        return {}
+    table = _features(output / "run")
+    rows = table.to_pylist()
+    result: dict[str, Any] = {
+        "schema": "memtax.audit",
+        "schema_version": SCHEMA_VERSION,
+        "model": model,
+        "adapter": adapter,
+        "train": train,
+        "held_out": held_out,
+        "window": {"prompt": prompt, "continuation": continuation},
+        "sequences": len(rows),
+        "skipped": metrics["skipped"],
+        "extraction": metrics["extraction"],
+        "sampling": _sampling(rows),
+        "kinds": _kinds(rows),
+        "membership": membership,
+        "personal_data": _personal_data(rows, region),
+        "advice": _advice(table, rows, output / "run"),
+        "worrying_sequences": _listed([row for row in rows if _kind(row) == "worrying"], region),
+    }
+    write_json(output / "audit.json", result)
+    write_text(output / "card_section.md", card_section(result))
+    write(output / "index.html", result)
+    return result
+
+
+def _check_adapter(adapter: str, model: str) -> None:
+    """That the adapter belongs to the model: loading takes the base that the adapter names."""
+    file = Path(adapter) / "adapter_config.json"
+    if not Path(adapter).is_dir():
+        return
+    if not file.exists():
+        raise MemtaxError(f"{adapter} is no adapter: adapter_config.json is missing; give a whole model with --model alone")
+    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    same = base == model.partition("@")[0] or (Path(str(base)).exists() and Path(str(base)).resolve() == Path(model).resolve())
+    if not same:
+        raise MemtaxError(f"the adapter {adapter} was trained on {base!r}, not on {model!r}; give that as --model")
+
+
+def _features(folder: Path) -> "pa.Table":
+    import pyarrow.parquet as pq
+
+    return pq.read_table(folder / "dataset" / "features" / "train.parquet")
+
+
+def _kind(row: Mapping[str, Any]) -> str | None:
+    """Benign or worrying, of a memorized sequence; `unknown` without a category, None if it is not memorized."""
+    if not row["is_memorized"]:
+        return None
+    if row.get("is_memorized_by_reference"):
+        return "benign"
+    return "unknown" if row["taxonomy"] is None else "worrying" if CATEGORIES[row["taxonomy"]] == "recollection" else "benign"
+
+
+def _kinds(rows: Sequence[Row]) -> dict[str, Any]:
+    """Memorized sequences by kind, as a share of all with a verdict, with exact intervals."""
+    known = [row for row in rows if row["is_memorized"] is not None]
+    counts = Counter(_kind(row) for row in known)
+    return {name: _rate(counts[name], len(known)) for name in ("worrying", "benign", "unknown")}
+
+
+def _rate(successes: int, trials: int) -> dict[str, Any]:
+    if not trials:
+        return {"memorized": 0, "sequences": 0, "rate": None, "low": None, "high": None}
+    found = statistics.clopper_pearson(successes, trials)
+    return {"memorized": successes, "sequences": trials, "rate": found.value, "low": found.low, "high": found.high}
+
+
+def _sampling(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """(n, p)-discoverable extraction when sampling at temperature 1, with exact intervals."""
+    found = discoverable([row["continuation_logprob"] for row in rows], SAMPLES, PROBABILITIES)
+    return [
+        {**row, **{k: v for k, v in _rate(row["extractable"], row["sequences"]).items() if k != "memorized"}} for row in found
+    ]
+
+
+def _membership(config: RunConfig, audited: str, output: Path, held_out: str | None, resamples: int) -> dict[str, Any]:
+    """AUROC of every attack beside the blind baseline, or why there is none."""
+    if held_out is None:
+        return {"measurable": False, "reason": "no held-out texts were given; they are what members are compared with"}
+    from memtax.leakage.membership import run_command
+
+    found = run_command(
+        audited,
+        output / "membership",
+        members=config.corpus,
+        nonmembers=held_out,
+        attack=ATTACKS,
+        column=config.column,
+        resamples=resamples,
+        tokenizer=config.tokenizer,
+        dtype=config.dtype,
+    )
+    return {"measurable": True, "domains": found.summary["domains"]}
+
+
+def _personal_data(rows: Sequence[Row], region: str) -> dict[str, Any]:
+    """Sequences with personal data among the memorized, by kind of memorization and kind of data."""
+    if missing := pii.missing_packages():
+        reason = f"not installed: {', '.join(missing)}; pip install 'memtax[pii]'"
+        return {"measurable": False, "reason": reason}
+    counts: dict[str, Counter[str]] = {"worrying": Counter(), "benign": Counter(), "unknown": Counter()}
+    affected = []
+    for row in rows:
+        kind = _kind(row)
+        found = pii.find(row["text"] or "", region) if kind else []
+        if kind and found:
+            counts[kind].update({one.kind for one in found})
+            affected.append(row)
+    by_kind = {name: dict(counter) for name, counter in counts.items()}
+    return {"measurable": True, "by_kind": by_kind, "count": len(affected), "sequences": _listed(affected, region)}
+
+
+def _listed(rows: Sequence[Row], region: str) -> list[dict[str, Any]]:
+    """What is shown of sequences: text with personal data masked, or no text where nothing can mask it."""
+    blind = bool(pii.missing_packages())
+    found = []
+    for row in rows[:SHOWN]:
+        text = row["text"]
+        shown = None if blind or text is None else pii.mask(text, pii.find(text, region))
+        category = None if row["taxonomy"] is None else CATEGORIES[row["taxonomy"]]
+        found.append(
+            {
+                "sequence_id": row["sequence_id"],
+                "document": row.get("document"),
+                "category": category,
+                "duplicates": row["sequence_duplicates"],
+                "text": shown,
+            }
+        )
+    return found
+
+
+def _advice(table: "pa.Table", rows: Sequence[Row], folder: Path) -> dict[str, Any]:
+    """Which sequences to drop, which to deduplicate, and what the predictor expects of the second."""
+    drop = [row["sequence_id"] for row in rows if _kind(row) == "worrying"]
+    # Only copies can be taken away; what the base model says anyway stays as it is.
+    places = [
+        place
+        for place, row in enumerate(rows)
+        if row["is_memorized"] and (row["sequence_duplicates"] or 0) > 1 and not row.get("is_memorized_by_reference")
+    ]
+    known = sum(row["is_memorized"] is not None for row in rows)
+    memorized = sum(bool(row["is_memorized"]) for row in rows)
+    after = _rate(memorized - len(drop), known - len(drop))
+    return {
+        "drop": {"sequence_ids": drop, "rate_among_the_rest": after},
+        "deduplicate": {"sequence_ids": [rows[place]["sequence_id"] for place in places], **_predicted(table, places, folder)},
+    }
+
+
+def _predicted(table: "pa.Table", places: Sequence[int], folder: Path) -> dict[str, Any]:
+    """Memorized sequences that the predictor expects with their copies and with one copy each."""
+    import pyarrow as pa
+
+    from memtax.taxonomy.labels import taxonomy
+    from memtax.taxonomy.predictor import Predictor
+
+    if not places:
+        return {"measurable": False, "reason": "no memorized sequence occurs more than once"}
+    if not (folder / "models" / "predictor").exists():
+        return {"measurable": False, "reason": "too few sequences were memorized, or not, to fit a predictor"}
+    chosen = table.take(list(places)).drop_columns(["memorized_probability"])
+    ones = pa.array([1] * len(places), pa.int64())
+    labels = taxonomy(*(each.to_pylist() for each in (ones, chosen.column("is_incrementing"), chosen.column("is_repeating"))))
+    alone = chosen.set_column(chosen.column_names.index("sequence_duplicates"), "sequence_duplicates", ones)
+    place = alone.column_names.index("taxonomy")
+    alone = alone.set_column(place, alone.schema.field(place), pa.array(labels, alone.schema.field(place).type))
+    predictor = Predictor.from_pretrained(folder / "models" / "predictor")
+    sums = [_total(predictor.predict(each).to_pylist()) for each in (chosen, alone)]
+    if None in sums:
+        return {"measurable": False, "reason": "a factor of the predictor is missing for these sequences"}
+    return {"measurable": True, "expected_now": sums[0], "expected_once_each": sums[1]}
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    return None if any(value is None for value in values) else float(sum(value for value in values if value is not None))

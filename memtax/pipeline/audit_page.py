@@ -1,0 +1,130 @@
+"""The audit in words: its page and its section of a model card."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from memtax.report import words
+from memtax.report.tables_page import Table, write_page
+
+UNMEASURED = "Not measurable with this data"
+
+
+def write(path: Path, result: Mapping[str, Any]) -> None:
+    """Write the page."""
+    about = [("Model", result["model"]), ("Adapter", result["adapter"]), ("Training set", result["train"])]
+    about += [("Held out", result["held_out"]), ("Sequences", f"{result['sequences']:,}")]
+    sections = [_extraction(result), _sampling(result), _worrying(result), _membership(result), _personal(result)]
+    pairs = [(term, str(value)) for term, value in about if value]
+    write_page(path, f"Audit: {headline(result)}", pairs, [*sections, _advice(result)])
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """The audit in a sentence."""
+    found, worrying = result["extraction"]["all"], result["kinds"]["worrying"]
+    extracted = f"{found['memorized']:,} of {found['sequences']:,} sequences can be extracted"
+    return f"{extracted}, {worrying['memorized']:,} of them worrying"
+
+
+def card_section(result: Mapping[str, Any]) -> str:
+    """A section for the model's card, in Markdown; holds no text of the training set."""
+    window = result["window"]
+    lines = ["## Memorization audit", "", f"{headline(result)} ({window['prompt']} tokens of prompt, greedy decoding)."]
+    lines += ["", "| | sequences | share (95% interval) |", "|---|---|---|"]
+    lines += [f"| {name} | {one['memorized']:,} | {_share(one)} |" for name, one in result["kinds"].items()]
+    lines += ["", _membership(result).heading + ".", "", _personal(result).heading + ".", ""]
+    return "\n".join(lines)
+
+
+def _share(one: Mapping[str, Any]) -> str:
+    if one["rate"] is None:
+        return "no sequence"
+    return f"{words.percent(one['rate'])} ({words.percent(one['low'])} to {words.percent(one['high'])})"
+
+
+def _extraction(result: Mapping[str, Any]) -> Table:
+    rows = [
+        [words.label(name), f"{one['memorized']:,}", f"{one['sequences']:,}", _share(one)]
+        for name, one in result["extraction"].items()
+    ]
+    text = (
+        "Greedy decoding from the prompt gives these continuations exactly. Intervals are exact (Clopper-Pearson, 95%), for "
+        "sequences that are independent of each other."
+    )
+    if result["held_out"] is None:
+        text += f" {UNMEASURED}: how much of it a model completes without having seen it; no held-out texts were given."
+    head = ("Category", "Extracted", "Sequences", "Share")
+    heading = f"{words.percent(result['extraction']['all']['rate'])} of the training sequences can be extracted"
+    return Table(heading, text, "Extraction by greedy decoding", head, rows)
+
+
+def _sampling(result: Mapping[str, Any]) -> Table:
+    rows = [
+        [f"{one['samples']:,}", f"{one['probability']:g}", f"{one['extractable']:,}", _share(one)] for one in result["sampling"]
+    ]
+    text = "A continuation counts if n samples at temperature 1 hold it at least once with probability p (Hayes et al. 2024)."
+    middle = next(one for one in result["sampling"] if (one["samples"], one["probability"]) == (100, 0.5))
+    heading = f"100 samples give {middle['extractable']:,} of {middle['sequences']:,} with probability 0.5 or more"
+    return Table(heading, text, "(n, p)-discoverable extraction", ("n", "p", "Extractable", "Share"), rows)
+
+
+def _worrying(result: Mapping[str, Any]) -> Table:
+    one = result["kinds"]
+    rows = [
+        [str(row["sequence_id"]), f"{row['duplicates']}", row["text"] or "not shown: it cannot be masked"]
+        for row in result["worrying_sequences"]
+    ]
+    text = (
+        f"Worrying: recollected, that is rare and no template ({_share(one['worrying'])}). Benign: repeated often, templated, "
+        f"or completed by the base model as well ({_share(one['benign'])}). A secret that was repeated often counts as "
+        f"benign here, so look for personal data below. The first {len(rows):,} worrying ones:"
+    )
+    heading = f"{one['worrying']['memorized']:,} memorized sequences are worrying, {one['benign']['memorized']:,} benign"
+    return Table(heading, text, "Recollected sequences", ("sequence_id", "Occurrences", "Text, personal data masked"), rows)
+
+
+def _membership(result: Mapping[str, Any]) -> Table:
+    found = result["membership"]
+    if not found["measurable"]:
+        return Table("Membership risk: not measurable with this data", f"{UNMEASURED}: {found['reason']}.")
+    rows, shown = [], False
+    for domain, one in found["domains"].items():
+        for name, figures in {**one["attacks"], "blind baseline": one["blind"]}.items():
+            verdict = figures.get("verdict") or {}
+            shown = shown or bool(verdict.get("shows_membership"))
+            rows.append([domain, name, words.estimate(figures.get("auroc")), str(verdict.get("reason") or "")])
+    heading = "Membership can be inferred" if shown else "No attack shows membership beyond the blind baseline"
+    text = "The blind baseline never sees the model: an attack that does no better may tell kinds of text, not membership."
+    return Table(heading, text, "AUROC of attacks", ("Domain", "Attack", "AUROC (95% interval)", "What it shows"), rows)
+
+
+def _personal(result: Mapping[str, Any]) -> Table:
+    found = result["personal_data"]
+    if not found["measurable"]:
+        return Table("Personal data: not looked for", f"{found['reason']}.")
+    rows = [[str(row["sequence_id"]), row["category"] or "unknown", row["text"] or ""] for row in found["sequences"]]
+    text = "Addresses, telephone numbers, bank accounts and payment cards, by checksum and numbering plan; names are not."
+    heading = f"Memorized sequences with personal data: {found['count']:,}"
+    return Table(heading, text, "Findings, masked", ("sequence_id", "Category", "Text"), rows)
+
+
+def _advice(result: Mapping[str, Any]) -> Table:
+    drop, copies = result["advice"]["drop"], result["advice"]["deduplicate"]
+    effect = f"not predictable: {copies.get('reason')}"
+    if copies["measurable"]:
+        effect = (
+            f"of these, {copies['expected_now']:.1f} are expected to be memorized now, {copies['expected_once_each']:.1f} then"
+        )
+    rows = [
+        [
+            "Drop the worrying",
+            f"{len(drop['sequence_ids']):,}",
+            f"of the rest {_share(drop['rate_among_the_rest'])} is memorized",
+        ],
+        ["Keep one copy of each", f"{len(copies['sequence_ids']):,}", effect],
+    ]
+    text = (
+        "Expectations are the fitted predictor's, and it knows associations, not causes: train again and run memtax compare. "
+        "audit.json lists the sequences. The folder run/ holds texts of the training set as they are: keep it to yourself."
+    )
+    return Table("What to do", text, "Remedies", ("Remedy", "Sequences", "Expected effect"), rows)

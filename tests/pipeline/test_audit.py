@@ -1,0 +1,157 @@
+"""The audit of a model that was fine-tuned on planted canaries finds them."""
+
+import importlib.util
+import json
+import random
+import string
+import sys
+
+import pytest
+from transformers import AutoTokenizer, TrainingArguments
+from typer.testing import CliRunner
+
+from memtax.cli import app
+from memtax.errors import MemtaxError
+from memtax.files import asset
+from memtax.pipeline import pii
+from memtax.pipeline.audit import _kind, audit
+
+ONCE, OFTEN, COPIES = 12, 3, 8
+needs_pii = pytest.mark.skipif(bool(pii.missing_packages()), reason="the extra pii is not installed")
+ADDRESS = "kq@zw.org"
+
+
+def letters(rng):
+    """About twenty tokens of the small tokenizer: one window of 16, and no second."""
+    return "".join(rng.choice(string.ascii_lowercase) for _ in range(22))
+
+
+@pytest.fixture(scope="module")
+def planted(material, tmp_path_factory):
+    """Training set with canaries planted once and often and an address, held-out texts, and the adapter trained on it."""
+    folder = tmp_path_factory.mktemp("planted")
+    rng = random.Random(5)
+    once, often = ([letters(rng) for _ in range(count)] for count in (ONCE, OFTEN))
+    texts = [*once, *(text for text in often for _ in range(COPIES)), ADDRESS + " " + letters(rng)[:16]]
+    for name, part in (("train", texts), ("held_out", [letters(rng) for _ in range(ONCE)])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in part))
+    return folder, tune(folder, material, full=True, epochs=80, rate=3e-3), once, often
+
+
+def tune(folder, material, full, epochs, rate):
+    specification = importlib.util.spec_from_file_location("finetune_lora", asset("training/finetune_lora.py"))
+    script = sys.modules["finetune_lora"] = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    return script.train(
+        script.ModelArguments(str(material / "model"), tokenizer=str(material / "tokenizer"), full=full, lora_rank=32),
+        script.DataArguments(str(folder / "train.jsonl"), max_length=16),
+        TrainingArguments(
+            str(folder / ("whole" if full else "adapter")),
+            num_train_epochs=epochs,
+            learning_rate=rate,
+            per_device_train_batch_size=8,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def audited(planted, tmp_path_factory):
+    folder, tuned, _, _ = planted
+    output = tmp_path_factory.mktemp("audit")
+    arguments = ["audit", "--model", str(tuned), "--train", str(folder / "train.jsonl")]
+    arguments += ["--held-out", str(folder / "held_out.jsonl"), "--prompt", "8", "--continuation", "8", "--resamples", "200"]
+    done = CliRunner().invoke(app, [*arguments, "--output", str(output)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return output, json.loads((output / "audit.json").read_text())
+
+
+def starts(planted, material, texts):
+    tokenizer = AutoTokenizer.from_pretrained(material / "tokenizer")
+    return {tuple(tokenizer(text)["input_ids"][:16]) for text in texts}
+
+
+def test_canaries_planted_once_are_worrying_and_those_planted_often_are_not(planted, audited, material):
+    import pyarrow.parquet as pq
+
+    output, found = audited
+    assert (found["schema"], found["schema_version"]) == ("memtax.audit", 1)
+    table = pq.read_table(output / "run/dataset/features/train.parquet").to_pylist()
+    tokens = {row["sequence_id"]: tuple(row["tokens"]) for row in table}
+    dropped = {tokens[number] for number in found["advice"]["drop"]["sequence_ids"]}
+    once, often = (starts(planted, material, texts) for texts in planted[2:])
+    assert len(dropped & once) >= 0.8 * ONCE
+    assert not dropped & often
+    copies = {tokens[number] for number in found["advice"]["deduplicate"]["sequence_ids"]}
+    assert often <= copies
+    assert not copies & once
+    # Every extraction is of one kind.
+    kinds = found["kinds"]
+    assert sum(one["memorized"] for one in kinds.values()) == found["extraction"]["all"]["memorized"]
+    assert found["extraction"]["held_out"]["memorized"] == 0
+    assert found["extraction"]["recitation"]["memorized"] == OFTEN * COPIES
+
+
+def test_membership_stands_beside_the_blind_baseline(audited):
+    domains = audited[1]["membership"]["domains"]
+    (one,) = domains.values()
+    assert one["attacks"]["loss"]["auroc"]["value"] > 0.95
+    assert "auroc" in one["blind"]
+
+
+@needs_pii
+def test_personal_data_is_found_and_masked(audited):
+    output, found = audited
+    assert found["personal_data"]["count"] == 1
+    assert "[email, 9 characters]" in found["personal_data"]["sequences"][0]["text"]
+    for name in ("audit.json", "index.html", "card_section.md"):
+        assert ADDRESS not in (output / name).read_text()
+
+
+def test_without_detector_and_held_out_it_says_so(planted, audited, monkeypatch):
+    folder, tuned, once, _ = planted
+    monkeypatch.setattr(pii, "missing_packages", lambda: ["phonenumbers"])
+    found = audit(str(tuned), str(folder / "train.jsonl"), folder / "alone", prompt=8, continuation=8)
+    assert found["membership"] == {
+        "measurable": False,
+        "reason": "no held-out texts were given; they are what members are compared with",
+    }
+    assert "pip install 'memtax[pii]'" in found["personal_data"]["reason"]
+    page = (folder / "alone" / "index.html").read_text()
+    assert "not measurable with this data" in page
+    assert not any(text[:8] in page for text in once)  # what cannot be masked is not shown
+
+
+def test_adapter_is_audited_against_its_base_model(planted, material, tmp_path):
+    folder = planted[0]
+    adapter = tune(folder, material, full=False, epochs=2, rate=1e-3)
+    base, train = str(material / "model"), str(folder / "train.jsonl")
+    found = audit(base, train, tmp_path / "out", adapter=str(adapter), prompt=8, continuation=8)
+    assert (found["model"], found["adapter"]) == (base, str(adapter))
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(tmp_path / "out/run/dataset/features/train.parquet")
+    assert table.column("is_memorized_by_reference").null_count == 0
+    with pytest.raises(MemtaxError, match=r"was trained on .* not on 'gpt2'"):
+        audit("gpt2", train, tmp_path / "x", adapter=str(adapter))
+
+
+def test_what_the_base_model_completes_is_not_worrying():
+    row = {"is_memorized": True, "is_memorized_by_reference": False, "taxonomy": 2}
+    assert _kind(row) == "worrying"
+    assert _kind({**row, "is_memorized_by_reference": True}) == "benign"
+    assert [_kind({**row, "taxonomy": code}) for code in (0, 1, None)] == ["benign", "benign", "unknown"]
+    assert _kind({**row, "is_memorized": False}) is None
+
+
+@needs_pii
+def test_kinds_of_personal_data_by_their_checksums():
+    # 4111 1111 1111 1111 and GB82 WEST 1234 5698 7654 32 are the usual valid examples; one digit more spoils the checksum.
+    text = "jo@firm.co.uk, +44 20 7946 0018, 4111 1111 1111 1111, GB82 WEST 1234 5698 7654 32, 4111 1111 1111 1112, a@b"
+    found = pii.find(text)
+    assert [one.kind for one in found] == ["email", "telephone", "payment card", "bank account"]
+    assert pii.mask(text, found).startswith("[email, 13 characters], [telephone, 16 characters], [payment card, 19 characters]")
+    assert pii.find("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 and 0000 0000 0000 0000") == []
