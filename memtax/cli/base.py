@@ -1,13 +1,71 @@
 """The command itself: options of every verb, and how errors end it."""
 
 import os
+import shlex
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-app = typer.Typer(
+
+class Verb(TyperCommand):
+    """A verb: while it runs it holds its output directory, and a signal ends it in one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb under the lock of its output."""
+        from memtax.files import hold
+
+        try:
+            output = _output(ctx.params)
+            # Of the processes of one job the first holds the directory for all.
+            if output is None or os.environ.get("RANK", "0") != "0":
+                return super().invoke(ctx)
+            with hold(output, shlex.join(["memtax", *sys.argv[1:]])[:300], _wait):
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            # Here, because Click would print "Aborted!" and exit with 1.
+            typer.echo("\nmemtax: stopped; what is finished is kept, the same command goes on from there", err=True)
+            raise SystemExit(143 if isinstance(stopped, _Terminated) else 130) from None
+
+
+def _output(given: dict[str, Any]) -> Path | None:
+    """The directory that a verb writes, by its options; None if it writes none."""
+    if given.get("dry_run") or "browser" in given:
+        return None
+    if given.get("output") is not None:
+        return Path(given["output"])
+    if "config" in given:
+        from memtax.pipeline import RunConfig
+
+        return Path(RunConfig.load(given["config"]).output)
+    # `report` and `push` write into the run; one that is not there gets no lock file beside it, but an error.
+    return given["run"] if "run" in given and Path(given["run"]).is_dir() else None
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: libraries treat it as Ctrl-C."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # A second signal ends at once.
+    signal.signal(number, signal.SIG_DFL)
+    raise _Terminated
+
+
+class _App(typer.Typer):
+    """Makes every command a `Verb`."""
+
+    def command(self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **options: Any) -> Callable[[Any], Any]:
+        """See `typer.Typer.command`."""
+        return super().command(name, cls=cls or Verb, **options)
+
+
+app = _App(
     name="memtax",
     help="Measure, explain and predict what a causal language model memorized from its training data.",
     no_args_is_help=True,
@@ -18,6 +76,7 @@ app = typer.Typer(
 )
 
 _debug = False
+_wait = False
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Run directory.")]
 
@@ -26,14 +85,15 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Run directory.")]
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait where another run holds the output, instead of refusing.")] = False,
 ) -> None:
     """Options of every verb."""
     from memtax.progress import set_quiet
 
     # One look for every bar: ours. Read when `datasets` is imported.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    global _debug
-    _debug = debug
+    global _debug, _wait
+    _debug, _wait = debug, wait
     set_quiet(quiet)
 
 
@@ -41,6 +101,7 @@ def main() -> None:
     """Entry point: an error the user can mend is one line and exit status 2."""
     from memtax.errors import MemtaxError
 
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except MemtaxError as error:
@@ -49,9 +110,8 @@ def main() -> None:
         # Disk full, read-only output, no permission: the file system's own words say it best.
         where = f": {error.filename}" if error.filename else ""
         _fail(f"{error.strerror or error}{where}")
-    except KeyboardInterrupt:
-        typer.echo("memtax: stopped; run the same command again to go on", err=True)
-        raise SystemExit(130) from None
+    except MemoryError:
+        _fail("out of memory; choose smaller batches or shards, or a machine with more")
 
 
 def _fail(message: str) -> None:
