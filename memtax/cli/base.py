@@ -92,6 +92,8 @@ def options(
 
     # One look for every bar: ours. Read when `datasets` is imported.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    # What a reader has to say is in our own line.
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     global _debug, _wait
     _debug, _wait = debug, wait
     set_quiet(quiet)
