@@ -85,10 +85,11 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Run directory.")]
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Rows that would be skipped are an error.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait where another run holds the output, instead of refusing.")] = False,
 ) -> None:
     """Options of every verb."""
-    from memtax.progress import set_quiet
+    from memtax.progress import set_quiet, set_strict
 
     # One look for every bar: ours. Read when `datasets` is imported.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -97,6 +98,7 @@ def options(
     global _debug, _wait
     _debug, _wait = debug, wait
     set_quiet(quiet)
+    set_strict(strict)
 
 
 def main() -> None:
