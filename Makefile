@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test fuzz kill soak lint format bench clean
 
 # The environment is made once; the stamp is newer than what it was made from.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -17,6 +17,16 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+# Long forms of what the tests do shortened: fuzzing, kills at random moments, and an hour of them in little memory.
+fuzz: $(VENV)/.installed
+	HF_HUB_OFFLINE=1 MEMTAX_FUZZ=20000 $(BIN)/python -m pytest tests/solid/test_hostile.py
+
+kill: $(VENV)/.installed
+	OMP_NUM_THREADS=1 MEMTAX_KILLS=120 $(BIN)/python -m pytest tests/solid/test_kills.py
+
+soak: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/solid/killing.py $(or $(TMPDIR),/tmp)/memtax-soak --kills 48 --minutes 60 --memory 8
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

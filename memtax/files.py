@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<kind>tmp|old)")
-"""Names that `atomic_path` and `atomic_directory` give to what is not finished."""
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<kind>tmp|old)|\.tmp[A-Za-z0-9]{6}")
+"""Names that `atomic_path` and `atomic_directory` give to what is not finished; the last form is that of safetensors."""
 
 
 @contextlib.contextmanager
@@ -112,10 +112,10 @@ def _sweep(output: Path) -> None:
         found = _TEMPORARY.fullmatch(path.name)
         if found is None or not path.exists() or path.stat().st_mtime > before:
             continue
-        kept = path / found["name"]
-        if found["kind"] == "old" and kept.exists() and not (path.parent / found["name"]).exists():
+        name = found["name"] or ""
+        if found["kind"] == "old" and (path / name).exists() and not (path.parent / name).exists():
             # Killed between the two renames of `atomic_directory`: the former directory is still the one.
-            os.replace(kept, path.parent / found["name"])
+            os.replace(path / name, path.parent / name)
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -110,7 +110,7 @@ def small_demo():
     demo.PER_DOCUMENT = 6
     demo.TRAINING |= {"num_train_epochs": 2, "warmup_steps": 2}
     demo.MODEL |= {"hidden_size": 64, "num_layers": 1}
-    demo.CHECKPOINTS, demo.STOP_AT_RATE = 2, 2.0
+    demo.CHECKPOINTS, demo.STOP_AT_RATE = 2, 1.0
     demo.can_embed = lambda: False
 
 

@@ -91,6 +91,7 @@ def test_what_a_killed_run_left_is_swept_and_a_replaced_directory_comes_back(tmp
     out = tmp_path / "out"
     (out / ".stage.abcd1234.tmp").mkdir(parents=True)
     (out / ".part.parquet.abcd_234.tmp").write_text("half")
+    (out / ".tmpAb12Cd").write_text("of safetensors")
     (out / ".kept").write_text("the user's own")
     (out / ".dataset.abcd1234.old" / "dataset").mkdir(parents=True)
     (out / ".dataset.abcd1234.old" / "dataset" / "rows").write_text("1")
