@@ -91,7 +91,12 @@ def hold(output: Path | str, command: str, wait: bool = False) -> Iterator[None]
     """
     handle, path = _locked(Path(output), wait)
     try:
-        held = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "command": command}
+        held = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "command": command,
+        }
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(held).encode(), 0)
         _sweep(Path(output))

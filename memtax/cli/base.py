@@ -60,7 +60,9 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 class _App(typer.Typer):
     """Makes every command a `Verb`."""
 
-    def command(self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **options: Any) -> Callable[[Any], Any]:
+    def command(
+        self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **options: Any
+    ) -> Callable[[Any], Any]:
         """See `typer.Typer.command`."""
         return super().command(name, cls=cls or Verb, **options)
 

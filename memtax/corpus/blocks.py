@@ -106,7 +106,9 @@ class RowReader:
             try:
                 texts = column.to_pylist()
             except UnicodeDecodeError as error:
-                raise MemtaxError(f"column {self.column!r} of {self.label} cannot be read: {error}, in or after row {row}") from error
+                raise MemtaxError(
+                    f"column {self.column!r} of {self.label} cannot be read: {error}, in or after row {row}"
+                ) from error
             with _TOKENIZING:
                 return columns.tokenize(self.tokenizer, texts)
         values, offsets = columns.flatten(column)

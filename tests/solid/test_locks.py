@@ -14,7 +14,13 @@ from memtax.errors import MemtaxError
 from memtax.files import hold
 
 ROOT = Path(__file__).parents[2]
-HOLDER = "import sys, time; from memtax.files import hold\nwith hold(sys.argv[1], 'memtax count'): print(1, flush=True); time.sleep(60)"
+HOLDER = """\
+import sys, time
+from memtax.files import hold
+with hold(sys.argv[1], "memtax count"):
+    print(1, flush=True)
+    time.sleep(60)
+"""
 
 
 def environment(**more):
@@ -42,8 +48,9 @@ def holder(tmp_path):
 
 
 def test_a_second_run_is_refused_with_the_holders_name_and_a_dead_holder_holds_nothing(holder, tmp_path):
-    with pytest.raises(MemtaxError, match=rf"out is in use by process {holder.pid} on \S+ since .* \(memtax count\)"), hold(
-        tmp_path / "out", "second"
+    with (
+        pytest.raises(MemtaxError, match=rf"out is in use by process {holder.pid} on \S+ since .* \(memtax count\)"),
+        hold(tmp_path / "out", "second"),
     ):
         pass
     holder.kill()
