@@ -47,10 +47,11 @@ def test_an_intact_index_is_read(tmp_path):
 
 @fuzz
 @given(st.lists(st.tuples(st.integers(0, len(INDEX) - 1), st.integers(0, 255)), max_size=4), st.integers(0, len(INDEX)))
-def test_a_damaged_index_is_read_right_or_refused(tmp_path, changes, length):
+def test_a_damaged_index_is_read_right_or_refused(tmp_path_factory, changes, length):
     index = bytearray(INDEX)
     for place, value in changes:
         index[place] = value
+    tmp_path = tmp_path_factory.mktemp("pair")
     (tmp_path / "c.bin").write_bytes(bytes(8))
     (tmp_path / "c.idx").write_bytes(bytes(index[:length]))
     # Eight bytes hold at most eight tokens, whatever the index says.
@@ -59,7 +60,9 @@ def test_a_damaged_index_is_read_right_or_refused(tmp_path, changes, length):
 
 @fuzz
 @given(st.binary(max_size=200), st.integers(1, 9), st.sampled_from(["uint16", "uint32", "int32"]))
-def test_any_bytes_as_a_headerless_file(tmp_path, data, length, dtype):
+def test_any_bytes_as_a_headerless_file(tmp_path_factory, data, length, dtype):
+    # A new file each time: one that is mapped must not shrink.
+    tmp_path = tmp_path_factory.mktemp("flat")
     (tmp_path / "c.bin").write_bytes(data)
     found = read(tmp_path / "c.bin", sequence_length=length, dtype=dtype)
     assert found is None or found == len(data) // (2 if dtype == "uint16" else 4)
