@@ -281,9 +281,9 @@ def _run(options, folder):
         for verb in chosen:
             # The remainder of the division goes to the first ones.
             share = options.kills // len(chosen) + (chosen.index(verb) < options.kills % len(chosen))
-            print(
-                json.dumps({"seed": options.seed, **matrix(verb, table[verb], out, share, chance, options.memory)}), flush=True
-            )
+            found = matrix(verb, table[verb], out, share, chance, options.memory)
+            sys.stdout.write(json.dumps({"seed": options.seed, **found}) + "\n")
+            sys.stdout.flush()
             if options.minutes and time.monotonic() > until:
                 return
         number += 1
