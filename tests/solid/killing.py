@@ -1,6 +1,6 @@
 """Kill verbs at random moments until they are through, and compare with a run that nobody disturbed.
 
-    python tests/solid/killing.py FOLDER --kills 100            # all verbs
+    python tests/solid/killing.py FOLDER --kills 100            # all verbs but the demo
     python tests/solid/killing.py FOLDER --kills 8 --verb count --seed 3
     python tests/solid/killing.py FOLDER --minutes 60 --memory 6  # soak, with an address space limit in GiB
 
@@ -272,7 +272,8 @@ def _run(options, folder):
     material(folder / "given")
     chance, out = random.Random(options.seed), folder / "out"
     table = verbs(folder / "given", out)
-    chosen = options.verb or list(table)
+    # The demo only by name: its training writes its own duration into what it makes.
+    chosen = options.verb or [verb for verb in table if verb != "demo"]
     if "push" in chosen:
         fit = (*table["fit"][:2], "--output", folder / "fit-of-push", *table["fit"][4:])
         attempt(fit, folder / "fit-of-push", folder / "fit.log")
