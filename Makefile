@@ -3,13 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test lint format bench docs clean
+.PHONY: demo test lint format bench docs clean fuzz kill soak
 
 # The environment is made once; the stamp is newer than what it was made from.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo,spark,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo,pii,spark,dev]"
 	touch $@
 
 demo: $(VENV)/.installed
@@ -17,6 +17,16 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+# Long forms of what the tests do shortened: fuzzing, kills at random moments, and an hour of them in little memory.
+fuzz: $(VENV)/.installed
+	HF_HUB_OFFLINE=1 MEMTAX_FUZZ=20000 $(BIN)/python -m pytest tests/solid/test_hostile.py
+
+kill: $(VENV)/.installed
+	OMP_NUM_THREADS=1 MEMTAX_KILLS=120 $(BIN)/python -m pytest tests/solid/test_kills.py
+
+soak: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/solid/killing.py $(or $(TMPDIR),/tmp)/memtax-soak --kills 48 --minutes 60 --memory 8
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

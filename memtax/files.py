@@ -1,10 +1,15 @@
 """Writing files so that they appear finished or not at all, and finding the files that ship with memtax."""
 
 import contextlib
+import fcntl
+import glob
 import json
 import os
+import re
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +18,10 @@ from memtax.errors import MemtaxError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<kind>tmp|old)|\.tmp[A-Za-z0-9]{6}")
+"""Names that `atomic_path` and `atomic_directory` give to what is not finished; the last form is that of safetensors."""
 
 
 @contextlib.contextmanager
@@ -63,6 +72,91 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def hold(output: Path | str, command: str, wait: bool = False) -> Iterator[None]:
+    """Hold an output directory, so that no second run writes into it.
+
+    The lock is a file beside the directory (`.NAME.lock`; inside, where its parent is read-only), with the holder's words in
+    it. The system frees it when the holder dies, however it dies: a file that was left behind holds nothing.
+
+    Args:
+        output: the directory; it need not exist.
+        command: how a refusal calls this run.
+        wait: wait for the holder to end instead of refusing.
+
+    Raises:
+        MemtaxError: another run holds the directory.
+    """
+    handle, path = _locked(Path(output), wait)
+    try:
+        held = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "command": command,
+        }
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(held).encode(), 0)
+        _sweep(Path(output))
+        yield
+    finally:
+        # First the name, then the lock: whoever waits finds the name gone and makes a new file.
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(handle)
+
+
+def _sweep(output: Path) -> None:
+    """Remove what a killed run left half-written. Only the holder may: nobody else writes here."""
+    # The other processes of a job start together with the first and may be writing already.
+    before = time.time() - (60 if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0)
+    beside = output.parent.glob(f".{glob.escape(output.name)}.*") if output.parent.is_dir() else ()
+    for path in sorted({*beside, *(output.rglob(".*") if output.is_dir() else ())}):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found is None or not path.exists() or path.stat().st_mtime > before:
+            continue
+        name = found["name"] or ""
+        if found["kind"] == "old" and (path / name).exists() and not (path.parent / name).exists():
+            # Killed between the two renames of `atomic_directory`: the former directory is still the one.
+            os.replace(path / name, path.parent / name)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _locked(output: Path, wait: bool) -> tuple[int, Path]:
+    output = Path(os.path.abspath(output))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    path = output.parent / f".{output.name}.lock"
+    if output.is_dir() and not os.access(output.parent, os.W_OK):
+        path = output / ".lock"
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The holder before may have removed the file between our opening and locking it.
+            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+                return handle, path
+        except BlockingIOError:
+            message = f"{output} is in use by {_holder(handle)}; wait for it (memtax --wait ...) or choose another output"
+            os.close(handle)
+            raise MemtaxError(message) from None
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    """What a lock file says of its holder."""
+    try:
+        held = json.loads(os.pread(handle, 4096, 0))
+        return f"process {held['pid']} on {held['host']} since {held['since']} ({held['command']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run"
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -3,13 +3,35 @@
 import os
 from typing import Any
 
+from memtax.errors import MemtaxError
+
 _quiet = False
+_strict = False
 
 
 def set_quiet(quiet: bool) -> None:
     """Turn all of memtax's progress bars off (`--quiet`) or on again."""
     global _quiet
     _quiet = quiet
+
+
+def set_strict(strict: bool) -> None:
+    """Make rows that cannot be used an error (`--strict`), instead of counting and showing them."""
+    global _strict
+    _strict = strict
+
+
+def skipped(rows: int, reason: str) -> None:
+    """Say that rows are left out, or that their values will be null.
+
+    Raises:
+        MemtaxError: there are such rows, and `--strict` is on.
+    """
+    if not rows:
+        return
+    if _strict:
+        raise MemtaxError(f"{rows:,} rows are left out ({reason}), and --strict allows none; repair or drop them")
+    say(f"{rows:,} rows are left out: {reason}")
 
 
 def progress_bar(description: str, total: int | None, unit: str = "rows", **options: Any) -> Any:

@@ -1,9 +1,12 @@
 """The command itself: options of every verb, and how errors end it."""
 
 import os
+import shlex
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -11,34 +14,60 @@ from typer.core import TyperCommand
 
 
 class Verb(TyperCommand):
-    """A verb: its output directory is its own while it runs, and a signal ends it with a line that says how to go on."""
+    """A verb: while it runs it holds its output directory, and a signal ends it in one line."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb."""
-        from memtax.engine.lock import hold
+        """Run the verb under the lock of its output."""
+        from memtax.files import hold
 
-        output = ctx.params.get("output")
         try:
-            if output is None:
+            output = _output(ctx.params)
+            # Of the processes of one job the first holds the directory for all.
+            if output is None or os.environ.get("RANK", "0") != "0":
                 return super().invoke(ctx)
-            with hold(output, f"memtax {self.name}"):
+            with hold(output, shlex.join(["memtax", *sys.argv[1:]])[:300], _wait):
                 return super().invoke(ctx)
         except KeyboardInterrupt as stopped:
-            typer.echo("memtax: stopped; run the same command again to go on", err=True)
-            raise SystemExit(stopped.args[0] if stopped.args else 130) from None
+            # Here, because Click would print "Aborted!" and exit with 1.
+            typer.echo("\nmemtax: stopped; what is finished is kept, the same command goes on from there", err=True)
+            raise SystemExit(143 if isinstance(stopped, _Terminated) else 130) from None
 
 
-class _Typer(typer.Typer):
-    def command(self, *arguments: Any, **options: Any) -> Any:
-        return super().command(*arguments, cls=Verb, **options)
+def _output(given: dict[str, Any]) -> Path | None:
+    """The directory that a verb writes, by its options; None if it writes none."""
+    if given.get("dry_run") or "browser" in given:
+        return None
+    if given.get("output") is not None:
+        return Path(given["output"])
+    if "config" in given:
+        from memtax.pipeline import RunConfig
+
+        return Path(RunConfig.load(given["config"]).output)
+    # `report` and `push` write into the run; one that is not there gets no lock file beside it, but an error.
+    return given["run"] if "run" in given and Path(given["run"]).is_dir() else None
 
 
-def _terminated(number: int, _frame: object) -> None:
-    # As Ctrl-C ends a program: what is half-written is removed on the way out.
-    raise KeyboardInterrupt(128 + number)
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: libraries treat it as Ctrl-C."""
 
 
-app = _Typer(
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # A second signal ends at once.
+    signal.signal(number, signal.SIG_DFL)
+    raise _Terminated
+
+
+class _App(typer.Typer):
+    """Makes every command a `Verb`."""
+
+    def command(
+        self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **options: Any
+    ) -> Callable[[Any], Any]:
+        """See `typer.Typer.command`."""
+        return super().command(name, cls=cls or Verb, **options)
+
+
+app = _App(
     name="memtax",
     help="Measure, explain and predict what a causal language model memorized from its training data.",
     no_args_is_help=True,
@@ -49,6 +78,7 @@ app = _Typer(
 )
 
 _debug = False
+_wait = False
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Run directory.")]
 
@@ -57,22 +87,27 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Run directory.")]
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Rows that would be skipped are an error.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait where another run holds the output, instead of refusing.")] = False,
 ) -> None:
     """Options of every verb."""
-    from memtax.progress import set_quiet
+    from memtax.progress import set_quiet, set_strict
 
     # One look for every bar: ours. Read when `datasets` is imported.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    global _debug
-    _debug = debug
+    # What a reader has to say is in our own line.
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")
+    global _debug, _wait
+    _debug, _wait = debug, wait
     set_quiet(quiet)
+    set_strict(strict)
 
 
 def main() -> None:
     """Entry point: an error the user can mend is one line and exit status 2."""
     from memtax.errors import MemtaxError
 
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except MemtaxError as error:
@@ -81,6 +116,8 @@ def main() -> None:
         # Disk full, read-only output, no permission: the file system's own words say it best.
         where = f": {error.filename}" if error.filename else ""
         _fail(f"{error.strerror or error}{where}")
+    except MemoryError:
+        _fail("out of memory; choose smaller batches or shards, or a machine with more")
 
 
 def _fail(message: str) -> None:

@@ -179,5 +179,8 @@ def filter_(
         parameters.pop("frequencies", None)
     if "duplicates" not in names and frequencies is None:
         parameters.pop("counts", None)
-    parameters |= {name: yaml.safe_load(value) for name, _, value in pairs}
+    try:
+        parameters |= {name: yaml.safe_load(value) for name, _, value in pairs}
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise MemtaxError(f"a value of --set is not YAML: {' '.join(str(error).split())}") from error
     typer.echo(apply_filters(names[:-1], Source.parse(names[-1]), output, parameters, engine, master))

@@ -103,8 +103,14 @@ class RowReader:
     def _tokens(self, column: pa.Array, row: int) -> tuple[columns.Tokens, Any]:
         if self.kind == "text":
             assert self.tokenizer is not None
+            try:
+                texts = column.to_pylist()
+            except UnicodeDecodeError as error:
+                raise MemtaxError(
+                    f"column {self.column!r} of {self.label} cannot be read: {error}, in or after row {row}"
+                ) from error
             with _TOKENIZING:
-                return columns.tokenize(self.tokenizer, column.to_pylist())
+                return columns.tokenize(self.tokenizer, texts)
         values, offsets = columns.flatten(column)
         return columns.token_ids(values, offsets, self.vocabulary_size, self.label, row), offsets
 

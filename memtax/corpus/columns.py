@@ -1,5 +1,6 @@
 """The column that is read: found by name, checked, and turned into flat token ids with row offsets."""
 
+import difflib
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,7 +34,9 @@ def find_column(names: list[str], wanted: str | None, what: str) -> str:
         if candidate in names:
             return candidate
     missing = f"column {wanted!r}" if wanted is not None else f"column of tokens or text ({', '.join(CANDIDATES)})"
-    raise MemtaxError(f"{what} has no {missing}; it has: {', '.join(names) or 'no columns'}")
+    near = difflib.get_close_matches(wanted or "", names, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise MemtaxError(f"{what} has no {missing}{hint}; it has: {', '.join(names) or 'no columns'}")
 
 
 def column_kind(dtype: pa.DataType, name: str, what: str) -> Kind:

@@ -21,6 +21,7 @@ from memtax.corpus.tables import write_counts
 from memtax.engine.run import claim
 from memtax.errors import MemtaxError
 from memtax.files import write_json
+from memtax.progress import skipped
 
 TOTALS = "totals.json"
 ENGINES = ("local", "spark")
@@ -82,6 +83,8 @@ class CountJob:
         """
         corpus = open_sources(self.corpus, self.reading)
         cut = self._cut(corpus)
+        for each in cut:
+            skipped(each.skipped, "too short for the window")
         memorized = None if self.memorized is None else read_ids(self.memorized)
         identity = self._identity(corpus, cut, memorized)
         claim(output, identity)

@@ -14,7 +14,7 @@ from memtax.corpus.opening import Reading, open_sources
 from memtax.corpus.sequences import _check_unique
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
-from memtax.progress import progress_bar
+from memtax.progress import progress_bar, skipped
 
 if TYPE_CHECKING:
     import datasets
@@ -60,7 +60,7 @@ def load_rows(
 
     corpus = open_sources([source], Reading(column=source.column, tokenizer=tokenizer))
     tables: list[pa.Table] = []
-    rows = 0
+    rows, short = 0, 0
     with progress_bar("reading sequences", corpus.rows) as bar:
         for shard in corpus.shards(_SHARD_TOKENS):
             for block in shard.blocks():
@@ -70,7 +70,9 @@ def load_rows(
                 ids = np.arange(rows, rows + count) if block.ids is None else block.ids
                 tables.append(_table(ids, block.tokens, block.offsets, length))
                 rows += count
+                short += 0 if length is None else int((np.diff(block.offsets) < length).sum())
                 bar.update(count)
+    skipped(short, f"shorter than {length} tokens, in {source.label}; values that need them are null")
     table = pa.concat_tables(tables)
     _check_unique(table.column("sequence_id").to_numpy(), "sequence_id", source.label)
     return datasets.Dataset(table.cast(schema.features(COLUMNS).arrow_schema))

@@ -15,6 +15,7 @@ from memtax.corpus.blocks import Block, DatasetCorpus, open_corpus
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
 from memtax.progress import progress_bar
+from memtax.progress import skipped as say_skipped
 
 if TYPE_CHECKING:
     import datasets
@@ -102,6 +103,8 @@ def load_sequences(
     table = pa.concat_tables(tables)
     if key is not None:
         _check_unique(table.column("sequence_id").to_numpy(), key, corpus.label)
+    for reason, rows_left in skipped.items():
+        say_skipped(rows_left, f"{reason}, in {corpus.label}")
     return Sequences(_dataset(table), dict(skipped))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from memtax.errors import MemtaxError
 from memtax.files import asset
 
 
@@ -48,13 +49,25 @@ PLACE = "path/or/name"
 
 
 def split(text: str) -> tuple[dict[str, Any], str]:
-    """Front matter and body of a card."""
+    """Front matter and body of a card.
+
+    Raises:
+        MemtaxError: the front matter is no YAML mapping.
+    """
     import re
 
     import yaml
 
     found = re.match(r"---\n(.*?)\n---\n+(.*)", text, re.DOTALL)
-    return (yaml.safe_load(found[1]) or {}, found[2]) if found else ({}, text)
+    if found is None:
+        return {}, text
+    try:
+        front = yaml.safe_load(found[1]) or {}
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise MemtaxError(f"the front matter of the card is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(front, dict):
+        raise MemtaxError(f"the front matter of the card must hold keys and values, not {type(front).__name__}")
+    return front, found[2]
 
 
 def finish(text: str, repo_id: str, run: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:

@@ -126,7 +126,7 @@ class RunConfig:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise MemtaxError(f"the configuration {path} cannot be read: {error.strerror}") from error
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
             raise MemtaxError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
         if isinstance(values, dict) and "memtax" in values and isinstance(values.get("config"), dict):
             values = values["config"]

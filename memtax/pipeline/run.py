@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from memtax import report, schema
 from memtax.engine import World, once
 from memtax.engine import run as run_stage
-from memtax.engine.lock import hold
 from memtax.files import write_json
 from memtax.filters.scores import LanguageModelFilter
 from memtax.hub.folder import Config, write_dataset
@@ -55,11 +54,6 @@ def run(config: RunConfig) -> RunResult:
         MemtaxError: an input cannot be used.
         StaleOutputError: the output holds results of another configuration or input.
     """
-    with hold(config.output, "memtax run"):
-        return _run(config)
-
-
-def _run(config: RunConfig) -> RunResult:
     started = time.time()
     world = World.current()
     output = Path(config.output)

@@ -1,0 +1,197 @@
+"""Walks the table of docs/bad-input.md: each row is made, the command run, and the words looked for."""
+
+import gzip
+import json
+import logging
+import re
+import shutil
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from memtax import cli
+
+TABLE = Path(__file__).parents[2] / "docs" / "bad-input.md"
+ROWS = re.findall(r"^\| (?!Wrong|---)(.+?) \| (\w+) \| `(.+)` \|$", TABLE.read_text(encoding="utf-8"), re.M)
+FINE = {"tokens": list(range(64))}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model with 32 ids and 64 positions, without a padding token."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    lm = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=32, max_position_embeddings=64, pad_token_id=None, **shape))
+    folder = tmp_path_factory.mktemp("models") / "lm"
+    lm.save_pretrained(folder)
+    tokenizer = Tokenizer(WordLevel({"a": 0}, unk_token="a"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="a").save_pretrained(folder)
+    return folder
+
+
+def megatron(folder, tokens, sequences):
+    """A Megatron pair of uint16: `sequences` lengths."""
+    (folder / "c.bin").write_bytes(np.arange(tokens, dtype="<u2").tobytes())
+    starts = np.cumsum([0, *sequences[:-1]]) * 2
+    header = b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, 8, len(sequences), 1)
+    body = np.array(sequences, "<i4").tobytes() + starts.astype("<i8").tobytes() + np.array([0], "<i8").tobytes()
+    (folder / "c.idx").write_bytes(header + body)
+    return folder / "c.bin"
+
+
+def jsonl(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def cut(path, share=0.5):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    return path
+
+
+def written(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def parquet(path, rows=2000):
+    pq.write_table(pa.table({"tokens": pa.array([[i % 99] * 64 for i in range(rows)], pa.list_(pa.int32()))}), path)
+    return path
+
+
+def gz(path):
+    return written(path, gzip.compress(b"".join(json.dumps({"tokens": [i] * 64}).encode() + b"\n" for i in range(500))))
+
+
+def npy(path):
+    np.save(path, np.zeros((10, 64), np.int32))
+    return path
+
+
+def broken(model, folder, change):
+    """A copy of the model, changed."""
+    copy = folder / "model"
+    shutil.copytree(model, copy)
+    change(copy)
+    return copy
+
+
+def pickled(copy):
+    (copy / "model.safetensors").unlink()
+    torch.save({}, copy / "pytorch_model.bin")
+
+
+def with_code(copy):
+    config = json.loads((copy / "config.json").read_text())
+    config |= {"model_type": "strange", "auto_map": {"AutoConfig": "a.C", "AutoModelForCausalLM": "a.M"}}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "a.py").write_text("raise SystemExit('code of a model ran')")
+
+
+def score(folder, model, rows=({"tokens": [1] * 64},), window=(32, 32)):
+    return [jsonl(folder / "r.jsonl", *rows), "--model", model, "--prompt", window[0], "--continuation", window[1]]
+
+
+def config(folder, text):
+    (folder / "c.yaml").write_text(text)
+    return [folder / "c.yaml"]
+
+
+def changed_input(folder):
+    """Counted once; then the rows change under the same name."""
+    rows = jsonl(folder / "rows.jsonl", FINE)
+    invoke("count", [rows, "--no-windows"], folder / "out")
+    jsonl(rows, FINE, FINE)
+    return [rows, "--no-windows"]
+
+
+CASES = {
+    "column missing": lambda f, m: [jsonl(f / "r.jsonl", {"title": "a"})],
+    "column misnamed": lambda f, m: [jsonl(f / "r.jsonl", FINE), "--column", "tokns"],
+    "wrong dtype of tokens": lambda f, m: [jsonl(f / "r.jsonl", {"tokens": 3})],
+    "wrong dtype of ids": lambda f, m: [jsonl(f / "r.jsonl", {**FINE, "sequence_id": "a"})],
+    "text without a tokenizer": lambda f, m: [jsonl(f / "r.jsonl", {"text": "a"})],
+    "null token": lambda f, m: [jsonl(f / "r.jsonl", {"tokens": [1, None] * 40})],
+    "null row id": lambda f, m: [jsonl(f / "r.jsonl", {**FINE, "sequence_id": 1}, {**FINE, "sequence_id": None})],
+    "duplicate ids": lambda f, m: [jsonl(f / "r.jsonl", {**FINE, "sequence_id": 7}, {**FINE, "sequence_id": 7})],
+    "NaN among tokens": lambda f, m: [jsonl(f / "r.jsonl", {"tokens": [1.0, float("nan")] * 40})],
+    "negative id": lambda f, m: [jsonl(f / "r.jsonl", {"tokens": [1, -100] * 40})],
+    "id beyond the vocabulary": lambda f, m: [jsonl(f / "r.jsonl", {"tokens": [1, 100] * 40}), "--vocabulary-size", 100],
+    "id beyond 32 bits": lambda f, m: [jsonl(f / "r.jsonl", {"tokens": [1, 2**31] * 40})],
+    "no rows": lambda f, m: [parquet(f / "r.parquet", rows=0)],
+    "empty file": lambda f, m: [written(f / "r.jsonl", b"")],
+    "only empty rows": lambda f, m: [jsonl(f / "r.jsonl", {"tokens": []}, {"tokens": []})],
+    "unknown kind of file": lambda f, m: [written(f / "r.doc", b"abc")],
+    "missing path": lambda f, m: [f / "nowhere"],
+    "invalid UTF-8": lambda f, m: [written(f / "r.jsonl", b'{"text": "\xff\xfe"}\n'), "--tokenizer", m],
+    "truncated JSONL": lambda f, m: [cut(jsonl(f / "r.jsonl", FINE), 0.6)],
+    "corrupt Parquet": lambda f, m: [written(f / "r.parquet", b"PAR1" + bytes(range(256)) + b"PAR1")],
+    "truncated Parquet": lambda f, m: [cut(parquet(f / "r.parquet"))],
+    "truncated gzip": lambda f, m: [cut(gz(f / "r.jsonl.gz"))],
+    "truncated bin": lambda f, m: [written(f / "r.bin", bytes(2 * 13)), "--sequence-length", 8],
+    "bin of another index": lambda f, m: [megatron(f, 300, [64, 64])],
+    "truncated idx": lambda f, m: [cut(megatron(f, 128, [64, 64]).with_suffix(".idx"), 0.8).with_suffix(".bin")],
+    "corrupt idx": lambda f, m: [written(megatron(f, 128, [64, 64]).with_suffix(".idx"), bytes(66)).with_suffix(".bin")],
+    "truncated npy": lambda f, m: [cut(npy(f / "r.npy"))],
+    "model missing": lambda f, m: score(f, f / "nowhere"),
+    "truncated safetensors": lambda f, m: score(f, broken(m, f, lambda copy: cut(copy / "model.safetensors"))),
+    "weights as pickle": lambda f, m: score(f, broken(m, f, pickled)),
+    "model with code of its own": lambda f, m: score(f, broken(m, f, with_code)),
+    "tokens of another tokenizer": lambda f, m: score(f, m, [{"tokens": [1, 32] * 32}]),
+    "window longer than the model": lambda f, m: score(f, m, window=(64, 64)),
+    "misspelt configuration key": lambda f, m: config(f, "modle: a\ncorpus: b\noutput: c\n"),
+    "wrong type in the configuration": lambda f, m: config(f, "model: a\ncorpus: b\noutput: c\nprompt: eight\n"),
+    "YAML with a tag": lambda f, m: config(f, "!!python/object/apply:os.system [exit]\n"),
+    "YAML not closed": lambda f, m: config(f, "model: [a\n"),
+    "unknown filter": lambda f, m: ["templats", jsonl(f / "r.jsonl", {"text": "a"})],
+    "unknown parameter of a filter": lambda f, m: ["templates", jsonl(f / "r.jsonl", {"text": "a"}), "--set", "depth=3"],
+    "column that a filter needs": lambda f, m: ["compressibility", jsonl(f / "r.jsonl", {"title": "a"})],
+    "target missing": lambda f, m: [jsonl(f / "r.jsonl", {"a": 1.0, "taxonomy": 1}), "--factors", "a"],
+    "changed input under a finished output": lambda f, m: changed_input(f),
+}
+
+
+def invoke(verb, words, output):
+    sys.argv = ["memtax", "--quiet", verb, *map(str, words), "--output", str(output)]
+    cli.main()
+
+
+def test_the_table_and_the_cases_are_the_same():
+    assert [name for name, _, _ in ROWS] == list(CASES)
+
+
+@pytest.mark.parametrize(("name", "verb", "words"), ROWS, ids=[row[0] for row in ROWS])
+def test_row(name, verb, words, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [])
+    # What the command sets before `datasets` is imported; here that was long ago.
+    monkeypatch.setattr(logging.getLogger("datasets"), "level", logging.CRITICAL)
+    with pytest.raises(SystemExit) as first:
+        try:
+            given = CASES[name](tmp_path, model)
+        except SystemExit as ended:
+            # The finished first command of a case that needs two.
+            if ended.code:
+                raise
+            given = [tmp_path / "rows.jsonl", "--no-windows"]
+            jsonl(given[0], FINE, FINE)
+        capsys.readouterr()
+        invoke(verb, given, tmp_path / "out")
+    error = capsys.readouterr().err
+    assert first.value.code == 2, error
+    lines = [line for line in error.splitlines() if line.startswith("memtax: ")]
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert "Traceback" not in error
+    assert not [path for path in tmp_path.rglob(".*") if path.name.endswith((".tmp", ".lock"))]
+    assert not any((tmp_path / "out").rglob("*.parquet")) or "changed" in name
