@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -28,9 +28,13 @@ class Verb(TyperCommand):
             with hold(output, shlex.join(["memtax", *sys.argv[1:]])[:300], _wait):
                 return super().invoke(ctx)
         except KeyboardInterrupt as stopped:
-            # Here, because Click would print "Aborted!" and exit with 1.
-            typer.echo("\nmemtax: stopped; what is finished is kept, the same command goes on from there", err=True)
-            raise SystemExit(143 if isinstance(stopped, _Terminated) else 130) from None
+            # Here, because Click would end it without a word.
+            _stop(stopped)
+
+
+def _stop(stopped: KeyboardInterrupt) -> NoReturn:
+    typer.echo("\nmemtax: stopped; what is finished is kept, the same command goes on from there", err=True)
+    raise SystemExit(143 if isinstance(stopped, _Terminated) else 130) from None
 
 
 def _output(given: dict[str, Any]) -> Path | None:
@@ -116,6 +120,8 @@ def main() -> None:
         # Disk full, read-only output, no permission: the file system's own words say it best.
         where = f": {error.filename}" if error.filename else ""
         _fail(f"{error.strerror or error}{where}")
+    except KeyboardInterrupt as stopped:  # outside the verb
+        _stop(stopped)
     except MemoryError:
         _fail("out of memory; choose smaller batches or shards, or a machine with more")
 

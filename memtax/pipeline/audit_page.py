@@ -1,22 +1,49 @@
 """The audit in words: its page and its section of a model card."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from memtax.report import words
-from memtax.report.tables_page import Table, write_page
+from memtax.report.page import tiles
+from memtax.report.plain import write_page
+from memtax.report.sections import Section, Table
 
 UNMEASURED = "Not measurable with this data"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A part of the page: a heading that tells the conclusion, a paragraph, and a table if there are rows."""
+
+    heading: str
+    text: str
+    caption: str = ""
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+
+    def section(self, anchor: str) -> Section:
+        """As a section of a page."""
+        table = Table(self.caption, tuple(self.head), tuple(tuple(row) for row in self.rows), texts=len(self.head))
+        return Section(anchor, self.heading, self.text, (table,) if self.rows else ())
 
 
 def write(path: Path, result: Mapping[str, Any]) -> None:
     """Write the page."""
     about = [("Model", result["model"]), ("Adapter", result["adapter"]), ("Training set", result["train"])]
     about += [("Held out", result["held_out"]), ("Sequences", f"{result['sequences']:,}")]
-    sections = [_extraction(result), _sampling(result), _worrying(result), _membership(result), _personal(result)]
-    pairs = [(term, str(value)) for term, value in about if value]
-    write_page(path, f"Audit: {headline(result)}", pairs, [*sections, _advice(result)])
+    found = [_extraction(result), _sampling(result), _worrying(result), _membership(result), _personal(result), _advice(result)]
+    write_page(
+        path,
+        f"Audit: {headline(result)}",
+        "what a fine-tuned model gives away",
+        [(term, str(value)) for term, value in about if value],
+        "Share of the training sequences that can be extracted",
+        [{**tile, "count": f"{tile['count']} sequences"} for tile in tiles(result["extraction"])],
+        [one.section(f"part-{number}") for number, one in enumerate(found)],
+        "Every number is in audit.json.",
+    )
 
 
 def headline(result: Mapping[str, Any]) -> str:
@@ -42,7 +69,7 @@ def _share(one: Mapping[str, Any]) -> str:
     return f"{words.percent(one['rate'])} ({words.percent(one['low'])} to {words.percent(one['high'])})"
 
 
-def _extraction(result: Mapping[str, Any]) -> Table:
+def _extraction(result: Mapping[str, Any]) -> Finding:
     rows = [
         [words.label(name), f"{one['memorized']:,}", f"{one['sequences']:,}", _share(one)]
         for name, one in result["extraction"].items()
@@ -55,20 +82,20 @@ def _extraction(result: Mapping[str, Any]) -> Table:
         text += f" {UNMEASURED}: how much of it a model completes without having seen it; no held-out texts were given."
     head = ("Category", "Extracted", "Sequences", "Share")
     heading = f"{words.percent(result['extraction']['all']['rate'])} of the training sequences can be extracted"
-    return Table(heading, text, "Extraction by greedy decoding", head, rows)
+    return Finding(heading, text, "Extraction by greedy decoding", head, rows)
 
 
-def _sampling(result: Mapping[str, Any]) -> Table:
+def _sampling(result: Mapping[str, Any]) -> Finding:
     rows = [
         [f"{one['samples']:,}", f"{one['probability']:g}", f"{one['extractable']:,}", _share(one)] for one in result["sampling"]
     ]
     text = "A continuation counts if n samples at temperature 1 hold it at least once with probability p (Hayes et al. 2024)."
     middle = next(one for one in result["sampling"] if (one["samples"], one["probability"]) == (100, 0.5))
     heading = f"100 samples give {middle['extractable']:,} of {middle['sequences']:,} with probability 0.5 or more"
-    return Table(heading, text, "(n, p)-discoverable extraction", ("n", "p", "Extractable", "Share"), rows)
+    return Finding(heading, text, "(n, p)-discoverable extraction", ("n", "p", "Extractable", "Share"), rows)
 
 
-def _worrying(result: Mapping[str, Any]) -> Table:
+def _worrying(result: Mapping[str, Any]) -> Finding:
     one = result["kinds"]
     rows = [
         [str(row["sequence_id"]), f"{row['duplicates']}", row["text"] or "not shown: it cannot be masked"]
@@ -80,13 +107,13 @@ def _worrying(result: Mapping[str, Any]) -> Table:
         f"benign here, so look for personal data below. The first {len(rows):,} worrying ones:"
     )
     heading = f"{one['worrying']['memorized']:,} memorized sequences are worrying, {one['benign']['memorized']:,} benign"
-    return Table(heading, text, "Recollected sequences", ("sequence_id", "Occurrences", "Text, personal data masked"), rows)
+    return Finding(heading, text, "Recollected sequences", ("sequence_id", "Occurrences", "Text, personal data masked"), rows)
 
 
-def _membership(result: Mapping[str, Any]) -> Table:
+def _membership(result: Mapping[str, Any]) -> Finding:
     found = result["membership"]
     if not found["measurable"]:
-        return Table("Membership risk: not measurable with this data", f"{UNMEASURED}: {found['reason']}.")
+        return Finding("Membership risk: not measurable with this data", f"{UNMEASURED}: {found['reason']}.")
     rows, shown = [], False
     for domain, one in found["domains"].items():
         for name, figures in {**one["attacks"], "blind baseline": one["blind"]}.items():
@@ -95,20 +122,20 @@ def _membership(result: Mapping[str, Any]) -> Table:
             rows.append([domain, name, words.estimate(figures.get("auroc")), str(verdict.get("reason") or "")])
     heading = "Membership can be inferred" if shown else "No attack shows membership beyond the blind baseline"
     text = "The blind baseline never sees the model: an attack that does no better may tell kinds of text, not membership."
-    return Table(heading, text, "AUROC of attacks", ("Domain", "Attack", "AUROC (95% interval)", "What it shows"), rows)
+    return Finding(heading, text, "AUROC of attacks", ("Domain", "Attack", "AUROC (95% interval)", "What it shows"), rows)
 
 
-def _personal(result: Mapping[str, Any]) -> Table:
+def _personal(result: Mapping[str, Any]) -> Finding:
     found = result["personal_data"]
     if not found["measurable"]:
-        return Table("Personal data: not looked for", f"{found['reason']}.")
+        return Finding("Personal data: not looked for", f"{found['reason']}.")
     rows = [[str(row["sequence_id"]), row["category"] or "unknown", row["text"] or ""] for row in found["sequences"]]
     text = "Addresses, telephone numbers, bank accounts and payment cards, by checksum and numbering plan; names are not."
     heading = f"Memorized sequences with personal data: {found['count']:,}"
-    return Table(heading, text, "Findings, masked", ("sequence_id", "Category", "Text"), rows)
+    return Finding(heading, text, "Findings, masked", ("sequence_id", "Category", "Text"), rows)
 
 
-def _advice(result: Mapping[str, Any]) -> Table:
+def _advice(result: Mapping[str, Any]) -> Finding:
     drop, copies = result["advice"]["drop"], result["advice"]["deduplicate"]
     effect = f"not predictable: {copies.get('reason')}"
     if copies["measurable"]:
@@ -127,4 +154,4 @@ def _advice(result: Mapping[str, Any]) -> Table:
         "Expectations are the fitted predictor's, and it knows associations, not causes: train again and run memtax compare. "
         "audit.json lists the sequences. The folder run/ holds texts of the training set as they are: keep it to yourself."
     )
-    return Table("What to do", text, "Remedies", ("Remedy", "Sequences", "Expected effect"), rows)
+    return Finding("What to do", text, "Remedies", ("Remedy", "Sequences", "Expected effect"), rows)

@@ -53,7 +53,7 @@ def render(data: Run, parts: Sequence[sections.Section], drawings: Mapping[str, 
         .render(
             title=(data.metrics.get("run") or {}).get("title") or "A memtax run",
             about=_about(data.metrics.get("run") or {}),
-            tiles=_tiles(data.metrics.get("extraction") or {}),
+            tiles=tiles(data.metrics.get("extraction") or {}),
             colours=figures.COLOURS,
             categories=CATEGORIES,
             sections=parts[:-1],
@@ -124,7 +124,7 @@ def _about(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(term, str(value)) for term, value in pairs if value]
 
 
-def _tiles(extraction: Mapping[str, Any]) -> list[dict[str, str]]:
+def tiles(extraction: Mapping[str, Any]) -> list[dict[str, str]]:
     """The key figures."""
     names = [name for name in ("all", *CATEGORIES, "held_out") if extraction.get(name)]
     return [
