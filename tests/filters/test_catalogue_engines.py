@@ -1,0 +1,76 @@
+"""Every catalogued filter gives the same parts here, in two processes of Accelerate, and on Spark."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_catalogue import built as built
+from test_catalogue import rows as rows
+
+from memtax.engine import run
+from memtax.errors import MemtaxError
+from memtax.filters import CATALOGUE
+
+WORKER = """
+import pickle, sys
+import datasets
+from memtax.engine import run
+rows, filters, output = sys.argv[1:]
+with open(filters, "rb") as file:
+    for name, each in pickle.load(file).items():
+        run(datasets.load_from_disk(rows), each, f"{output}/{name}", rows_per_batch=1)
+"""
+
+
+def parts(folder):
+    found = {path.relative_to(folder): path.read_bytes() for path in sorted(Path(folder).rglob("part-*.parquet"))}
+    assert len(found) == 3  # 40 rows in shards of 16
+    return found
+
+
+@pytest.fixture(scope="module")
+def local(built, rows, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("local")
+    for name, each in built.items():
+        run(rows, each, folder / name, rows_per_batch=1)
+    return {name: parts(folder / name) for name in CATALOGUE}
+
+
+def test_two_processes_give_the_parts_of_one(built, rows, local, tmp_path):
+    import pickle
+
+    rows.save_to_disk(tmp_path / "rows")
+    (tmp_path / "filters.pickle").write_bytes(pickle.dumps(built))
+    (tmp_path / "worker.py").write_text(WORKER)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(tmp_path / "worker.py"),
+    ]
+    command += [str(tmp_path / "rows"), str(tmp_path / "filters.pickle"), str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in CATALOGUE:
+        assert parts(tmp_path / "two" / name) == local[name], name
+
+
+def test_spark_gives_the_parts_of_one_process(built, rows, local, tmp_path):
+    from memtax.engine.spark import find_java, run_on_spark, session
+
+    try:
+        find_java()
+    except MemtaxError as error:
+        assert "CI" not in os.environ, error
+        pytest.skip(str(error))
+    session("local[2]")
+    for name, each in built.items():
+        run_on_spark(rows, each, tmp_path / name, 1, master="local[2]")
+        assert parts(tmp_path / name) == local[name], name
+    session("local[2]").stop()
