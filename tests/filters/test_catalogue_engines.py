@@ -66,11 +66,13 @@ def test_spark_gives_the_parts_of_one_process(built, rows, local, tmp_path):
 
     try:
         find_java()
-    except MemtaxError as error:
-        assert "CI" not in os.environ, error
-        pytest.skip(str(error))
-    session("local[2]")
+    except MemtaxError:
+        # In CI Java must be there.
+        if "CI" in os.environ:
+            raise
+        pytest.skip("THE FILTERS ARE NOT TESTED ON SPARK: there is no Java 17")
+    started = session("local[2]")
     for name, each in built.items():
         run_on_spark(rows, each, tmp_path / name, 1, master="local[2]")
         assert parts(tmp_path / name) == local[name], name
-    session("local[2]").stop()
+    started.stop()
