@@ -20,6 +20,9 @@ LABEL_COLUMNS = ("is_member", "label", "member", "membership")
 CHUNK_WORDS = 32
 """Words of a chunk in WikiMIA_concat, whose labels are lists: one a chunk."""
 
+LONGEST_LINE = 1 << 28
+"""Bytes of a line at most: a small compressed file may unpack to more than the memory holds."""
+
 MIMIR = "iamgroot42/mimir"
 _MIMIR_SPLIT = "ngram_13_0.8"
 
@@ -220,7 +223,9 @@ def _read(name: str) -> Iterable[Mapping[str, Any]]:
             yield from dataset
         return
     with reading(name), gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE), b""), 1):
+            if len(line) == LONGEST_LINE:
+                raise MemtaxError(f"line {number} of {name} is longer than {LONGEST_LINE:,} bytes; is it JSON lines?")
             if line.strip():
                 yield _json_row(line, number, name)
 
