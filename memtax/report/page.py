@@ -120,7 +120,6 @@ def _about(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         pairs.append(
             ("Window", f"{words.count(run['prompt'])} tokens of prompt, {words.count(run['continuation'])} of continuation")
         )
-    pairs.append(("Took", words.duration(run.get("seconds"))))
     return [(term, str(value)) for term, value in pairs if value]
 
 

@@ -99,15 +99,6 @@ def interval(row: Mapping[str, Any]) -> str:
     return f"{percent(row['low'])} to {percent(row['high'])}"
 
 
-def duration(seconds: float | None) -> str | None:
-    """Seconds as people say them."""
-    if seconds is None or not math.isfinite(seconds):
-        return None
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def say_extraction(extraction: Mapping[str, Any]) -> str:
     """Which category is memorized most, and whether the intervals allow saying so."""
     known = [

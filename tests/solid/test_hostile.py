@@ -170,5 +170,5 @@ def test_a_compressed_bomb_is_one_line_and_little_memory(tmp_path, monkeypatch):
         file.write(b'"' + b"a" * (8 << 20) + b'"')
     (tmp_path / "bomb.nonmember.jsonl").write_text('"text"\n')
     assert path.stat().st_size < 1 << 14
-    with pytest.raises(MemtaxError, match="line 1 of .* is longer than 1,048,576 bytes"):
+    with pytest.raises(MemtaxError, match=r"line 1 of .* is longer than 1,048,576 bytes"):
         membership.load_membership(str(tmp_path))
