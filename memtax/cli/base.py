@@ -33,6 +33,7 @@ class Verb(TyperCommand):
 
 
 def _stop(stopped: KeyboardInterrupt) -> NoReturn:
+    signal.setitimer(signal.ITIMER_REAL, 0)
     typer.echo("\nmemtax: stopped; what is finished is kept, the same command goes on from there", err=True)
     raise SystemExit(143 if isinstance(stopped, _Terminated) else 130) from None
 
@@ -55,10 +56,21 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM: libraries treat it as Ctrl-C."""
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+PATIENCE = 10.0
+"""Seconds after which a signal is raised again: libraries swallow exceptions in callbacks and while they are imported."""
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
     # A second signal ends at once.
     signal.signal(number, signal.SIG_DFL)
-    raise _Terminated
+    stop: type[KeyboardInterrupt] = _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    def again(number: int, frame: FrameType | None) -> None:
+        raise stop
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
+    raise stop
 
 
 class _App(typer.Typer):
@@ -111,7 +123,9 @@ def main() -> None:
     """Entry point: an error the user can mend is one line and exit status 2."""
     from memtax.errors import MemtaxError
 
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _interrupted)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupted)
     try:
         app()
     except MemtaxError as error:
