@@ -23,6 +23,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from memtax.compiled import kernel
+
 MULTIPLIER = 0x9E6C63D0876A9A47
 """M, an odd number with well mixed bits. Any value gives the same counts."""
 
@@ -94,7 +96,7 @@ def mix(h: np.uint64) -> np.uint64:
     return h ^ (h >> _FOLD)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def whole_hash(tokens: npt.NDArray[Any], first: int, width: int, multiplier: np.uint64) -> np.uint64:
     """Hash of `tokens[first:first + width]`, word by word and then token by token."""
     in_word = np.int64(8) // tokens.itemsize
@@ -107,7 +109,7 @@ def whole_hash(tokens: npt.NDArray[Any], first: int, width: int, multiplier: np.
     return h
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def anchor_hashes(  # noqa: C901 - each loop is one vector operation
     tokens: npt.NDArray[Any],
     first: int,
@@ -160,7 +162,7 @@ def anchor_hashes(  # noqa: C901 - each loop is one vector operation
         out[i] = mix(out[i])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def probe(table: npt.NDArray[np.uint64], slot: int, h: np.uint64) -> int:
     """The first slot from `slot` on that is free or has the tag of h (its high half)."""
     last = table.shape[0] - 1
@@ -169,7 +171,7 @@ def probe(table: npt.NDArray[np.uint64], slot: int, h: np.uint64) -> int:
     return slot
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def equal_slot(
     tokens: npt.NDArray[Any], first: int, h: np.uint64, windows: npt.NDArray[Any], table: npt.NDArray[np.uint64], slot: int
 ) -> int:
@@ -187,7 +189,7 @@ def equal_slot(
     return slot
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def build(
     windows: npt.NDArray[Any],
     multiplier: np.uint64,
@@ -239,7 +241,7 @@ def build(
             owners[start + i] = np.int32(table[slot] & _INDEX)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def count_tokens(
     tokens: npt.NDArray[Any],
     offsets: npt.NDArray[np.int64],
@@ -253,7 +255,7 @@ def count_tokens(
             frequencies[group, tokens[p]] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def scan(
     tokens: npt.NDArray[Any],
     offsets: npt.NDArray[np.int64],
@@ -322,7 +324,7 @@ def scan(
             frequencies[tokens[p]] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _look_up(
     tokens: npt.NDArray[Any],
     offsets: npt.NDArray[np.int64],

@@ -10,10 +10,10 @@ repetitive corpora, so heavy places are collected by the whole text that decides
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from memtax.compiled import kernel
 from memtax.corpus.kernels import bloom_mask, load_word, mix, prefetch
 
 HEAVY = 16
@@ -25,7 +25,7 @@ _SLOTS = 4096
 _FACTOR = np.uint64(0xBF58476D1CE4E5B9)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def segment_hashes(tokens: npt.NDArray[Any], first: int, count: int, length: int, out: npt.NDArray[np.uint64]) -> None:
     """Mixed hashes of `length` tokens from each of `count` places from `first` on."""
     in_word = np.int64(8) // tokens.itemsize
@@ -43,7 +43,7 @@ def segment_hashes(tokens: npt.NDArray[Any], first: int, count: int, length: int
         out[i] = mix(out[i] * _FACTOR)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def window_segments(
     flat: npt.NDArray[Any], width: int, start: int, length: int, hashes: npt.NDArray[np.uint64], out: npt.NDArray[np.uint64]
 ) -> None:
@@ -53,7 +53,7 @@ def window_segments(
         hashes[i] = out[0]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def build_table(
     keys: npt.NDArray[np.uint64],
     table: npt.NDArray[np.int32],
@@ -71,7 +71,7 @@ def build_table(
         bloom[np.int64(keys[i] >> bloom_shift)] |= bloom_mask(keys[i])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _verify(  # noqa: C901 - a compiled loop
     tokens: npt.NDArray[Any],
     place: int,
@@ -118,7 +118,7 @@ def _verify(  # noqa: C901 - a compiled loop
             found[window] += times
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def scan_near(  # noqa: C901 - a compiled loop
     tokens: npt.NDArray[Any],
     offsets: npt.NDArray[np.int64],

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from memtax.compiled import kernel
 from memtax.errors import MemtaxError
 
 Float32 = NDArray[np.float32]
@@ -301,7 +301,7 @@ def _places(rows: Int64) -> Int64:
     return np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows)))) + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _dots(left, right, rows, columns):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     found = np.empty(len(rows), np.float64)
     for pair in range(len(rows)):
@@ -312,7 +312,7 @@ def _dots(left, right, rows, columns):  # type: ignore[no-untyped-def]  # noqa: 
     return found
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@kernel(fastmath=True)
 def _largest(values):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """A reduction that compiles to vector instructions; the values are finite."""
     largest = values[0]
@@ -321,7 +321,7 @@ def _largest(values):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     return largest
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _find(product, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Rows, columns and values of all entries from `low` on; of positive bfloat16 numbers the bits sort as integers do."""
     rows, columns = product.shape
@@ -343,7 +343,7 @@ def _find(product, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     return at[:found], where[:found], values[:found]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel()
 def _grown(array, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     longer = np.empty(size, array.dtype)
     longer[: len(array)] = array

@@ -10,8 +10,8 @@ without spaces is still seen.
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
+from memtax.compiled import kernel
 from memtax.filters._template_words import (
     HASH_FACTOR,
     HEX,
@@ -39,7 +39,7 @@ _MARKS = (_ZERO, _BACKSLASH, _AMPERSAND, _U[1])
 _SPACES = (0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
 
 
-@njit(cache=True)
+@kernel()
 def _is_space(code: int) -> bool:
     """As `str.isspace`."""
     if code < 128:
@@ -47,37 +47,37 @@ def _is_space(code: int) -> bool:
     return code in _SPACES or 0x2000 <= code <= 0x200A
 
 
-@njit(cache=True)
+@kernel()
 def _is_digit(code: int) -> bool:
     """Whether a code point is 0-9."""
     return 48 <= code <= 57
 
 
-@njit(cache=True)
+@kernel()
 def _is_lower(code: int) -> bool:
     """Whether a code point is a-z."""
     return 97 <= code <= 122
 
 
-@njit(cache=True)
+@kernel()
 def _is_upper(code: int) -> bool:
     """Whether a code point is A-Z."""
     return 65 <= code <= 90
 
 
-@njit(cache=True)
+@kernel()
 def _is_word(code: int) -> bool:
     """Whether a code point is 0-9, a-z or A-Z."""
     return _is_digit(code) or _is_lower(code) or _is_upper(code)
 
 
-@njit(cache=True)
+@kernel()
 def _at(codes: Array, place: int, high: int) -> int:
     """The code point at a place, 0 behind the end."""
     return int(codes[place]) if place < high else 0
 
 
-@njit(cache=True)
+@kernel()
 def _hex(codes: Array, place: int, high: int) -> tuple[int, int]:
     """The hexadecimal number that starts at `place`: its end and value; `place` itself as end if there is none."""
     value, end = 0, place
@@ -96,7 +96,7 @@ def _hex(codes: Array, place: int, high: int) -> tuple[int, int]:
     return end, value
 
 
-@njit(cache=True)
+@kernel()
 def _marked_hex(codes: Array, place: int, high: int) -> tuple[int, int]:
     r"""The number after a mark of hexadecimal notation at `place` (`0x`, `\x`, `\u`, `U+`, `&#x`), as `_hex` gives it."""
     first, second = _at(codes, place, high), _at(codes, place + 1, high)
@@ -115,7 +115,7 @@ def _marked_hex(codes: Array, place: int, high: int) -> tuple[int, int]:
     return (place, 0) if end == digits else (end, value)
 
 
-@njit(cache=True)
+@kernel()
 def _decimal(codes: Array, place: int, high: int) -> tuple[int, int, bool]:
     """The run of digits at `place`: end (behind st, nd, rd or th), value, and whether it is too long to be one number."""
     value, end = 0, place
@@ -130,7 +130,7 @@ def _decimal(codes: Array, place: int, high: int) -> tuple[int, int, bool]:
     return end, value, False
 
 
-@njit(cache=True)
+@kernel()
 def _letters(codes: Array, place: int, high: int) -> tuple[int, bool]:
     """The word that starts at `place`: its end, and whether it is too long to be one."""
     end = place
@@ -146,7 +146,7 @@ def _letters(codes: Array, place: int, high: int) -> tuple[int, bool]:
     return end, end - place - capitals > LONGEST_WORD
 
 
-@njit(cache=True)
+@kernel()
 def _look_up(codes: Array, start: int, end: int) -> int:
     """The row of a word in the table of words that count, -1 if it is not there."""
     code = np.uint64(0)
@@ -159,7 +159,7 @@ def _look_up(codes: Array, start: int, end: int) -> int:
     return int(_WORD_SLOTS[slot])
 
 
-@njit(cache=True)
+@kernel()
 def _compound(codes: Array, start: int, end: int, high: int) -> tuple[int, int]:
     """If the word [start, end) is a ten and a unit follows (`forty two`): the end of both and their sum, else (end, 0)."""
     if not 5 <= end - start <= 7 or codes[end - 1] not in _Y:
@@ -175,7 +175,7 @@ def _compound(codes: Array, start: int, end: int, high: int) -> tuple[int, int]:
     return last, _WORDS[ten, 2] + _WORDS[unit, 2]
 
 
-@njit(cache=True)
+@kernel()
 def _next(codes: Array, place: int, high: int) -> tuple[int, int, int, int]:
     """The item that starts at `place`.
 
@@ -199,7 +199,7 @@ def _next(codes: Array, place: int, high: int) -> tuple[int, int, int, int]:
     return place + 1, 0, 0, place
 
 
-@njit(cache=True)
+@kernel()
 def _enter(codes: Array, start: int, end: int, kind: int, value: int, key: int, table: Array) -> None:
     """Enter an item in the vocabulary."""
     code = int(codes[start])
@@ -227,7 +227,7 @@ def _enter(codes: Array, start: int, end: int, kind: int, value: int, key: int, 
     table[key, OTHER_KIND], table[key, OTHER_VALUE] = other_kind, other_value
 
 
-@njit(cache=True)
+@kernel()
 def _slot(codes: Array, start: int, end: int, slots: Array, mask: int, table: Array, oldest: int) -> int:
     """The slot of the hash table where an item is, or where it belongs: slots with keys below `oldest` are free."""
     code = np.uint64(end - start)
@@ -246,7 +246,7 @@ def _slot(codes: Array, start: int, end: int, slots: Array, mask: int, table: Ar
     return slot
 
 
-@njit(cache=True)
+@kernel()
 def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
     """See `encode`; `borders` says where each text's code points end."""
     keys, ends = np.empty(len(codes), np.int32), np.empty(len(borders), np.int64)

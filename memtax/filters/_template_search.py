@@ -9,8 +9,8 @@ survives short interruptions (Kadane's algorithm, one linear pass a lag).
 """
 
 import numpy as np
-from numba import njit
 
+from memtax.compiled import kernel
 from memtax.filters._template_items import KIND, OTHER_KIND, OTHER_VALUE, SHAPE, VALUE, WEIGHT
 from memtax.filters._template_words import Array
 
@@ -33,13 +33,13 @@ NONE, SAME, COUNTS, RESTARTS = range(4)
 """How an item follows from the one a period before."""
 
 
-@njit(cache=True)
+@kernel()
 def _progression(t: int, u: int, v: int) -> bool:
     """Whether three values in a row, u and v different, form an arithmetic progression or go up by a factor."""
     return v - u == u - t or (0 < t < u and u % t == 0 and v % u == 0 and v // u == u // t)
 
 
-@njit(cache=True)
+@kernel()
 def _reading(table: Array, key: int, kind: int) -> tuple[bool, int]:
     """An item's value as a counter of the kind, if it has one."""
     if table[key, KIND] == kind:
@@ -49,7 +49,7 @@ def _reading(table: Array, key: int, kind: int) -> tuple[bool, int]:
     return False, 0
 
 
-@njit(cache=True)
+@kernel()
 def _goes_on(keys: Array, table: Array, low: int, high: int, place: int, lag: int, kind: int, value: int) -> int:
     """How a value at `place` goes on the counter of its kind at the lag, looking at items in [low, high) only."""
     is_value, before = _reading(table, keys[place - lag], kind)
@@ -69,7 +69,7 @@ def _goes_on(keys: Array, table: Array, low: int, high: int, place: int, lag: in
     return COUNTS if not has_earlier and not has_later and abs(value - before) == 1 else NONE
 
 
-@njit(cache=True)
+@kernel()
 def _follows(keys: Array, table: Array, low: int, high: int, place: int, lag: int) -> int:
     """How the item at `place` follows from the one `lag` before it: SAME, COUNTS, RESTARTS or NONE."""
     key = keys[place]
@@ -84,7 +84,7 @@ def _follows(keys: Array, table: Array, low: int, high: int, place: int, lag: in
     return NONE
 
 
-@njit(cache=True)
+@kernel()
 def _lags(shapes: Array, weights: Array, low: int, high: int, longest: int) -> Array:
     """The lags to try, ascending: all short ones, and of the longer ones those at which most characters recur.
 
@@ -115,7 +115,7 @@ def _lags(shapes: Array, weights: Array, low: int, high: int, longest: int) -> A
     return np.concatenate((np.arange(1, short + 1), voted))
 
 
-@njit(cache=True)
+@kernel()
 def _bound(shapes: Array, weights: Array, low: int, high: int, lag: int, mismatch: float, least: float) -> float:
     """No stretch in [low, high) scores more at a lag: as `_best_stretch` scores, but predicted is what has the same shape.
 
@@ -135,7 +135,7 @@ def _bound(shapes: Array, weights: Array, low: int, high: int, lag: int, mismatc
     return best
 
 
-@njit(cache=True)
+@kernel()
 def _best_stretch(
     keys: Array,
     table: Array,
@@ -177,7 +177,7 @@ def _best_stretch(
     return found
 
 
-@njit(cache=True)
+@kernel()
 def _counter(keys: Array, table: Array, low: int, high: int, terms: int, seen: Array) -> tuple[int, int, int]:
     """The widest run of a counter that goes up by one from record to record, whatever else the records hold.
 
@@ -207,7 +207,7 @@ def _counter(keys: Array, table: Array, low: int, high: int, terms: int, seen: A
     return found
 
 
-@njit(cache=True)
+@kernel()
 def _recurring(keys: Array, table: Array, start: int, end: int, record: int, met: Array) -> float:
     """Share of the characters in [start + record, end) that are counters' values or recur from the record before.
 
@@ -224,7 +224,7 @@ def _recurring(keys: Array, table: Array, start: int, end: int, record: int, met
     return recurs / max(1, total)
 
 
-@njit(cache=True)
+@kernel()
 def _sum(weights: Array, low: int, high: int) -> int:
     """Characters of the items in [low, high), white space not counted."""
     total = 0
@@ -233,7 +233,7 @@ def _sum(weights: Array, low: int, high: int) -> int:
     return total
 
 
-@njit(cache=True)
+@kernel()
 def _stretches(
     keys: Array,
     table: Array,
@@ -291,7 +291,7 @@ def _stretches(
     return period
 
 
-@njit(cache=True)
+@kernel()
 def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity: float, terms: int) -> tuple[Array, Array]:
     """What each text of a batch consists of.
 

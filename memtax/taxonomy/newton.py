@@ -9,9 +9,9 @@ their number.
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from memtax.compiled import kernel
 from memtax.errors import MemtaxError
 
 Array = NDArray[np.float64]
@@ -101,7 +101,7 @@ def _derivatives(
     return float(sums[0] + (ridge * beta * beta).sum() / 2), gradient, hessian
 
 
-@njit(nogil=True, fastmath=FAST, error_model="numpy", cache=True)
+@kernel(fastmath=FAST, error_model="numpy")
 def _sums(values: Array, labels: NDArray[np.uint8], rows: NDArray[np.int64], beta: Array) -> Array:
     """Loss, gradient and lower triangle of the Hessian, summed by task: (tasks, 1 + size + size (size + 1) / 2)."""
     size = len(beta)
@@ -137,7 +137,7 @@ def _sums(values: Array, labels: NDArray[np.uint8], rows: NDArray[np.int64], bet
     return result
 
 
-@njit(nogil=True, fastmath=FAST, error_model="numpy", cache=True)
+@kernel(fastmath=FAST, error_model="numpy")
 def _dot(a: Array, b: Array, used: int) -> float:
     total = 0.0
     for i in range(used):
@@ -145,7 +145,7 @@ def _dot(a: Array, b: Array, used: int) -> float:
     return total
 
 
-@njit(nogil=True, fastmath=FAST, error_model="numpy", cache=True)
+@kernel(fastmath=FAST, error_model="numpy")
 def _link(eta: Array, error: Array, weight: Array, bits: NDArray[np.int64], used: int) -> float:
     """The block's log loss; turns labels in `error` into p - label, and fills `weight` with p (1 - p)."""
     power = bits.view(np.float64)
@@ -173,7 +173,7 @@ def _link(eta: Array, error: Array, weight: Array, bits: NDArray[np.int64], used
     return loss + np.log(factor)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _logits(values: Array, rows: NDArray[np.int64], beta: Array) -> Array:
     columns = len(beta) - 1
     result = np.empty(len(rows))
