@@ -132,6 +132,13 @@ def options(
     set_strict(strict)
 
 
+def echo(line: Any) -> None:
+    """A line of results; names in it may come from the data."""
+    from memtax.progress import printable
+
+    typer.echo(printable(str(line)))
+
+
 def main() -> None:
     """Entry point: an error the user can mend is one line and exit status 2."""
     from memtax.errors import MemtaxError
@@ -156,6 +163,7 @@ def main() -> None:
 def _fail(message: str) -> None:
     if _debug:
         raise
-    printable = "".join(character if character.isprintable() else "?" for character in message)
-    typer.echo(f"memtax: {printable}", err=True)
+    from memtax.progress import printable
+
+    typer.echo(f"memtax: {printable(' '.join(message.split()))}", err=True)
     sys.exit(2)

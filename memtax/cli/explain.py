@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from memtax.cli.base import app
+from memtax.cli.base import app, echo
 
 
 @app.command()
@@ -48,9 +48,9 @@ def fit(
     )
     if probe is not None:
         probe_layers(data, probe, predictor, output)
-    typer.echo(output)
+    echo(output)
     if push is not None:
-        typer.echo(predictor.push_to_hub(push))
+        echo(predictor.push_to_hub(push))
 
 
 @app.command()
@@ -90,7 +90,7 @@ def search(
         seed=seed,
         resamples=resamples,
     )
-    typer.echo(output)
+    echo(output)
 
 
 @app.command()
@@ -107,7 +107,7 @@ def predict(
     from memtax.taxonomy.predict import predict_dataset
     from memtax.taxonomy.predictor import Predictor
 
-    typer.echo(predict_dataset(Predictor.from_pretrained(model), data, output, "baseline" if baseline else "taxonomic"))
+    echo(predict_dataset(Predictor.from_pretrained(model), data, output, "baseline" if baseline else "taxonomic"))
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from memtax.cli.base import app
+from memtax.cli.base import app, echo
 
 
 @app.command()
@@ -48,7 +48,7 @@ def paraphrase(
         options.pop(name)
     paraphraser = Paraphraser(*split_revision(model), **options)
     for line in run_paraphrase(load_texts(data, column=column), paraphraser, output, data).lines():
-        typer.echo(line)
+        echo(line)
 
 
 @app.command()
@@ -82,11 +82,11 @@ def align(
     found = align_table(Source.parse(pairs, column=column), function, output)
     if World.current().is_main:
         mean = "" if found["mean"] is None else f", mean cosine {found['mean']:.3f}"
-        typer.echo(f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}")
+        echo(f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}")
         if area := found["membership"].get("auroc"):
-            typer.echo(f"AUROC of members {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})")
-        typer.echo(f"table    {output / 'alignment.parquet'}")
-        typer.echo(f"summary  {output / 'summary.json'}")
+            echo(f"AUROC of members {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})")
+        echo(f"table    {output / 'alignment.parquet'}")
+        echo(f"summary  {output / 'summary.json'}")
 
 
 @app.command()
@@ -125,7 +125,7 @@ def mia(
     from memtax.leakage.membership import run_command
 
     for line in run_command(**options).lines():
-        typer.echo(line)
+        echo(line)
 
 
 @app.command()
@@ -182,18 +182,18 @@ def influence(
     )
     found = influence_table(Source.parse(train, column=column), Source.parse(test, column=column), settings, output)
     if World.current().is_main:
-        typer.echo(f"{found['train']:,} training examples on {found['test']:,} test examples, parameters {found['parameters']}")
+        echo(f"{found['train']:,} training examples on {found['test']:,} test examples, parameters {found['parameters']}")
         for name, figures in found["methods"].items():
             shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in figures.items() if value)
-            typer.echo(f"{name:<15}{shown}".rstrip())
+            echo(f"{name:<15}{shown}".rstrip())
         for kind, file in (
             ("pairs", "influence.parquet"),
             ("matrices", "matrix.safetensors"),
             ("top", "top.parquet"),
             ("page", "index.html"),
         ):
-            typer.echo(f"{kind:<9}{output / file}")
-        typer.echo(f"summary  {output / 'summary.json'}")
+            echo(f"{kind:<9}{output / file}")
+        echo(f"summary  {output / 'summary.json'}")
 
 
 @app.command()
@@ -226,7 +226,7 @@ def counterfactual(
     for name in ("data", "output", "column"):
         options.pop(name)
     for line in run_counterfactual(load_texts(data, column=column), Training(**options), output, data).lines():
-        typer.echo(line)
+        echo(line)
 
 
 @app.command()
@@ -253,7 +253,7 @@ def audit(
 
     found = run_audit(**options)
     if found:
-        typer.echo(headline(found))
-        typer.echo(f"page    {output / 'index.html'}")
-        typer.echo(f"figures {output / 'audit.json'}")
-        typer.echo(f"card    {output / 'card_section.md'}")
+        echo(headline(found))
+        echo(f"page    {output / 'index.html'}")
+        echo(f"figures {output / 'audit.json'}")
+        echo(f"card    {output / 'card_section.md'}")

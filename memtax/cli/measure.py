@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from memtax.cli.base import app
+from memtax.cli.base import app, echo
 
 
 @app.command()
@@ -57,7 +57,7 @@ def count(
         engine=engine,
         master=master,
     )
-    typer.echo(f"{describe(job.run(output), job.spans)}: {output}")
+    echo(f"{describe(job.run(output), job.spans)}: {output}")
 
 
 @app.command()
@@ -143,7 +143,7 @@ def score(
     else:
         result = score_windows(source, scores, output, stride=stride, tokenizer=tokenizer)
     for line in result.lines():
-        typer.echo(line)
+        echo(line)
 
 
 @app.command(name="filter")
@@ -183,4 +183,4 @@ def filter_(
         parameters |= {name: yaml.safe_load(value) for name, _, value in pairs}
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise MemtaxError(f"a value of --set is not YAML: {' '.join(str(error).split())}") from error
-    typer.echo(apply_filters(names[:-1], Source.parse(names[-1]), output, parameters, engine, master))
+    echo(apply_filters(names[:-1], Source.parse(names[-1]), output, parameters, engine, master))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from memtax.cli.base import app
+from memtax.cli.base import app, echo
 
 
 @app.command()
@@ -16,7 +16,7 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
     """
     from memtax.report import write
 
-    typer.echo(write(run))
+    echo(write(run))
 
 
 @app.command()
@@ -34,7 +34,7 @@ def compare(
     found = comparing.compare(first, second)
     page = comparing.write(found, output)
     for line in (*found.lines(), f"page     {page}", f"figures  {output / 'comparison.json'}"):
-        typer.echo(line)
+        echo(line)
 
 
 @app.command()
@@ -76,7 +76,7 @@ def push(
     from memtax.hub.publish import publish
 
     for line in publish(run, repo_id, part, private=private or None, dry_run=dry_run, published=published):
-        typer.echo(line)
+        echo(line)
 
 
 @app.command()
@@ -89,4 +89,4 @@ def env() -> None:
 
     from memtax.provenance import environment
 
-    typer.echo(yaml.safe_dump(environment(), sort_keys=False).rstrip())
+    echo(yaml.safe_dump(environment(), sort_keys=False).rstrip())

@@ -13,7 +13,7 @@ from memtax.corpus import columns
 from memtax.corpus.sources import Source, open_dataset
 from memtax.engine import World
 from memtax.engine.run import claim
-from memtax.errors import MemtaxError
+from memtax.errors import MemtaxError, RowError
 from memtax.files import atomic_path, write_json, write_parquet, write_text
 from memtax.leakage.influence import (
     ITERATIONS,
@@ -214,9 +214,15 @@ def _capture(
             if not path.exists():
                 sequences = examples.tokens[rows]
                 found = Gradients({}, {}, tuple(sum(one[1:]) for one in examples.scored[rows]))
-                if set(settings.methods) - {"repsim"}:
-                    found = capture(model, sequences, parameters=parameters, scored=examples.scored[rows])
-                more = {"states": torch.from_numpy(last_states(model, sequences))} if "repsim" in settings.methods else {}
+                more = {}
+                try:
+                    if set(settings.methods) - {"repsim"}:
+                        found = capture(model, sequences, parameters=parameters, scored=examples.scored[rows])
+                    if "repsim" in settings.methods:
+                        more = {"states": torch.from_numpy(last_states(model, sequences))}
+                except RowError as error:
+                    named = f"the {name} example with sequence_id {examples.ids[rows][error.row]}"
+                    raise error.at(error.row, named) from error
                 save_gradients(path, found, more)
             bar.update(rows.stop - rows.start)
 

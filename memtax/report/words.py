@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from memtax.progress import printable
 from memtax.schema import CATEGORIES
 
 DASH = "\N{EN DASH}"
@@ -35,7 +36,7 @@ LABELS = {
 
 def label(name: str) -> str:
     """A column's or group's name for people."""
-    return LABELS.get(name, name.replace("_", " "))
+    return LABELS.get(name, printable(name.replace("_", " ")))
 
 
 def count(value: Any) -> str:

@@ -144,6 +144,15 @@ def names(out):
     return sum(len(files) + len(folders) for _, folders, files in os.walk(out))
 
 
+def end(child):
+    """SIGKILL for the child and its children."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:
+        # It has not come to `setsid` yet, and has no children.
+        os.kill(child, signal.SIGKILL)
+
+
 def attempt(words, out, log, memory=0, delay=None, further=None):
     """One run, killed after `delay` seconds or once `further` names have appeared. Returns whether it came to its end."""
     child, began, before = start(words, log, memory), time.monotonic(), names(out)
@@ -155,11 +164,11 @@ def attempt(words, out, log, memory=0, delay=None, further=None):
             return True
         passed = time.monotonic() - began
         if (delay is not None and passed > delay) or (further is not None and names(out) >= before + further):
-            os.killpg(child, signal.SIGKILL)
+            end(child)
             os.waitpid(child, 0)
             return False
         if passed > LIMIT:
-            os.killpg(child, signal.SIGKILL)
+            end(child)
             raise SystemExit(f"{words[0]} hangs")
         time.sleep(0.001 if further is not None else 0.003)
 
