@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_PART = 64
 """Examples a part, whatever the number of processes."""
-VERSION = 1
+VERSION = 2
 """Raised whenever the same settings would give other values."""
 
 
@@ -260,9 +260,9 @@ def _products(model: Any, sets: Mapping[str, Examples], settings: InfluenceSetti
 
 def _collect(sets: Mapping[str, Examples], settings: InfluenceSettings, folder: Path, gradients: bool) -> dict[str, Influence]:
     """The influences, from all parts."""
-    import json
-
     from safetensors import safe_open
+
+    from memtax.lm._storage import facts_of
 
     counts = {name: len(_parts(examples)) for name, examples in sets.items()}
     states: dict[str, list[npt.NDArray[np.float64]]] = {"train": [], "test": []}
@@ -270,7 +270,7 @@ def _collect(sets: Mapping[str, Examples], settings: InfluenceSettings, folder: 
     for name, count in counts.items():
         for number in range(count):
             with safe_open(str(_part(folder, name, number)), "numpy") as file:
-                sizes = json.loads(file.metadata()["sizes"])
+                sizes = facts_of(file)["sizes"]
                 if "|states" in file.keys():  # noqa: SIM118 (it is no mapping)
                     states[name].append(file.get_tensor("|states"))
     blocks: dict[str, list[npt.NDArray[np.float64]]] = {}
