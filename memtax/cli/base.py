@@ -117,10 +117,13 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Rows that would be skipped are an error.")] = False,
+    memory: Annotated[
+        float | None, typer.Option(help="GiB at most: threads, batches and what is kept follow it; a run that needs more ends.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait where another run holds the output, instead of refusing.")] = False,
 ) -> None:
     """Options of every verb."""
-    from memtax.progress import set_quiet, set_strict
+    from memtax.progress import set_memory, set_quiet, set_strict
 
     # One look for every bar: ours. Read when `datasets` is imported.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -130,6 +133,11 @@ def options(
     _debug, _wait = debug, wait
     set_quiet(quiet)
     set_strict(strict)
+    if memory is not None:
+        set_memory(memory)
+
+
+_MEMORY = "out of memory; choose smaller batches or shards, or a machine with more (or a larger --memory)"
 
 
 def echo(line: Any) -> None:
@@ -157,7 +165,12 @@ def main() -> None:
     except KeyboardInterrupt:  # outside the verb
         _stop()
     except MemoryError:
-        _fail("out of memory; choose smaller batches or shards, or a machine with more")
+        _fail(_MEMORY)
+    except RuntimeError as error:
+        # How torch says it.
+        if "can't allocate memory" not in str(error):
+            raise
+        _fail(_MEMORY)
 
 
 def _fail(message: str) -> None:
