@@ -1,6 +1,7 @@
 """One look for every progress bar."""
 
 import os
+import sys
 from typing import Any
 
 from memtax.errors import MemtaxError
@@ -27,11 +28,26 @@ def skipped(rows: int, reason: str) -> None:
     Raises:
         MemtaxError: there are such rows, and `--strict` is on.
     """
-    if not rows:
-        return
-    if _strict:
-        raise MemtaxError(f"{rows:,} rows are left out ({reason}), and --strict allows none; repair or drop them")
-    say(f"{rows:,} rows are left out: {reason}")
+    refuse(rows, reason)
+    if rows and os.environ.get("RANK", "0") == "0":
+        from tqdm.auto import tqdm
+
+        # Quiet mode has no bars; that something is missing is said all the same.
+        tqdm.write(f"{rows:,} {_rows(rows)} left out: {reason}", file=sys.stderr)
+
+
+def refuse(rows: int, reason: str) -> None:
+    """Where `--strict` is on and there are such rows, end; for work in parts, whose rows are counted at its end.
+
+    Raises:
+        MemtaxError: there are such rows, and `--strict` is on.
+    """
+    if rows and _strict:
+        raise MemtaxError(f"{rows:,} {_rows(rows)} left out ({reason}), and --strict allows none; repair or drop them")
+
+
+def _rows(count: int) -> str:
+    return "row is" if count == 1 else "rows are"
 
 
 def progress_bar(description: str, total: int | None, unit: str = "rows", **options: Any) -> Any:
