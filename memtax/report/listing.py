@@ -14,7 +14,6 @@ from memtax.report.data import Run
 from memtax.schema import CATEGORIES
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
 MOST_ROWS = 100_000
@@ -34,8 +33,8 @@ def listing(run: Run, most: int = MOST_ROWS) -> dict[str, Any]:
         most: sequences to list.
 
     Returns:
-        `id`, `category` (place in `categories`), `memorized`, `document` (place in `documents`), `text`, `cut` (characters of the
-        prompt, null where unknown), `factors` (name to values), `shortened` (the length to which texts were cut, or null).
+        `id`, `category` (place in `categories`), `memorized`, `document` (place in `documents`), `text`, `cut` (characters
+        of the prompt, null where unknown), `factors` (name to values), `shortened` (the length of cut texts, or null).
         Empty without a verdict.
     """
     import numpy as np
@@ -44,9 +43,12 @@ def listing(run: Run, most: int = MOST_ROWS) -> dict[str, Any]:
     strata = examples.strata(run)
     if table is None or not strata:
         return {}
-    chosen = [np.concatenate([rows for (_, own), rows in strata.items() if own is verdict] or [[]]) for verdict in (True, False)]
-    memorized = examples.spread(np.sort(chosen[0]).astype(int).tolist(), most)
-    others = examples.spread(np.sort(chosen[1]).astype(int).tolist(), most - len(memorized)) if len(memorized) < most else []
+    chosen = {
+        verdict: sorted(place for (_, own), rows in strata.items() if own is verdict for place in rows.tolist())
+        for verdict in (True, False)
+    }
+    memorized = examples.spread(chosen[True], most)
+    others = examples.spread(chosen[False], most - len(memorized)) if len(memorized) < most else []
     places = np.array(sorted([*memorized, *others]))
     places = places[np.argsort(table.column("sequence_id").to_numpy()[places], kind="stable")]
     rows = table.take(places)

@@ -8,7 +8,7 @@
   const more = document.getElementById("more");
   const PAGE = 12;
   const MAIN_FACTORS = 6;
-  const label = (name) => name.replaceAll("_", " ");
+  const label = (name) => name.replaceAll("_", " ").replace(/(\d) (?=\d)/g, "$1.");
 
   // Controls, invisible marks and marks that turn the direction of what follows are shown by their code.
   const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;

@@ -130,7 +130,7 @@ def _about(run: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def tiles(extraction: Mapping[str, Any]) -> list[dict[str, str]]:
     """The key figures."""
-    names = [name for name in ("all", *CATEGORIES, "held_out") if extraction.get(name)]
+    names = [name for name in ("all", *CATEGORIES, "held_out") if (extraction.get(name) or {}).get("sequences")]
     return [
         {
             "group": name,
