@@ -242,6 +242,7 @@ def audit(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     region: Annotated[str, typer.Option(help="Country of telephone numbers without a country code.")] = "US",
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of membership inference.")] = 1000,
+    canaries: Annotated[Path | None, typer.Option(help="Record of planted canaries; default: the model's own.")] = None,
 ) -> None:
     """Audit a fine-tuned model: what can be extracted, what of it is worrying, who can tell members, what to do.
 

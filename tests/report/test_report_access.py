@@ -9,6 +9,7 @@ from made_runs import make_run
 from markup import contrast, problems
 
 from memtax import report, schema
+from memtax.leakage.canaries import Canary, summarize
 from memtax.pipeline import audit_page
 from memtax.report import compare, figures, page
 
@@ -38,6 +39,7 @@ def audited():
         "extraction": {name: rate(place, 10) for place, name in enumerate(names)},
         "sampling": [{"samples": 100, "probability": 0.5, "extractable": 4, **rate(4, 40)}],
         "kinds": {name: rate(2, 40) for name in ("worrying", "benign", "unknown")},
+        "canaries": {"measurable": True, **summarize([Canary((1, 2), n) for n in (1, 9, 0, 0)], [1, 4, 2, 3], [0, 1, 0, 0])},
         "membership": {"measurable": True, "domains": {"all": {"attacks": {"loss": measured}, "blind": measured}}},
         "personal_data": {"measurable": True, "by_kind": {}, "count": 1, "sequences": listed},
         "worrying_sequences": listed,
