@@ -1,9 +1,10 @@
 """Reading out planted canaries: exposure and extraction by how often each was planted.
 
-`training/finetune_lora.py` plants random sequences in a training set, holds others of the same kind out, and writes which. What
-a model knows of a canary is its exposure (Carlini et al. 2019, arXiv 1802.08232): log2 of the number of candidates minus log2 of
-the canary's rank among them by likelihood. The candidates are the canary itself and all that were held out, so exposure lies
-between 0 and log2(held out + 1) bits; canaries that the model has not learned have about 1 / ln 2 = 1.44 bits on average.
+`training/finetune_lora.py` plants random sequences in a training set, holds others of the same kind out, and writes which.
+What a model knows of a canary is its exposure (Carlini et al. 2019, arXiv 1802.08232): log2 of the number of candidates minus
+log2 of the canary's rank among them by likelihood. The candidates are the canary itself and all that were held out, so
+exposure lies between 0 and log2(held out + 1) bits; canaries that the model has not learned have about 1 / ln 2 = 1.44 bits
+on average.
 """
 
 import json
