@@ -4,7 +4,7 @@
 
 The table is made up: windows of this Python's library, word by word, with seeded values for all that is measured. Needs
 Chromium (found by name, or MEMTAX_CHROMIUM); without it only writing is measured. Times in the browser are from its own clock:
-from the start of navigation, or from the change of a field to the next painted frame (the page waits 120 ms for further typing).
+from the start of navigation, or from the change of a field to the next painted frame (the page waits 120 ms for more typing).
 """
 
 import argparse
