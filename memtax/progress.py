@@ -8,6 +8,13 @@ from memtax.errors import MemtaxError
 
 _quiet = False
 _strict = False
+_notes_to_errors = False
+
+
+def set_notes_to_errors(on: bool = True) -> None:
+    """Let `say` write to standard error, so that standard output holds the result alone (`--json`)."""
+    global _notes_to_errors
+    _notes_to_errors = on
 
 
 def set_quiet(quiet: bool) -> None:
@@ -67,7 +74,7 @@ def say(line: str) -> None:
     from tqdm.auto import tqdm
 
     if not _quiet and os.environ.get("RANK", "0") == "0":
-        tqdm.write(line)
+        tqdm.write(line, file=sys.stderr if _notes_to_errors else sys.stdout)
 
 
 def silence_libraries() -> None:
