@@ -126,7 +126,8 @@ class HubServer:
         return repo
 
     def fail(self, method: str, path: str, kind: int | str, times: int = 1) -> None:
-        """Answer the next requests whose path contains `path` with a status, or cut them off (`drop`)."""
+        """Answer the next requests whose path contains `path` with a status, or cut them off: before anything is done
+        (`drop`), or when it is done and only the answer is missing (`lost`)."""
         self.faults.append(Fault(method, path, kind, times))
 
     def count(self, method: str, path: str) -> int:
@@ -163,6 +164,10 @@ class Handler(BaseHTTPRequestHandler):
         if error is not None:
             headers = {**(headers or {}), "X-Error-Code": error, "X-Error-Message": error}
             body = {"error": error}
+        if self.lost:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         merged = {"Content-Length": str(len(data)), "Content-Type": "application/json", **(headers or {})}
@@ -188,7 +193,8 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             return
         self.body = self._chunked() if "chunked" in self.headers.get("Transfer-Encoding", "") else self.rfile.read(length)
-        if fault:
+        self.lost = bool(fault) and fault.kind == "lost"
+        if fault and not self.lost:
             self.answer(int(fault.kind), {"error": "injected"}, {"Retry-After": "0"} if fault.kind == 429 else {})
             return
         self.user = {f"Bearer {TOKEN}": "tester", "": None}.get(self.headers.get("Authorization", ""), "stranger")

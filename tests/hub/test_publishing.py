@@ -80,7 +80,7 @@ def run(tmp_path_factory) -> Path:
     )
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "def", "x"]))
     BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder / "models" / "code")
-    (folder / "models" / "code" / "README.md").write_text("---\npipeline_tag: text-classification\n---\n\n# path/or/name\n")
+    (folder / "models" / "code" / "README.md").write_text("---\npipeline_tag: text-classification\n---\n\n# Code\n")
     (folder / "models" / "lm" / "training_args.bin").write_bytes(b"pickled")
     (folder / "models" / "lm" / "checkpoint-1").mkdir()
     (folder / "models" / "lm" / "checkpoint-1" / "config.json").write_text("{}")
@@ -170,7 +170,7 @@ def test_cards_are_complete(pushed):
     hub, _ = pushed
     for (kind, repo_id), repo in hub.repos.items():
         text = repo.files["README.md"].decode()
-        for placeholder in ("path/or/name", "{{", "TODO", "More Information", "/home/someone"):
+        for placeholder in ("path/or/name", "{{", "TODO", "More Information", "<!-- here", "/home/someone"):
             assert placeholder not in text, (repo_id, placeholder)
         card = (DatasetCard if kind == "dataset" else ModelCard)(text)
         # huggingface_hub reads the front matter and writes the same again.
@@ -302,6 +302,19 @@ def test_a_broken_upload_goes_on_where_it_was(run, tmp_path, kind):
         # The initial commit and ours; each large file went up once, failures aside.
         assert len(hub.repos["dataset", "org/name"].commits) == 2
         assert hub.count("PUT", "/lfs/") == 2 + 1
+
+
+@pytest.mark.parametrize("kinds", [(409, 412), ("lost",)])
+def test_a_commit_that_another_one_overtook_or_whose_answer_was_lost_is_made_once(run, tmp_path, kinds):
+    with HubServer() as hub:
+        for kind in kinds:
+            hub.fail("POST", "/commit/", kind)
+        done = push(hub, tmp_path, run / "dataset")
+        assert done.stderr.count("trying again") == len(kinds)
+        # The initial commit and ours; what was uploaded before the refusal is not sent again.
+        assert len(hub.repos["dataset", "org/name"].commits) == 2
+        assert hub.count("PUT", "/lfs/") == 2
+        assert set(hub.repos["dataset", "org/name"].files) >= {"README.md", "features/train.parquet"}
 
 
 def test_what_an_older_push_left_is_removed_and_the_users_own_files_stay(run, tmp_path):
