@@ -99,13 +99,16 @@ class Fault:
 class HubServer:
     """The server; a context manager. `repos` maps (type, id) to what it holds, `requests` lists what was asked."""
 
+    handler: "type[Handler] | None" = None
+    routes: "tuple[tuple[str, str, str], ...] | None" = None
+
     def __init__(self) -> None:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.lfs: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
-        handler = type("BoundHandler", (Handler,), {"hub": self})
+        handler = type("BoundHandler", (self.handler or Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -198,7 +201,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(int(fault.kind), {"error": "injected"}, {"Retry-After": "0"} if fault.kind == 429 else {})
             return
         self.user = {f"Bearer {TOKEN}": "tester", "": None}.get(self.headers.get("Authorization", ""), "stranger")
-        for method, pattern, name in ROUTES:
+        for method, pattern, name in self.hub.routes or ROUTES:
             found = re.fullmatch(pattern, path)
             if found and method == ("GET" if self.command == "HEAD" else self.command):
                 with self.hub.lock:

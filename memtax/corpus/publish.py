@@ -45,7 +45,9 @@ def write_published(
         write_text(temporary / "README.md", _card(folder, splits, names, title, facts))
 
 
-def _card(folder: Path, splits: "Mapping[str, pa.Table]", names: Mapping[str, str], title: str, facts: Mapping[str, str]) -> str:
+def _card(
+    folder: Path, splits: "Mapping[str, pa.Table]", names: Mapping[str, str], title: str, facts: Mapping[str, str]
+) -> str:
     from memtax.provenance import digest, versions
 
     # `datasets` caches a folder by its card: other content must make another card.

@@ -226,7 +226,7 @@ def _is_predictor(folder: Path) -> bool:
 
 def _owner(repo_id: str) -> str:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(repo_id)

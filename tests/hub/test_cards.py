@@ -71,7 +71,7 @@ def code(card):
     return card.split("```python\n")[1].split("```")[0]
 
 
-@pytest.mark.parametrize("output", ["runs/demo", "it's a \"run\" -->`<b>"])
+@pytest.mark.parametrize("output", ["runs/demo", 'it\'s a "run" -->`<b>'])
 def test_the_load_line_of_a_local_card_works_as_it_stands(tmp_path, monkeypatch, output):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -97,5 +97,5 @@ def test_a_card_written_into_an_unfinished_folder_names_the_finished_one(tmp_pat
 
 
 def test_a_foreign_card_is_published_as_it_is():
-    text = finish("---\nlicense: mit\n---\n\n# Mine\n\n`load(\"x/y\")`\n", "org/name", {}, {})
+    text = finish('---\nlicense: mit\n---\n\n# Mine\n\n`load("x/y")`\n', "org/name", {}, {})
     assert '# Mine\n\n`load("x/y")`\n' in text
