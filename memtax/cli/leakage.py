@@ -221,6 +221,9 @@ def counterfactual(
     The scores serve `memtax mia --references` for the attacks lira and rmia. Finished models are not trained again.
 
     Example: `memtax counterfactual data/ --model EleutherAI/pythia-70m --models 16 --output runs/counterfactual`
+
+    Several processes train models side by side: `accelerate launch -m memtax counterfactual ...` on GPUs, `torchrun
+    --nproc_per_node 2 -m memtax counterfactual ...` on CPUs.
     """
     options = dict(locals())
     from memtax.corpus.membership import load_texts
