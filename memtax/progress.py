@@ -23,6 +23,11 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def is_quiet() -> bool:
+    """Whether the bars are off."""
+    return _quiet
+
+
 def set_strict(strict: bool) -> None:
     """Make rows that cannot be used an error (`--strict`), instead of counting and showing them."""
     global _strict
@@ -35,31 +40,50 @@ def skipped(rows: int, reason: str) -> None:
     Raises:
         MemtaxError: there are such rows, and `--strict` is on.
     """
-    if not rows:
-        return
-    if _strict:
-        raise MemtaxError(f"{rows:,} rows are left out ({reason}), and --strict allows none; repair or drop them")
-    say(f"{rows:,} rows are left out: {reason}")
+    refuse(rows, reason)
+    if rows and _is_main():
+        from tqdm.auto import tqdm
+
+        # Quiet mode has no bars; that something is missing is said all the same.
+        tqdm.write(f"{rows:,} {_rows(rows)} left out: {reason}", file=sys.stderr)
+
+
+def refuse(rows: int, reason: str) -> None:
+    """Where `--strict` is on and there are such rows, end; for work in parts, whose rows are counted at its end.
+
+    Raises:
+        MemtaxError: there are such rows, and `--strict` is on.
+    """
+    if rows and _strict:
+        raise MemtaxError(f"{rows:,} {_rows(rows)} left out ({reason}), and --strict allows none; repair or drop them")
+
+
+def _rows(count: int) -> str:
+    return "row is" if count == 1 else "rows are"
 
 
 def progress_bar(description: str, total: int | None, unit: str = "rows", **options: Any) -> Any:
     """A tqdm bar that only the main process shows. `unit_scale` is on: totals reach billions of tokens."""
     from tqdm.auto import tqdm
 
-    rank = int(os.environ.get("RANK", "0"))
     options.setdefault("unit_scale", True)
     options.setdefault("dynamic_ncols", True)
     # What is done in a blink needs no bar.
     options.setdefault("delay", 0.5)
-    return tqdm(total=total, desc=f"{description:<28}", unit=f" {unit}", disable=_quiet or rank != 0, **options)
+    return tqdm(total=total, desc=f"{description:<28}", unit=f" {unit}", disable=_quiet or not _is_main(), **options)
 
 
 def say(line: str) -> None:
     """A line beside the bars, on the main process only; quiet mode drops it."""
     from tqdm.auto import tqdm
 
-    if not _quiet and os.environ.get("RANK", "0") == "0":
+    if not _quiet and _is_main():
         tqdm.write(line, file=sys.stderr if _notes_to_errors else sys.stdout)
+
+
+def _is_main() -> bool:
+    """Whether this is the main process, or a child that it started."""
+    return os.environ.get("RANK", os.environ.get("MEMTAX_RANK", "0")) == "0"
 
 
 def silence_libraries() -> None:

@@ -25,7 +25,7 @@ from memtax.corpus.columns import find_column
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 from memtax.files import write_text
-from memtax.hub.training import push_trained, take_push
+from memtax.hub.training import push_trained, take_push, tidy
 
 IGNORED = -100
 """Label of tokens that are not trained on."""
@@ -199,7 +199,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
     if not rows + planted:
         raise MemtaxError(f"{data.dataset} has no text of two tokens or more to train on")
     torch.manual_seed(training.seed)
-    # The Trainer would drop columns by the wrapped model's signature, and its own arguments are pickled beside the weights.
+    # The Trainer would drop columns by the wrapped model's signature.
     training.remove_unused_columns = False
     trainer = Trainer(
         model=adapted(model_arguments),
@@ -216,8 +216,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
     output = Path(str(training.output_dir))
     if trainer.is_world_process_zero():
         write_training_record(output, len(rows), data, canaries)
-        for pickled in output.glob("**/training_args.bin"):
-            pickled.unlink()
+        tidy(output)
         push_trained(output, repository, training.hub_private_repo)
     return output
 

@@ -43,7 +43,7 @@ from memtax.files import atomic_path, write_json, write_text
 from memtax.filters._passages import LABELS, Documents, Passages, draw, read_domains, read_texts, text_at_hand
 from memtax.filters.code_vs_nl import CodeFilter, _scores
 from memtax.hub.cards import render
-from memtax.hub.training import push_trained, take_push
+from memtax.hub.training import drop_pickles, push_trained, take_push
 from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
 from memtax.progress import progress_bar, say, silence_libraries
 from memtax.provenance import versions
@@ -208,9 +208,7 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
     found: dict[str, Any] = {}
     if trainer.is_world_process_zero():
         output = Path(arguments.output_dir)
-        # The Trainer pickles its arguments beside the weights; nothing here ever needs to unpickle them.
-        for pickled in output.glob("**/training_args.bin"):
-            pickled.unlink()
+        drop_pickles(output)
         held = draw(code_held, prose_held, data_arguments.evaluation_rows, arguments.seed, data_arguments.relabel)
         sets = {"held-out passages": (held.texts, held.labels)}
         if data_arguments.labels:
@@ -332,6 +330,7 @@ def _write_card(
     text = render(
         "classifier.md.j2",
         front_matter,
+        output,
         training=training,
         evaluations=found,
         labels=LABELS,

@@ -29,9 +29,14 @@ class Verb(TyperCommand):
                 return self._tell(ctx)
             with hold(output, shlex.join(["memtax", *sys.argv[1:]])[:300], _wait):
                 return self._tell(ctx)
-        except KeyboardInterrupt as stopped:
+        except KeyboardInterrupt:
             # Here, because Click would end it without a word.
-            _stop(stopped)
+            _stop()
+        except Exception:
+            # Compilers and other libraries turn the interruption into errors of their own.
+            if _signal is None:
+                raise
+            _stop()
 
     def _tell(self, ctx: Any) -> Any:
         found = super().invoke(ctx)
@@ -40,10 +45,13 @@ class Verb(TyperCommand):
         return found
 
 
-def _stop(stopped: KeyboardInterrupt) -> NoReturn:
+def _stop() -> NoReturn:
     signal.setitimer(signal.ITIMER_REAL, 0)
     typer.echo("\nmemtax: stopped; what is finished is kept, the same command goes on from there", err=True)
-    raise SystemExit(143 if isinstance(stopped, _Terminated) else 130) from None
+    # Python notes an interruption that passes through the execution of a string (dataclasses, numba) as one that nobody
+    # caught, and `python -m` would then end by the signal itself. The next string that is executed clears the note.
+    eval("0")  # noqa: S307
+    raise SystemExit(143 if _signal == signal.SIGTERM else 130) from None
 
 
 def _output(given: dict[str, Any]) -> Path | None:
@@ -64,6 +72,9 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM: libraries treat it as Ctrl-C."""
 
 
+_signal: int | None = None
+"""The signal that came."""
+
 PATIENCE = 10.0
 """Seconds after which a signal is raised again: libraries swallow exceptions in callbacks and while they are imported."""
 
@@ -71,6 +82,8 @@ PATIENCE = 10.0
 def _interrupted(number: int, frame: FrameType | None) -> None:
     # A second signal ends at once.
     signal.signal(number, signal.SIG_DFL)
+    global _signal
+    _signal = number
     stop: type[KeyboardInterrupt] = _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     def again(number: int, frame: FrameType | None) -> None:
@@ -154,8 +167,8 @@ def main() -> None:
         # Disk full, read-only output, no permission: the file system's own words say it best.
         where = f": {error.filename}" if error.filename else ""
         _fail(f"{error.strerror or error}{where}")
-    except KeyboardInterrupt as stopped:  # outside the verb
-        _stop(stopped)
+    except KeyboardInterrupt:  # outside the verb
+        _stop()
     except MemoryError:
         _fail("out of memory; choose smaller batches or shards, or a machine with more")
 

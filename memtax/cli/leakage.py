@@ -104,6 +104,9 @@ def mia(
     reference_model: Annotated[str | None, typer.Option(help="A model that was not trained on the texts.")] = None,
     neighbour_model: Annotated[str | None, typer.Option(help="A masked language model, for neighbour.")] = None,
     neighbours: Annotated[int, typer.Option(help="Neighbours a text.")] = 10,
+    neighbour_texts: Annotated[
+        str | None, typer.Option(help="Instead: perturbed texts, so many for each text and in its order.")
+    ] = None,
     frequencies: Annotated[str | None, typer.Option(help="Table of token counts, for dc_pdd.")] = None,
     columns: Annotated[Path | None, typer.Option(help="Parquet with sequence_id and columns such as gradient_norm.")] = None,
     references: Annotated[Path | None, typer.Option(help="Output of memtax counterfactual, for lira and rmia.")] = None,
@@ -117,7 +120,8 @@ def mia(
     """Membership inference: how well members are told from non-members, and whether that shows anything.
 
     DATA is a folder with a file of each kind for every domain (github.member.jsonl, github.nonmember.jsonl), a table with
-    a label column, `swj0419/WikiMIA::WikiMIA_length64` or `iamgroot42/mimir:github:ngram_13_0.8`.
+    a label column, `swj0419/WikiMIA::WikiMIA_length64` or `iamgroot42/mimir:github:ngram_13_0.8`. The neighbours published for
+    WikiMIA: `--neighbour-texts zjysteven/WikiMIA_paraphrased_perturbed::WikiMIA_length64_perturbed`.
 
     Example: `memtax mia data/ --model EleutherAI/pythia-70m --output runs/mia`
 
@@ -215,6 +219,9 @@ def counterfactual(
     The scores serve `memtax mia --references` for the attacks lira and rmia. Finished models are not trained again.
 
     Example: `memtax counterfactual data/ --model EleutherAI/pythia-70m --models 16 --output runs/counterfactual`
+
+    Several processes train models side by side: `accelerate launch -m memtax counterfactual ...` on GPUs, `torchrun
+    --nproc_per_node 2 -m memtax counterfactual ...` on CPUs.
     """
     options = dict(locals())
     from memtax.corpus.membership import load_texts

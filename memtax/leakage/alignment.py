@@ -21,7 +21,7 @@ from memtax.errors import MemtaxError, ModelError
 from memtax.files import write_json, write_parquet
 from memtax.filters.base import Batch, Filter
 from memtax.lm.loading import DTYPES, load_model, load_tokenizer, model_files
-from memtax.progress import silence_libraries
+from memtax.progress import silence_libraries, skipped
 from memtax.provenance import fingerprint_path, write_record
 
 if TYPE_CHECKING:
@@ -217,6 +217,9 @@ def align_table(source: Source, function: AlignmentFilter, output: Path | str) -
     silence_libraries()
     output, world = Path(output), World.current()
     rows = load_pairs(source)
+    pairs = zip(rows["text"], rows["paraphrases"], strict=True)
+    lost = sum(not text or all(one is None for one in paraphrases or ()) for text, paraphrases in pairs)
+    skipped(lost, f"without a text or any paraphrase, in {source.label}; the alignment is null")
     table = run_stage(rows, function, output / "parts", ROWS_PER_BATCH, BATCHES_PER_PART)
     summary = summarize(rows, table, function)
     if world.is_main:

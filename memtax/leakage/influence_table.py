@@ -27,7 +27,7 @@ from memtax.leakage.influence import (
 )
 from memtax.leakage.influence_page import render
 from memtax.lm.loading import load_model, load_tokenizer, model_files
-from memtax.progress import progress_bar, silence_libraries
+from memtax.progress import progress_bar, silence_libraries, skipped
 from memtax.provenance import digest, fingerprint_path, write_record
 
 if TYPE_CHECKING:
@@ -173,6 +173,8 @@ def load_examples(source: Source, settings: InfluenceSettings, longest: int | No
         cut += longest is not None and len(whole) > longest
         tokens.append(whole[:longest])
         scored.append(([False] * len(before) + [True] * (len(whole) - len(before)))[:longest])
+    # The first token is predicted from nothing.
+    skipped(sum(not any(one[1:]) for one in scored), f"without a token to predict, in {source.label}; the influence is null")
     classes = [row[settings.class_column] for row in rows] if settings.class_column else None
     return Examples(ids, tokens, scored, texts, classes, cut)
 

@@ -17,7 +17,7 @@ from memtax.lm import windows
 from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
 from memtax.pipeline.scoring import ROWS_PER_BATCH, ScoreResult, per_shard
 from memtax.pipeline.stages import on_main
-from memtax.progress import silence_libraries
+from memtax.progress import silence_libraries, skipped
 from memtax.provenance import fingerprint_path, write_record
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def score_windows(
     reader = load_tokenizer(tokenizer or scores.model, None if tokenizer else scores.revision) if holds_text(source) else None
     texts = load_rows(source, tokenizer=reader, vocabulary_size=vocabulary_size(scores.model, scores.revision))
     rows, owners, begins, lengths = _cut(texts, window, stride, source.label)
+    skipped(len(lengths) - len(np.unique(owners)), f"shorter than the {window} tokens of a window, in {source.label}")
     table = run_stage(rows, scores, output / "parts", ROWS_PER_BATCH, per_shard(len(rows)))
     name = "continuation_logprob" if scores.decoding is None else "decoding_logprob"
     logprobs = np.array(table.column(name).to_pylist(), dtype=np.float64)

@@ -150,7 +150,6 @@ def _record(record: Mapping[str, Any]) -> dict[str, Any]:
     config = record.get("config")
     return {
         "commit": record.get("commit"),
-        "finished": record.get("finished"),
         "versions": [(str(name), str(version)) for name, version in (record.get("versions") or {}).items()],
         "inputs": [(str(name), str(value)) for name, value in (record.get("inputs") or {}).items()],
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip() if config else None,

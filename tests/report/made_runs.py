@@ -135,7 +135,6 @@ def metrics(table, rng, factors=FACTORS):
             "sequences": len(table),
             "prompt": PROMPT,
             "continuation": CONTINUATION,
-            "seconds": 218.4,
         },
         "extraction": {**extraction, "held_out": rate(1, 211)},
         "growth": growth,
