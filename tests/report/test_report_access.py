@@ -8,11 +8,12 @@ import pytest
 from made_runs import make_run
 from markup import contrast, problems
 
-from memtax import report, schema
+from memtax import schema
 from memtax.leakage import influence_page
 from memtax.leakage.canaries import Canary, summarize
 from memtax.pipeline import audit_page
-from memtax.report import compare, figures, page
+from memtax.report import compare, figures, page, sections
+from memtax.report.data import Run
 
 in_a_browser = pytest.mark.skipif(
     browser.FOUND is None, reason="NO BROWSER: chromium was not found, so no page was opened; set MEMTAX_CHROMIUM to its path"
@@ -51,6 +52,16 @@ def audited():
     }
 
 
+def run_page(run):
+    """The page as `report.write` makes it, without the figures' own files."""
+    data = Run.read(run)
+    parts = [*sections.sections(data), sections.gaps(data)]
+    panels = [part for section in parts for part in section.parts if isinstance(part, sections.Panel)]
+    drawings = {panel.name: page.inline_svg(figures.svg(panel.figure), panel.name) for panel in panels}
+    (run / "index.html").write_text(page.render(data, parts, drawings), encoding="utf-8")
+    return run / "index.html"
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The page of each kind, by name; the run's folder under `folder`."""
@@ -65,7 +76,7 @@ def made(tmp_path_factory):
     return {
         "folder": run,
         "influence": folder / "influence.html",
-        "run": report.write(run),
+        "run": run_page(run),
         "audit": folder / "audit.html",
         "comparison": compare.write(compare.compare(run, other), folder / "comparison"),
     }
