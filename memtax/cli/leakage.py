@@ -254,13 +254,13 @@ def audit(
     Example: `memtax audit --model gpt2 --adapter out --train rows.jsonl --held-out other.jsonl --output audit`
     """
     options = dict(locals())
+    from memtax.leakage.canaries import conclusion
     from memtax.pipeline.audit import audit as run_audit
     from memtax.pipeline.audit_page import headline
 
     found = run_audit(**options)
     if not found:  # not the main process
         return Outcome({}, [])
+    told = [headline(found), *([conclusion(found["canaries"])] if found["canaries"]["measurable"] else [])]
     files = {"page": "index.html", "figures": "audit.json", "card": "card_section.md"}
-    return Outcome(
-        {"output": output, **found}, [headline(found), *(f"{kind:<8}{output / file}" for kind, file in files.items())]
-    )
+    return Outcome({"output": output, **found}, [*told, *(f"{kind:<8}{output / file}" for kind, file in files.items())])

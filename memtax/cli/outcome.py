@@ -70,7 +70,7 @@ class Mode:
             progress.set_notes_to_errors()
 
     def set_quiet(self, given: bool) -> None:
-        """No bars, no summary: errors alone."""
+        """No bars, no summary: errors and what is left out."""
         if given:
             self.quiet = True
             progress.set_quiet(True)
@@ -79,7 +79,7 @@ class Mode:
 mode = Mode()
 HELP = {
     "json": "Print what was found as one JSON object; bars and notes go to standard error.",
-    "quiet": "Print nothing but errors.",
+    "quiet": "Print errors and what is left out, nothing else.",
 }
 
 

@@ -8,15 +8,17 @@ import pytest
 from made_runs import make_run
 from markup import contrast, problems
 
-from memtax import report, schema
+from memtax import schema
+from memtax.leakage import influence_page
 from memtax.leakage.canaries import Canary, summarize
 from memtax.pipeline import audit_page
-from memtax.report import compare, figures, page
+from memtax.report import compare, figures, page, sections
+from memtax.report.data import Run
 
 in_a_browser = pytest.mark.skipif(
     browser.FOUND is None, reason="NO BROWSER: chromium was not found, so no page was opened; set MEMTAX_CHROMIUM to its path"
 )
-PAGES = ("run", "audit", "comparison")
+PAGES = ("run", "audit", "comparison", "influence")
 
 
 def rate(memorized, sequences):
@@ -50,15 +52,31 @@ def audited():
     }
 
 
+def run_page(run):
+    """The page as `report.write` makes it, without the figures' own files."""
+    data = Run.read(run)
+    parts = [*sections.sections(data), sections.gaps(data)]
+    panels = [part for section in parts for part in section.parts if isinstance(part, sections.Panel)]
+    drawings = {panel.name: page.inline_svg(figures.svg(panel.figure), panel.name) for panel in panels}
+    (run / "index.html").write_text(page.render(data, parts, drawings), encoding="utf-8")
+    return run / "index.html"
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The page of each kind, by name; the run's folder under `folder`."""
     folder = tmp_path_factory.mktemp("pages")
     run, other = make_run(folder / "run", rows=500), make_run(folder / "other", rows=500, seed=4)
     audit_page.write(folder / "audit.html", audited())
+    interval = {"value": 0.5, "low": 0.2, "high": 0.8}
+    methods = {"datainf": {"accuracy": interval, "coverage": None}}
+    row = {"test_id": 1, "test_text": "<b>t</b>", "method": "datainf", "rank": 1, "train_id": 4, "influence": -0.5}
+    summary = {"train": 9, "test": 1, "model": "m", "parameters": "lora", "methods": methods}
+    (folder / "influence.html").write_text(influence_page.render([{**row, "train_text": "x"}], summary), encoding="utf-8")
     return {
         "folder": run,
-        "run": report.write(run),
+        "influence": folder / "influence.html",
+        "run": run_page(run),
         "audit": folder / "audit.html",
         "comparison": compare.write(compare.compare(run, other), folder / "comparison"),
     }
