@@ -46,6 +46,8 @@ def attach(config: "RunConfig") -> tuple[list[Config], dict[str, Any]]:
     for name, folder in _given(config).items():
         configs.append(Config(name, ROWS[name], {"train": _declared(pq.read_table(folder / f"{name}.parquet"))}))
         metrics[name] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        if Path(metrics[name]["model"]).exists():
+            metrics[name]["model"] = Path(metrics[name]["model"]).name
         if name == "influence" and (folder / "top.parquet").is_file():
             metrics[name]["top"] = _top(pq.read_table(folder / "top.parquet").to_pylist())
     return configs, metrics
