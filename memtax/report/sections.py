@@ -42,7 +42,13 @@ class Panel:
     name: str
     title: str
     caption: str
-    figure: "Figure"
+    drawn: Any
+    """Axes, or an array of them."""
+
+    @property
+    def figure(self) -> "Figure":
+        """The figure that they are on."""
+        return figures.figure_of(self.drawn)
 
 
 @dataclass(frozen=True)
