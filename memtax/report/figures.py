@@ -124,7 +124,7 @@ def blank(height: float) -> "Figure":
     return Figure(figsize=(WIDTH, height))
 
 
-def _error(rows: Sequence[Mapping[str, Any]], key: str) -> "np.ndarray":
+def error_bars(rows: Sequence[Mapping[str, Any]], key: str) -> "np.ndarray":
     """Distances (2, rows) from the value to its interval's ends, in the unit of the value; 0 where there is no interval."""
     import numpy as np
 
@@ -163,7 +163,7 @@ def extraction(groups: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any:
         for place, name in enumerate(shown):
             row, colour = groups[name], COLOURS.get(name, GREY)
             right.errorbar(
-                row["rate"], place, xerr=_error([row], "rate"), fmt="o", color=colour, ms=7, capsize=3, elinewidth=1.6
+                row["rate"], place, xerr=error_bars([row], "rate"), fmt="o", color=colour, ms=7, capsize=3, elinewidth=1.6
             )
             right.annotate(
                 percent(row["rate"]), (row["rate"], place), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8.5
@@ -213,7 +213,7 @@ def growth(rows: Sequence[Mapping[str, Any]], by: str = "step", ax: "Axes | None
             own.sort(key=lambda row: places[row["checkpoint"]])
             x = [places[row["checkpoint"]] for row in own]
             y = [row["rate"] for row in own]
-            below, above = _error(own, "rate")
+            below, above = error_bars(own, "rate")
             colour = COLOURS[name]
             axes.plot(x, y, color=colour, marker="o", ms=4, lw=1.8, ls="--" if name == "all" else "-")
             axes.fill_between(x, y - below, y + above, color=colour, alpha=0.15, lw=0)
@@ -282,7 +282,7 @@ def dots(
                     continue
                 axes.plot([0, value], [place, place], color=colour, lw=1, alpha=0.45)
                 axes.errorbar(
-                    value, place, xerr=_error([row], value_key), fmt="o", color=colour, ms=4.5, elinewidth=1.4, capsize=2
+                    value, place, xerr=error_bars([row], value_key), fmt="o", color=colour, ms=4.5, elinewidth=1.4, capsize=2
                 )
             axes.set_title(label(panel))
             axes.set_xlim(-limit, limit)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.files import atomic_path, write_text
-from memtax.report.figures import COLOURS, GREY, _error, add_title, curves, dots, figure_of, panels, png, style, svg
+from memtax.report.figures import COLOURS, GREY, add_title, curves, dots, error_bars, figure_of, panels, png, style, svg
 from memtax.report.words import label
 from memtax.schema import CATEGORIES
 
@@ -41,7 +41,7 @@ def performance(models: Mapping[str, Mapping[str, Any]], metric: str, ax: "Axes 
             axes.errorbar(
                 [place + shift for place, _ in own],
                 [row["value"] for _, row in own],
-                yerr=_error([row for _, row in own], "value") if own else None,
+                yerr=error_bars([row for _, row in own], "value") if own else None,
                 fmt=MARKERS[rank % len(MARKERS)],
                 color=COLOURS["baseline"] if model == "baseline" else COLOURS["all"],
                 ms=5,
@@ -217,7 +217,7 @@ def probe_layers(rows: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) ->
                 axes.errorbar(
                     [row["layer"] for row in layered],
                     [row["value"] for row in layered],
-                    yerr=_error(layered, "value"),
+                    yerr=error_bars(layered, "value"),
                     fmt=f"{MARKERS[rank % len(MARKERS)]}-",
                     color=colour,
                     ms=4.5,
