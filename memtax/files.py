@@ -74,6 +74,15 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def destination(path: Path | str) -> Path:
+    """Where a path inside a directory that is not finished will be, once that is renamed; any other path as it is."""
+    parts = []
+    for part in Path(path).parts:
+        found = _TEMPORARY.fullmatch(part)
+        parts.append(found["name"] if found and found["name"] and found["kind"] == "tmp" else part)
+    return Path(*parts)
+
+
 @contextlib.contextmanager
 def hold(output: Path | str, command: str, wait: bool = False) -> Iterator[None]:
     """Hold an output directory, so that no second run writes into it.

@@ -9,12 +9,24 @@ from memtax.errors import MemtaxError
 _quiet = False
 _strict = False
 _memory: int | None = None
+_notes_to_errors = False
+
+
+def set_notes_to_errors(on: bool = True) -> None:
+    """Let `say` write to standard error, so that standard output holds the result alone (`--json`)."""
+    global _notes_to_errors
+    _notes_to_errors = on
 
 
 def set_quiet(quiet: bool) -> None:
     """Turn all of memtax's progress bars off (`--quiet`) or on again."""
     global _quiet
     _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Whether the bars are off."""
+    return _quiet
 
 
 def set_strict(strict: bool) -> None:
@@ -54,7 +66,7 @@ def skipped(rows: int, reason: str) -> None:
         MemtaxError: there are such rows, and `--strict` is on.
     """
     refuse(rows, reason)
-    if rows and os.environ.get("RANK", "0") == "0":
+    if rows and _is_main():
         from tqdm.auto import tqdm
 
         # Quiet mode has no bars; that something is missing is said all the same.
@@ -84,20 +96,24 @@ def progress_bar(description: str, total: int | None, unit: str = "rows", **opti
     """A tqdm bar that only the main process shows. `unit_scale` is on: totals reach billions of tokens."""
     from tqdm.auto import tqdm
 
-    rank = int(os.environ.get("RANK", "0"))
     options.setdefault("unit_scale", True)
     options.setdefault("dynamic_ncols", True)
     # What is done in a blink needs no bar.
     options.setdefault("delay", 0.5)
-    return tqdm(total=total, desc=f"{description:<28}", unit=f" {unit}", disable=_quiet or rank != 0, **options)
+    return tqdm(total=total, desc=f"{description:<28}", unit=f" {unit}", disable=_quiet or not _is_main(), **options)
 
 
 def say(line: str) -> None:
     """A line beside the bars, on the main process only; quiet mode drops it."""
     from tqdm.auto import tqdm
 
-    if not _quiet and os.environ.get("RANK", "0") == "0":
-        tqdm.write(printable(line))
+    if not _quiet and _is_main():
+        tqdm.write(printable(line), file=sys.stderr if _notes_to_errors else sys.stdout)
+
+
+def _is_main() -> bool:
+    """Whether this is the main process, or a child that it started."""
+    return os.environ.get("RANK", os.environ.get("MEMTAX_RANK", "0")) == "0"
 
 
 def silence_libraries() -> None:

@@ -42,6 +42,7 @@ _ALL = (
     Column("sequence_id", "int64", "id", "identifies the sequence; unique within a dataset"),
     Column("tokens", "list<int32>", "token ids", "the sequence, as the model was trained on it"),
     Column("text", "string", "text", "the tokens decoded", "the tokenizer is not known"),
+    Column("neighbour_texts", "list<string>", "text", "the text with some words replaced, as often as it was perturbed"),
     Column("token_texts", "list<string>", "text", "the tokens decoded one by one", "the tokenizer is not known"),
     Column("text_id", "int64", "id", "identifies the long text that a window was cut from"),
     Column("window_start", "int64", "token", "place of the window's first token in its text, from 0"),

@@ -99,13 +99,16 @@ class Fault:
 class HubServer:
     """The server; a context manager. `repos` maps (type, id) to what it holds, `requests` lists what was asked."""
 
+    handler: "type[Handler] | None" = None
+    routes: "tuple[tuple[str, str, str], ...] | None" = None
+
     def __init__(self) -> None:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.lfs: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
-        handler = type("BoundHandler", (Handler,), {"hub": self})
+        handler = type("BoundHandler", (self.handler or Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -126,7 +129,8 @@ class HubServer:
         return repo
 
     def fail(self, method: str, path: str, kind: int | str, times: int = 1) -> None:
-        """Answer the next requests whose path contains `path` with a status, or cut them off (`drop`)."""
+        """Answer the next requests whose path contains `path` with a status, or cut them off: before anything is done
+        (`drop`), or when it is done and only the answer is missing (`lost`)."""
         self.faults.append(Fault(method, path, kind, times))
 
     def count(self, method: str, path: str) -> int:
@@ -163,6 +167,10 @@ class Handler(BaseHTTPRequestHandler):
         if error is not None:
             headers = {**(headers or {}), "X-Error-Code": error, "X-Error-Message": error}
             body = {"error": error}
+        if self.lost:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         merged = {"Content-Length": str(len(data)), "Content-Type": "application/json", **(headers or {})}
@@ -188,11 +196,12 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             return
         self.body = self._chunked() if "chunked" in self.headers.get("Transfer-Encoding", "") else self.rfile.read(length)
-        if fault:
+        self.lost = bool(fault) and fault.kind == "lost"
+        if fault and not self.lost:
             self.answer(int(fault.kind), {"error": "injected"}, {"Retry-After": "0"} if fault.kind == 429 else {})
             return
         self.user = {f"Bearer {TOKEN}": "tester", "": None}.get(self.headers.get("Authorization", ""), "stranger")
-        for method, pattern, name in ROUTES:
+        for method, pattern, name in self.hub.routes or ROUTES:
             found = re.fullmatch(pattern, path)
             if found and method == ("GET" if self.command == "HEAD" else self.command):
                 with self.hub.lock:

@@ -30,7 +30,7 @@ from memtax.callback import MemorizationCallback
 from memtax.corpus.columns import find_column
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
-from memtax.hub.training import push_trained, take_push
+from memtax.hub.training import push_trained, take_push, tidy
 from memtax.progress import progress_bar
 
 TIMINGS = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
@@ -184,9 +184,7 @@ def train(
     if trainer.is_world_process_zero():
         output = Path(training_arguments.output_dir)
         (output / "memorization.json").write_text(json.dumps(callback.rows, indent=2) + "\n", encoding="utf-8")
-        # The Trainer pickles its arguments beside the weights; nothing here ever needs to unpickle them.
-        for pickled in output.glob("**/training_args.bin"):
-            pickled.unlink()
+        tidy(output)
         push_trained(output, repository, training_arguments.hub_private_repo)
     return callback
 

@@ -12,9 +12,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
+from memtax.cli import outcome
+
 
 class Verb(TyperCommand):
-    """A verb: while it runs it holds its output directory, and a signal ends it in one line."""
+    """A verb: while it runs it holds its output directory, it tells what it found, and a signal ends it in one line."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb under the lock of its output."""
@@ -24,9 +26,9 @@ class Verb(TyperCommand):
             output = _output(ctx.params)
             # Of the processes of one job the first holds the directory for all.
             if output is None or os.environ.get("RANK", "0") != "0":
-                return super().invoke(ctx)
+                return self._tell(ctx)
             with hold(output, shlex.join(["memtax", *sys.argv[1:]])[:300], _wait):
-                return super().invoke(ctx)
+                return self._tell(ctx)
         except KeyboardInterrupt:
             # Here, because Click would end it without a word.
             _stop()
@@ -35,6 +37,12 @@ class Verb(TyperCommand):
             if _signal is None:
                 raise
             _stop()
+
+    def _tell(self, ctx: Any) -> Any:
+        found = super().invoke(ctx)
+        if isinstance(found, outcome.Outcome):
+            found.tell(outcome.mode.json, outcome.mode.quiet)
+        return found
 
 
 def _stop() -> NoReturn:
@@ -87,13 +95,19 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 
 class _App(typer.Typer):
-    """Makes every command a `Verb`."""
+    """Makes every command a `Verb` with `--json` and `--quiet`."""
 
     def command(
         self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **options: Any
     ) -> Callable[[Any], Any]:
         """See `typer.Typer.command`."""
-        return super().command(name, cls=cls or Verb, **options)
+        register = super().command(name, cls=cls or Verb, **options)
+
+        def registered(verb: Callable[..., Any]) -> Callable[..., Any]:
+            register(outcome.answering(verb))
+            return verb
+
+        return registered
 
 
 app = _App(
@@ -115,7 +129,8 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Run directory.")]
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help=outcome.HELP["quiet"])] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=outcome.HELP["json"])] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Rows that would be skipped are an error.")] = False,
     memory: Annotated[
         float | None, typer.Option(help="GiB at most: threads, batches and what is kept follow it; a run that needs more ends.")
@@ -123,7 +138,7 @@ def options(
     wait: Annotated[bool, typer.Option("--wait", help="Wait where another run holds the output, instead of refusing.")] = False,
 ) -> None:
     """Options of every verb."""
-    from memtax.progress import set_memory, set_quiet, set_strict
+    from memtax.progress import set_memory, set_notes_to_errors, set_quiet, set_strict
 
     # One look for every bar: ours. Read when `datasets` is imported.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -131,20 +146,18 @@ def options(
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     global _debug, _wait
     _debug, _wait = debug, wait
-    set_quiet(quiet)
+    # One process may run several commands, as tests do: what an earlier one was told ends with it.
+    outcome.mode.json = outcome.mode.quiet = False
+    set_quiet(False)
+    set_notes_to_errors(False)
+    outcome.mode.set_json(as_json)
+    outcome.mode.set_quiet(quiet)
     set_strict(strict)
     if memory is not None:
         set_memory(memory)
 
 
 _MEMORY = "out of memory; choose smaller batches or shards, or a machine with more (or a larger --memory)"
-
-
-def echo(line: Any) -> None:
-    """A line of results; names in it may come from the data."""
-    from memtax.progress import printable
-
-    typer.echo(printable(str(line)))
 
 
 def main() -> None:

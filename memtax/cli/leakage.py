@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from memtax.cli.base import app, echo
+from memtax.cli.base import app
+from memtax.cli.outcome import Outcome
 
 
 @app.command()
@@ -33,7 +34,7 @@ def paraphrase(
     similarity_model: Annotated[str | None, typer.Option(help="A sentence-transformers model; default: MiniLM.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
     batch_size: Annotated[int, typer.Option(help="Prompts at once.")] = 16,
-) -> None:
+) -> Outcome:
     """Paraphrase texts with a language model; a paraphrase that fails is null, with the reason.
 
     Example: `memtax paraphrase data/ --model Qwen/Qwen2.5-1.5B-Instruct --output runs/paraphrases`
@@ -47,8 +48,8 @@ def paraphrase(
     for name in ("data", "output", "column", "model"):
         options.pop(name)
     paraphraser = Paraphraser(*split_revision(model), **options)
-    for line in run_paraphrase(load_texts(data, column=column), paraphraser, output, data).lines():
-        echo(line)
+    result = run_paraphrase(load_texts(data, column=column), paraphraser, output, data)
+    return Outcome({"output": output, **result.summary}, result.lines())
 
 
 @app.command()
@@ -61,7 +62,7 @@ def align(
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
     length: Annotated[int | None, typer.Option(help="Most tokens of a text; default: the model's positions.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
-) -> None:
+) -> Outcome:
     """Gradient alignment: how alike the gradients at a text and at its paraphrases are.
 
     The rows have a text and `paraphrases`, a list with null for each that failed, as `memtax paraphrase` writes them; or there
@@ -80,13 +81,14 @@ def align(
     name, revision = split_revision(model)
     function = AlignmentFilter(name, revision, parameters, tokenizer, length, dtype)
     found = align_table(Source.parse(pairs, column=column), function, output)
-    if World.current().is_main:
-        mean = "" if found["mean"] is None else f", mean cosine {found['mean']:.3f}"
-        echo(f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}")
-        if area := found["membership"].get("auroc"):
-            echo(f"AUROC of members {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})")
-        echo(f"table    {output / 'alignment.parquet'}")
-        echo(f"summary  {output / 'summary.json'}")
+    if not World.current().is_main:
+        return Outcome({}, [])
+    mean = "" if found["mean"] is None else f", mean cosine {found['mean']:.3f}"
+    lines = [f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}"]
+    if area := found["membership"].get("auroc"):
+        lines.append(f"AUROC of members {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})")
+    lines += [f"table    {output / 'alignment.parquet'}", f"summary  {output / 'summary.json'}"]
+    return Outcome({"output": output, **found}, lines)
 
 
 @app.command()
@@ -102,6 +104,9 @@ def mia(
     reference_model: Annotated[str | None, typer.Option(help="A model that was not trained on the texts.")] = None,
     neighbour_model: Annotated[str | None, typer.Option(help="A masked language model, for neighbour.")] = None,
     neighbours: Annotated[int, typer.Option(help="Neighbours a text.")] = 10,
+    neighbour_texts: Annotated[
+        str | None, typer.Option(help="Instead: perturbed texts, so many for each text and in its order.")
+    ] = None,
     frequencies: Annotated[str | None, typer.Option(help="Table of token counts, for dc_pdd.")] = None,
     columns: Annotated[Path | None, typer.Option(help="Parquet with sequence_id and columns such as gradient_norm.")] = None,
     references: Annotated[Path | None, typer.Option(help="Output of memtax counterfactual, for lira and rmia.")] = None,
@@ -111,11 +116,12 @@ def mia(
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals.")] = 1000,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
-) -> None:
+) -> Outcome:
     """Membership inference: how well members are told from non-members, and whether that shows anything.
 
     DATA is a folder with a file of each kind for every domain (github.member.jsonl, github.nonmember.jsonl), a table with
-    a label column, `swj0419/WikiMIA::WikiMIA_length64` or `iamgroot42/mimir:github:ngram_13_0.8`.
+    a label column, `swj0419/WikiMIA::WikiMIA_length64` or `iamgroot42/mimir:github:ngram_13_0.8`. The neighbours published for
+    WikiMIA: `--neighbour-texts zjysteven/WikiMIA_paraphrased_perturbed::WikiMIA_length64_perturbed`.
 
     Example: `memtax mia data/ --model EleutherAI/pythia-70m --output runs/mia`
 
@@ -124,8 +130,8 @@ def mia(
     options = dict(locals())
     from memtax.leakage.membership import run_command
 
-    for line in run_command(**options).lines():
-        echo(line)
+    result = run_command(**options)
+    return Outcome({"output": output, **result.summary}, result.lines())
 
 
 @app.command()
@@ -148,7 +154,7 @@ def influence(
     scale: Annotated[float | None, typer.Option(help="Of LiSSA; default: what converges.")] = None,
     per_tensor: Annotated[bool, typer.Option(help="Also the matrix of every tensor.")] = False,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
-) -> None:
+) -> Outcome:
     """Influence of training examples on test examples: gradient match, DataInf, LiSSA and RepSim.
 
     An influence is negative where training on the example lowers the loss at the test example; RepSim is a cosine.
@@ -181,19 +187,15 @@ def influence(
         dtype=dtype,
     )
     found = influence_table(Source.parse(train, column=column), Source.parse(test, column=column), settings, output)
-    if World.current().is_main:
-        echo(f"{found['train']:,} training examples on {found['test']:,} test examples, parameters {found['parameters']}")
-        for name, figures in found["methods"].items():
-            shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in figures.items() if value)
-            echo(f"{name:<15}{shown}".rstrip())
-        for kind, file in (
-            ("pairs", "influence.parquet"),
-            ("matrices", "matrix.safetensors"),
-            ("top", "top.parquet"),
-            ("page", "index.html"),
-        ):
-            echo(f"{kind:<9}{output / file}")
-        echo(f"summary  {output / 'summary.json'}")
+    if not World.current().is_main:
+        return Outcome({}, [])
+    lines = [f"{found['train']:,} training examples on {found['test']:,} test examples, parameters {found['parameters']}"]
+    for name, figures in found["methods"].items():
+        shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in figures.items() if value)
+        lines.append(f"{name:<15}{shown}".rstrip())
+    files = {"pairs": "influence.parquet", "matrices": "matrix.safetensors", "top": "top.parquet", "page": "index.html"}
+    lines += [f"{kind:<9}{output / file}" for kind, file in (files | {"summary": "summary.json"}).items()]
+    return Outcome({"output": output, **found}, lines)
 
 
 @app.command()
@@ -211,12 +213,15 @@ def counterfactual(
     lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
     seed: Annotated[int, typer.Option(help="Of subsets and training.")] = 1024,
     column: Annotated[str | None, typer.Option(help="Column of text.")] = None,
-) -> None:
+) -> Outcome:
     """Counterfactual memorization: how much likelier a text is for models trained with it than for others.
 
     The scores serve `memtax mia --references` for the attacks lira and rmia. Finished models are not trained again.
 
     Example: `memtax counterfactual data/ --model EleutherAI/pythia-70m --models 16 --output runs/counterfactual`
+
+    Several processes train models side by side: `accelerate launch -m memtax counterfactual ...` on GPUs, `torchrun
+    --nproc_per_node 2 -m memtax counterfactual ...` on CPUs.
     """
     options = dict(locals())
     from memtax.corpus.membership import load_texts
@@ -225,8 +230,8 @@ def counterfactual(
 
     for name in ("data", "output", "column"):
         options.pop(name)
-    for line in run_counterfactual(load_texts(data, column=column), Training(**options), output, data).lines():
-        echo(line)
+    result = run_counterfactual(load_texts(data, column=column), Training(**options), output, data)
+    return Outcome({"output": output, **result.summary}, result.lines())
 
 
 @app.command()
@@ -242,18 +247,20 @@ def audit(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     region: Annotated[str, typer.Option(help="Country of telephone numbers without a country code.")] = "US",
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of membership inference.")] = 1000,
-) -> None:
+    canaries: Annotated[Path | None, typer.Option(help="Record of planted canaries; default: the model's own.")] = None,
+) -> Outcome:
     """Audit a fine-tuned model: what can be extracted, what of it is worrying, who can tell members, what to do.
 
     Example: `memtax audit --model gpt2 --adapter out --train rows.jsonl --held-out other.jsonl --output audit`
     """
     options = dict(locals())
+    from memtax.leakage.canaries import conclusion
     from memtax.pipeline.audit import audit as run_audit
     from memtax.pipeline.audit_page import headline
 
     found = run_audit(**options)
-    if found:
-        echo(headline(found))
-        echo(f"page    {output / 'index.html'}")
-        echo(f"figures {output / 'audit.json'}")
-        echo(f"card    {output / 'card_section.md'}")
+    if not found:  # not the main process
+        return Outcome({}, [])
+    told = [headline(found), *([conclusion(found["canaries"])] if found["canaries"]["measurable"] else [])]
+    files = {"page": "index.html", "figures": "audit.json", "card": "card_section.md"}
+    return Outcome({"output": output, **found}, [*told, *(f"{kind:<8}{output / file}" for kind, file in files.items())])

@@ -104,6 +104,41 @@ def load_texts(data: str, *, column: str | None = None) -> pa.Table:
     return pa.Table.from_pylist(found, schema=schema.arrow_schema(names))
 
 
+def load_neighbours(name: str, texts: pa.Table, *, column: str | None = None) -> pa.Table:
+    """Texts with perturbed versions of each, as Zhang et al. publish them for the neighbourhood attack.
+
+    Args:
+        name: a source with the same number of perturbed versions for every text, one text's after another's:
+            `zjysteven/WikiMIA_paraphrased_perturbed::WikiMIA_length64_perturbed` for `swj0419/WikiMIA::WikiMIA_length64`.
+        texts: whole texts, from `load_membership`.
+        column: the column of text; None looks for a usual name.
+
+    Returns:
+        The texts with a column `neighbour_texts`.
+
+    Raises:
+        MemtaxError: the number of rows is not a multiple of that of the texts, a label differs, or the texts are chunks.
+    """
+    if texts.column("chunk_start").null_count < len(texts):
+        raise MemtaxError(f"{name} has neighbours of whole texts; leave --chunk-words out")
+    found: list[str | None] = []
+    labels = []
+    for row in _read(name):
+        found.append(_content(row, column, name)["text"])
+        labels.append(next((row[each] for each in LABEL_COLUMNS if each in row), None))
+    count, left = divmod(len(found), len(texts))
+    if left or not count:
+        raise MemtaxError(
+            f"{name} has {len(found):,} rows, which is no multiple of the {len(texts):,} texts; is it made of others?"
+        )
+    members = texts.column("is_member").to_pylist()
+    for place, label in enumerate(labels):
+        if label is not None and bool(label) is not members[place // count]:
+            raise MemtaxError(f"row {place} of {name} has the label {label}, its text another; the rows are in another order")
+    groups = [[text for text in found[start : start + count] if text is not None] for start in range(0, len(found), count)]
+    return texts.append_column("neighbour_texts", pa.array(groups, pa.list_(pa.string())))
+
+
 def _labelled(data: str, column: str | None) -> Iterator[Row]:
     path = Path(split_name(data)[0]).expanduser()
     pairs = _pairs(path) if path.is_dir() else {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from memtax import schema
 from memtax.errors import MemtaxError
 from memtax.files import atomic_directory, write_parquet, write_text
-from memtax.hub.cards import plain
+from memtax.hub.cards import render
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,17 +42,17 @@ def write_published(
         for split, table in splits.items():
             checked = schema.validate(table, names, split)
             write_parquet(temporary / "data" / f"{split}.parquet", checked.rename_columns(list(names.values())))
-        write_text(temporary / "README.md", _card(splits, names, title, facts))
+        write_text(temporary / "README.md", _card(folder, splits, names, title, facts))
 
 
-def _card(splits: "Mapping[str, pa.Table]", names: Mapping[str, str], title: str, facts: Mapping[str, str]) -> str:
-    import yaml
-
+def _card(
+    folder: Path, splits: "Mapping[str, pa.Table]", names: Mapping[str, str], title: str, facts: Mapping[str, str]
+) -> str:
     from memtax.provenance import digest, versions
 
     # `datasets` caches a folder by its card: other content must make another card.
     content = digest([[split, table.num_rows, hash_of(table)] for split, table in splits.items()])[:8]
-    head = {
+    front_matter = {
         "pretty_name": title,
         "tags": ["memorization", "memtax"],
         "configs": [
@@ -63,25 +63,17 @@ def _card(splits: "Mapping[str, pa.Table]", names: Mapping[str, str], title: str
             }
         ],
     }
-    columns = [schema.column(ours) for ours in names]
-    lines = [
-        f"# {plain(title)}",
-        "",
-        f"Counted with memtax {versions()['memtax']}: exact occurrences in the whole corpus, at any offset inside a sequence.",
-        "",
-        "| | |",
-        "|---|---|",
-        *(f"| {plain(name)} | {plain(value)} |" for name, value in facts.items()),
-        "",
-        "| column | type | unit | meaning | name in memtax |",
-        "|---|---|---|---|---|",
-        *(f"| `{names[each.name]}` | {each.dtype} | {each.unit} | {plain(each.meaning)} | `{each.name}` |" for each in columns),
-        "",
-        "Splits: " + ", ".join(f"`{split}` ({table.num_rows:,} rows)" for split, table in splits.items()) + ".",
-        "A window that does not occur has the count 0.",
-        "",
-    ]
-    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n" + "\n".join(lines)
+    return render(
+        "counts.md.j2",
+        front_matter,
+        folder,
+        title=title,
+        facts=facts,
+        splits=splits,
+        names=names,
+        columns=[schema.column(ours) for ours in names],
+        version=versions()["memtax"],
+    )
 
 
 def hash_of(table: "pa.Table") -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from memtax.corpus.tables import location, stamp
+from memtax.engine.world import spare_threads
 from memtax.errors import MemtaxError, ModelError, RowError
 from memtax.filters._published import look_up
 from memtax.filters.base import Batch, Filter
-from memtax.filters.scores import _spare_threads
 from memtax.lm.loading import model_files, process_device
 
 VERDICTS = ("code", "uncertain", "natural language")
@@ -170,7 +170,7 @@ def _scores(loaded: tuple[Any, Any, int], texts: Sequence[str], max_length: int,
     """P(natural language) of each text; texts of similar length share a pass, so that little is padded."""
     import torch
 
-    _spare_threads()
+    spare_threads()
     tokenizer, model, number = loaded
     longest = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
     # A text is read from its beginning; what lies far beyond the limit need not be tokenized.

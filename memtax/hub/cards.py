@@ -1,10 +1,13 @@
 """Cards: README files with YAML front matter, rendered from the templates in `model_cards/`."""
 
+import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from memtax.errors import MemtaxError
-from memtax.files import asset
+from memtax.files import asset, destination
 
 
 def plain(text: Any) -> str:
@@ -16,12 +19,14 @@ def plain(text: Any) -> str:
     )
 
 
-def render(template: str, front_matter: Mapping[str, Any], **context: Any) -> str:
+def render(template: str, front_matter: Mapping[str, Any], here: Path | str | None = None, **context: Any) -> str:
     """Render a card.
 
     Args:
         template: file name in `model_cards/`.
         front_matter: metadata that the Hub reads; None values are left out.
+        here: the folder that the card is written into, or the repository's name: what its load lines name. The card keeps it
+            in a comment, so that `finish` can put the repository's name in its place.
         context: what the template asks for; a name it uses and does not get is an error.
 
     Returns:
@@ -41,11 +46,27 @@ def render(template: str, front_matter: Mapping[str, Any], **context: Any) -> st
     environment.filters["plain"] = plain
     metadata = {name: value for name, value in front_matter.items() if value is not None}
     header = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-    return f"---\n{header}---\n\n{environment.get_template(template).render(**context)}"
+    if here is not None:
+        context["here"] = _literal(here if isinstance(here, str) else str(_seen_from_here(destination(here))))
+    text = f"---\n{header}---\n\n{environment.get_template(template).render(**context)}"
+    return text if here is None else f"{text.rstrip()}\n\n<!-- here: {context['here']} -->\n"
 
 
-PLACE = "path/or/name"
-"""What a card written into a run directory calls its repository, as it does not know where it will go."""
+_HERE = re.compile(r'\n*^<!-- here: ("[^\n]*") -->$', re.MULTILINE)
+
+
+def _literal(text: str) -> str:
+    """A string as Python and JSON write it; it cannot end a comment or a code block."""
+    escaped = json.dumps(text)
+    for character in "<>`":
+        escaped = escaped.replace(character, f"\\u{ord(character):04x}")
+    return escaped
+
+
+def _seen_from_here(folder: Path) -> Path:
+    """The folder as it is called from the current directory, if it lies below that."""
+    folder, current = folder.absolute(), Path.cwd()
+    return folder.relative_to(current) if folder.is_relative_to(current) and folder != current else folder
 
 
 def split(text: str) -> tuple[dict[str, Any], str]:
@@ -54,8 +75,6 @@ def split(text: str) -> tuple[dict[str, Any], str]:
     Raises:
         MemtaxError: the front matter is no YAML mapping.
     """
-    import re
-
     import yaml
 
     found = re.match(r"---\n(.*?)\n---\n+(.*)", text, re.DOTALL)
@@ -80,11 +99,13 @@ def finish(text: str, repo_id: str, run: Mapping[str, Any], metadata: Mapping[st
         metadata: further front matter; None values are left out.
     """
     header, body = split(text)
+    found = _HERE.search(body)
+    here = found[1] if found else _literal(repo_id)
     config = {name: _portable(value) for name, value in run.get("config", {}).items() if value not in (None, [], ())}
     return render(
         "published.md.j2",
         {**header, **metadata},
-        body=body.replace(PLACE, repo_id).rstrip(),
+        body=_HERE.sub("", body).replace(here, _literal(repo_id)).rstrip(),
         run=run,
         config=config,
         shown=("model", "revision", "corpus", "held_out", "tokenizer", "prompt", "continuation", "dtype", "seed"),
@@ -93,8 +114,6 @@ def finish(text: str, repo_id: str, run: Mapping[str, Any], metadata: Mapping[st
 
 def _portable(value: Any) -> Any:
     """A value without the paths of this machine: of a path its last part."""
-    from pathlib import Path
-
     if isinstance(value, (list, tuple)):
         return [_portable(entry) for entry in value]
     return Path(value).name if isinstance(value, str) and (value.startswith(("/", "~", ".")) or Path(value).exists()) else value

@@ -47,10 +47,12 @@ def write_dataset(
                 checked = schema.validate(table, config.columns, f"{config.name}/{split}")
                 # The features travel in the Parquet metadata: this is how ClassLabel names survive.
                 write_parquet(temporary / config.name / f"{split}.parquet", checked.cast(features.arrow_schema))
-        write_text(temporary / "README.md", dataset_card(configs, title, summary, license_id))
+        write_text(temporary / "README.md", dataset_card(configs, title, summary, license_id, Path(folder)))
 
 
-def dataset_card(configs: Sequence[Config], title: str, summary: Mapping[str, Any], license_id: str | None) -> str:
+def dataset_card(
+    configs: Sequence[Config], title: str, summary: Mapping[str, Any], license_id: str | None, folder: Path
+) -> str:
     """The card: configs for the viewer, and every column with type, unit, meaning and what a null says."""
     rows = max((table.num_rows for config in configs for table in config.splits.values()), default=0)
     sizes = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
@@ -73,6 +75,7 @@ def dataset_card(configs: Sequence[Config], title: str, summary: Mapping[str, An
     return render(
         "dataset.md.j2",
         front_matter,
+        folder,
         title=title,
         summary=summary,
         configs=configs,

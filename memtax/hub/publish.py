@@ -8,6 +8,7 @@ from typing import Any
 from memtax.errors import MemtaxError
 from memtax.files import asset
 from memtax.hub.cards import finish, render, split
+from memtax.hub.models import adapter_card, is_adapter, language_model_card
 from memtax.hub.push import Repository, folder_files, push
 from memtax.provenance import versions
 
@@ -159,7 +160,7 @@ def _published(source: Path, repo_id: str, run: Mapping[str, Any], name: str) ->
 
 
 def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | None) -> Repository:
-    """A model's folder with its card; a language model without one gets it from `language_model.md.j2`."""
+    """A model's folder with its card; a language model or adapter without one of ours gets it now."""
     files = folder_files(folder, MODEL_FILES, exclude=("trainer_state.json",))
     more: dict[str, Any] = {
         "license": run.get("config", {}).get("license"),
@@ -169,38 +170,15 @@ def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | No
         config = json.loads((folder / "predictor.json").read_text(encoding="utf-8"))
         more |= _model_index(repo_id, dataset or "the run's dataset", config["metrics"])
         text = (folder / "README.md").read_text(encoding="utf-8")
-    elif _is_adapter(folder):  # PEFT's own card is full of placeholders
-        text = _adapter_card(folder)
+    elif is_adapter(folder):  # PEFT's own card is full of placeholders
+        text = adapter_card(folder)
     elif (folder / "README.md").is_file():
         text = (folder / "README.md").read_text(encoding="utf-8")
     else:
-        text = _language_model_card(folder, run)
+        text = language_model_card(folder)
     metadata, _ = split(text)
     kept = {name: value for name, value in more.items() if value is not None and name not in metadata}
     return Repository(repo_id, "model", files | {"README.md": finish(text, repo_id, run, kept).encode()})
-
-
-def _language_model_card(folder: Path, run: Mapping[str, Any]) -> str:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    metadata = {
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["memorization", "memtax"],
-        "base_model": _hub_name(config.get("_name_or_path")),
-    }
-    names = ("model_type", "architectures", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
-    shape = {name: config[name] for name in names if config.get(name) is not None}
-    return render("language_model.md.j2", metadata, name=folder.name, shape=shape, title=run.get("config", {}).get("title"))
-
-
-def _adapter_card(folder: Path) -> str:
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    base = _hub_name(config.get("base_model_name_or_path"))
-    metadata = {"library_name": "peft", "tags": ["lora", "memorization", "memtax"], "base_model": base}
-    shape = {name: config[name] for name in ("peft_type", "r", "lora_alpha", "lora_dropout") if config.get(name) is not None}
-    shape["target_modules"] = ", ".join(sorted(config.get("target_modules") or []))
-    known = {name: value for name, value in metadata.items() if value}
-    return render("adapter.md.j2", known, name=folder.name, base=base, shape=shape)
 
 
 def _model_index(repo_id: str, dataset: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,11 +217,7 @@ def _record(source: Path) -> dict[str, Any]:
 
 
 def _is_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file() or _is_predictor(folder) or _is_adapter(folder)
-
-
-def _is_adapter(folder: Path) -> bool:
-    return (folder / "adapter_config.json").is_file()
+    return (folder / "config.json").is_file() or _is_predictor(folder) or is_adapter(folder)
 
 
 def _is_predictor(folder: Path) -> bool:
@@ -252,7 +226,7 @@ def _is_predictor(folder: Path) -> bool:
 
 def _owner(repo_id: str) -> str:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(repo_id)
@@ -263,10 +237,3 @@ def _owner(repo_id: str) -> str:
     if "/" not in repo_id:
         raise MemtaxError(f"{repo_id!r} cannot be pushed: it has no account; write org/{repo_id}")
     return repo_id.split("/")[0]
-
-
-def _hub_name(name: Any) -> str | None:
-    """The name if it can be one of the Hub, and is not a path of this machine."""
-    import re
-
-    return name if isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists() else None

@@ -123,6 +123,7 @@ def _card(splits: "Mapping[str, pa.Table]", title: str, license_id: str | None) 
                 "tags": ["memorization", "memtax"],
                 "configs": [{"config_name": "default", "data_files": paths}],
             },
+            title,
             title=title,
             summary={},
             configs=[config],

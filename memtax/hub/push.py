@@ -16,9 +16,10 @@ Kind = Literal["dataset", "model", "space"]
 
 ATTEMPTS = 4
 """Tries of a commit that the server or the line broke off; the client itself retries single requests before that."""
+WAIT = 1.0
+"""Seconds before the second try; each further wait is twice as long."""
 _STALE = (".parquet", ".safetensors", ".whl")
 """Files of ours that an older push may have left under other names; anything else in the repository is let alone."""
-_ASKED_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,11 @@ def push(repository: Repository, private: bool | None = None, token: str | None 
         MemtaxError: no permission, no such namespace, no connection, or a server that keeps failing.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     disable_progress_bars()
     api = HfApi(token=token)
-    wait = 1.0
+    wait = WAIT
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return _push_once(api, repository, private, message or "Upload with memtax")
@@ -135,40 +136,35 @@ def _push_once(api: "HfApi", repository: Repository, private: bool | None, messa
     there: Any = api.repo_info(repo_id, repo_type=kind)
     if private and there.private is False:
         raise MemtaxError(f"{repo_id} exists and is public; make it private on the Hub, or push without --private")
-    remote = _remote_digests(api, repo_id, kind, list(repository.files))
+    remote = _remote_digests(api, repo_id, kind)
     changed = [path for path, content in repository.files.items() if not _is_there(content, remote.get(path))]
-    siblings = [sibling.rfilename for sibling in there.siblings or ()]
-    stale = [path for path in siblings if path.endswith(_STALE) and path not in repository.files]
+    stale = [path for path in remote if path.endswith(_STALE) and path not in repository.files]
     if not changed and not stale:
         return Pushed(repository, url, str(there.sha))
     operations: list[Any] = [CommitOperationAdd(path, _readable(repository.files[path])) for path in changed]
     operations += [CommitOperationDelete(path) for path in stale]
     done = api.create_commit(repo_id, operations, commit_message=message, repo_type=kind)
+    if done.oid == there.sha:
+        return Pushed(repository, url, str(done.oid))
     return Pushed(repository, url, str(done.oid), tuple(changed), tuple(stale))
 
 
-def _remote_digests(api: "HfApi", repo_id: str, kind: Kind, paths: list[str]) -> dict[str, str]:
-    """Path to SHA-256 (LFS) or git object id of the files that are there."""
+def _remote_digests(api: "HfApi", repo_id: str, kind: Kind) -> dict[str, str]:
+    """Path to SHA-256 (LFS) or git object id of every file that is there; empty where the server has no such listing."""
+    from huggingface_hub import RepoFile
     from huggingface_hub.errors import HfHubHTTPError
 
-    found = {}
-    for start in range(0, len(paths), _ASKED_AT_ONCE):
-        try:
-            entries = api.get_paths_info(repo_id, paths[start : start + _ASKED_AT_ONCE], repo_type=kind)
-        except HfHubHTTPError as error:
-            if error.response.status_code not in (404, 405, 501):
-                raise
-            return {}  # a mirror without this route: all files are sent, and the client skips what has not changed
-        for entry in entries:
-            lfs = getattr(entry, "lfs", None)
-            found[entry.path] = lfs.sha256 if lfs else getattr(entry, "blob_id", "")
-    return found
+    try:
+        entries = [each for each in api.list_repo_tree(repo_id, recursive=True, repo_type=kind) if isinstance(each, RepoFile)]
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (404, 405, 501):
+            raise
+        return {}  # an empty repository, or a mirror without this route: the client itself skips what has not changed
+    return {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in entries}
 
 
 def _is_there(content: Path | bytes, remote: str | None) -> bool:
     import hashlib
-
-    from huggingface_hub.utils.sha import git_hash
 
     if not remote:
         return False
@@ -177,7 +173,8 @@ def _is_there(content: Path | bytes, remote: str | None) -> bool:
             return hashlib.sha256(content).hexdigest() == remote
         with content.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest() == remote
-    return str(git_hash(content if isinstance(content, bytes) else content.read_bytes())) == remote
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    return hashlib.sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).hexdigest() == remote
 
 
 def _is_passing(error: BaseException) -> bool:

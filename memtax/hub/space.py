@@ -32,7 +32,7 @@ def page(file: str, name: str) -> Any:
         except (ValueError, TypeError) as error:
             return "", str(error)
 
-    with gradio.Blocks(title=name) as demo:
+    with gradio.Blocks(title=name, analytics_enabled=False) as demo:
         with gradio.Row():
             with gradio.Column():
                 first = cases[0]

@@ -1,8 +1,10 @@
 """Pushing what a training script made: our card and files, not the Trainer's."""
 
+from pathlib import Path
 from typing import Any
 
 from memtax.errors import MemtaxError
+from memtax.hub.models import is_adapter, write_card
 from memtax.progress import say
 
 
@@ -25,6 +27,20 @@ def take_push(arguments: Any) -> str | None:
     if not name or name.count("/") != 1:
         raise MemtaxError(f"--push_to_hub needs the repository to push to: give --hub_model_id org/name, not {name!r}")
     return str(name)
+
+
+def tidy(output: Path) -> None:
+    """Give a finished language model or adapter and its checkpoints our cards, and drop the pickles that the Trainer left."""
+    drop_pickles(output)
+    for folder in (output, *output.glob("checkpoint-*")):
+        if (folder / "config.json").is_file() or is_adapter(folder):
+            write_card(folder)
+
+
+def drop_pickles(output: Path) -> None:
+    """The Trainer pickles its arguments beside the weights; nothing here ever needs to unpickle them."""
+    for pickled in output.glob("**/training_args.bin"):
+        pickled.unlink()
 
 
 def push_trained(output: Any, repo_id: str | None, private: bool | None) -> None:

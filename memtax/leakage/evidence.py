@@ -36,6 +36,7 @@ class AttackFilter(Filter):
         reference_model: for `reference`, with the revision after `@`.
         neighbour_model: a masked language model, for `neighbour`.
         neighbours: neighbours of each text.
+        given_neighbours: whether neighbours come with the texts, in the column `neighbour_texts`, instead of from a model.
         prefixes: for `recall`, the non-member tokens put before the texts of each domain.
         frequencies: for `dc_pdd`, the table of token counts.
         dtype: type of the weights while scoring.
@@ -49,6 +50,7 @@ class AttackFilter(Filter):
     reference_model: str | None = None
     neighbour_model: str | None = None
     neighbours: int = 10
+    given_neighbours: bool = False
     prefixes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     frequencies: str | None = None
     dtype: str = "float32"
@@ -69,9 +71,12 @@ class AttackFilter(Filter):
             if attack.late:
                 raise MemtaxError(f"attack {attack.name!r} reads finished tables; memtax mia computes it afterwards")
             for need, field in _NEEDS.items():
-                if need in attack.needs and not getattr(self, field):
+                given = need == "neighbours" and self.given_neighbours
+                if need in attack.needs and not given and not getattr(self, field):
                     raise MemtaxError(f"attack {attack.name!r} needs {field}, which is not given")
         object.__setattr__(self, "columns", tuple(column for attack in self.chosen for column in attack.columns))
+        if self.given_neighbours:
+            object.__setattr__(self, "requires", (*type(self).requires, "neighbour_texts"))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -171,8 +176,11 @@ class Gatherer:
         from memtax.leakage.neighbours import neighbours
 
         rows = self._readable()
-        count = self.parameters.neighbours
-        near = neighbours([self.texts[row] or "" for row in rows], str(self.parameters.neighbour_model), count)
+        if self.parameters.given_neighbours:
+            near = [list(self.batch["neighbour_texts"][row] or ()) for row in rows]
+        else:
+            texts = [self.texts[row] or "" for row in rows]
+            near = neighbours(texts, str(self.parameters.neighbour_model), self.parameters.neighbours)
         flat = tokenize(self._tokenizer, [text for texts in near for text in texts])
         owners = [row for row, texts in zip(rows, near, strict=True) for _ in texts]
         values = iter(self._likelihoods(flat, owners))

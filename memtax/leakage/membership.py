@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from memtax import schema
-from memtax.corpus.membership import COLUMNS, load_membership
+from memtax.corpus.membership import COLUMNS, load_membership, load_neighbours
 from memtax.corpus.sources import reading
 from memtax.engine import World
 from memtax.engine import run as run_stage
@@ -73,7 +73,7 @@ def infer_membership(
     Under `accelerate launch` or `torchrun` the texts are shared among the processes, with the same result as from one.
 
     Args:
-        data: from `memtax.corpus.membership.load_membership`.
+        data: from `memtax.corpus.membership.load_membership`; with `load_neighbours`, the neighbours of `neighbour`.
         scorer: the model and what else is needed; its `attacks` and `prefixes` are set here.
         output: the directory: `parts/`, `scores.parquet`, `metrics.parquet`, `membership.json`, `membership.md`, `run.yaml`.
         attacks: names in `ATTACKS`.
@@ -134,6 +134,7 @@ def run_command(
     chunk_words: int | None = None,
     columns: Path | None = None,
     references: Path | None = None,
+    neighbour_texts: str | None = None,
     shots: int = SHOTS,
     resamples: int = RESAMPLES,
     **parameters: Any,
@@ -151,17 +152,23 @@ def run_command(
         chunk_words: words of a chunk.
         columns: Parquet file for attacks that read columns.
         references: folder or Parquet file of `memtax counterfactual`.
+        neighbour_texts: as for `load_neighbours`, instead of a `neighbour_model`.
         shots: as for `infer_membership`, like `resamples`.
         resamples: bootstrap resamples.
         parameters: of `AttackFilter`.
     """
     name, revision = split_revision(model)
+    if neighbour_texts is not None and parameters.get("neighbour_model"):
+        raise MemtaxError("neighbours come from a model or from texts: give --neighbour-model or --neighbour-texts, not both")
+    parameters["given_neighbours"] = neighbour_texts is not None
     tables = {key: _table(path) for key, path in (("columns", columns), ("references", references)) if path is not None}
     chosen = tuple(attack or (*DEFAULT, *_possible(parameters, tables)))
     # ReCaLL's prefixes are cut from the texts, later.
     early = tuple(each.name for each in choose(chosen) if not each.late and each.name != "recall")
     scorer = AttackFilter(name, early, revision, **parameters)
     table = load_membership(data, members=members, nonmembers=nonmembers, column=column, chunk_words=chunk_words)
+    if neighbour_texts is not None:
+        table = load_neighbours(neighbour_texts, table, column=column)
     if attack is None and (chunk_words or not _enough_for_prefixes(table)):
         chosen = tuple(each for each in chosen if each != "recall")
     return infer_membership(table, scorer, output, attacks=chosen, shots=shots, resamples=resamples, **tables)
@@ -169,10 +176,13 @@ def run_command(
 
 def _possible(parameters: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> list[str]:
     """Attacks that the given models and tables allow besides the default ones."""
-    found = [
-        each for each, field in (("reference", "reference_model"), ("neighbour", "neighbour_model")) if parameters.get(field)
-    ]
-    found += ["dc_pdd"] if parameters.get("frequencies") else []
+    allowed = (
+        ("reference", "reference_model"),
+        ("neighbour", "neighbour_model"),
+        ("neighbour", "given_neighbours"),
+        ("dc_pdd", "frequencies"),
+    )
+    found = [each for each, field in allowed if parameters.get(field)]
     present = tables["columns"].column_names if "columns" in tables else []
     found += [each.name for each in ATTACKS.values() if each.needs[0].removeprefix("column:") in present]
     return found + (["lira", "rmia"] if "references" in tables else [])
@@ -216,7 +226,8 @@ def prepare(data: pa.Table, scorer: AttackFilter) -> pa.Table:
         if tokenizer is not None:
             texts = [tokenizer.decode(ids) if text is None else text for text, ids in zip(texts, tokens, strict=True)]
     columns = {"text": pa.array(texts, pa.string()), "tokens": pa.array(tokens, pa.list_(pa.int32()))}
-    return schema.validate(pa.table({**{name: data.column(name) for name in COLUMNS}, **columns}), COLUMNS, "the texts")
+    names = [*COLUMNS, *(name for name in ("neighbour_texts",) if name in data.column_names)]
+    return schema.validate(pa.table({**{name: data.column(name) for name in names}, **columns}), names, "the texts")
 
 
 def _reserve(data: pa.Table, shots: int, population: bool) -> tuple[list[int], list[int]]:

@@ -143,7 +143,7 @@ class Explorer:
         return table.num_rows, shown
 
     def details(self, sequence_id: int) -> dict[str, Any]:
-        """All of a row: its columns, `tokens_shown` (text and probability of each token), and its neighbours.
+        """All of a row: its columns, `tokens_shown` (text and probability of each token), and its `neighbours` with texts.
 
         Raises:
             MemtaxError: there is no such row.
@@ -158,10 +158,22 @@ class Explorer:
         logprobs = row.pop("token_logprobs", None) or [None] * (len(pieces) - 1)
         row["tokens_shown"] = _shown(pieces, [None, *logprobs])
         row["taxonomy"] = _category(row.get("taxonomy"))
-        row["neighbours"] = []
-        if self.neighbours is not None:
-            row["neighbours"] = self.neighbours.filter(pc.field("sequence_id") == int(sequence_id)).to_pylist()
+        row["neighbours"] = self._neighbours(int(sequence_id))
         return row
+
+    def _neighbours(self, sequence_id: int) -> list[dict[str, Any]]:
+        """Rank, id, cosine and text of a sequence's neighbours."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if self.neighbours is None:
+            return []
+        found = self.neighbours.filter(pc.field("sequence_id") == sequence_id).drop_columns(["sequence_id"]).to_pylist()
+        ids = pa.array([row["neighbour_id"] for row in found], pa.int64())
+        near = self.features.filter(pc.field("sequence_id").isin(ids))
+        names = ["sequence_id", "text"] if "text" in near.column_names else ["sequence_id"]
+        texts = {row["sequence_id"]: row.get("text") for row in near.select(names).to_pylist()}
+        return [{**row, "text": texts.get(row["neighbour_id"])} for row in found]
 
     def analyse(self, text: str, duplicates: int = 1) -> dict[str, Any]:
         """What can be said of a new text: template, code length, extraction, category and predicted risk.

@@ -6,6 +6,10 @@ from memtax.errors import MemtaxError
 from memtax.report.explore import MOST_ROWS, SHOWN, Explorer
 from memtax.schema import CATEGORIES
 
+NEAR = ("rank", "neighbour_id", "cosine", "text")
+"""Columns of the list of neighbours."""
+COLOURS = {"90% or more": "#2166ac", "50 to 90%": "#92c5de", "10 to 50%": "#f4a582", "less than 10%": "#b2182b"}
+"""Of tokens by their probability; told apart by colour-blind readers too."""
 MEMORIZED = {"all": None, "memorized": True, "not memorized": False}
 
 
@@ -20,7 +24,9 @@ def page(explorer: Explorer) -> Any:
     except ImportError as error:
         raise MemtaxError("the explorer needs Gradio; pip install 'memtax[explore]'") from error
     headers = [name for name in SHOWN if name in explorer.features.column_names]
-    widths = ["45%" if name == "text" else "11%" for name in headers]
+    # In percent: names must not break; the text takes what is left.
+    needed = {name: max(13, round(0.8 * len(name))) for name in headers if name != "text"}
+    widths = [f"{needed.get(name, max(20, 100 - sum(needed.values())))}%" for name in headers]
 
     def choose(
         categories: list[str],
@@ -42,7 +48,7 @@ def page(explorer: Explorer) -> Any:
                 probability=(least, most),
                 text=text or "",
             )
-        shown = f"**{total:,} sequences**" + (f", the first {MOST_ROWS} below" if total > MOST_ROWS else "")
+        shown = f"**{total:,} sequence{'s' * (total != 1)}**" + (f", the first {MOST_ROWS} below" if total > MOST_ROWS else "")
         return shown, [[_cell(row.get(name)) for name in headers] for row in rows]
 
     def details(sequence_id: float | None) -> tuple[list[tuple[str, str | None]], list[list[Any]], list[list[Any]]]:
@@ -50,17 +56,18 @@ def page(explorer: Explorer) -> Any:
             row = explorer.details(int(sequence_id or 0))
         return _coloured(row.pop("tokens_shown")), _near(row.pop("neighbours")), _facts(row)
 
-    def select(rows: Any, event: gradio.SelectData) -> int:
-        return int(rows[event.index[0]][0])
+    def select(rows: Any, event: gradio.SelectData) -> tuple[Any, ...]:
+        chosen = int(rows[event.index[0]][0])
+        return chosen, *details(chosen)
 
     def analyse(text: str, duplicates: float | None) -> tuple[list[tuple[str, str | None]], list[list[Any]]]:
         with _said(gradio):
             row = explorer.analyse(text or "", int(duplicates or 0))
         return _coloured(row.pop("tokens_shown", [(text, None)])), _facts(row)
 
-    legend = {"90% or more": "#1a9850", "50 to 90%": "#91cf60", "10 to 50%": "#fee08b", "less than 10%": "#d73027"}
-    tokens = {"color_map": legend, "combine_adjacent": False, "show_legend": True}
-    with gradio.Blocks(title=f"memtax: {explorer.title}") as demo:
+    tokens = {"color_map": COLOURS, "combine_adjacent": False, "show_legend": True}
+    listed = {"interactive": False, "wrap": True}
+    with gradio.Blocks(title=f"memtax: {explorer.title}", analytics_enabled=False) as demo:
         gradio.Markdown(f"# {''.join(c if c.isalnum() or c in ' .,:-_/' else ' ' for c in explorer.title)}")
         with gradio.Tab("Sequences"):
             with gradio.Row():
@@ -80,21 +87,25 @@ def page(explorer: Explorer) -> Any:
             chosen = gradio.Number(label="Sequence (click a row)", precision=0)
             coloured = gradio.HighlightedText(label="Tokens by probability", **tokens)
             with gradio.Row():
-                facts = gradio.Dataframe(headers=["column", "value"], label="Counts, factors and scores", interactive=False)
-                near = gradio.Dataframe(headers=["neighbour", "values"], label="Neighbours", interactive=False)
+                facts = gradio.Dataframe(
+                    headers=["column", "value"], label="Counts, factors and scores", column_widths=["35%", "65%"], **listed
+                )
+                near = gradio.Dataframe(
+                    headers=list(NEAR), label="Neighbours", column_widths=["12%", "20%", "13%", "55%"], **listed
+                )
         with gradio.Tab("Your text"):
             own = gradio.Textbox(lines=6, label="Text")
             count = gradio.Number(1, label="Occurrences of its continuation in the corpus", precision=0)
             ask = gradio.Button("Analyse", variant="primary")
             own_coloured = gradio.HighlightedText(label="Tokens by probability", **tokens)
-            own_facts = gradio.Dataframe(headers=["column", "value"], label="Analysis", interactive=False)
+            own_facts = gradio.Dataframe(headers=["column", "value"], label="Analysis", column_widths=["35%", "65%"], **listed)
             if explorer.model is None:
                 gradio.Markdown("No model is loaded: extraction and perplexities need one (`--model`).")
         inputs = [categories, memorized, factor, low, high, least, most, text]
         button.click(choose, inputs, [total, rows], api_name="rows")
-        demo.load(choose, inputs, [total, rows], api_name=False)
-        rows.select(select, [rows], [chosen], api_name=False)
-        chosen.change(details, [chosen], [coloured, near, facts], api_name="details")
+        demo.load(choose, inputs, [total, rows], api_visibility="private")
+        rows.select(select, [rows], [chosen, coloured, near, facts], api_visibility="private")
+        chosen.input(details, [chosen], [coloured, near, facts], api_name="details")
         ask.click(analyse, [own, count], [own_coloured, own_facts], api_name="analyse")
     return demo
 
@@ -137,7 +148,7 @@ def _facts(row: dict[str, Any]) -> list[list[Any]]:
 
 
 def _near(rows: list[dict[str, Any]]) -> list[list[Any]]:
-    return [[place, ", ".join(f"{name}: {_cell(value)}" for name, value in row.items())] for place, row in enumerate(rows, 1)]
+    return [[_cell(row.get(name)) for name in NEAR] for row in rows]
 
 
 def _cell(value: Any) -> Any:

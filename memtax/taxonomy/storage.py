@@ -37,7 +37,7 @@ def save(predictor: "Predictor", directory: Path) -> None:
     weights = serialise({name: np.ascontiguousarray(tensor, np.float64) for name, tensor in tensors.items()})
     with atomic_path(directory / WEIGHTS) as path:
         path.write_bytes(weights)
-    write_text(directory / CARD, card(predictor))
+    write_text(directory / CARD, card(predictor, directory))
     config = {
         "memtax_predictor": FORMAT,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -106,7 +106,7 @@ def _fields(config: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def card(predictor: "Predictor") -> str:
+def card(predictor: "Predictor", directory: Path) -> str:
     """The folder's README.md: what it is, how to use it, and its figures on the test rows."""
     front_matter = {
         "library_name": "memtax",
@@ -123,6 +123,7 @@ def card(predictor: "Predictor") -> str:
     return render(
         "predictor.md.j2",
         front_matter,
+        directory,
         predictor=predictor,
         metrics=metrics,
         names=dict(zip(METRICS, ("ROC-AUC", "PR-AUC", "ECE", "Brier", "log loss", "F1", "precision", "recall"), strict=True)),

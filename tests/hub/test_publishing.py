@@ -1,109 +1,14 @@
-"""Pushing through the real client to a Hub on loopback, and loading in fresh processes with empty caches.
-
-The client reads its endpoint when it is imported, and offline mode blocks loopback too: so everything here runs in children.
-"""
+"""Pushing through the real client to a Hub on loopback, and loading in fresh processes with empty caches."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
+from made_run import ROWS, child, push, table
 
-from memtax.hub.folder import Config, write_dataset
-from memtax.taxonomy.predictor import Predictor
 from tests.hubserver import TOKEN, HubServer
-
-ROWS = 600
-RECORD = """\
-memtax: run
-config: {model: /home/someone/models/lm, corpus: org/corpus, prompt: 32, continuation: 32, license: mit, seed: 1024}
-inputs: {corpus: 0123abcd}
-commit: null
-versions: {python: 3.11.7, memtax: 0.1.0}
-finished: '2025-01-01T00:00:00Z'
-"""
-
-
-def table() -> pa.Table:
-    rng = np.random.default_rng(0)
-    duplicates = rng.integers(0, 12, ROWS)
-    frequency = rng.uniform(1, 1000, ROWS)
-    return pa.table(
-        {
-            "sequence_id": np.arange(ROWS),
-            "text": [f"row <b>{i}</b> | of the table" for i in range(ROWS)],
-            "sequence_duplicates": duplicates,
-            "avg_frequency": frequency,
-            "taxonomy": pa.array(np.where(duplicates > 5, 0, 2), pa.int64()),
-            "is_memorized": rng.uniform(size=ROWS) < 1 / (1 + np.exp(2 - duplicates / 3)),
-        }
-    )
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    """A run directory with dataset, predictor and a tiny language model."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import (
-        BertConfig,
-        BertForSequenceClassification,
-        BertTokenizerFast,
-        GPTNeoXConfig,
-        GPTNeoXForCausalLM,
-        PreTrainedTokenizerFast,
-    )
-
-    folder = tmp_path_factory.mktemp("run")
-    rows = table()
-    configs = [
-        Config("features", "A row.", {"train": rows}),
-        Config("num_duplicates", "A row.", {"train": rows.select(["sequence_id", "sequence_duplicates"])}),
-    ]
-    write_dataset(folder / "dataset", configs, "A <run>", {"model": "lm"}, "mit")
-    predictor = Predictor.fit(rows, factors=("sequence_duplicates", "avg_frequency"), resamples=20)
-    predictor.save_pretrained(folder / "models" / "predictor")
-    config = GPTNeoXConfig(
-        vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, max_position_embeddings=16
-    )
-    GPTNeoXForCausalLM(config).save_pretrained(folder / "models" / "lm")
-    vocabulary = {token: number for number, token in enumerate(["<e>", "a", "b", "c", "d", "e", "f", "g"])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<e>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<e>").save_pretrained(folder / "models" / "lm")
-    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 8}
-    BertForSequenceClassification(BertConfig(**shape, id2label={0: "nl", 1: "code"})).save_pretrained(
-        folder / "models" / "code"
-    )
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "def", "x"]))
-    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder / "models" / "code")
-    (folder / "models" / "code" / "README.md").write_text("---\npipeline_tag: text-classification\n---\n\n# path/or/name\n")
-    (folder / "models" / "lm" / "training_args.bin").write_bytes(b"pickled")
-    (folder / "models" / "lm" / "checkpoint-1").mkdir()
-    (folder / "models" / "lm" / "checkpoint-1" / "config.json").write_text("{}")
-    (folder / "run.yaml").write_text(RECORD)
-    return folder
-
-
-def child(hub: HubServer, cache: Path, *arguments: str, token: str | None = TOKEN, check: bool = True):
-    environment = hub.environment(cache, token)
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.returncode == 0 or not check, done.stderr[-3000:]
-    return done
-
-
-def push(hub: HubServer, cache: Path, run: Path, *options: str, **more):
-    return child(hub, cache, "-m", "memtax", "push", str(run), "--repo-id", "org/name", *options, **more)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +75,7 @@ def test_cards_are_complete(pushed):
     hub, _ = pushed
     for (kind, repo_id), repo in hub.repos.items():
         text = repo.files["README.md"].decode()
-        for placeholder in ("path/or/name", "{{", "TODO", "More Information", "/home/someone"):
+        for placeholder in ("path/or/name", "{{", "TODO", "More Information", "<!-- here", "/home/someone"):
             assert placeholder not in text, (repo_id, placeholder)
         card = (DatasetCard if kind == "dataset" else ModelCard)(text)
         # huggingface_hub reads the front matter and writes the same again.
@@ -302,6 +207,19 @@ def test_a_broken_upload_goes_on_where_it_was(run, tmp_path, kind):
         # The initial commit and ours; each large file went up once, failures aside.
         assert len(hub.repos["dataset", "org/name"].commits) == 2
         assert hub.count("PUT", "/lfs/") == 2 + 1
+
+
+@pytest.mark.parametrize("kinds", [(409, 412), ("lost",)])
+def test_a_commit_that_another_one_overtook_or_whose_answer_was_lost_is_made_once(run, tmp_path, kinds):
+    with HubServer() as hub:
+        for kind in kinds:
+            hub.fail("POST", "/commit/", kind)
+        done = push(hub, tmp_path, run / "dataset")
+        assert done.stdout.count("trying again") == len(kinds)
+        # The initial commit and ours; what was uploaded before the refusal is not sent again.
+        assert len(hub.repos["dataset", "org/name"].commits) == 2
+        assert hub.count("PUT", "/lfs/") == 2
+        assert set(hub.repos["dataset", "org/name"].files) >= {"README.md", "features/train.parquet"}
 
 
 def test_what_an_older_push_left_is_removed_and_the_users_own_files_stay(run, tmp_path):

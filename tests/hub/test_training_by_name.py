@@ -6,11 +6,15 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import ModelCard
 
+from memtax.errors import MemtaxError
+from memtax.hub.training import take_push
 from tests.hubserver import TOKEN, Blob, HubServer
 
 ROOT = Path(__file__).parents[2]
@@ -71,8 +75,9 @@ def test_the_published_preset_streams_both_sources_and_pushes_with_our_card(hub,
     assert {"config.json", "model.safetensors", "README.md", "tokenizer.json"} <= set(pushed)
     assert not [name for name in pushed if name.endswith((".bin", ".pt", ".pkl"))]
     card = pushed["README.md"].decode()
-    assert "path/or/name" not in card
-    assert "org/code-vs-nl" in card
+    assert 'model="org/code-vs-nl"' in card
+    assert str(tmp_path) not in card
+    assert f'model="{output}"' in (output / "README.md").read_text()
     program = f"""
 from transformers import pipeline
 there, here = (pipeline("text-classification", name) for name in ("org/code-vs-nl", {str(output)!r}))
@@ -82,28 +87,50 @@ assert there(text) == here(text) and there(text)[0]["label"] in ("nl", "code")
     child(hub, tmp_path / "fresh", "-c", program)
 
 
-def test_an_adapter_is_pushed_with_a_card_without_placeholders(hub, tmp_path):
-    program = f"""
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
-words = {{word: number for number, word in enumerate(["<pad>", "<unk>", *"abcdefghij"])}}
-tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<pad>")
-fast.save_pretrained({str(tmp_path / "lm")!r})
-config = GPTNeoXConfig(vocab_size=12, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
-GPTNeoXForCausalLM(config).save_pretrained({str(tmp_path / "lm")!r})
-"""
-    child(hub, tmp_path / "cache", "-c", program)
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": "a b c d e f g h"}) + "\n" for _ in range(8)))
-    options = ("--model_name_or_path", tmp_path / "lm", "--dataset", tmp_path / "rows.jsonl", "--max_steps", 2)
-    options += ("--output_dir", tmp_path / "lora", "--report_to", "none", "--push_to_hub", "--hub_model_id")
-    refused = child(hub, tmp_path / "cache", "training/finetune_lora.py", *options, "lora", status=2)
-    assert "--hub_model_id org/name" in refused.stderr.splitlines()[-1]
-    child(hub, tmp_path / "cache", "training/finetune_lora.py", *options, "org/lora")
+def test_a_language_model_is_pushed_and_an_adapter_on_top_of_it(hub, tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: number for number, word in enumerate(["<pad>", "<unk>", *"abcdefghij"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<pad>")
+    fast.save_pretrained(tmp_path / "tokenizer")
+    rows = "".join(json.dumps({"tokens": [2, 3, 4, 5], "text": "a b c d e f g h"}) + "\n" for _ in range(8))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    common = ("--dataset", tmp_path / "rows.jsonl", "--max_steps", 2, "--report_to", "none", "--push_to_hub")
+
+    shape = ("--hidden_size", 8, "--num_layers", 1, "--num_heads", 2, "--context_length", 8, "--prompt", 2, "--continuation", 2)
+    trained = ("--tokenizer", tmp_path / "tokenizer", *shape, "--save_steps", 1, "--output_dir", tmp_path / "lm")
+    child(hub, tmp_path / "cache", "training/train_lm.py", *common, *trained, "--hub_model_id", "org/lm")
+    pushed = hub.repos["model", "org/lm"].files
+    # Weights, tokenizer and card; neither checkpoints nor pickles, which stay or are removed on this side.
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= set(pushed)
+    assert not [name for name in pushed if "checkpoint" in name or name.endswith((".bin", ".pt"))]
+    assert pushed["model.safetensors"] == (tmp_path / "lm" / "model.safetensors").read_bytes()
+    assert 'AutoTokenizer.from_pretrained("org/lm")' in pushed["README.md"].decode()
+    assert ModelCard(pushed["README.md"].decode()).data.pipeline_tag == "text-generation"
+
+    # From the Hub, into an empty cache, on to an adapter.
+    adapted = ("--model_name_or_path", "org/lm", "--column", "text", "--save_steps", 1, "--output_dir", tmp_path / "lora")
+    child(hub, tmp_path / "fresh", "training/finetune_lora.py", *common, *adapted, "--hub_model_id", "org/lora")
     pushed = hub.repos["model", "org/lora"].files
     assert {"adapter_config.json", "adapter_model.safetensors", "README.md"} <= set(pushed)
-    card = pushed["README.md"].decode()
-    assert "More Information Needed" not in card
-    assert 'from_pretrained("org/lora")' in card
+    assert 'from_pretrained("org/lora")' in pushed["README.md"].decode()
+    assert ModelCard(pushed["README.md"].decode()).data.base_model == "org/lm"
+    for folder in ("lm", "lora"):
+        cards = sorted((tmp_path / folder).rglob("README.md"))
+        # The model's and its two checkpoints'.
+        assert len(cards) == 3
+        for card in cards:
+            text = card.read_text()
+            assert f'from_pretrained("{card.parent}")' in text
+            assert not [word for word in ("path/or/name", "More Information", "{{", "[optional]") if word in text]
+        assert not list((tmp_path / folder).rglob("training_args.bin"))
+
+
+def test_a_push_without_an_account_is_refused_before_training():
+    arguments = SimpleNamespace(push_to_hub=True, hub_model_id="lora")
+    with pytest.raises(MemtaxError, match="--hub_model_id org/name"):
+        take_push(arguments)
+    assert take_push(SimpleNamespace(push_to_hub=False)) is None

@@ -1,6 +1,9 @@
 """Models trained with and without each text: what they say of it, and LiRA and RMIA on top of it."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +45,7 @@ def test_in_minus_out_with_its_interval():
     assert third["model_scores"] == [None] * 4
 
 
-def test_counterfactual_and_strong_attacks(tmp_path):
+def save_base(folder):
     torch.manual_seed(0)
     config = GPTNeoXConfig(
         vocab_size=len(WORDS),
@@ -54,8 +57,36 @@ def test_counterfactual_and_strong_attacks(tmp_path):
         bos_token_id=0,
         eos_token_id=0,
     )
-    GPTNeoXForCausalLM(config).save_pretrained(tmp_path / "base")
-    word_tokenizer().save_pretrained(tmp_path / "base")
+    GPTNeoXForCausalLM(config).save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def test_two_processes_train_the_same_models(tmp_path):
+    base = save_base(tmp_path / "base")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in random_texts(8, 10)))
+    command = ["--quiet", "counterfactual", str(tmp_path / "rows.jsonl"), "--model", base, "--models", "5"]
+    command += ["--epochs", "2", "--learning-rate", "0.01", "--output"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "memtax"]
+    whole = [*torchrun, *command, str(tmp_path / "two")]
+    done = subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("table ") == 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert CliRunner().invoke(app, [*command, str(tmp_path / "one")], catch_exceptions=False).exit_code == 0
+    finally:
+        torch.set_num_threads(threads)
+    one, two = (sorted((tmp_path / name / "models").glob("*/adapter_model.safetensors")) for name in ("one", "two"))
+    assert len(one) == 5
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+    assert (tmp_path / "one" / "scores.parquet").read_bytes() == (tmp_path / "two" / "scores.parquet").read_bytes()
+
+
+def test_counterfactual_and_strong_attacks(tmp_path):
+    save_base(tmp_path / "base")
     texts = random_texts(64, 14, seed=3)
     (tmp_path / "data").mkdir()
     for kind, part in (("member", texts[:32]), ("nonmember", texts[32:])):

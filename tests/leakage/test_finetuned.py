@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import numpy as np
 import pytest
 import torch
 from small import WORDS, random_texts, word_tokenizer
@@ -90,8 +91,53 @@ def test_attacks_tell_members_from_nonmembers(finetuned, base, tmp_path):
     assert found["set_test"]["p_value"] < 1e-3
 
 
-def test_more_often_planted_scores_higher(finetuned, tmp_path):
+def test_gradients_of_align_serve_the_attacks(finetuned, tmp_path):
+    """From texts with paraphrases through `memtax align` to the attacks that read its table."""
     import numpy as np
+    import pyarrow.parquet as pq
+
+    from memtax.corpus.membership import load_texts
+
+    texts = load_texts(str(finetuned / "canaries"))
+    rng = np.random.default_rng(0)
+
+    def reordered(text):
+        words = text.split()
+        places = rng.choice(len(words), 2, replace=False)
+        words[places[0]], words[places[1]] = words[places[1]], words[places[0]]
+        return " ".join(words)
+
+    # The second paraphrase of every third text failed, both of the first one.
+    paraphrases = [
+        [reordered(text), None if row % 3 == 0 else reordered(text)] for row, text in enumerate(texts["text"].to_pylist())
+    ]
+    paraphrases[0] = [None, None]
+    pq.write_table(texts.append_column("paraphrases", [paraphrases]), tmp_path / "pairs.parquet")
+    commands = (
+        ["align", str(tmp_path / "pairs.parquet"), "--parameters", "lora", "--output", str(tmp_path / "align")],
+        ["mia", str(finetuned / "canaries"), "--columns", str(tmp_path / "align" / "alignment.parquet"), "--resamples", "100"],
+    )
+    commands[1].extend(["--output", str(tmp_path / "mia")])
+    for command in commands:
+        done = CliRunner().invoke(app, [*command, "--model", str(finetuned)], catch_exceptions=False)
+        assert done.exit_code == 0
+    aligned = {row["sequence_id"]: row for row in pq.read_table(tmp_path / "align" / "alignment.parquet").to_pylist()}
+    scores = pq.read_table(tmp_path / "mia" / "scores.parquet").to_pylist()
+    # Larger is a member: the norm is negated, the alignment is as it is; what has none has no score.
+    assert all(row["attack_gradient_norm"] == -aligned[row["sequence_id"]]["gradient_norm"] for row in scores)
+    assert all(row["attack_gradient_alignment"] == aligned[row["sequence_id"]]["gradient_alignment"] for row in scores)
+    # Swapping equal words changes nothing: a paraphrase like that is none.
+    known = {row: any(one not in (None, texts["text"][row].as_py()) for one in found) for row, found in enumerate(paraphrases)}
+    without = [row["sequence_id"] for row in scores if row["attack_gradient_alignment"] is None]
+    assert without == [row["sequence_id"] for row in scores if not known[row["sequence_id"]]]
+    assert 0 in without
+    found = json.loads((tmp_path / "mia" / "membership.json").read_text())["domains"]["canaries"]["attacks"]
+    assert found["gradient_norm"]["auroc"]["low"] > 0.8
+    assert found["gradient_alignment"]["without_score"] == len(without)
+    assert found["loss"]["without_score"] == 0
+
+
+def test_more_often_planted_scores_higher(finetuned, tmp_path):
 
     from memtax.corpus.membership import load_membership
     from memtax.leakage.evidence import AttackFilter
@@ -117,3 +163,20 @@ def test_questions_are_not_trained_on_and_bad_arguments_are_named(base, tmp_path
         script.DataArguments(str(rows), question_column="question")
     with pytest.raises(MemtaxError, match="column"):
         script.read_rows(script.DataArguments(str(rows), column="text"), tokenizer)
+
+
+def test_canaries_read_out_by_repetitions(finetuned, base):
+    from memtax.leakage.canaries import read_out, read_record
+
+    canaries = read_record(finetuned)
+    found = read_out(canaries, str(finetuned))
+    twice, six_times = found["by_repetitions"]
+    assert (twice["repetitions"], six_times["repetitions"]) == (2, 6)
+    assert six_times["exposure"]["mean"] >= twice["exposure"]["mean"] > 2 * found["chance_bits"]
+    assert six_times["memorized"] >= twice["memorized"]
+    # log2 of 32 held out and the canary itself.
+    assert found["most_bits"] == pytest.approx(5.044, abs=1e-3)
+    # The model that was not trained on them knows nothing of them: 32 exposures by chance have a standard error of 0.25 bits.
+    before = read_out(canaries, base)
+    assert np.mean([row["exposure"] for row in before["each"]]) == pytest.approx(before["chance_bits"], abs=1.0)
+    assert sum(row["extracted"] for row in before["each"]) == 0

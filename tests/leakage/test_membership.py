@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 
 from memtax import statistics
 from memtax.cli import app
-from memtax.corpus.membership import load_membership
+from memtax.corpus.membership import load_membership, load_neighbours
 from memtax.errors import MemtaxError
 from memtax.leakage.blind import blind_scores, ngram_overlap, shift
 from memtax.leakage.figures import METRICS, attack_metrics, set_test, verdict
@@ -244,6 +245,38 @@ def test_command_writes_numbers(mia_inputs, tmp_path):
     assert scores.num_rows == 140 - 8 - 7
     assert "shows nothing" in (tmp_path / "out" / "membership.md").read_text()
     assert "blind baseline" in done.output
+
+
+def test_published_neighbours_are_those_of_their_texts(tmp_path):
+    from small import ids
+
+    model = save(bigram_model(transitions()), tmp_path / "model")
+    texts = random_texts(12, 10, seed=1)
+    near = [[random_texts(1, 10, seed=100 + 3 * row + place)[0] for place in range(3)] for row in range(12)]
+    source = write_lines(tmp_path / "x.jsonl", [{"input": text, "label": row % 2} for row, text in enumerate(texts)])
+    rows = [{"input": one, "label": row % 2} for row, group in enumerate(near) for one in group]
+    perturbed = write_lines(tmp_path / "x_perturbed.jsonl", rows)
+    command = ["mia", source, "--model", model, "--resamples", "20", "--attack", "neighbour", "--neighbour-texts"]
+    done = CliRunner().invoke(app, [*command, perturbed, "--output", str(tmp_path / "out")], catch_exceptions=False)
+    assert done.exit_code == 0
+    scores = pq.read_table(tmp_path / "out" / "scores.parquet").column("attack_neighbour").to_pylist()
+    logs = np.log(transitions())
+
+    def likelihood(text):
+        tokens = ids(text)
+        return np.mean([logs[a, b] for a, b in pairwise(tokens)])
+
+    expected = [likelihood(text) - np.mean([likelihood(one) for one in group]) for text, group in zip(texts, near, strict=True)]
+    assert scores == pytest.approx(expected, abs=1e-4)
+    table = load_neighbours(perturbed, load_membership(source))
+    assert table.column("neighbour_texts").to_pylist() == near
+    for wrong, message in ((rows[:-1], "no multiple"), (rows[3:] + rows[:3], "in another order"), ([], "no multiple")):
+        with pytest.raises(MemtaxError, match=message):
+            load_neighbours(write_lines(tmp_path / "wrong.jsonl", wrong), load_membership(source))
+    with pytest.raises(MemtaxError, match="not both"):
+        CliRunner().invoke(
+            app, [*command, perturbed, "--output", str(tmp_path / "o"), "--neighbour-model", "m"], catch_exceptions=False
+        )
 
 
 def test_what_cannot_run_says_so(mia_inputs, tmp_path):

