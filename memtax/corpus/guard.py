@@ -43,7 +43,7 @@ def _check(path: Path, kind: str, most: int, stamp: tuple[int, int]) -> None:
     elif stamp[0]:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             # Lines of a JSON document that is no JSON lines may begin with a value.
-            by_lines = kind == ".jsonl" or mapped.readline(_PIECE).rstrip().endswith(b"}")
+            by_lines = kind == ".jsonl" or mapped[:_PIECE].partition(b"\n")[0].rstrip().endswith(b"}")
             if _FIRST_NULL.match(mapped) or (by_lines and _NULL.search(mapped)):
                 raise _no_object(path)
 
