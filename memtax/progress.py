@@ -45,7 +45,7 @@ def skipped(rows: int, reason: str) -> None:
         from tqdm.auto import tqdm
 
         # Quiet mode has no bars; that something is missing is said all the same.
-        tqdm.write(f"{rows:,} {_rows(rows)} left out: {reason}", file=sys.stderr)
+        tqdm.write(printable(f"{rows:,} {_rows(rows)} left out: {reason}"), file=sys.stderr)
 
 
 def refuse(rows: int, reason: str) -> None:
@@ -60,6 +60,11 @@ def refuse(rows: int, reason: str) -> None:
 
 def _rows(count: int) -> str:
     return "row is" if count == 1 else "rows are"
+
+
+def printable(text: str) -> str:
+    """Text as a terminal may show it: control characters, which can move its cursor or rename its window, are `?`."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
 def progress_bar(description: str, total: int | None, unit: str = "rows", **options: Any) -> Any:
@@ -78,7 +83,7 @@ def say(line: str) -> None:
     from tqdm.auto import tqdm
 
     if not _quiet and _is_main():
-        tqdm.write(line, file=sys.stderr if _notes_to_errors else sys.stdout)
+        tqdm.write(printable(line), file=sys.stderr if _notes_to_errors else sys.stdout)
 
 
 def _is_main() -> bool:

@@ -5,7 +5,8 @@
 
 `--data` is a folder of JSON lines named by domain (MIMIR's `github.member.jsonl`, `pile_cc.member.jsonl`, ...): github is code,
 the rest prose. `--code` and `--natural_language` name any other datasets, on the Hub or on disk; without these, bookcorpus
-and github-code are streamed from the Hub, or with `--text_at_hand True` the files of this Python are read, offline.
+and github-code are streamed from the Hub, or with `--text_at_hand True` the files of this Python are read, offline. Of a named
+dataset `--documents` are drawn at random; a stream is shuffled through a buffer of `--shuffle_buffer` for that.
 
 Presets: `sensible` (short passages labelled by their own share of prose, lr 1e-4, batch 32, 200 steps: minutes on two cores)
 and `published` (the hyper-parameters of Prashanth et al. 2024: lr 1e-7, batch 256, 1000 steps, passages labelled by their
@@ -40,7 +41,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from memtax import statistics
 from memtax.errors import MemtaxError
 from memtax.files import atomic_path, write_json, write_text
-from memtax.filters._passages import LABELS, Documents, Passages, draw, read_domains, read_texts, text_at_hand
+from memtax.filters._passages import BUFFER, LABELS, Documents, Passages, draw, read_domains, read_texts, text_at_hand
 from memtax.filters.code_vs_nl import CodeFilter, _scores
 from memtax.hub.cards import render
 from memtax.hub.training import drop_pickles, push_trained, take_push
@@ -93,7 +94,13 @@ class DataArguments:
     code: list[str] = field(default_factory=list, metadata={"help": "Datasets of code, each `path[:config[:split]]`."})
     natural_language: list[str] = field(default_factory=list, metadata={"help": "Datasets of natural language."})
     text_at_hand: bool = field(default=False, metadata={"help": "Read the files of this Python, too."})
-    documents: int = field(default=20_000, metadata={"help": "Most documents read of a dataset on the Hub."})
+    documents: int = field(
+        default=20_000, metadata={"help": "Most documents taken of a named dataset: drawn at random, not its first ones."}
+    )
+    shuffle_buffer: int = field(
+        default=BUFFER,
+        metadata={"help": "Documents that a streamed dataset is shuffled through; its shards come in random order too."},
+    )
     relabel: bool = field(default=True, metadata={"help": "Label passages by their own share of prose, not by source."})
     labels: str | None = field(default=None, metadata={"help": "JSON lines with text and label (1: code), to evaluate on."})
     evaluation_rows: int = field(default=1000, metadata={"help": "Passages of held-out documents to evaluate on."})
@@ -114,8 +121,17 @@ class _Watch(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Advance it; stop when the time is over."""
         self.bar.update(state.global_step - self.bar.n)
-        if self.seconds is not None and time.monotonic() - self.started > self.seconds:
+        if self.seconds is not None and self._is_late(args.world_size):
             control.should_training_stop = True
+
+    def _is_late(self, processes: int) -> bool:
+        """Whether the time is over, for all processes at the same step: one that went on alone would wait for ever."""
+        late = time.monotonic() - self.started > (self.seconds or 0)
+        if processes == 1:
+            return late
+        from accelerate.utils import gather_object
+
+        return any(gather_object([late]))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close it."""
@@ -155,7 +171,7 @@ def read_documents(arguments: DataArguments, seed: int) -> tuple[dict[str, Seque
         named = {kind: [source] for kind, source in HUB_SOURCES.items()}
     for kind, sources in (("code", code), ("natural_language", prose)):
         for source in named[kind]:
-            sources[source] = read_texts(source, arguments.documents)
+            sources[source] = read_texts(source, arguments.documents, seed, arguments.shuffle_buffer)
     return code, prose
 
 

@@ -176,6 +176,7 @@ def main() -> None:
 def _fail(message: str) -> None:
     if _debug:
         raise
-    printable = "".join(character if character.isprintable() else "?" for character in message)
-    typer.echo(f"memtax: {printable}", err=True)
+    from memtax.progress import printable
+
+    typer.echo(f"memtax: {printable(' '.join(message.split()))}", err=True)
     sys.exit(2)

@@ -32,9 +32,10 @@ class Outcome:
         shown = os.environ.get("RANK", "0") == "0"
         for line in self.lines:
             if shown and not (as_json or quiet):
-                typer.echo(line)
+                # Names in it may come from the data.
+                typer.echo(progress.printable(line))
         if shown and as_json:
-            typer.echo(json.dumps(plain(self.found), ensure_ascii=False, allow_nan=False))
+            typer.echo(json.dumps(plain(self.found), allow_nan=False))
 
 
 def at(path: Path | str) -> Outcome:

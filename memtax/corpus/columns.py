@@ -88,6 +88,18 @@ def row_ids(column: pa.Array, name: str, what: str) -> npt.NDArray[np.int64]:
     return ids
 
 
+def check_unique(ids: npt.NDArray[np.int64], name: str, what: str) -> None:
+    """Refuse ids that occur more than once.
+
+    Raises:
+        MemtaxError: one does; the message names it, the column and where it is from.
+    """
+    ordered = np.sort(ids)
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(again):
+        raise MemtaxError(f"column {name!r} of {what} is not unique: {again[0]} occurs more than once; repair or drop it")
+
+
 def flatten(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int64]]:
     """Values and row offsets of a list column. A null row counts as empty; nothing is copied where no row is null.
 

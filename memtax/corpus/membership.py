@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from memtax import schema
-from memtax.corpus.sources import Source, open_dataset, reading, split_name
+from memtax.corpus.sources import LONGEST_LINE, Source, open_dataset, reading, split_name
 from memtax.errors import MemtaxError
 from memtax.progress import skipped
 
@@ -20,9 +20,6 @@ TOKEN_COLUMNS = ("tokens", "input_ids", "Tokens")
 LABEL_COLUMNS = ("is_member", "label", "member", "membership")
 CHUNK_WORDS = 32
 """Words of a chunk in WikiMIA_concat, whose labels are lists: one a chunk."""
-
-LONGEST_LINE = 1 << 28
-"""Bytes of a line at most: a small compressed file may unpack to more than the memory holds."""
 
 MIMIR = "iamgroot42/mimir"
 _MIMIR_SPLIT = "ngram_13_0.8"

@@ -11,7 +11,6 @@ from memtax import schema
 from memtax.corpus import columns
 from memtax.corpus.contract import Block
 from memtax.corpus.opening import Reading, open_sources
-from memtax.corpus.sequences import _check_unique
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 from memtax.progress import progress_bar, skipped
@@ -74,7 +73,7 @@ def load_rows(
                 bar.update(count)
     skipped(short, f"shorter than {length} tokens, in {source.label}; values that need them are null")
     table = pa.concat_tables(tables)
-    _check_unique(table.column("sequence_id").to_numpy(), "sequence_id", source.label)
+    columns.check_unique(table.column("sequence_id").to_numpy(), "sequence_id", source.label)
     return datasets.Dataset(table.cast(schema.features(COLUMNS).arrow_schema))
 
 

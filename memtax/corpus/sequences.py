@@ -102,7 +102,7 @@ def load_sequences(
         )
     table = pa.concat_tables(tables)
     if key is not None:
-        _check_unique(table.column("sequence_id").to_numpy(), key, corpus.label)
+        columns.check_unique(table.column("sequence_id").to_numpy(), key, corpus.label)
     for reason, rows_left in skipped.items():
         say_skipped(rows_left, f"{reason}, in {corpus.label}")
     return Sequences(_dataset(table), dict(skipped))
@@ -140,13 +140,6 @@ def _table(
     names = pa.nulls(len(ids), pa.string()) if documents is None else documents.take(pa.array(owners)).cast(pa.string())
     tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(windows).reshape(-1)))
     return pa.table([pa.array(ids), tokens, texts, names], schema=schema.arrow_schema(COLUMNS))
-
-
-def _check_unique(ids: npt.NDArray[np.int64], name: str, what: str) -> None:
-    ordered = np.sort(ids)
-    again = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(again):
-        raise MemtaxError(f"column {name!r} of {what} is not unique: {again[0]} occurs more than once; repair or drop it")
 
 
 def _dataset(table: pa.Table) -> "datasets.Dataset":

@@ -31,6 +31,18 @@ class World:
             _state().wait_for_everyone()
 
 
+def spare_threads() -> None:
+    """One thread in the worker processes of `Dataset.map(num_proc=...)`.
+
+    A forked worker would wait forever for the thread pool of its parent; and there is a worker for each core already.
+    """
+    import multiprocess  # type: ignore[import-untyped]
+    import torch
+
+    if multiprocess.parent_process() is not None and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+
+
 def _state() -> Any:
     import torch
     from accelerate import PartialState

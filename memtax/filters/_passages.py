@@ -32,6 +32,8 @@ LEFT_OUT = ("dm_mathematics",)
 SHORTEST, LONGEST = 60, 340
 """Characters of a passage: 64 tokens of a language model are about 150 of code and 300 of prose."""
 MOSTLY_PROSE, HARDLY_PROSE = 0.7, 0.3
+BUFFER = 10_000
+"""Documents that a stream is shuffled through."""
 RUN = 5
 """Words in a row that make prose, if one of them is a function word."""
 
@@ -167,8 +169,14 @@ def read_domains(folder: Path | str) -> tuple[dict[str, list[str]], dict[str, li
     return code, prose
 
 
-def read_texts(source: str, limit: int | None = None) -> list[str]:
-    """The first texts of a dataset: a local path, or a Hub name that is streamed.
+def read_texts(source: str, limit: int | None = None, seed: int = 0, buffer: int = BUFFER) -> list[str]:
+    """Texts of a dataset: a local path, or a Hub name that is streamed.
+
+    Args:
+        source: the dataset.
+        limit: most texts, drawn at random (of a stream: its shards in random order, through a buffer); None takes all.
+        seed: of the draw.
+        buffer: documents that a stream's draw is made from at any time.
 
     Raises:
         MemtaxError: it cannot be read, or has no column of text.
@@ -180,7 +188,10 @@ def read_texts(source: str, limit: int | None = None) -> list[str]:
     column = next((name for name in TEXT_COLUMNS if name in names), None)
     if column is None:
         raise MemtaxError(f"{source} has no column of text ({', '.join(TEXT_COLUMNS)}); it has: {', '.join(names)}")
-    return [row[column] for row in islice(rows.select_columns([column]), limit) if row[column]]
+    rows = rows.select_columns([column])
+    if limit is not None:
+        rows = rows.shuffle(seed=seed) if local else rows.shuffle(seed=seed, buffer_size=buffer)
+    return list(islice((row[column] for row in rows if row[column]), limit))
 
 
 def text_at_hand(seed: int, per_kind: int = 40) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

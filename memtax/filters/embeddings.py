@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from memtax.engine.world import spare_threads
 from memtax.filters.base import Batch, Filter
-from memtax.filters.scores import _spare_threads
 from memtax.lm.embeddings import DEFAULT_MODEL, embed, resolve_model
 from memtax.lm.loading import model_files
 
@@ -38,7 +38,7 @@ class EmbeddingFilter(Filter):
 
     def compute(self, batch: Batch) -> Batch:
         """Embed the texts that are there."""
-        _spare_threads()
+        spare_threads()
         rows = [row for row, text in enumerate(batch["text"]) if text is not None]
         added: list[list[float] | None] = [None] * len(batch["text"])
         if rows:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from memtax.engine.world import spare_threads
 from memtax.errors import MemtaxError, ModelError
 from memtax.filters.base import Batch, Filter
 from memtax.lm import extraction
@@ -143,7 +144,7 @@ class LanguageModelFilter(Filter):
         """Score a batch of token sequences."""
         from memtax.lm.scores import score
 
-        _spare_threads()
+        spare_threads()
         model = _load(self.model, self.revision, self.dtype, self.device_map, self.quantization, self.fingerprint)
         suppressed = _end_of_sequence(model) if self.reference_eos else None
         sequences = batch["tokens"]
@@ -221,15 +222,3 @@ def _end_of_sequence(model: Any) -> int:
     if not isinstance(found, int):
         raise ModelError(f"reference_eos needs one end-of-sequence token, but the model's configuration has {found}")
     return found
-
-
-def _spare_threads() -> None:
-    """One thread in the worker processes of `Dataset.map(num_proc=...)`.
-
-    A forked worker would wait forever for the thread pool of its parent; and there is a worker for each core already.
-    """
-    import multiprocess  # type: ignore[import-untyped]
-    import torch
-
-    if multiprocess.parent_process() is not None and torch.get_num_threads() > 1:
-        torch.set_num_threads(1)

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from memtax.corpus.tables import location, stamp
+from memtax.engine.world import spare_threads
 from memtax.filters._published import look_up
 from memtax.filters.base import Batch, Filter
 from memtax.filters.embeddings import EmbeddingFilter
-from memtax.filters.scores import _spare_threads
 from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
 from memtax.lm.loading import model_files
 
@@ -62,7 +62,7 @@ class SemanticMatchFilter(Filter):
         """
         from memtax.filters._sample import load_sample, matches
 
-        _spare_threads()
+        spare_threads()
         published = look_up(self.sample, self.columns, batch["sequence_id"], stamp(self.sample))
         if published is not None:
             return published

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from memtax.corpus.tables import stamp
+from memtax.engine.world import spare_threads
 from memtax.errors import MemtaxError
 from memtax.filters._published import look_up
 from memtax.filters.base import Batch
 from memtax.filters.embeddings import EmbeddingFilter
-from memtax.filters.scores import _spare_threads
 from memtax.filters.semantic_matches import THRESHOLDS, SemanticMatchFilter, _columns
 
 PIECE = 16_384
@@ -57,7 +57,7 @@ class TextualMatchFilter(SemanticMatchFilter):
         """
         from memtax.filters._sample import load_sample, matches
 
-        _spare_threads()
+        spare_threads()
         published = look_up(self.sample, self.columns, batch["sequence_id"], stamp(self.sample))
         if published is not None:
             return published

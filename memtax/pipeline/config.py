@@ -35,6 +35,9 @@ class RunConfig:
         embedding_model: folder or Hub name of a sentence-transformers model (`all-MiniLM-L6-v2`), for semantic and textual
             matches among the sequences; None leaves these factors out.
         code_model: folder or Hub name of a classifier of code (`usvsnsp/code-vs-nl`), for `nl_score`; None leaves it out.
+        paraphrases: output of `memtax paraphrase`, which becomes part of the dataset and the report.
+        alignment: likewise the output of `memtax align`.
+        influence: likewise the output of `memtax influence`.
         prompt: prompt tokens.
         continuation: continuation tokens.
         recitation_threshold: a continuation that occurs more often than this is recitation.
@@ -59,6 +62,9 @@ class RunConfig:
     reference_model: str | None = None
     embedding_model: str | None = None
     code_model: str | None = None
+    paraphrases: str | None = None
+    alignment: str | None = None
+    influence: str | None = None
     prompt: int = 32
     continuation: int = 32
     recitation_threshold: int = 5

@@ -126,7 +126,7 @@ def probe_layers(source: str, model: str, predictor: Predictor, output: Path, *,
         classes = np.unique(labels, return_inverse=True)[1]
         own = probe(states, classes, rows.values, name=name)
         title = f"What each layer knows: {name}"
-        model_figures.save(model_figures.probe_figure(own), output / "figures", f"probes_{name}", title)
+        model_figures.save(model_figures.probe_layers(own), output / "figures", f"probes_{name}", title)
         found += own
     write_json(output / "probes.json", {"model": model, "rows": len(tokens), "probes": found})
     return found

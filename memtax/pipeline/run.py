@@ -15,6 +15,8 @@ from memtax.filters.scores import LanguageModelFilter
 from memtax.hub.folder import Config, write_dataset
 from memtax.leakage.from_run import membership_of_run
 from memtax.lm.loading import check_model, load_tokenizer, model_files
+from memtax.pipeline.attached import attach
+from memtax.pipeline.attached import check as check_attached
 from memtax.pipeline.config import RunConfig
 from memtax.pipeline.neighbours import NEAREST
 from memtax.pipeline.series import Member, growth, score_series
@@ -57,6 +59,7 @@ def run(config: RunConfig) -> RunResult:
     started = time.time()
     world = World.current()
     output = Path(config.output)
+    check_attached(config)
     for member in _members(config):
         check_model(member.path, member.revision, config.window)
     described = describe(config)
@@ -210,6 +213,9 @@ def _conclude(
         for name, each in series.items()
         if each is not None
     ]
+    more, found = attach(config)
+    configs += more
+    metrics |= found
     run_facts = metrics["run"]
     summary = {
         "model": run_facts["model"],
@@ -222,6 +228,7 @@ def _conclude(
     write_dataset(output / "dataset", configs, f"{run_facts['title']}: memorized sequences", summary, config.license)
     write_json(output / "metrics.json", metrics)
     inputs = {**described.inputs, "model": fingerprint_path(config.model)}
+    inputs |= {name: fingerprint_path(str(getattr(config, name))) for name in found}
     write_record(output / "run.yaml", "run", config.to_dict(), inputs, time.time() - started)
     report.write(output)
     return metrics

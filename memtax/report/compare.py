@@ -15,7 +15,7 @@ from memtax.report.sections import Panel, Section, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 SCHEMA = "memtax/compare/1"
 """Raised when a key of `comparison.json` changes its meaning."""
@@ -266,7 +266,9 @@ def _how_much(summary: Mapping[str, Any]) -> Section:
         "test asks whether as many were forgotten as were newly memorized. The tests of the categories are not corrected "
         "for their number."
     )
-    panel = Panel("change", _conclusion(found["all"]), "Dots: difference; whiskers: its paired interval.", _figure(found))
+    panel = Panel(
+        "change", _conclusion(found["all"]), "Dots: difference; whiskers: its paired interval.", difference_rows(found)
+    )
     return Section("change", "How much changed", text, (panel, Table("By category", head, rows)), tuple(left_out))
 
 
@@ -278,11 +280,15 @@ def _conclusion(group: Mapping[str, Any]) -> str:
     return f"{'More' if low > 0 else 'Less'} is memorized after: {_points(group['difference'])} of all sequences"
 
 
-def _figure(groups: Mapping[str, Mapping[str, Any]]) -> "Figure":
-    """Differences with intervals, a row a category."""
+def difference_rows(groups: Mapping[str, Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes":
+    """Differences with intervals, a row a category.
+
+    Args:
+        groups: category to `difference` with its ends.
+        ax: where to draw.
+    """
     with figures.style():
-        figure = figures.blank(0.8 + 0.42 * len(groups))
-        axes = figure.subplots()
+        axes: Axes = figures.panels(ax, 0.8 + 0.42 * len(groups))[0, 0]
         for place, (name, group) in enumerate(groups.items()):
             value, low, high = (100 * group["difference"][key] for key in ("value", "low", "high"))
             colour = figures.COLOURS.get(name, figures.GREY)
@@ -291,7 +297,7 @@ def _figure(groups: Mapping[str, Mapping[str, Any]]) -> "Figure":
         axes.set_yticks(range(len(groups)), [words.label(name) for name in groups])
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.set_xlabel("change of the share memorized (percentage points)")
-        return figure
+        return axes
 
 
 def _where(summary: Mapping[str, Any]) -> Section:

@@ -1,5 +1,6 @@
-"""The figures: functions from rows of metrics or columns of the table to a matplotlib `Figure`.
+"""The figures: functions from rows of metrics or columns of the table to matplotlib `Axes`.
 
+Each draws on the axes that it is given, or on those of a new figure, and returns them; several panels are an array of axes.
 No pyplot, so nothing is global and no display is needed. One colour a category everywhere, from the palette of Okabe and Ito
 (distinguishable for colour-blind readers); category is never told by colour alone.
 """
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from memtax.errors import MemtaxError
 from memtax.report.words import count, label, number, percent, short
 from memtax.schema import CATEGORIES
 
@@ -65,26 +67,58 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.style.context(["default", dict(STYLE)])
 
 
-def svg(figure: "Figure") -> str:
+def figure_of(drawn: Any) -> "Figure":
+    """The figure of what a function here returned: axes, an array of axes, or a figure."""
+    import numpy as np
+
+    first = np.ravel(np.asarray(drawn, dtype=object))[0]
+    figure: Figure = getattr(first, "figure", first)
+    return figure
+
+
+def panels(ax: Any, height: float, rows: int = 1, columns: int = 1, **options: Any) -> Any:
+    """Axes to draw on, (rows, columns): those given, or those of a new figure as wide as the page.
+
+    Args:
+        ax: axes, an array of them, or None.
+        height: of a new figure, in inches.
+        rows: panels below each other.
+        columns: panels beside each other.
+        options: of `Figure.subplots`.
+
+    Raises:
+        MemtaxError: another number of axes was given.
+    """
+    import numpy as np
+
+    if ax is None:
+        return blank(height).subplots(rows, columns, squeeze=False, **options)
+    given = np.ravel(np.asarray(ax, dtype=object))
+    if len(given) != rows * columns:
+        raise MemtaxError(f"this figure has {rows} x {columns} panels; {len(given)} axes were given")
+    return given.reshape(rows, columns)
+
+
+def svg(drawn: Any) -> str:
     """The figure as SVG; the same figure gives the same text."""
     buffer = io.StringIO()
     with style():
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure_of(drawn).savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return buffer.getvalue()
 
 
-def png(figure: "Figure") -> bytes:
+def png(drawn: Any) -> bytes:
     """The figure as PNG at 160 dots an inch, without metadata."""
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+        figure_of(drawn).savefig(buffer, format="png", dpi=160, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def add_title(figure: "Figure", title: str) -> None:
+def add_title(drawn: Any, title: str) -> None:
     """Put the conclusion above the figure, for the files that stand alone."""
     with style():
-        figure.suptitle("\n".join(textwrap.wrap(title, 100)), x=0.01, ha="left", fontsize=11, fontweight="bold")
+        figure_of(drawn).suptitle("\n".join(textwrap.wrap(title, 100)), x=0.01, ha="left", fontsize=11, fontweight="bold")
 
 
 def blank(height: float) -> "Figure":
@@ -94,7 +128,7 @@ def blank(height: float) -> "Figure":
     return Figure(figsize=(WIDTH, height))
 
 
-def _error(rows: Sequence[Mapping[str, Any]], key: str) -> "np.ndarray":
+def error_bars(rows: Sequence[Mapping[str, Any]], key: str) -> "np.ndarray":
     """Distances (2, rows) from the value to its interval's ends, in the unit of the value; 0 where there is no interval."""
     import numpy as np
 
@@ -106,15 +140,16 @@ def _or(value: Any, default: float) -> float:
     return default if value is None else float(value)
 
 
-def extraction(groups: Mapping[str, Mapping[str, Any]]) -> "Figure":
+def extraction(groups: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any:
     """Counts (memorized of all, by category) beside rates with their intervals.
 
     Args:
         groups: group name to `sequences`, `memorized`, `rate`, `low`, `high`.
+        ax: two axes to draw on.
     """
     with style():
-        figure = blank(0.5 + 0.48 * len(groups))
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
+        both = panels(ax, 0.5 + 0.48 * len(groups), 1, 2, width_ratios=(1, 1.15))[0]
+        left, right = both
         # Counts of all sequences together would dwarf the categories; the rate is what compares.
         names = [name for name in groups if name in CATEGORIES] or list(groups)
         most = max(groups[name]["sequences"] for name in names) or 1
@@ -132,7 +167,7 @@ def extraction(groups: Mapping[str, Mapping[str, Any]]) -> "Figure":
         for place, name in enumerate(shown):
             row, colour = groups[name], COLOURS.get(name, GREY)
             right.errorbar(
-                row["rate"], place, xerr=_error([row], "rate"), fmt="o", color=colour, ms=7, capsize=3, elinewidth=1.6
+                row["rate"], place, xerr=error_bars([row], "rate"), fmt="o", color=colour, ms=7, capsize=3, elinewidth=1.6
             )
             right.annotate(
                 percent(row["rate"]), (row["rate"], place), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8.5
@@ -142,7 +177,7 @@ def extraction(groups: Mapping[str, Mapping[str, Any]]) -> "Figure":
         right.set_xlabel("share of the group's sequences")
         right.xaxis.set_major_formatter(_percent_ticks())
         _rows_axis(right, shown)
-        return figure
+        return both
 
 
 def _rows_axis(axes: "Axes", names: Sequence[str]) -> None:
@@ -160,12 +195,13 @@ def _percent_ticks() -> Any:
     return FuncFormatter(lambda share, _: f"{100 * share:.4g}%" if share < 1.001 else "")
 
 
-def growth(rows: Sequence[Mapping[str, Any]], by: str = "step") -> "Figure":
+def growth(rows: Sequence[Mapping[str, Any]], by: str = "step", ax: "Axes | None" = None) -> "Axes":
     """The memorized share by category over the checkpoints or models, with intervals as bands.
 
     Args:
         rows: `checkpoint`, the number named by `by` (or None), `category`, `rate`, `low`, `high`, in order.
         by: `step` for time, `parameters` for size (on a logarithmic axis).
+        ax: where to draw.
     """
     checkpoints = list(dict.fromkeys(row["checkpoint"] for row in rows))
     values: dict[str, Any] = {row["checkpoint"]: row.get(by) for row in rows}
@@ -175,8 +211,7 @@ def growth(rows: Sequence[Mapping[str, Any]], by: str = "step") -> "Figure":
         numeric = _apart([values[name] for name in checkpoints])
     places = {name: float(values[name]) if numeric else float(place) for place, name in enumerate(checkpoints)}
     with style():
-        figure = blank(3.4)
-        axes = figure.subplots()
+        axes: Axes = panels(ax, 3.4)[0, 0]
         ends: list[tuple[float, str]] = []
         for name in [*CATEGORIES, "all"]:
             own = [row for row in rows if row["category"] == name and row.get("rate") is not None]
@@ -185,7 +220,7 @@ def growth(rows: Sequence[Mapping[str, Any]], by: str = "step") -> "Figure":
             own.sort(key=lambda row: places[row["checkpoint"]])
             x = [places[row["checkpoint"]] for row in own]
             y = [row["rate"] for row in own]
-            below, above = _error(own, "rate")
+            below, above = error_bars(own, "rate")
             colour = COLOURS[name]
             axes.plot(x, y, color=colour, marker="o", ms=4, lw=1.8, ls="--" if name == "all" else "-")
             axes.fill_between(x, y - below, y + above, color=colour, alpha=0.15, lw=0)
@@ -206,7 +241,7 @@ def growth(rows: Sequence[Mapping[str, Any]], by: str = "step") -> "Figure":
             turned: dict[str, Any] = {"rotation": 20, "ha": "right"} if len(checkpoints) > 5 else {}
             axes.set_xticks(range(len(checkpoints)), [name[-24:] + sizes[name] for name in checkpoints], **turned)
             axes.set_xlabel("checkpoint" if by == "step" else "model and its parameters" if any(sizes.values()) else "model")
-        return figure
+        return axes
 
 
 def _apart(sizes: Sequence[float]) -> bool:
@@ -231,24 +266,26 @@ def _end_labels(axes: "Axes", ends: list[tuple[float, str]]) -> None:
         )
 
 
-def dots(rows: Sequence[Mapping[str, Any]], panels: Sequence[str], panel_key: str, value_key: str, unit: str) -> "Figure":
+def dots(
+    rows: Sequence[Mapping[str, Any]], groups: Sequence[str], panel_key: str, value_key: str, unit: str, ax: Any = None
+) -> Any:
     """One panel a group, one row a factor, a dot with its interval; a cross where the number is withheld.
 
     Args:
         rows: `factor`, the group under `panel_key`, the number under `value_key` (or None), `low` and `high` if known.
-        panels: groups in the order shown.
+        groups: in the order shown; each has a panel.
         panel_key: `group` or `model`.
         value_key: `spearman` or `coefficient`.
         unit: the axis label.
+        ax: as many axes as there are groups.
     """
-    first = {row["factor"]: abs(_or(row[value_key], 0)) for row in reversed(rows) if row[panel_key] == panels[0]}
+    first = {row["factor"]: abs(_or(row[value_key], 0)) for row in reversed(rows) if row[panel_key] == groups[0]}
     factors = sorted(dict.fromkeys(row["factor"] for row in rows), key=lambda factor: -first.get(factor, 0))
     reach = [abs(row[key]) for row in rows for key in (value_key, "low", "high") if row.get(key) is not None]
     limit = 1.0 if value_key == "spearman" else 1.08 * max(reach, default=1.0) or 1.0
     with style():
-        figure = blank(0.95 + 0.27 * len(factors))
-        all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, panel in zip(all_axes, panels, strict=True):
+        all_axes = panels(ax, 0.95 + 0.27 * len(factors), 1, len(groups), sharey=True)[0]
+        for axes, panel in zip(all_axes, groups, strict=True):
             colour = COLOURS.get(panel, GREY)
             axes.axvline(0, color="#555555", lw=0.8)
             for row in rows:
@@ -260,7 +297,7 @@ def dots(rows: Sequence[Mapping[str, Any]], panels: Sequence[str], panel_key: st
                     continue
                 axes.plot([0, value], [place, place], color=colour, lw=1, alpha=0.45)
                 axes.errorbar(
-                    value, place, xerr=_error([row], value_key), fmt="o", color=colour, ms=4.5, elinewidth=1.4, capsize=2
+                    value, place, xerr=error_bars([row], value_key), fmt="o", color=colour, ms=4.5, elinewidth=1.4, capsize=2
                 )
             axes.set_title(label(panel))
             axes.set_xlim(-limit, limit)
@@ -268,16 +305,26 @@ def dots(rows: Sequence[Mapping[str, Any]], panels: Sequence[str], panel_key: st
                 axes.set_xticks([-1, -0.5, 0, 0.5, 1], ["\N{MINUS SIGN}1", "", "0", "", "1"])
         all_axes[0].set_yticks(range(len(factors)), [label(factor) for factor in factors])
         all_axes[0].set_ylim(len(factors) - 0.4, -0.6)
-        figure.supxlabel(unit, fontsize=9)
-        return figure
+        _label_below(all_axes, unit, ax is None)
+        return all_axes
 
 
-def curves(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str, Any]]) -> "Figure":
+def _label_below(axes: Any, text: str, own: bool) -> None:
+    """One label for all panels of a figure of ours; one for each panel on someone else's."""
+    if own:
+        figure_of(axes).supxlabel(text, fontsize=9)
+    else:
+        for each in axes:
+            each.set_xlabel(text)
+
+
+def curves(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any:
     """ROC, precision-recall and reliability curves: a column a category; the baseline is dashed.
 
     Args:
         rows: `model`, `category`, and the three curves.
         metrics: model to category to its metrics; their `reason` is printed where a curve is withheld.
+        ax: three rows of axes, with a column a category.
     """
     columns = [name for name in ("aggregate", *CATEGORIES) if any(name in metrics[model] for model in metrics)]
     kinds = (
@@ -286,8 +333,7 @@ def curves(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str,
         ("reliability", "predicted", "observed", "predicted probability", "observed share"),
     )
     with style():
-        figure = blank(7.0)
-        grid = figure.subplots(len(kinds), len(columns), sharex="row", sharey="row", squeeze=False)
+        grid = panels(ax, 7.0, len(kinds), len(columns), sharex="row", sharey="row")
         for line, (kind, x, y, x_label, y_label) in enumerate(kinds):
             for column, name in enumerate(columns):
                 axes = grid[line][column]
@@ -318,8 +364,8 @@ def curves(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str,
                 if line == 0:
                     axes.set_title(label(name))
             grid[line][0].set_ylabel(y_label)
-        _curve_legend(figure)
-        return figure
+        _curve_legend(grid, ax is None)
+        return grid
 
 
 def _withheld(metrics: Mapping[str, Mapping[str, Any]], category: str) -> str:
@@ -327,7 +373,7 @@ def _withheld(metrics: Mapping[str, Mapping[str, Any]], category: str) -> str:
     return "\n".join(textwrap.wrap(f"withheld: {reasons[0]}" if reasons else "no curve", 22))
 
 
-def _curve_legend(figure: "Figure") -> None:
+def _curve_legend(grid: Any, own: bool) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
@@ -335,7 +381,10 @@ def _curve_legend(figure: "Figure") -> None:
         Line2D([], [], color=COLOURS["baseline"], lw=1.4, ls=(0, (4, 2)), label="baseline: one model for all"),
         Line2D([], [], color="#BBBBBB", lw=0.8, ls=":", label="chance (top), perfect calibration (bottom)"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    if own:
+        figure_of(grid).legend(handles=handles, loc="outside lower center", ncols=3)
+    else:
+        grid[0][-1].legend(handles=handles, fontsize=7)
 
 
 def _plain_ticks(axes: "Axes", scale: str) -> None:
@@ -349,21 +398,21 @@ def _plain_ticks(axes: "Axes", scale: str) -> None:
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 30 * low else (1.0, 3.0)))
 
 
-def distribution(groups: Mapping[str, Mapping[str, "np.ndarray"]], name: str, unit: str) -> "Figure":
+def distribution(groups: Mapping[str, Mapping[str, "np.ndarray"]], name: str, unit: str, ax: Any = None) -> Any:
     """Histograms of a factor for memorized (filled) and other (outlined) sequences, a panel a category.
 
     Args:
         groups: category to `memorized` and `rest`, each the finite values of the factor.
         name: the factor.
         unit: its unit, for the axis.
+        ax: as many axes as there are categories.
     """
     import numpy as np
 
     values = np.concatenate([part for group in groups.values() for part in group.values()]).astype(float)
     low, high = values.min(), values.max()
     with style():
-        figure = blank(2.6)
-        all_axes = figure.subplots(1, len(groups), sharex=True, sharey=True, squeeze=False)[0]
+        all_axes = panels(ax, 2.6, 1, len(groups), sharex=True, sharey=True)[0]
         if low > 0 and high > 3 * low:
             bins, scale = np.geomspace(low, high * 1.0001, 31), "log"
         elif low >= 0 and high > 100:
@@ -387,5 +436,5 @@ def distribution(groups: Mapping[str, Mapping[str, "np.ndarray"]], name: str, un
             axes.legend(loc="upper right", fontsize=7.5, handlelength=1.2)
         all_axes[0].yaxis.set_major_formatter(_percent_ticks())
         all_axes[0].set_ylabel("share of sequences")
-        figure.supxlabel(f"{label(name)} ({unit})" if unit not in name else label(name), fontsize=9)
-        return figure
+        _label_below(all_axes, f"{label(name)} ({unit})" if unit not in name else label(name), ax is None)
+        return all_axes

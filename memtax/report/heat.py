@@ -3,23 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memtax.report.figures import blank, style
+from memtax.report.figures import panels, style
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 
-def heat(texts: Sequence[Mapping[str, Any]]) -> "Figure":
+def heat(texts: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes":
     """How likely each stretch of a text would come out, a row a text.
 
     Args:
         texts: `text_id` and `heat`, log p_z (nats) of equal stretches of the text, None where no suffix reaches.
+        ax: where to draw.
     """
     import numpy as np
 
     with style():
-        figure = blank(1.3 + 0.36 * len(texts))
-        axes = figure.subplots()
+        axes: Axes = panels(ax, 1.3 + 0.36 * len(texts))[0, 0]
         for row, text in enumerate(texts):
             known = np.array([[np.nan if value is None else value / np.log(10) for value in text["heat"]]])
             image = axes.imshow(
@@ -37,6 +37,6 @@ def heat(texts: Sequence[Mapping[str, Any]]) -> "Figure":
         axes.set_ylim(len(texts) - 0.5, -0.5)
         axes.set_yticks(range(len(texts)), [f"text {text['text_id']}" for text in texts])
         axes.set_xlabel("position in the text (%)")
-        bar = figure.colorbar(image, ax=axes, pad=0.01)
+        bar = axes.figure.colorbar(image, ax=axes, pad=0.01)
         bar.set_label("log10 of the likeliest suffix")
-        return figure
+        return axes

@@ -1,6 +1,6 @@
 """The section on membership inference: attacks beside the baseline that never sees the model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from memtax.report import figures, words
@@ -8,7 +8,7 @@ from memtax.report.data import Run
 from memtax.report.sections import Panel, Section, Table
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 TEXT = (
     "Can sequences that the model was trained on be told from sequences held out, by the model's probabilities alone? AUROC is "
@@ -38,7 +38,7 @@ def members(run: Run) -> Section:
     known = [(name, row["auroc"]) for name, row, _ in rows if row.get("auroc")]
     if not known:
         return Section("members", "Who was in the training set", TEXT, (table,))
-    panel = Panel("membership", _conclusion(found), "Dots: AUROC; whiskers: its interval; dashed: chance.", _figure(known))
+    panel = Panel("membership", _conclusion(found), "Dots: AUROC; whiskers: its interval; dashed: chance.", attack_rows(known))
     return Section("members", "Who was in the training set", TEXT, (panel, table))
 
 
@@ -57,10 +57,15 @@ def _conclusion(found: Mapping[str, Any]) -> str:
     return "No attack shows membership: none is beyond chance and the baseline that never sees the model"
 
 
-def _figure(rows: list[tuple[str, Mapping[str, float]]]) -> "Figure":
+def attack_rows(rows: Sequence[tuple[str, Mapping[str, float]]], ax: "Axes | None" = None) -> "Axes":
+    """A dot with its interval a row.
+
+    Args:
+        rows: names and estimates.
+        ax: where to draw.
+    """
     with figures.style():
-        figure = figures.blank(0.9 + 0.4 * len(rows))
-        axes = figure.subplots()
+        axes: Axes = figures.panels(ax, 0.9 + 0.4 * len(rows))[0, 0]
         for place, (name, interval) in enumerate(rows):
             value, low, high = (interval[key] for key in ("value", "low", "high"))
             colour = figures.GREY if name == "blind baseline" else figures.COLOURS["recitation"]
@@ -69,4 +74,4 @@ def _figure(rows: list[tuple[str, Mapping[str, float]]]) -> "Figure":
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel("AUROC")
-        return figure
+        return axes

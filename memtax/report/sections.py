@@ -42,7 +42,13 @@ class Panel:
     name: str
     title: str
     caption: str
-    figure: "Figure"
+    drawn: Any
+    """Axes, or an array of them."""
+
+    @property
+    def figure(self) -> "Figure":
+        """The figure that they are on."""
+        return figures.figure_of(self.drawn)
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,10 @@ class Section:
 
 def sections(run: Run) -> list[Section]:
     """The sections with figures and tables, in the order of the page; the examples follow them on the page."""
+    from memtax.report.attached import attached
     from memtax.report.membership import members
 
-    found = [what(run), when(run), goes_with(run), predicts(run), members(run)]
+    found = [what(run), when(run), goes_with(run), predicts(run), members(run), *attached(run)]
     return [where(run), *found] if run.metrics.get("sliding") else found
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from memtax.progress import printable
 from memtax.schema import CATEGORIES
 
 DASH = "\N{EN DASH}"
@@ -37,7 +38,7 @@ LABELS = {
 def label(name: str) -> str:
     """A column's or group's name for people."""
     # A number in a name, such as a threshold, has a point.
-    return LABELS.get(name, re.sub(r"(?<=\d) (?=\d)", ".", name.replace("_", " ")))
+    return LABELS.get(name, printable(re.sub(r"(?<=\d) (?=\d)", ".", name.replace("_", " "))))
 
 
 def count(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 
 import datasets
@@ -10,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 from memtax.errors import MemtaxError, ModelError
 from memtax.files import asset
@@ -206,3 +208,53 @@ def test_published_scores_are_looked_up(tmp_path):
     with pytest.raises(MemtaxError, match="nl_score"):
         datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "other.parquet")
         CodeFilter(scores=str(tmp_path / "other.parquet"))({"sequence_id": [1]})
+
+
+def test_documents_are_drawn_not_the_first_ones(tmp_path):
+    from datasets import IterableDataset
+
+    from memtax.filters import _passages
+
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": f"{n}"}) + "\n" for n in range(200)))
+    source = str(tmp_path / "rows.jsonl")
+    first, again, other = (_passages.read_texts(source, 20, seed) for seed in (1, 1, 2))
+    assert first == again != other
+    assert len(set(first)) == 20
+    # The chance that 20 of 200 drawn at random lie among the first 100 is 5e-7.
+    assert max(map(int, first)) >= 100
+    assert _passages.read_texts(source) == [str(n) for n in range(200)]
+    # A stream of four shards: they come in another order, and mixed as far as the buffer reaches.
+    stream = IterableDataset.from_generator(
+        lambda starts: ({"text": f"{start + n}"} for start in starts for n in range(50)),
+        gen_kwargs={"starts": [0, 50, 100, 150]},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_passages, "open_dataset", lambda source: stream)
+        drawn = _passages.read_texts("org/name", 20, seed=3, buffer=10)
+    assert drawn[:20] != [str(n) for n in range(20)]
+    assert len(set(drawn)) == 20
+
+
+def test_two_processes_train_one_classifier_and_stop_together(data, tmp_path):
+    BertTokenizerFast(vocab={word: n for n, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "def"])}
+    ).save_pretrained(tmp_path / "base")  # fmt: skip
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 7}
+    BertModel(BertConfig(**shape)).save_pretrained(tmp_path / "base")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(asset("training/train_code_vs_nl.py")), "--data", str(data), "--output_dir", str(tmp_path / "out")]
+    command += ["--base", str(tmp_path / "base"), "--per_device_train_batch_size", "4", "--evaluation_rows", "20"]
+    # The clock ends it long before the last step; with a clock each, one process would wait for the other's next step.
+    command += ["--max_steps", "2000", "--time_limit", "1.5", "--bf16", "False"]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "PYTHONPATH": str(asset("memtax").parent),
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # Once, by the main process.
+    assert done.stdout.count("held-out passages (20)") == 1
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| batch | 8 |" in card
+    assert 0 < int(card.split("| steps | ")[1].split(" ")[0]) < 2000

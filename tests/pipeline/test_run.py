@@ -134,6 +134,10 @@ def test_the_card_explains_every_column(finished):
     assert "<b>" not in body
 
 
+def test_what_was_not_given_has_no_section(finished):
+    assert 'id="alignment"' not in finished.report.read_text()
+
+
 def test_no_card_of_the_run_has_a_placeholder(finished):
     cards = sorted(path.relative_to(finished.output).as_posix() for path in finished.output.rglob("README.md"))
     assert {"dataset/README.md", "models/predictor/README.md"} <= set(cards)

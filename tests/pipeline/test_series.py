@@ -1,14 +1,47 @@
 """Series of models and checkpoints, and the reference model, in a whole run: against scoring each model by hand."""
 
+import json
+
 import pyarrow.parquet as pq
 import pytest
 import torch
+from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig
+from typer.testing import CliRunner
 
+from memtax.cli import app
 from memtax.errors import MemtaxError
 from memtax.pipeline import RunConfig, run
 from memtax.pipeline.series import Member
 from memtax.schema import CATEGORIES
+
+
+def attachments(model, folder):
+    """What the other verbs say of the model, as keys of a run."""
+    texts = ["the quick brown fox", "<script>alert(7)</script> a journey", "row 1 row 2 row 3", "a single step they say"]
+    rows = [
+        {"text": text, "paraphrases": [" ".join(reversed(text.split())), None], "is_member": row % 2 == 0, "extra": "not ours"}
+        for row, text in enumerate(texts)
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    commands = {
+        "paraphrases": ["paraphrase", str(folder / "texts.jsonl"), "--prompts", "bare", "--count", "1"],
+        "alignment": ["align", str(folder / "pairs.jsonl")],
+        "influence": [
+            "influence",
+            str(folder / "texts.jsonl"),
+            str(folder / "pairs.jsonl"),
+            "--parameters",
+            "head",
+            "--top",
+            "2",
+        ],
+    }
+    for name, command in commands.items():
+        whole = [*command, "--model", model, "--output", str(folder / name)]
+        assert CliRunner().invoke(app, whole, catch_exceptions=False).exit_code == 0
+    return {name: str(folder / name) for name in commands}
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +59,7 @@ def result(material, config, tmp_path_factory):
     # The reference completes what an earlier checkpoint of the very model completes.
     values = {**config.to_dict(), "output": str(folder / "run"), "models": [str(folder / "small")]}
     values["reference_model"] = str(material / "model" / "checkpoint-40")
+    values |= attachments(str(material / "model"), folder)
     return run(RunConfig.from_dict(values)), folder
 
 
@@ -93,5 +127,40 @@ def test_names_of_models_and_checkpoints(text, expected):
 def test_a_missing_model_of_the_series_stops_the_run_before_it_starts(config, tmp_path):
     values = {**config.to_dict(), "output": str(tmp_path / "run"), "models": ["/no/such/model"]}
     with pytest.raises(MemtaxError, match="/no/such/model does not exist"):
+        run(RunConfig.from_dict(values))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_other_verbs_found_is_part_of_dataset_and_report(result, tmp_path):
+    found, folder = result
+    configs = {
+        name: load_dataset(str(found.output / "dataset"), name, split="train", cache_dir=str(tmp_path))
+        for name in ("paraphrases", "alignment", "influence")
+    }
+    written = pq.read_table(folder / "paraphrases" / "paraphrases.parquet")
+    assert configs["paraphrases"]["paraphrase_reasons"][:] == written.column("paraphrase_reasons").to_pylist()
+    assert configs["alignment"]["gradient_alignment"][0] == pytest.approx(
+        pq.read_table(folder / "alignment" / "alignment.parquet").column("gradient_alignment")[0].as_py()
+    )
+    assert configs["alignment"]["is_member"][:] == [True, False, True, False]
+    # Columns that a source brought and the schema does not know stay out.
+    assert "extra" not in configs["alignment"].column_names
+    # Every training example with every test example.
+    assert len(configs["influence"]) == 16
+    assert {"train_id", "test_id", "datainf", "repsim"} <= set(configs["influence"].column_names)
+    page = found.report.read_text()
+    for anchor in ("paraphrases", "alignment", "influence"):
+        assert f'<section id="{anchor}">' in page
+    assert "4 of 4 texts have a valid paraphrase" in page
+    assert "4 paraphrases asked of model (" in page
+    assert "&lt;script&gt;alert(7)" in page
+    assert "<script>alert(7)" not in page
+    top = found.metrics["influence"]["top"]
+    assert [(row["test_id"], row["rank"]) for row in top] == [(test, rank) for test in range(4) for rank in (1, 2)]
+
+
+def test_a_directory_that_the_verb_did_not_write_is_refused_at_once(config, tmp_path):
+    values = {**config.to_dict(), "output": str(tmp_path / "run"), "alignment": str(tmp_path / "nothing")}
+    with pytest.raises(MemtaxError, match=r"alignment: .*nothing has no alignment.parquet; give the output of `memtax align`"):
         run(RunConfig.from_dict(values))
     assert not (tmp_path / "run").exists()

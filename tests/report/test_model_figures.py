@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from memtax.report import model_figures
+from memtax.errors import MemtaxError
+from memtax.report import figures, model_figures
+from memtax.report.compare import difference_rows
 from memtax.report.figures import png, style, svg
+from memtax.report.heat import heat
+from memtax.report.membership import attack_rows
 
 
 def axes():
@@ -62,8 +66,8 @@ def test_landscape_marks_the_best():
     np.testing.assert_array_equal(drawn.images[0].get_array().filled(np.nan), [[np.nan, 0.3], [0.2, np.nan]])
     star = drawn.lines[0]
     assert (star.get_xdata()[0], star.get_ydata()[0]) == (0, 1)
-    figure = model_figures.landscape_figure(rows, "log_loss")
-    assert svg(figure) == svg(model_figures.landscape_figure(rows, "log_loss"))
+    drawn = model_figures.landscape_and_order(rows, "log_loss")
+    assert svg(drawn) == svg(model_figures.landscape_and_order(rows, "log_loss"))
 
 
 def test_growth_by_size():
@@ -93,7 +97,59 @@ def test_thresholds_of_a_classifier():
 def test_saved_files_are_the_same_bytes_each_time(tmp_path, ending):
     models = {"baseline": cells({"aggregate": 0.7}), "taxonomic": cells({"aggregate": 0.8})}
     for folder in ("one", "two"):
-        model_figures.save(model_figures.performance_figure(models), tmp_path / folder, "p", "A title")
+        model_figures.save(model_figures.performances(models), tmp_path / folder, "p", "A title")
     first, second = ((tmp_path / folder / f"p.{ending}").read_bytes() for folder in ("one", "two"))
     assert first == second
-    assert png(model_figures.performance_figure(models)).startswith(b"\x89PNG")
+    assert png(model_figures.performances(models)).startswith(b"\x89PNG")
+
+
+def test_every_figure_draws_on_axes_that_are_given_and_returns_them():
+    cell = {**cells({"aggregate": 0.7})["aggregate"], "pr_auc": estimate(0.5), "f1": None, "ece": None, "reason": None}
+    models = {"baseline": {"aggregate": cell}, "taxonomic": {"aggregate": cell}}
+    line = {"fpr": [0, 1], "tpr": [0, 1], "recall": [0, 1], "precision": [1, 0], "predicted": [0.1], "observed": [0.2]}
+    curves = [{"model": "baseline", "category": "aggregate", "roc": line, "pr": line, "reliability": line}]
+    rate = {"sequences": 5, "memorized": 2, "rate": 0.4, "low": 0.1, "high": 0.8}
+    dot = [{"factor": "a", "group": "all", "spearman": 0.5, "pearson": 0.4, "xi": 0.1, "low": 0.4, "high": 0.6}]
+    parts = {"all": {"memorized": np.arange(3.0), "rest": np.arange(5.0)}}
+    step = [{"checkpoint": "c", "step": 1, "category": "all", **rate}]
+    ranked = [{"factor_1": "b", "factor_2": "a", "log_loss": 0.2}]
+    place = [{"category": "all", "place": 1, "memorized": 2}]
+    cut = [{"threshold": 0.2, "f1": 0.1, "precision": 0.3, "recall": 0.5}]
+    layer = [{"layer": 0, "probe": "p", "metric": "accuracy", "value": 0.5, "low": 0.4, "high": 0.6}]
+    change = {"all": {"difference": {"value": 0.1, "low": 0.0, "high": 0.2}}}
+    whole = {
+        (1, 2): [
+            lambda ax: figures.extraction({"all": rate}, ax),
+            lambda ax: model_figures.landscape_and_order(ranked, "log_loss", ax),
+        ],
+        (3, 1): [lambda ax: figures.curves(curves, models, ax)],
+        (2, 2): [lambda ax: model_figures.performances(models, ax)],
+        (1, 3): [lambda ax: model_figures.heat_maps(dot, ax)],
+        (1, 1): [
+            lambda ax: figures.growth(step, ax=ax),
+            lambda ax: figures.dots(dot, ["all"], "group", "spearman", "unit", ax),
+            lambda ax: figures.distribution(parts, "sequence_duplicates", "occurrences", ax),
+            lambda ax: heat([{"text_id": 1, "heat": [-1.0, None]}], ax),
+            lambda ax: model_figures.performance(models, "roc_auc", ax),
+            lambda ax: model_figures.heat_map(dot, "xi", ax),
+            lambda ax: model_figures.landscape(ranked, "log_loss", ax),
+            lambda ax: model_figures.growth(place, "steps", ax),
+            lambda ax: model_figures.thresholds(cut, [0.2], ax),
+            lambda ax: model_figures.probe_layers(layer, ax),
+            lambda ax: attack_rows([("loss", estimate(0.6))], ax),
+            lambda ax: difference_rows(change, ax),
+        ],
+    }
+    for (rows, columns), functions in whole.items():
+        for function in functions:
+            figure = Figure()
+            given = figure.subplots(rows, columns, squeeze=False)
+            drawn = function(given if rows * columns > 1 else given[0, 0])
+            assert list(np.ravel(np.asarray(drawn, object))) == list(given.flat)
+            assert all(axes.has_data() for axes in given.flat if not axes.texts)
+            # Without axes: a figure of its own with as many panels.
+            own = function(None)
+            assert np.size(np.asarray(own, object)) == rows * columns
+            assert figures.figure_of(own) is not figure
+    with pytest.raises(MemtaxError, match="1 x 2 panels; 3 axes"):
+        figures.extraction({"all": rate}, Figure().subplots(1, 3))

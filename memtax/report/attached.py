@@ -1,0 +1,68 @@
+"""The sections on what other verbs found about the model: paraphrases, gradient alignment, influence."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from memtax.report import words
+from memtax.report.data import Run
+from memtax.report.sections import Section, Table
+
+
+def attached(run: Run) -> list[Section]:
+    """A section for each that the run was given."""
+    made = {"paraphrases": _paraphrases, "alignment": _alignment, "influence": _influence}
+    return [make(found) for name, make in made.items() if (found := run.metrics.get(name))]
+
+
+def _paraphrases(found: Mapping[str, Any]) -> Section:
+    text = (
+        f"Of {words.count(found['asked'])} paraphrases asked of {found['model']} ({found['mode']}, {found['prompts']}) for "
+        f"{words.count(found['texts'])} texts, {words.count(found['valid'])} are valid. The others are missing, each with its "
+        "reason; none is replaced by the text itself."
+    )
+    rows = tuple((reason, words.count(times)) for reason, times in found["failed"].items())
+    table = Table("Paraphrases that failed", ("reason", "paraphrases"), rows)
+    return Section("paraphrases", "Paraphrases", text, (table,) if rows else ())
+
+
+def _alignment(found: Mapping[str, Any]) -> Section:
+    text = (
+        "A model that learned what a text says, and not its words, is pushed the same way by the text and by its paraphrases: "
+        f"the cosine between the gradients ({found['parameters']}) is large. {words.count(found['aligned'])} of "
+        f"{words.count(found['texts'])} texts have a valid paraphrase"
+    )
+    text += "." if found["mean"] is None else f"; the mean cosine is {words.fixed(found['mean'])}."
+    levels = tuple((name, words.count(found["levels"][name])) for name in ("high", "medium", "low"))
+    parts = [Table("Texts by level: above 0.7 is high, below 0.3 low", ("level", "texts"), levels)]
+    if member := found["membership"]:
+        names = {"auroc": "AUROC", "tpr_at_fpr_0.05": "TPR at 5% FPR", "fpr_at_tpr_0.95": "FPR at 95% TPR"}
+        rows = tuple((shown, _interval(member[name])) for name, shown in names.items() if name in member)
+        parts.append(Table("How well it tells members", ("figure", "value and interval"), rows))
+    return Section("alignment", "Gradients at texts and their paraphrases", text, tuple(parts))
+
+
+def _influence(found: Mapping[str, Any]) -> Section:
+    text = (
+        f"How much {words.count(found['train'])} training examples move the loss at {words.count(found['test'])} test examples "
+        f"(gradients of {found['parameters']}). Negative is helpful: training on the example lowers the loss; similarity of "
+        "representations (repsim) is large where two are alike."
+    )
+    parts = []
+    figures = {name: one for name, one in found["methods"].items() if one}
+    if figures:
+        head = ("method", "class of the top example is right", "share of the class among the top")
+        rows = tuple((name, _interval(one["accuracy"]), _interval(one["coverage"])) for name, one in figures.items())
+        parts.append(Table("Against the classes of the examples", head, rows))
+    if top := found.get("top"):
+        head = ("test example", "training example", f"influence ({top[0]['method']})")
+        rows = tuple((_named(row, "test"), _named(row, "train"), words.number(row["influence"])) for row in top)
+        parts.append(Table("The strongest influences on the first test examples", head, rows, texts=2))
+    return Section("influence", "Which training examples matter", text, tuple(parts))
+
+
+def _named(row: Mapping[str, Any], kind: str) -> str:
+    return f"{row[f'{kind}_id']}: {row[f'{kind}_text'] or words.DASH}"
+
+
+def _interval(found: Mapping[str, float] | None) -> str:
+    return words.DASH if found is None else f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
