@@ -31,7 +31,7 @@ def options(command: Any) -> str:
     """Arguments and options of a verb, as a table."""
     rows = ["| option | default | meaning |", "|---|---|---|"]
     for parameter in command.params:
-        if parameter.name == "help":
+        if parameter.name in ("help", "as_json", "quiet"):  # every verb has them: terminal.md
             continue
         option = parameter.param_type_name == "option"
         names = [*parameter.opts, *parameter.secondary_opts] if option else [parameter.metavar or parameter.name.upper()]

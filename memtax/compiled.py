@@ -59,13 +59,15 @@ class _Cache(FunctionCache):
             super().save_overload(sig, data)
 
 
-def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+def kernel(allocates: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function on its first call without the interpreter (`numba.njit(nogil=True)`), and keep the code on disk.
 
     Where no directory can be written to (an installation and a home that are read-only), the code is compiled in each
     process. `NUMBA_CACHE_DIR` names another place for it.
 
     Args:
+        allocates: False for a function that makes no array. It then does not count the references to the arrays it is
+            given; a count is an atomic operation, which waits for every read of memory that is under way.
         options: more of numba's options, such as `fastmath`.
 
     Returns:
@@ -73,7 +75,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(nogil=True, **options)(function)
+        dispatcher = numba.njit(nogil=True, _nrt=allocates, **options)(function)
         try:
             dispatcher._cache = _Cache(function)  # numba has no public way to give a cache of one's own
         except RuntimeError:  # no place to keep it

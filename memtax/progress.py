@@ -1,12 +1,20 @@
 """One look for every progress bar."""
 
 import os
+import sys
 from typing import Any
 
 from memtax.errors import MemtaxError
 
 _quiet = False
 _strict = False
+_notes_to_errors = False
+
+
+def set_notes_to_errors(on: bool = True) -> None:
+    """Let `say` write to standard error, so that standard output holds the result alone (`--json`)."""
+    global _notes_to_errors
+    _notes_to_errors = on
 
 
 def set_quiet(quiet: bool) -> None:
@@ -32,11 +40,31 @@ def skipped(rows: int, reason: str) -> None:
     Raises:
         MemtaxError: there are such rows, and `--strict` is on.
     """
-    if not rows:
-        return
-    if _strict:
-        raise MemtaxError(f"{rows:,} rows are left out ({reason}), and --strict allows none; repair or drop them")
-    say(f"{rows:,} rows are left out: {reason}")
+    refuse(rows, reason)
+    if rows and _is_main():
+        from tqdm.auto import tqdm
+
+        # Quiet mode has no bars; that something is missing is said all the same.
+        tqdm.write(printable(f"{rows:,} {_rows(rows)} left out: {reason}"), file=sys.stderr)
+
+
+def refuse(rows: int, reason: str) -> None:
+    """Where `--strict` is on and there are such rows, end; for work in parts, whose rows are counted at its end.
+
+    Raises:
+        MemtaxError: there are such rows, and `--strict` is on.
+    """
+    if rows and _strict:
+        raise MemtaxError(f"{rows:,} {_rows(rows)} left out ({reason}), and --strict allows none; repair or drop them")
+
+
+def _rows(count: int) -> str:
+    return "row is" if count == 1 else "rows are"
+
+
+def printable(text: str) -> str:
+    """Text as a terminal may show it: control characters, which can move its cursor or rename its window, are `?`."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
 def progress_bar(description: str, total: int | None, unit: str = "rows", **options: Any) -> Any:
@@ -55,7 +83,7 @@ def say(line: str) -> None:
     from tqdm.auto import tqdm
 
     if not _quiet and _is_main():
-        tqdm.write(line)
+        tqdm.write(printable(line), file=sys.stderr if _notes_to_errors else sys.stdout)
 
 
 def _is_main() -> bool:

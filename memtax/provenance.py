@@ -145,14 +145,19 @@ def environment() -> dict[str, Any]:
     return facts
 
 
-def write_record(path: Path | str, command: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+def write_record(
+    path: Path | str, command: str, config: Mapping[str, Any], inputs: Mapping[str, str], seconds: float | None = None
+) -> None:
     """Write `run.yaml`: enough to replay the run and to see what it was made from.
+
+    Times stand here and nowhere else: every other file of a run is the same bytes whenever and however often it was made.
 
     Args:
         path: where to write it.
         command: the verb, for example `run`.
         config: the resolved configuration; `memtax run run.yaml` accepts the file as it stands.
         inputs: name of each input to its fingerprint.
+        seconds: how long the run took, if it is to be noted.
     """
     import yaml
 
@@ -163,5 +168,6 @@ def write_record(path: Path | str, command: str, config: Mapping[str, Any], inpu
         "commit": git_commit(),
         "versions": versions(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **({} if seconds is None else {"seconds": round(seconds, 1)}),
     }
     write_text(path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))

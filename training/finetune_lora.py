@@ -57,6 +57,9 @@ class DataArguments:
     max_length: int = field(default=256, metadata={"help": "Tokens of a text that are trained on; the rest is dropped."})
     rows_file: str | None = field(default=None, metadata={"help": "JSON list of the rows to use; default: all."})
     canaries: int = field(default=0, metadata={"help": "Canaries to plant; as many are made and held out."})
+    canary_candidates: int = field(
+        default=0, metadata={"help": "More canaries that are only held out: exposure is at most log2 of their number."}
+    )
     canary_repetitions: list[int] = field(
         default_factory=lambda: [1], metadata={"help": "How often canaries are planted: given in turn to one after another."}
     )
@@ -67,7 +70,12 @@ class DataArguments:
     def __post_init__(self) -> None:
         if (self.question_column is None) != (self.answer_column is None):
             raise MemtaxError("give --question_column and --answer_column together")
-        if self.canaries < 0 or self.canary_tokens < 2 or self.max_length < 2 or min(self.canary_repetitions, default=0) < 1:
+        if (
+            min(self.canaries, self.canary_candidates) < 0
+            or self.canary_tokens < 2
+            or self.max_length < 2
+            or min(self.canary_repetitions, default=0) < 1
+        ):
             raise MemtaxError("canaries must be 0 or more, repetitions 1 or more, canary_tokens and max_length 2 or more")
 
 
@@ -103,24 +111,28 @@ def read_rows(data: DataArguments, tokenizer: Any) -> list[Row]:
 def make_canaries(data: DataArguments, tokenizer: Any) -> list[dict[str, Any]]:
     """Canaries with how often each is planted; every second one is held out (0 times), so that both are of one kind.
 
+    `canary_candidates` more are held out.
+
     Random canaries are read back from their text until they are stable: what is planted is what a text-based tool scores.
     """
     rng = np.random.default_rng(data.canary_seed)
     tokens: list[list[int]] = []
+    wanted = 2 * data.canaries + data.canary_candidates
     if data.canary_source is not None:
         rows = open_dataset(Source.parse(data.canary_source))
         name = find_column(list(rows.column_names), None, data.canary_source)
         found = [value if isinstance(value, list) else encode(tokenizer, value) for value in rows[name]]
-        tokens = [found[place][: data.max_length] for place in rng.permutation(len(found))[: 2 * data.canaries]]
-        if len(tokens) < 2 * data.canaries:
-            raise MemtaxError(f"{data.canary_source} has {len(found)} rows; {data.canaries} canaries need twice as many")
+        tokens = [found[place][: data.max_length] for place in rng.permutation(len(found))[:wanted]]
+        if len(tokens) < wanted:
+            raise MemtaxError(f"{data.canary_source} has {len(found)} rows; {wanted} are needed, planted and held out")
     ordinary = [number for number in range(len(tokenizer)) if number not in set(tokenizer.all_special_ids)]
-    while len(tokens) < 2 * data.canaries:
+    while len(tokens) < wanted:
         text = tokenizer.decode(rng.choice(ordinary, data.canary_tokens).tolist())
         tokens.append(encode(tokenizer, text)[: data.canary_tokens])
     canaries = []
     for place, ids in enumerate(tokens):
-        count = data.canary_repetitions[place // 2 % len(data.canary_repetitions)] if place % 2 == 0 else 0
+        planted = place % 2 == 0 and place < 2 * data.canaries
+        count = data.canary_repetitions[place // 2 % len(data.canary_repetitions)] if planted else 0
         canaries.append({"text": tokenizer.decode(ids), "tokens": ids, "repetitions": count})
     return canaries
 

@@ -33,6 +33,9 @@ from memtax.errors import MemtaxError
 from memtax.hub.training import push_trained, take_push, tidy
 from memtax.progress import progress_bar
 
+TIMINGS = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
+"""What the Trainer notes in its state at the end."""
+
 
 @dataclass
 class ModelArguments:
@@ -173,6 +176,10 @@ def train(
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=training_arguments.resume_from_checkpoint)
     trainer.save_model()
+    # How long it took is no part of the result: the same training is to leave the same files.
+    for entry in trainer.state.log_history:
+        for name in TIMINGS:
+            entry.pop(name, None)
     trainer.save_state()
     if trainer.is_world_process_zero():
         output = Path(training_arguments.output_dir)

@@ -12,9 +12,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
+from memtax.cli import outcome
+
 
 class Verb(TyperCommand):
-    """A verb: while it runs it holds its output directory, and a signal ends it in one line."""
+    """A verb: while it runs it holds its output directory, it tells what it found, and a signal ends it in one line."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb under the lock of its output."""
@@ -24,18 +26,32 @@ class Verb(TyperCommand):
             output = _output(ctx.params)
             # Of the processes of one job the first holds the directory for all.
             if output is None or os.environ.get("RANK", "0") != "0":
-                return super().invoke(ctx)
+                return self._tell(ctx)
             with hold(output, shlex.join(["memtax", *sys.argv[1:]])[:300], _wait):
-                return super().invoke(ctx)
-        except KeyboardInterrupt as stopped:
+                return self._tell(ctx)
+        except KeyboardInterrupt:
             # Here, because Click would end it without a word.
-            _stop(stopped)
+            _stop()
+        except Exception:
+            # Compilers and other libraries turn the interruption into errors of their own.
+            if _signal is None:
+                raise
+            _stop()
+
+    def _tell(self, ctx: Any) -> Any:
+        found = super().invoke(ctx)
+        if isinstance(found, outcome.Outcome):
+            found.tell(outcome.mode.json, outcome.mode.quiet)
+        return found
 
 
-def _stop(stopped: KeyboardInterrupt) -> NoReturn:
+def _stop() -> NoReturn:
     signal.setitimer(signal.ITIMER_REAL, 0)
     typer.echo("\nmemtax: stopped; what is finished is kept, the same command goes on from there", err=True)
-    raise SystemExit(143 if isinstance(stopped, _Terminated) else 130) from None
+    # Python notes an interruption that passes through the execution of a string (dataclasses, numba) as one that nobody
+    # caught, and `python -m` would then end by the signal itself. The next string that is executed clears the note.
+    eval("0")  # noqa: S307
+    raise SystemExit(143 if _signal == signal.SIGTERM else 130) from None
 
 
 def _output(given: dict[str, Any]) -> Path | None:
@@ -56,6 +72,9 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM: libraries treat it as Ctrl-C."""
 
 
+_signal: int | None = None
+"""The signal that came."""
+
 PATIENCE = 10.0
 """Seconds after which a signal is raised again: libraries swallow exceptions in callbacks and while they are imported."""
 
@@ -63,6 +82,8 @@ PATIENCE = 10.0
 def _interrupted(number: int, frame: FrameType | None) -> None:
     # A second signal ends at once.
     signal.signal(number, signal.SIG_DFL)
+    global _signal
+    _signal = number
     stop: type[KeyboardInterrupt] = _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     def again(number: int, frame: FrameType | None) -> None:
@@ -74,13 +95,19 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 
 class _App(typer.Typer):
-    """Makes every command a `Verb`."""
+    """Makes every command a `Verb` with `--json` and `--quiet`."""
 
     def command(
         self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **options: Any
     ) -> Callable[[Any], Any]:
         """See `typer.Typer.command`."""
-        return super().command(name, cls=cls or Verb, **options)
+        register = super().command(name, cls=cls or Verb, **options)
+
+        def registered(verb: Callable[..., Any]) -> Callable[..., Any]:
+            register(outcome.answering(verb))
+            return verb
+
+        return registered
 
 
 app = _App(
@@ -102,12 +129,13 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Run directory.")]
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help=outcome.HELP["quiet"])] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=outcome.HELP["json"])] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Rows that would be skipped are an error.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait where another run holds the output, instead of refusing.")] = False,
 ) -> None:
     """Options of every verb."""
-    from memtax.progress import set_quiet, set_strict
+    from memtax.progress import set_notes_to_errors, set_quiet, set_strict
 
     # One look for every bar: ours. Read when `datasets` is imported.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -115,7 +143,12 @@ def options(
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     global _debug, _wait
     _debug, _wait = debug, wait
-    set_quiet(quiet)
+    # One process may run several commands, as tests do: what an earlier one was told ends with it.
+    outcome.mode.json = outcome.mode.quiet = False
+    set_quiet(False)
+    set_notes_to_errors(False)
+    outcome.mode.set_json(as_json)
+    outcome.mode.set_quiet(quiet)
     set_strict(strict)
 
 
@@ -134,8 +167,8 @@ def main() -> None:
         # Disk full, read-only output, no permission: the file system's own words say it best.
         where = f": {error.filename}" if error.filename else ""
         _fail(f"{error.strerror or error}{where}")
-    except KeyboardInterrupt as stopped:  # outside the verb
-        _stop(stopped)
+    except KeyboardInterrupt:  # outside the verb
+        _stop()
     except MemoryError:
         _fail("out of memory; choose smaller batches or shards, or a machine with more")
 
@@ -143,6 +176,7 @@ def main() -> None:
 def _fail(message: str) -> None:
     if _debug:
         raise
-    printable = "".join(character if character.isprintable() else "?" for character in message)
-    typer.echo(f"memtax: {printable}", err=True)
+    from memtax.progress import printable
+
+    typer.echo(f"memtax: {printable(' '.join(message.split()))}", err=True)
     sys.exit(2)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from memtax.cli.base import app
+from memtax.cli.outcome import Outcome, at
 
 
 @app.command()
@@ -25,7 +26,7 @@ def fit(
     explain: Annotated[bool, typer.Option(help="Also test coefficients and compute correlations.")] = True,
     probe: Annotated[str | None, typer.Option(help="Language model whose layers are probed; the data need tokens.")] = None,
     push: Annotated[str | None, typer.Option(help="Model repository on the Hub to push to.")] = None,
-) -> None:
+) -> Outcome:
     """Fit the predictor: one model for all sequences and one a category, with tests, intervals and figures.
 
     Example: `memtax fit runs/demo/dataset:features --output runs/demo/predictor`
@@ -48,9 +49,10 @@ def fit(
     )
     if probe is not None:
         probe_layers(data, probe, predictor, output)
-    typer.echo(output)
-    if push is not None:
-        typer.echo(predictor.push_to_hub(push))
+    pushed = predictor.push_to_hub(push) if push is not None else None
+    names = ("target", "factors", "rows", "dropped", "models")
+    found = {"output": output, "pushed": pushed, **{name: predictor.metrics.get(name) for name in names}}
+    return Outcome(found, [str(output), *([pushed] if pushed else [])])
 
 
 @app.command()
@@ -68,14 +70,14 @@ def search(
     stop: Annotated[int | None, typer.Option(help="End of this slice (not in it).")] = None,
     merge: Annotated[list[Path] | None, typer.Option(help="Folder with another slice; may be given many times.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Also grow a partition rule by rule.")] = False,
-) -> None:
+) -> Outcome:
     """Search all two-rule partitions: chosen on validation rows, judged once on test rows.
 
     Example: `memtax search runs/demo/dataset:features --output runs/demo/search --greedy`
     """
     from memtax.pipeline.fitting import search as run_search
 
-    run_search(
+    found = run_search(
         data,
         output,
         start=start,
@@ -90,7 +92,7 @@ def search(
         seed=seed,
         resamples=resamples,
     )
-    typer.echo(output)
+    return Outcome({"output": output, **(found or {})}, [str(output)])
 
 
 @app.command()
@@ -99,7 +101,7 @@ def predict(
     data: Annotated[str, typer.Argument(help="Dataset of any size: path[:config[:split]].")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the scored dataset.")],
     baseline: Annotated[bool, typer.Option("--baseline", help="Use the model for all, not the categories' models.")] = False,
-) -> None:
+) -> Outcome:
     """Add each sequence's probability of being memorized, streaming.
 
     Example: `memtax predict runs/demo/predictor corpus.parquet --output scored`
@@ -107,7 +109,7 @@ def predict(
     from memtax.taxonomy.predict import predict_dataset
     from memtax.taxonomy.predictor import Predictor
 
-    typer.echo(predict_dataset(Predictor.from_pretrained(model), data, output, "baseline" if baseline else "taxonomic"))
+    return at(predict_dataset(Predictor.from_pretrained(model), data, output, "baseline" if baseline else "taxonomic"))
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -6,25 +6,27 @@ from typing import Annotated
 import typer
 
 from memtax.cli.base import Output, app
+from memtax.cli.outcome import Outcome
 
 
 @app.command()
-def demo(output: Output = Path("memtax-demo")) -> None:
+def demo(output: Output = Path("memtax-demo")) -> Outcome:
     """Train a small model on the Python standard library and run everything on it: offline, in about three minutes.
 
     Example: `memtax demo --output runs/demo`
     """
     from memtax.demo import demo as run_demo
-    from memtax.pipeline.summary import print_summary
+    from memtax.pipeline.summary import summary, summary_lines
 
-    print_summary(run_demo(output))
+    found = run_demo(output)
+    return Outcome(summary(found), summary_lines(found))
 
 
 @app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="YAML file, or the run.yaml of a finished run.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Run directory, instead of the file's.")] = None,
-) -> None:
+) -> Outcome:
     """Run all stages on your own model and dataset.
 
     The file needs three keys: `model`, `corpus` and `output`; the README lists the others.
@@ -33,6 +35,7 @@ def run(
     """
     from memtax.pipeline import RunConfig
     from memtax.pipeline import run as run_pipeline
-    from memtax.pipeline.summary import print_summary
+    from memtax.pipeline.summary import summary, summary_lines
 
-    print_summary(run_pipeline(RunConfig.load(config, output=None if output is None else str(output))))
+    found = run_pipeline(RunConfig.load(config, output=None if output is None else str(output)))
+    return Outcome(summary(found), summary_lines(found))

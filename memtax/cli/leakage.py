@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from memtax.cli.base import app
+from memtax.cli.outcome import Outcome
 
 
 @app.command()
@@ -33,7 +34,7 @@ def paraphrase(
     similarity_model: Annotated[str | None, typer.Option(help="A sentence-transformers model; default: MiniLM.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
     batch_size: Annotated[int, typer.Option(help="Prompts at once.")] = 16,
-) -> None:
+) -> Outcome:
     """Paraphrase texts with a language model; a paraphrase that fails is null, with the reason.
 
     Example: `memtax paraphrase data/ --model Qwen/Qwen2.5-1.5B-Instruct --output runs/paraphrases`
@@ -47,8 +48,8 @@ def paraphrase(
     for name in ("data", "output", "column", "model"):
         options.pop(name)
     paraphraser = Paraphraser(*split_revision(model), **options)
-    for line in run_paraphrase(load_texts(data, column=column), paraphraser, output, data).lines():
-        typer.echo(line)
+    result = run_paraphrase(load_texts(data, column=column), paraphraser, output, data)
+    return Outcome({"output": output, **result.summary}, result.lines())
 
 
 @app.command()
@@ -61,7 +62,7 @@ def align(
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
     length: Annotated[int | None, typer.Option(help="Most tokens of a text; default: the model's positions.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
-) -> None:
+) -> Outcome:
     """Gradient alignment: how alike the gradients at a text and at its paraphrases are.
 
     The rows have a text and `paraphrases`, a list with null for each that failed, as `memtax paraphrase` writes them; or there
@@ -80,13 +81,14 @@ def align(
     name, revision = split_revision(model)
     function = AlignmentFilter(name, revision, parameters, tokenizer, length, dtype)
     found = align_table(Source.parse(pairs, column=column), function, output)
-    if World.current().is_main:
-        mean = "" if found["mean"] is None else f", mean cosine {found['mean']:.3f}"
-        typer.echo(f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}")
-        if area := found["membership"].get("auroc"):
-            typer.echo(f"AUROC of members {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})")
-        typer.echo(f"table    {output / 'alignment.parquet'}")
-        typer.echo(f"summary  {output / 'summary.json'}")
+    if not World.current().is_main:
+        return Outcome({}, [])
+    mean = "" if found["mean"] is None else f", mean cosine {found['mean']:.3f}"
+    lines = [f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}"]
+    if area := found["membership"].get("auroc"):
+        lines.append(f"AUROC of members {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})")
+    lines += [f"table    {output / 'alignment.parquet'}", f"summary  {output / 'summary.json'}"]
+    return Outcome({"output": output, **found}, lines)
 
 
 @app.command()
@@ -114,7 +116,7 @@ def mia(
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals.")] = 1000,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
-) -> None:
+) -> Outcome:
     """Membership inference: how well members are told from non-members, and whether that shows anything.
 
     DATA is a folder with a file of each kind for every domain (github.member.jsonl, github.nonmember.jsonl), a table with
@@ -128,8 +130,8 @@ def mia(
     options = dict(locals())
     from memtax.leakage.membership import run_command
 
-    for line in run_command(**options).lines():
-        typer.echo(line)
+    result = run_command(**options)
+    return Outcome({"output": output, **result.summary}, result.lines())
 
 
 @app.command()
@@ -152,7 +154,7 @@ def influence(
     scale: Annotated[float | None, typer.Option(help="Of LiSSA; default: what converges.")] = None,
     per_tensor: Annotated[bool, typer.Option(help="Also the matrix of every tensor.")] = False,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
-) -> None:
+) -> Outcome:
     """Influence of training examples on test examples: gradient match, DataInf, LiSSA and RepSim.
 
     An influence is negative where training on the example lowers the loss at the test example; RepSim is a cosine.
@@ -185,19 +187,15 @@ def influence(
         dtype=dtype,
     )
     found = influence_table(Source.parse(train, column=column), Source.parse(test, column=column), settings, output)
-    if World.current().is_main:
-        typer.echo(f"{found['train']:,} training examples on {found['test']:,} test examples, parameters {found['parameters']}")
-        for name, figures in found["methods"].items():
-            shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in figures.items() if value)
-            typer.echo(f"{name:<15}{shown}".rstrip())
-        for kind, file in (
-            ("pairs", "influence.parquet"),
-            ("matrices", "matrix.safetensors"),
-            ("top", "top.parquet"),
-            ("page", "index.html"),
-        ):
-            typer.echo(f"{kind:<9}{output / file}")
-        typer.echo(f"summary  {output / 'summary.json'}")
+    if not World.current().is_main:
+        return Outcome({}, [])
+    lines = [f"{found['train']:,} training examples on {found['test']:,} test examples, parameters {found['parameters']}"]
+    for name, figures in found["methods"].items():
+        shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in figures.items() if value)
+        lines.append(f"{name:<15}{shown}".rstrip())
+    files = {"pairs": "influence.parquet", "matrices": "matrix.safetensors", "top": "top.parquet", "page": "index.html"}
+    lines += [f"{kind:<9}{output / file}" for kind, file in (files | {"summary": "summary.json"}).items()]
+    return Outcome({"output": output, **found}, lines)
 
 
 @app.command()
@@ -215,7 +213,7 @@ def counterfactual(
     lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
     seed: Annotated[int, typer.Option(help="Of subsets and training.")] = 1024,
     column: Annotated[str | None, typer.Option(help="Column of text.")] = None,
-) -> None:
+) -> Outcome:
     """Counterfactual memorization: how much likelier a text is for models trained with it than for others.
 
     The scores serve `memtax mia --references` for the attacks lira and rmia. Finished models are not trained again.
@@ -232,8 +230,8 @@ def counterfactual(
 
     for name in ("data", "output", "column"):
         options.pop(name)
-    for line in run_counterfactual(load_texts(data, column=column), Training(**options), output, data).lines():
-        typer.echo(line)
+    result = run_counterfactual(load_texts(data, column=column), Training(**options), output, data)
+    return Outcome({"output": output, **result.summary}, result.lines())
 
 
 @app.command()
@@ -249,18 +247,20 @@ def audit(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     region: Annotated[str, typer.Option(help="Country of telephone numbers without a country code.")] = "US",
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of membership inference.")] = 1000,
-) -> None:
+    canaries: Annotated[Path | None, typer.Option(help="Record of planted canaries; default: the model's own.")] = None,
+) -> Outcome:
     """Audit a fine-tuned model: what can be extracted, what of it is worrying, who can tell members, what to do.
 
     Example: `memtax audit --model gpt2 --adapter out --train rows.jsonl --held-out other.jsonl --output audit`
     """
     options = dict(locals())
+    from memtax.leakage.canaries import conclusion
     from memtax.pipeline.audit import audit as run_audit
     from memtax.pipeline.audit_page import headline
 
     found = run_audit(**options)
-    if found:
-        typer.echo(headline(found))
-        typer.echo(f"page    {output / 'index.html'}")
-        typer.echo(f"figures {output / 'audit.json'}")
-        typer.echo(f"card    {output / 'card_section.md'}")
+    if not found:  # not the main process
+        return Outcome({}, [])
+    told = [headline(found), *([conclusion(found["canaries"])] if found["canaries"]["measurable"] else [])]
+    files = {"page": "index.html", "figures": "audit.json", "card": "card_section.md"}
+    return Outcome({"output": output, **found}, [*told, *(f"{kind:<8}{output / file}" for kind, file in files.items())])

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from memtax.cli.base import app
+from memtax.cli.outcome import Outcome, at
 
 
 @app.command()
@@ -30,7 +31,7 @@ def count(
     shard_tokens: Annotated[int, typer.Option(help="Tokens a shard, the unit of work and of resuming.")] = 2**23,
     engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
     master: Annotated[str | None, typer.Option(help="Spark master, such as spark://host:7077 or local[4].")] = None,
-) -> None:
+) -> Outcome:
     """Count every token and every asked-for window of a corpus, exactly, in one pass.
 
     Writes `num_duplicates.parquet` and `token_frequencies.parquet`. A killed run goes on where it was.
@@ -57,7 +58,8 @@ def count(
         engine=engine,
         master=master,
     )
-    typer.echo(f"{describe(job.run(output), job.spans)}: {output}")
+    totals = job.run(output)
+    return Outcome({"output": output, **totals}, [f"{describe(totals, job.spans)}: {output}"])
 
 
 @app.command()
@@ -87,7 +89,7 @@ def score(
     batch_size: Annotated[str, typer.Option(help="Sequences a forward pass, or auto: what fits.")] = "auto",
     device_map: Annotated[str | None, typer.Option(help="auto spreads a large model over all devices.")] = None,
     quantization: Annotated[str | None, typer.Option(help="8bit or 4bit, where bitsandbytes is installed.")] = None,
-) -> None:
+) -> Outcome:
     """Score sequences by one forward pass: perplexities, extraction, and more where asked.
 
     Every pair of a prompt and a continuation length is measured, from the same pass. With `--stride` a long text, such as a
@@ -142,8 +144,7 @@ def score(
         raise MemtaxError("--stride takes one prompt and one continuation length, and no reference, exact-only or length")
     else:
         result = score_windows(source, scores, output, stride=stride, tokenizer=tokenizer)
-    for line in result.lines():
-        typer.echo(line)
+    return Outcome({"output": output, "table": result.table, **result.summary}, result.lines())
 
 
 @app.command(name="filter")
@@ -156,7 +157,7 @@ def filter_(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Another parameter, as name=value. May be repeated.")] = None,
     engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
     master: Annotated[str | None, typer.Option(help="Spark master, such as spark://host:7077 or local[4].")] = None,
-) -> None:
+) -> Outcome:
     """Add the columns of filters to a dataset.
 
     Example: `memtax filter duplicates templates org/sequences --counts counts --output filtered`
@@ -183,4 +184,4 @@ def filter_(
         parameters |= {name: yaml.safe_load(value) for name, _, value in pairs}
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise MemtaxError(f"a value of --set is not YAML: {' '.join(str(error).split())}") from error
-    typer.echo(apply_filters(names[:-1], Source.parse(names[-1]), output, parameters, engine, master))
+    return at(apply_filters(names[:-1], Source.parse(names[-1]), output, parameters, engine, master))

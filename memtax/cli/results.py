@@ -1,22 +1,24 @@
 """What is done with results: report, explore, push, env."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from memtax.cli.base import app
+from memtax.cli.outcome import Outcome, at
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> None:
+def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> Outcome:
     """Write the report of a run again.
 
     Example: `memtax report runs/demo`
     """
     from memtax.report import write
 
-    typer.echo(write(run))
+    return at(write(run))
 
 
 @app.command()
@@ -24,7 +26,7 @@ def compare(
     first: Annotated[Path, typer.Argument(help="Run directory, or a Parquet file of memtax score: before.")],
     second: Annotated[Path, typer.Argument(help="Another over the same sequences: after.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of page, figures and changed sequences.")],
-) -> None:
+) -> Outcome:
     """Compare two runs: paired differences, McNemar's test, and what was newly memorized or forgotten.
 
     Example: `memtax compare runs/before runs/after --output runs/comparison`
@@ -33,8 +35,8 @@ def compare(
 
     found = comparing.compare(first, second)
     page = comparing.write(found, output)
-    for line in (*found.lines(), f"page     {page}", f"figures  {output / 'comparison.json'}"):
-        typer.echo(line)
+    lines = [*found.lines(), f"page     {page}", f"figures  {output / 'comparison.json'}"]
+    return Outcome({"output": output, "page": page, **found.summary}, lines)
 
 
 @app.command()
@@ -65,7 +67,7 @@ def push(
         typer.Option(help="SCHEME_MODEL: the dataset in the layout of usvsnsp/semantic-filters, with splits so named."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every file and card; send nothing.")] = False,
-) -> None:
+) -> Outcome:
     """Publish a run on the Hugging Face Hub: dataset, models and, if asked, the metric Spaces, with cards.
 
     What is there already is not sent again, and a broken upload goes on where it was. The token is that of `hf auth login`
@@ -75,12 +77,20 @@ def push(
     """
     from memtax.hub.publish import publish
 
-    for line in publish(run, repo_id, part, private=private or None, dry_run=dry_run, published=published):
-        typer.echo(line)
+    told: list[str] = []
+
+    def each(lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            told.append(line)
+            yield line
+
+    lines = publish(run, repo_id, part, private=private or None, dry_run=dry_run, published=published)
+    # Each is told when its repository is done.
+    return Outcome({"repo_id": repo_id, "dry_run": dry_run, "told": told}, each(lines))
 
 
 @app.command()
-def env() -> None:
+def env() -> Outcome:
     """Print what a bug report needs: versions, platform, processors, memory, accelerators.
 
     Example: `memtax env`
@@ -89,4 +99,5 @@ def env() -> None:
 
     from memtax.provenance import environment
 
-    typer.echo(yaml.safe_dump(environment(), sort_keys=False).rstrip())
+    found = environment()
+    return Outcome(found, [yaml.safe_dump(found, sort_keys=False).rstrip()])

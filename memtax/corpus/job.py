@@ -125,11 +125,11 @@ class CountJob:
             "shard_tokens": self.shard_tokens,
         }
         windows = [each.windows for each in cut]
+        keeper = FileCheckpoint(output / FILE, identity)
         if self.engine == "spark":
             from memtax.corpus.on_spark import count_on_spark
 
-            return count_on_spark(self.corpus, self.reading, windows, master=self.master, **options)
-        keeper = FileCheckpoint(output / FILE, identity)
+            return count_on_spark(self.corpus, self.reading, windows, master=self.master, keeper=keeper, **options)
         return count(corpus, windows, threads=self.threads, checkpoint=lambda query: keeper, **options)
 
     def _identity(self, corpus: Corpus, cut: list[CutWindows], memorized: Any) -> dict[str, Any]:

@@ -35,15 +35,14 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _FIVE = np.uint64(31)
-_BYTE = np.uint64(255)
-_EIGHT = np.uint64(8)
-_TWENTY_FOUR = np.uint64(24)
-_PLACES = np.uint64(56)
+_FOUR = np.uint64(15)
+_PLACES = np.uint64(48)
 _TAG = np.uint64(0xFFFFFFFF00000000)
 _INDEX = np.uint64(0xFFFFFFFF)
 _FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
 _SHIFT_6 = np.uint64(6)
 _SHIFT_12 = np.uint64(12)
+_SHIFT_16 = np.uint64(16)
 _FOLD = np.uint64(32)
 _STRIPE = 64
 """Anchors a round. Their filter words are asked for together, while the tokens under them are counted."""
@@ -81,12 +80,25 @@ def load_word(typingctx: Any, array: Any, index: Any) -> Any:
 
 @numba.njit(nogil=True, inline="always")
 def bloom_mask(mixed: np.uint64) -> np.uint64:
-    """Three of the low 32 + 24 bits of a 64-bit word, from low bits of a mixed hash; its top bits choose the word.
-
-    The highest 8 bits of a word are free for `scan`.
-    """
+    """Three of the low 48 bits of a 64-bit word, from low bits of a mixed hash; its top bits choose the word."""
     low = (_ONE << (mixed & _FIVE)) | (_ONE << ((mixed >> _SHIFT_6) & _FIVE))
-    return low | (_ONE << (_FOLD + (((mixed >> _SHIFT_12) & _BYTE) * _TWENTY_FOUR >> _EIGHT)))
+    return low | (_ONE << (_FOLD + ((mixed >> _SHIFT_12) & _FOUR)))
+
+
+@numba.njit(nogil=True, inline="always")
+def shift_mask(mixed: np.uint64, shift: int) -> np.uint64:
+    """One of the highest 16 bits of the word: where in its window the anchor stands, turned by its hash.
+
+    Anchors that share a word turn theirs differently, so that few of one's bits are read as another's.
+    """
+    return _ONE << (_PLACES + (((mixed >> _SHIFT_16) + np.uint64(shift)) & _FOUR))
+
+
+@numba.njit(nogil=True, inline="always")
+def shifts_of(word: np.uint64, mixed: np.uint64) -> np.uint64:
+    """A word's highest 16 bits turned back: bit i says that the anchor may stand i tokens after its window's start."""
+    places = word >> _PLACES
+    return (places | (places << _SHIFT_16)) >> ((mixed >> _SHIFT_16) & _FOUR)
 
 
 @numba.njit(nogil=True, inline="always")
@@ -96,20 +108,31 @@ def mix(h: np.uint64) -> np.uint64:
     return h ^ (h >> _FOLD)
 
 
-@kernel()
+@kernel(allocates=False)
 def whole_hash(tokens: npt.NDArray[Any], first: int, width: int, multiplier: np.uint64) -> np.uint64:
-    """Hash of `tokens[first:first + width]`, word by word and then token by token."""
+    """Hash of `tokens[first:first + width]`, word by word and then token by token.
+
+    Four polynomials side by side, of every fourth word each: no product waits for the one before.
+    """
     in_word = np.int64(8) // tokens.itemsize
-    h = _ZERO
     words = width // in_word
-    for j in range(words):
+    a = b = c = d = _ZERO
+    fourth = multiplier * multiplier
+    fourth *= fourth
+    for j in range(first, first + words // 4 * 4 * in_word, 4 * in_word):
+        a = a * fourth + load_word(tokens, np.int64(j))
+        b = b * fourth + load_word(tokens, np.int64(j + in_word))
+        c = c * fourth + load_word(tokens, np.int64(j + 2 * in_word))
+        d = d * fourth + load_word(tokens, np.int64(j + 3 * in_word))
+    h = (a * multiplier + b) * (multiplier * multiplier) + (c * multiplier + d)
+    for j in range(words // 4 * 4, words):
         h = h * multiplier + load_word(tokens, np.int64(first + j * in_word))
     for j in range(words * in_word, width):
         h = h * multiplier + np.uint64(tokens[first + j])
     return h
 
 
-@kernel()
+@kernel(allocates=False)
 def anchor_hashes(  # noqa: C901 - each loop is one vector operation
     tokens: npt.NDArray[Any],
     first: int,
@@ -162,7 +185,7 @@ def anchor_hashes(  # noqa: C901 - each loop is one vector operation
         out[i] = mix(out[i])
 
 
-@kernel()
+@kernel(allocates=False)
 def probe(table: npt.NDArray[np.uint64], slot: int, h: np.uint64) -> int:
     """The first slot from `slot` on that is free or has the tag of h (its high half)."""
     last = table.shape[0] - 1
@@ -171,19 +194,31 @@ def probe(table: npt.NDArray[np.uint64], slot: int, h: np.uint64) -> int:
     return slot
 
 
-@kernel()
+@kernel(allocates=False)
 def equal_slot(
-    tokens: npt.NDArray[Any], first: int, h: np.uint64, windows: npt.NDArray[Any], table: npt.NDArray[np.uint64], slot: int
+    tokens: npt.NDArray[Any],
+    first: int,
+    h: np.uint64,
+    windows: npt.NDArray[Any],
+    width: int,
+    table: npt.NDArray[np.uint64],
+    slot: int,
 ) -> int:
-    """The slot, from a probed one on, of the window equal to `tokens[first:first + w]`, or the free slot where it would go."""
-    width = windows.shape[1]
+    """The slot, from a probed one on, of the window equal to `tokens[first:first + w]`, or the free slot where it would go.
+
+    `windows` is flat; both are compared word by word and then token by token.
+    """
+    in_word = np.int64(8) // tokens.itemsize
+    words = width // in_word
     last = table.shape[0] - 1
     while table[slot] != _FREE:
-        other = np.int64(table[slot] & _INDEX)
-        same = True
-        for j in range(width):
-            same &= windows[other, j] == tokens[first + j]
-        if same:
+        other = np.int64(table[slot] & _INDEX) * width
+        different = _ZERO
+        for j in range(0, words * in_word, in_word):
+            different |= load_word(windows, np.int64(other + j)) ^ load_word(tokens, np.int64(first + j))
+        for j in range(words * in_word, width):
+            different |= np.uint64(windows[other + j] != tokens[first + j])
+        if not different:
             break
         slot = probe(table, (slot + 1) & last, h)
     return slot
@@ -212,8 +247,8 @@ def build(
         table: power-of-two size above n, all ones; filled with window numbers in the low half and the high half of the hash
             above them, at the hash's slot or the next free one.
         table_shift: 64 less the binary logarithm of the table's size.
-        bloom: power-of-two number of 64-bit words, all 0; each anchor sets three bits of one word, and one of its highest 8
-            that says where in its window it stands.
+        bloom: power-of-two number of 64-bit words, all 0; each anchor sets three bits of one word, and one of its highest 16
+            for where in its window it stands.
         bloom_shift: 64 less the binary logarithm of the number of words.
     """
     n, width = windows.shape
@@ -232,12 +267,12 @@ def build(
         for i in range(here):
             h = hashes[i]
             slot = probe(table, np.int64(h >> table_shift), h)
-            slot = equal_slot(flat, (start + i) * width, h, windows, table, slot)
+            slot = equal_slot(flat, (start + i) * width, h, flat, width, table, slot)
             if table[slot] == _FREE:
                 table[slot] = (h & _TAG) | np.uint64(start + i)
                 for shift in range(chunk):
                     anchor = anchors[i * chunk + shift]
-                    bloom[np.int64(anchor >> bloom_shift)] |= bloom_mask(anchor) | (_ONE << (_PLACES + np.uint64(shift)))
+                    bloom[np.int64(anchor >> bloom_shift)] |= bloom_mask(anchor) | shift_mask(anchor, shift)
             owners[start + i] = np.int32(table[slot] & _INDEX)
 
 
@@ -288,14 +323,15 @@ def scan(
         targets: shape (n), where in `found` each window counts; of size 0 where it counts at its own number.
         found: raised by one at the owner of each window found.
     """
-    n = windows.shape[0]
+    n, width = windows.shape
+    flat = windows.reshape(-1)
     total = tokens.shape[0]
     counted = 0
     if n > 0:
         row = 0
-        places, words = np.empty(_STRIPE, np.int64), np.empty(_STRIPE, np.uint64)
+        places, shifts = np.empty(_STRIPE, np.int64), np.empty(_STRIPE, np.uint64)
         parts, anchors = np.empty(_STRIPE + chunks, np.uint64), np.empty(_STRIPE, np.uint64)
-        firsts, hashes = np.empty(_STRIPE * chunk, np.int64), np.empty(_STRIPE * chunk, np.uint64)
+        firsts, hashes = np.empty(_STRIPE * chunk + 1, np.int64), np.empty(_STRIPE * chunk, np.uint64)
         every = total // chunk - chunks + 1
         for start in range(0, every, _STRIPE):
             here = min(_STRIPE, every - start)
@@ -312,11 +348,11 @@ def scan(
                 mask = bloom_mask(anchors[i])
                 word = bloom[np.int64(anchors[i] >> bloom_shift)]
                 places[kept] = (start + i) * chunk
-                words[kept] = word >> _PLACES
+                shifts[kept] = shifts_of(word, anchors[i])
                 kept += int((word & mask) == mask)
             if kept:
                 row = _look_up(
-                    tokens, offsets, row, places[:kept], words, firsts, hashes, windows, multiplier, chunk,
+                    tokens, offsets, row, kept, places, shifts, firsts, hashes, flat, width, multiplier, chunk,
                     table, table_shift, targets, found,
                 )  # fmt: skip
     if frequencies.shape[0]:
@@ -324,16 +360,18 @@ def scan(
             frequencies[tokens[p]] += 1
 
 
-@kernel()
+@kernel(allocates=False)
 def _look_up(
     tokens: npt.NDArray[Any],
     offsets: npt.NDArray[np.int64],
     row: int,
+    kept: int,
     places: npt.NDArray[np.int64],
-    words: npt.NDArray[np.uint64],
+    shifts: npt.NDArray[np.uint64],
     firsts: npt.NDArray[np.int64],
     hashes: npt.NDArray[np.uint64],
     windows: npt.NDArray[Any],
+    width: int,
     multiplier: np.uint64,
     chunk: int,
     table: npt.NDArray[np.uint64],
@@ -341,35 +379,44 @@ def _look_up(
     targets: npt.NDArray[np.int64],
     found: npt.NDArray[np.int64],
 ) -> int:
-    """Look up the windows around the anchors at `places`; returns the row of the last one. Arguments as in `scan`."""
-    width = windows.shape[1]
+    """Look up the windows around the anchors at `places`; returns the row of the last one. Arguments as in `scan`.
+
+    Each round over all of them asks for the memory that the next one reads, and gathers without a branch what goes on.
+    """
     tried = 0
-    for i in range(places.shape[0]):
+    for i in range(kept):
         place = places[i]
         while offsets[row + 1] <= place:
             row += 1
         # The windows that contain this anchor as their first one, inside the anchor's sequence.
+        low, high = offsets[row], offsets[row + 1] - width
         for shift in range(chunk):
             first = place - shift
-            if (words[i] >> np.uint64(shift)) & _ONE and first >= offsets[row] and first + width <= offsets[row + 1]:
-                h = mix(whole_hash(tokens, first, width, multiplier))
-                prefetch(table, np.int64(h >> table_shift))
-                firsts[tried], hashes[tried] = first, h
-                tried += 1
-    proposed = 0
+            firsts[tried] = first
+            tried += int((shifts[i] >> np.uint64(shift)) & _ONE) & int(first >= low) & int(first <= high)
     for i in range(tried):
-        slot = probe(table, np.int64(hashes[i] >> table_shift), hashes[i])
+        hashes[i] = mix(whole_hash(tokens, firsts[i], width, multiplier))
+        prefetch(table, np.int64(hashes[i] >> table_shift))
+    # What is kept stays before what is read.
+    taken = 0
+    for i in range(tried):
+        h = hashes[i]
+        firsts[taken], hashes[taken] = firsts[i], h
+        taken += int(table[np.int64(h >> table_shift)] != _FREE)
+    proposed = 0
+    for i in range(taken):
+        h = hashes[i]
+        slot = probe(table, np.int64(h >> table_shift), h)
+        firsts[proposed], hashes[proposed] = firsts[i], h
         if table[slot] != _FREE:
             window = np.int64(table[slot] & _INDEX)
-            prefetch(windows, window)
-            prefetch(found, window)
-            # What is kept stays before what is read.
-            firsts[proposed], hashes[proposed] = firsts[i], hashes[i]
+            prefetch(windows, window * width)
+            prefetch(found, targets[window] if targets.shape[0] else window)
             proposed += 1
     for i in range(proposed):
         h = hashes[i]
         slot = probe(table, np.int64(h >> table_shift), h)
-        slot = equal_slot(tokens, firsts[i], h, windows, table, slot)
+        slot = equal_slot(tokens, firsts[i], h, windows, width, table, slot)
         if table[slot] != _FREE:
             number = np.int64(table[slot] & _INDEX)
             found[targets[number] if targets.shape[0] else number] += 1

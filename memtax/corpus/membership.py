@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from memtax import schema
-from memtax.corpus.sources import Source, open_dataset, reading, split_name
+from memtax.corpus.sources import LONGEST_LINE, Source, open_dataset, reading, split_name
 from memtax.errors import MemtaxError
+from memtax.progress import skipped
 
 COLUMNS = ("sequence_id", "domain", "is_member", "text", "tokens", "chunk_start", "chunk_end")
 TEXT_COLUMNS = ("text", "input", "content", "snippet")
@@ -19,9 +20,6 @@ TOKEN_COLUMNS = ("tokens", "input_ids", "Tokens")
 LABEL_COLUMNS = ("is_member", "label", "member", "membership")
 CHUNK_WORDS = 32
 """Words of a chunk in WikiMIA_concat, whose labels are lists: one a chunk."""
-
-LONGEST_LINE = 1 << 28
-"""Bytes of a line at most: a small compressed file may unpack to more than the memory holds."""
 
 MIMIR = "iamgroot42/mimir"
 _MIMIR_SPLIT = "ngram_13_0.8"
@@ -99,6 +97,7 @@ def load_texts(data: str, *, column: str | None = None) -> pa.Table:
                 rows.append({**_content(row, column, data), "is_member": label, "domain": str(row.get("domain") or _NO_DOMAIN)})
     if not any(row["text"] is not None for row in rows):
         raise MemtaxError(f"{data} has no text; name its column")
+    skipped(sum(not (row["text"] or "").strip() for row in rows), f"without text, in {data}; what is made of it is null")
     names = ["sequence_id", "domain", "text"]
     names += ["is_member"] if all(row["is_member"] is not None for row in rows) else []
     found = [{**row, "sequence_id": number, "is_member": bool(row["is_member"])} for number, row in enumerate(rows)]

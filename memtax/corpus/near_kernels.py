@@ -25,7 +25,7 @@ _SLOTS = 4096
 _FACTOR = np.uint64(0xBF58476D1CE4E5B9)
 
 
-@kernel()
+@kernel(allocates=False)
 def segment_hashes(tokens: npt.NDArray[Any], first: int, count: int, length: int, out: npt.NDArray[np.uint64]) -> None:
     """Mixed hashes of `length` tokens from each of `count` places from `first` on."""
     in_word = np.int64(8) // tokens.itemsize
@@ -43,7 +43,7 @@ def segment_hashes(tokens: npt.NDArray[Any], first: int, count: int, length: int
         out[i] = mix(out[i] * _FACTOR)
 
 
-@kernel()
+@kernel(allocates=False)
 def window_segments(
     flat: npt.NDArray[Any], width: int, start: int, length: int, hashes: npt.NDArray[np.uint64], out: npt.NDArray[np.uint64]
 ) -> None:
@@ -53,7 +53,7 @@ def window_segments(
         hashes[i] = out[0]
 
 
-@kernel()
+@kernel(allocates=False)
 def build_table(
     keys: npt.NDArray[np.uint64],
     table: npt.NDArray[np.int32],
@@ -71,7 +71,7 @@ def build_table(
         bloom[np.int64(keys[i] >> bloom_shift)] |= bloom_mask(keys[i])
 
 
-@kernel()
+@kernel(allocates=False)
 def _verify(  # noqa: C901 - a compiled loop
     tokens: npt.NDArray[Any],
     place: int,

@@ -1,8 +1,11 @@
 """Counting on Spark: each task opens its shards where it runs, counts them with the same loops, and yields its sums.
 
 The sums are added on the cluster. What comes to the driver is one number for each window and token that occurs, whatever the
-size of the corpus. Corpora are read by the workers, so their paths must be visible to all of them (a shared file system, the
-Hub); tables at `s3a://`, `hdfs://` and the like are read by Spark itself.
+size of the corpus. It comes in rounds of some tasks a core each, and after a round the driver keeps the totals in the file that
+a local pass keeps: a driver that was killed goes on with the next round, here or there.
+
+Corpora are read by the workers, so their paths must be visible to all of them (a shared file system, the Hub); tables at
+`s3a://`, `hdfs://` and the like are read by Spark itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from memtax.corpus.blocks import RowReader
+from memtax.corpus.counting import Checkpoint
 from memtax.corpus.opening import Reading, open_sources
 from memtax.corpus.totals import Counts, Query, Totals, add_block
 from memtax.engine import spark
@@ -21,7 +25,9 @@ from memtax.errors import MemtaxError
 
 SCHEMA = "part int, number long, amount long"
 _TASK_TOKENS = 2**28
-"""Tokens a task: seconds of counting, beside which the start of a task is small."""
+"""Most tokens of a task: seconds of counting, beside which the start of a task is small."""
+_TASKS = 4
+"""Tasks a round, for each core of the cluster."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ def count_on_spark(
     *,
     master: str | None = None,
     shard_tokens: int,
+    keeper: Checkpoint | None = None,
     **options: Any,
 ) -> Counts:
     """Count a corpus on Spark; the result is that of `memtax.corpus.counting.count`.
@@ -58,6 +65,7 @@ def count_on_spark(
         windows: matrices of windows.
         master: of Spark.
         shard_tokens: tokens a shard.
+        keeper: keeps the totals between runs, of a corpus that the workers open; one that Spark reads is counted in one go.
         options: `vocabulary_size`, `separator`, `substitutions`, `memorized`, as for `count`.
 
     Raises:
@@ -69,25 +77,45 @@ def count_on_spark(
     sent = session.sparkContext.broadcast(ask)
     try:
         if any(map(is_remote, names)):
-            frame = _remote(session, names, reading, sent)
+            totals = _sums(_remote(session, names, reading, sent), query)
         else:
-            frame = _shared(session, tuple(names), reading, shard_tokens, sent)
-        sums = frame.groupBy("part", "number").sum("amount").toArrow()
+            totals = _in_rounds(session, tuple(names), reading, shard_tokens, sent, query, keeper or Checkpoint())
     except MemtaxError:
         raise
     except Exception as error:
         raise spark.own_words(error) or MemtaxError(f"Spark stopped: {' '.join(str(error).split())[:300]}") from error
     finally:
         sent.destroy()
-    return _gather(query, sums).counts(query)
+    return totals.counts(query)
 
 
-def _shared(session: Any, names: tuple[str, ...], reading: Reading, shard_tokens: int, sent: Any) -> Any:
+def _in_rounds(
+    session: Any, names: tuple[str, ...], reading: Reading, shard_tokens: int, sent: Any, query: Query, keeper: Checkpoint
+) -> Totals:
+    """The shards that are not yet in the totals, some tasks a core at a time."""
+    shards = len(open_sources(names, reading).shards(shard_tokens))
+    totals, done = keeper.load(query, shards)
+    left = np.flatnonzero(~done)
+    tasks = _TASKS * session.sparkContext.defaultParallelism
+    a_task = max(1, min(-(-len(left) // tasks), _TASK_TOKENS // shard_tokens))
+    for start in range(0, len(left), tasks * a_task):
+        numbers = left[start : start + tasks * a_task]
+        totals.add(_sums(_shared(session, names, reading, shard_tokens, sent, numbers, a_task), query))
+        done[numbers] = True
+        keeper.save(totals, done)
+    return totals
+
+
+def _shared(
+    session: Any,
+    names: tuple[str, ...],
+    reading: Reading,
+    shard_tokens: int,
+    sent: Any,
+    numbers: npt.NDArray[np.int64],
+    a_task: int,
+) -> Any:
     """Shards by number: each task opens the corpus and reads its own."""
-    corpus = open_sources(names, reading)
-    shards = len(corpus.shards(shard_tokens))
-    parallel = session.sparkContext.defaultParallelism
-    tasks = min(shards, max(2 * parallel, shards * shard_tokens // _TASK_TOKENS))
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         query = _query(sent)
@@ -95,12 +123,12 @@ def _shared(session: Any, names: tuple[str, ...], reading: Reading, shard_tokens
         mine = None
         for batch in batches:
             mine = mine or open_sources(names, reading).shards(shard_tokens)
-            for number in batch.column(0).to_pylist():
-                for block in mine[number].blocks():
+            for place in batch.column(0).to_pylist():
+                for block in mine[int(numbers[place])].blocks():
                     add_block(query, totals, block)
         yield from _rows(totals)
 
-    return session.range(0, shards, 1, tasks).mapInArrow(work, SCHEMA)
+    return session.range(0, len(numbers), 1, -(-len(numbers) // a_task)).mapInArrow(work, SCHEMA)
 
 
 def _remote(session: Any, names: Sequence[str], reading: Reading, sent: Any) -> Any:
@@ -152,8 +180,9 @@ def _parts(totals: Totals) -> list[tuple[int, npt.NDArray[np.int64]]]:
     return list(enumerate([read, *totals.frequencies, *totals.found, *totals.near]))
 
 
-def _gather(query: Query, sums: pa.Table) -> Totals:
-    """The reduced rows as totals."""
+def _sums(frame: Any, query: Query) -> Totals:
+    """What the tasks yield, added on the cluster, as totals."""
+    sums = frame.groupBy("part", "number").sum("amount").toArrow()
     totals = Totals.zero(query)
     parts, numbers, amounts = (column.to_numpy() for column in sums.columns)
     groups = len(totals.frequencies)

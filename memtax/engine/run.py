@@ -9,7 +9,7 @@ from memtax import schema
 from memtax.engine.once import MANIFEST, check
 from memtax.engine.shards import Plan, plan
 from memtax.engine.world import World
-from memtax.errors import MemtaxError
+from memtax.errors import MemtaxError, RowError
 from memtax.files import write_json, write_parquet
 from memtax.progress import progress_bar
 from memtax.provenance import digest, fingerprint_dataset
@@ -115,7 +115,12 @@ def compute_shard(
     import datasets
 
     def batch_function(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        added = function(batch)
+        try:
+            added = function(batch)
+        except RowError as error:
+            # The function knows a row of the batch; the user knows its id.
+            key = batch[KEY][error.row]
+            raise error.at(key, f"the row with sequence_id {key}") from error
         if done is not None:
             done(len(batch[KEY]))
         return {KEY: batch[KEY], **added}

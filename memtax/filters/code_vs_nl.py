@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from memtax.corpus.tables import location, stamp
 from memtax.engine.world import spare_threads
-from memtax.errors import MemtaxError, ModelError
+from memtax.errors import MemtaxError, ModelError, RowError
 from memtax.filters._published import look_up
 from memtax.filters.base import Batch, Filter
 from memtax.lm.loading import model_files, process_device
@@ -92,7 +92,11 @@ class CodeFilter(Filter):
         scores: list[float | None] = [None] * len(batch["text"])
         if rows:
             loaded = _load(self.model, self.revision, self.natural_language, self.fingerprint)
-            for row, score in zip(rows, _scores(loaded, [batch["text"][row] for row in rows], self.max_length), strict=True):
+            try:
+                values = _scores(loaded, [batch["text"][row] for row in rows], self.max_length)
+            except RowError as error:
+                raise error.at(rows[error.row]) from error
+            for row, score in zip(rows, values, strict=True):
                 scores[row] = score
         added: Batch = {"nl_score": scores}
         if self.verdict:
@@ -142,9 +146,9 @@ def _load(path: str, revision: str | None, wanted: str | int | None, fingerprint
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            path, revision=revision, use_safetensors=True, output_loading_info=True
+            path, revision=revision, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except Exception as error:  # missing files, damaged ones, no connection: each raises a type of its own
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -153,6 +157,11 @@ def _load(path: str, revision: str | None, wanted: str | int | None, fingerprint
         ) from error
     if report["missing_keys"]:
         raise ModelError(f"{path} has no trained classifier: {sorted(report['missing_keys'])[0]} is missing")
+    if tokenizer.pad_token_id is None:
+        # Padding is masked, so that any token serves; decoders look for the last token that is not it.
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(tokenizer.eos_token_id or 0)
+    if model.config.get_text_config().pad_token_id is None:
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     number = natural_language_class(model.config.id2label, wanted)
     return tokenizer, model.eval().to(process_device()), number
 
@@ -173,6 +182,8 @@ def _scores(loaded: tuple[Any, Any, int], texts: Sequence[str], max_length: int,
             rows = order[start : start + at_once]
             batch = tokenizer.pad({name: [encoded[name][row] for row in rows] for name in encoded}, return_tensors="pt")
             logits = model(**batch.to(model.device)).logits.float()
+            if len(bad := logits.isnan().any(-1).nonzero()):
+                raise RowError("the classifier's logits for {row} are not numbers (NaN); check its weights", rows[int(bad[0])])
             for row, score in zip(rows, logits.softmax(dim=-1)[:, number].tolist(), strict=True):
                 scores[row] = score
     return scores

@@ -17,11 +17,11 @@ from memtax.corpus import columns
 from memtax.corpus.sources import Source, open_dataset
 from memtax.engine import World
 from memtax.engine import run as run_stage
-from memtax.errors import MemtaxError, ModelError
+from memtax.errors import MemtaxError, RowError
 from memtax.files import write_json, write_parquet
 from memtax.filters.base import Batch, Filter
 from memtax.lm.loading import DTYPES, load_model, load_tokenizer, model_files
-from memtax.progress import silence_libraries
+from memtax.progress import silence_libraries, skipped
 from memtax.provenance import fingerprint_path, write_record
 
 if TYPE_CHECKING:
@@ -86,11 +86,15 @@ def align(model: Any, groups: Sequence[Group], *, parameters: str = "embeddings+
     """
     from memtax.lm.gradients import BATCH_TOKENS, capture
 
-    found = []
+    found: list[Alignment] = []
     most = BATCH_TOKENS["cpu" if model.device.type == "cpu" else "accelerator"]
     for pack in _packs(groups, most):
         sequences = [tokens for text, paraphrases in pack for tokens in (text, *_present(paraphrases))]
-        gradients = capture(model, sequences, parameters=parameters, keep_errors=True)
+        try:
+            gradients = capture(model, sequences, parameters=parameters, keep_errors=True)
+        except RowError as error:
+            owners = [number for number, (_, given) in enumerate(pack) for _ in range(1 + len(_present(given)))]
+            raise error.at(len(found) + owners[error.row]) from error
         start = 0
         for _, paraphrases in pack:
             count = 1 + len(_present(paraphrases))
@@ -98,7 +102,7 @@ def align(model: Any, groups: Sequence[Group], *, parameters: str = "embeddings+
             start += count
     for row, one in enumerate(found):
         if any(value is not None and not math.isfinite(value) for value in (one.norm, *one.inner_products)):
-            raise ModelError(f"the gradients at row {row} are not numbers (NaN); check the weights, or try dtype float32")
+            raise RowError("the gradients at {row} are not numbers (NaN); check the weights, or try dtype float32", row)
     return found
 
 
@@ -217,6 +221,9 @@ def align_table(source: Source, function: AlignmentFilter, output: Path | str) -
     silence_libraries()
     output, world = Path(output), World.current()
     rows = load_pairs(source)
+    pairs = zip(rows["text"], rows["paraphrases"], strict=True)
+    lost = sum(not text or all(one is None for one in paraphrases or ()) for text, paraphrases in pairs)
+    skipped(lost, f"without a text or any paraphrase, in {source.label}; the alignment is null")
     table = run_stage(rows, function, output / "parts", ROWS_PER_BATCH, BATCHES_PER_PART)
     summary = summarize(rows, table, function)
     if world.is_main:

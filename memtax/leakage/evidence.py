@@ -1,14 +1,15 @@
 """What attacks need to know of each text, from as few forward passes as there are kinds of text to read."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from memtax.errors import MemtaxError
+from memtax.errors import MemtaxError, RowError
 from memtax.filters.base import Batch, Filter
 from memtax.leakage.attacks import Attack, choose
 from memtax.lm.loading import DTYPES, load_model, load_tokenizer, model_files
@@ -155,9 +156,10 @@ class Gatherer:
     def _tokenizer(self) -> Any:
         return _tokenizer(self.parameters.tokenizer or self.parameters.model, self.parameters.revision)
 
-    def _likelihoods(self, sequences: Sequence[Tokens]) -> list[float | None]:
-        """LL of each."""
-        found = token_values(self.model, sequences, False, self.parameters.batch_size)
+    def _likelihoods(self, sequences: Sequence[Tokens], rows: Sequence[int]) -> list[float | None]:
+        """LL of each; `rows` are those that they are of."""
+        with _of_rows(rows):
+            found = token_values(self.model, sequences, False, self.parameters.batch_size)
         return [float(values[0].mean()) if len(values[0]) else None for values in found]
 
     def _readable(self) -> list[int]:
@@ -167,7 +169,7 @@ class Gatherer:
     def _lowercase(self, found: list[dict[str, Any]]) -> None:
         rows = self._readable()
         lower = tokenize(self._tokenizer, [(self.texts[row] or "").lower() for row in rows])
-        for row, value in zip(rows, self._likelihoods(lower), strict=True):
+        for row, value in zip(rows, self._likelihoods(lower, rows), strict=True):
             found[row]["lowercase"] = value
 
     def _neighbours(self, found: list[dict[str, Any]]) -> None:
@@ -180,7 +182,8 @@ class Gatherer:
             texts = [self.texts[row] or "" for row in rows]
             near = neighbours(texts, str(self.parameters.neighbour_model), self.parameters.neighbours)
         flat = tokenize(self._tokenizer, [text for texts in near for text in texts])
-        values = iter(self._likelihoods(flat))
+        owners = [row for row, texts in zip(rows, near, strict=True) for _ in texts]
+        values = iter(self._likelihoods(flat, owners))
         for row, texts in zip(rows, near, strict=True):
             likelihoods = [next(values) for _ in texts]
             found[row]["neighbours"] = [value for value in likelihoods if value is not None]
@@ -200,7 +203,9 @@ class Gatherer:
                 rows.append(row)
                 joined.append(prefix + kept)
                 lengths.append(len(kept) - 1)
-        for row, values, count in zip(rows, token_values(self.model, joined, False), lengths, strict=True):
+        with _of_rows(rows):
+            found_after = token_values(self.model, joined, False)
+        for row, values, count in zip(rows, found_after, lengths, strict=True):
             alone = found[row]["logprobs"][:count]
             found[row]["prefixed"] = (float(values[0][-count:].mean()), float(alone.mean()))
 
@@ -234,6 +239,15 @@ class Gatherer:
                 found[row]["rates"] = tuple(rates)
 
 
+@contextlib.contextmanager
+def _of_rows(rows: Sequence[int]) -> Iterator[None]:
+    """Sequences made from rows: what is wrong with one is wrong with its row."""
+    try:
+        yield
+    except RowError as error:
+        raise error.at(rows[error.row]) from error
+
+
 def token_values(
     model: Any, sequences: Sequence[Tokens], moments: bool, batch_tokens: int | None = None
 ) -> list[tuple[Values, ...]]:
@@ -262,7 +276,11 @@ def token_values(
         for start, end, seen in _windows(len(key), _longest(model)):
             parts[-1].append((len(windows), max(seen - start - 1, 0)))
             windows.append(key[start:end])
-    scores = score(model, windows, moments=moments, batch_tokens=batch_tokens)
+    try:
+        scores = score(model, windows, moments=moments, batch_tokens=batch_tokens)
+    except RowError as error:
+        text = next(text for text, part in enumerate(parts) if error.row in [window for window, _ in part])
+        raise error.at(keys.index(list(places)[text])) from error
     columns = [scores.split(array) for array in _arrays(scores, moments)]
     found = [
         tuple(np.concatenate([column[window][skipped:] for window, skipped in part]).astype(np.float64) for column in columns)

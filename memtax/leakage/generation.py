@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from memtax.errors import ModelError
+from memtax.errors import ModelError, RowError
 from memtax.lm.loading import load_model, load_tokenizer, process_device
 from memtax.provenance import digest
 
@@ -35,10 +35,18 @@ class LengthBounds(LogitsProcessor):
 
     def __init__(self, bounds: Sequence[tuple[int, int]], copies: int, start: int, ends: Sequence[int]) -> None:
         rows = torch.tensor([bound for bound in bounds for _ in range(copies)])
-        self.least, self.most, self.start, self.ends = rows[:, 0], rows[:, 1], start, list(ends)
+        self.least, self.most, self.start, self.ends, self.copies = rows[:, 0], rows[:, 1], start, list(ends), copies
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Mask the scores of the next token."""
+        """Mask the scores of the next token.
+
+        Raises:
+            RowError: they are not numbers; the row is that of the batch of prompts.
+        """
+        bad = scores.isnan().any(-1).nonzero()
+        if len(bad):
+            message = "the model's logits for {row} are not numbers (NaN); check its weights, or try dtype float32"
+            raise RowError(message, int(bad[0]) // self.copies)
         made = input_ids.shape[1] - self.start
         early, late = (self.least > made).to(scores.device), (self.most < made).to(scores.device)
         masked: Any = scores.clone()
@@ -115,7 +123,11 @@ class Generator:
         def all_batches(size: int) -> None:
             for start in range(0, len(order), size):
                 places = order[start : start + size]
-                for place, texts in zip(places, self._batch([jobs[p] for p in places], returned, settings), strict=True):
+                try:
+                    answers = self._batch([jobs[p] for p in places], returned, settings)
+                except RowError as error:
+                    raise error.at(places[error.row]) from error
+                for place, texts in zip(places, answers, strict=True):
                     found[place] = texts
 
         if jobs:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from memtax.errors import MemtaxError
+from memtax.errors import MemtaxError, RowError
 
 METHODS = ("gradient_match", "datainf", "lissa", "repsim")
 ITERATIONS = 10
@@ -279,6 +279,9 @@ def last_states(model: Any, sequences: Sequence[Sequence[int]]) -> Matrix:
             last = states[torch.arange(len(rows)), torch.from_numpy(lengths - 1).clamp(min=0)].double().cpu().numpy()
             if found is None:
                 found = np.full((len(sequences), last.shape[1]), np.nan)
+            if (bad := np.isnan(last).any(axis=1) & (lengths > 0)).any():
+                row = int(rows[np.argmax(bad)])
+                raise RowError("the hidden state at {row} is no number (NaN); check the weights, or try dtype float32", row)
             found[rows] = np.where(lengths[:, None] > 0, last, np.nan)
     return np.zeros((0, 0)) if found is None else found
 

@@ -15,47 +15,77 @@ _TEMPLATE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Influence</title>
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; }
-th, td { text-align: left; vertical-align: top; padding: .2rem .6rem; border-bottom: 1px solid #ddd; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+:root { color-scheme: light dark; --page: #fbfbfa; --ink: #1c1e21; --quiet: #5a6068; --line: #d9dce0; --link: #005a9c; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #15171a; --ink: #e8e9eb; --quiet: #a7adb5; --line: #3a3f46; --link: #7cc0f5; }
+}
+body { font: 16px/1.55 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 1.5rem 1.25rem; }
+body { background: var(--page); color: var(--ink); overflow-wrap: anywhere; }
+a { color: var(--link); }
+:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
+.skip { position: absolute; left: -99rem; }
+.skip:focus { position: static; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; min-width: 38rem; margin: .5rem 0 1rem; font-size: .88rem; }
+caption { text-align: left; color: var(--quiet); }
+th, td { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); }
+tbody th { font-weight: normal; }
+td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: 13px; }
-section { border-top: 2px solid #888; margin-top: 1.5rem; }
+section { border-top: 1px solid var(--line); margin-top: 1.5rem; }
+@page { margin: 14mm; }
 </style>
 </head>
 <body>
+<a class="skip" href="#content">Skip to the content</a>
+<header>
 <h1>Influence</h1>
 <p>{{ summary.train }} training examples on {{ summary.test }} test examples; model {{ summary.model }}, parameters
 {{ summary.parameters }}. An influence is negative where training on the example lowers the loss at the test example; RepSim
 is a cosine.</p>
+</header>
+<main id="content">
 {% if figures %}
+<div class="scroll" tabindex="0" role="region" aria-label="Methods">
 <table>
-<tr><th>Method</th><th>Class of the most influential example is right</th><th>Share of the top k in the class</th></tr>
+<caption>How often the most influential training examples are of the test example's class</caption>
+<thead><tr><th scope="col">Method</th><th scope="col">Class of the most influential example is right</th>
+<th scope="col">Share of the top k in the class</th></tr></thead>
+<tbody>
 {% for row in figures %}
-<tr><td>{{ row.method }}</td><td>{{ row.accuracy }}</td><td>{{ row.coverage }}</td></tr>
+<tr><th scope="row">{{ row.method }}</th><td>{{ row.accuracy }}</td><td>{{ row.coverage }}</td></tr>
 {% endfor %}
+</tbody>
 </table>
+</div>
 {% endif %}
 {% for test in tests %}
 <section>
 <h2>Test example {{ test.id }}</h2>
 {% if test.text %}<pre>{{ test.text }}</pre>{% endif %}
 {% for method, rows in test.methods.items() %}
-<h3>{{ method }}</h3>
+<div class="scroll" tabindex="0" role="region" aria-label="Test example {{ test.id }}, {{ method }}">
 <table>
-<tr><th>Rank</th><th>Training example</th><th>Influence</th><th>Text</th></tr>
+<caption>Most influential training examples by {{ method }}</caption>
+<thead><tr><th scope="col">Rank</th><th scope="col">Training example</th><th scope="col">Influence</th>
+<th scope="col">Text</th></tr></thead>
+<tbody>
 {% for row in rows %}
-<tr><td class="number">{{ row.rank }}</td><td class="number">{{ row.train_id }}</td>
+<tr><th scope="row">{{ row.rank }}</th><td class="number">{{ row.train_id }}</td>
 <td class="number">{{ "%.4g" | format(row.influence) }}</td><td><pre>{{ row.train_text or "" }}</pre></td></tr>
 {% endfor %}
+</tbody>
 </table>
+</div>
 {% endfor %}
 </section>
 {% endfor %}
 {% if left_out %}<p>{{ left_out }} more test examples are in top.parquet.</p>{% endif %}
+</main>
+<footer><p>Every pair is in influence.parquet, every figure in summary.json.</p></footer>
 </body>
 </html>
 """

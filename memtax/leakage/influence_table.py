@@ -13,7 +13,7 @@ from memtax.corpus import columns
 from memtax.corpus.sources import Source, open_dataset
 from memtax.engine import World
 from memtax.engine.run import claim
-from memtax.errors import MemtaxError
+from memtax.errors import MemtaxError, RowError
 from memtax.files import atomic_path, write_json, write_parquet, write_text
 from memtax.leakage.influence import (
     ITERATIONS,
@@ -27,7 +27,7 @@ from memtax.leakage.influence import (
 )
 from memtax.leakage.influence_page import render
 from memtax.lm.loading import load_model, load_tokenizer, model_files
-from memtax.progress import progress_bar, silence_libraries
+from memtax.progress import progress_bar, silence_libraries, skipped
 from memtax.provenance import digest, fingerprint_path, write_record
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_PART = 64
 """Examples a part, whatever the number of processes."""
-VERSION = 1
+VERSION = 2
 """Raised whenever the same settings would give other values."""
 
 
@@ -173,6 +173,8 @@ def load_examples(source: Source, settings: InfluenceSettings, longest: int | No
         cut += longest is not None and len(whole) > longest
         tokens.append(whole[:longest])
         scored.append(([False] * len(before) + [True] * (len(whole) - len(before)))[:longest])
+    # The first token is predicted from nothing.
+    skipped(sum(not any(one[1:]) for one in scored), f"without a token to predict, in {source.label}; the influence is null")
     classes = [row[settings.class_column] for row in rows] if settings.class_column else None
     return Examples(ids, tokens, scored, texts, classes, cut)
 
@@ -212,9 +214,15 @@ def _capture(
             if not path.exists():
                 sequences = examples.tokens[rows]
                 found = Gradients({}, {}, tuple(sum(one[1:]) for one in examples.scored[rows]))
-                if set(settings.methods) - {"repsim"}:
-                    found = capture(model, sequences, parameters=parameters, scored=examples.scored[rows])
-                more = {"states": torch.from_numpy(last_states(model, sequences))} if "repsim" in settings.methods else {}
+                more = {}
+                try:
+                    if set(settings.methods) - {"repsim"}:
+                        found = capture(model, sequences, parameters=parameters, scored=examples.scored[rows])
+                    if "repsim" in settings.methods:
+                        more = {"states": torch.from_numpy(last_states(model, sequences))}
+                except RowError as error:
+                    named = f"the {name} example with sequence_id {examples.ids[rows][error.row]}"
+                    raise error.at(error.row, named) from error
                 save_gradients(path, found, more)
             bar.update(rows.stop - rows.start)
 
@@ -252,9 +260,9 @@ def _products(model: Any, sets: Mapping[str, Examples], settings: InfluenceSetti
 
 def _collect(sets: Mapping[str, Examples], settings: InfluenceSettings, folder: Path, gradients: bool) -> dict[str, Influence]:
     """The influences, from all parts."""
-    import json
-
     from safetensors import safe_open
+
+    from memtax.lm._storage import facts_of
 
     counts = {name: len(_parts(examples)) for name, examples in sets.items()}
     states: dict[str, list[npt.NDArray[np.float64]]] = {"train": [], "test": []}
@@ -262,7 +270,7 @@ def _collect(sets: Mapping[str, Examples], settings: InfluenceSettings, folder: 
     for name, count in counts.items():
         for number in range(count):
             with safe_open(str(_part(folder, name, number)), "numpy") as file:
-                sizes = json.loads(file.metadata()["sizes"])
+                sizes = facts_of(file)["sizes"]
                 if "|states" in file.keys():  # noqa: SIM118 (it is no mapping)
                     states[name].append(file.get_tensor("|states"))
     blocks: dict[str, list[npt.NDArray[np.float64]]] = {}

@@ -21,7 +21,7 @@ from memtax.leakage.evidence import AttackFilter, tokenize
 from memtax.leakage.figures import ALL, METRICS, RESAMPLES, Figures, figures
 from memtax.leakage.strong import log_mean_probability
 from memtax.lm.loading import load_tokenizer, split_revision
-from memtax.progress import silence_libraries
+from memtax.progress import silence_libraries, skipped
 from memtax.provenance import write_record
 
 ROWS_PER_BATCH = 256
@@ -91,6 +91,9 @@ def infer_membership(
     chosen = choose(attacks)
     early = tuple(attack.name for attack in chosen if not attack.late)
     data = prepare(data, scorer)
+    skipped(
+        sum(len(tokens) < 2 for tokens in data.column("tokens").to_pylist()), "without a token to score; its scores are null"
+    )
     prefixed, population = _reserve(data, shots if "recall" in early else 0, "rmia" in attacks)
     prefixes = _prefixes(data, prefixed)
     if "recall" in early and not prefixes:

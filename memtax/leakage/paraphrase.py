@@ -12,7 +12,7 @@ import pyarrow as pa
 from memtax import schema
 from memtax.engine import World
 from memtax.engine import run as run_stage
-from memtax.errors import MemtaxError
+from memtax.errors import MemtaxError, RowError
 from memtax.files import write_json, write_parquet
 from memtax.filters.base import Batch, Filter
 from memtax.leakage.validation import REASONS, Validation, edits
@@ -137,7 +137,10 @@ class Paraphraser(Filter):
                 places.append(row)
                 jobs.append(self._job(generator, number, text, lengths[row]))
         fitting = [number for number, job in enumerate(jobs) if generator.fits(job)]
-        answers = generator.answers([jobs[number] for number in fitting], self.batch_size, **self._settings)
+        try:
+            answers = generator.answers([jobs[number] for number in fitting], self.batch_size, **self._settings)
+        except RowError as error:
+            raise error.at(places[fitting[error.row]]) from error
         outputs: list[list[Answer]] = [[] for _ in texts]
         for number, found in zip(fitting, answers, strict=True):
             outputs[places[number]] += found

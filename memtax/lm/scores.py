@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from memtax.errors import ModelError
+from memtax.errors import ModelError, RowError
 from memtax.lm.attention import AttentionRecorder, batch_limit, recording
 from memtax.lm.batches import FEWEST, MULTIPLE, Block, PaddingSide, Ragged, first_block, order
 from memtax.lm.decoding import Decoding
@@ -139,7 +139,7 @@ def score(
     bad = np.flatnonzero(found.pop("bad"))
     if bad.size:
         row = int(np.searchsorted(offsets, bad[0], side="right")) - 1
-        raise ModelError(f"the model's logits for row {row} are not numbers (NaN); check its weights, or try dtype float32")
+        raise RowError("the model's logits for {row} are not numbers (NaN); check its weights, or try dtype float32", row)
     logprobs = found.pop("logprobs", np.empty(0, np.float32))
     return TokenScores(logprobs, found.pop("match"), offsets, attention=heads or None, **found)
 
@@ -280,17 +280,18 @@ def _longest(model: Any) -> int | None:
 def _check_ids(ragged: Ragged, vocabulary: int) -> None:
     bad = np.flatnonzero((ragged.flat < 0) | (ragged.flat >= vocabulary))
     if bad.size:
-        raise ModelError(
-            f"token id {ragged.flat[bad[0]]} in row {ragged.row_of(int(bad[0]))} is outside the model's vocabulary of "
-            f"{vocabulary}; were the sequences made with another tokenizer?"
+        raise RowError(
+            f"token id {ragged.flat[bad[0]]} in {{row}} is outside the model's vocabulary of {vocabulary}; "
+            "were the sequences made with another tokenizer?",
+            ragged.row_of(int(bad[0])),
         )
 
 
 def _check_lengths(ragged: Ragged, longest: int | None) -> None:
     if longest is not None and len(ragged.lengths) and ragged.lengths.max() > longest:
         row = int(ragged.lengths.argmax())
-        raise ModelError(
-            f"row {row} has {ragged.lengths[row]} tokens but the model has {longest} positions; cut the sequences to windows"
+        raise RowError(
+            f"{{row}} has {ragged.lengths[row]} tokens but the model has {longest} positions; cut the sequences to windows", row
         )
 
 

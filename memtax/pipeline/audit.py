@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from memtax import statistics
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_text
+from memtax.leakage.canaries import Canary, find_record, read_out, read_record
 from memtax.lm.extraction import discoverable
 from memtax.pipeline import pii
 from memtax.pipeline.audit_page import card_section, write
@@ -43,6 +44,7 @@ def audit(
     dtype: str = "float32",
     region: str = "US",
     resamples: int = 1000,
+    canaries: Path | str | None = None,
 ) -> dict[str, Any]:
     """Audit a model against its training set; finished parts in `output` are reused.
 
@@ -59,6 +61,8 @@ def audit(
         dtype: number format of the weights.
         region: country of telephone numbers without a country code.
         resamples: bootstrap resamples of the intervals of membership inference.
+        canaries: record of planted canaries, as `training/finetune_lora.py` writes it; by default the one in the folder of the
+            model or adapter, if there is one.
 
     Returns:
         The contents of `audit.json`.
@@ -87,6 +91,8 @@ def audit(
         dtype=dtype,
     )
     metrics = run(config).metrics
+    record = Path(canaries) if canaries is not None else find_record(audited)
+    planted = read_record(record) if record is not None else []
     membership = _membership(config, audited, output, held_out, resamples)
     from memtax.engine import World
 
@@ -107,6 +113,7 @@ def audit(
         "extraction": metrics["extraction"],
         "sampling": _sampling(rows),
         "kinds": _kinds(rows),
+        "canaries": _canaries(planted, config),
         "membership": membership,
         "personal_data": _personal_data(rows, region),
         "advice": _advice(table, rows, output / "run"),
@@ -166,6 +173,13 @@ def _sampling(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         {**row, **{k: v for k, v in _rate(row["extractable"], row["sequences"]).items() if k != "memorized"}} for row in found
     ]
+
+
+def _canaries(planted: Sequence[Canary], config: RunConfig) -> dict[str, Any]:
+    """Exposure and extraction of planted canaries, or why there is none."""
+    if not planted:
+        return {"measurable": False, "reason": "no record of planted canaries was given"}
+    return {"measurable": True, **read_out(planted, config.model, config.revision, config.dtype)}
 
 
 def _membership(config: RunConfig, audited: str, output: Path, held_out: str | None, resamples: int) -> dict[str, Any]:

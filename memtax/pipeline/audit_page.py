@@ -3,12 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from memtax.report import words
+from memtax.leakage.canaries import conclusion
+from memtax.report import figures, words
 from memtax.report.page import tiles
 from memtax.report.plain import write_page
-from memtax.report.sections import Section, Table
+from memtax.report.sections import Panel, Section, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 UNMEASURED = "Not measurable with this data"
 
@@ -22,18 +26,21 @@ class Finding:
     caption: str = ""
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+    panel: Panel | None = None
 
     def section(self, anchor: str) -> Section:
         """As a section of a page."""
         table = Table(self.caption, tuple(self.head), tuple(tuple(row) for row in self.rows), texts=len(self.head))
-        return Section(anchor, self.heading, self.text, (table,) if self.rows else ())
+        parts: list[Panel | Table] = [self.panel] if self.panel else []
+        return Section(anchor, self.heading, self.text, (*parts, table) if self.rows else tuple(parts))
 
 
 def write(path: Path, result: Mapping[str, Any]) -> None:
     """Write the page."""
     about = [("Model", result["model"]), ("Adapter", result["adapter"]), ("Training set", result["train"])]
     about += [("Held out", result["held_out"]), ("Sequences", f"{result['sequences']:,}")]
-    found = [_extraction(result), _sampling(result), _worrying(result), _membership(result), _personal(result), _advice(result)]
+    found = [_extraction(result), _sampling(result), _worrying(result), _canaries(result), _membership(result)]
+    found += [_personal(result), _advice(result)]
     write_page(
         path,
         f"Audit: {headline(result)}",
@@ -59,6 +66,8 @@ def card_section(result: Mapping[str, Any]) -> str:
     lines = ["## Memorization audit", "", f"{headline(result)} ({window['prompt']} tokens of prompt, greedy decoding)."]
     lines += ["", "| | sequences | share (95% interval) |", "|---|---|---|"]
     lines += [f"| {name} | {one['memorized']:,} | {_share(one)} |" for name, one in result["kinds"].items()]
+    if result["canaries"]["measurable"]:
+        lines += ["", conclusion(result["canaries"]) + "."]
     lines += ["", _membership(result).heading + ".", "", _personal(result).heading + ".", ""]
     return "\n".join(lines)
 
@@ -82,7 +91,10 @@ def _extraction(result: Mapping[str, Any]) -> Finding:
         text += f" {UNMEASURED}: how much of it a model completes without having seen it; no held-out texts were given."
     head = ("Category", "Extracted", "Sequences", "Share")
     heading = f"{words.percent(result['extraction']['all']['rate'])} of the training sequences can be extracted"
-    return Finding(heading, text, "Extraction by greedy decoding", head, rows)
+    drawn = figures.extraction({name: one for name, one in result["extraction"].items() if one["sequences"]})
+    caption = "Left: counts by category. Right: extracted shares; the whiskers are the exact interval of each share."
+    panel = Panel("extraction", words.say_extraction(result["extraction"]), caption, drawn)
+    return Finding(heading, text, "Extraction by greedy decoding", head, rows, panel)
 
 
 def _sampling(result: Mapping[str, Any]) -> Finding:
@@ -110,16 +122,62 @@ def _worrying(result: Mapping[str, Any]) -> Finding:
     return Finding(heading, text, "Recollected sequences", ("sequence_id", "Occurrences", "Text, personal data masked"), rows)
 
 
+def _canaries(result: Mapping[str, Any]) -> Finding:
+    found = result["canaries"]
+    if not found["measurable"]:
+        text = f"{UNMEASURED}: {found['reason']}. training/finetune_lora.py plants them in the next training run."
+        return Finding("Canaries: none were planted", text)
+    rows = [
+        [
+            f"{row['repetitions']:,}",
+            f"{row['canaries']:,}",
+            f"{row['exposure']['mean']:.2f} ({row['exposure']['least']:.2f} to {row['exposure']['most']:.2f})",
+            f"{row['memorized']:,}",
+            _share(row),
+        ]
+        for row in found["by_repetitions"]
+    ]
+    text = (
+        f"Random sequences that were planted ({found['planted']:,}), ranked by likelihood among {found['held_out']:,} of the "
+        f"same kind that were not. Exposure (Carlini et al. 2019) is log2 of the candidates minus log2 of the rank: "
+        f"{found['most_bits']:.1f} bits at most, {found['chance_bits']:.2f} on average if nothing was learned. Extracted: "
+        f"greedy decoding from the first half gives the second; of those never planted {found['held_out_extracted']:,} are."
+    )
+    head = ("Planted times", "Canaries", "Exposure in bits (range)", "Extracted", "Share")
+    panel = Panel("canaries", conclusion(found), "Dots: mean exposure; bars: least to most; dashed: chance.", _exposure(found))
+    return Finding("What planted canaries show", text, "Canaries by repetitions", head, rows, panel)
+
+
+def _exposure(found: Mapping[str, Any]) -> "Figure":
+    """Exposure by repetitions, a row a number."""
+    with figures.style():
+        figure = figures.blank(0.9 + 0.4 * len(found["by_repetitions"]))
+        axes = figure.subplots()
+        for place, row in enumerate(found["by_repetitions"]):
+            mean, least, most = (row["exposure"][key] for key in ("mean", "least", "most"))
+            # The mean of equal numbers can lie a rounding beside them.
+            reach = [[max(0.0, mean - least)], [max(0.0, most - mean)]]
+            axes.errorbar(mean, place, xerr=reach, fmt="o", color=figures.COLOURS["recollection"], ms=7, capsize=3)
+        axes.axvline(found["chance_bits"], color=figures.GREY, lw=1, ls="--")
+        axes.set_yticks(
+            range(len(found["by_repetitions"])), [f"planted {row['repetitions']:,} x" for row in found["by_repetitions"]]
+        )
+        axes.set_ylim(len(found["by_repetitions"]) - 0.5, -0.5)
+        axes.set_xlim(-0.1, 1.04 * found["most_bits"])
+        axes.set_xlabel(f"exposure (bits; {found['most_bits']:.1f} can be seen with {found['held_out']:,} held out)")
+        return figure
+
+
 def _membership(result: Mapping[str, Any]) -> Finding:
     found = result["membership"]
     if not found["measurable"]:
         return Finding("Membership risk: not measurable with this data", f"{UNMEASURED}: {found['reason']}.")
     rows, shown = [], False
     for domain, one in found["domains"].items():
-        for name, figures in {**one["attacks"], "blind baseline": one["blind"]}.items():
-            verdict = figures.get("verdict") or {}
+        for name, measured in {**one["attacks"], "blind baseline": one["blind"]}.items():
+            verdict = measured.get("verdict") or {}
             shown = shown or bool(verdict.get("shows_membership"))
-            rows.append([domain, name, words.estimate(figures.get("auroc")), str(verdict.get("reason") or "")])
+            rows.append([domain, words.label(name), words.estimate(measured.get("auroc")), str(verdict.get("reason") or "")])
     heading = "Membership can be inferred" if shown else "No attack shows membership beyond the blind baseline"
     text = "The blind baseline never sees the model: an attack that does no better may tell kinds of text, not membership."
     return Finding(heading, text, "AUROC of attacks", ("Domain", "Attack", "AUROC (95% interval)", "What it shows"), rows)

@@ -22,6 +22,9 @@ class RunConfig:
         output: the run directory.
         sequences: what to measure; None measures the corpus.
         held_out: sequences that the model was not trained on, as a control; None for no control.
+        counts: occurrences counted before, over a larger corpus than is at hand: a folder of `memtax count`, or a published
+            table (`org/name[:config[:split]]`) with the ids of `sequences`; None counts over `corpus`.
+        frequencies: token frequencies that belong to `counts`, where they are not in the same folder.
         column: column of tokens or text; None finds it.
         revision: revision of the model on the Hub.
         tokenizer: folder or Hub name; None takes the model's.
@@ -49,6 +52,8 @@ class RunConfig:
     output: str
     sequences: str | None = None
     held_out: str | None = None
+    counts: str | None = None
+    frequencies: str | None = None
     column: str | None = None
     revision: str | None = None
     tokenizer: str | None = None
@@ -78,6 +83,8 @@ class RunConfig:
         for name, least in (("prompt", 1), ("continuation", 1), ("recitation_threshold", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise MemtaxError(f"{name}: {getattr(self, name)} is below {least}")
+        if self.frequencies is not None and self.counts is None:
+            raise MemtaxError("frequencies: they replace those of counts; give counts as well, or neither")
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise MemtaxError(f"dtype: {self.dtype!r} is not one of float32, bfloat16, float16")
 

@@ -11,6 +11,7 @@ from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
 from memtax.files import write_parquet
 from memtax.filters import Filter, filter_class
+from memtax.progress import skipped
 
 if TYPE_CHECKING:
     import datasets
@@ -79,10 +80,19 @@ def apply_filters(
             added = run_on_spark(dataset, each, folder, ROWS_PER_BATCH, master)
         else:
             added = run_stage(dataset, each, folder, ROWS_PER_BATCH)
+        skipped(_unknown(added), f"without any value of {each.name}, in {source.label}; its columns are null there")
         dataset = _join(dataset, added)
     path = output / "features.parquet"
     write_parquet(path, _plain(dataset))
     return path
+
+
+def _unknown(added: "pa.Table") -> int:
+    """Rows in which every column that a filter adds is null."""
+    import numpy as np
+
+    nulls = [added.column(name).is_null().to_numpy() for name in added.column_names if name != "sequence_id"]
+    return int(np.logical_and.reduce(nulls).sum()) if nulls else 0
 
 
 def _open(source: Source) -> "datasets.Dataset":

@@ -1,6 +1,6 @@
 """The jobs of `memtax fit` and `memtax search`: from a table of sequences to models, tests and figures in a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from memtax import schema
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
 from memtax.files import write_json
-from memtax.progress import say
+from memtax.progress import say, skipped
 from memtax.provenance import digest, fingerprint_path, write_record
 from memtax.report import model_figures
 from memtax.taxonomy import factors as declared
@@ -75,6 +75,7 @@ def fit(
         memorized_only=more,
         calibration=calibration,  # type: ignore[arg-type]
     )
+    _say_dropped(predictor.metrics["dropped"], source)
     output.mkdir(parents=True, exist_ok=True)
     tests: dict[str, Any] | None = None
     found: list[dict[str, Any]] = []
@@ -163,11 +164,12 @@ def search(
     """
     table = read_table(source)
     config = config or _config(table, settings)
+    problem = config.prepare(table)
+    _say_dropped(problem.dropped, source)
     identity = {"stage": "search", "version": 1, "config": _plain(config), "table": _fingerprint(table, config)}
     if merged:
         merge(output, merged, identity)
     claim(output, identity)
-    problem = config.prepare(table)
     stop = len(config.partitions) if stop is None else stop
     search_slice(problem, config, output, identity, start, stop)
     found = conclude(problem, config, output)
@@ -188,6 +190,11 @@ def search(
         {source: fingerprint_path(Source.parse(source).path)},
     )
     return found
+
+
+def _say_dropped(dropped: Mapping[str, int], source: str) -> None:
+    for reason, rows in dropped.items():
+        skipped(rows, f"{reason}, in {source}")
 
 
 def _config(table: "pa.Table", settings: dict[str, Any]) -> SearchConfig:

@@ -225,12 +225,11 @@ def _conclude(
         "prompt + continuation": f"{config.prompt} + {config.continuation} tokens",
         "memorized": f"{metrics['extraction']['all']['memorized']:,}",
     }
-    metrics["run"]["seconds"] = round(time.time() - started, 1)
     write_dataset(output / "dataset", configs, f"{run_facts['title']}: memorized sequences", summary, config.license)
     write_json(output / "metrics.json", metrics)
     inputs = {**described.inputs, "model": fingerprint_path(config.model)}
     inputs |= {name: fingerprint_path(str(getattr(config, name))) for name in found}
-    write_record(output / "run.yaml", "run", config.to_dict(), inputs)
+    write_record(output / "run.yaml", "run", config.to_dict(), inputs, time.time() - started)
     report.write(output)
     return metrics
 

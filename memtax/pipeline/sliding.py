@@ -10,14 +10,14 @@ from memtax.corpus.rows import holds_text, load_rows
 from memtax.corpus.sources import Source
 from memtax.engine import World
 from memtax.engine import run as run_stage
-from memtax.errors import MemtaxError
+from memtax.errors import MemtaxError, RowError
 from memtax.files import write_json, write_parquet
 from memtax.filters.scores import LanguageModelFilter
 from memtax.lm import windows
 from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
 from memtax.pipeline.scoring import ROWS_PER_BATCH, ScoreResult, per_shard
 from memtax.pipeline.stages import on_main
-from memtax.progress import silence_libraries
+from memtax.progress import silence_libraries, skipped
 from memtax.provenance import fingerprint_path, write_record
 
 if TYPE_CHECKING:
@@ -57,7 +57,14 @@ def score_windows(
     reader = load_tokenizer(tokenizer or scores.model, None if tokenizer else scores.revision) if holds_text(source) else None
     texts = load_rows(source, tokenizer=reader, vocabulary_size=vocabulary_size(scores.model, scores.revision))
     rows, owners, begins, lengths = _cut(texts, window, stride, source.label)
-    table = run_stage(rows, scores, output / "parts", ROWS_PER_BATCH, per_shard(len(rows)))
+    skipped(len(lengths) - len(np.unique(owners)), f"shorter than the {window} tokens of a window, in {source.label}")
+    try:
+        table = run_stage(rows, scores, output / "parts", ROWS_PER_BATCH, per_shard(len(rows)))
+    except RowError as error:
+        # Windows are numbered among themselves.
+        text = texts["sequence_id"][int(owners[error.row])]
+        place = f"the window at token {begins[error.row]} of the row with sequence_id {text}"
+        raise error.at(text, place) from error
     name = "continuation_logprob" if scores.decoding is None else "decoding_logprob"
     logprobs = np.array(table.column(name).to_pylist(), dtype=np.float64)
     found = summarize(texts, owners, begins, lengths, logprobs, scores, stride)

@@ -10,8 +10,10 @@ from memtax import schema
 from memtax.corpus.counting import count, write_counts
 from memtax.corpus.sequences import load_sequences
 from memtax.corpus.sources import Source
+from memtax.corpus.tables import DUPLICATES_FILE, FREQUENCIES_FILE, location, read_duplicates, read_frequencies
 from memtax.engine import World, once
 from memtax.engine import run as run_stage
+from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet
 from memtax.filters import Filter
 from memtax.filters.code_vs_nl import CodeFilter
@@ -86,6 +88,10 @@ def describe(config: RunConfig) -> Described:
         "sequences": fingerprint_dataset(dataset, ("sequence_id", "tokens")),
         "window": [config.prompt, config.window],
     }
+    given = {name: source for name in ("counts", "frequencies") if (source := getattr(config, name)) is not None}
+    for name, source in given.items():
+        inputs[name] = fingerprint_path(location(source))
+        identity[name] = [source, inputs[name]]
     on_main(world, lambda: once(output / "counts", identity, lambda folder: _write_counts(config, dataset, folder)))
 
     filters: list[Filter] = [
@@ -182,6 +188,9 @@ def _with_membership(dataset: "datasets.Dataset", member: bool) -> "pa.Table":
 
 
 def _write_counts(config: RunConfig, dataset: "datasets.Dataset", folder: Path) -> None:
+    if config.counts is not None:
+        _take_counts(config.counts, config.frequencies or config.counts, dataset, folder)
+        return
     import numpy as np
 
     from memtax.corpus.opening import Reading, open_sources
@@ -192,3 +201,29 @@ def _write_counts(config: RunConfig, dataset: "datasets.Dataset", folder: Path) 
     counts = count(corpus, tokens[:, config.prompt :], vocabulary_size=len(tokenizer))
     write_counts(folder, np.asarray(dataset.with_format("numpy")["sequence_id"]), counts)
     write_json(folder / "totals.json", {"tokens": counts.tokens, "sequences": counts.sequences})
+
+
+def _take_counts(counts: str, frequencies: str, dataset: "datasets.Dataset", folder: Path) -> None:
+    """Counts made before, of the members; a held-out sequence has an id of ours, which says nothing in that table."""
+    import numpy as np
+    import pyarrow as pa
+
+    known, values = read_duplicates(counts)
+    rows = dataset.with_format("numpy")
+    asked = np.asarray(rows["sequence_id"])[np.asarray(rows["is_member"])]
+    missing = asked[~np.isin(asked, known)]
+    if len(missing):
+        raise MemtaxError(
+            f"{counts} has no count of {len(missing):,} of {len(asked):,} sequences, the first is sequence_id {missing[0]}; "
+            "give counts of these sequences, or leave the key out to count over the corpus"
+        )
+    at = np.searchsorted(known, asked)
+    frequency, is_known = read_frequencies(frequencies)
+    tokens = np.flatnonzero(is_known)
+    tables = {
+        DUPLICATES_FILE: {"sequence_id": asked, "sequence_duplicates": values[at]},
+        FREQUENCIES_FILE: {"token_id": tokens, "token_frequency": frequency[tokens]},
+    }
+    for name, columns in tables.items():
+        write_parquet(folder / name, schema.validate(pa.table(columns), columns, name))
+    write_json(folder / "totals.json", {"tokens": int(frequency.sum()), "sequences": None})

@@ -7,10 +7,18 @@ from memtax.pipeline.run import RunResult
 from memtax.schema import CATEGORIES
 
 
-def print_summary(result: RunResult) -> None:
-    """Print extraction by category, the predictor's figures and the paths; nothing on processes other than the main."""
+def summary(result: RunResult) -> dict[str, Any]:
+    """The figures of a run that fit a script: no table of every factor, but where that is."""
+    found = {name: result.metrics.get(name) for name in ("run", "extraction", "skipped", "nulls")}
+    models = (result.metrics.get("predictor") or {}).get("models")
+    paths = {"dataset": result.output / "dataset", "models": result.output / "models", "report": result.report}
+    return {"output": result.output, **found, "predictor": models, **paths, "metrics": result.output / "metrics.json"}
+
+
+def summary_lines(result: RunResult) -> list[str]:
+    """Extraction by category, the predictor's figures and the paths; nothing on processes other than the main."""
     if not result.metrics:
-        return
+        return []
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -33,11 +41,12 @@ def print_summary(result: RunResult) -> None:
         if group["rate"] is not None:
             rate, interval = f"{group['rate']:.1%}", f"{100 * group['low']:.1f} - {group['high']:.1%}"
         table.add_row(name.replace("_", " "), f"{group['sequences']:,}", f"{group['memorized']:,}", rate, interval, auc)
-    console.print(table)
-    for note in notes:
-        console.print(escape(note), soft_wrap=True)
-    for name, path in (("dataset", result.output / "dataset"), ("models", result.output / "models"), ("report", result.report)):
-        console.print(f"{name:<8} {escape(str(path))}", soft_wrap=True)
+    with console.capture() as captured:
+        console.print(table)
+        for note in notes:
+            console.print(escape(note), soft_wrap=True)
+    where = {"dataset": result.output / "dataset", "models": result.output / "models", "report": result.report}
+    return [*captured.get().splitlines(), *(f"{name:<8} {path}" for name, path in where.items())]
 
 
 def _auc(predictor: Mapping[str, Any], category: str) -> tuple[str, str | None]:

@@ -78,7 +78,7 @@ def spread(rows: Sequence[Item], most: int) -> list[Item]:
     """At most `most` of `rows` at equal distances, the first and the last among them."""
     if len(rows) <= most:
         return list(rows)
-    return [rows[round(place * (len(rows) - 1) / (most - 1))] for place in range(most)]
+    return [rows[round(place * (len(rows) - 1) / max(most - 1, 1))] for place in range(most)]
 
 
 def choose(run: Run, most: int = PER_STRATUM) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ No pyplot, so nothing is global and no display is needed. One colour a category 
 """
 
 import io
+import itertools
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -29,6 +31,8 @@ COLOURS = {
     "baseline": "#CC79A7",
     "held_out": "#767676",
 }
+TEXT_COLOURS = {**COLOURS, "reconstruction": "#8A5F00", "recollection": "#00785A", "baseline": "#9C4F7D"}
+"""The same for words on white: dark enough to be read (4.5 to 1)."""
 GREY = "#8A8A8A"
 WIDTH = 9.6
 """Inches; the page shows a figure a little larger than that."""
@@ -202,6 +206,9 @@ def growth(rows: Sequence[Mapping[str, Any]], by: str = "step", ax: "Axes | None
     checkpoints = list(dict.fromkeys(row["checkpoint"] for row in rows))
     values: dict[str, Any] = {row["checkpoint"]: row.get(by) for row in rows}
     numeric = all(value is not None for value in values.values())
+    if numeric and by == "parameters":
+        checkpoints.sort(key=lambda name: values[name])
+        numeric = _apart([values[name] for name in checkpoints])
     places = {name: float(values[name]) if numeric else float(place) for place, name in enumerate(checkpoints)}
     with style():
         axes: Axes = panels(ax, 3.4)[0, 0]
@@ -230,9 +237,17 @@ def growth(rows: Sequence[Mapping[str, Any]], by: str = "step", ax: "Axes | None
         elif numeric:
             axes.set_xlabel("optimizer steps")
         else:
-            axes.set_xticks(range(len(checkpoints)), [name[-24:] for name in checkpoints], rotation=20, ha="right")
-            axes.set_xlabel("checkpoint" if by == "step" else "model")
+            sizes = {name: f"\n{short(values[name])}" if by == "parameters" and values[name] else "" for name in checkpoints}
+            turned: dict[str, Any] = {"rotation": 20, "ha": "right"} if len(checkpoints) > 5 else {}
+            axes.set_xticks(range(len(checkpoints)), [name[-24:] + sizes[name] for name in checkpoints], **turned)
+            axes.set_xlabel("checkpoint" if by == "step" else "model and its parameters" if any(sizes.values()) else "model")
         return axes
+
+
+def _apart(sizes: Sequence[float]) -> bool:
+    """Whether rising sizes stand far enough apart on a logarithmic axis for their labels; equal ones do not."""
+    steps = [math.log(after / before) for before, after in itertools.pairwise(sizes)]
+    return not steps or min(steps) > 0.06 * sum(steps)
 
 
 def _end_labels(axes: "Axes", ends: list[tuple[float, str]]) -> None:
@@ -244,7 +259,7 @@ def _end_labels(axes: "Axes", ends: list[tuple[float, str]]) -> None:
             label(name),
             (1.01, place),
             xycoords=("axes fraction", "data"),
-            color=COLOURS[name],
+            color=TEXT_COLOURS[name],
             va="center",
             fontweight="bold",
             annotation_clip=False,

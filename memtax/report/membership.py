@@ -22,15 +22,18 @@ def members(run: Run) -> Section:
     found = run.metrics.get("membership")
     if not found:
         return Section(
-            "members", "Who was in the training set", TEXT, missing=("Not measured: no sequences were held out (`held_out`).",)
+            "members",
+            "Who was in the training set",
+            TEXT,
+            missing=("Not measured: no sequences were held out (key held_out).",),
         )
     rows = [(name.replace("_", " "), metrics, metrics["verdict"]["reason"]) for name, metrics in found["attacks"].items()]
     rows.append(("blind baseline", found["blind"], "never sees the model"))
     table = Table(
         "Attacks and the baseline",
-        ("score", "AUROC", "TPR at 1% FPR", "what it shows"),
-        tuple((name, _estimate(row.get("auroc")), _estimate(row.get("tpr_at_fpr_0.01")), reason) for name, row, reason in rows),
-        texts=1,
+        ("score", "what it shows", "AUROC", "TPR at 1% FPR"),
+        tuple((name, reason, _estimate(row.get("auroc")), _estimate(row.get("tpr_at_fpr_0.01"))) for name, row, reason in rows),
+        texts=2,
     )
     known = [(name, row["auroc"]) for name, row, _ in rows if row.get("auroc")]
     if not known:

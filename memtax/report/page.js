@@ -8,7 +8,7 @@
   const more = document.getElementById("more");
   const PAGE = 12;
   const MAIN_FACTORS = 6;
-  const label = (name) => name.replaceAll("_", " ");
+  const label = (name) => name.replaceAll("_", " ").replace(/(\d) (?=\d)/g, "$1.");
 
   // Controls, invisible marks and marks that turn the direction of what follows are shown by their code.
   const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
@@ -83,12 +83,25 @@
     return box;
   }
 
+  function plainPart(name, text, className) {
+    return [element("span", `part-name ${className}`, name), element("div", `tokens ${className}`, visible(text))];
+  }
+
+  // Without its tokens a sequence is a text, cut where its continuation begins if that is known.
+  function plainText(example, box) {
+    if (example.text === null) box.append(...plainPart("text", "(text not known)", ""));
+    else if (example.cut === null) box.append(...plainPart("text", example.text + example.shortened, ""));
+    else {
+      const characters = [...example.text];
+      box.append(...plainPart("prompt", characters.slice(0, example.cut).join(""), ""));
+      box.append(...plainPart("continuation", characters.slice(example.cut).join("") + example.shortened, "after"));
+    }
+    return box;
+  }
+
   function textOf(example, readout) {
     const box = element("div", "text");
-    if (!example.pieces) {
-      box.append(element("span", "part-name", "text"), element("div", "tokens", example.text === null ? "(text not known)" : visible(example.text)));
-      return box;
-    }
+    if (!example.pieces) return plainText(example, box);
     const cut = data.prompt === null ? example.pieces.length : Math.min(data.prompt, example.pieces.length);
     const name = data.prompt === null ? "sequence" : "prompt";
     box.append(element("span", "part-name", name), tokensPart(example, 0, cut, 0, name, readout));
@@ -150,48 +163,82 @@
     return details;
   }
 
-  function selected() {
-    const category = form.elements.category.value;
-    const memorized = form.elements.memorized.value;
-    const wanted = form.elements.search.value.toLowerCase();
-    const found = data.examples.filter((example) =>
-      (!category || example.category === category) &&
-      (!memorized || example.memorized === (memorized === "yes")) &&
-      (!wanted || [example.text, example.document].some((text) => text !== null && text.toLowerCase().includes(wanted))));
-    const key = form.elements.sort.value;
-    if (!key) return interleaved(found);
-    const sign = form.elements.order.value === "up" ? 1 : -1;
-    const value = (example) => (key === "id" ? example.id : example.factors[key]) ?? null;
-    // Missing values stand last whatever the order; equal ones keep the order of the page.
-    return found.sort((a, b) => {
-      const [left, right] = [value(a), value(b)];
-      if (left === null || right === null) return (left === null) - (right === null);
-      return sign * (Number(left) - Number(right));
-    });
-  }
+  // The sequences as columns of equal length: at first the examples, then all of them.
+  const details = new Map(data.examples.map((example) => [example.id, example]));
+  let rows = {
+    categories: data.categories, documents: data.examples.map((example) => example.document),
+    id: data.examples.map((example) => example.id), category: data.examples.map((example) => data.categories.indexOf(example.category)),
+    memorized: data.examples.map((example) => example.memorized), document: data.examples.map((_, index) => index),
+    text: data.examples.map((example) => example.text), cut: data.examples.map(() => null), shortened: null,
+    factors: Object.fromEntries(data.factors.map(({ name }) => [name, data.examples.map((example) => example.factors[name] ?? null)])),
+  };
+  let order = [];
+  let lower = null;
 
-  // Unsorted, the categories take turns, the most probable memorized and the least probable others first.
-  function interleaved(found) {
+  // Unsorted, the examples stand first: the categories take turns, the most probable memorized and the least probable others first.
+  function ordered() {
+    const places = new Map(rows.id.map((id, row) => [id, row]));
     const groups = new Map();
-    for (const example of found) {
+    for (const example of data.examples) {
       const key = `${example.category} ${example.memorized}`;
       if (!groups.has(key)) groups.set(key, []);
       if (example.memorized) groups.get(key).unshift(example); else groups.get(key).push(example);
     }
     const longest = Math.max(0, ...[...groups.values()].map((group) => group.length));
     const result = [];
-    for (let turn = 0; turn < longest; turn++) for (const group of groups.values()) if (turn < group.length) result.push(group[turn]);
+    for (let turn = 0; turn < longest; turn++) {
+      for (const group of groups.values()) if (turn < group.length && places.has(group[turn].id)) result.push(places.get(group[turn].id));
+    }
+    for (let row = 0; row < rows.id.length; row++) if (!details.has(rows.id[row])) result.push(row);
     return result;
+  }
+
+  function exampleOf(row) {
+    const known = details.get(rows.id[row]);
+    if (known) return { cut: null, shortened: "", ...known };
+    const text = rows.text[row];
+    return {
+      id: rows.id[row], category: rows.categories[rows.category[row]], memorized: rows.memorized[row], text, cut: rows.cut[row],
+      document: rows.document[row] === null ? null : rows.documents[rows.document[row]],
+      factors: Object.fromEntries(Object.entries(rows.factors).map(([name, values]) => [name, values[row]])),
+      shortened: rows.shortened !== null && text !== null && text.length >= rows.shortened ? " \u2026" : "",
+    };
+  }
+
+  function selected() {
+    const category = rows.categories.indexOf(form.elements.category.value);
+    const memorized = form.elements.memorized.value;
+    const wanted = form.elements.search.value.toLowerCase();
+    if (wanted && !lower) lower = rows.text.map((text) => (text === null ? "" : text.toLowerCase()));
+    const inDocument = rows.documents.map((name) => name !== null && name.toLowerCase().includes(wanted));
+    const found = order.filter((row) =>
+      (category < 0 || rows.category[row] === category) &&
+      (!memorized || rows.memorized[row] === (memorized === "yes")) &&
+      (!wanted || lower[row].includes(wanted) || (rows.document[row] !== null && inDocument[rows.document[row]])));
+    const key = form.elements.sort.value;
+    if (!key) return found;
+    const values = key === "id" ? rows.id : rows.factors[key];
+    const sign = form.elements.order.value === "up" ? 1 : -1;
+    // Missing values stand last whatever the order; equal ones keep the order of the page.
+    return found.sort((a, b) => {
+      const [left, right] = [values[a], values[b]];
+      if (left === null || right === null) return (left === null) - (right === null);
+      return sign * (Number(left) - Number(right));
+    });
   }
 
   let matching = [];
   let visibleCount = 0;
+  let note = "";
+  function tell() {
+    shown.textContent = `${format(matching.length)} of ${format(rows.id.length)} sequences match; ${format(visibleCount)} shown.${note}`;
+    more.hidden = visibleCount >= matching.length;
+  }
   function showMore(focus) {
-    const next = matching.slice(visibleCount, visibleCount + PAGE).map(card);
+    const next = matching.slice(visibleCount, visibleCount + PAGE).map((row) => card(exampleOf(row)));
     cards.append(...next);
     visibleCount += next.length;
-    shown.textContent = `${matching.length} of ${data.examples.length} examples match; ${visibleCount} shown.`;
-    more.hidden = visibleCount >= matching.length;
+    tell();
     if (focus && next.length) { next[0].tabIndex = -1; next[0].focus({ preventScroll: true }); }
   }
   function update() {
@@ -202,6 +249,21 @@
     showMore(false);
   }
 
+  // All sequences stand in the page compressed; they are unpacked when the page is shown and the browser has time.
+  async function unpack(packed) {
+    const bytes = Uint8Array.from(atob(packed.textContent), (character) => character.charCodeAt(0));
+    packed.remove();
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    rows = JSON.parse(await new Response(stream).text());
+    [order, lower, note] = [ordered(), null, ""];
+    // What is on the screen stays: only a search or filter that is set already looks through all of them now.
+    const untouched = !form.elements.sort.value && !form.elements.search.value;
+    if (untouched && !form.elements.category.value && !form.elements.memorized.value) {
+      matching = order;
+      tell();
+    } else update();
+  }
+
   for (const category of data.categories) form.elements.category.append(new Option(category, category));
   for (const factor of data.factors) form.elements.sort.append(new Option(label(factor.name), factor.name));
   let waiting = 0;
@@ -209,5 +271,12 @@
   form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(update, 120); });
   more.addEventListener("click", () => showMore(true));
   form.hidden = false;
+  order = ordered();
+  const packed = document.getElementById("all");
+  if (packed) {
+    note = " Reading the others \u2026";
+    const failed = () => { note = " This browser cannot unpack the others: only the examples are listed."; update(); };
+    (window.requestIdleCallback || setTimeout)(() => unpack(packed).catch(failed));
+  }
   update();
 })();

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.files import atomic_directory, write_text
-from memtax.report import examples, figures, sections, words
+from memtax.report import examples, figures, listing, sections, words
 from memtax.report.data import Run
 from memtax.schema import CATEGORIES
 
@@ -47,6 +47,8 @@ def render(data: Run, parts: Sequence[sections.Section], drawings: Mapping[str, 
     script = (HERE / "page.js").read_text(encoding="utf-8")
     chosen = examples.choose(data)
     total = data.features.num_rows if data.features is not None else 0
+    rows = listing.listing(data)
+    more = len(rows.get("id", ())) > len(chosen)
     return (
         environment()
         .get_template("page.html.j2")
@@ -63,6 +65,9 @@ def render(data: Run, parts: Sequence[sections.Section], drawings: Mapping[str, 
             examples=chosen,
             examples_json=Markup(examples.to_script(examples.payload(data, chosen))),  # noqa: S704
             examples_count=words.count(len(chosen)),
+            listed=Markup(listing.compressed(rows)) if more else None,  # noqa: S704
+            listed_count=words.count(len(rows.get("id", ()))),
+            shortened=words.count(rows["shortened"]) if rows.get("shortened") else None,
             examples_total=words.count(total),
             record=_record(data.record),
             style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704
@@ -125,7 +130,7 @@ def _about(run: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def tiles(extraction: Mapping[str, Any]) -> list[dict[str, str]]:
     """The key figures."""
-    names = [name for name in ("all", *CATEGORIES, "held_out") if extraction.get(name)]
+    names = [name for name in ("all", *CATEGORIES, "held_out") if (extraction.get(name) or {}).get("sequences")]
     return [
         {
             "group": name,
@@ -145,7 +150,6 @@ def _record(record: Mapping[str, Any]) -> dict[str, Any]:
     config = record.get("config")
     return {
         "commit": record.get("commit"),
-        "finished": record.get("finished"),
         "versions": [(str(name), str(version)) for name, version in (record.get("versions") or {}).items()],
         "inputs": [(str(name), str(value)) for name, value in (record.get("inputs") or {}).items()],
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip() if config else None,

@@ -128,7 +128,7 @@ def what(run: Run) -> Section:
     )
     beyond = _beyond(run)
     if not beyond:
-        missing.append("No reference model was scored, so what is merely predictable is not told apart (`reference_model`).")
+        missing.append("No reference model was scored, so what is merely predictable is not told apart (key reference_model).")
     return Section("what", "What is memorized", text, (*parts, *beyond), tuple(missing))
 
 

@@ -1,9 +1,11 @@
 """Numbers as text, names of factors, and the sentences that head the figures. Everything is computed from the data."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from memtax.progress import printable
 from memtax.schema import CATEGORIES
 
 DASH = "\N{EN DASH}"
@@ -35,7 +37,8 @@ LABELS = {
 
 def label(name: str) -> str:
     """A column's or group's name for people."""
-    return LABELS.get(name, name.replace("_", " "))
+    # A number in a name, such as a threshold, has a point.
+    return LABELS.get(name, printable(re.sub(r"(?<=\d) (?=\d)", ".", name.replace("_", " "))))
 
 
 def count(value: Any) -> str:

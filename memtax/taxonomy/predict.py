@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from memtax.corpus.sources import Source
 from memtax.engine.once import MANIFEST, check
 from memtax.files import write_json, write_parquet, write_text
-from memtax.progress import progress_bar
+from memtax.progress import progress_bar, refuse, skipped
 from memtax.provenance import digest
 from memtax.taxonomy.tables import batches
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PART = 4
 """Batches of a part (a quarter of a million rows)."""
+
+_REASON = "a factor is missing; the probability is null"
 
 
 def predict_dataset(predictor: "Predictor", source: Source | str, output: Path | str, model: str = "taxonomic") -> Path:
@@ -51,14 +53,18 @@ def predict_dataset(predictor: "Predictor", source: Source | str, output: Path |
         check(output, identity)
     write_json(output / MANIFEST, identity)
     write_text(output / "README.md", "---\nconfigs:\n- config_name: default\n  data_files: data/*.parquet\n---\n")
-    done = _finished(output / "data")
+    done, lost = _finished(output / "data")
+    refuse(lost, _REASON)
     with progress_bar("predicting", None) as bar:
         for number, table in enumerate(_parts(source, done), len(list((output / "data").glob("part-*.parquet")))):
             probabilities = predictor.predict(table, model).cast("float32")  # type: ignore[arg-type]
+            refuse(probabilities.null_count, _REASON)
+            lost += probabilities.null_count
             write_parquet(
                 output / "data" / f"part-{number:06d}.parquet", table.append_column("memorized_probability", probabilities)
             )
             bar.update(table.num_rows)
+    skipped(lost, _REASON)
     return output
 
 
@@ -68,11 +74,12 @@ def _stamp(path: Path) -> str:
     return digest([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()])
 
 
-def _finished(folder: Path) -> int:
-    """Rows of the parts that are there."""
+def _finished(folder: Path) -> tuple[int, int]:
+    """Rows of the parts that are there, and how many of them have no probability."""
     import pyarrow.parquet as pq
 
-    return sum(pq.read_metadata(path).num_rows for path in sorted(folder.glob("part-*.parquet")))
+    columns = [pq.read_table(path, columns=["memorized_probability"]).column(0) for path in folder.glob("part-*.parquet")]
+    return sum(len(column) for column in columns), sum(column.null_count for column in columns)
 
 
 def _parts(source: Source, skip: int) -> Iterator["pa.Table"]:

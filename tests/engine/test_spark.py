@@ -100,6 +100,42 @@ def test_counts_are_the_bytes_of_a_local_pass(spark, tmp_path):
     assert counts[1150] == (0 if 7 in rows[300, 32:64] else 2)
 
 
+@pytest.mark.parametrize("then", ["spark", "local"])
+def test_a_driver_that_dies_between_rounds_is_gone_on_with(spark, tmp_path, monkeypatch, then):
+    """Of 11 shards, a round takes 8 (4 tasks for each of 2 cores): the totals of those are kept when the driver dies."""
+    from memtax.corpus import on_spark
+    from memtax.corpus.job import CountJob
+    from memtax.corpus.resume import FileCheckpoint
+
+    class Killed(BaseException):
+        pass
+
+    saved = FileCheckpoint.save
+
+    def save_and_die(self, totals, done):
+        saved(self, totals, done)
+        raise Killed
+
+    _, names = corpus(tmp_path)
+    options = {"shard_tokens": 3000, "substitutions": 2}
+    expected = CountJob(names, **options).run(tmp_path / "local")
+    monkeypatch.setattr(on_spark, "_TASK_TOKENS", 3000)
+    monkeypatch.setattr(FileCheckpoint, "save", save_and_die)
+    job = CountJob(names, engine="spark", master="local[2]", **options)
+    with pytest.raises(Killed):
+        job.run(tmp_path / "spark")
+    monkeypatch.setattr(FileCheckpoint, "save", saved)
+    with np.load(tmp_path / "spark" / "progress.npz") as kept:
+        done, read = kept["done"], int(kept["read"][0])
+    assert done.sum() == 8
+    assert len(done) > 8
+    assert 0 < read < expected["tokens"]
+    assert CountJob(names, engine=then, **options).run(tmp_path / "spark") == expected
+    for path in (tmp_path / "local").iterdir():
+        assert path.read_bytes() == (tmp_path / "spark" / path.name).read_bytes(), path.name
+    assert not (tmp_path / "spark" / "progress.npz").exists()
+
+
 def test_a_table_that_spark_reads_itself(spark, tmp_path):
     from memtax.corpus.counting import count
     from memtax.corpus.on_spark import count_on_spark

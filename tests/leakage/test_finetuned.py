@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import numpy as np
 import pytest
 import torch
 from small import WORDS, random_texts, word_tokenizer
@@ -137,7 +138,6 @@ def test_gradients_of_align_serve_the_attacks(finetuned, tmp_path):
 
 
 def test_more_often_planted_scores_higher(finetuned, tmp_path):
-    import numpy as np
 
     from memtax.corpus.membership import load_membership
     from memtax.leakage.evidence import AttackFilter
@@ -163,3 +163,20 @@ def test_questions_are_not_trained_on_and_bad_arguments_are_named(base, tmp_path
         script.DataArguments(str(rows), question_column="question")
     with pytest.raises(MemtaxError, match="column"):
         script.read_rows(script.DataArguments(str(rows), column="text"), tokenizer)
+
+
+def test_canaries_read_out_by_repetitions(finetuned, base):
+    from memtax.leakage.canaries import read_out, read_record
+
+    canaries = read_record(finetuned)
+    found = read_out(canaries, str(finetuned))
+    twice, six_times = found["by_repetitions"]
+    assert (twice["repetitions"], six_times["repetitions"]) == (2, 6)
+    assert six_times["exposure"]["mean"] >= twice["exposure"]["mean"] > 2 * found["chance_bits"]
+    assert six_times["memorized"] >= twice["memorized"]
+    # log2 of 32 held out and the canary itself.
+    assert found["most_bits"] == pytest.approx(5.044, abs=1e-3)
+    # The model that was not trained on them knows nothing of them: 32 exposures by chance have a standard error of 0.25 bits.
+    before = read_out(canaries, base)
+    assert np.mean([row["exposure"] for row in before["each"]]) == pytest.approx(before["chance_bits"], abs=1.0)
+    assert sum(row["extracted"] for row in before["each"]) == 0

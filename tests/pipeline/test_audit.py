@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import random
 import string
 import sys
@@ -14,7 +15,7 @@ from memtax.cli import app
 from memtax.errors import MemtaxError
 from memtax.files import asset
 from memtax.pipeline import pii
-from memtax.pipeline.audit import _kind, audit
+from memtax.pipeline.audit import _advice, _kind, audit
 
 ONCE, OFTEN, COPIES = 12, 3, 8
 needs_pii = pytest.mark.skipif(bool(pii.missing_packages()), reason="the extra pii is not installed")
@@ -38,13 +39,13 @@ def planted(material, tmp_path_factory):
     return folder, tune(folder, material, full=True, epochs=80, rate=3e-3), once, often
 
 
-def tune(folder, material, full, epochs, rate):
+def tune(folder, material, full, epochs, rate, **canaries):
     specification = importlib.util.spec_from_file_location("finetune_lora", asset("training/finetune_lora.py"))
     script = sys.modules["finetune_lora"] = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(script)
     return script.train(
         script.ModelArguments(str(material / "model"), tokenizer=str(material / "tokenizer"), full=full, lora_rank=32),
-        script.DataArguments(str(folder / "train.jsonl"), max_length=16),
+        script.DataArguments(str(folder / "train.jsonl"), max_length=16, **canaries),
         TrainingArguments(
             str(folder / ("whole" if full else "adapter")),
             num_train_epochs=epochs,
@@ -125,18 +126,71 @@ def test_without_detector_and_held_out_it_says_so(planted, audited, monkeypatch)
     assert not any(text[:8] in page for text in once)  # what cannot be masked is not shown
 
 
-def test_adapter_is_audited_against_its_base_model(planted, material, tmp_path):
+def test_adapter_with_canaries_and_held_out_is_audited_against_its_base_model(planted, material, tmp_path):
     folder = planted[0]
-    adapter = tune(folder, material, full=False, epochs=2, rate=1e-3)
-    base, train = str(material / "model"), str(folder / "train.jsonl")
-    found = audit(base, train, tmp_path / "out", adapter=str(adapter), prompt=8, continuation=8)
+    plan = {"canaries": 6, "canary_tokens": 12, "canary_repetitions": [1, 16], "canary_candidates": 26}
+    adapter = tune(folder, material, full=False, epochs=20, rate=1e-2, **plan)
+    base, train, held_out = str(material / "model"), str(folder / "train.jsonl"), str(folder / "held_out.jsonl")
+    found = audit(
+        base, train, tmp_path / "out", adapter=str(adapter), held_out=held_out, prompt=8, continuation=8, resamples=50
+    )
     assert (found["model"], found["adapter"]) == (base, str(adapter))
     import pyarrow.parquet as pq
 
     table = pq.read_table(tmp_path / "out/run/dataset/features/train.parquet")
     assert table.column("is_memorized_by_reference").null_count == 0
+    # Members and the held-out are told apart with the adapter, and that stands beside the blind baseline.
+    (domain,) = found["membership"]["domains"].values()
+    assert domain["attacks"]["loss"]["auroc"]["value"] > 0.8
+    assert found["extraction"]["held_out"]["memorized"] == 0
+    # The record beside the adapter is found: 3 canaries each, ranked among 6 + 26 that were held out.
+    once, often = found["canaries"]["by_repetitions"]
+    assert (once["repetitions"], once["canaries"], often["repetitions"], often["canaries"]) == (1, 3, 16, 3)
+    assert (found["canaries"]["held_out"], found["canaries"]["most_bits"]) == (32, pytest.approx(math.log2(33)))
+    assert often["exposure"]["mean"] == pytest.approx(math.log2(33))  # all three before every held-out one
+    page, card = ((tmp_path / "out" / name).read_text() for name in ("index.html", "card_section.md"))
+    assert "What planted canaries show" in page
+    assert "anaries are extracted from" in card or "No canary is extracted" in card
     with pytest.raises(MemtaxError, match=r"was trained on .* not on 'gpt2'"):
         audit("gpt2", train, tmp_path / "x", adapter=str(adapter))
+
+
+def test_predicted_effect_of_deduplication_is_the_predictors_own(tmp_path):
+    """Memorization that depends on copies alone: with one copy each, as much is expected as of rows that have one copy."""
+    import numpy as np
+    import pyarrow as pa
+
+    from memtax.taxonomy.predictor import Predictor
+
+    rng = np.random.default_rng(0)
+    copies = rng.choice([1, 2, 4], 3000)
+    share = np.array([0.0, 0.1, 0.5, 0.0, 0.9])[copies]  # memorized of 1, 2 and 4 copies
+    table = pa.table(
+        {
+            "sequence_id": np.arange(3000),
+            "sequence_duplicates": pa.array(copies, pa.int64()),
+            "is_incrementing": np.zeros(3000, bool),
+            "is_repeating": np.zeros(3000, bool),
+            "is_memorized": rng.random(3000) < share,
+            "taxonomy": pa.array(np.full(3000, 2), pa.int64()),
+            "memorized_probability": np.zeros(3000),
+            "text": ["x"] * 3000,
+        }
+    )
+    predictor = Predictor.fit(table, factors=["sequence_duplicates"], resamples=20)
+    predictor.save_pretrained(tmp_path / "models" / "predictor")
+    found = _advice(table, table.to_pylist(), tmp_path)["deduplicate"]
+    chosen = np.asarray(table.column("is_memorized")) & (copies > 1)
+    assert found["sequence_ids"] == np.flatnonzero(chosen).tolist()
+    known = {
+        count: predictor.predict(table.slice(int(np.flatnonzero(copies == count)[0]), 1))[0].as_py() for count in (1, 2, 4)
+    }
+    now = sum(known[int(count)] for count in copies[chosen])
+    assert found["expected_now"] == pytest.approx(now)
+    assert found["expected_once_each"] == pytest.approx(known[1] * chosen.sum())
+    # A logistic curve through .1, .5 and .9 at 1, 2 and 4 copies is not far from them.
+    assert found["expected_once_each"] == pytest.approx(0.1 * chosen.sum(), rel=0.6)
+    assert found["expected_once_each"] < found["expected_now"] / 3
 
 
 def test_what_the_base_model_completes_is_not_worrying():

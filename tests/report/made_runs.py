@@ -14,6 +14,9 @@ import yaml
 
 from memtax import schema
 
+MODULES = (token, keyword, json, random, re, yaml)
+SOURCES = []
+"""Names and texts to cut the windows from, instead of the modules."""
 PROMPT = CONTINUATION = 32
 WINDOW = PROMPT + CONTINUATION
 HOSTILE = [
@@ -47,8 +50,8 @@ def rate(memorized, sequences):
 def sequences(rows, rng):
     """Feature rows: windows of `WINDOW` word pieces of the library's own sources, hostile strings among them."""
     pieces = []
-    for module in (token, keyword, json, random, re, yaml):
-        pieces += [(piece, Path(module.__file__).name) for piece in re.findall(r"\w+|\s+|.", Path(module.__file__).read_text())]
+    for name, text in SOURCES or [(Path(m.__file__).name, Path(m.__file__).read_text()) for m in MODULES]:
+        pieces += [(piece, name) for piece in re.findall(r"\w+|\s+|.", text)]
     while len(pieces) < rows * WINDOW:
         pieces += pieces
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys([*HOSTILE, *(piece for piece, _ in pieces)]))}
@@ -132,7 +135,6 @@ def metrics(table, rng, factors=FACTORS):
             "sequences": len(table),
             "prompt": PROMPT,
             "continuation": CONTINUATION,
-            "seconds": 218.4,
         },
         "extraction": {**extraction, "held_out": rate(1, 211)},
         "growth": growth,

@@ -93,7 +93,7 @@ def test_nothing_is_fetched(written):
         assert "url(" not in (value or "").replace("url(#", ""), (tag, name, value)
     # Outside the corpus text, which is data, not one address is in the file.
     source = path.read_text(encoding="utf-8")
-    rest = re.sub(r'<script type="application/json" id="data">.*?</script>', "", source, flags=re.DOTALL)
+    rest = re.sub(r'<script type="application/[^>]*>.*?</script>', "", source, flags=re.DOTALL)
     assert "//" not in re.sub(r"(?m)^\s*//.*$", "", rest)
     assert "@import" not in rest
 
@@ -103,7 +103,7 @@ def test_policy_allows_the_pages_own_script_and_nothing_else(written):
     policy = next(
         value for tag, name, value in page.attributes if tag == "meta" and name == "content" and "default-src" in value
     )
-    scripts = [text for attributes, text in page.scripts if attributes.get("type") != "application/json"]
+    scripts = [text for attributes, text in page.scripts if "type" not in attributes]
     assert len(scripts) == 1
     digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in policy
@@ -114,7 +114,8 @@ def test_policy_allows_the_pages_own_script_and_nothing_else(written):
 def test_hostile_text_is_inert(written):
     run, path, page = written
     source = path.read_text(encoding="utf-8")
-    assert page.tags.count("script") == 2
+    # The examples, all sequences, and the page's own script.
+    assert page.tags.count("script") == 3
     assert "img" not in page.tags
     assert "b" not in page.tags
     raw = next(text for attributes, text in page.scripts if attributes.get("id") == "data")
@@ -180,8 +181,8 @@ def test_every_number_is_in_the_metrics_or_the_dataset(written):
         for memorized in (True, False):
             known.append(statistics.median(row[name] for row in rows if row["is_memorized"] == memorized))
     allowed = {form(value) for value in known for form in (words.percent, words.fixed, words.number, words.count)}
-    # 218.4 seconds are 3 min 38 s. Said in words: probability 0 to 1, correlations from -1 to 1, histograms of 100%.
-    allowed |= {"3", "38", "0", "1", "100%"}
+    # Said in words: probability 0 to 1, correlations from -1 to 1, histograms of 100%.
+    allowed |= {"0", "1", "100%"}
     # Percentiles and F1 are names; checkpoints and reasons quote the metrics.
     named = [row["checkpoint"] for row in metrics["growth"]] + ["7 memorized test sequences, fewer than 10"]
     named += ["25th", "75th", "F1", "-1 to 1"]

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from memtax import cli
+from memtax.corpus import membership, sources
 
 TABLE = Path(__file__).parents[2] / "docs" / "bad-input.md"
 ROWS = re.findall(r"^\| (?!Wrong|---)(.+?) \| (\w+) \| `(.+)` \|$", TABLE.read_text(encoding="utf-8"), re.M)
@@ -87,6 +88,57 @@ def broken(model, folder, change):
     return copy
 
 
+TEXTS = [{"text": f"a a{i}", "label": i % 2, "paraphrases": ["a b"]} for i in range(6)]
+
+
+def corrupt_page(path):
+    columns = {"tokens": [[i % 31] * 64 for i in range(2000)], "text": ["a"] * 2000, "label": [i % 2 for i in range(2000)]}
+    pq.write_table(pa.table(columns), path, compression="snappy", use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    start = pq.read_metadata(path).row_group(0).column(0).data_page_offset
+    for at in range(start + 200, start + 2000, 7):
+        data[at] ^= 0xFF
+    # All columns alike: some readers skip what they need not.
+    for column in (1, 2):
+        place = pq.read_metadata(path).row_group(0).column(column).data_page_offset
+        for at in range(place + 20, place + 60):
+            data[at] ^= 0xFF
+    return written(path, bytes(data))
+
+
+def bomb(path, start=b'"', unit=b"a", end=b'"\n'):
+    """Sixteen MiB in a few KiB; the test lets a line have four."""
+    return written(path, gzip.compress(start + unit * (1 << 24) + end))
+
+
+def not_numbers(copy):
+    """NaN for the token 7 alone."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    weights["gpt_neox.embed_in.weight"][7] = float("nan")
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    # The tokenizer of the other tests knows one word.
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(WordLevel({f"w{number}": number for number in range(32)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="w0").save_pretrained(copy)
+
+
+def nan(folder, model, *options, kind="tokens"):
+    """Rows of which the one with sequence_id 3 holds the token 7 (not as its first)."""
+    rows = [[1, 2, 3, 4, 5, 6], [1, 1, 7, 1, 1, 1]]
+    rows = [rows[number == 3] for number in range(6)]
+    made = [{"tokens": row, "label": number % 2} for number, row in enumerate(rows)]
+    if kind == "text":
+        made = [{"text": " ".join(f"w{token}" for token in row), "paraphrases": ["w4 w5"]} for row in rows]
+    return [jsonl(folder / "r.jsonl", *made), *options, "--model", broken(model, folder, not_numbers)]
+
+
 def pickled(copy):
     (copy / "model.safetensors").unlink()
     torch.save({}, copy / "pytorch_model.bin")
@@ -124,6 +176,7 @@ CASES = {
     "text without a tokenizer": lambda f, m: [jsonl(f / "r.jsonl", {"text": "a"})],
     "null token": lambda f, m: [jsonl(f / "r.jsonl", {"tokens": [1, None] * 40})],
     "null row id": lambda f, m: [jsonl(f / "r.jsonl", {**FINE, "sequence_id": 1}, {**FINE, "sequence_id": None})],
+    "path as a row id": lambda f, m: [jsonl(f / "r.jsonl", {**FINE, "sequence_id": "../../etc/passwd"})],
     "duplicate ids": lambda f, m: [jsonl(f / "r.jsonl", {**FINE, "sequence_id": 7}, {**FINE, "sequence_id": 7})],
     "NaN among tokens": lambda f, m: [jsonl(f / "r.jsonl", {"tokens": [1.0, float("nan")] * 40})],
     "negative id": lambda f, m: [jsonl(f / "r.jsonl", {"tokens": [1, -100] * 40})],
@@ -138,7 +191,16 @@ CASES = {
     "truncated JSONL": lambda f, m: [cut(jsonl(f / "r.jsonl", FINE), 0.6)],
     "corrupt Parquet": lambda f, m: [written(f / "r.parquet", b"PAR1" + bytes(range(256)) + b"PAR1")],
     "truncated Parquet": lambda f, m: [cut(parquet(f / "r.parquet"))],
+    "corrupt page of Parquet": lambda f, m: [corrupt_page(f / "r.parquet"), "--column", "tokens", "--no-windows"],
+    "corrupt page of Parquet under a filter": lambda f, m: ["templates", corrupt_page(f / "r.parquet")],
+    "corrupt page of Parquet to be scored": lambda f, m: [corrupt_page(f / "r.parquet"), "--column", "tokens", "-m", m],
+    "corrupt page of Parquet with labels": lambda f, m: [corrupt_page(f / "r.parquet"), "-m", m],
     "truncated gzip": lambda f, m: [cut(gz(f / "r.jsonl.gz"))],
+    "truncated gzip of texts": lambda f, m: [cut(gz(f / "r.jsonl.gz")), "-m", m],
+    "JSONL that unpacks to one huge line": lambda f, m: [bomb(f / "r.jsonl.gz"), "--tokenizer", m],
+    "text that unpacks beyond any document": lambda f, m: [bomb(f / "r.txt.gz"), "-m", m],
+    "labelled JSONL that unpacks to one huge line": lambda f, m: [bomb(f / "r.jsonl.gz"), "-m", m],
+    "JSON that unpacks without end": lambda f, m: [bomb(f / "r.json.gz", b"[", b"1,", b"1]"), "-m", m],
     "truncated bin": lambda f, m: [written(f / "r.bin", bytes(2 * 13)), "--sequence-length", 8],
     "bin of another index": lambda f, m: [megatron(f, 300, [64, 64])],
     "truncated idx": lambda f, m: [cut(megatron(f, 128, [64, 64]).with_suffix(".idx"), 0.8).with_suffix(".bin")],
@@ -148,6 +210,17 @@ CASES = {
     "truncated safetensors": lambda f, m: score(f, broken(m, f, lambda copy: cut(copy / "model.safetensors"))),
     "weights as pickle": lambda f, m: score(f, broken(m, f, pickled)),
     "model with code of its own": lambda f, m: score(f, broken(m, f, with_code)),
+    "truncated weights": lambda f, m: [
+        jsonl(f / "r.jsonl", *TEXTS),
+        "-m",
+        broken(m, f, lambda copy: cut(copy / "model.safetensors", 0.9)),
+    ],
+    "NaN in the weights": lambda f, m: nan(f, m, "--prompt", 2, "--continuation", 2),
+    "NaN in the weights, window by window": lambda f, m: nan(f, m, "--prompt", 1, "--continuation", 1, "--stride", 2),
+    "NaN in the weights of an attacked model": lambda f, m: nan(f, m, "--attack", "loss"),
+    "NaN in the weights of a paraphraser": lambda f, m: nan(f, m, "--prompts", "bare", "--count", 1, kind="text"),
+    "NaN in gradients": lambda f, m: nan(f, m, kind="text"),
+    "NaN in gradients of training examples": lambda f, m: nan(f, m, jsonl(f / "t.jsonl", {"tokens": [1, 2]})),
     "tokens of another tokenizer": lambda f, m: score(f, m, [{"tokens": [1, 32] * 32}]),
     "window longer than the model": lambda f, m: score(f, m, window=(64, 64)),
     "misspelt configuration key": lambda f, m: config(f, "modle: a\ncorpus: b\noutput: c\n"),
@@ -158,6 +231,27 @@ CASES = {
     "unknown parameter of a filter": lambda f, m: ["templates", jsonl(f / "r.jsonl", {"text": "a"}), "--set", "depth=3"],
     "column that a filter needs": lambda f, m: ["compressibility", jsonl(f / "r.jsonl", {"title": "a"})],
     "target missing": lambda f, m: [jsonl(f / "r.jsonl", {"a": 1.0, "taxonomy": 1}), "--factors", "a"],
+    "factor missing": lambda f, m: [
+        jsonl(f / "r.jsonl", {"a": 1.0, "is_memorized": True, "taxonomy": 1}),
+        "--factors",
+        "a,b",
+        "--split-on",
+        "a,b",
+    ],
+    "label missing": lambda f, m: [jsonl(f / "r.jsonl", {"text": "a"}), "-m", m],
+    "label that is none": lambda f, m: [jsonl(f / "r.jsonl", {"text": "a", "label": 2}), "-m", m],
+    "members only": lambda f, m: [jsonl(f / "r.jsonl", {"text": "a", "label": 1}), "-m", m],
+    "unknown attack": lambda f, m: [jsonl(f / "r.jsonl", *TEXTS), "-m", m, "--attack", "lost"],
+    "column of text missing": lambda f, m: [jsonl(f / "r.jsonl", {"title": "a"}), "-m", m],
+    "paraphrases missing": lambda f, m: [jsonl(f / "r.jsonl", {"text": "a"}), "-m", m],
+    "class column missing": lambda f, m: [
+        jsonl(f / "r.jsonl", *TEXTS),
+        f / "r.jsonl",
+        "-m",
+        m,
+        "--class-column",
+        "topic",
+    ],
     "changed input under a finished output": lambda f, m: changed_input(f),
 }
 
@@ -174,6 +268,8 @@ def test_the_table_and_the_cases_are_the_same():
 @pytest.mark.parametrize(("name", "verb", "words"), ROWS, ids=[row[0] for row in ROWS])
 def test_row(name, verb, words, model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [])
+    for module in (sources, membership):
+        monkeypatch.setattr(module, "LONGEST_LINE", 1 << 22)
     # What the command sets before `datasets` is imported; here that was long ago.
     monkeypatch.setattr(logging.getLogger("datasets"), "level", logging.CRITICAL)
     with pytest.raises(SystemExit) as first:

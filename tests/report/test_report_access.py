@@ -1,0 +1,184 @@
+"""The pages are usable with keyboard and screen reader, in light and dark, and in a browser: as far as a program can tell."""
+
+import re
+
+import browser
+import pyarrow.parquet as pq
+import pytest
+from made_runs import make_run
+from markup import contrast, problems
+
+from memtax import schema
+from memtax.leakage import influence_page
+from memtax.leakage.canaries import Canary, summarize
+from memtax.pipeline import audit_page
+from memtax.report import compare, figures, page, sections
+from memtax.report.data import Run
+
+in_a_browser = pytest.mark.skipif(
+    browser.FOUND is None, reason="NO BROWSER: chromium was not found, so no page was opened; set MEMTAX_CHROMIUM to its path"
+)
+PAGES = ("run", "audit", "comparison", "influence")
+
+
+def rate(memorized, sequences):
+    share = memorized / sequences if sequences else None
+    return {"memorized": memorized, "sequences": sequences, "rate": share, "low": share and share / 2, "high": share}
+
+
+def audited():
+    """An audit as `audit.json` holds it, with everything measured that can be."""
+    names = ("all", *schema.CATEGORIES, "held_out")
+    listed = [{"sequence_id": 3, "document": "a", "category": "recollection", "duplicates": 1, "text": "<b>secret</b>"}]
+    measured = {"auroc": {"value": 0.9, "low": 0.8, "high": 0.95}, "verdict": {"shows_membership": True, "reason": "above"}}
+    return {
+        "model": "models/<small>",
+        "adapter": None,
+        "train": "rows.jsonl",
+        "held_out": "other.jsonl",
+        "sequences": 40,
+        "window": {"prompt": 32, "continuation": 32},
+        "extraction": {name: rate(place, 10) for place, name in enumerate(names)},
+        "sampling": [{"samples": 100, "probability": 0.5, "extractable": 4, **rate(4, 40)}],
+        "kinds": {name: rate(2, 40) for name in ("worrying", "benign", "unknown")},
+        "canaries": {"measurable": True, **summarize([Canary((1, 2), n) for n in (1, 9, 0, 0)], [1, 4, 2, 3], [0, 1, 0, 0])},
+        "membership": {"measurable": True, "domains": {"all": {"attacks": {"loss": measured}, "blind": measured}}},
+        "personal_data": {"measurable": True, "by_kind": {}, "count": 1, "sequences": listed},
+        "worrying_sequences": listed,
+        "advice": {
+            "drop": {"sequence_ids": [3], "rate_among_the_rest": rate(3, 39)},
+            "deduplicate": {"sequence_ids": [], "measurable": False, "reason": "no memorized sequence occurs more than once"},
+        },
+    }
+
+
+def run_page(run):
+    """The page as `report.write` makes it, without the figures' own files."""
+    data = Run.read(run)
+    parts = [*sections.sections(data), sections.gaps(data)]
+    panels = [part for section in parts for part in section.parts if isinstance(part, sections.Panel)]
+    drawings = {panel.name: page.inline_svg(figures.svg(panel.figure), panel.name) for panel in panels}
+    (run / "index.html").write_text(page.render(data, parts, drawings), encoding="utf-8")
+    return run / "index.html"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The page of each kind, by name; the run's folder under `folder`."""
+    folder = tmp_path_factory.mktemp("pages")
+    run, other = make_run(folder / "run", rows=500), make_run(folder / "other", rows=500, seed=4)
+    audit_page.write(folder / "audit.html", audited())
+    interval = {"value": 0.5, "low": 0.2, "high": 0.8}
+    methods = {"datainf": {"accuracy": interval, "coverage": None}}
+    row = {"test_id": 1, "test_text": "<b>t</b>", "method": "datainf", "rank": 1, "train_id": 4, "influence": -0.5}
+    summary = {"train": 9, "test": 1, "model": "m", "parameters": "lora", "methods": methods}
+    (folder / "influence.html").write_text(influence_page.render([{**row, "train_text": "x"}], summary), encoding="utf-8")
+    return {
+        "folder": run,
+        "influence": folder / "influence.html",
+        "run": run_page(run),
+        "audit": folder / "audit.html",
+        "comparison": compare.write(compare.compare(run, other), folder / "comparison"),
+    }
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_stands_in_the_way_of_a_screen_reader(made, name):
+    assert list(problems(made[name].read_text(encoding="utf-8"))) == []
+
+
+def test_the_rules_see_what_is_wrong(made):
+    source = made["run"].read_text(encoding="utf-8")
+    for right, wrong, said in (
+        ('<html lang="en">', "<html>", "html has no lang"),
+        ('scope="col"', "", "a column has no header with scope"),
+        ('scope="row"', "", "has no header with scope"),
+        ('role="img"', "", "a drawing has no role or name"),
+        ("<h2>", "<h4>", "skips a level"),
+        ("<label>Category", "<span>Category", "the control category has no label"),
+        ('href="#content"', 'href="#nowhere"', "does not skip to the content"),
+        ('<nav aria-label="Sections"', "<nav", "a nav has no label"),
+        ('tabindex="0"', 'tabindex="3"', "a tabindex above 0"),
+        ("<main", "<div", "not one main"),
+    ):
+        assert right in source
+        spoilt = source.replace(right, wrong).replace("</label>", "</span>" if "span" in wrong else "</label>")
+        spoilt = spoilt.replace("</h2>", "</h4>") if wrong == "<h4>" else spoilt
+        assert any(said in found for found in problems(spoilt)), said
+
+
+def colours(block):
+    return dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", block))
+
+
+def test_text_stands_out_from_what_is_behind_it_in_light_and_dark():
+    style = (page.HERE / "page.css").read_text(encoding="utf-8")
+    light, dark, *_ = re.findall(r":root \{.*?\}", style, re.DOTALL)
+    for block in (light, dark):
+        found = colours(block)
+        for text in ("ink", "quiet", "link"):
+            for behind in ("page", "card", "code"):
+                # WCAG 2.2, 1.4.3: 4.5 to 1.
+                assert contrast(found[text], found[behind]) >= 4.5, (text, behind, found)
+        # The deepest colour of a token, over a card, under the text.
+        heat = [int(part) for part in re.search(r"--heat: (\d+) (\d+) (\d+)", block).groups()]
+        most = float(re.search(r"--heat-most: ([0-9.]+)", block)[1])
+        card = [int(found["card"][start : start + 2], 16) for start in (1, 3, 5)]
+        mixed = "#" + "".join(f"{round(most * a + (1 - most) * b):02x}" for a, b in zip(heat, card, strict=True))
+        assert contrast(found["ink"], mixed) >= 4.5, mixed
+        # 1.4.11: what shows the focus, 3 to 1.
+        assert contrast(found["link"], found["page"]) >= 3
+    assert re.search(r":focus-visible \{ outline: 3px solid", style)
+    assert not re.search(r"outline: (none|0)", style)
+    # Names in figures stand on white.
+    for name, colour in figures.TEXT_COLOURS.items():
+        assert contrast(colour, "#ffffff") >= 4.5, name
+
+
+def test_contrast_is_that_of_the_standard():
+    # The definition's extremes, and a grey that is widely quoted as just enough on white: #767676, 4.54 to 1.
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.005)
+
+
+@in_a_browser
+@pytest.mark.parametrize("name", PAGES)
+def test_a_browser_opens_it_without_an_error_or_a_request(made, name, tmp_path):
+    found = browser.visit(made[name], tmp_path, width=500)
+    assert found["console"] == found["errors"] == found["violations"] == found["resources"] == []
+    # Nothing but what scrolls in itself is wider than a telephone's window.
+    assert found["width"][0] <= found["width"][1]
+
+
+@in_a_browser
+def test_a_browser_searches_filters_and_sorts_all_sequences(made, tmp_path):
+    rows = pq.read_table(made["folder"] / "dataset/features/train.parquet").to_pylist()
+    steps = [
+        {"search": "RETURN"},
+        {"search": "", "category": "recollection", "memorized": "yes"},
+        {"category": "", "memorized": "", "sort": "continuation_perplexity", "order": "up"},
+        {"order": "down"},
+    ]
+    found = browser.visit(made["run"], tmp_path, steps)
+    assert found["console"] == found["errors"] == []
+    searched = sum("return" in row["text"].lower() for row in rows)
+    filtered = sum(row["taxonomy"] == 2 and row["is_memorized"] for row in rows)
+    assert 0 < searched < 500
+    assert 0 < filtered < 500
+    shown = [answer["shown"] for answer in found["answers"]]
+    assert shown[0].startswith(f"{searched} of 500 sequences match")
+    assert shown[1].startswith(f"{filtered} of 500 sequences match")
+    # The page keeps four digits: rows that share them stand in any order.
+    values = {f"sequence {row['sequence_id']}": float(f"{row['continuation_perplexity']:.4g}") for row in rows}
+    rising = sorted(values.values())
+    assert [values[name] for name in found["answers"][2]["ids"]] == rising[:12]
+    assert [values[name] for name in found["answers"][3]["ids"]] == rising[:-13:-1]
+
+
+@in_a_browser
+def test_the_browser_would_tell_of_an_error_and_a_request(made, tmp_path):
+    source = made["audit"].read_text(encoding="utf-8")
+    (tmp_path / "bad.html").write_text(source.replace("<footer>", '<img alt="" src="http://localhost:9/x"><footer>'))
+    found = browser.visit(tmp_path / "bad.html", tmp_path)
+    assert found["violations"] == ["http://localhost:9/x"]
+    assert any("localhost:9" in line for line in found["console"])
