@@ -1,4 +1,4 @@
-"""One look for every progress bar."""
+"""One look for every progress bar; and what holds for a whole run: quiet, strict, within so much memory."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from memtax.errors import MemtaxError
 
 _quiet = False
 _strict = False
+_memory: int | None = None
 _notes_to_errors = False
 
 
@@ -32,6 +33,30 @@ def set_strict(strict: bool) -> None:
     """Make rows that cannot be used an error (`--strict`), instead of counting and showing them."""
     global _strict
     _strict = strict
+
+
+def set_memory(gib: float | None) -> None:
+    """Set the memory that this process may use (`--memory`): what plans ahead asks for it, and the system holds to it.
+
+    The limit is on the process's own data; mapped files, which the system can drop at any time, do not count.
+
+    Raises:
+        MemtaxError: it is not above 0.
+    """
+    global _memory
+    if gib is not None and not gib > 0:
+        raise MemtaxError(f"--memory {gib} must be above 0 (GiB)")
+    _memory = None if gib is None else int(gib * 2**30)
+    if _memory is not None and sys.platform == "linux":
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (_memory if hard == resource.RLIM_INFINITY else min(_memory, hard), hard))
+
+
+def memory() -> int | None:
+    """Bytes that this process may use, if that was stated."""
+    return _memory
 
 
 def skipped(rows: int, reason: str) -> None:

@@ -132,10 +132,13 @@ def options(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help=outcome.HELP["quiet"])] = False,
     as_json: Annotated[bool, typer.Option("--json", help=outcome.HELP["json"])] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Rows that would be skipped are an error.")] = False,
+    memory: Annotated[
+        float | None, typer.Option(help="GiB at most: threads, batches and what is kept follow it; a run that needs more ends.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait where another run holds the output, instead of refusing.")] = False,
 ) -> None:
     """Options of every verb."""
-    from memtax.progress import set_notes_to_errors, set_quiet, set_strict
+    from memtax.progress import set_memory, set_notes_to_errors, set_quiet, set_strict
 
     # One look for every bar: ours. Read when `datasets` is imported.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -150,6 +153,11 @@ def options(
     outcome.mode.set_json(as_json)
     outcome.mode.set_quiet(quiet)
     set_strict(strict)
+    if memory is not None:
+        set_memory(memory)
+
+
+_MEMORY = "out of memory; choose smaller batches or shards, or a machine with more (or a larger --memory)"
 
 
 def main() -> None:
@@ -170,7 +178,12 @@ def main() -> None:
     except KeyboardInterrupt:  # outside the verb
         _stop()
     except MemoryError:
-        _fail("out of memory; choose smaller batches or shards, or a machine with more")
+        _fail(_MEMORY)
+    except RuntimeError as error:
+        # How torch says it.
+        if "can't allocate memory" not in str(error):
+            raise
+        _fail(_MEMORY)
 
 
 def _fail(message: str) -> None:

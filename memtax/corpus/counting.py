@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.corpus import kernels
+from memtax.corpus.binary import BLOCK_TOKENS
 from memtax.corpus.contract import Block, Corpus, Shard
 from memtax.corpus.tables import write_counts
 from memtax.corpus.totals import Counts, Query, Totals, add_block
-from memtax.progress import progress_bar
+from memtax.errors import MemtaxError
+from memtax.progress import memory, progress_bar
 
 __all__ = ["Checkpoint", "Counts", "count", "write_counts"]
 
@@ -24,6 +26,9 @@ SHARD_TOKENS = 2**23
 
 MERGE_TOKENS = 32
 """A thread adds its sums to the common ones after so many tokens for each sum: adding costs little beside counting them."""
+
+_BASE = 300 << 20
+"""Bytes of Python with its libraries."""
 
 _AHEAD = 2
 """Blocks that are read before they are counted."""
@@ -196,8 +201,31 @@ def count(
         numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in np.flatnonzero(~done):
             numbers.put(int(number))
-        _run(state, shards, numbers, min(threads or threads_available(), max(1, numbers.qsize())))
+        wanted = min(threads or threads_available(), max(1, numbers.qsize()))
+        _run(state, shards, numbers, within_memory(query, totals, wanted))
     return state.totals.counts(query)
+
+
+def within_memory(query: Query, totals: Totals, threads: int) -> int:
+    """As many threads as the stated memory holds; measured figures are in `benchmarks/results/memory.md`.
+
+    Raises:
+        MemtaxError: not even one thread fits.
+    """
+    limit = memory()
+    if limit is None:
+        return threads
+    # Windows as they were cut and in the corpus's own type, hash table, filter, and owners.
+    shared = _BASE + sum(len(index.windows) * (9 * index.windows.shape[1] + 64) for index in query.indexes)
+    sums = 8 * (totals.frequencies.size + query.size)
+    each = sums + (_AHEAD + 2) * 4 * BLOCK_TOKENS
+    fit = (limit - shared - sums) // each
+    if fit < 1:
+        raise MemtaxError(
+            f"counting {query.size:,} windows takes about {(shared + sums + each) / 2**30:.1f} GiB, more than "
+            f"--memory {limit / 2**30:g}; count fewer windows at a time"
+        )
+    return int(min(threads, fit))
 
 
 def _run(state: _Pass, shards: Sequence[Shard], numbers: "queue.SimpleQueue[int]", threads: int) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from memtax import schema
-from memtax.corpus.sources import LONGEST_LINE, Source, open_dataset, reading, split_name
+from memtax.corpus.guard import LONGEST_LINE
+from memtax.corpus.sources import Source, open_dataset, reading, split_name
 from memtax.errors import MemtaxError
 from memtax.progress import skipped
 

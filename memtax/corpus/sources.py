@@ -1,14 +1,13 @@
 """Where tokens and texts come from: Hugging Face datasets on the Hub or on disk, opened and checked in one place."""
 
 import contextlib
-import functools
-import gzip
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memtax.corpus import guard
 from memtax.errors import MemtaxError
 from memtax.provenance import digest
 
@@ -109,39 +108,6 @@ def reading(what: str) -> Iterator[None]:
         raise MemtaxError(f"{what} cannot be read: {reason[:300]}") from error
 
 
-LONGEST_LINE = 1 << 28
-"""Bytes of a line at most in what is compressed: a small file may unpack to more than the memory holds."""
-
-_BOMB = 100
-"""Times its own size to which a file may unpack once that is more than a line may have; text and numbers come to 3 to 10."""
-
-
-def check_compressed(path: Path, most: int | None = None) -> None:
-    """Refuse a gzip file that holds a line beyond `LONGEST_LINE`, or that unpacks like no data do.
-
-    Raises:
-        MemtaxError: it does.
-    """
-    status = path.stat()
-    _check_compressed(path, LONGEST_LINE if most is None else most, (status.st_size, status.st_mtime_ns))
-
-
-@functools.lru_cache(maxsize=1024)
-def _check_compressed(path: Path, most: int, stamp: tuple[int, int]) -> None:
-    by_lines = path.name.endswith((".jsonl.gz", ".txt.gz"))
-    line = total = 0
-    with reading(str(path)), gzip.open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            total += len(piece)
-            # A text file is one document, whatever its lines.
-            ends = piece.rfind(b"\n") if by_lines and not path.name.endswith(".txt.gz") else -1
-            line = len(piece) - 1 - ends if ends >= 0 else line + len(piece)
-            if by_lines and line > most:
-                raise MemtaxError(f"{path} unpacks to a line or document of more than {most:,} bytes; cut it into rows")
-            if not by_lines and total > max(most, _BOMB * stamp[0]):
-                raise MemtaxError(f"{path} unpacks to more than {_BOMB} times its size, as no data do; unpack it yourself")
-
-
 def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset":
     """Open a source, whatever its kind.
 
@@ -156,10 +122,10 @@ def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset
         return _open_hub(source)
     if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
         return _open_saved(source, path)
-    for file in sorted(path.rglob("*.gz")) if path.is_dir() else [path]:
-        if file.suffix == ".gz" and file.is_file():
-            check_compressed(file)
     with reading(source.label):
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and not file.name.startswith("."):
+                guard.check(file)
         return _load(source, **(_file_arguments(path) if path.is_file() else _folder_arguments(path)))
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from memtax.compiled import kernel
 from memtax.errors import MemtaxError
+from memtax.progress import memory
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -197,7 +198,8 @@ class Prepared:
         size = vectors.size * (4 if dtype == "float32" else 2)
         # In float32 on the CPU there is nothing to convert: the vectors stay where they are, memory-mapped or not.
         self.kept = None
-        if size <= KEPT and not (dtype == "float32" and self.device.type == "cpu"):
+        most = min(KEPT, (memory() or 2 * KEPT) // 2)
+        if size <= most and not (dtype == "float32" and self.device.type == "cpu"):
             self.kept = torch.cat([self.convert(vectors[at : at + 65_536]) for at in range(0, len(vectors), 65_536)])
 
     def convert(self, block: Float32) -> Any:

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from memtax import cli
-from memtax.corpus import membership, sources
+from memtax.corpus import guard, membership
 
 TABLE = Path(__file__).parents[2] / "docs" / "bad-input.md"
 ROWS = re.findall(r"^\| (?!Wrong|---)(.+?) \| (\w+) \| `(.+)` \|$", TABLE.read_text(encoding="utf-8"), re.M)
@@ -188,6 +188,14 @@ CASES = {
     "unknown kind of file": lambda f, m: [written(f / "r.doc", b"abc")],
     "missing path": lambda f, m: [f / "nowhere"],
     "invalid UTF-8": lambda f, m: [written(f / "r.jsonl", b'{"text": "\xff\xfe"}\n'), "--tokenizer", m],
+    "null instead of an object": lambda f, m: [written(f / "r.jsonl", b"nulls")],
+    "null instead of an object, further down": lambda f, m: [
+        written(f / "r.jsonl", b'{"text": "a", "label": 1}\n \tnull\n'),
+        "-m",
+        m,
+    ],
+    "null instead of an object, compressed": lambda f, m: ["templates", written(f / "r.jsonl.gz", gzip.compress(b"null\n"))],
+    "null in a JSON list": lambda f, m: [*[written(f / "r.json", b"[ null, {}]")] * 2, "-m", m],
     "truncated JSONL": lambda f, m: [cut(jsonl(f / "r.jsonl", FINE), 0.6)],
     "corrupt Parquet": lambda f, m: [written(f / "r.parquet", b"PAR1" + bytes(range(256)) + b"PAR1")],
     "truncated Parquet": lambda f, m: [cut(parquet(f / "r.parquet"))],
@@ -268,7 +276,7 @@ def test_the_table_and_the_cases_are_the_same():
 @pytest.mark.parametrize(("name", "verb", "words"), ROWS, ids=[row[0] for row in ROWS])
 def test_row(name, verb, words, model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [])
-    for module in (sources, membership):
+    for module in (guard, membership):
         monkeypatch.setattr(module, "LONGEST_LINE", 1 << 22)
     # What the command sets before `datasets` is imported; here that was long ago.
     monkeypatch.setattr(logging.getLogger("datasets"), "level", logging.CRITICAL)

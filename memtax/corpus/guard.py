@@ -1,0 +1,71 @@
+"""What must be known of a file before a reader gets it: some contents take all memory or end the process."""
+
+import functools
+import gzip
+import mmap
+import re
+from pathlib import Path
+
+from memtax.errors import MemtaxError
+
+LONGEST_LINE = 1 << 28
+"""Bytes of a line at most in what is compressed: a small file may unpack to more than the memory holds."""
+
+BOMB = 100
+"""Times its own size to which a file may unpack once that is more than a line may have; text and numbers come to 3 to 10."""
+
+_PIECE = 1 << 20
+_NULL = re.compile(rb"\n[ \t\r]*null")
+_FIRST_NULL = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\[\s*)?null")
+
+
+def check(path: Path) -> None:
+    """Refuse a file that a reader could not survive.
+
+    A line `null` of JSON (where an object belongs) at the start of a block crashes the process in Arrow's reader. What unpacks
+    to a line beyond `LONGEST_LINE`, or like no data do, would take all memory. Files that are not JSON or text and not
+    compressed are not looked at.
+
+    Raises:
+        MemtaxError: it is such a file.
+        OSError: it cannot be read.
+    """
+    kind = Path(path.name.removesuffix(".gz")).suffix
+    if path.suffix == ".gz" or kind in (".jsonl", ".json"):
+        status = path.stat()
+        _check(path, kind, LONGEST_LINE, (status.st_size, status.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4096)
+def _check(path: Path, kind: str, most: int, stamp: tuple[int, int]) -> None:
+    if path.suffix == ".gz":
+        _unpack(path, kind, most, stamp[0])
+    elif stamp[0]:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            # Lines of a JSON document that is no JSON lines may begin with a value.
+            by_lines = kind == ".jsonl" or mapped[:_PIECE].partition(b"\n")[0].rstrip().endswith(b"}")
+            if _FIRST_NULL.match(mapped) or (by_lines and _NULL.search(mapped)):
+                raise _no_object(path)
+
+
+def _unpack(path: Path, kind: str, most: int, size: int) -> None:
+    line = total = 0
+    tail = b""
+    with gzip.open(path, "rb") as file:
+        while piece := file.read(_PIECE):
+            if kind in (".jsonl", ".json") and not total and _FIRST_NULL.match(piece):
+                raise _no_object(path)
+            if kind == ".jsonl" and _NULL.search(tail + piece):
+                raise _no_object(path)
+            tail, total = piece[-16:], total + len(piece)
+            # A text file is one document, whatever its lines.
+            ends = piece.rfind(b"\n") if kind == ".jsonl" else -1
+            line = len(piece) - 1 - ends if ends >= 0 else line + len(piece)
+            if kind in (".jsonl", ".txt") and line > most:
+                raise MemtaxError(f"{path} unpacks to a line or document of more than {most:,} bytes; cut it into rows")
+            if kind not in (".jsonl", ".txt") and total > max(most, BOMB * size):
+                raise MemtaxError(f"{path} unpacks to more than {BOMB} times its size, as no data do; unpack it yourself")
+
+
+def _no_object(path: Path) -> MemtaxError:
+    return MemtaxError(f"{path} has a row that is null where an object belongs; drop that line")
