@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from memtax.corpus.job import CountJob
 from memtax.corpus.opening import Reading
-from memtax.corpus.publish import DUPLICATES, write_published
+from memtax.corpus.publish import DUPLICATES, add_corpus_options, write_published
 from memtax.corpus.spans import Span
+from memtax.engine import script
 from memtax.errors import MemtaxError
-from memtax.hub.publish import publish
 
 
 def build(arguments: argparse.Namespace) -> Path:
@@ -51,33 +51,14 @@ def build(arguments: argparse.Namespace) -> Path:
     return output / "dataset"
 
 
-def main() -> int:
+def main(line: list[str] | None = None) -> int:
     """Parse, build, push."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", nargs="+")
+    parser = script.parser(__doc__)
+    add_corpus_options(parser)
     parser.add_argument("--split", required=True)
-    parser.add_argument("--output", required=True)
     parser.add_argument("--sequences", action="append", help="where windows are cut from; the corpus itself if not given")
     parser.add_argument("--window", default="32:64")
-    parser.add_argument("--column")
-    parser.add_argument("--sequence-length", type=int)
-    parser.add_argument("--dtype", default="uint16")
-    parser.add_argument("--streaming", action="store_true")
-    parser.add_argument("--engine", default="local")
-    parser.add_argument("--master")
-    parser.add_argument("--push", metavar="ORG/NAME", help="upload the dataset to the Hub")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
-    arguments = parser.parse_args()
-    try:
-        folder = build(arguments)
-        print(folder)
-        if arguments.push:
-            for line in publish(folder, arguments.push, dry_run=arguments.dry_run):
-                print(line)
-    except MemtaxError as error:
-        print(f"num_duplicates: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return script.start(parser, build, line)
 
 
 if __name__ == "__main__":

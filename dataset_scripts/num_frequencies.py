@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 
 from memtax.corpus.job import CountJob
 from memtax.corpus.opening import Reading
-from memtax.corpus.publish import FREQUENCIES, write_published
+from memtax.corpus.publish import FREQUENCIES, add_corpus_options, write_published
 from memtax.corpus.tables import SUMMED_SPLITS
-from memtax.errors import MemtaxError
-from memtax.hub.publish import publish
+from memtax.engine import script
 
 
 def build(arguments: argparse.Namespace) -> Path:
@@ -48,32 +47,13 @@ def build(arguments: argparse.Namespace) -> Path:
     return output / "dataset"
 
 
-def main() -> int:
+def main(line: list[str] | None = None) -> int:
     """Parse, build, push."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", nargs="+")
+    parser = script.parser(__doc__)
+    add_corpus_options(parser)
     parser.add_argument("--memorized", required=True)
-    parser.add_argument("--output", required=True)
-    parser.add_argument("--column")
     parser.add_argument("--vocabulary-size", type=int)
-    parser.add_argument("--sequence-length", type=int)
-    parser.add_argument("--dtype", default="uint16")
-    parser.add_argument("--streaming", action="store_true")
-    parser.add_argument("--engine", default="local")
-    parser.add_argument("--master")
-    parser.add_argument("--push", metavar="ORG/NAME", help="upload the dataset to the Hub")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
-    arguments = parser.parse_args()
-    try:
-        folder = build(arguments)
-        print(folder)
-        if arguments.push:
-            for line in publish(folder, arguments.push, dry_run=arguments.dry_run):
-                print(line)
-    except MemtaxError as error:
-        print(f"num_frequencies: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return script.start(parser, build, line)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ import sys
 from pathlib import Path
 
 from memtax.corpus.membership import load_texts
-from memtax.errors import MemtaxError
+from memtax.engine import World, script
 from memtax.hub.folder import Config, write_dataset
-from memtax.hub.publish import publish
 from memtax.leakage.paraphrase import MODES, Paraphraser, paraphrase
 from memtax.lm.loading import split_revision
 
@@ -28,7 +27,7 @@ def build(arguments: argparse.Namespace) -> Path:
     name, revision = split_revision(arguments.model)
     output = Path(arguments.output)
     splits, summary = {}, {"texts": arguments.data, "paraphraser": arguments.model, "mode": arguments.mode}
-    for prompts in arguments.prompts:
+    for prompts in arguments.prompts or ["near_duplicate", "syntactic_rewrite"]:
         family = Path(prompts).stem
         paraphraser = Paraphraser(
             name,
@@ -42,20 +41,20 @@ def build(arguments: argparse.Namespace) -> Path:
             batch_size=arguments.batch_size,
         )
         made = paraphrase(texts, paraphraser, output / family, arguments.data)
-        print("\n".join(made.lines()))
+        for line in made.lines():
+            print(line)
         splits[family] = made.table
         summary[f"valid ({family})"] = f"{made.summary['valid']:,} of {made.summary['asked']:,}"
-    config = Config("paraphrases", ROW, splits)
-    write_dataset(output / "dataset", [config], arguments.title, summary, arguments.license)
+    if World.current().is_main:
+        write_dataset(output / "dataset", [Config("paraphrases", ROW, splits)], arguments.title, summary, arguments.license)
     return output / "dataset"
 
 
 def main(line: list[str] | None = None) -> int:
     """Parse the command line, build, and push if that was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__)
     parser.add_argument("data")
     parser.add_argument("--model", required=True)
-    parser.add_argument("--output", required=True)
     parser.add_argument("--column")
     parser.add_argument("--prompts", action="append", help="a family or a file of templates; may be given again")
     parser.add_argument("--mode", default=MODES[0], choices=MODES)
@@ -66,20 +65,7 @@ def main(line: list[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--title", default="Paraphrases")
     parser.add_argument("--license", help="the Hub's identifier of the texts' license")
-    parser.add_argument("--push", metavar="ORG/NAME", help="upload the dataset to the Hub")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
-    arguments = parser.parse_args(line)
-    arguments.prompts = arguments.prompts or ["near_duplicate", "syntactic_rewrite"]
-    try:
-        folder = build(arguments)
-        print(folder)
-        if arguments.push:
-            for line in publish(folder, arguments.push, dry_run=arguments.dry_run):
-                print(line)
-    except MemtaxError as error:
-        print(f"paraphrases: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return script.start(parser, build, line)
 
 
 if __name__ == "__main__":

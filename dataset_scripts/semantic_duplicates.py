@@ -12,45 +12,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from memtax import schema
-from memtax.corpus.sources import Source, open_dataset
-from memtax.engine import World, once, run
-from memtax.errors import MemtaxError
+from memtax.corpus.rows import load_texts_by_id
+from memtax.engine import World, once, run, script
 from memtax.filters.embeddings import EmbeddingFilter
 from memtax.filters.semantic_matches import SemanticMatchFilter
 from memtax.filters.textual_matches import TextualMatchFilter
 from memtax.hub.folder import Config, write_dataset
-from memtax.hub.publish import publish
 from memtax.lm.embeddings import DEFAULT_MODEL
 from memtax.lm.loading import load_tokenizer
 from memtax.provenance import fingerprint_dataset
 
 ROWS_PER_BATCH = 1024
-
-
-def read(source: str, tokenizer: Any, prompt: int) -> Any:
-    """Sequences with `sequence_id`, `text` and `prompt_text` under our names.
-
-    Raises:
-        MemtaxError: a column is missing, or tokens cannot be decoded for want of a tokenizer.
-    """
-    dataset: Any = open_dataset(Source.parse(source))
-    dataset = dataset.rename_columns(dict(schema.rename_published(dataset.column_names)))
-    schema.require(dataset.column_names, ("sequence_id",), source)
-    if "prompt_text" in dataset.column_names and "text" in dataset.column_names:
-        return dataset
-    schema.require(dataset.column_names, ("tokens",), f"{source}, which lacks text or prompt_text,")
-    if tokenizer is None:
-        raise MemtaxError(f"{source} has tokens without their text; name the model's tokenizer with --tokenizer")
-
-    def decode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        rows = batch["tokens"]
-        return {
-            "text": tokenizer.batch_decode(rows),
-            "prompt_text": tokenizer.batch_decode([tokens[:prompt] for tokens in rows]),
-        }
-
-    return dataset.map(decode, batched=True)
 
 
 def build(arguments: argparse.Namespace) -> Path:
@@ -60,7 +32,7 @@ def build(arguments: argparse.Namespace) -> Path:
     embedding = EmbeddingFilter(arguments.model)
 
     def embedded(source: str, name: str) -> Any:
-        dataset = read(source, tokenizer, arguments.prompt)
+        dataset = load_texts_by_id(source, tokenizer, arguments.prompt)
         table = run(dataset, embedding, output / "stages" / f"{name}_embeddings", ROWS_PER_BATCH)
         narrow = dataset.select_columns(["sequence_id", "prompt_text"])
         return narrow.add_column("embedding", table.column("embedding").to_pylist(), feature=embedding.features["embedding"])
@@ -86,31 +58,21 @@ def build(arguments: argparse.Namespace) -> Path:
         row = "One row a sequence: how many of the sample say nearly the same, and how many of those begin nearly the same."
         summary = {"sequences": arguments.sequences, "sample": arguments.sample or "the sequences", "encoder": arguments.model}
         write_dataset(output / "dataset", [Config("matches", row, {"train": table})], "Semantic duplicates", summary)
-        if arguments.push:
-            for line in publish(output / "dataset", arguments.push, dry_run=arguments.dry_run):
-                print(line)
     world.wait()
     return output / "dataset"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line and build."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(line: list[str] | None = None) -> int:
+    """Parse the command line, build, and push if that was asked for."""
+    parser = script.parser(__doc__)
     parser.add_argument("sequences", help="dataset as path:config:split")
-    parser.add_argument("--output", required=True, help="folder for the stages and the dataset")
     parser.add_argument("--sample", help="dataset to compare with; default: the sequences themselves")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="sentence-transformers model")
     parser.add_argument("--tokenizer", help="of the language model, to decode tokens")
     parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt")
     parser.add_argument("--ascii-only", action="store_true", help="the reference's rule: other prompts count 0 textual matches")
-    parser.add_argument("--push", metavar="ORG/NAME", help="upload the dataset to the Hub")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
-    try:
-        print(build(parser.parse_args(arguments)))
-    except MemtaxError as error:
-        print(f"semantic_duplicates: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    return script.start(parser, build, line)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,15 +12,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from code_vs_nl_scores import read
-
+from memtax.corpus.rows import load_texts_by_id
 from memtax.corpus.sources import Source, open_dataset
 from memtax.corpus.tables import location
-from memtax.engine import World, run
+from memtax.engine import World, run, script
 from memtax.errors import MemtaxError
 from memtax.filters import Filter, filter_class
 from memtax.hub.folder import Config, write_dataset
-from memtax.hub.publish import publish
+from memtax.lm.loading import load_tokenizer
 
 ROWS_PER_BATCH = 1024
 PERPLEXITIES = ("prompt_perplexity", "continuation_perplexity", "sequence_perplexity", "is_memorized", "memorization_score")
@@ -44,7 +43,8 @@ def build(arguments: argparse.Namespace) -> Path:
     import pyarrow as pa
 
     output = Path(arguments.output)
-    dataset = read(arguments.sequences, arguments.tokenizer)
+    tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
+    dataset = load_texts_by_id(arguments.sequences, tokenizer)
     if "prompt_text" not in dataset.column_names:
         # Finished counts are looked up by id; the prompt is not read then.
         dataset = dataset.add_column("prompt_text", [None] * len(dataset))
@@ -62,9 +62,6 @@ def build(arguments: argparse.Namespace) -> Path:
         tables = ("duplicates", "frequencies", "semantic", "textual", "code_scores", "perplexities")
         summary |= {name: location(getattr(arguments, name)) for name in tables if getattr(arguments, name)}
         write_dataset(output / "dataset", [Config("filters", row, {"train": pa.table(columns)})], "Semantic filters", summary)
-        if arguments.push:
-            for line in publish(output / "dataset", arguments.push, dry_run=arguments.dry_run):
-                print(line)
     world.wait()
     return output / "dataset"
 
@@ -80,11 +77,10 @@ def _scores(source: str, ids: list[int]) -> "dict[str, list[object]]":
     return {name: [rows[name][at[each]] if each in at else None for each in ids] for name in names}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line and build."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(line: list[str] | None = None) -> int:
+    """Parse the command line, build, and push if that was asked for."""
+    parser = script.parser(__doc__)
     parser.add_argument("sequences", help="dataset as path:config:split")
-    parser.add_argument("--output", required=True, help="folder for the stages and the dataset")
     parser.add_argument("--duplicates", help="table of duplicate counts")
     parser.add_argument("--frequencies", help="table of token frequencies")
     parser.add_argument("--semantic", help="table of semantic matches")
@@ -92,14 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--code-scores", help="table of nl_score")
     parser.add_argument("--perplexities", help="table of a model's scores")
     parser.add_argument("--tokenizer", help="of the language model, to decode tokens")
-    parser.add_argument("--push", metavar="ORG/NAME", help="upload the dataset to the Hub")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
-    try:
-        print(build(parser.parse_args(arguments)))
-    except MemtaxError as error:
-        print(f"semantic_filters: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    return script.start(parser, build, line)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

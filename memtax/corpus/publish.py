@@ -14,11 +14,24 @@ from memtax.files import atomic_directory, write_parquet, write_text
 from memtax.hub.cards import render
 
 if TYPE_CHECKING:
+    import argparse
+
     import pyarrow as pa
 
 DUPLICATES = {"sequence_id": "sequence_id", "sequence_duplicates": "counts"}
 FREQUENCIES = {"token_id": "TokenID", "token_frequency": "Frequency"}
 """Our column names to the published ones."""
+
+
+def add_corpus_options(parser: "argparse.ArgumentParser") -> None:
+    """Options of a script that counts a corpus: what it is, how it is read, and where it is counted."""
+    parser.add_argument("corpus", nargs="+")
+    parser.add_argument("--column")
+    parser.add_argument("--sequence-length", type=int)
+    parser.add_argument("--dtype", default="uint16")
+    parser.add_argument("--streaming", action="store_true")
+    parser.add_argument("--engine", default="local")
+    parser.add_argument("--master")
 
 
 def write_published(

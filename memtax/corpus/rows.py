@@ -1,7 +1,7 @@
 """Rows to score: token sequences of any length, each at most as long as is asked for."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,35 @@ def load_rows(
     table = pa.concat_tables(tables)
     columns.check_unique(table.column("sequence_id").to_numpy(), "sequence_id", source.label)
     return datasets.Dataset(table.cast(schema.features(COLUMNS).arrow_schema))
+
+
+def load_texts_by_id(source: str, tokenizer: Any, prompt: int | None = None) -> "datasets.Dataset":
+    """Rows with `sequence_id` and `text` under our names, as filters of texts take them; tokens are decoded.
+
+    Args:
+        source: a dataset as `path:config:split`, of ours or in the published layout.
+        tokenizer: of the language model; None where the rows have their text.
+        prompt: also `prompt_text`, the text of so many first tokens.
+
+    Raises:
+        MemtaxError: a column is missing, or tokens cannot be decoded for want of a tokenizer.
+    """
+    dataset: Any = open_dataset(Source.parse(source))
+    dataset = dataset.rename_columns(dict(schema.rename_published(dataset.column_names)))
+    schema.require(dataset.column_names, ("sequence_id",), source)
+    wanted = ("text",) if prompt is None else ("text", "prompt_text")
+    if all(name in dataset.column_names for name in wanted):
+        return dataset
+    schema.require(dataset.column_names, ("tokens",), f"{source}, which lacks {' or '.join(wanted)},")
+    if tokenizer is None:
+        raise MemtaxError(f"{source} has tokens without their text; name the model's tokenizer with --tokenizer")
+
+    def decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        rows = batch["tokens"]
+        found = {"text": tokenizer.batch_decode(rows)}
+        return found if prompt is None else {**found, "prompt_text": tokenizer.batch_decode([row[:prompt] for row in rows])}
+
+    return dataset.map(decoded, batched=True)
 
 
 def _check_vocabulary(block: Block, vocabulary_size: int) -> None:

@@ -144,7 +144,8 @@ def _train_in_child(training: Training, output: Path, world: World) -> None:
     devices = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     kept["CUDA_VISIBLE_DEVICES"] = devices[local % len(devices)] if devices else str(local)
     code = "import sys; from memtax.leakage.reference_models import child; child(sys.stdin.read())"
-    done = subprocess.run([sys.executable, "-c", code], input=given, text=True, env=kept, stderr=None, check=False)
+    # What it says goes to standard error: standard output is for results.
+    done = subprocess.run([sys.executable, "-c", code], input=given, text=True, env=kept, stdout=2, check=False)
     if done.returncode:
         raise MemtaxError(f"training of reference models failed in process {world.rank}; see its lines above")
 

@@ -12,7 +12,7 @@ from memtax.report.plain import write_page
 from memtax.report.sections import Panel, Section, Table
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 UNMEASURED = "Not measurable with this data"
 
@@ -148,11 +148,10 @@ def _canaries(result: Mapping[str, Any]) -> Finding:
     return Finding("What planted canaries show", text, "Canaries by repetitions", head, rows, panel)
 
 
-def _exposure(found: Mapping[str, Any]) -> "Figure":
+def _exposure(found: Mapping[str, Any], ax: "Axes | None" = None) -> "Axes":
     """Exposure by repetitions, a row a number."""
     with figures.style():
-        figure = figures.blank(0.9 + 0.4 * len(found["by_repetitions"]))
-        axes = figure.subplots()
+        axes: Axes = figures.panels(ax, 0.9 + 0.4 * len(found["by_repetitions"]))[0, 0]
         for place, row in enumerate(found["by_repetitions"]):
             mean, least, most = (row["exposure"][key] for key in ("mean", "least", "most"))
             # The mean of equal numbers can lie a rounding beside them.
@@ -165,7 +164,7 @@ def _exposure(found: Mapping[str, Any]) -> "Figure":
         axes.set_ylim(len(found["by_repetitions"]) - 0.5, -0.5)
         axes.set_xlim(-0.1, 1.04 * found["most_bits"])
         axes.set_xlabel(f"exposure (bits; {found['most_bits']:.1f} can be seen with {found['held_out']:,} held out)")
-        return figure
+        return axes
 
 
 def _membership(result: Mapping[str, Any]) -> Finding:

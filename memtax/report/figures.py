@@ -6,15 +6,13 @@ No pyplot, so nothing is global and no display is needed. One colour a category 
 """
 
 import io
-import itertools
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from memtax.errors import MemtaxError
-from memtax.report.words import count, label, number, percent, short
+from memtax.report.words import count, label, number, percent
 from memtax.schema import CATEGORIES
 
 if TYPE_CHECKING:
@@ -175,7 +173,7 @@ def extraction(groups: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any:
         right.set_xlim(-0.04, 1.04)
         right.set_title("Share memorized, with its interval")
         right.set_xlabel("share of the group's sequences")
-        right.xaxis.set_major_formatter(_percent_ticks())
+        right.xaxis.set_major_formatter(percent_ticks())
         _rows_axis(right, shown)
         return both
 
@@ -188,82 +186,11 @@ def _rows_axis(axes: "Axes", names: Sequence[str]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def _percent_ticks() -> Any:
+def percent_ticks() -> Any:
     """Shares as percentages; nothing above 100%, where an axis leaves room for a legend."""
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(lambda share, _: f"{100 * share:.4g}%" if share < 1.001 else "")
-
-
-def growth(rows: Sequence[Mapping[str, Any]], by: str = "step", ax: "Axes | None" = None) -> "Axes":
-    """The memorized share by category over the checkpoints or models, with intervals as bands.
-
-    Args:
-        rows: `checkpoint`, the number named by `by` (or None), `category`, `rate`, `low`, `high`, in order.
-        by: `step` for time, `parameters` for size (on a logarithmic axis).
-        ax: where to draw.
-    """
-    checkpoints = list(dict.fromkeys(row["checkpoint"] for row in rows))
-    values: dict[str, Any] = {row["checkpoint"]: row.get(by) for row in rows}
-    numeric = all(value is not None for value in values.values())
-    if numeric and by == "parameters":
-        checkpoints.sort(key=lambda name: values[name])
-        numeric = _apart([values[name] for name in checkpoints])
-    places = {name: float(values[name]) if numeric else float(place) for place, name in enumerate(checkpoints)}
-    with style():
-        axes: Axes = panels(ax, 3.4)[0, 0]
-        ends: list[tuple[float, str]] = []
-        for name in [*CATEGORIES, "all"]:
-            own = [row for row in rows if row["category"] == name and row.get("rate") is not None]
-            if not own:
-                continue
-            own.sort(key=lambda row: places[row["checkpoint"]])
-            x = [places[row["checkpoint"]] for row in own]
-            y = [row["rate"] for row in own]
-            below, above = error_bars(own, "rate")
-            colour = COLOURS[name]
-            axes.plot(x, y, color=colour, marker="o", ms=4, lw=1.8, ls="--" if name == "all" else "-")
-            axes.fill_between(x, y - below, y + above, color=colour, alpha=0.15, lw=0)
-            ends.append((y[-1], name))
-        _end_labels(axes, ends)
-        axes.set_ylim(-0.02, 1.02)
-        axes.yaxis.set_major_formatter(_percent_ticks())
-        axes.set_ylabel("share memorized")
-        if numeric and by == "parameters":
-            axes.set_xscale("log")
-            axes.set_xticks(sorted(set(places.values())), [short(place) for place in sorted(set(places.values()))])
-            axes.minorticks_off()
-            axes.set_xlabel("parameters")
-        elif numeric:
-            axes.set_xlabel("optimizer steps")
-        else:
-            sizes = {name: f"\n{short(values[name])}" if by == "parameters" and values[name] else "" for name in checkpoints}
-            turned: dict[str, Any] = {"rotation": 20, "ha": "right"} if len(checkpoints) > 5 else {}
-            axes.set_xticks(range(len(checkpoints)), [name[-24:] + sizes[name] for name in checkpoints], **turned)
-            axes.set_xlabel("checkpoint" if by == "step" else "model and its parameters" if any(sizes.values()) else "model")
-        return axes
-
-
-def _apart(sizes: Sequence[float]) -> bool:
-    """Whether rising sizes stand far enough apart on a logarithmic axis for their labels; equal ones do not."""
-    steps = [math.log(after / before) for before, after in itertools.pairwise(sizes)]
-    return not steps or min(steps) > 0.06 * sum(steps)
-
-
-def _end_labels(axes: "Axes", ends: list[tuple[float, str]]) -> None:
-    """Name each line at its right end, moved apart where lines end close to each other."""
-    place = -1.0
-    for value, name in sorted(ends):
-        place = max(value, place + 0.065)
-        axes.annotate(
-            label(name),
-            (1.01, place),
-            xycoords=("axes fraction", "data"),
-            color=TEXT_COLOURS[name],
-            va="center",
-            fontweight="bold",
-            annotation_clip=False,
-        )
 
 
 def dots(
@@ -434,7 +361,7 @@ def distribution(groups: Mapping[str, Mapping[str, "np.ndarray"]], name: str, un
             _plain_ticks(axes, scale)
             axes.margins(y=0.3)
             axes.legend(loc="upper right", fontsize=7.5, handlelength=1.2)
-        all_axes[0].yaxis.set_major_formatter(_percent_ticks())
+        all_axes[0].yaxis.set_major_formatter(percent_ticks())
         all_axes[0].set_ylabel("share of sequences")
         _label_below(all_axes, f"{label(name)} ({unit})" if unit not in name else label(name), ax is None)
         return all_axes

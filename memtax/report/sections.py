@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from memtax import schema
 from memtax.report import examples, figures, words
 from memtax.report.data import Run
+from memtax.report.growth import growth
 from memtax.report.heat import heat
 from memtax.report.words import DASH, count, estimate, fixed, label, number, percent
 
@@ -227,7 +228,7 @@ def _growth(rows: Sequence[Mapping[str, Any]], by: str, name: str, model: str) -
     caption = f"Share of each group that is memorized at each {what}{of}; the bands are the intervals of the shares."
     said = words.say_growth(rows, by)
     return [
-        Panel(name, f"{model}: {said[0].lower()}{said[1:]}" if model else said, caption, figures.growth(rows, by)),
+        Panel(name, f"{model}: {said[0].lower()}{said[1:]}" if model else said, caption, growth(rows, by)),
         Table(f"Memorized sequences by {what} and category{of}", head, table, folded=True, texts=2),
     ]
 

@@ -65,7 +65,7 @@ def save_base(folder):
 def test_two_processes_train_the_same_models(tmp_path):
     base = save_base(tmp_path / "base")
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in random_texts(8, 10)))
-    command = ["--quiet", "counterfactual", str(tmp_path / "rows.jsonl"), "--model", base, "--models", "5"]
+    command = ["counterfactual", str(tmp_path / "rows.jsonl"), "--model", base, "--models", "5"]
     command += ["--epochs", "2", "--learning-rate", "0.01", "--output"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "memtax"]

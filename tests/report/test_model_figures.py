@@ -8,6 +8,7 @@ from memtax.errors import MemtaxError
 from memtax.report import figures, model_figures
 from memtax.report.compare import difference_rows
 from memtax.report.figures import png, style, svg
+from memtax.report.growth import growth
 from memtax.report.heat import heat
 from memtax.report.membership import attack_rows
 
@@ -126,7 +127,7 @@ def test_every_figure_draws_on_axes_that_are_given_and_returns_them():
         (2, 2): [lambda ax: model_figures.performances(models, ax)],
         (1, 3): [lambda ax: model_figures.heat_maps(dot, ax)],
         (1, 1): [
-            lambda ax: figures.growth(step, ax=ax),
+            lambda ax: growth(step, ax=ax),
             lambda ax: figures.dots(dot, ["all"], "group", "spearman", "unit", ax),
             lambda ax: figures.distribution(parts, "sequence_duplicates", "occurrences", ax),
             lambda ax: heat([{"text_id": 1, "heat": [-1.0, None]}], ax),

@@ -10,6 +10,7 @@ from made_runs import make_run, rate
 
 from memtax.report import examples, figures, words
 from memtax.report.data import Run
+from memtax.report.growth import growth
 from memtax.report.page import inline_svg
 from memtax.schema import CATEGORIES
 
@@ -129,7 +130,7 @@ def test_figures_take_any_name_and_few_rows():
     drawn = figures.svg(figures.dots(rows, ["all"], "group", "spearman", "Spearman"))
     assert "<b>" not in inline_svg(drawn, "x")
     single = [{"checkpoint": "main", "step": None, "category": "recitation", **rate(0, 1)}]
-    assert figures.png(figures.growth(single)).startswith(b"\x89PNG")
+    assert figures.png(growth(single)).startswith(b"\x89PNG")
     assert figures.png(figures.extraction({"all": rate(0, 5)})).startswith(b"\x89PNG")
 
 
@@ -151,11 +152,11 @@ def test_labels_of_models_of_equal_size_do_not_overlap():
         {"checkpoint": name, "parameters": size, "category": "all", "rate": 0.1 * place, "low": 0.0, "high": 1.0}
         for place, (name, size) in enumerate((("big", 9_000_000), ("one", 1_200_000), ("two", 1_200_000), ("three", 1_250_000)))
     ]
-    figure = figures.growth(rows, "parameters")
-    figures.png(figure)  # draws it, so that the labels have a place
-    labels = figure.axes[0].get_xticklabels()
+    axes = growth(rows, "parameters")
+    figures.png(axes)  # draws it, so that the labels have a place
+    labels = axes.get_xticklabels()
     assert [label.get_text() for label in labels] == ["one\n1.2M", "two\n1.2M", "three\n1.25M", "big\n9M"]
     boxes = [label.get_window_extent() for label in labels]
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
     # Sizes that stand apart keep their place on a logarithmic axis.
-    assert figures.growth(rows[:2], "parameters").axes[0].get_xscale() == "log"
+    assert growth(rows[:2], "parameters").get_xscale() == "log"

@@ -4,7 +4,7 @@ import torch
 
 from memtax.errors import MemtaxError
 from memtax.report.figures import svg
-from memtax.report.model_figures import probe_figure
+from memtax.report.model_figures import probe_layers
 from memtax.taxonomy.probes import hidden_states, probe
 from tests.lm.models import VOCABULARY, build
 
@@ -74,6 +74,6 @@ def test_refusals_and_figure():
     with pytest.raises(MemtaxError, match="each class needs 10 training rows"):
         probe(states[:, :20], labels[:20])
     rows = probe(*layers(200)[:2], factors=np.random.default_rng(0).normal(size=(200, 2)), resamples=20)
-    text = svg(probe_figure(rows))
-    assert text == svg(probe_figure(rows))
+    text = svg(probe_layers(rows))
+    assert text == svg(probe_layers(rows))
     assert text.count("<path") > 10

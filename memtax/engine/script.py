@@ -1,0 +1,53 @@
+"""What the scripts in `dataset_scripts/` share: options of output and upload, an error in one line, one push for all."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from memtax.engine.world import World
+from memtax.errors import MemtaxError
+
+
+def parser(documentation: str | None) -> argparse.ArgumentParser:
+    """A parser with `--output`, `--push` and `--dry-run`.
+
+    Args:
+        documentation: the script's, which the help shows as it is.
+    """
+    found = argparse.ArgumentParser(description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--output", required=True, help="folder for the stages and the dataset")
+    found.add_argument("--push", metavar="ORG/NAME", help="upload the dataset to the Hub")
+    found.add_argument("--dry-run", action="store_true", help="only say what would be uploaded")
+    return found
+
+
+def start(
+    options: argparse.ArgumentParser, build: Callable[[argparse.Namespace], Path], line: Sequence[str] | None = None
+) -> int:
+    """Parse, build the dataset, say where it is, and push it if that was asked for.
+
+    Args:
+        options: from `parser`.
+        build: the script's work; gives the folder of the dataset, on every process.
+        line: the command line; None takes the program's own.
+
+    Returns:
+        The exit status: 2 after an error of the user's, which is one line.
+    """
+    arguments = options.parse_args(line)
+    try:
+        folder = build(arguments)
+        world = World.current()
+        if world.is_main:
+            print(folder)  # noqa: T201 - a command's result
+            if arguments.push:
+                from memtax.hub.publish import publish
+
+                for said in publish(folder, arguments.push, dry_run=arguments.dry_run):
+                    print(said)  # noqa: T201
+        world.wait()
+    except MemtaxError as error:
+        print(f"{Path(options.prog).stem}: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
