@@ -7,7 +7,7 @@ os.environ.setdefault("HF_EVALUATE_OFFLINE", "1")
 os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from hypothesis import settings  # noqa: E402 - after what children inherit
+from hypothesis import settings
 
 # The same examples in every run: what fails here fails everywhere. `make fuzz` draws new ones.
 settings.register_profile("fixed", derandomize=not os.environ.get("MEMTAX_FUZZ"))
