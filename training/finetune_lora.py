@@ -4,6 +4,8 @@
         --question_column question --answer_column answer --output_dir OUT \
         --canaries 64 --canary_repetitions 1 4 16 --num_train_epochs 5 --learning_rate 1e-3
 
+`--resume_from_checkpoint True` goes on from the last checkpoint, if there is one.
+
 The dataset is anything `datasets.load_dataset` reads, with a column of text or token ids. Every option of
 `transformers.TrainingArguments` is accepted too. What was trained on is written beside the adapter: `canaries/` holds a
 file of planted canaries and one of canaries of the same kind that were not, which `memtax mia OUT/canaries --model OUT`
@@ -25,7 +27,7 @@ from memtax.corpus.columns import find_column
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 from memtax.files import write_text
-from memtax.hub.training import push_trained, take_push, tidy
+from memtax.hub.training import push_trained, resume_point, take_push, tidy
 from memtax.lm.loading import load_model, load_tokenizer
 
 IGNORED = -100
@@ -239,7 +241,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
     if training.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=resume_point(training))
     trainer.save_model()
     output = Path(str(training.output_dir))
     if trainer.is_world_process_zero():
