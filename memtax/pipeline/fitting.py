@@ -21,7 +21,7 @@ from memtax.taxonomy.partitions import SPLIT_FACTORS
 from memtax.taxonomy.predictor import Predictor
 from memtax.taxonomy.rows import usable
 from memtax.taxonomy.search import SearchConfig, claim, conclude, finished, merge, search_slice
-from memtax.taxonomy.tables import read_table
+from memtax.taxonomy.tables import TAXONOMY_INPUTS, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,6 +62,12 @@ def fit(
     if factors is not None and before_training:
         raise MemtaxError("name the factors or ask for those before training, not both")
     table = read_table(source)
+    missing = [name for name in TAXONOMY_INPUTS if name not in table.column_names]
+    if category == "taxonomy" and category not in table.column_names and missing:
+        raise MemtaxError(
+            f"{source} has no column 'taxonomy' and, to make it from, no {' and no '.join(missing)}; "
+            "add them with memtax filter, or name another column of categories"
+        )
     wanted = declared.BEFORE_TRAINING if before_training else declared.PUBLISHED
     chosen = tuple(factors) if factors is not None else declared.available(table.column_names, wanted)
     more = None if memorized_only is None else read_table(memorized_only)

@@ -24,6 +24,8 @@ HALVES = {"prompt_perplexity": (TOKENS - 1) / (PROMPT - 1), "continuation_perple
 """Published half-sequence perplexities divide by all 63 scored tokens; raised to this power they divide by their own tokens."""
 PUBLISHED_ONLY = ("generation_perplexity", "0_8_snowclones", "0_8_templates")
 """Columns that tell the published layout from ours."""
+TAXONOMY_INPUTS = ("sequence_duplicates", "is_incrementing", "is_repeating")
+"""What the taxonomy is made from."""
 
 
 def read_table(source: Source | str, columns: Sequence[str] | None = None, threshold: int = THRESHOLD) -> "pa.Table":
@@ -83,10 +85,9 @@ def with_taxonomy(table: "pa.Table", threshold: int = THRESHOLD) -> "pa.Table":
     """The table with the column `taxonomy`, if that is missing and can be had."""
     import pyarrow as pa
 
-    inputs = ("sequence_duplicates", "is_incrementing", "is_repeating")
-    if "taxonomy" in table.column_names or not all(name in table.column_names for name in inputs):
+    if "taxonomy" in table.column_names or not all(name in table.column_names for name in TAXONOMY_INPUTS):
         return table
-    duplicates, incrementing, repeating = (table.column(name).to_pylist() for name in inputs)
+    duplicates, incrementing, repeating = (table.column(name).to_pylist() for name in TAXONOMY_INPUTS)
     found = taxonomy(duplicates, incrementing, repeating, threshold)
     return table.append_column("taxonomy", pa.array(found, pa.int64()))
 
