@@ -209,7 +209,7 @@ def counterfactual(
     epochs: Annotated[float, typer.Option(help="Passes over the texts.")] = 3,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(help="Texts a step.")] = 16,
-    max_length: Annotated[int, typer.Option(help="Tokens of a text that are trained on.")] = 256,
+    max_length: Annotated[int, typer.Option(help="Tokens of a text at once; a longer one is trained on in pieces.")] = 256,
     lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
     seed: Annotated[int, typer.Option(help="Of subsets and training.")] = 1024,
     column: Annotated[str | None, typer.Option(help="Column of text.")] = None,

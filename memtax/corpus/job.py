@@ -14,6 +14,7 @@ from memtax.corpus.columns import id_column, row_ids
 from memtax.corpus.contract import Corpus
 from memtax.corpus.counting import SHARD_TOKENS, Counts, count
 from memtax.corpus.opening import Reading, open_sources
+from memtax.corpus.remote import RemoteTables, is_address
 from memtax.corpus.resume import FILE, FileCheckpoint
 from memtax.corpus.sources import Source, open_dataset
 from memtax.corpus.spans import CutWindows, Span, cut_windows
@@ -81,7 +82,7 @@ class CountJob:
             MemtaxError: an input cannot be used.
             StaleOutputError: `output` holds another job's results.
         """
-        corpus = open_sources(self.corpus, self.reading)
+        corpus = self._open()
         cut = self._cut(corpus)
         for each in cut:
             skipped(each.skipped, "too short for the window")
@@ -104,6 +105,14 @@ class CountJob:
         write_json(output / TOTALS, totals)
         (output / FILE).unlink(missing_ok=True)
         return totals
+
+    def _open(self) -> Corpus:
+        addresses = [name for name in self.corpus if is_address(name)]
+        if not addresses:
+            return open_sources(self.corpus, self.reading)
+        if self.engine != "spark":
+            raise MemtaxError(f"{addresses[0]} is an address that only Spark reads; add --engine spark, or name a path")
+        return RemoteTables.open(self.corpus, self.reading, self.master)
 
     def _cut(self, corpus: Corpus) -> list[CutWindows]:
         if self.sequences == () or not self.spans:
@@ -129,7 +138,8 @@ class CountJob:
         if self.engine == "spark":
             from memtax.corpus.on_spark import count_on_spark
 
-            return count_on_spark(self.corpus, self.reading, windows, master=self.master, keeper=keeper, **options)
+            where = corpus if isinstance(corpus, RemoteTables) else self.corpus
+            return count_on_spark(where, self.reading, windows, master=self.master, keeper=keeper, **options)
         return count(corpus, windows, threads=self.threads, checkpoint=lambda query: keeper, **options)
 
     def _identity(self, corpus: Corpus, cut: list[CutWindows], memorized: Any) -> dict[str, Any]:

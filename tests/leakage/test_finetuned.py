@@ -75,7 +75,7 @@ def test_what_was_planted_is_recorded(finetuned):
     assert [canary["repetitions"] for canary in member] == [2, 6] * 16
     assert {canary["repetitions"] for canary in nonmember} == {0}
     assert not {canary["text"] for canary in member} & {canary["text"] for canary in nonmember}
-    assert json.loads((finetuned / "training_rows.json").read_text())["texts"] == 24
+    assert json.loads((finetuned / "training_rows.json").read_text())["training_rows"] == 24
     assert (finetuned / "adapter_model.safetensors").exists()
     assert not list(finetuned.glob("**/*.bin"))
 
