@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from memtax.corpus.blocks import RowReader
 from memtax.corpus.counting import Checkpoint
+from memtax.corpus.large_ids import DENSE
 from memtax.corpus.opening import Reading, open_sources
 from memtax.corpus.remote import RemoteTables
 from memtax.corpus.totals import Counts, Query, Totals, add_block
@@ -172,11 +173,12 @@ def _query(sent: Any) -> Query:
 
 def _rows(totals: Totals) -> Iterator[pa.RecordBatch]:
     """Sums as rows (part, number, amount), zeros left out. Part 0 is what was read; see `_parts`."""
-    for part, array in _parts(totals):
-        numbers = np.flatnonzero(array)
+    sums = [(part, np.flatnonzero(array), array[array != 0]) for part, array in _parts(totals)]
+    sums += [(part, totals.large.ids, counts) for part, counts in enumerate(totals.large.counts, 1)]
+    for part, numbers, amounts in sums:
         for start in range(0, len(numbers), 2**20):
-            chunk = numbers[start : start + 2**20]
-            columns = [np.full(len(chunk), part, np.int32), chunk.astype(np.int64), array[chunk]]
+            chunk = slice(start, start + 2**20)
+            columns = [np.full(len(numbers[chunk]), part, np.int32), numbers[chunk], amounts[chunk]]
             yield pa.RecordBatch.from_arrays([pa.array(each) for each in columns], ["part", "number", "amount"])
 
 
@@ -191,8 +193,14 @@ def _sums(frame: Any, query: Query) -> Totals:
     totals = Totals.zero(query)
     parts, numbers, amounts = (column.to_numpy() for column in sums.columns)
     groups = len(totals.frequencies)
-    tokens = numbers[(parts >= 1) & (parts <= groups)]
-    totals.reserve(int(tokens.max(initial=-1)) + 1)
+    is_large = (parts >= 1) & (parts <= groups) & (numbers >= DENSE)
+    for group in range(groups):
+        mine = is_large & (parts == group + 1)
+        counts = np.zeros((groups, int(mine.sum())), np.int64)
+        counts[group] = amounts[mine]
+        totals.large.add(numbers[mine], counts)
+    parts, numbers, amounts = parts[~is_large], numbers[~is_large], amounts[~is_large]
+    totals.reserve(int(numbers[(parts >= 1) & (parts <= groups)].max(initial=-1)) + 1)
     for part, array in _parts(totals)[1:]:
         mine = parts == part
         array[numbers[mine]] = amounts[mine]
