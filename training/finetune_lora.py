@@ -183,13 +183,8 @@ def adapted(arguments: ModelArguments) -> Any:
 def write_training_record(output: Path, rows: int, data: DataArguments, canaries: list[dict[str, Any]]) -> None:
     """Which rows and canaries were trained on."""
     used = json.loads(Path(data.rows_file).read_text(encoding="utf-8")) if data.rows_file else None
-    record = {
-        "dataset": data.dataset,
-        "rows": used,
-        "training_rows": rows,
-        "canaries": data.canaries,
-        "canary_seed": data.canary_seed,
-    }
+    record = {"dataset": data.dataset, "rows": used, "training_rows": rows}
+    record |= {"canaries": data.canaries, "canary_seed": data.canary_seed}
     write_text(output / "training_rows.json", json.dumps(record) + "\n")
     for name, planted in (("member", True), ("nonmember", False)):
         lines = [json.dumps(canary) + "\n" for canary in canaries if bool(canary["repetitions"]) is planted]

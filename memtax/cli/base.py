@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
+import memtax
 from memtax.cli import outcome
 
 
@@ -126,6 +127,12 @@ _wait = False
 Output = Annotated[Path, typer.Option("--output", "-o", help="Run directory.")]
 
 
+def _version(given: bool) -> None:
+    if given:
+        typer.echo(f"memtax {memtax.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -135,6 +142,9 @@ def options(
     memory: Annotated[
         float | None, typer.Option(help="GiB at most: threads, batches and what is kept follow it; a run that needs more ends.")
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait where another run holds the output, instead of refusing.")] = False,
 ) -> None:
     """Options of every verb."""

@@ -23,8 +23,8 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> Outco
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="Run directory, or a Parquet file of memtax score: before.")],
-    second: Annotated[Path, typer.Argument(help="Another over the same sequences: after.")],
+    first: Annotated[Path, typer.Argument(help="Before: directory of a run or audit, or a Parquet file of memtax score.")],
+    second: Annotated[Path, typer.Argument(help="After: another, over the same sequences or some of them.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of page, figures and changed sequences.")],
 ) -> Outcome:
     """Compare two runs: paired differences, McNemar's test, and what was newly memorized or forgotten.
