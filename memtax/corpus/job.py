@@ -22,7 +22,7 @@ from memtax.corpus.tables import write_counts
 from memtax.engine.run import claim
 from memtax.errors import MemtaxError
 from memtax.files import write_json
-from memtax.progress import skipped
+from memtax.progress import say, skipped
 
 TOTALS = "totals.json"
 ENGINES = ("local", "spark")
@@ -84,14 +84,16 @@ class CountJob:
         """
         corpus = self._open()
         cut = self._cut(corpus)
-        for each in cut:
-            skipped(each.skipped, "too short for the window")
+        for span, each in zip(self.spans, cut, strict=False):
+            skipped(each.skipped, f"too short for the window {span.start}:{span.stop}")
         memorized = None if self.memorized is None else read_ids(self.memorized)
         identity = self._identity(corpus, cut, memorized)
         claim(output, identity)
         if (output / TOTALS).exists():
             return _read_totals(output)
         counts = self._count(corpus, cut, memorized, output, identity)
+        if memorized is not None and not _has_memorized(counts):
+            say(f"none of the {len(memorized):,} memorized ids is that of a sequence of the corpus; are they another corpus's?")
         further = [(span.name, each.ids) for span, each in zip(self.spans[1:], cut[1:], strict=False)]
         write_counts(output, cut[0].ids if cut else None, counts, further)
         totals = {
@@ -156,6 +158,11 @@ class CountJob:
             "memorized": None if memorized is None else _digest(memorized),
             "shard_tokens": self.shard_tokens,
         }
+
+
+def _has_memorized(counts: Counts) -> bool:
+    parts = (counts.memorized_frequencies, counts.large_memorized_frequencies)
+    return any(part is not None and part.any() for part in parts)
 
 
 def _digest(*arrays: npt.NDArray[Any]) -> str:
