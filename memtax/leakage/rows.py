@@ -34,8 +34,8 @@ def score_rows(
         Score name to one value a text; None where nothing is scored.
 
     Raises:
-        MemtaxError: lengths differ, NaN, a log-probability above 0, a variance below 0, a share outside (0, 1], or means without
-            variances.
+        MemtaxError: lengths differ, NaN, a log-probability above 0, a variance below 0, a share outside (0, 1], or means
+            without variances.
     """
     if not all(0 < share <= 1 for share in k):
         raise MemtaxError(f"k={list(k)} must be shares above 0 and at most 1")
