@@ -4,7 +4,8 @@
         --hidden_size 256 --num_layers 3 --num_train_epochs 10 --learning_rate 2e-3
 
 The dataset is anything `datasets.load_dataset` reads, with a column of token ids (`tokens` or `input_ids`), each row at
-most `--context_length` long, or of text, which is cut into rows of that length. Every option of `transformers.TrainingArguments` is accepted too.
+most `--context_length` long, or of text, which is cut into rows of that length. Every option of
+`transformers.TrainingArguments` is accepted too.
 """
 
 import json
@@ -126,7 +127,7 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def read_rows(source: str, tokenizer: Any, length: int) -> Any:
-    """The dataset with its token column under the name that the Trainer knows, and nothing else; texts in pieces of `length`."""
+    """The dataset's tokens under the name that the Trainer knows, and nothing else; texts in pieces of `length` tokens."""
     rows = open_dataset(Source.parse(source))
     name = find_column(rows.column_names, None, source)
     if column_kind(rows.features.arrow_schema.field(name).type, name, source) == "tokens":

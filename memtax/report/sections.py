@@ -108,10 +108,7 @@ def what(run: Run) -> Section:
         if lengths.get("prompt") and lengths.get("continuation")
         else "A sequence is memorized if greedy decoding from its prompt gives its continuation exactly. "
     )
-    text = (
-        tested + "Recitation: the continuation occurs many times in the corpus. Reconstruction: it follows from a template, by "
-        "counting on or repeating. Recollection: neither, the model must have kept it as it is."
-    )
+    text = f"{tested}{words.CATEGORIES_EXPLAINED}"
     missing = []
     if not groups:
         return Section("what", "What is memorized", text, missing=("This run's metrics hold no extraction figures.",))
@@ -119,9 +116,12 @@ def what(run: Run) -> Section:
         missing.append("Sequences that the model was not trained on were not measured, so no control is shown.")
     rows = tuple(
         (label(name), count(row["sequences"]), count(row["memorized"]), percent(row.get("rate")), words.interval(row))
-        for name, row in groups.items()
+        for name in (*groups, "held_out_absent")
+        if (row := found.get(name))
     )
     control = " Held out: sequences the model was not trained on." if "held_out" in groups else ""
+    if said := words.say_control(found):
+        text += f" {said}"
     caption = f"Left: counts by category. Right: memorized shares; the whiskers are the interval of each share.{control}"
     parts: tuple[Panel | Table, ...] = (
         Panel("extraction", words.say_extraction(found), caption, figures.extraction(groups)),
@@ -342,7 +342,7 @@ def predicts(run: Run) -> Section:
     if predictor.get("curves"):
         caption = (
             "On test sequences. Columns: all together, then each category. Top: ROC. Middle: precision and recall. Bottom: "
-            "predicted probability against the share observed."
+            "predicted probability against the share observed; the larger a mark, the more sequences it stands for."
         )
         parts.append(Panel("curves", words.say_predictor(predictor), caption, figures.curves(predictor["curves"], models)))
     else:

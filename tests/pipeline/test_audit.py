@@ -150,7 +150,7 @@ def test_adapter_with_canaries_and_held_out_is_audited_against_its_base_model(pl
     assert often["exposure"]["mean"] == pytest.approx(math.log2(33))  # all three before every held-out one
     page, card = ((tmp_path / "out" / name).read_text() for name in ("index.html", "card_section.md"))
     assert "What planted canaries show" in page
-    assert "anaries are extracted from" in card or "No canary is extracted" in card
+    assert "Canaries planted" in card or "No canary is extracted" in card
     with pytest.raises(MemtaxError, match=r"was trained on .* not on 'gpt2'"):
         audit("gpt2", train, tmp_path / "x", adapter=str(adapter))
 
