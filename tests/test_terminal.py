@@ -60,7 +60,7 @@ def test_lines_and_silence(corpus, tmp_path):
     assert run(*words).stdout.startswith("130 tokens in 3 sequences")
     for done in (run(*words, "--quiet"), run("-q", *words)):
         # That something is missing is said all the same, on standard error.
-        assert (done.stdout, done.stderr) == ("", "1 row is left out: too short for the window\n")
+        assert (done.stdout, done.stderr) == ("", "1 row is left out: too short for the window 32:64\n")
     # What one command was told ends with it.
     assert run(*words).stdout.startswith("130 tokens in 3 sequences")
 

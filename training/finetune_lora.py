@@ -29,6 +29,8 @@ from memtax.hub.training import push_trained, take_push, tidy
 
 IGNORED = -100
 """Label of tokens that are not trained on."""
+_DRAWS = 64
+"""Random canaries that are tried for one that its text gives again."""
 
 
 @dataclass
@@ -117,12 +119,22 @@ def read_rows(data: DataArguments, tokenizer: Any) -> list[Row]:
     return [row for row in cut if any(label != IGNORED for label in row["labels"][1:])]
 
 
+def draw_canary(rng: np.random.Generator, ordinary: list[int], count: int, tokenizer: Any) -> list[int]:
+    """At most `count` random tokens that are read back from their text; some tokenizers never do, whose last draw is taken."""
+    ids: list[int] = []
+    for _ in range(_DRAWS):
+        ids = encode(tokenizer, tokenizer.decode(rng.choice(ordinary, count).tolist()))[:count]
+        if encode(tokenizer, tokenizer.decode(ids)) == ids:
+            break
+    return ids
+
+
 def make_canaries(data: DataArguments, tokenizer: Any) -> list[dict[str, Any]]:
     """Canaries with how often each is planted; every second one is held out (0 times), so that both are of one kind.
 
     `canary_candidates` more are held out.
 
-    Random canaries are read back from their text until they are stable: what is planted is what a text-based tool scores.
+    Random canaries are those that their text gives again: what is planted is what a text-based tool scores.
     """
     rng = np.random.default_rng(data.canary_seed)
     tokens: list[list[int]] = []
@@ -136,8 +148,7 @@ def make_canaries(data: DataArguments, tokenizer: Any) -> list[dict[str, Any]]:
             raise MemtaxError(f"{data.canary_source} has {len(found)} rows; {wanted} are needed, planted and held out")
     ordinary = [number for number in range(len(tokenizer)) if number not in set(tokenizer.all_special_ids)]
     while len(tokens) < wanted:
-        text = tokenizer.decode(rng.choice(ordinary, data.canary_tokens).tolist())
-        tokens.append(encode(tokenizer, text)[: data.canary_tokens])
+        tokens.append(draw_canary(rng, ordinary, data.canary_tokens, tokenizer))
     canaries = []
     for place, ids in enumerate(tokens):
         planted = place % 2 == 0 and place < 2 * data.canaries

@@ -11,7 +11,10 @@ from memtax.cli.outcome import Outcome, at
 
 @app.command()
 def count(
-    corpus: Annotated[list[str], typer.Argument(help="Corpus: .bin, .npy, Parquet, Arrow, JSONL, folders, globs, Hub names.")],
+    corpus: Annotated[
+        list[str],
+        typer.Argument(help="Corpus: .bin, .npy, Parquet, Arrow, JSONL, folders, globs, Hub names; with Spark, s3a:// too."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the tables.")],
     sequences: Annotated[
         list[str] | None, typer.Option(help="Where windows are cut from; without it, the corpus itself. May be repeated.")

@@ -1,5 +1,6 @@
 """Uploading repositories: only what changed, in one commit each; what breaks off is taken up again by the same call."""
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -200,6 +201,9 @@ def _is_passing(error: BaseException) -> bool:
         if type(seen).__module__.startswith(("httpx", "httpcore")) or isinstance(seen, (ConnectionError, TimeoutError)):
             # Offline mode is a ConnectionError too, but it is meant.
             return type(seen).__name__ not in ("OfflineModeIsEnabled", "UnsupportedProtocol", "InvalidURL")
+        if isinstance(seen, json.JSONDecodeError):
+            # A gateway's page of an error, or half an answer, where the client did not look at the status first.
+            return True
         seen = seen.__cause__
     return False
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from small import WORDS, random_texts, word_tokenizer
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, TrainingArguments
+from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, TrainingArguments
 from typer.testing import CliRunner
 
 from memtax.cli import app
@@ -75,6 +75,9 @@ def test_what_was_planted_is_recorded(finetuned):
     assert [canary["repetitions"] for canary in member] == [2, 6] * 16
     assert {canary["repetitions"] for canary in nonmember} == {0}
     assert not {canary["text"] for canary in member} & {canary["text"] for canary in nonmember}
+    tokenizer = AutoTokenizer.from_pretrained(finetuned)
+    for canary in member + nonmember:
+        assert tokenizer(canary["text"], add_special_tokens=False)["input_ids"] == canary["tokens"]
     assert json.loads((finetuned / "training_rows.json").read_text())["training_rows"] == 24
     assert (finetuned / "adapter_model.safetensors").exists()
     assert not list(finetuned.glob("**/*.bin"))
