@@ -73,7 +73,19 @@ class Query:
         memorized: npt.NDArray[np.int64] | Sequence[int] | None = None,
         multiplier: int = kernels.MULTIPLIER,
     ) -> "Query":
-        """Check what is asked for and index it; the arguments are those of `count`."""
+        """Check what is asked for and index it.
+
+        Args:
+            windows: (windows, tokens) token ids of each length.
+            vocabulary_size: token frequencies are counted for ids below it; None counts none.
+            separator: token id that windows must not hold.
+            substitutions: also look for windows with up to so many tokens replaced.
+            memorized: ids of sequences whose tokens are counted apart.
+            multiplier: of the rolling hash.
+
+        Raises:
+            MemtaxError: a window cannot be asked for, or the vocabulary is empty.
+        """
         if vocabulary_size is not None and vocabulary_size < 1:
             raise MemtaxError(f"the vocabulary must have at least 1 token, not {vocabulary_size}")
         checked = [checked_windows(each, vocabulary_size) for each in windows]
@@ -90,7 +102,15 @@ class Query:
 
 @dataclass
 class Totals:
-    """Sums that can be added up in any order, kept on disk between runs, and turned into counts at the end."""
+    """Sums that can be added up in any order, kept on disk between runs, and turned into counts at the end.
+
+    Attributes:
+        frequencies: (1, vocabulary) occurrences of each token; with a second row, of those in memorized sequences.
+        found: (windows,) occurrences of each window, an array a length.
+        near: the same with up to so many tokens replaced; empty if that was not asked for.
+        tokens: tokens read.
+        sequences: sequences read.
+    """
 
     frequencies: Int64
     found: list[Int64]

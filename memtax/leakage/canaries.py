@@ -114,6 +114,9 @@ def read_out(canaries: Sequence[Canary], model: str, revision: str | None = None
 
     Returns:
         As `summarize`.
+
+    Raises:
+        MemtaxError: the model cannot be loaded, or cannot score a canary.
     """
     from memtax.filters.scores import LanguageModelFilter
 

@@ -264,6 +264,9 @@ def token_values(
 
     Returns:
         For each text arrays of shape (tokens - 1), float64.
+
+    Raises:
+        RowError: the model cannot take a text, or its logits are not numbers.
     """
     from memtax.lm.scores import _longest, score
 

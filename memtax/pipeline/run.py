@@ -40,7 +40,13 @@ SCORES = tuple(LanguageModelFilter.columns)
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where the results are, and the figures of `metrics.json`."""
+    """Where the results are, and the figures of `metrics.json`.
+
+    Attributes:
+        output: the run directory.
+        report: the page.
+        metrics: the contents of `metrics.json`; empty on processes other than the main.
+    """
 
     output: Path
     report: Path

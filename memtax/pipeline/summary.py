@@ -29,7 +29,7 @@ def summary_lines(result: RunResult) -> list[str]:
     table.add_column("category", no_wrap=True)
     for heading in ("sequences", "memorized", "rate", "95% interval", "ROC-AUC"):
         table.add_column(heading, justify="right", no_wrap=True)
-    names = {"held_out": "held out", "held_out_absent": "- not in corpus"}
+    names = {"held_out": "held out", "held_out_absent": "held out, unseen"}
     notes = [predictor["reason"]] if "reason" in predictor else []
     for name in (*CATEGORIES, "all", "held_out", "held_out_absent"):
         if name not in extraction:

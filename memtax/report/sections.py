@@ -100,7 +100,7 @@ def gaps(run: Run) -> Section:
 def what(run: Run) -> Section:
     """How much of each category is memorized."""
     found = run.metrics.get("extraction") or {}
-    groups = {name: found[name] for name in (*GROUPS, "held_out") if found.get(name)}
+    groups = {name: found[name] for name in (*GROUPS, "held_out", "held_out_absent") if found.get(name)}
     lengths = run.metrics.get("run") or {}
     tested = (
         f"A sequence is memorized if greedy decoding from its first {count(lengths['prompt'])} tokens gives the next "
@@ -116,8 +116,7 @@ def what(run: Run) -> Section:
         missing.append("Sequences that the model was not trained on were not measured, so no control is shown.")
     rows = tuple(
         (label(name), count(row["sequences"]), count(row["memorized"]), percent(row.get("rate")), words.interval(row))
-        for name in (*groups, "held_out_absent")
-        if (row := found.get(name))
+        for name, row in groups.items()
     )
     control = " Held out: sequences the model was not trained on." if "held_out" in groups else ""
     if said := words.say_control(found):

@@ -30,7 +30,7 @@ LABELS = {
     "brier": "Brier score",
     "f1": "F1",
     "held_out": "held out",
-    "held_out_absent": "held out, not in the corpus",
+    "held_out_absent": "held out, unseen",
     "all": "all sequences",
     "aggregate": "all sequences",
 }
@@ -142,7 +142,7 @@ def say_control(extraction: Mapping[str, Any]) -> str:
     return (
         f"Of the {count(every['sequences'])} held-out sequences, {count(of_known)} have a continuation that occurs in the "
         f"corpus all the same, in another document: {count(known)} of them are memorized. Of the {count(absent['sequences'])} "
-        f"whose continuation does not occur there, {count(absent['memorized'])} are (interval {interval(absent)})."
+        f"unseen, whose continuation does not occur there, {count(absent['memorized'])} are (interval {interval(absent)})."
     )
 
 
