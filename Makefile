@@ -27,7 +27,7 @@ kill: $(VENV)/.installed
 	OMP_NUM_THREADS=1 MEMTAX_KILLS=120 $(BIN)/python -m pytest tests/solid/test_kills.py
 
 soak: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python tests/solid/killing.py $(or $(TMPDIR),/tmp)/memtax-soak --kills 48 --minutes 60 --memory 8
+	OMP_NUM_THREADS=1 $(BIN)/python tests/solid/killing.py $(or $(TMPDIR),/tmp)/memtax-soak --kills 56 --minutes 60 --memory 8
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -61,7 +61,10 @@ class DataArguments:
     answer_column: str | None = field(default=None, metadata={"help": "Column of its answer."})
     max_length: int = field(
         default=256,
-        metadata={"help": "Tokens of a text that are trained on, at most the model's positions; the rest is dropped."},
+        metadata={
+            "help": "Tokens at once, at most the model's positions: a longer text is cut into several rows; "
+            "of a longer answer the rest is dropped."
+        },
     )
     rows_file: str | None = field(default=None, metadata={"help": "JSON list of the rows to use; default: all."})
     canaries: int = field(default=0, metadata={"help": "Canaries to plant; as many are made and held out."})
@@ -95,8 +98,13 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
+def pieces(ids: list[int], length: int) -> list[list[int]]:
+    """A text in consecutive pieces of at most `length` tokens."""
+    return [ids[start : start + length] for start in range(0, len(ids), length)]
+
+
 def read_rows(data: DataArguments, tokenizer: Any) -> list[Row]:
-    """Input ids and labels of every row of the dataset that is used."""
+    """Input ids and labels of the training rows: of each row of the dataset that is used, or of its pieces."""
     rows = open_dataset(Source.parse(data.dataset, column=data.column))
     if data.rows_file is not None:
         rows = rows.select(json.loads(Path(data.rows_file).read_text(encoding="utf-8")))
@@ -110,7 +118,8 @@ def read_rows(data: DataArguments, tokenizer: Any) -> list[Row]:
     else:
         name = find_column(list(rows.column_names), data.column, data.dataset)
         values = (value if isinstance(value, list) else encode(tokenizer, value or "") for value in rows[name])
-        found = [{"input_ids": ids, "labels": ids} for ids in values]
+        # Every part is trained on: what measures the model afterwards takes all of a text for training data.
+        found = [{"input_ids": piece, "labels": piece} for ids in values for piece in pieces(ids, data.max_length)]
     cut = [{name: ids[: data.max_length] for name, ids in row.items()} for row in found]
     # A text of one token has no target.
     return [row for row in cut if any(label != IGNORED for label in row["labels"][1:])]
@@ -201,7 +210,8 @@ def adapted(arguments: ModelArguments) -> Any:
 def write_training_record(output: Path, rows: int, data: DataArguments, canaries: list[dict[str, Any]]) -> None:
     """Which rows and canaries were trained on."""
     used = json.loads(Path(data.rows_file).read_text(encoding="utf-8")) if data.rows_file else None
-    record = {"dataset": data.dataset, "rows": used, "texts": rows, "canaries": data.canaries, "canary_seed": data.canary_seed}
+    record = {"dataset": data.dataset, "rows": used, "training_rows": rows}
+    record |= {"canaries": data.canaries, "canary_seed": data.canary_seed}
     write_text(output / "training_rows.json", json.dumps(record) + "\n")
     for name, planted in (("member", True), ("nonmember", False)):
         lines = [json.dumps(canary) + "\n" for canary in canaries if bool(canary["repetitions"]) is planted]

@@ -44,6 +44,7 @@ from memtax.files import atomic_path, write_json, write_text
 from memtax.filters._passages import BUFFER, LABELS, Documents, Passages, draw, read_domains, read_texts, text_at_hand
 from memtax.filters.code_vs_nl import CodeFilter, _scores
 from memtax.hub.cards import render
+from memtax.hub.models import hub_name
 from memtax.hub.training import drop_pickles, push_trained, resume_point, take_push
 from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
 from memtax.progress import progress_bar, say, silence_libraries
@@ -329,6 +330,7 @@ def _write_card(
         "pipeline_tag": "text-classification",
         "library_name": "transformers",
         "tags": ["memtax", "code", "text-classification"],
+        "base_model": hub_name(model_arguments.base),
         "license": "apache-2.0" if base != model_arguments.base or model_arguments.base == DEFAULT_MODEL else None,
     }
     training = {

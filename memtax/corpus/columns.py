@@ -34,8 +34,12 @@ def find_column(names: list[str], wanted: str | None, what: str) -> str:
         if candidate in names:
             return candidate
     missing = f"column {wanted!r}" if wanted is not None else f"column of tokens or text ({', '.join(CANDIDATES)})"
-    near = difflib.get_close_matches(wanted or "", names, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    if wanted is not None:
+        near = difflib.get_close_matches(wanted, names, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+    else:
+        near = [name for name in names if difflib.get_close_matches(name, CANDIDATES, 1)]
+        hint = f"; did you mean --column {near[0]}?" if near else ""
     raise MemtaxError(f"{what} has no {missing}{hint}; it has: {', '.join(names) or 'no columns'}")
 
 

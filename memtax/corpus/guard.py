@@ -6,6 +6,7 @@ import mmap
 import re
 from pathlib import Path
 
+from memtax.corpus.nesting import Nesting
 from memtax.errors import MemtaxError
 
 LONGEST_LINE = 1 << 28
@@ -13,6 +14,9 @@ LONGEST_LINE = 1 << 28
 
 BOMB = 100
 """Times its own size to which a file may unpack once that is more than a line may have; text and numbers come to 3 to 10."""
+
+DEEPEST = 100
+"""Levels to which JSON may be nested: readers descend by recursion, and the process dies where the stack ends."""
 
 _PIECE = 1 << 20
 _NULL = re.compile(rb"\n[ \t\r]*null")
@@ -22,9 +26,9 @@ _FIRST_NULL = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\[\s*)?null")
 def check(path: Path) -> None:
     """Refuse a file that a reader could not survive.
 
-    A line `null` of JSON (where an object belongs) at the start of a block crashes the process in Arrow's reader. What unpacks
-    to a line beyond `LONGEST_LINE`, or like no data do, would take all memory. Files that are not JSON or text and not
-    compressed are not looked at.
+    A line `null` of JSON (where an object belongs) at the start of a block crashes the process in Arrow's reader, and so does
+    what is nested without end. What unpacks to a line beyond `LONGEST_LINE`, or like no data do, would take all memory. Files
+    that are not JSON or text and not compressed are not looked at.
 
     Raises:
         MemtaxError: it is such a file.
@@ -46,17 +50,23 @@ def _check(path: Path, kind: str, most: int, stamp: tuple[int, int]) -> None:
             by_lines = kind == ".jsonl" or mapped[:_PIECE].partition(b"\n")[0].rstrip().endswith(b"}")
             if _FIRST_NULL.match(mapped) or (by_lines and _NULL.search(mapped)):
                 raise _no_object(path)
+            nesting = Nesting()
+            for start in range(0, stamp[0], _PIECE):
+                _refuse_deep(nesting.read(mapped[start : start + _PIECE]), path)
 
 
 def _unpack(path: Path, kind: str, most: int, size: int) -> None:
     line = total = 0
     tail = b""
+    nesting = Nesting()
     with gzip.open(path, "rb") as file:
         while piece := file.read(_PIECE):
             if kind in (".jsonl", ".json") and not total and _FIRST_NULL.match(piece):
                 raise _no_object(path)
             if kind == ".jsonl" and _NULL.search(tail + piece):
                 raise _no_object(path)
+            if kind in (".jsonl", ".json"):
+                _refuse_deep(nesting.read(piece), path)
             tail, total = piece[-16:], total + len(piece)
             # A text file is one document, whatever its lines.
             ends = piece.rfind(b"\n") if kind == ".jsonl" else -1
@@ -65,6 +75,11 @@ def _unpack(path: Path, kind: str, most: int, size: int) -> None:
                 raise MemtaxError(f"{path} unpacks to a line or document of more than {most:,} bytes; cut it into rows")
             if kind not in (".jsonl", ".txt") and total > max(most, BOMB * size):
                 raise MemtaxError(f"{path} unpacks to more than {BOMB} times its size, as no data do; unpack it yourself")
+
+
+def _refuse_deep(levels: int, path: Path) -> None:
+    if levels > DEEPEST:
+        raise MemtaxError(f"{path} is nested deeper than {DEEPEST} levels, as no data are; drop that row")
 
 
 def _no_object(path: Path) -> MemtaxError:

@@ -113,7 +113,11 @@ def finish(text: str, repo_id: str, run: Mapping[str, Any], metadata: Mapping[st
 
 
 def _portable(value: Any) -> Any:
-    """A value without the paths of this machine: of a path its last part."""
+    """A value without the paths of the machine that wrote it: of a path its last part. A Hub name has one slash at most."""
     if isinstance(value, (list, tuple)):
         return [_portable(entry) for entry in value]
-    return Path(value).name if isinstance(value, str) and (value.startswith(("/", "~", ".")) or Path(value).exists()) else value
+    if not isinstance(value, str):
+        return value
+    path, colon, rest = value.partition(":")
+    local = path.startswith(("/", "~", ".")) or path.count("/") > 1 or Path(path).exists()
+    return Path(path).name + colon + rest if local else value

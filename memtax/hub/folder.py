@@ -55,12 +55,11 @@ def dataset_card(
 ) -> str:
     """The card: configs for the viewer, and every column with type, unit, meaning and what a null says."""
     rows = max((table.num_rows for config in configs for table in config.splits.values()), default=0)
-    sizes = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
     front_matter = {
         "pretty_name": title,
         "license": license_id,
         "tags": ["memorization", "memtax"],
-        "size_categories": [next((name for limit, name in sizes if rows < limit), "n>10M")],
+        "size_categories": [size_category(rows)],
         "configs": [
             {
                 "config_name": config.name,
@@ -83,6 +82,16 @@ def dataset_card(
         categories=schema.CATEGORIES,
         version=versions()["memtax"],
     )
+
+
+def size_category(rows: int) -> str:
+    """The Hub's name of a dataset's size."""
+    steps = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
+    if rows < 1000:
+        return "n<1K"
+    # 1,000 has four digits.
+    number = min(len(str(rows)) - 4, len(steps) - 1)
+    return f"{steps[number]}<n<{steps[number + 1]}" if number + 1 < len(steps) else "n>1T"
 
 
 def _digest(config: Config) -> str:

@@ -28,23 +28,27 @@ def language_model_card(folder: Path) -> str:
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["memorization", "memtax"],
-        "base_model": _hub_name(config.get("_name_or_path")),
+        "base_model": hub_name(config.get("_name_or_path")),
     }
-    shape = {name: config[name] for name in _SHAPE if config.get(name) is not None}
+    shape = {name: _listed(config[name]) for name in _SHAPE if config.get(name) is not None}
     return render("language_model.md.j2", metadata, folder, name=destination(folder).name, shape=shape)
 
 
 def adapter_card(folder: Path) -> str:
     """The card of an adapter."""
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    base = _hub_name(config.get("base_model_name_or_path"))
+    base = hub_name(config.get("base_model_name_or_path"))
     metadata = {"library_name": "peft", "tags": ["lora", "memorization", "memtax"], "base_model": base}
     shape = {name: config[name] for name in ("peft_type", "r", "lora_alpha", "lora_dropout") if config.get(name) is not None}
     targets = config.get("target_modules") or []
-    shape["target_modules"] = targets if isinstance(targets, str) else ", ".join(sorted(targets))
+    shape["target_modules"] = targets if isinstance(targets, str) else _listed(sorted(targets))
     return render("adapter.md.j2", metadata, folder, name=destination(folder).name, base=base, shape=shape)
 
 
-def _hub_name(name: Any) -> str | None:
+def _listed(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def hub_name(name: Any) -> str | None:
     """The name if it can be one of the Hub, and is not a path of this machine."""
-    return name if isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists() else None
+    return name if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and not Path(name).exists() else None

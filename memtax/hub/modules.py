@@ -57,24 +57,27 @@ class Module(evaluate.Metric):
         missing = [name for name in names if name not in given and name not in self.optional]
         if missing or not given:
             raise MemtaxError(f"{self.name} needs {' and '.join(missing) or ' or '.join(names)}")
+        rows = _common_length(given)
         for name, column in given.items():
-            if isinstance(column, str) or not hasattr(column, "__len__"):
-                raise MemtaxError(f"{name} must be a list with one entry a row, not {type(column).__name__}")
-        lengths = {name: len(column) for name, column in given.items()}
-        if len(set(lengths.values())) > 1:
-            raise MemtaxError(f"inputs differ in length: {', '.join(f'{name} {rows}' for name, rows in lengths.items())}")
-        rows = next(iter(lengths.values()))
-        if not rows:
-            raise MemtaxError(f"{', '.join(given)} is empty; at least one row is needed")
+            if self._takes_whole_numbers(name):
+                _check_whole(column, name)
         try:
             super().add_batch(**{name: given.get(name, [None] * rows) for name in names})
         except (KeyError, TypeError, OverflowError) as error:
-            raise MemtaxError(f"{self.name} takes {self.features}; {', '.join(given)} cannot be read so: {error}") from error
+            # Of a KeyError the message is no more than a column that evaluate looks for while it explains.
+            reason = "" if isinstance(error, KeyError) else f": {error}"
+            raise MemtaxError(f"{self.name} takes {self.features}; {', '.join(given)} cannot be read so{reason}") from error
 
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
         """Add one row; see `add_batch`."""
         row = {"predictions": prediction, "references": reference, **kwargs}
         self.add_batch(**{name: [value] for name, value in row.items() if value is not None})
+
+    def _takes_whole_numbers(self, name: str) -> bool:
+        """Whether an input is of integers: `datasets` would cut the fraction off others without a word."""
+        kinds = [each[name] for each in (self.features if isinstance(self.features, list) else [self.features])]
+        types = {getattr(getattr(kind, "feature", kind), "dtype", None) for kind in kinds}
+        return "int64" in types and "float64" not in types
 
     def _forget(self) -> None:
         """Drop rows and locks after an error, so that the next call starts anew."""
@@ -88,6 +91,29 @@ class Module(evaluate.Metric):
                     Path(path).unlink(missing_ok=True)
         state.writer = state.data = state.buf_writer = state.cache_file_name = state.filelock = None
         state.filelocks = state.file_paths = state.selected_feature_format = None
+
+
+def _common_length(given: Mapping[str, Any]) -> int:
+    """Rows of every input that was given, at least one."""
+    for name, column in given.items():
+        if isinstance(column, str) or not hasattr(column, "__len__"):
+            raise MemtaxError(f"{name} must be a list with one entry a row, not {type(column).__name__}")
+    lengths = {name: len(column) for name, column in given.items()}
+    if len(set(lengths.values())) > 1:
+        raise MemtaxError(f"inputs differ in length: {', '.join(f'{name} {rows}' for name, rows in lengths.items())}")
+    rows = next(iter(lengths.values()))
+    if not rows:
+        raise MemtaxError(f"{', '.join(given)} is empty; at least one row is needed")
+    return rows
+
+
+def _check_whole(column: Sequence[Any], name: str) -> None:
+    for row, value in enumerate(column):
+        if isinstance(value, str) or getattr(getattr(value, "dtype", None), "kind", None) in ("i", "u"):
+            continue
+        for entry in value if hasattr(value, "__iter__") else (value,):
+            if isinstance(entry, (float, np.floating)) and not float(entry).is_integer():
+                raise MemtaxError(f"{name} must be whole numbers, not {entry} in row {row}")
 
 
 def given(column: Sequence[Any] | None) -> Sequence[Any] | None:

@@ -8,6 +8,7 @@ from typing import Any
 from memtax.errors import MemtaxError
 from memtax.files import asset
 from memtax.hub.cards import finish, render, split
+from memtax.hub.model_index import classifier_index, extraction_index, predictor_index
 from memtax.hub.models import adapter_card, is_adapter, language_model_card
 from memtax.hub.push import Repository, folder_files, push
 from memtax.provenance import versions
@@ -23,12 +24,10 @@ demo = page(Explorer.load("{dataset}"))
 if __name__ == "__main__":
     demo.launch()
 '''
-MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md")
+MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md", "figures/*.png", "figures/*.svg")
 """Of a model folder; checkpoints, optimizer states and pickles stay here."""
 _SDK = "6.31.0"
 """Version of Gradio that the Spaces were tried with."""
-_METRICS = {"roc_auc": "roc_auc", "pr_auc": "average_precision", "ece": "ece", "brier": "brier_score", "f1": "f1"}
-"""Figures of a predictor that its model index tells, and the Hub's names of them."""
 
 
 def publish(
@@ -162,57 +161,45 @@ def _published(source: Path, repo_id: str, run: Mapping[str, Any], name: str) ->
 def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | None) -> Repository:
     """A model's folder with its card; a language model or adapter without one of ours gets it now."""
     files = folder_files(folder, MODEL_FILES, exclude=("trainer_state.json",))
-    more: dict[str, Any] = {
-        "license": run.get("config", {}).get("license"),
-        "datasets": [dataset] if dataset else None,
-    }
+    more: dict[str, Any] = {"license": run.get("config", {}).get("license"), "datasets": [dataset] if dataset else None}
+    text = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else None
     if _is_predictor(folder):
-        config = json.loads((folder / "predictor.json").read_text(encoding="utf-8"))
-        more |= _model_index(repo_id, dataset or "the run's dataset", config["metrics"])
-        text = (folder / "README.md").read_text(encoding="utf-8")
+        more |= predictor_index(folder, repo_id, dataset)
     elif is_adapter(folder):  # PEFT's own card is full of placeholders
         text = adapter_card(folder)
-    elif (folder / "README.md").is_file():
-        text = (folder / "README.md").read_text(encoding="utf-8")
+    elif _is_classifier(folder):
+        # It was trained on texts of its own: the run's model, corpus and dataset say nothing of it.
+        run = {**run, "config": {}, "inputs": {}} if run else {}
+        more = {"license": None, **classifier_index(folder, repo_id)}
     else:
-        text = language_model_card(folder)
+        more |= extraction_index(_measured(folder), repo_id, dataset)
+    text = text or language_model_card(folder)
     metadata, _ = split(text)
     kept = {name: value for name, value in more.items() if value is not None and name not in metadata}
     return Repository(repo_id, "model", files | {"README.md": finish(text, repo_id, run, kept).encode()})
 
 
-def _model_index(repo_id: str, dataset: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The predictor's figures on test rows, as the Hub's model index."""
-    from huggingface_hub import EvalResult
-    from huggingface_hub.repocard_data import eval_results_to_model_index
-
-    results = [
-        EvalResult(
-            task_type="tabular-classification",
-            task_name="Whether a sequence is memorized",
-            dataset_type=dataset,
-            dataset_name=f"{dataset}, {group}",
-            dataset_split="test",
-            metric_type=_METRICS[name],
-            metric_name=f"{_METRICS[name]} ({model}, {group})",
-            metric_value=round(found[name]["value"], 6),
-        )
-        for model, groups in metrics["models"].items()
-        for group, found in groups.items()
-        for name in _METRICS
-        if found.get(name)
-    ]
-    return {"model-index": eval_results_to_model_index(repo_id.split("/")[1], results)} if results else {}
+def _measured(folder: Path) -> dict[str, Any]:
+    """The figures of the run that measured the language model in one of its folders; empty if there is none."""
+    path = folder.parent.parent / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return metrics if metrics.get("run", {}).get("model") == folder.name else {}
 
 
 def _record(source: Path) -> dict[str, Any]:
-    """The run's record, beside or above the source; empty without one."""
+    """The run's record, beside or above the source; empty without a whole one."""
     import yaml
 
-    for folder in (source, source.parent, source.parent.parent):
-        if (folder / "run.yaml").is_file():
-            record = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
-            return record if isinstance(record, dict) else {}
+    for path in (folder / "run.yaml" for folder in (source, source.parent, source.parent.parent)):
+        if path.is_file():
+            try:
+                record = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except (ValueError, RecursionError, yaml.YAMLError) as error:
+                raise MemtaxError(f"{path} is no record of a run: {' '.join(str(error).split())}") from error
+            whole = (
+                isinstance(record, dict) and {"memtax", "config", "inputs", "commit", "versions", "finished"} <= record.keys()
+            )
+            return record if whole else {}
     return {}
 
 
@@ -222,6 +209,10 @@ def _is_model(folder: Path) -> bool:
 
 def _is_predictor(folder: Path) -> bool:
     return (folder / "predictor.json").is_file()
+
+
+def _is_classifier(folder: Path) -> bool:
+    return (folder / "evaluation.json").is_file() and (folder / "README.md").is_file()
 
 
 def _owner(repo_id: str) -> str:

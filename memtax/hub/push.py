@@ -1,5 +1,6 @@
 """Uploading repositories: only what changed, in one commit each; what breaks off is taken up again by the same call."""
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,12 +25,17 @@ _STALE = (".parquet", ".safetensors", ".whl")
 
 @dataclass(frozen=True)
 class Repository:
-    """What a repository on the Hub is to hold."""
+    """What a repository on the Hub is to hold.
+
+    Attributes:
+        repo_id: `org/name`.
+        kind: dataset, model or space.
+        files: path in the repository to a local file, or to the content itself.
+    """
 
     repo_id: str
     kind: Kind
     files: Mapping[str, Path | bytes]
-    """Path in the repository to a local file, or to the content itself."""
 
     @property
     def card(self) -> str:
@@ -52,7 +58,15 @@ class Repository:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did."""
+    """What a push did.
+
+    Attributes:
+        repository: what it was to hold.
+        url: its address.
+        commit: the commit that holds the files.
+        changed: paths that were sent.
+        deleted: paths that were removed.
+    """
 
     repository: Repository
     url: str
@@ -187,6 +201,9 @@ def _is_passing(error: BaseException) -> bool:
         if type(seen).__module__.startswith(("httpx", "httpcore")) or isinstance(seen, (ConnectionError, TimeoutError)):
             # Offline mode is a ConnectionError too, but it is meant.
             return type(seen).__name__ not in ("OfflineModeIsEnabled", "UnsupportedProtocol", "InvalidURL")
+        if isinstance(seen, json.JSONDecodeError):
+            # A gateway's page of an error, or half an answer, where the client did not look at the status first.
+            return True
         seen = seen.__cause__
     return False
 

@@ -37,11 +37,16 @@ DEFAULT = ("loss", "zlib", "min_k", "min_k_plus_plus", "lowercase", "recall")
 
 @dataclass(frozen=True)
 class MembershipResult:
-    """Where the results are, and the figures of `membership.json`."""
+    """Where the results are, and the figures of `membership.json`.
+
+    Attributes:
+        output: the directory.
+        table: one row a text: keys, label, scores.
+        summary: the contents of `membership.json`.
+    """
 
     output: Path
     table: pa.Table
-    """One row a text: keys, label, scores."""
     summary: Mapping[str, Any]
 
     def lines(self) -> list[str]:
@@ -155,6 +160,12 @@ def run_command(
         shots: as for `infer_membership`, like `resamples`.
         resamples: bootstrap resamples.
         parameters: of `AttackFilter`.
+
+    Returns:
+        As `infer_membership`.
+
+    Raises:
+        MemtaxError: an input cannot be used, or two of them exclude each other.
     """
     name, revision = split_revision(model)
     if neighbour_texts is not None and parameters.get("neighbour_model"):

@@ -34,7 +34,8 @@ def score_rows(
         Score name to one value a text; None where nothing is scored.
 
     Raises:
-        MemtaxError: lengths differ, NaN, a log-probability above 0, a share outside (0, 1], or means without variances.
+        MemtaxError: lengths differ, NaN, a log-probability above 0, a variance below 0, a share outside (0, 1], or means
+            without variances.
     """
     if not all(0 < share <= 1 for share in k):
         raise MemtaxError(f"k={list(k)} must be shares above 0 and at most 1")
@@ -67,5 +68,7 @@ def _arrays(name: str, column: Column, predictions: Column) -> list[Any]:
             raise MemtaxError(f"{name} have NaN in row {row}; leave out tokens that were not scored")
         if name.endswith("predictions") and (array > 0).any():
             raise MemtaxError(f"{name} hold {array.max()} in row {row}; log-probabilities are at most 0")
+        if name == "variances" and (array < 0).any():
+            raise MemtaxError(f"variances hold {array.min()} in row {row}; a variance is at least 0")
         arrays.append(array)
     return arrays

@@ -6,8 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memtax.corpus.blocks import open_corpus
+from memtax.corpus.columns import find_column
+from memtax.corpus.nesting import Nesting
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 
@@ -309,3 +313,28 @@ def test_a_folder_with_a_card_that_is_written_again_gives_the_new_rows(tmp_path)
         (folder / "README.md").write_text(card)
         pq.write_table(pa.table({"tokens": [[1, 2]] * rows}), folder / "train.parquet")
         assert len(open_dataset(Source(str(folder)))) == rows
+
+
+def nested(value):
+    if not isinstance(value, list | dict):
+        return 0
+    return 1 + max((nested(inner) for inner in (value.values() if isinstance(value, dict) else value)), default=0)
+
+
+LEAVES = st.text(alphabet='[]{}"\\a\n', max_size=4) | st.none() | st.integers()
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3)
+)
+
+
+@given(VALUES, st.sampled_from([None, 1]), st.integers(1, 9))
+def test_nesting_is_that_of_the_parsed_value_whatever_the_pieces(value, indent, size):
+    text, reader, deepest = json.dumps(value, indent=indent).encode(), Nesting(), 0
+    for start in range(0, len(text), size):
+        deepest = reader.read(text[start : start + size])
+    assert deepest == nested(value)
+
+
+def test_a_column_that_is_nearly_a_usual_one_is_named():
+    with pytest.raises(MemtaxError, match="did you mean --column tokns"):
+        find_column(["id", "tokns"], None, "corpus")

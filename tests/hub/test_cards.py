@@ -1,13 +1,15 @@
+import json
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from datasets import load_dataset
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, ModelCard
 
 from memtax.errors import MemtaxError
 from memtax.hub.cards import finish, plain, render
-from memtax.hub.folder import Config, write_dataset
+from memtax.hub.folder import Config, size_category, write_dataset
+from memtax.hub.publish import plan
 
 
 @pytest.mark.parametrize(
@@ -99,3 +101,62 @@ def test_a_card_written_into_an_unfinished_folder_names_the_finished_one(tmp_pat
 def test_a_foreign_card_is_published_as_it_is():
     text = finish('---\nlicense: mit\n---\n\n# Mine\n\n`load("x/y")`\n', "org/name", {}, {})
     assert '# Mine\n\n`load("x/y")`\n' in text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/home/someone/models/lm", "lm"),
+        ("runs/demo/models/lm", "lm"),
+        ("../corpus.parquet:text:train", "corpus.parquet:text:train"),
+        ("runs/demo/corpus/texts::held_out", "texts::held_out"),
+        ("org/name:config:train", "org/name:config:train"),
+        ("org/name@main", "org/name@main"),
+        ("float32", "float32"),
+    ],
+)
+def test_a_published_card_has_no_paths_of_the_machine(value, shown):
+    # Written elsewhere: nothing of it exists here.
+    run = {"memtax": "run", "config": {"corpus": value}, "inputs": {}, "versions": {}, "commit": None, "finished": "now"}
+    assert f"| corpus | {plain(shown)} |" in finish("# Mine", "org/name", run, {})
+
+
+@pytest.mark.parametrize(("rows", "size"), [(999, "n<1K"), (10**7 - 1, "1M<n<10M"), (10**7, "10M<n<100M")])
+def test_size_categories_are_those_of_the_hub(rows, size):
+    assert size_category(rows) == size
+
+
+def test_models_tell_their_own_figures(tmp_path):
+    # By the rates of `metrics.json` and of `evaluation.json`.
+    language_model, classifier = tmp_path / "models" / "lm", tmp_path / "models" / "code"
+    for folder in (language_model, classifier):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text('{"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"]}')
+    write_dataset(tmp_path / "dataset", [Config("c", "A row.", {"train": pa.table({"sequence_id": [1]})})], "t", {})
+    rates = {"all": {"rate": 0.25}, "held_out": {"rate": 0.125}, "recitation": {"rate": None}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"run": {"model": "lm"}, "extraction": rates}))
+    evaluation = {"roc_auc": {"value": 0.75}, "pr_auc_code": 0.5, "pr_auc_natural_language": 0.625, "best_f1": 1.0}
+    (classifier / "evaluation.json").write_text(json.dumps({"labels": evaluation}))
+    (classifier / "README.md").write_text("---\nbase_model: org/base\n---\n\n# Code\n")
+    record = {
+        "memtax": "run",
+        "config": {"model": "lm", "license": "mit"},
+        "inputs": {},
+        "versions": {},
+        "commit": None,
+        "finished": "now",
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(record))
+
+    _, code, lm = (ModelCard(repository.card) for repository in plan(tmp_path, "org/name"))
+    assert {(each.dataset_name, each.metric_name, each.metric_value) for each in lm.data.eval_results} == {
+        ("org/name", "share memorized (all)", 0.25),
+        ("org/name", "share memorized (held out)", 0.125),
+    }
+    assert (lm.data.license, lm.data.datasets) == ("mit", ["org/name"])
+    assert "| architectures | GPTNeoXForCausalLM |" in lm.text
+    # The classifier was trained on something else: neither the run's dataset nor its model is said of it.
+    assert [each.metric_value for each in code.data.eval_results] == [0.75, 0.5, 0.625, 1.0]
+    assert (code.data.base_model, code.data.datasets, code.data.license) == ("org/base", None, None)
+    assert "| model | lm |" in lm.text
+    assert "| model |" not in code.text

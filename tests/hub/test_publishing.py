@@ -201,6 +201,8 @@ def test_a_broken_upload_goes_on_where_it_was(run, tmp_path, kind):
         # One file is up, the next ones and the commit fail more often than the client itself tries again.
         hub.fail("PUT", "/lfs/", kind, times=1)
         hub.fail("POST", "/commit/", kind, times=1)
+        # Here the client reads the answer before it looks at its status.
+        hub.fail("POST", "/validate-yaml", kind, times=1)
         push(hub, tmp_path, run / "dataset")
         files = hub.repos["dataset", "org/name"].files
         assert files["features/train.parquet"] == (run / "dataset" / "features" / "train.parquet").read_bytes()

@@ -85,7 +85,7 @@ def test_what_was_planted_is_recorded(finetuned):
     tokenizer = AutoTokenizer.from_pretrained(finetuned)
     for canary in member + nonmember:
         assert tokenizer(canary["text"], add_special_tokens=False)["input_ids"] == canary["tokens"]
-    assert json.loads((finetuned / "training_rows.json").read_text())["texts"] == 24
+    assert json.loads((finetuned / "training_rows.json").read_text())["training_rows"] == 24
     assert (finetuned / "adapter_model.safetensors").exists()
     assert not list(finetuned.glob("**/*.bin"))
 

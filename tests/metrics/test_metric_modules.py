@@ -244,6 +244,22 @@ def test_taxonomy_from_texts_and_from_flags_agree():
         ("calibration_error", {"predictions": [0.1], "references": [None]}, "must be 0 or 1, not None"),
         ("k_extractability", {"predictions": [[1]], "references": [[]]}, "row 0 has 0 tokens"),
         ("k_extractability", {"predictions": ["a"], "references": ["a"]}, "give tokenizer="),
+        (
+            "k_extractability",
+            {"predictions": [[1, 2.5]], "references": [[1, 2]]},
+            "predictions must be whole numbers, not 2.5 in row 0",
+        ),
+        (
+            "memorization_taxonomy",
+            {"predictions": [True, True], "sequence_duplicates": [2, np.float32(5.5)]},
+            "sequence_duplicates must be whole numbers, not 5.5 in row 1",
+        ),
+        ("coding_length", {"predictions": [1.0]}, "predictions cannot be read so$"),
+        (
+            "membership_scores",
+            {"predictions": [[-1.0]], "means": [[-1.0]], "variances": [[-0.5]]},
+            "variances hold -0.5 in row 0",
+        ),
         ("k_extractability", {"predictions": [[1], [2]], "references": [[1]]}, "differ in length"),
         ("probabilistic_extraction", {"predictions": [[-1.0], []]}, "no token in row 1"),
         ("probabilistic_extraction", {"predictions": [[0.5]]}, "at most 0"),

@@ -9,6 +9,7 @@ kills come after a random time, half as soon as a further name appears in the ou
 """
 
 import argparse
+import faulthandler
 import json
 import os
 import random
@@ -22,7 +23,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "leakage")]
-LIMIT = 300
+# Seconds until a run counts as hanging; before that it says where it stands. Wide, as a busy machine may let one wait for long.
+LIMIT = 900
 TIMES = (b"finished:", b"seconds:")
 
 
@@ -81,24 +83,32 @@ def material(folder):
         "is_memorized": rng.random(rows) < 1 / (1 + np.exp(1 - a + b)),
     }
     pq.write_table(pa.table(table), folder / "table.parquet")
+    # Three parts of `predict`.
+    a, b = rng.normal(size=(2, 600_000))
+    categories = pa.array(rng.integers(0, 3, len(a)), pa.int64())
+    many = {"sequence_id": np.arange(len(a)), "a": a, "b": b, "taxonomy": categories}
+    pq.write_table(pa.table(many), folder / "many.parquet")
 
 
 def verbs(given, out):
     """Verb to its words."""
     model, few = ("--model", given / "model"), given / "few.jsonl"
     to = ("--output", out)
+    audited = ("--train", given / "train.jsonl", "--held-out", given / "test.jsonl")
     return {
         "count": ("count", given / "rows.jsonl", *to, "--window", "8:16", "--shard-tokens", 100_000, "--threads", 1),
         "score": ("score", given / "rows.jsonl", *model, *to, "--prompt", 8, "--continuation", 8, "--batch-size", 64),
         "filter": ("filter", "templates", "compressibility", given / "texts.jsonl", *to),
         "fit": ("fit", given / "table.parquet", *to, "--factors", "a,b", "--resamples", 20),
         "search": ("search", given / "table.parquet", *to, "--factors", "a,b", "--split-on", "a,b", "--resamples", 20),
+        "predict": ("predict", out.parent / "fitted", given / "many.parquet", *to),
         "paraphrase": ("paraphrase", few, *model, *to, "--count", 2, "--beams", 2, "--batch-size", 4),
         "align": ("align", given / "pairs.jsonl", *model, *to),
         "mia": ("mia", given / "texts.jsonl", *model, *to, "--attack", "loss", "--attack", "min_k", "--resamples", 50),
         "influence": ("influence", given / "train.jsonl", given / "test.jsonl", *model, *to, "--parameters", "head"),
+        "audit": ("audit", *model, *audited, *to, "--prompt", 8, "--continuation", 8, "--resamples", 20),
         "counterfactual": ("counterfactual", few, *model, *to, "--models", 4, "--epochs", 2, "--full"),
-        "push": ("push", out.parent / "fit-of-push", "--repo-id", "org/pushed"),
+        "push": ("push", out.parent / "fitted", "--repo-id", "org/pushed"),
         "demo": ("demo", *to),
     }
 
@@ -123,6 +133,7 @@ def start(words, log, memory):
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
+        faulthandler.dump_traceback_later(LIMIT - 20)
         if memory:
             resource.setrlimit(resource.RLIMIT_AS, (int(memory * 2**30),) * 2)
         sys.argv = ["memtax", "--quiet", *map(str, words)]
@@ -169,7 +180,7 @@ def attempt(words, out, log, memory=0, delay=None, further=None):
             return False
         if passed > LIMIT:
             end(child)
-            raise SystemExit(f"{words[0]} hangs")
+            raise SystemExit(f"{words[0]} hangs: {log.read_text()[-5000:]}")
         time.sleep(0.001 if further is not None else 0.003)
 
 
@@ -288,9 +299,9 @@ def _run(options, folder):
     chance, out = random.Random(options.seed), folder / "out"
     table = verbs(folder / "given", out)
     chosen = options.verb or list(table)
-    if "push" in chosen:
-        fit = (*table["fit"][:2], "--output", folder / "fit-of-push", *table["fit"][4:])
-        attempt(fit, folder / "fit-of-push", folder / "fit.log")
+    if {"push", "predict"} & {*chosen}:
+        fit = (*table["fit"][:2], "--output", folder / "fitted", *table["fit"][4:])
+        attempt(fit, folder / "fitted", folder / "fit.log")
     until, number = time.monotonic() + 60 * options.minutes, 0
     while True:
         for verb in chosen:

@@ -111,6 +111,11 @@ def bomb(path, start=b'"', unit=b"a", end=b'"\n'):
     return written(path, gzip.compress(start + unit * (1 << 24) + end))
 
 
+def deep(levels):
+    # Some of it closed again, and a quote that would hide the rest from who trusts it.
+    return b'{"tokens": [1], "text": "[[["}\n"\n' + b'{"text": [0, [], ' * levels + b"]}" * levels + b"\n"
+
+
 def not_numbers(copy):
     """NaN for the token 7 alone."""
     from safetensors.torch import load_file, save_file
@@ -195,7 +200,9 @@ CASES = {
         m,
     ],
     "null instead of an object, compressed": lambda f, m: ["templates", written(f / "r.jsonl.gz", gzip.compress(b"null\n"))],
-    "null in a JSON list": lambda f, m: [*[written(f / "r.json", b"[ null, {}]")] * 2, "-m", m],
+    "null at the start of a JSON list": lambda f, m: [*[written(f / "r.json", b"[ null, {}]")] * 2, "-m", m],
+    "JSON nested without end": lambda f, m: [written(f / "r.json", deep(10**5))],
+    "JSON lines nested without end, compressed": lambda f, m: [written(f / "r.jsonl.gz", gzip.compress(deep(10**5))), "-m", m],
     "truncated JSONL": lambda f, m: [cut(jsonl(f / "r.jsonl", FINE), 0.6)],
     "corrupt Parquet": lambda f, m: [written(f / "r.parquet", b"PAR1" + bytes(range(256)) + b"PAR1")],
     "truncated Parquet": lambda f, m: [cut(parquet(f / "r.parquet"))],

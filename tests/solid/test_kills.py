@@ -34,4 +34,4 @@ def test_a_few_kills_of_the_quick_verbs(tmp_path):
 def test_many_kills(tmp_path):
     found = killed(tmp_path, KILLS, (), seed=int(os.environ.get("MEMTAX_SEED", "0")))
     assert sum(row["kills"] for row in found) == KILLS
-    assert len(found) == 12
+    assert len(found) == 14
