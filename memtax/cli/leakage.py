@@ -192,7 +192,8 @@ def influence(
     lines = [f"{found['train']:,} training examples on {found['test']:,} test examples, parameters {found['parameters']}"]
     for name, figures in found["methods"].items():
         shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in figures.items() if value)
-        lines.append(f"{name:<15}{shown}".rstrip())
+        if shown:
+            lines.append(f"{name:<15}{shown}")
     files = {"pairs": "influence.parquet", "matrices": "matrix.safetensors", "top": "top.parquet", "page": "index.html"}
     lines += [f"{kind:<9}{output / file}" for kind, file in (files | {"summary": "summary.json"}).items()]
     return Outcome({"output": output, **found}, lines)
