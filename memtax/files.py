@@ -29,6 +29,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
     The temporary name starts with a dot and ends in `.tmp`, so that readers who glob for finished parts never see it.
+
+    Raises:
+        OSError: the system refuses, named by `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -98,6 +98,8 @@ def progress_bar(description: str, total: int | None, unit: str = "rows", **opti
 
     options.setdefault("unit_scale", True)
     options.setdefault("dynamic_ncols", True)
+    # In a log every state of a bar is a line.
+    options.setdefault("mininterval", 0.1 if sys.stderr.isatty() else 10)
     # What is done in a blink needs no bar.
     options.setdefault("delay", 0.5)
     return tqdm(total=total, desc=f"{description:<28}", unit=f" {unit}", disable=_quiet or not _is_main(), **options)

@@ -11,8 +11,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import memtax
 from memtax.cli import app
+from memtax.cli.base import listed, numbers
 from memtax.cli.outcome import Outcome, plain
+from memtax.errors import MemtaxError
 
 VERBS = typer.main.get_command(app).commands
 DOCS = (Path(__file__).parent.parent / "docs" / "terminal.md").read_text(encoding="utf-8")
@@ -57,7 +60,7 @@ def test_lines_and_silence(corpus, tmp_path):
     assert run(*words).stdout.startswith("130 tokens in 3 sequences")
     for done in (run(*words, "--quiet"), run("-q", *words)):
         # That something is missing is said all the same, on standard error.
-        assert (done.stdout, done.stderr) == ("", "1 row is left out: too short for the window\n")
+        assert (done.stdout, done.stderr) == ("", "1 row is left out: too short for the window 32:64\n")
     # What one command was told ends with it.
     assert run(*words).stdout.startswith("130 tokens in 3 sequences")
 
@@ -112,3 +115,32 @@ def test_completion_offers_verbs_and_options():
         env={**os.environ, "_MEMTAX_COMPLETE": "complete_bash", "COMP_WORDS": "memtax co", "COMP_CWORD": "1"},
     )
     assert set(asked.stdout.split()) == {"count", "compare", "counterfactual"}, asked.stderr
+
+
+def test_lists_are_given_in_one_way():
+    # Repeated, by commas, or both; a mistake names the option and what was given.
+    assert listed(["a, b", "c"]) == ["a", "b", "c"]
+    assert listed(None) == []
+    assert numbers(["32,16", "8"], "--prompt", int) == [32, 16, 8]
+    assert numbers(["0.25"], "--quantiles", float) == [0.25]
+    with pytest.raises(MemtaxError, match=r"--prompt takes whole numbers, separated by commas, not '32,x'"):
+        numbers(["32,x"], "--prompt", int)
+
+
+def test_every_list_option_says_that_it_may_be_repeated():
+    for name, verb in VERBS.items():
+        for option in verb.params:
+            if option.param_type_name == "option" and option.multiple:
+                assert option.help.endswith("May be repeated."), (name, option.name)
+
+
+def test_flags_that_are_off_have_no_second_name():
+    for name, verb in VERBS.items():
+        for option in verb.params:
+            if option.param_type_name == "option" and option.is_flag and option.default is False:
+                assert not option.secondary_opts, (name, option.name)
+
+
+def test_the_version_is_printed():
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"memtax {memtax.__version__}\n")

@@ -4,6 +4,8 @@
         --question_column question --answer_column answer --output_dir OUT \
         --canaries 64 --canary_repetitions 1 4 16 --num_train_epochs 5 --learning_rate 1e-3
 
+`--resume_from_checkpoint True` goes on from the last checkpoint, if there is one.
+
 The dataset is anything `datasets.load_dataset` reads, with a column of text or token ids. Every option of
 `transformers.TrainingArguments` is accepted too. What was trained on is written beside the adapter: `canaries/` holds a
 file of planted canaries and one of canaries of the same kind that were not, which `memtax mia OUT/canaries --model OUT`
@@ -12,23 +14,26 @@ reads as they are; `training_rows.json` holds the rows of the dataset that were 
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments
+from transformers import HfArgumentParser, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from memtax.corpus.columns import find_column
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 from memtax.files import write_text
-from memtax.hub.training import push_trained, take_push, tidy
+from memtax.hub.training import push_trained, resume_point, take_push, tidy
+from memtax.lm.loading import load_model, load_tokenizer
 
 IGNORED = -100
 """Label of tokens that are not trained on."""
+_DRAWS = 64
+"""Random canaries that are tried for one that its text gives again."""
 
 
 @dataclass
@@ -54,7 +59,13 @@ class DataArguments:
     column: str | None = field(default=None, metadata={"help": "Column of text or tokens."})
     question_column: str | None = field(default=None, metadata={"help": "Column of a question, which is not trained on."})
     answer_column: str | None = field(default=None, metadata={"help": "Column of its answer."})
-    max_length: int = field(default=256, metadata={"help": "Tokens of a text that are trained on; the rest is dropped."})
+    max_length: int = field(
+        default=256,
+        metadata={
+            "help": "Tokens at once, at most the model's positions: a longer text is cut into several rows; "
+            "of a longer answer the rest is dropped."
+        },
+    )
     rows_file: str | None = field(default=None, metadata={"help": "JSON list of the rows to use; default: all."})
     canaries: int = field(default=0, metadata={"help": "Canaries to plant; as many are made and held out."})
     canary_candidates: int = field(
@@ -87,8 +98,13 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
+def pieces(ids: list[int], length: int) -> list[list[int]]:
+    """A text in consecutive pieces of at most `length` tokens."""
+    return [ids[start : start + length] for start in range(0, len(ids), length)]
+
+
 def read_rows(data: DataArguments, tokenizer: Any) -> list[Row]:
-    """Input ids and labels of every row of the dataset that is used."""
+    """Input ids and labels of the training rows: of each row of the dataset that is used, or of its pieces."""
     rows = open_dataset(Source.parse(data.dataset, column=data.column))
     if data.rows_file is not None:
         rows = rows.select(json.loads(Path(data.rows_file).read_text(encoding="utf-8")))
@@ -102,10 +118,21 @@ def read_rows(data: DataArguments, tokenizer: Any) -> list[Row]:
     else:
         name = find_column(list(rows.column_names), data.column, data.dataset)
         values = (value if isinstance(value, list) else encode(tokenizer, value or "") for value in rows[name])
-        found = [{"input_ids": ids, "labels": ids} for ids in values]
+        # Every part is trained on: what measures the model afterwards takes all of a text for training data.
+        found = [{"input_ids": piece, "labels": piece} for ids in values for piece in pieces(ids, data.max_length)]
     cut = [{name: ids[: data.max_length] for name, ids in row.items()} for row in found]
     # A text of one token has no target.
     return [row for row in cut if any(label != IGNORED for label in row["labels"][1:])]
+
+
+def draw_canary(rng: np.random.Generator, ordinary: list[int], count: int, tokenizer: Any) -> list[int]:
+    """At most `count` random tokens that are read back from their text; some tokenizers never do, whose last draw is taken."""
+    ids: list[int] = []
+    for _ in range(_DRAWS):
+        ids = encode(tokenizer, tokenizer.decode(rng.choice(ordinary, count).tolist()))[:count]
+        if encode(tokenizer, tokenizer.decode(ids)) == ids:
+            break
+    return ids
 
 
 def make_canaries(data: DataArguments, tokenizer: Any) -> list[dict[str, Any]]:
@@ -113,7 +140,7 @@ def make_canaries(data: DataArguments, tokenizer: Any) -> list[dict[str, Any]]:
 
     `canary_candidates` more are held out.
 
-    Random canaries are read back from their text until they are stable: what is planted is what a text-based tool scores.
+    Random canaries are those that their text gives again: what is planted is what a text-based tool scores.
     """
     rng = np.random.default_rng(data.canary_seed)
     tokens: list[list[int]] = []
@@ -127,8 +154,7 @@ def make_canaries(data: DataArguments, tokenizer: Any) -> list[dict[str, Any]]:
             raise MemtaxError(f"{data.canary_source} has {len(found)} rows; {wanted} are needed, planted and held out")
     ordinary = [number for number in range(len(tokenizer)) if number not in set(tokenizer.all_special_ids)]
     while len(tokens) < wanted:
-        text = tokenizer.decode(rng.choice(ordinary, data.canary_tokens).tolist())
-        tokens.append(encode(tokenizer, text)[: data.canary_tokens])
+        tokens.append(draw_canary(rng, ordinary, min(data.canary_tokens, data.max_length), tokenizer))
     canaries = []
     for place, ids in enumerate(tokens):
         planted = place % 2 == 0 and place < 2 * data.canaries
@@ -154,10 +180,17 @@ def collate(rows: list[Row]) -> dict[str, torch.Tensor]:
 
 
 def adapted(arguments: ModelArguments) -> Any:
-    """The model, with an adapter unless all of it is trained."""
-    model = AutoModelForCausalLM.from_pretrained(arguments.model_name_or_path, use_safetensors=True, dtype=torch.float32)
+    """The model, with an adapter unless all of it is trained.
+
+    Raises:
+        MemtaxError: it cannot be loaded, is an adapter itself, or has none of the layers to adapt.
+    """
+    name = arguments.model_name_or_path
+    model = load_model(name, device="cpu")
+    if hasattr(model, "peft_config"):
+        raise MemtaxError(f"{name} is an adapter, which a new one cannot name as its base; merge it into its model first")
     if arguments.full:
-        return model
+        return model.requires_grad_(True)
     from peft import LoraConfig, get_peft_model
 
     targets = arguments.lora_targets
@@ -168,13 +201,17 @@ def adapted(arguments: ModelArguments) -> Any:
         target_modules=targets[0] if targets == ["all-linear"] else targets,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise MemtaxError(f"no adapter fits {name}: {str(error).rstrip('.')}; name its layers with --lora_targets") from error
 
 
 def write_training_record(output: Path, rows: int, data: DataArguments, canaries: list[dict[str, Any]]) -> None:
     """Which rows and canaries were trained on."""
     used = json.loads(Path(data.rows_file).read_text(encoding="utf-8")) if data.rows_file else None
-    record = {"dataset": data.dataset, "rows": used, "texts": rows, "canaries": data.canaries, "canary_seed": data.canary_seed}
+    record = {"dataset": data.dataset, "rows": used, "training_rows": rows}
+    record |= {"canaries": data.canaries, "canary_seed": data.canary_seed}
     write_text(output / "training_rows.json", json.dumps(record) + "\n")
     for name, planted in (("member", True), ("nonmember", False)):
         lines = [json.dumps(canary) + "\n" for canary in canaries if bool(canary["repetitions"]) is planted]
@@ -191,18 +228,21 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
     Raises:
         MemtaxError: the dataset cannot be used, or no row is left.
     """
-    tokenizer = AutoTokenizer.from_pretrained(model_arguments.tokenizer or model_arguments.model_name_or_path)
+    torch.manual_seed(training.seed)
+    model = adapted(model_arguments)
+    tokenizer = load_tokenizer(model_arguments.tokenizer or model_arguments.model_name_or_path)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    data = replace(data, max_length=min(data.max_length, positions or data.max_length))
     repository = take_push(training)
     rows = read_rows(data, tokenizer)
     canaries = make_canaries(data, tokenizer)
     planted = [{"input_ids": c["tokens"], "labels": c["tokens"]} for c in canaries for _ in range(c["repetitions"])]
     if not rows + planted:
         raise MemtaxError(f"{data.dataset} has no text of two tokens or more to train on")
-    torch.manual_seed(training.seed)
     # The Trainer would drop columns by the wrapped model's signature.
     training.remove_unused_columns = False
     trainer = Trainer(
-        model=adapted(model_arguments),
+        model=model,
         args=training,
         train_dataset=rows + planted,
         data_collator=collate,
@@ -211,7 +251,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
     if training.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=resume_point(training))
     trainer.save_model()
     output = Path(str(training.output_dir))
     if trainer.is_world_process_zero():

@@ -4,12 +4,14 @@
         --hidden_size 256 --num_layers 3 --num_train_epochs 10 --learning_rate 2e-3
 
 The dataset is anything `datasets.load_dataset` reads, with a column of token ids (`tokens` or `input_ids`), each row at
-most `--context_length` long. Every option of `transformers.TrainingArguments` is accepted too.
+most `--context_length` long, or of text, which is cut into rows of that length. Every option of
+`transformers.TrainingArguments` is accepted too.
 """
 
 import json
 import sys
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,10 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from memtax.callback import MemorizationCallback
-from memtax.corpus.columns import find_column
+from memtax.corpus.columns import column_kind, find_column, tokenize
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
-from memtax.hub.training import push_trained, take_push, tidy
+from memtax.hub.training import push_trained, resume_point, take_push, tidy
 from memtax.progress import progress_bar
 
 TIMINGS = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
@@ -46,7 +48,7 @@ class ModelArguments:
     hidden_size: int = field(default=256, metadata={"help": "Width of the residual stream."})
     num_layers: int = field(default=3, metadata={"help": "Transformer blocks."})
     num_heads: int = field(default=4, metadata={"help": "Attention heads."})
-    context_length: int = field(default=64, metadata={"help": "Largest number of tokens in a row."})
+    context_length: int = field(default=64, metadata={"help": "Most tokens in a row; texts are cut into rows of so many."})
 
 
 @dataclass
@@ -124,11 +126,23 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return batch
 
 
-def read_rows(source: str) -> Any:
-    """The dataset with its token column under the name that the Trainer knows, and nothing else."""
+def read_rows(source: str, tokenizer: Any, length: int) -> Any:
+    """The dataset's tokens under the name that the Trainer knows, and nothing else; texts in pieces of `length` tokens."""
     rows = open_dataset(Source.parse(source))
     name = find_column(rows.column_names, None, source)
-    return rows.select_columns([name]).rename_columns({} if name == "input_ids" else {name: "input_ids"})
+    if column_kind(rows.features.arrow_schema.field(name).type, name, source) == "tokens":
+        return rows.select_columns([name]).rename_columns({} if name == "input_ids" else {name: "input_ids"})
+
+    def cut(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        # Without special tokens, as `memtax` counts and scores; a piece of one token has no target.
+        ids, offsets = tokenize(tokenizer, batch[name])
+        bounds = [(at, min(at + length, stop)) for start, stop in pairwise(offsets) for at in range(start, stop, length)]
+        return {"input_ids": [ids[start:stop].tolist() for start, stop in bounds if stop - start > 1]}
+
+    cut_rows = rows.map(cut, batched=True, remove_columns=rows.column_names)
+    if not len(cut_rows):
+        raise MemtaxError(f"{source} has no text of two tokens or more to train on")
+    return cut_rows
 
 
 def train(
@@ -147,7 +161,7 @@ def train(
     """
     repository = take_push(training_arguments)
     tokenizer = AutoTokenizer.from_pretrained(model_arguments.tokenizer)
-    rows = read_rows(data_arguments.dataset)
+    rows = read_rows(data_arguments.dataset, tokenizer, model_arguments.context_length)
     longest = max(len(tokens) for tokens in rows["input_ids"])
     if longest > model_arguments.context_length:
         raise MemtaxError(f"a row has {longest} tokens, more than --context_length {model_arguments.context_length}; raise it")
@@ -174,7 +188,7 @@ def train(
     # Our bar and the callback's lines replace the dictionaries that these print.
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=training_arguments.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=resume_point(training_arguments))
     trainer.save_model()
     # How long it took is no part of the result: the same training is to leave the same files.
     for entry in trainer.state.log_history:

@@ -4,15 +4,18 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
+import memtax
 from memtax.cli import outcome
+
+Number = TypeVar("Number", int, float)
 
 
 class Verb(TyperCommand):
@@ -123,7 +126,37 @@ app = _App(
 _debug = False
 _wait = False
 
+REVISED = "Folder or Hub name of the model, NAME@REVISION for a revision."
+DTYPE = "float32, bfloat16, float16 or auto."
+
+
+def listed(values: Iterable[str] | None) -> list[str]:
+    """The values of an option that may be repeated; several may stand in one, separated by commas."""
+    return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
+
+
+def numbers(values: Iterable[str], option: str, kind: Callable[[str], Number]) -> list[Number]:
+    """The same as numbers.
+
+    Raises:
+        MemtaxError: one is none.
+    """
+    from memtax.errors import MemtaxError
+
+    try:
+        return [kind(value) for value in listed(values)]
+    except ValueError:
+        kind_of = "whole numbers" if kind is int else "numbers"
+        raise MemtaxError(f"{option} takes {kind_of}, separated by commas, not {','.join(values)!r}") from None
+
+
 Output = Annotated[Path, typer.Option("--output", "-o", help="Run directory.")]
+
+
+def _version(given: bool) -> None:
+    if given:
+        typer.echo(f"memtax {memtax.__version__}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -135,6 +168,9 @@ def options(
     memory: Annotated[
         float | None, typer.Option(help="GiB at most: threads, batches and what is kept follow it; a run that needs more ends.")
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait where another run holds the output, instead of refusing.")] = False,
 ) -> None:
     """Options of every verb."""

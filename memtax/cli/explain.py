@@ -1,11 +1,12 @@
 """What makes a sequence memorized: fit, search, predict."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from memtax.cli.base import app
+from memtax.cli.base import app, listed, numbers
 from memtax.cli.outcome import Outcome, at
 
 
@@ -13,7 +14,7 @@ from memtax.cli.outcome import Outcome, at
 def fit(
     data: Annotated[str, typer.Argument(help="Dataset of sequences with their factors: path[:config[:split]].")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the predictor.")],
-    factors: Annotated[str | None, typer.Option(help="Columns, separated by commas; default: the published ones.")] = None,
+    factors: Annotated[list[str] | None, typer.Option(help="Columns; default: the published ones. May be repeated.")] = None,
     before_training: Annotated[
         bool, typer.Option("--before-training", help="Use only factors that are known before a model exists.")
     ] = False,
@@ -37,7 +38,7 @@ def fit(
     predictor = run_fit(
         data,
         output,
-        factors=_names(factors),
+        factors=listed(factors) or None,
         before_training=before_training,
         target=target,
         category=category,
@@ -52,23 +53,24 @@ def fit(
     pushed = predictor.push_to_hub(push) if push is not None else None
     names = ("target", "factors", "rows", "dropped", "models")
     found = {"output": output, "pushed": pushed, **{name: predictor.metrics.get(name) for name in names}}
-    return Outcome(found, [str(output), *([pushed] if pushed else [])])
+    where = [f"predictor  {output}", *([f"pushed     {pushed}"] if pushed else [])]
+    return Outcome(found, [*_figures(predictor.metrics.get("models") or {}), *where])
 
 
 @app.command()
 def search(
     data: Annotated[str, typer.Argument(help="Dataset of sequences with their factors: path[:config[:split]].")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results; finished parts are kept.")],
-    factors: Annotated[str | None, typer.Option(help="Columns of the models, separated by commas.")] = None,
-    split_on: Annotated[str | None, typer.Option(help="Columns that rules ask about, separated by commas.")] = None,
-    quantiles: Annotated[str, typer.Option(help="Of the memorized training rows, separated by commas.")] = "0.25,0.5,0.75",
+    factors: Annotated[list[str] | None, typer.Option(help="Columns of the models. May be repeated.")] = None,
+    split_on: Annotated[list[str] | None, typer.Option(help="Columns that rules ask about. May be repeated.")] = None,
+    quantiles: Annotated[list[str], typer.Option(help="Of memorized rows. May be repeated.")] = ["0.25,0.5,0.75"],  # noqa: B006
     criterion: Annotated[str, typer.Option(help="log_loss, brier, roc_auc, pr_auc or f1, on validation rows.")] = "log_loss",
     target: Annotated[str, typer.Option(help="Boolean column to predict.")] = "is_memorized",
     seed: Annotated[int, typer.Option(help="Seed of split and bootstrap.")] = 1024,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of each interval.")] = 1000,
     start: Annotated[int, typer.Option(help="First partition of this slice.")] = 0,
     stop: Annotated[int | None, typer.Option(help="End of this slice (not in it).")] = None,
-    merge: Annotated[list[Path] | None, typer.Option(help="Folder with another slice; may be given many times.")] = None,
+    merge: Annotated[list[Path] | None, typer.Option(help="Folder with another slice. May be repeated.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Also grow a partition rule by rule.")] = False,
 ) -> Outcome:
     """Search all two-rule partitions: chosen on validation rows, judged once on test rows.
@@ -84,15 +86,24 @@ def search(
         stop=stop,
         merged=merge or (),
         greedy=greedy,
-        factors=_names(factors),
-        split_on=_names(split_on),
-        quantiles=_numbers(quantiles),
+        factors=listed(factors) or None,
+        split_on=listed(split_on) or None,
+        quantiles=numbers(quantiles, "--quantiles", float),
         criterion=criterion,
         target=target,
         seed=seed,
         resamples=resamples,
     )
-    return Outcome({"output": output, **(found or {})}, [str(output)])
+    lines = []
+    if found and found.get("chosen"):
+        rule, judged = found["chosen"], found["metrics"]["models"]
+        lines += [
+            f"A if {rule['factor_1']} >= {rule['threshold_1']:g}, else "
+            f"B if {rule['factor_2']} >= {rule['threshold_2']:g}, else C",
+            f"the best of {found['partitions']:,} partitions by {found['criterion']} on validation rows; on test rows:",
+            *_figures({name: {"aggregate": judged[name]["aggregate"]} for name in judged}),
+        ]
+    return Outcome({"output": output, **(found or {})}, [*lines, f"results  {output}"])
 
 
 @app.command()
@@ -112,14 +123,15 @@ def predict(
     return at(predict_dataset(Predictor.from_pretrained(model), data, output, "baseline" if baseline else "taxonomic"))
 
 
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+def _figures(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """ROC-AUC on the test rows, a line a model and group."""
+    from memtax.report.words import estimate, label
 
-
-def _numbers(text: str) -> tuple[float, ...]:
-    from memtax.errors import MemtaxError
-
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError:
-        raise MemtaxError(f"quantiles are numbers separated by commas, such as 0.25,0.5,0.75, not {text!r}") from None
+    found = []
+    for name, groups in models.items():
+        for group, cell in groups.items():
+            told = (
+                estimate(cell["roc_auc"]).replace("\u00a0", " ") if cell.get("roc_auc") else f"withheld: {cell.get('reason')}"
+            )
+            found.append(f"{name:<11}{label(group):<15}ROC-AUC {told}")
+    return found

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from memtax.cli.base import app
+from memtax.cli.base import DTYPE, REVISED, app, listed
 from memtax.cli.outcome import Outcome
 
 
 @app.command()
 def paraphrase(
-    data: Annotated[str, typer.Argument(help="Texts: a file, a folder of domains, or NAME[:CONFIG[:SPLIT]].")],
+    data: Annotated[str, typer.Argument(help="Texts: a folder of domains, or path[:config[:split]].")],
     model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the paraphraser, NAME@REVISION.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, table, summary and record go.")],
     column: Annotated[str | None, typer.Option(help="Column of text, or several: question,answer.")] = None,
@@ -32,7 +32,7 @@ def paraphrase(
     max_edits: Annotated[float, typer.Option(help="Most edited characters and words, as a share.")] = 0.9,
     min_similarity: Annotated[float | None, typer.Option(help="Least cosine of the embeddings.")] = None,
     similarity_model: Annotated[str | None, typer.Option(help="A sentence-transformers model; default: MiniLM.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+    dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
     batch_size: Annotated[int, typer.Option(help="Prompts at once.")] = 16,
 ) -> Outcome:
     """Paraphrase texts with a language model; a paraphrase that fails is null, with the reason.
@@ -54,14 +54,14 @@ def paraphrase(
 
 @app.command()
 def align(
-    pairs: Annotated[str, typer.Argument(help="Rows with a text and its paraphrases: PATH or NAME[:CONFIG[:SPLIT]].")],
-    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
+    pairs: Annotated[str, typer.Argument(help="Rows with a text and its paraphrases: path[:config[:split]].")],
+    model: Annotated[str, typer.Option("--model", "-m", help=REVISED)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, table, summary and record go.")],
     parameters: Annotated[str, typer.Option(help="head, embeddings+head, lora or all-linear.")] = "embeddings+head",
     column: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
     length: Annotated[int | None, typer.Option(help="Most tokens of a text; default: the model's positions.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+    dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
 ) -> Outcome:
     """Gradient alignment: how alike the gradients at a text and at its paraphrases are.
 
@@ -93,14 +93,12 @@ def align(
 
 @app.command()
 def mia(
-    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
+    model: Annotated[str, typer.Option("--model", "-m", help=REVISED)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where scores, figures and record go.")],
     data: Annotated[str | None, typer.Argument(help="Members and non-members: a folder, a table, or a Hub name.")] = None,
     members: Annotated[str | None, typer.Option(help="Instead of DATA: a source of members.")] = None,
     nonmembers: Annotated[str | None, typer.Option(help="And one of non-members.")] = None,
-    attack: Annotated[
-        list[str] | None, typer.Option(help="An attack; may be given again. Default: those that can run.")
-    ] = None,
+    attack: Annotated[list[str] | None, typer.Option(help="An attack; default: those that can run. May be repeated.")] = None,
     reference_model: Annotated[str | None, typer.Option(help="A model that was not trained on the texts.")] = None,
     neighbour_model: Annotated[str | None, typer.Option(help="A masked language model, for neighbour.")] = None,
     neighbours: Annotated[int, typer.Option(help="Neighbours a text.")] = 10,
@@ -115,7 +113,7 @@ def mia(
     column: Annotated[str | None, typer.Option(help="Column of text or tokens.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals.")] = 1000,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+    dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
 ) -> Outcome:
     """Membership inference: how well members are told from non-members, and whether that shows anything.
 
@@ -130,17 +128,19 @@ def mia(
     options = dict(locals())
     from memtax.leakage.membership import run_command
 
-    result = run_command(**options)
+    result = run_command(**options | {"attack": listed(attack) or None})
     return Outcome({"output": output, **result.summary}, result.lines())
 
 
 @app.command()
 def influence(
-    train: Annotated[str, typer.Argument(help="Training examples, tokens or text: PATH or NAME[:CONFIG[:SPLIT]].")],
+    train: Annotated[str, typer.Argument(help="Training examples, tokens or text: path[:config[:split]].")],
     test: Annotated[str, typer.Argument(help="Test examples, likewise.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model or LoRA adapter.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, tables, summary and record go.")],
-    method: Annotated[list[str], typer.Option(help="gradient_match, datainf, lissa or repsim; may be given again.")] = [],  # noqa: B006
+    method: Annotated[
+        list[str], typer.Option(help="gradient_match, datainf, lissa or repsim; default: all. May be repeated.")
+    ] = [],  # noqa: B006
     parameters: Annotated[
         str | None, typer.Option(help="lora, head, embeddings+head or all-linear; default: lora if any.")
     ] = None,
@@ -152,8 +152,8 @@ def influence(
     top: Annotated[int, typer.Option(help="Training examples listed for each test example.")] = 10,
     iterations: Annotated[int, typer.Option(help="Of LiSSA.")] = 10,
     scale: Annotated[float | None, typer.Option(help="Of LiSSA; default: what converges.")] = None,
-    per_tensor: Annotated[bool, typer.Option(help="Also the matrix of every tensor.")] = False,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+    per_tensor: Annotated[bool, typer.Option("--per-tensor", help="Also the matrix of every tensor.")] = False,
+    dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
 ) -> Outcome:
     """Influence of training examples on test examples: gradient match, DataInf, LiSSA and RepSim.
 
@@ -174,7 +174,7 @@ def influence(
     settings = InfluenceSettings(
         name,
         revision,
-        tuple(method) or METHODS,
+        tuple(listed(method)) or METHODS,
         parameters,
         prompt_column=prompt_column,
         class_column=class_column,
@@ -200,16 +200,16 @@ def influence(
 
 @app.command()
 def counterfactual(
-    data: Annotated[str, typer.Argument(help="Texts: a file, a folder of domains, or NAME[:CONFIG[:SPLIT]].")],
+    data: Annotated[str, typer.Argument(help="Texts: a folder of domains, or path[:config[:split]].")],
     model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model to start from.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where models, scores and record go.")],
     models: Annotated[int, typer.Option(help="Models to train, each on a random part of the texts.")] = 8,
     share: Annotated[float, typer.Option(help="Share of the texts that each is trained on.")] = 0.5,
-    full: Annotated[bool, typer.Option(help="Train all weights instead of a LoRA adapter.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Train all weights instead of a LoRA adapter.")] = False,
     epochs: Annotated[float, typer.Option(help="Passes over the texts.")] = 3,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(help="Texts a step.")] = 16,
-    max_length: Annotated[int, typer.Option(help="Tokens of a text that are trained on.")] = 256,
+    max_length: Annotated[int, typer.Option(help="Tokens of a text at once; a longer one is trained on in pieces.")] = 256,
     lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
     seed: Annotated[int, typer.Option(help="Of subsets and training.")] = 1024,
     column: Annotated[str | None, typer.Option(help="Column of text.")] = None,
@@ -236,7 +236,7 @@ def counterfactual(
 
 @app.command()
 def audit(
-    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
+    model: Annotated[str, typer.Option("--model", "-m", help=REVISED)],
     train: Annotated[str, typer.Option(help="What it was trained on: path[:config[:split]].")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where page, figures and runs go.")],
     adapter: Annotated[str | None, typer.Option(help="LoRA adapter of the model, which is then audited.")] = None,
@@ -244,7 +244,7 @@ def audit(
     column: Annotated[str | None, typer.Option(help="Column of text or tokens.")] = None,
     prompt: Annotated[int, typer.Option(help="Prompt tokens.")] = 32,
     continuation: Annotated[int, typer.Option(help="Continuation tokens.")] = 32,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
     region: Annotated[str, typer.Option(help="Country of telephone numbers without a country code.")] = "US",
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of membership inference.")] = 1000,
     canaries: Annotated[Path | None, typer.Option(help="Record of planted canaries; default: the model's own.")] = None,

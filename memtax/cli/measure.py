@@ -5,18 +5,23 @@ from typing import Annotated, Any
 
 import typer
 
-from memtax.cli.base import app
+from memtax.cli.base import DTYPE, REVISED, app, listed, numbers
 from memtax.cli.outcome import Outcome, at
 
 
 @app.command()
 def count(
-    corpus: Annotated[list[str], typer.Argument(help="Corpus: .bin, .npy, Parquet, Arrow, JSONL, folders, globs, Hub names.")],
+    corpus: Annotated[
+        list[str],
+        typer.Argument(help="Corpus: .bin, .npy, Parquet, Arrow, JSONL, folders, globs, Hub names; with Spark, s3a:// too."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the tables.")],
     sequences: Annotated[
         list[str] | None, typer.Option(help="Where windows are cut from; without it, the corpus itself. May be repeated.")
     ] = None,
-    window: Annotated[list[str] | None, typer.Option(help="Tokens start:stop of sequences [32:64]. May be repeated.")] = None,
+    window: Annotated[
+        list[str] | None, typer.Option(help="Tokens start:stop of sequences; default: 32:64. May be repeated.")
+    ] = None,
     no_windows: Annotated[bool, typer.Option("--no-windows", help="Count tokens only.")] = False,
     column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="For text: a tokenizer, by path or Hub name.")] = None,
@@ -26,7 +31,7 @@ def count(
     document_separator: Annotated[int | None, typer.Option(help="Token that ends documents; windows must not hold it.")] = None,
     substitutions: Annotated[int | None, typer.Option(help="Also count places with up to so many tokens replaced.")] = None,
     memorized: Annotated[str | None, typer.Option(help="Dataset of memorized ids; splits the token frequencies.")] = None,
-    streaming: Annotated[bool, typer.Option(help="Read datasets on the fly, without a copy on disk.")] = False,
+    streaming: Annotated[bool, typer.Option("--streaming", help="Read datasets on the fly, without a copy on disk.")] = False,
     threads: Annotated[int | None, typer.Option(help="Counting threads; all cores if not given.")] = None,
     shard_tokens: Annotated[int, typer.Option(help="Tokens a shard, the unit of work and of resuming.")] = 2**23,
     engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
@@ -46,7 +51,7 @@ def count(
     job = CountJob(
         corpus=tuple(corpus),
         sequences=() if no_windows else tuple(sequences) if sequences else None,
-        spans=tuple(Span.parse(each) for each in window or ["32:64"]),
+        spans=tuple(Span.parse(each) for each in listed(window) or ["32:64"]),
         reading=Reading(
             column, streaming, sequence_length, dtype, load_tokenizer(tokenizer, None) if tokenizer else None, vocabulary_size
         ),
@@ -64,28 +69,38 @@ def count(
 
 @app.command()
 def score(
-    sequences: Annotated[str, typer.Argument(help="Rows of tokens or text: PATH or NAME[:CONFIG[:SPLIT]].")],
-    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model, NAME@REVISION for a revision.")],
+    sequences: Annotated[str, typer.Argument(help="Rows of tokens or text: path[:config[:split]].")],
+    model: Annotated[str, typer.Option("--model", "-m", help=REVISED)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, table, summary and record go.")],
-    prompt: Annotated[list[int], typer.Option(help="Prompt tokens; give it again for further lengths.")] = [32],  # noqa: B006
-    continuation: Annotated[list[int], typer.Option(help="Continuation tokens; may be given again.")] = [32],  # noqa: B006
+    prompt: Annotated[list[str], typer.Option(help="Prompt tokens. May be repeated.")] = ["32"],  # noqa: B006
+    continuation: Annotated[list[str], typer.Option(help="Continuation tokens. May be repeated.")] = ["32"],  # noqa: B006
     reference_model: Annotated[str | None, typer.Option(help="A model that was not trained on the sequences.")] = None,
-    exact_only: Annotated[bool, typer.Option(help="Only which are memorized, at a fraction of the time.")] = False,
-    generate: Annotated[bool, typer.Option(help="Also memorization_score, by free-running greedy decoding.")] = False,
-    reference_eos: Annotated[bool, typer.Option(help="End-of-sequence is never chosen, as in Pythia's evaluation.")] = False,
+    exact_only: Annotated[
+        bool, typer.Option("--exact-only", help="Only which are memorized, at a fraction of the time.")
+    ] = False,
+    generate: Annotated[
+        bool, typer.Option("--generate", help="Also memorization_score, by free-running greedy decoding.")
+    ] = False,
+    reference_eos: Annotated[
+        bool, typer.Option("--reference-eos", help="End-of-sequence is never chosen, as in Pythia's evaluation.")
+    ] = False,
     temperature: Annotated[float, typer.Option(help="Of the sampling scheme for (n, p)-extraction.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(help="Of the sampling scheme.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Of the sampling scheme.")] = None,
     probability: Annotated[float | None, typer.Option(help="Also the samples needed to extract with this probability.")] = None,
-    token_logprobs: Annotated[bool, typer.Option(help="Also the log-probability of every token.")] = False,
-    moments: Annotated[bool, typer.Option(help="Also mean and variance of log p at every token (Min-K%++).")] = False,
-    ranks: Annotated[bool, typer.Option(help="Also the rank of every token.")] = False,
-    attention: Annotated[bool, typer.Option(help="Also entropy and Gini coefficient of each attention head.")] = False,
+    token_logprobs: Annotated[bool, typer.Option("--token-logprobs", help="Also the log-probability of every token.")] = False,
+    moments: Annotated[
+        bool, typer.Option("--moments", help="Also mean and variance of log p at every token (Min-K%++).")
+    ] = False,
+    ranks: Annotated[bool, typer.Option("--ranks", help="Also the rank of every token.")] = False,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Also entropy and Gini coefficient of each attention head.")
+    ] = False,
     stride: Annotated[int | None, typer.Option(help="Rows are long texts: score a window every so many tokens.")] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of a row that are read; default: what the windows cover.")] = None,
     column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name, for text; default: the model's.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+    dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
     batch_size: Annotated[str, typer.Option(help="Sequences a forward pass, or auto: what fits.")] = "auto",
     device_map: Annotated[str | None, typer.Option(help="auto spreads a large model over all devices.")] = None,
     quantization: Annotated[str | None, typer.Option(help="8bit or 4bit, where bitsandbytes is installed.")] = None,
@@ -95,7 +110,7 @@ def score(
     Every pair of a prompt and a continuation length is measured, from the same pass. With `--stride` a long text, such as a
     book, is read window by window, and a report with a heat map is written.
 
-    Example: `memtax score org/sequences --model org/model --prompt 32 --prompt 50 --continuation 50 --output scores`
+    Example: `memtax score org/sequences --model org/model --prompt 32,50 --continuation 50 --output scores`
 
     Several processes: `accelerate launch -m memtax score ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax score ...`
     on CPUs.
@@ -109,7 +124,8 @@ def score(
 
     if batch_size != "auto" and not batch_size.isdecimal():
         raise MemtaxError(f"--batch-size {batch_size!r} is neither a number nor auto")
-    windows = [(before, after) for after in continuation for before in prompt]
+    lengths = numbers(continuation, "--continuation", int), numbers(prompt, "--prompt", int)
+    windows = [(before, after) for after in lengths[0] for before in lengths[1]]
     name, revision = split_revision(model)
     common: dict[str, Any] = {
         "prompt": windows[0][0],
@@ -149,11 +165,14 @@ def score(
 
 @app.command(name="filter")
 def filter_(
-    names: Annotated[list[str], typer.Argument(help="Filters of the catalogue, then the dataset.", metavar="NAME... DATASET")],
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Filters of the catalogue, then the dataset as path[:config[:split]].", metavar="NAME... DATASET"),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the finished shards and features.parquet.")],
     counts: Annotated[str | None, typer.Option(help="For duplicates: a folder of `memtax count`, or org/name::split.")] = None,
     frequencies: Annotated[str | None, typer.Option(help="For token_frequencies; --counts if not given.")] = None,
-    model: Annotated[str | None, typer.Option(help="For scores and other filters with a model.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="For scores and other filters with a model.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Another parameter, as name=value. May be repeated.")] = None,
     engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
     master: Annotated[str | None, typer.Option(help="Spark master, such as spark://host:7077 or local[4].")] = None,

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
-from memtax.cli.base import app
+from memtax.cli.base import app, listed
 from memtax.cli.outcome import Outcome, at
+
+PARTS = "dataset, models, metrics or explorer. May be repeated."
 
 
 @app.command()
@@ -23,8 +25,8 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> Outco
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="Run directory, or a Parquet file of memtax score: before.")],
-    second: Annotated[Path, typer.Argument(help="Another over the same sequences: after.")],
+    first: Annotated[Path, typer.Argument(help="Before: directory of a run or audit, or a Parquet file of memtax score.")],
+    second: Annotated[Path, typer.Argument(help="After: another, over the same sequences or some of them.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of page, figures and changed sequences.")],
 ) -> Outcome:
     """Compare two runs: paired differences, McNemar's test, and what was newly memorized or forgotten.
@@ -60,7 +62,7 @@ def explore(
 def push(
     run: Annotated[Path, typer.Argument(help="Run directory, or the folder of one dataset or model.")],
     repo_id: Annotated[str, typer.Option("--repo-id", help="org/name of the dataset; models are named org/name-MODEL.")],
-    part: Annotated[list[str], typer.Option(help="dataset, models, metrics or explorer; repeat it.")] = ["dataset", "models"],  # noqa: B006
+    part: Annotated[list[str], typer.Option(help=PARTS)] = ["dataset", "models"],  # noqa: B006
     private: Annotated[bool, typer.Option("--private", help="New repositories are private; public ones are refused.")] = False,
     published: Annotated[
         str | None,
@@ -84,7 +86,7 @@ def push(
             told.append(line)
             yield line
 
-    lines = publish(run, repo_id, part, private=private or None, dry_run=dry_run, published=published)
+    lines = publish(run, repo_id, listed(part), private=private or None, dry_run=dry_run, published=published)
     # Each is told when its repository is done.
     return Outcome({"repo_id": repo_id, "dry_run": dry_run, "told": told}, each(lines))
 

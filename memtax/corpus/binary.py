@@ -55,6 +55,7 @@ class FlatCorpus:
         for first, last in pairwise(self._offsets.cut(BLOCK_TOKENS, start, stop)):
             offsets = self._offsets.between(first, last)
             low, high = int(offsets[0]), int(offsets[-1])
+            self._is_there(high)
             self._will_need(high, high + (high - low))
             values = np.asarray(self._data[low:high])
             byte = self._first_byte + low * values.itemsize
@@ -62,6 +63,20 @@ class FlatCorpus:
                 _token_ids(values, self._path, byte), offsets - low, first, None, str(self._path), byte, values.itemsize
             )
             yield block
+
+    def _is_there(self, high: int) -> None:
+        """Whether the file still holds the tokens below `high`: reading a map beyond its file's end kills the process.
+
+        Raises:
+            MemtaxError: it does not.
+        """
+        needed = self._first_byte + high * self._data.itemsize
+        try:
+            size = self._path.stat().st_size
+        except FileNotFoundError:  # what is mapped stays readable
+            return
+        if size < needed:
+            raise MemtaxError(f"{self._path} was cut off at byte offset {size} while it was read; it had {needed} bytes")
 
     def _will_need(self, low: int, high: int) -> None:
         """Ask the system to read tokens [low, high) ahead."""

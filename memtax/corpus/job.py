@@ -14,6 +14,7 @@ from memtax.corpus.columns import id_column, row_ids
 from memtax.corpus.contract import Corpus
 from memtax.corpus.counting import SHARD_TOKENS, Counts, count
 from memtax.corpus.opening import Reading, open_sources
+from memtax.corpus.remote import RemoteTables, is_address
 from memtax.corpus.resume import FILE, FileCheckpoint
 from memtax.corpus.sources import Source, open_dataset
 from memtax.corpus.spans import CutWindows, Span, cut_windows
@@ -21,7 +22,7 @@ from memtax.corpus.tables import write_counts
 from memtax.engine.run import claim
 from memtax.errors import MemtaxError
 from memtax.files import write_json
-from memtax.progress import skipped
+from memtax.progress import say, skipped
 
 TOTALS = "totals.json"
 ENGINES = ("local", "spark")
@@ -81,16 +82,18 @@ class CountJob:
             MemtaxError: an input cannot be used.
             StaleOutputError: `output` holds another job's results.
         """
-        corpus = open_sources(self.corpus, self.reading)
+        corpus = self._open()
         cut = self._cut(corpus)
-        for each in cut:
-            skipped(each.skipped, "too short for the window")
+        for span, each in zip(self.spans, cut, strict=False):
+            skipped(each.skipped, f"too short for the window {span.start}:{span.stop}")
         memorized = None if self.memorized is None else read_ids(self.memorized)
         identity = self._identity(corpus, cut, memorized)
         claim(output, identity)
         if (output / TOTALS).exists():
             return _read_totals(output)
         counts = self._count(corpus, cut, memorized, output, identity)
+        if memorized is not None and not _has_memorized(counts):
+            say(f"none of the {len(memorized):,} memorized ids is that of a sequence of the corpus; are they another corpus's?")
         further = [(span.name, each.ids) for span, each in zip(self.spans[1:], cut[1:], strict=False)]
         write_counts(output, cut[0].ids if cut else None, counts, further)
         totals = {
@@ -104,6 +107,14 @@ class CountJob:
         write_json(output / TOTALS, totals)
         (output / FILE).unlink(missing_ok=True)
         return totals
+
+    def _open(self) -> Corpus:
+        addresses = [name for name in self.corpus if is_address(name)]
+        if not addresses:
+            return open_sources(self.corpus, self.reading)
+        if self.engine != "spark":
+            raise MemtaxError(f"{addresses[0]} is an address that only Spark reads; add --engine spark, or name a path")
+        return RemoteTables.open(self.corpus, self.reading, self.master)
 
     def _cut(self, corpus: Corpus) -> list[CutWindows]:
         if self.sequences == () or not self.spans:
@@ -129,7 +140,8 @@ class CountJob:
         if self.engine == "spark":
             from memtax.corpus.on_spark import count_on_spark
 
-            return count_on_spark(self.corpus, self.reading, windows, master=self.master, keeper=keeper, **options)
+            where = corpus if isinstance(corpus, RemoteTables) else self.corpus
+            return count_on_spark(where, self.reading, windows, master=self.master, keeper=keeper, **options)
         return count(corpus, windows, threads=self.threads, checkpoint=lambda query: keeper, **options)
 
     def _identity(self, corpus: Corpus, cut: list[CutWindows], memorized: Any) -> dict[str, Any]:
@@ -146,6 +158,11 @@ class CountJob:
             "memorized": None if memorized is None else _digest(memorized),
             "shard_tokens": self.shard_tokens,
         }
+
+
+def _has_memorized(counts: Counts) -> bool:
+    parts = (counts.memorized_frequencies, counts.large_memorized_frequencies)
+    return any(part is not None and part.any() for part in parts)
 
 
 def _digest(*arrays: npt.NDArray[Any]) -> str:

@@ -18,12 +18,9 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from memtax.compiled import kernel
+from memtax.corpus.words import SPREAD, load_word, mix, prefetch, tokens_a_word, whole_hash
 
 MULTIPLIER = 0x9E6C63D0876A9A47
 """M, an odd number with well mixed bits. Any value gives the same counts."""
@@ -31,7 +28,6 @@ MULTIPLIER = 0x9E6C63D0876A9A47
 LARGEST_ANCHOR = 7
 """Chunks an anchor has at most: more would not make it more selective."""
 
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _FIVE = np.uint64(31)
@@ -46,36 +42,6 @@ _SHIFT_16 = np.uint64(16)
 _FOLD = np.uint64(32)
 _STRIPE = 64
 """Anchors a round. Their filter words are asked for together, while the tokens under them are counted."""
-
-
-@intrinsic
-def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of `array[index]` (of a matrix: of the row) without waiting for it."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        made = context.make_array(signature.args[0])(context, builder, arguments[0])
-        step = cgutils.unpack_tuple(builder, made.strides)[0]
-        address = builder.add(builder.ptrtoint(made.data, step.type), builder.mul(step, arguments[1]))
-        byte = ir.IntType(8).as_pointer()
-        pointer = builder.inttoptr(address, byte)
-        kind = ir.FunctionType(ir.VoidType(), [byte] + [ir.IntType(32)] * 3)
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [pointer, *(ir.IntType(32)(value) for value in (0, 3, 1))])
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64), generate
-
-
-@intrinsic
-def load_word(typingctx: Any, array: Any, index: Any) -> Any:
-    """Eight bytes from `array[index]` on, as one number: four tokens of uint16 or two of int32, at any alignment."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(64).as_pointer())
-        return builder.load(pointer, align=1)
-
-    return types.uint64(array, types.int64), generate
 
 
 @numba.njit(nogil=True, inline="always")
@@ -99,37 +65,6 @@ def shifts_of(word: np.uint64, mixed: np.uint64) -> np.uint64:
     """A word's highest 16 bits turned back: bit i says that the anchor may stand i tokens after its window's start."""
     places = word >> _PLACES
     return (places | (places << _SHIFT_16)) >> ((mixed >> _SHIFT_16) & _FOUR)
-
-
-@numba.njit(nogil=True, inline="always")
-def mix(h: np.uint64) -> np.uint64:
-    """Spread a hash over all bits."""
-    h = (h ^ (h >> _FOLD)) * _SPREAD
-    return h ^ (h >> _FOLD)
-
-
-@kernel(allocates=False)
-def whole_hash(tokens: npt.NDArray[Any], first: int, width: int, multiplier: np.uint64) -> np.uint64:
-    """Hash of `tokens[first:first + width]`, word by word and then token by token.
-
-    Four polynomials side by side, of every fourth word each: no product waits for the one before.
-    """
-    in_word = np.int64(8) // tokens.itemsize
-    words = width // in_word
-    a = b = c = d = _ZERO
-    fourth = multiplier * multiplier
-    fourth *= fourth
-    for j in range(first, first + words // 4 * 4 * in_word, 4 * in_word):
-        a = a * fourth + load_word(tokens, np.int64(j))
-        b = b * fourth + load_word(tokens, np.int64(j + in_word))
-        c = c * fourth + load_word(tokens, np.int64(j + 2 * in_word))
-        d = d * fourth + load_word(tokens, np.int64(j + 3 * in_word))
-    h = (a * multiplier + b) * (multiplier * multiplier) + (c * multiplier + d)
-    for j in range(words // 4 * 4, words):
-        h = h * multiplier + load_word(tokens, np.int64(first + j * in_word))
-    for j in range(words * in_word, width):
-        h = h * multiplier + np.uint64(tokens[first + j])
-    return h
 
 
 @kernel(allocates=False)
@@ -159,14 +94,14 @@ def anchor_hashes(  # noqa: C901 - each loop is one vector operation
         parts: room for count + (k - 1) * c / step hashes of chunks.
         out: shape (count), filled.
     """
-    in_word = np.int64(8) // tokens.itemsize
+    in_word = tokens_a_word(tokens)
     stride = chunk // step
     every = count + (chunks - 1) * stride
     if chunk >= in_word:
         for i in range(every):
-            parts[i] = load_word(tokens, np.int64(first + i * step)) * _SPREAD
+            parts[i] = load_word(tokens, np.int64(first + i * step)) * SPREAD
         for j in range(1, chunk // in_word):
-            factor = _SPREAD * np.uint64(2 * j + 1)
+            factor = SPREAD * np.uint64(2 * j + 1)
             for i in range(every):
                 word = load_word(tokens, np.int64(first + i * step + j * in_word))
                 parts[i] = (parts[i] ^ (parts[i] >> _FOLD)) + word * factor
@@ -175,7 +110,7 @@ def anchor_hashes(  # noqa: C901 - each loop is one vector operation
             parts[i] = _ZERO
         for j in range(chunk):
             for i in range(every):
-                parts[i] = parts[i] * _SPREAD + np.uint64(tokens[first + i * step + j])
+                parts[i] = parts[i] * SPREAD + np.uint64(tokens[first + i * step + j])
     for i in range(count):
         out[i] = parts[i]
     for j in range(1, chunks):
@@ -185,7 +120,7 @@ def anchor_hashes(  # noqa: C901 - each loop is one vector operation
         out[i] = mix(out[i])
 
 
-@kernel(allocates=False)
+@numba.njit(nogil=True, inline="always")
 def probe(table: npt.NDArray[np.uint64], slot: int, h: np.uint64) -> int:
     """The first slot from `slot` on that is free or has the tag of h (its high half)."""
     last = table.shape[0] - 1
@@ -194,7 +129,7 @@ def probe(table: npt.NDArray[np.uint64], slot: int, h: np.uint64) -> int:
     return slot
 
 
-@kernel(allocates=False)
+@numba.njit(nogil=True, inline="always")
 def equal_slot(
     tokens: npt.NDArray[Any],
     first: int,
@@ -208,7 +143,7 @@ def equal_slot(
 
     `windows` is flat; both are compared word by word and then token by token.
     """
-    in_word = np.int64(8) // tokens.itemsize
+    in_word = tokens_a_word(tokens)
     words = width // in_word
     last = table.shape[0] - 1
     while table[slot] != _FREE:
@@ -329,10 +264,11 @@ def scan(
     counted = 0
     if n > 0:
         row = 0
-        places, shifts = np.empty(_STRIPE, np.int64), np.empty(_STRIPE, np.uint64)
+        places, shifts = np.empty(2 * _STRIPE + 1, np.int64), np.empty(2 * _STRIPE + 1, np.uint64)
         parts, anchors = np.empty(_STRIPE + chunks, np.uint64), np.empty(_STRIPE, np.uint64)
-        firsts, hashes = np.empty(_STRIPE * chunk + 1, np.int64), np.empty(_STRIPE * chunk, np.uint64)
+        firsts, hashes = np.empty(2 * _STRIPE * chunk + 1, np.int64), np.empty(2 * _STRIPE * chunk, np.uint64)
         every = total // chunk - chunks + 1
+        kept = 0
         for start in range(0, every, _STRIPE):
             here = min(_STRIPE, every - start)
             anchor_hashes(tokens, start * chunk, here, chunk, chunk, chunks, multiplier, parts, anchors)
@@ -342,19 +278,19 @@ def scan(
                 for p in range(start * chunk, (start + here) * chunk):
                     frequencies[tokens[p]] += 1
                 counted = (start + here) * chunk
-            # Candidates are gathered without a branch, so that no memory read waits for another.
-            kept = 0
+            # Candidates are gathered without a branch, so that no memory read waits for another, until they fill a round.
             for i in range(here):
                 mask = bloom_mask(anchors[i])
                 word = bloom[np.int64(anchors[i] >> bloom_shift)]
                 places[kept] = (start + i) * chunk
                 shifts[kept] = shifts_of(word, anchors[i])
                 kept += int((word & mask) == mask)
-            if kept:
+            if kept >= _STRIPE or start + here == every:
                 row = _look_up(
                     tokens, offsets, row, kept, places, shifts, firsts, hashes, flat, width, multiplier, chunk,
                     table, table_shift, targets, found,
                 )  # fmt: skip
+                kept = 0
     if frequencies.shape[0]:
         for p in range(counted, total):
             frequencies[tokens[p]] += 1

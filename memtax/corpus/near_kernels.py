@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.compiled import kernel
-from memtax.corpus.kernels import bloom_mask, load_word, mix, prefetch
+from memtax.corpus.kernels import bloom_mask
+from memtax.corpus.words import load_word, mix, prefetch, tokens_a_word
 
 HEAVY = 16
 """Windows that share a segment from which on equal places are collected."""
@@ -28,7 +29,7 @@ _FACTOR = np.uint64(0xBF58476D1CE4E5B9)
 @kernel(allocates=False)
 def segment_hashes(tokens: npt.NDArray[Any], first: int, count: int, length: int, out: npt.NDArray[np.uint64]) -> None:
     """Mixed hashes of `length` tokens from each of `count` places from `first` on."""
-    in_word = np.int64(8) // tokens.itemsize
+    in_word = tokens_a_word(tokens)
     words = length // in_word
     for i in range(count):
         out[i] = _ZERO

@@ -18,7 +18,9 @@ import pyarrow as pa
 
 from memtax.corpus.blocks import RowReader
 from memtax.corpus.counting import Checkpoint
+from memtax.corpus.large_ids import DENSE
 from memtax.corpus.opening import Reading, open_sources
+from memtax.corpus.remote import RemoteTables
 from memtax.corpus.totals import Counts, Query, Totals, add_block
 from memtax.engine import spark
 from memtax.errors import MemtaxError
@@ -42,13 +44,8 @@ class Ask:
         return Query.of(self.windows, **self.options)
 
 
-def is_remote(name: str) -> bool:
-    """Whether a name is an address that Spark reads itself."""
-    return "://" in name
-
-
 def count_on_spark(
-    names: Sequence[str],
+    corpus: Sequence[str] | RemoteTables,
     reading: Reading,
     windows: Sequence[npt.NDArray[Any]],
     *,
@@ -60,12 +57,12 @@ def count_on_spark(
     """Count a corpus on Spark; the result is that of `memtax.corpus.counting.count`.
 
     Args:
-        names: the corpus, as for `open_sources`.
+        corpus: names as for `open_sources`, or tables that Spark reads itself.
         reading: how it is read; workers open it themselves.
         windows: matrices of windows.
         master: of Spark.
         shard_tokens: tokens a shard.
-        keeper: keeps the totals between runs, of a corpus that the workers open; one that Spark reads is counted in one go.
+        keeper: keeps the totals between runs; None keeps nothing.
         options: `vocabulary_size`, `separator`, `substitutions`, `memorized`, as for `count`.
 
     Raises:
@@ -76,10 +73,11 @@ def count_on_spark(
     query = ask.query()
     sent = session.sparkContext.broadcast(ask)
     try:
-        if any(map(is_remote, names)):
-            totals = _sums(_remote(session, names, reading, sent), query)
+        rounds = _Rounds(query, keeper or Checkpoint(), _TASKS * session.sparkContext.defaultParallelism)
+        if isinstance(corpus, RemoteTables):
+            totals = rounds.of_files(session, corpus, reading, sent)
         else:
-            totals = _in_rounds(session, tuple(names), reading, shard_tokens, sent, query, keeper or Checkpoint())
+            totals = rounds.of_shards(session, tuple(corpus), reading, shard_tokens, sent)
     except MemtaxError:
         raise
     except Exception as error:
@@ -89,21 +87,35 @@ def count_on_spark(
     return totals.counts(query)
 
 
-def _in_rounds(
-    session: Any, names: tuple[str, ...], reading: Reading, shard_tokens: int, sent: Any, query: Query, keeper: Checkpoint
-) -> Totals:
-    """The shards that are not yet in the totals, some tasks a core at a time."""
-    shards = len(open_sources(names, reading).shards(shard_tokens))
-    totals, done = keeper.load(query, shards)
-    left = np.flatnonzero(~done)
-    tasks = _TASKS * session.sparkContext.defaultParallelism
-    a_task = max(1, min(-(-len(left) // tasks), _TASK_TOKENS // shard_tokens))
-    for start in range(0, len(left), tasks * a_task):
-        numbers = left[start : start + tasks * a_task]
-        totals.add(_sums(_shared(session, names, reading, shard_tokens, sent, numbers, a_task), query))
+@dataclass(frozen=True)
+class _Rounds:
+    """A pass in rounds of some tasks, after each of which the totals are kept."""
+
+    query: Query
+    keeper: Checkpoint
+    tasks: int
+
+    def of_shards(self, session: Any, names: tuple[str, ...], reading: Reading, shard_tokens: int, sent: Any) -> Totals:
+        """Shards that the workers open."""
+        totals, done = self.keeper.load(self.query, len(open_sources(names, reading).shards(shard_tokens)))
+        left = np.flatnonzero(~done)
+        a_task = max(1, min(-(-len(left) // self.tasks), _TASK_TOKENS // shard_tokens))
+        for start in range(0, len(left), self.tasks * a_task):
+            numbers = left[start : start + self.tasks * a_task]
+            self._add(_shared(session, names, reading, shard_tokens, sent, numbers, a_task), numbers, totals, done)
+        return totals
+
+    def of_files(self, session: Any, tables: RemoteTables, reading: Reading, sent: Any) -> Totals:
+        """Files that Spark reads."""
+        totals, done = self.keeper.load(self.query, len(tables.files))
+        for numbers in tables.rounds(np.flatnonzero(~done), self.tasks):
+            self._add(_remote(session, tables, numbers, reading, sent), numbers, totals, done)
+        return totals
+
+    def _add(self, frame: Any, numbers: npt.NDArray[np.int64], totals: Totals, done: npt.NDArray[np.bool_]) -> None:
+        totals.add(_sums(frame, self.query))
         done[numbers] = True
-        keeper.save(totals, done)
-    return totals
+        self.keeper.save(totals, done)
 
 
 def _shared(
@@ -131,15 +143,9 @@ def _shared(
     return session.range(0, len(numbers), 1, -(-len(numbers) // a_task)).mapInArrow(work, SCHEMA)
 
 
-def _remote(session: Any, names: Sequence[str], reading: Reading, sent: Any) -> Any:
-    """Tables that Spark reads: Parquet, or JSON lines by their ending."""
-    frame = session.read.json(list(names)) if names[0].endswith((".jsonl", ".json", ".gz")) else session.read.parquet(*names)
-    label, tokenizer, size = ", ".join(names), reading.tokenizer, reading.vocabulary_size
-    from memtax.corpus.columns import find_column
-
-    column = find_column(frame.columns, reading.column, label)
-    ids = next((name for name in ("sequence_id", "index", "Index") if name in frame.columns), None)
-    frame = frame.select(column, ids) if ids else frame.select(column)
+def _remote(session: Any, tables: RemoteTables, numbers: npt.NDArray[np.int64], reading: Reading, sent: Any) -> Any:
+    """Files by number, read by Spark."""
+    label, column, ids, tokenizer, size = tables.label, tables.column, tables.ids, reading.tokenizer, tables.vocabulary_size
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         query = _query(sent)
@@ -150,7 +156,7 @@ def _remote(session: Any, names: Sequence[str], reading: Reading, sent: Any) -> 
                 add_block(query, totals, block)
         yield from _rows(totals)
 
-    return frame.mapInArrow(work, SCHEMA)
+    return tables.frame(session, numbers).mapInArrow(work, SCHEMA)
 
 
 _kept: list[tuple[Ask, Query]] = []
@@ -167,11 +173,12 @@ def _query(sent: Any) -> Query:
 
 def _rows(totals: Totals) -> Iterator[pa.RecordBatch]:
     """Sums as rows (part, number, amount), zeros left out. Part 0 is what was read; see `_parts`."""
-    for part, array in _parts(totals):
-        numbers = np.flatnonzero(array)
+    sums = [(part, np.flatnonzero(array), array[array != 0]) for part, array in _parts(totals)]
+    sums += [(part, totals.large.ids, counts) for part, counts in enumerate(totals.large.counts, 1)]
+    for part, numbers, amounts in sums:
         for start in range(0, len(numbers), 2**20):
-            chunk = numbers[start : start + 2**20]
-            columns = [np.full(len(chunk), part, np.int32), chunk.astype(np.int64), array[chunk]]
+            chunk = slice(start, start + 2**20)
+            columns = [np.full(len(numbers[chunk]), part, np.int32), numbers[chunk], amounts[chunk]]
             yield pa.RecordBatch.from_arrays([pa.array(each) for each in columns], ["part", "number", "amount"])
 
 
@@ -186,8 +193,14 @@ def _sums(frame: Any, query: Query) -> Totals:
     totals = Totals.zero(query)
     parts, numbers, amounts = (column.to_numpy() for column in sums.columns)
     groups = len(totals.frequencies)
-    tokens = numbers[(parts >= 1) & (parts <= groups)]
-    totals.reserve(int(tokens.max(initial=-1)) + 1)
+    is_large = (parts >= 1) & (parts <= groups) & (numbers >= DENSE)
+    for group in range(groups):
+        mine = is_large & (parts == group + 1)
+        counts = np.zeros((groups, int(mine.sum())), np.int64)
+        counts[group] = amounts[mine]
+        totals.large.add(numbers[mine], counts)
+    parts, numbers, amounts = parts[~is_large], numbers[~is_large], amounts[~is_large]
+    totals.reserve(int(numbers[(parts >= 1) & (parts <= groups)].max(initial=-1)) + 1)
     for part, array in _parts(totals)[1:]:
         mine = parts == part
         array[numbers[mine]] = amounts[mine]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.corpus.counting import Checkpoint
+from memtax.corpus.large_ids import LargeIds
 from memtax.corpus.totals import Query, Totals
 from memtax.errors import MemtaxError, StaleOutputError
 from memtax.files import atomic_path
@@ -58,6 +59,7 @@ class FileCheckpoint(Checkpoint):
                         "remove that file, or choose another output"
                     )
                 totals.frequencies = kept["frequencies"]
+                totals.large = LargeIds(kept["large_ids"], kept["large_counts"])
                 for name, arrays in (("found", totals.found), ("near", totals.near)):
                     for number in range(len(arrays)):
                         arrays[number] = kept[f"{name}{number}"]
@@ -83,6 +85,8 @@ class FileCheckpoint(Checkpoint):
                 file,
                 identity=np.array(json.dumps(self.identity)),
                 frequencies=totals.frequencies,
+                large_ids=totals.large.ids,
+                large_counts=totals.large.counts,
                 read=np.array([totals.tokens, totals.sequences]),
                 done=done,
                 **arrays,  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from memtax import schema
+from memtax.corpus.large_ids import TokenTable
 from memtax.corpus.sources import Source, open_dataset, reading, split_name
 from memtax.errors import MemtaxError
 from memtax.files import write_parquet
@@ -40,7 +41,8 @@ def write_counts(
     Args:
         directory: made if missing.
         sequence_ids: shape (windows), the sequence that each window was taken from; None writes frequencies only.
-        counts: what was counted; every id of the vocabulary gets a row, also those with frequency 0.
+        counts: what was counted; every id of the vocabulary gets a row, also those with frequency 0. From 2^24 on it is the
+            ids that occur.
         further: for each further matrix of windows its name, for `num_duplicates_<name>.parquet`, and its sequence ids.
 
     Raises:
@@ -59,15 +61,14 @@ def write_counts(
         if counts.near:
             table["sequence_near_duplicates"] = counts.near[number]
         _write(Path(directory) / DUPLICATES_FILE.replace(".", f"{suffix}.", 1), table)
-    _write(Path(directory) / FREQUENCIES_FILE, _frequencies(counts.token_frequencies))
+    ids = np.concatenate([np.arange(len(counts.token_frequencies)), counts.large_ids])
+    every = np.concatenate([counts.token_frequencies, counts.large_frequencies])
+    _write(Path(directory) / FREQUENCIES_FILE, {"token_id": ids, "token_frequency": every})
     if counts.memorized_frequencies is not None:
-        parts = (counts.memorized_frequencies, counts.token_frequencies - counts.memorized_frequencies)
-        for split, part in zip(SUMMED_SPLITS, parts, strict=True):
-            _write(Path(directory) / f"{split}_frequencies.parquet", _frequencies(part))
-
-
-def _frequencies(values: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
-    return {"token_id": np.arange(len(values)), "token_frequency": values}
+        large = np.zeros(0, np.int64) if counts.large_memorized_frequencies is None else counts.large_memorized_frequencies
+        memorized = np.concatenate([counts.memorized_frequencies, large])
+        for split, part in zip(SUMMED_SPLITS, (memorized, every - memorized), strict=True):
+            _write(Path(directory) / f"{split}_frequencies.parquet", {"token_id": ids, "token_frequency": part})
 
 
 def _write(path: Path, columns: dict[str, npt.NDArray[np.int64]]) -> None:
@@ -98,32 +99,28 @@ def read_duplicates(name: str) -> tuple[Int64, Int64]:
     return ids, counts
 
 
-def read_frequencies(name: str) -> tuple[Int64, npt.NDArray[np.bool_]]:
+def read_frequencies(name: str) -> TokenTable:
     """Read a table of token frequencies.
 
     Args:
         name: as for `read_duplicates`. Without a split, the published pair `memorized` and `non_memorized` is summed.
 
-    Returns:
-        Shape (vocabulary): the frequency by token id, and whether the table has the id at all.
-
     Raises:
         MemtaxError: it cannot be read, lacks a column, or has a token twice in one split.
     """
     parts = [_columns(table, name) for table in _read(name, FREQUENCIES_FILE, ("token_id", "token_frequency"), SUMMED_SPLITS)]
-    size = max((int(ids.max(initial=-1)) + 1 for ids, _ in parts), default=0)
-    if size > 2**31:
-        raise MemtaxError(f"{name} has token id {size - 1}; ids must be below 2^31")
-    frequencies, known = np.zeros(size, np.int64), np.zeros(size, np.bool_)
-    for ids, counts in parts:
+    for ids, _ in parts:
+        if len(ids) and int(ids.max()) >= 2**31:
+            raise MemtaxError(f"{name} has token id {int(ids.max())}; ids must be below 2^31")
         if len(ids) and int(ids.min()) < 0:
             raise MemtaxError(f"{name} has the negative token id {int(ids.min())}")
         values, times = np.unique(ids, return_counts=True)
         if (times > 1).any():
             raise MemtaxError(f"{name} has token_id {int(values[times > 1][0])} more than once; keep one row a token")
-        frequencies[ids] += counts
-        known[ids] = True
-    return frequencies, known
+    every, at = np.unique(np.concatenate([np.zeros(0, np.int64), *(ids for ids, _ in parts)]), return_inverse=True)
+    frequencies = np.zeros(len(every), np.int64)
+    np.add.at(frequencies, at, np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)]))
+    return TokenTable(every, frequencies)
 
 
 def stamp(name: str) -> tuple[tuple[str, int, int], ...]:
@@ -154,16 +151,21 @@ def _read(name: str, file: str, columns: tuple[str, str], summed: tuple[str, ...
 
 
 def _splits(path: str, config: str | None, summed: tuple[str, ...]) -> list[str]:
-    """The splits to read when none was named: the only one, or those that are to be summed."""
+    """The splits to read when none was named: `train`, the only one, or those that are to be summed."""
     from datasets import get_dataset_split_names
 
     # A folder of `save_to_disk` and the like has no list of splits: `train` is tried there.
-    if not summed or (Path(path) / "state.json").exists() or Path(path).is_file():
+    if (Path(path) / "state.json").exists() or Path(path).is_file():
         return ["train"]
-    with reading(path):
-        found = list(get_dataset_split_names(path, config))
-    if set(found) == set(summed):
+    try:
+        with reading(path):
+            found = list(get_dataset_split_names(path, config))
+    except MemtaxError:
+        return ["train"]  # opening it says what is wrong
+    if summed and set(found) == set(summed):
         return list(summed)
+    if "train" in found:
+        return ["train"]
     if len(found) == 1:
         return found
     raise MemtaxError(f"{path} has the splits {', '.join(found)}; name one: {path}:{config or ''}:{found[0]}")

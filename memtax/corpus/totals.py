@@ -1,7 +1,7 @@
 """What is asked for, and the sums of what was found: parts that add up in any order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,11 @@ import numpy.typing as npt
 from memtax.corpus import kernels
 from memtax.corpus.contract import Block
 from memtax.corpus.index import WindowIndex, checked_windows, read_only
+from memtax.corpus.large_ids import DENSE, MOST_UNSTATED, LargeIds
 from memtax.corpus.near import NearIndex
 from memtax.errors import MemtaxError
 
 Int64 = npt.NDArray[np.int64]
-
-LARGEST_GUESSED_VOCABULARY = 2**24
-"""A table of frequencies is grown up to this id; above it (128 MiB, far over any tokenizer) the size must be stated."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +22,16 @@ class Counts:
     """The result of a pass.
 
     Attributes:
-        token_frequencies: shape (vocabulary), int64, occurrences of each token id.
+        token_frequencies: shape (vocabulary), int64, occurrences of each token id below 2^24.
         window_counts: shape (windows), int64, occurrences of each window of the first (or only) matrix, in their order.
         tokens: tokens read.
         sequences: sequences read.
         further: the same for each further matrix of windows.
         near: near-duplicates, for each matrix of windows; empty if not asked for.
         memorized_frequencies: shape (vocabulary), the part of `token_frequencies` from memorized sequences, if told apart.
+        large_ids: shape (n), the ids from 2^24 on that occur, rising.
+        large_frequencies: shape (n), their occurrences.
+        large_memorized_frequencies: shape (n), the part from memorized sequences, if told apart.
     """
 
     token_frequencies: Int64
@@ -40,6 +41,9 @@ class Counts:
     further: tuple[Int64, ...] = ()
     near: tuple[Int64, ...] = ()
     memorized_frequencies: Int64 | None = None
+    large_ids: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    large_frequencies: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    large_memorized_frequencies: Int64 | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,19 @@ class Query:
         memorized: npt.NDArray[np.int64] | Sequence[int] | None = None,
         multiplier: int = kernels.MULTIPLIER,
     ) -> "Query":
-        """Check what is asked for and index it; the arguments are those of `count`."""
+        """Check what is asked for and index it.
+
+        Args:
+            windows: (windows, tokens) token ids of each length.
+            vocabulary_size: token frequencies are counted for ids below it; None counts none.
+            separator: token id that windows must not hold.
+            substitutions: also look for windows with up to so many tokens replaced.
+            memorized: ids of sequences whose tokens are counted apart.
+            multiplier: of the rolling hash.
+
+        Raises:
+            MemtaxError: a window cannot be asked for, or the vocabulary is empty.
+        """
         if vocabulary_size is not None and vocabulary_size < 1:
             raise MemtaxError(f"the vocabulary must have at least 1 token, not {vocabulary_size}")
         checked = [checked_windows(each, vocabulary_size) for each in windows]
@@ -86,11 +102,20 @@ class Query:
 
 @dataclass
 class Totals:
-    """Sums that can be added up in any order, kept on disk between runs, and turned into counts at the end."""
+    """Sums that can be added up in any order, kept on disk between runs, and turned into counts at the end.
+
+    Attributes:
+        frequencies: (1, vocabulary) occurrences of each token; with a second row, of those in memorized sequences.
+        found: (windows,) occurrences of each window, an array a length.
+        near: the same with up to so many tokens replaced; empty if that was not asked for.
+        tokens: tokens read.
+        sequences: sequences read.
+    """
 
     frequencies: Int64
     found: list[Int64]
     near: list[Int64]
+    large: LargeIds
     tokens: int = 0
     sequences: int = 0
 
@@ -99,9 +124,10 @@ class Totals:
         """Nothing counted yet. Frequencies have a second row for memorized sequences, if those are told apart."""
         groups = 1 if query.memorized is None else 2
         return cls(
-            np.zeros((groups, query.vocabulary_size or 0), np.int64),
+            np.zeros((groups, min(query.vocabulary_size or 0, DENSE)), np.int64),
             [np.zeros(len(index.windows), np.int64) for index in query.indexes],
             [np.zeros(index.size, np.int64) for index in query.near],
+            LargeIds.none(groups),
         )
 
     def add(self, other: "Totals") -> None:
@@ -110,6 +136,7 @@ class Totals:
         self.frequencies[:, : other.frequencies.shape[1]] += other.frequencies
         for mine, theirs in zip(self.found + self.near, other.found + other.near, strict=True):
             mine += theirs
+        self.large.add(other.large.ids, other.large.counts)
         self.tokens += other.tokens
         self.sequences += other.sequences
 
@@ -117,6 +144,7 @@ class Totals:
         """Start again from zero, in the same memory."""
         for array in (self.frequencies, *self.found, *self.near):
             array[...] = 0
+        self.large = LargeIds.none(len(self.frequencies))
         self.tokens = self.sequences = 0
 
     def reserve(self, size: int) -> None:
@@ -127,10 +155,11 @@ class Totals:
             self.frequencies = grown
 
     def counts(self, query: Query) -> Counts:
-        """The result. An unstated vocabulary ends at the largest id seen."""
+        """The result. A vocabulary that is not stated, or beyond a table's size, ends at the largest id seen."""
         every = self.frequencies.sum(axis=0)
         seen = np.flatnonzero(every)
-        size = query.vocabulary_size or (int(seen[-1]) + 1 if len(seen) else 0)
+        stated = query.vocabulary_size is not None and query.vocabulary_size <= DENSE
+        size = query.vocabulary_size if stated else int(seen[-1]) + 1 if len(seen) else 0
         windows = [index.counts(found) for index, found in zip(query.indexes, self.found, strict=True)]
         return Counts(
             every[:size].copy(),
@@ -140,6 +169,9 @@ class Totals:
             tuple(windows[1:]),
             tuple(index.counts(found) for index, found in zip(query.near, self.near, strict=True)),
             self.frequencies[1, :size].copy() if len(self.frequencies) == 2 else None,
+            self.large.ids,
+            self.large.counts.sum(axis=0),
+            self.large.counts[1] if len(self.frequencies) == 2 else None,
         )
 
 
@@ -149,11 +181,15 @@ def add_block(query: Query, totals: Totals, block: Block) -> None:
     Raises:
         MemtaxError: a token id is negative or beyond the vocabulary; the message names its place.
     """
-    _make_room(query, totals, block)
-    if query.memorized is not None:
-        kernels.count_tokens(read_only(block.tokens), block.offsets, _groups(query.memorized, block), totals.frequencies)
-    here = totals.frequencies[0] if query.memorized is None else np.zeros(0, np.int64)
-    if not query.indexes:
+    has_large = _make_room(query, totals, block)
+    groups = np.zeros(len(block.offsets) - 1, np.uint8) if query.memorized is None else _groups(query.memorized, block)
+    if has_large:
+        _count_large(query, totals, block, groups)
+    elif query.memorized is not None:
+        kernels.count_tokens(read_only(block.tokens), block.offsets, groups, totals.frequencies)
+    apart = has_large or query.memorized is not None
+    here = np.zeros(0, np.int64) if apart else totals.frequencies[0]
+    if not query.indexes and not apart:
         # The pass over no windows counts tokens alone.
         _NO_WINDOWS.scan(block, here, np.zeros(0, np.int64))
     for number, (index, found) in enumerate(zip(query.indexes, totals.found, strict=True)):
@@ -177,12 +213,37 @@ def _groups(memorized: Int64, block: Block) -> npt.NDArray[np.uint8]:
     return np.isin(ids, memorized).astype(np.uint8)
 
 
-def _make_room(query: Query, totals: Totals, block: Block) -> None:
-    """Check the ids, which index memory in the kernel, and grow the frequencies where the vocabulary is not known."""
+def _make_room(query: Query, totals: Totals, block: Block) -> bool:
+    """Check the ids, which index memory in the kernel, and grow the frequencies where the vocabulary is not known.
+
+    Returns:
+        Whether there are ids for which the table has no place.
+    """
     high = largest_id(block, query.vocabulary_size)
     if high >= totals.frequencies.shape[1]:
         # Powers of two: a rising sequence of ids does not copy the table again and again.
-        totals.reserve(1 << high.bit_length())
+        totals.reserve(min(1 << high.bit_length(), DENSE))
+    return high >= DENSE
+
+
+def _count_large(query: Query, totals: Totals, block: Block, groups: npt.NDArray[np.uint8]) -> None:
+    """Count the tokens of a block in which some ids have no place in the table.
+
+    Raises:
+        MemtaxError: too many ids are so, and the vocabulary is not stated.
+    """
+    large = block.tokens >= DENSE
+    each = np.repeat(groups, np.diff(block.offsets))
+    for group, frequencies in enumerate(totals.frequencies):
+        small = np.bincount(block.tokens[~large & (each == group)])
+        frequencies[: len(small)] += small
+    totals.large.add_tokens(block.tokens[large], each[large])
+    if query.vocabulary_size is None and len(totals.large.ids) > MOST_UNSTATED:
+        at = int(np.argmax(large))
+        raise MemtaxError(
+            f"{len(totals.large.ids):,} different token ids from {DENSE:,} on, such as {int(block.tokens[at])} in "
+            f"{block.where(at)}, look like tokens of another dtype; if they are right, state the vocabulary's size"
+        )
 
 
 def largest_id(block: Block, vocabulary_size: int | None) -> int:
@@ -196,13 +257,9 @@ def largest_id(block: Block, vocabulary_size: int | None) -> int:
         return -1
     high = int(tokens.max())
     low = 0 if tokens.dtype == np.uint16 else int(tokens.min())
-    limit = vocabulary_size or LARGEST_GUESSED_VOCABULARY
+    limit = vocabulary_size or 2**31
     if low < 0 or high >= limit:
         at = int(np.argmax((tokens < 0) | (tokens >= limit)))
-        known = (
-            f"outside the vocabulary of {limit}; was another tokenizer used?"
-            if vocabulary_size
-            else "unusual; state the vocabulary's size"
-        )
+        known = f"outside the vocabulary of {limit}; was another tokenizer used?" if vocabulary_size else "negative"
         raise MemtaxError(f"token id {int(tokens[at])} in {block.where(at)} is {known}")
     return high

@@ -8,7 +8,16 @@ from memtax.errors import MemtaxError
 
 @dataclass(frozen=True)
 class Plan:
-    """The cut of a table into shards and batches. Only the row count and the two sizes decide it."""
+    """The cut of a table into shards and batches. Only the row count and the two sizes decide it.
+
+    Attributes:
+        rows: rows of the table.
+        rows_per_batch: rows that a function gets at once.
+        rows_per_shard: rows of a finished part; a multiple of the batch's.
+
+    Raises:
+        MemtaxError: a size does not fit.
+    """
 
     rows: int
     rows_per_batch: int

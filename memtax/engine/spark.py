@@ -72,15 +72,19 @@ def session(master: str | None = None) -> Any:
     try:
         started = builder.getOrCreate()
     except Exception as error:
-        raise MemtaxError(f"Spark does not start on {master or 'this machine'}: {_first_line(error)}") from error
+        raise MemtaxError(f"Spark does not start on {master or 'this machine'}: {first_line(error)}") from error
     started.sparkContext.setLogLevel("ERROR")
     address = started.sparkContext.uiWebUrl
     say(f"Spark {started.version} on {started.sparkContext.master}" + (f", watch it at {address}" if address else ""))
     return started
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def first_line(error: BaseException) -> str:
+    """What Java says in many lines, in the first one that says something."""
+    lines = (line.strip().removeprefix(": ") for line in str(error).splitlines())
+    return next(
+        (line for line in lines if line and not line.startswith("An error occurred while calling")), type(error).__name__
+    )
 
 
 def own_words(error: BaseException) -> MemtaxError | None:

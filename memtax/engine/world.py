@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class World:
-    """This process among `size` processes."""
+    """This process, number `rank` (from 0) among `size` processes."""
 
     rank: int
     size: int

@@ -12,7 +12,7 @@ import numpy as np
 
 from memtax.compiled import kernel
 from memtax.filters._template_items import KIND, OTHER_KIND, OTHER_VALUE, SHAPE, VALUE, WEIGHT
-from memtax.filters._template_words import Array
+from memtax.filters._template_words import HEX, NUMBER, Array
 
 MISMATCH = 2.0
 """What an unpredicted character costs, in predicted ones: a stretch that pays for itself is at least two thirds predicted."""
@@ -23,6 +23,9 @@ LONGEST_RECORD = 24
 """Items between two values of a counter whose records differ in length."""
 SMALLEST = 0.1
 """A stretch counts if it scores more than this share of the text's characters."""
+REGULAR, RARE, STEADY = 0.4, 0.02, 0.8
+"""A stretch is regular if at most the first share of its periods, or the second of its items, hold what is not predicted, or if
+one counter goes on through the third of its periods: a line of code written again and again with another argument is not."""
 PIECES = 16
 """Parts of one text that are searched for stretches."""
 
@@ -179,7 +182,9 @@ def _best_stretch(
 
 @kernel()
 def _counter(keys: Array, table: Array, low: int, high: int, terms: int, seen: Array) -> tuple[int, int, int]:
-    """The widest run of a counter that goes up by one from record to record, whatever else the records hold.
+    """The widest run of a number that goes up by one from record to record, whatever else the records hold.
+
+    Numbers only: the months and letters of prose go up by one as well.
 
     Values belong to one counter if they are of one kind and follow the same item. `seen`, of shape (3, keys), holds for
     each item that values follow the place of the last value, and the first place and the values of the run.
@@ -191,7 +196,7 @@ def _counter(keys: Array, table: Array, low: int, high: int, terms: int, seen: A
     found = (0, low, low)
     for place in range(low + 1, high):
         group, kind = keys[place - 1], table[keys[place], KIND]
-        if kind == 0:
+        if kind != NUMBER and kind != HEX:
             continue
         before = last[group]
         same = before >= low and place - before <= LONGEST_RECORD and table[keys[before], KIND] == kind
@@ -234,6 +239,27 @@ def _sum(weights: Array, low: int, high: int) -> int:
 
 
 @kernel()
+def _is_regular(keys: Array, table: Array, low: int, high: int, lag: int, start: int, end: int) -> bool:
+    """Whether a stretch in [low, high) is regular, see `REGULAR`."""
+    runs = np.zeros(lag, np.int64)
+    longest = broken = missed = 0
+    latest = -1
+    for place in range(start + lag, end):
+        follows = _follows(keys, table, low, high, place, lag)
+        if follows == COUNTS:
+            runs[place % lag] += 1
+            longest = max(longest, runs[place % lag])
+        elif follows != RESTARTS:
+            runs[place % lag] = 0
+        if follows == NONE:
+            missed += 1
+            broken += (place - start) // lag != latest
+            latest = (place - start) // lag
+    steps = (end - start) / lag - 1
+    return broken <= REGULAR * steps or missed <= RARE * steps * lag or longest >= STEADY * steps
+
+
+@kernel()
 def _stretches(
     keys: Array,
     table: Array,
@@ -256,7 +282,8 @@ def _stretches(
     pieces = np.empty((PIECES + 1, 2), np.int64)
     pieces[0] = low, high
     waiting, searched, period = 1, 0, 0
-    main_start = main_end = low
+    best = close_start = close_end = low
+    close = close_reaches = 0.0
     strict = max(MISMATCH, purity / max(1 - purity, 0.01))
     while waiting and searched < PIECES:
         searched += 1
@@ -265,11 +292,14 @@ def _stretches(
         lag, start, end, predicted, counted = _best_stretch(
             keys, table, shapes, weights, first, last, repetitions, MISMATCH, SMALLEST * total
         )
-        if lag and predicted < purity * _sum(weights, start + lag, end):  # across an interruption: stop before it
+        pure = lag > 0 and predicted >= purity * _sum(weights, start + lag, end)
+        if lag and not (pure and _is_regular(keys, table, first, last, lag, start, end)):  # stop before an interruption
             lag, start, end, predicted, counted = _best_stretch(
                 keys, table, shapes, weights, first, last, repetitions, strict, SMALLEST * total
             )
-        if lag == 0 or predicted < purity * _sum(weights, start + lag, end):
+            pure = lag > 0 and predicted >= purity * _sum(weights, start + lag, end)
+            pure = pure and _is_regular(keys, table, first, last, lag, start, end)
+        if not pure:
             continue
         inside = _sum(weights, start, end)
         share = inside / total
@@ -279,15 +309,17 @@ def _stretches(
         if counted >= max(2.0, 0.5 * ((end - start) / lag - 1)):
             shares[COUNTED] += share
         if period == 0:
-            period, main_start, main_end = lag, start, start
-        goes_on = lag == period and keys[start] in keys[main_start : main_start + lag]
-        if start == main_end or (goes_on and start - main_end < lag and main_start - end < lag):
+            period, best, close_start, close_end = lag, start, start, end
+        if lag == period and keys[start] in keys[best : best + lag]:
             shares[MAIN] += share
-            shares[MAIN_ENDS] = max(shares[MAIN_ENDS], reaches)
-            main_start, main_end = min(start, main_start), max(end, main_end)
+            if start - close_end < lag and close_start - end < lag:
+                close_start, close_end = min(start, close_start), max(end, close_end)
+                close += share
+                close_reaches = max(close_reaches, reaches)
         pieces[waiting] = first, start
         pieces[waiting + 1] = end, last
         waiting += 2
+    shares[MAIN_ENDS] = close * close_reaches
     return period
 
 
@@ -306,9 +338,9 @@ def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity:
     Returns:
         periods: items, shape (texts, 2): of the best stretch, and of the counter over records; 0 for none.
         shares: shape (texts, 7), columns `COVERED` to `RECURRING`: characters in stretches, in stretches in which a counter
-            goes on, and in the main pattern (the best stretch, and what goes on like it after an interruption shorter than its
-            period); 1.0 if a stretch, and if the main pattern, reaches the end of the text (whose last item may be cut);
-            characters in the records of the counter, and how many of those recur.
+            goes on, and in the main pattern (the best stretch, and what goes on like it after an interruption); 1.0 if a
+            stretch reaches the end of the text (whose last item may be cut); characters of what the main pattern holds without
+            interruptions of a period or more, if that reaches the end; in the records of the counter, and how many recur.
     """
     shapes, weights = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
     for place in range(len(keys)):

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from memtax.corpus.tables import Int64, location, read_frequencies, stamp
+from memtax.corpus.large_ids import Int64, TokenTable
+from memtax.corpus.tables import location, read_frequencies, stamp
 from memtax.filters.base import Batch, Filter
 
 
@@ -49,17 +50,14 @@ class TokenFrequencyFilter(Filter):
         Raises:
             MemtaxError: the table cannot be read.
         """
-        frequencies, known = _table(self.frequencies, stamp(self.frequencies))
+        table = _table(self.frequencies, stamp(self.frequencies))
         rows = batch["tokens"]
         lengths = np.array([0 if row is None else len(row) for row in rows], np.int64)
         tokens = np.fromiter(chain.from_iterable(row for row in rows if row is not None), np.int64, count=int(lengths.sum()))
-        inside = (tokens >= 0) & (tokens < len(frequencies))
-        inside[inside] = known[tokens[inside]]
-        values = np.zeros(len(tokens), np.int64)
-        values[inside] = frequencies[tokens[inside]]
+        values, known = table.look_up(tokens)
         starts = np.cumsum(lengths) - lengths
         usable = lengths > 0
-        usable[np.repeat(np.arange(len(rows)), lengths)[~inside]] = False
+        usable[np.repeat(np.arange(len(rows)), lengths)[~known]] = False
 
         added = {name: np.full(len(rows), None, object) for name in self.columns}
         # Rows of one length form a matrix; a batch has few lengths.
@@ -79,6 +77,6 @@ def _statistics(matrix: Int64) -> tuple[npt.NDArray[Any], ...]:
 
 
 @functools.lru_cache(maxsize=4)
-def _table(name: str, version: Any) -> tuple[Int64, npt.NDArray[np.bool_]]:
+def _table(name: str, version: Any) -> TokenTable:
     """The table, once a process; `version` changes with the files."""
     return read_frequencies(name)

@@ -25,12 +25,17 @@ _STALE = (".parquet", ".safetensors", ".whl")
 
 @dataclass(frozen=True)
 class Repository:
-    """What a repository on the Hub is to hold."""
+    """What a repository on the Hub is to hold.
+
+    Attributes:
+        repo_id: `org/name`.
+        kind: dataset, model or space.
+        files: path in the repository to a local file, or to the content itself.
+    """
 
     repo_id: str
     kind: Kind
     files: Mapping[str, Path | bytes]
-    """Path in the repository to a local file, or to the content itself."""
 
     @property
     def card(self) -> str:
@@ -53,7 +58,15 @@ class Repository:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did."""
+    """What a push did.
+
+    Attributes:
+        repository: what it was to hold.
+        url: its address.
+        commit: the commit that holds the files.
+        changed: paths that were sent.
+        deleted: paths that were removed.
+    """
 
     repository: Repository
     url: str

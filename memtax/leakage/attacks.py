@@ -134,14 +134,19 @@ def _lowest(values: Values, k: float) -> float | None:
 
 @dataclass(frozen=True)
 class Attack:
-    """A registered attack."""
+    """A registered attack.
+
+    Attributes:
+        name: as `--attack` takes it, and the start of its columns' names.
+        function: from evidence to a score, larger for members; None where the evidence does not suffice.
+        needs: names in `EVIDENCE`; the function gets them as arguments in this order, and k after them if there is a grid.
+        grid: values of k; each gives a column.
+    """
 
     name: str
     function: Callable[..., float | None]
     needs: tuple[str, ...]
-    """Names in `EVIDENCE`; the function gets them as arguments in this order, and k after them if there is a grid."""
     grid: tuple[float, ...] = ()
-    """Values of k; each gives a column."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -114,6 +114,9 @@ def read_out(canaries: Sequence[Canary], model: str, revision: str | None = None
 
     Returns:
         As `summarize`.
+
+    Raises:
+        MemtaxError: the model cannot be loaded, or cannot score a canary.
     """
     from memtax.filters.scores import LanguageModelFilter
 
@@ -187,6 +190,13 @@ def conclusion(found: Mapping[str, Any]) -> str:
             f"No canary is extracted; mean exposure is at most {best['exposure']['mean']:.1f} bits "
             f"({found['chance_bits']:.1f} by chance)"
         )
-    first = extracted[0]
-    times = "once" if first["repetitions"] == 1 else f"{first['repetitions']:,} times"
-    return f"Canaries are extracted from {times} planted on: {first['memorized']:,} of {first['canaries']:,}"
+    first, least = extracted[0], rows[0]
+    said = f"Canaries planted {_times(first)} are extracted: {first['memorized']:,} of {first['canaries']:,}"
+    if least is first:
+        return said
+    bits = f"mean exposure {least['exposure']['mean']:.1f} bits, {found['chance_bits']:.1f} by chance"
+    return f"{said}; none of those planted {_times(least)} ({bits})"
+
+
+def _times(row: Mapping[str, Any]) -> str:
+    return "once" if row["repetitions"] == 1 else f"{row['repetitions']:,} times"

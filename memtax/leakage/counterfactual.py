@@ -37,7 +37,13 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class CounterfactualResult:
-    """Where the table is, and the figures of `summary.json`."""
+    """Where the table is, and the figures of `summary.json`.
+
+    Attributes:
+        output: the directory.
+        table: one row a text.
+        summary: the contents of `summary.json`.
+    """
 
     output: Path
     table: pa.Table

@@ -264,6 +264,9 @@ def token_values(
 
     Returns:
         For each text arrays of shape (tokens - 1), float64.
+
+    Raises:
+        RowError: the model cannot take a text, or its logits are not numbers.
     """
     from memtax.lm.scores import _longest, score
 
@@ -354,9 +357,10 @@ def _corpus_probabilities(name: str, vocabulary: int, stamp: tuple[tuple[str, in
     """(count + 1) / (N + V) of each token id."""
     from memtax.corpus.tables import read_frequencies
 
-    counts = read_frequencies(name)[0].astype(np.float64)
-    counts = np.pad(counts, (0, max(vocabulary - len(counts), 0)))
-    return (counts + 1) / (counts.sum() + len(counts))
+    table = read_frequencies(name)
+    size = max(vocabulary, int(table.ids.max(initial=-1)) + 1)
+    counts, _ = table.look_up(np.arange(vocabulary))
+    return (counts + 1) / (table.total + size)
 
 
 @functools.lru_cache(maxsize=2)

@@ -57,7 +57,8 @@ def figures(table: pa.Table, columns: Sequence[str], resamples: int = RESAMPLES)
         resamples: bootstrap resamples.
 
     Returns:
-        Domain to `members`, `nonmembers`, `attacks` (column to metrics, with `verdict`), `blind`, `shift`, `set_test`.
+        Domain to `members` and `nonmembers` (distinct texts), `copies` (further rows of the same texts, which do not count),
+        `attacks` (column to metrics, with `verdict`), `blind`, `shift`, `set_test`.
     """
     domains = list(dict.fromkeys(table.column("domain").to_pylist()))
     found = {name: _domain(_rows(table, name), columns, resamples) for name in domains}
@@ -71,10 +72,13 @@ def _rows(table: pa.Table, domain: str) -> pa.Table:
 
 
 def _domain(table: pa.Table, columns: Sequence[str], resamples: int) -> Figures:
+    everyone, texts = table.column("is_member").to_pylist(), _words(table)
+    # A text that stands in a set several times is one text: its copies would pass for evidence in intervals and in tests.
+    firsts = {pair: row for row, pair in reversed([*enumerate(zip(texts, everyone, strict=True))])}
+    rows = sorted(firsts.values())
+    table, texts = table.take(pa.array(rows, pa.int64())), [texts[row] for row in rows]
     labels = table.column("is_member").to_pylist()
     tokens = table.column("tokens").to_pylist()
-    # Without text, token ids are words as good as any.
-    texts = [" ".join(map(str, ids or ())) if text is None else text for text, ids in zip(_texts(table), tokens, strict=True)]
     blind = blind_scores(texts, labels)
     beside = attack_metrics(labels, [None] * len(labels) if blind is None else blind.tolist(), resamples)
     scores = {column: table.column(column).to_pylist() for column in columns}
@@ -86,11 +90,18 @@ def _domain(table: pa.Table, columns: Sequence[str], resamples: int) -> Figures:
     return {
         "members": sum(labels),
         "nonmembers": len(labels) - sum(labels),
+        "copies": len(everyone) - len(labels),
         "attacks": attacks,
         "blind": beside,
         "shift": shift(texts, labels, [len(ids or ()) for ids in tokens], resamples),
         "set_test": _set_test(labels, list(scores.values()), blind),
     }
+
+
+def _words(table: pa.Table) -> list[str]:
+    """What a reader without the model has of each row: the text, or token ids, which are words as good as any."""
+    tokens = table.column("tokens").to_pylist()
+    return [" ".join(map(str, ids or ())) if text is None else text for text, ids in zip(_texts(table), tokens, strict=True)]
 
 
 def _texts(table: pa.Table) -> list[str | None]:

@@ -257,7 +257,18 @@ def from_products(
 
 
 def last_states(model: Any, sequences: Sequence[Sequence[int]]) -> Matrix:
-    """The last hidden state at the last token of each sequence, (sequences, width); NaN for a sequence without tokens."""
+    """The last hidden state at the last token of each sequence.
+
+    Args:
+        model: a causal language model.
+        sequences: token ids of each sequence.
+
+    Returns:
+        (sequences, width); NaN for a sequence without tokens.
+
+    Raises:
+        RowError: a hidden state is NaN.
+    """
     import torch
 
     from memtax.lm.gradients import BATCH_TOKENS, _batches, _rectangle

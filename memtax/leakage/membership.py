@@ -11,15 +11,14 @@ import pyarrow as pa
 
 from memtax import schema
 from memtax.corpus.membership import COLUMNS, load_membership, load_neighbours
-from memtax.corpus.sources import reading
 from memtax.engine import World
 from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet, write_text
-from memtax.leakage.attacks import ATTACKS, Attack, choose
+from memtax.leakage.attacks import ATTACKS, choose
 from memtax.leakage.evidence import AttackFilter, tokenize
 from memtax.leakage.figures import ALL, METRICS, RESAMPLES, Figures, figures
-from memtax.leakage.strong import log_mean_probability
+from memtax.leakage.finished import late_scores, read_finished
 from memtax.lm.loading import load_tokenizer, split_revision
 from memtax.progress import silence_libraries, skipped
 from memtax.provenance import write_record
@@ -38,11 +37,16 @@ DEFAULT = ("loss", "zlib", "min_k", "min_k_plus_plus", "lowercase", "recall")
 
 @dataclass(frozen=True)
 class MembershipResult:
-    """Where the results are, and the figures of `membership.json`."""
+    """Where the results are, and the figures of `membership.json`.
+
+    Attributes:
+        output: the directory.
+        table: one row a text: keys, label, scores.
+        summary: the contents of `membership.json`.
+    """
 
     output: Path
     table: pa.Table
-    """One row a text: keys, label, scores."""
     summary: Mapping[str, Any]
 
     def lines(self) -> list[str]:
@@ -104,7 +108,7 @@ def infer_membership(
     scorer = replace(scorer, attacks=run, prefixes=prefixes)
     scored = _score(data, scorer, output)
     table = pa.table({**{name: data.column(name) for name in COLUMNS}, **{c: scored.column(c) for c in scorer.columns}})
-    table = _late(table, [attack for attack in chosen if attack.late], columns, references, population)
+    table = late_scores(table, [attack for attack in chosen if attack.late], columns, references, population)
     kept = np.ones(len(table), bool)
     kept[[*prefixed, *population]] = False
     table = table.filter(pa.array(kept))
@@ -156,12 +160,18 @@ def run_command(
         shots: as for `infer_membership`, like `resamples`.
         resamples: bootstrap resamples.
         parameters: of `AttackFilter`.
+
+    Returns:
+        As `infer_membership`.
+
+    Raises:
+        MemtaxError: an input cannot be used, or two of them exclude each other.
     """
     name, revision = split_revision(model)
     if neighbour_texts is not None and parameters.get("neighbour_model"):
         raise MemtaxError("neighbours come from a model or from texts: give --neighbour-model or --neighbour-texts, not both")
     parameters["given_neighbours"] = neighbour_texts is not None
-    tables = {key: _table(path) for key, path in (("columns", columns), ("references", references)) if path is not None}
+    tables = {key: read_finished(path) for key, path in (("columns", columns), ("references", references)) if path is not None}
     chosen = tuple(attack or (*DEFAULT, *_possible(parameters, tables)))
     # ReCaLL's prefixes are cut from the texts, later.
     early = tuple(each.name for each in choose(chosen) if not each.late and each.name != "recall")
@@ -198,13 +208,6 @@ def _enough_for_prefixes(table: pa.Table) -> bool:
         if not member and start is None
     )
     return any(count >= 4 for count in counts.values())
-
-
-def _table(path: Path) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    with reading(str(path)):
-        return pq.read_table(path / "scores.parquet" if path.is_dir() else path)
 
 
 def prepare(data: pa.Table, scorer: AttackFilter) -> pa.Table:
@@ -259,71 +262,6 @@ def _score(data: pa.Table, scorer: AttackFilter, output: Path) -> pa.Table:
 
     rows = datasets.Dataset(data.select(["sequence_id", *scorer.requires]))
     return run_stage(rows, scorer, output / "parts", ROWS_PER_BATCH, 1)
-
-
-def _late(
-    table: pa.Table,
-    attacks: Sequence[Attack],
-    columns: pa.Table | None,
-    references: pa.Table | None,
-    population: Sequence[int],
-) -> pa.Table:
-    """The table with the scores of attacks that read finished tables."""
-    if not attacks:
-        return table
-    ids = table.column("sequence_id").to_pylist()
-    evidence: list[dict[str, Any]] = [{} for _ in ids]
-    if "attack_loss" in table.column_names:
-        _fill(evidence, "score", table.column("attack_loss").to_pylist())
-    needed = {need for attack in attacks for need in attack.needs}
-    for need in sorted(need for need in needed if need.startswith("column:")):
-        _fill(evidence, need, _joined(columns, need.removeprefix("column:"), ids, "--columns"))
-    if "references" in needed:
-        scores = _joined(references, "model_scores", ids, "--references")
-        included = _joined(references, "model_included", ids, "--references")
-        _fill(evidence, "references", [_in_and_out(*pair) for pair in zip(scores, included, strict=True)])
-    if "population" in needed:
-        _fill(evidence, "population", [_population(evidence, population)] * len(ids))
-    for attack in attacks:
-        values = [attack.scores(row)[attack.columns[0]] for row in evidence]
-        table = table.append_column(attack.columns[0], pa.array(values, pa.float64()))
-    return table
-
-
-def _fill(evidence: Sequence[dict[str, Any]], name: str, values: Sequence[Any]) -> None:
-    for row, value in zip(evidence, values, strict=True):
-        row[name] = value
-
-
-def _joined(table: pa.Table | None, name: str, ids: Sequence[int], option: str) -> list[Any]:
-    """A column of another table in the order of the ids; None for ids that it lacks."""
-    if table is None:
-        raise MemtaxError(f"an attack reads {name!r}: give the table that holds it with {option}")
-    schema.require(table.column_names, ("sequence_id", name), f"the table of {option}")
-    found = dict(zip(table.column("sequence_id").to_pylist(), table.column(name).to_pylist(), strict=True))
-    if not found.keys() & set(ids):
-        raise MemtaxError(f"the table of {option} has none of the texts' sequence_ids; was it made from other data?")
-    return [found.get(number) for number in ids]
-
-
-def _in_and_out(scores: Sequence[float | None] | None, included: Sequence[bool]) -> tuple[list[float], list[float]] | None:
-    """Scores of the models that were trained on the text, and of the others."""
-    if scores is None:
-        return None
-    pairs = [(score, inside) for score, inside in zip(scores, included, strict=True) if score is not None]
-    return [score for score, inside in pairs if inside], [score for score, inside in pairs if not inside]
-
-
-def _population(evidence: Sequence[Mapping[str, Any]], rows: Sequence[int]) -> tuple[Any, Any]:
-    """LL of the population's texts, and the log of their mean probability under the models without them."""
-    known = [
-        (evidence[row]["score"], log_mean_probability(evidence[row]["references"][1]))
-        for row in rows
-        if evidence[row].get("score") is not None and evidence[row].get("references") and evidence[row]["references"][1]
-    ]
-    if not known:
-        raise MemtaxError("attack 'rmia' needs a population: non-members with scores under reference models without them")
-    return np.array([ours for ours, _ in known]), np.array([theirs for _, theirs in known])
 
 
 def _write(output: Path, table: pa.Table, names: Sequence[str], summary: Mapping[str, Any], scorer: AttackFilter) -> None:

@@ -46,7 +46,11 @@ class Paraphraser(Filter):
         top_p: of nucleus sampling.
         temperature: of nucleus sampling; the reference uses .2 to .7.
         repetition_penalty: above 1 discourages tokens that are there already.
-        validation: bounds on a paraphrase.
+        min_ratio: least new tokens, over those of the text.
+        max_ratio: most new tokens, over those of the text.
+        min_words: least words.
+        max_edits: most edited characters and words, as a share.
+        min_similarity: least cosine of the embeddings of text and paraphrase; None does not ask.
         similarity_model: sentence-transformers model for `min_similarity`; None takes MiniLM.
         dtype: type of the weights.
         batch_size: prompts at once; halved where memory runs out.
@@ -234,7 +238,13 @@ def _encoder(model: str | None) -> Any:
 
 @dataclass(frozen=True)
 class ParaphraseResult:
-    """Where the table is, and the figures of `summary.json`."""
+    """Where the table is, and the figures of `summary.json`.
+
+    Attributes:
+        output: the directory.
+        table: one row a text.
+        summary: the contents of `summary.json`.
+    """
 
     output: Path
     table: pa.Table

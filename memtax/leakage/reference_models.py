@@ -42,7 +42,7 @@ class Training:
         epochs: passes over the texts.
         learning_rate: of AdamW.
         batch_size: texts a step.
-        max_length: tokens of a text that are trained on.
+        max_length: tokens of a text at once; a longer one is trained on in pieces.
         seed: of subsets and training.
     """
 

@@ -1,6 +1,7 @@
 """Where the tensors of a parameter set act in a model, and what goes in and comes back there."""
 
 import contextlib
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 
 from memtax.errors import ModelError
 from memtax.lm._kernels import Flat, Held, Kernel, Outer, Table, Tied
+from memtax.lm.head import call
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,17 @@ def find_sites(model: Any, parameters: str) -> Sites:
     if parameters not in PARAMETERS:
         raise ModelError(f"unknown parameter set {parameters!r}; choose one of {', '.join(PARAMETERS)}")
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    entrance, head = model.get_input_embeddings(), model.get_output_embeddings()
-    entrance, head = getattr(entrance, "base_layer", entrance), getattr(head, "base_layer", head)
+    entrance, head = _own(model.get_input_embeddings()), _own(model.get_output_embeddings())
     if not isinstance(entrance, torch.nn.Embedding):
         raise ModelError(f"the model's input embedding is a {type(entrance).__name__}, which has no known gradient")
-    maps = {module: name for name, module in model.named_modules() if _is_linear(module)}
+    # What PEFT keeps of a module that it trains a copy of takes no part in the model.
+    maps = {module: name for name, module in model.named_modules() if _is_linear(module) and ".original_module" not in name}
     if parameters == "lora":
         chosen = {module for module, name in maps.items() if ".lora_A." in name or ".lora_B." in name}
     elif parameters == "all-linear":
         # An adapter's own maps are not layers of the model.
         chosen = {module for module, name in maps.items() if ".lora_" not in name}
+        _refuse_stacked(model)
     else:
         chosen = {head} & set(maps)
     if not chosen:
@@ -88,6 +91,65 @@ def find_sites(model: Any, parameters: str) -> Sites:
         sizes,
         entrance,
     )
+
+
+def _own(module: Any) -> Any:
+    """The layer inside PEFT's wrappers: the one that an adapter changes, or the copy that is trained in its place."""
+    kept = getattr(module, "modules_to_save", None)
+    if kept is not None:
+        active = [name for name in module.active_adapters if name in kept]
+        return kept[active[0]] if active else module.original_module
+    return getattr(module, "base_layer", module)
+
+
+def _refuse_stacked(model: Any) -> None:
+    """Refuse a mixture of experts whose linear maps are stacked in one parameter, which no linear layer holds.
+
+    Raises:
+        ModelError: it is one.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 2 and "experts" in name.split("."):
+            raise ModelError(
+                f"{name} holds the linear maps of all experts, which memtax has no kernel for; "
+                "choose another parameter set than 'all-linear'"
+            )
+
+
+def check_uncalled(model: Any, modules: Mapping[torch.nn.Module, str], ids: torch.Tensor) -> None:
+    """Check that layers which were not called have no other part in the logits, so that their gradients are 0 indeed.
+
+    Some models read a layer's weight without calling the layer (Mamba's step sizes).
+
+    Args:
+        model: the model, with frozen parameters.
+        modules: layers that were not called, and the names of their weights.
+        ids: (examples, length), what they were not called for.
+
+    Raises:
+        ModelError: the weight of one is used.
+    """
+    missing = {module: name for module, name in modules.items() if module not in _UNUSED}
+    if not missing:
+        return
+    weights: list[Any] = [module.weight for module in missing]
+    for weight in weights:
+        weight.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            total = call(model, input_ids=ids, use_cache=False).logits.sum()
+            found = torch.autograd.grad(total, weights, allow_unused=True) if total.requires_grad else [None]
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
+    used = [name for name, gradient in zip(missing.values(), found, strict=False) if gradient is not None]
+    if used:
+        raise ModelError(f"the model reads {used[0]} without calling its layer; memtax has no kernel for that")
+    _UNUSED.update(missing)
+
+
+_UNUSED: "weakref.WeakSet[torch.nn.Module]" = weakref.WeakSet()
+"""Layers that are known to be used by calling them, if at all."""
 
 
 @contextlib.contextmanager
@@ -149,6 +211,10 @@ class Recorder:
 
         output.register_hook(back)  # type: ignore[no-untyped-call]
 
+    def uncalled(self) -> dict[torch.nn.Module, str]:
+        """Linear layers of the set that were not called, and the names of their weights."""
+        return {module: weight for module, (weight, _) in self.sites.linear.items() if module not in self.calls}
+
     def kernels(
         self,
         needed: torch.Tensor,
@@ -194,13 +260,7 @@ class Recorder:
 
     def _outer(self, module: torch.nn.Module, needed: torch.Tensor, lengths: tuple[int, ...], dtype: torch.dtype) -> Outer:
         """A linear map's gradients; of a map that is called several times, all calls together."""
-        calls = [one for one in self.calls.get(module, []) if one.error is not None]
-        for one in calls:
-            if one.entered.shape[:-1] != needed.shape:
-                raise ModelError(
-                    f"a {type(module).__name__} layer receives inputs of shape {tuple(one.entered.shape)}, in which the "
-                    "examples cannot be told apart; choose another parameter set"
-                )
+        calls = [_by_example(one, needed, module) for one in self.calls.get(module, []) if one.error is not None]
         if not calls:
             inputs, outputs = _shape(module)
             rows = int(needed.sum())
@@ -232,6 +292,25 @@ class Recorder:
             # torch gives the padding token's row no gradient.
             values = values * (tokens != entrance.padding_idx)[:, None]
         return _gathered(lengths, tokens, values)
+
+
+def _by_example(one: _Call, needed: torch.Tensor, module: torch.nn.Module) -> _Call:
+    """A call with inputs of shape (batch, length, width), in which examples can be told apart.
+
+    Raises:
+        ModelError: they cannot.
+    """
+    if one.entered.shape[:-1] == needed.shape:
+        return one
+    if one.entered.shape[:-1] == (needed.numel(),) and one.error is not None:
+        # Flattened, as OPT does. Errors are 0 exactly where no target follows: rows in another order would show there.
+        entered, error = (values.reshape(*needed.shape, -1) for values in (one.entered, one.error))
+        if not error[~needed.to(error.device)].any():
+            return _Call(entered, error)
+    raise ModelError(
+        f"a {type(module).__name__} layer receives inputs of shape {tuple(one.entered.shape)}, in which the examples cannot "
+        "be told apart; choose another parameter set"
+    )
 
 
 def _gathered(lengths: tuple[int, ...], tokens: torch.Tensor, values: torch.Tensor) -> Table:

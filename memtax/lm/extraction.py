@@ -192,6 +192,9 @@ def discoverable(
 
     Returns:
         A row a pair: `samples`, `probability`, `sequences`, `extractable`, and `rate` (None without sequences).
+
+    Raises:
+        MemtaxError: an n below 1, or a p outside (0, 1).
     """
     known = np.array([value for value in logprobs if value is not None], dtype=np.float64)
     with np.errstate(divide="ignore"):

@@ -41,6 +41,9 @@ def match_lengths(
 
     Returns:
         A number a sequence, `continuation` for memorized ones; None for those shorter than prompt and continuation.
+
+    Raises:
+        RowError: the model cannot take a sequence, or its logits are not numbers.
     """
     found: list[int | None] = [None] * len(sequences)
     left = [row for row, sequence in enumerate(sequences) if len(sequence) >= prompt + continuation]
@@ -82,6 +85,9 @@ def memorization_scores(
 
     Returns:
         A share a sequence; None for those shorter than prompt and continuation.
+
+    Raises:
+        RowError: the model's logits for a sequence are not numbers.
     """
     found: list[float | None] = [None] * len(sequences)
     prefixes, rows = [], []
@@ -118,6 +124,9 @@ def generate(model: Any, prefixes: Sequence[Tokens], counts: Sequence[int], supp
 
     Returns:
         The generated tokens of each prefix.
+
+    Raises:
+        RowError: the model's logits for a prefix are not numbers.
     """
     found: list[list[int]] = [[] for _ in prefixes]
     with evaluation(model), torch.inference_mode():

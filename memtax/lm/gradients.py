@@ -14,7 +14,7 @@ import torch
 
 from memtax.errors import MemtaxError, RowError
 from memtax.lm._kernels import Flat, Head, Held, Kernel, Outer, Recomputed, Table, Tied
-from memtax.lm._recording import Recorder, Sites, find_sites, frozen
+from memtax.lm._recording import Recorder, Sites, check_uncalled, find_sites, frozen
 from memtax.lm.batches import PaddingSide, Ragged
 from memtax.lm.head import call, decompose
 from memtax.lm.scores import _check_ids, _check_lengths, _longest, _ragged, _vocabulary, evaluation
@@ -30,6 +30,8 @@ BATCH_TOKENS = {"cpu": 256, "accelerator": 16_384}
 _CHUNK_LOGITS = {"cpu": 2**23, "accelerator": 2**28}
 _HELD_ERRORS = {"cpu": 2**26, "accelerator": 2**30}
 """Errors at the logits that are kept rather than computed again, if the caller says that they are needed at once."""
+_FAINT = 2**30
+"""Times the least normal number: probabilities below have lost digits."""
 _FLAT = 64
 """A gradient of r x c numbers is written out if that is at most as many as its factors have for so many tokens."""
 
@@ -228,18 +230,20 @@ def _capture_batch(
             _check_numbers(states[needed].isnan().any(-1), lengths)
             if deep and len(targets):
                 states[needed].to(dtype).backward(_logit_errors(states[needed].detach().to(dtype), targets, weight))
-            return recorder.kernels(needed, lengths, ids, dtype, _FLAT)
-        assert parts is not None
-        states = call(parts.backbone, **arguments)[0]
-        layer: Any = parts.head
-        head = Head(layer.weight.detach(), None if layer.bias is None else layer.bias.detach(), parts.adjust)
-        held = keep and len(targets) * head.weight.shape[0] <= _HELD_ERRORS[kind]
-        hidden = states.detach()[needed.to(states.device)]
-        outer, below, biases = _through_head(head, hidden, targets, weight, lengths, held, deep, _CHUNK_LOGITS[kind])
-        if deep and len(targets):
-            gradient = torch.zeros_like(states)
-            gradient[needed] = below.to(states.dtype)
-            states.backward(gradient)
+            outer, biases = None, None
+        else:
+            assert parts is not None
+            states = call(parts.backbone, **arguments)[0]
+            layer: Any = parts.head
+            head = Head(layer.weight.detach(), None if layer.bias is None else layer.bias.detach(), parts.adjust)
+            held = keep and len(targets) * head.weight.shape[0] <= _HELD_ERRORS[kind]
+            hidden = states.detach()[needed.to(states.device)]
+            outer, below, biases = _through_head(head, hidden, targets, weight, lengths, held, deep, _CHUNK_LOGITS[kind])
+            if deep and len(targets):
+                gradient = torch.zeros_like(states)
+                gradient[needed] = below.to(states.dtype)
+                states.backward(gradient)
+    check_uncalled(model, recorder.uncalled(), ids)
     return recorder.kernels(needed, lengths, ids, dtype, _FLAT, outer, biases)
 
 
@@ -316,11 +320,16 @@ def _through_head(
         chosen = logits[place, targets[rows]]
         # Written over the logits (and over the product, if that is the same): a chunk is the largest thing in memory.
         errors = torch.softmax(logits, -1, out=logits if kept is None else kept[rows])
-        normalizers[rows] = chosen - errors[place, targets[rows]].log()
+        probability = errors[place, targets[rows]]
+        normalizers[rows] = chosen - probability.log()
         errors[place, targets[rows]] -= 1
         del logits
         errors = head.derivative(product, errors)
         del product
+        # A probability that underflows has no logarithm to go by: those rows' logits are made once more.
+        lost = start + (probability < _FAINT * torch.finfo(dtype).tiny).nonzero()[:, 0]
+        if len(lost):
+            normalizers[lost] = head.adjust(head.product(hidden[lost], slice(None))).to(dtype).logsumexp(-1)
         if kept is not None and errors.data_ptr() != kept[rows].data_ptr():
             kept[rows] = errors
         if deep:

@@ -38,7 +38,8 @@ class Finding:
 def write(path: Path, result: Mapping[str, Any]) -> None:
     """Write the page."""
     about = [("Model", result["model"]), ("Adapter", result["adapter"]), ("Training set", result["train"])]
-    about += [("Held out", result["held_out"]), ("Sequences", f"{result['sequences']:,}")]
+    window = result["window"]
+    about += [("Held out", result["held_out"]), ("Sequences", f"{result['sequences']:,} of {sum(window.values())} tokens")]
     found = [_extraction(result), _sampling(result), _worrying(result), _canaries(result), _membership(result)]
     found += [_personal(result), _advice(result)]
     write_page(
@@ -83,10 +84,14 @@ def _extraction(result: Mapping[str, Any]) -> Finding:
         [words.label(name), f"{one['memorized']:,}", f"{one['sequences']:,}", _share(one)]
         for name, one in result["extraction"].items()
     ]
+    window = result["window"]
     text = (
-        "Greedy decoding from the prompt gives these continuations exactly. Intervals are exact (Clopper-Pearson, 95%), for "
-        "sequences that are independent of each other."
+        f"Given the first {window['prompt']} tokens of a sequence of the training set, the model's likeliest next "
+        f"{window['continuation']} (greedy decoding) are exactly those of the training set. {words.CATEGORIES_EXPLAINED} "
+        "Intervals are exact (Clopper-Pearson, 95%), for sequences that are independent of each other."
     )
+    if said := words.say_control(result["extraction"]):
+        text += f" {said}"
     if result["held_out"] is None:
         text += f" {UNMEASURED}: how much of it a model completes without having seen it; no held-out texts were given."
     head = ("Category", "Extracted", "Sequences", "Share")
@@ -101,10 +106,15 @@ def _sampling(result: Mapping[str, Any]) -> Finding:
     rows = [
         [f"{one['samples']:,}", f"{one['probability']:g}", f"{one['extractable']:,}", _share(one)] for one in result["sampling"]
     ]
-    text = "A continuation counts if n samples at temperature 1 hold it at least once with probability p (Hayes et al. 2024)."
+    text = (
+        "What somebody gets who asks more than once: a continuation counts if n samples from the model (temperature 1) hold "
+        "it at least once with a probability of p or more (Hayes et al. 2024)."
+    )
     middle = next(one for one in result["sampling"] if (one["samples"], one["probability"]) == (100, 0.5))
     heading = f"100 samples give {middle['extractable']:,} of {middle['sequences']:,} with probability 0.5 or more"
-    return Finding(heading, text, "(n, p)-discoverable extraction", ("n", "p", "Extractable", "Share"), rows)
+    return Finding(
+        heading, text, "(n, p)-discoverable extraction", ("Samples n", "Probability p", "Extractable", "Share"), rows
+    )
 
 
 def _worrying(result: Mapping[str, Any]) -> Finding:
@@ -116,8 +126,10 @@ def _worrying(result: Mapping[str, Any]) -> Finding:
     text = (
         f"Worrying: recollected, that is rare and no template ({_share(one['worrying'])}). Benign: repeated often, templated, "
         f"or completed by the base model as well ({_share(one['benign'])}). A secret that was repeated often counts as "
-        f"benign here, so look for personal data below. The first {len(rows):,} worrying ones:"
+        f"benign here, so look for personal data below."
     )
+    if rows:
+        text += " The only worrying one:" if one["worrying"]["memorized"] == 1 else f" The first {len(rows):,} worrying ones:"
     heading = f"{one['worrying']['memorized']:,} memorized sequences are worrying, {one['benign']['memorized']:,} benign"
     return Finding(heading, text, "Recollected sequences", ("sequence_id", "Occurrences", "Text, personal data masked"), rows)
 
@@ -139,9 +151,11 @@ def _canaries(result: Mapping[str, Any]) -> Finding:
     ]
     text = (
         f"Random sequences that were planted ({found['planted']:,}), ranked by likelihood among {found['held_out']:,} of the "
-        f"same kind that were not. Exposure (Carlini et al. 2019) is log2 of the candidates minus log2 of the rank: "
-        f"{found['most_bits']:.1f} bits at most, {found['chance_bits']:.2f} on average if nothing was learned. Extracted: "
-        f"greedy decoding from the first half gives the second; of those never planted {found['held_out_extracted']:,} are."
+        f"same kind that were not: a scale for what the model keeps of a text that is like no other. Exposure (Carlini et al. "
+        f"2019) is log2 of the candidates minus log2 of the rank: {found['most_bits']:.1f} bits at most, where each stands "
+        f"before all that were held out, and {found['chance_bits']:.2f} on average if nothing was learned. Extracted: greedy "
+        f"decoding from the first half gives the second; of those never planted {found['held_out_extracted']:,} are. As the "
+        "canaries fare, so may a number, a name or a password that stands as often in the training set."
     )
     head = ("Planted times", "Canaries", "Exposure in bits (range)", "Extracted", "Share")
     panel = Panel("canaries", conclusion(found), "Dots: mean exposure; bars: least to most; dashed: chance.", _exposure(found))
@@ -178,7 +192,13 @@ def _membership(result: Mapping[str, Any]) -> Finding:
             shown = shown or bool(verdict.get("shows_membership"))
             rows.append([domain, words.label(name), words.estimate(measured.get("auroc")), str(verdict.get("reason") or "")])
     heading = "Membership can be inferred" if shown else "No attack shows membership beyond the blind baseline"
-    text = "The blind baseline never sees the model: an attack that does no better may tell kinds of text, not membership."
+    text = (
+        "Can somebody who holds a text and asks the model for its probabilities tell that it was trained on? AUROC is the "
+        "chance that a text of the training set scores above one that was held out: 0.5 is guessing, 1 is certainty. The blind "
+        "baseline reads the texts and never sees the model: an attack that does no better may tell kinds of text, not "
+        "membership. Loss is the mean log-likelihood, zlib sets it against the text's compressed size, Min-K% takes the least "
+        "likely tokens alone."
+    )
     return Finding(heading, text, "AUROC of attacks", ("Domain", "Attack", "AUROC (95% interval)", "What it shows"), rows)
 
 
@@ -187,7 +207,10 @@ def _personal(result: Mapping[str, Any]) -> Finding:
     if not found["measurable"]:
         return Finding("Personal data: not looked for", f"{found['reason']}.")
     rows = [[str(row["sequence_id"]), row["category"] or "unknown", row["text"] or ""] for row in found["sequences"]]
-    text = "Addresses, telephone numbers, bank accounts and payment cards, by checksum and numbering plan; names are not."
+    text = (
+        "E-mail addresses, telephone numbers, bank accounts and payment cards among the sequences that can be extracted, "
+        "found by form, checksum and numbering plan. Names and postal addresses are not looked for."
+    )
     heading = f"Memorized sequences with personal data: {found['count']:,}"
     return Finding(heading, text, "Findings, masked", ("sequence_id", "Category", "Text"), rows)
 

@@ -85,8 +85,8 @@ class RunConfig:
                 raise MemtaxError(f"{name}: {getattr(self, name)} is below {least}")
         if self.frequencies is not None and self.counts is None:
             raise MemtaxError("frequencies: they replace those of counts; give counts as well, or neither")
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise MemtaxError(f"dtype: {self.dtype!r} is not one of float32, bfloat16, float16")
+        if self.dtype not in ("float32", "bfloat16", "float16", "auto"):
+            raise MemtaxError(f"dtype: {self.dtype!r} is not one of float32, bfloat16, float16, auto")
 
     @property
     def window(self) -> int:

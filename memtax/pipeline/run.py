@@ -40,7 +40,13 @@ SCORES = tuple(LanguageModelFilter.columns)
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where the results are, and the figures of `metrics.json`."""
+    """Where the results are, and the figures of `metrics.json`.
+
+    Attributes:
+        output: the run directory.
+        report: the page.
+        metrics: the contents of `metrics.json`; empty on processes other than the main.
+    """
 
     output: Path
     report: Path
@@ -179,6 +185,10 @@ def _conclude(
     if config.held_out is not None:
         held_out = everything.filter(pc.invert(everything.column("is_member")))
         metrics["extraction"]["held_out"] = extraction_rates(held_out)["all"]
+        # What was held out may stand in the corpus all the same, in another document.
+        absent = extraction_rates(held_out.filter(pc.equal(held_out.column("sequence_duplicates"), 0)))["all"]
+        if absent["sequences"]:
+            metrics["extraction"]["held_out_absent"] = absent
         metrics["membership"] = membership_of_run(everything)
     if config.reference_model is not None:
         metrics["reference"] = by_category(table)
@@ -204,7 +214,7 @@ def _conclude(
         row = f"One row a sequence and one of its {NEAREST} nearest others at a cosine of at least 0.8."
         configs.append(Config("neighbours", row, {"train": pq.read_table(output / "neighbours" / "neighbours.parquet")}))
     if config.held_out is not None:
-        keys = ["sequence_id", "is_member", "text", "document", *SCORES]
+        keys = ["sequence_id", "is_member", "text", "document", "sequence_duplicates", *SCORES]
         row = "One row a sequence, those of the corpus and those held out of training, with the model's scores."
         configs.append(Config("membership", row, {"train": everything.select(keys)}))
     rows = {"checkpoints": "checkpoint of the training run", "models": "model"}

@@ -34,7 +34,13 @@ PROBABILITIES = (0.1, 0.5, 0.9, 0.99)
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """Where the table is, and the figures of `summary.json`."""
+    """Where the table is, and the figures of `summary.json`.
+
+    Attributes:
+        output: the directory.
+        table: Parquet with one row a sequence.
+        summary: the contents of `summary.json`.
+    """
 
     output: Path
     table: Path

@@ -218,12 +218,11 @@ def _take_counts(counts: str, frequencies: str, dataset: "datasets.Dataset", fol
             "give counts of these sequences, or leave the key out to count over the corpus"
         )
     at = np.searchsorted(known, asked)
-    frequency, is_known = read_frequencies(frequencies)
-    tokens = np.flatnonzero(is_known)
+    table = read_frequencies(frequencies)
     tables = {
         DUPLICATES_FILE: {"sequence_id": asked, "sequence_duplicates": values[at]},
-        FREQUENCIES_FILE: {"token_id": tokens, "token_frequency": frequency[tokens]},
+        FREQUENCIES_FILE: {"token_id": table.ids, "token_frequency": table.frequencies},
     }
     for name, columns in tables.items():
         write_parquet(folder / name, schema.validate(pa.table(columns), columns, name))
-    write_json(folder / "totals.json", {"tokens": int(frequency.sum()), "sequences": None})
+    write_json(folder / "totals.json", {"tokens": table.total, "sequences": None})

@@ -29,8 +29,9 @@ def summary_lines(result: RunResult) -> list[str]:
     table.add_column("category", no_wrap=True)
     for heading in ("sequences", "memorized", "rate", "95% interval", "ROC-AUC"):
         table.add_column(heading, justify="right", no_wrap=True)
+    names = {"held_out": "held out", "held_out_absent": "held out, unseen"}
     notes = [predictor["reason"]] if "reason" in predictor else []
-    for name in (*CATEGORIES, "all", "held_out"):
+    for name in (*CATEGORIES, "all", "held_out", "held_out_absent"):
         if name not in extraction:
             continue
         group = extraction[name]
@@ -40,7 +41,7 @@ def summary_lines(result: RunResult) -> list[str]:
         rate, interval = "-", "-"
         if group["rate"] is not None:
             rate, interval = f"{group['rate']:.1%}", f"{100 * group['low']:.1f} - {group['high']:.1%}"
-        table.add_row(name.replace("_", " "), f"{group['sequences']:,}", f"{group['memorized']:,}", rate, interval, auc)
+        table.add_row(names.get(name, name), f"{group['sequences']:,}", f"{group['memorized']:,}", rate, interval, auc)
     with console.capture() as captured:
         console.print(table)
         for note in notes:

@@ -38,7 +38,7 @@ class Comparison:
         """What the command prints."""
         found = self.summary["groups"]["all"]
         return [
-            f"{self.summary['sequences']:,} sequences in both runs",
+            _shared(self.summary),
             f"memorized {words.percent(found['first']['value'])} before, {words.percent(found['second']['value'])} after: "
             f"difference {_points(found['difference'])}",
             f"{found['newly']:,} newly memorized, {found['forgotten']:,} forgotten, McNemar p = {_p(found['mcnemar_p'])}",
@@ -48,34 +48,37 @@ class Comparison:
 def compare(first: Path | str, second: Path | str) -> Comparison:
     """Compare what two runs memorized, sequence by sequence.
 
+    Sequences are matched by `sequence_id`. Where that means other tokens in the other run, as after deduplication, they are
+    matched by their tokens, and of equal sequences in a run the first counts.
+
     Args:
-        first: a run directory, or a Parquet file with `sequence_id` and `is_memorized` (as `memtax score` writes).
-        second: another, over the same sequences.
+        first: the directory of a run or audit, or a Parquet file with `sequence_id` and `is_memorized` (as `memtax score`
+            writes).
+        second: another, over the same sequences or some of them.
+
+    Returns:
+        What changed.
 
     Raises:
-        MemtaxError: a run cannot be read, has repeated ids, shares no sequence with the other, or gives a shared id to other
-            tokens.
+        MemtaxError: a run cannot be read, has repeated ids, or shares no sequence with the other.
     """
     import pyarrow as pa
 
     one, two = _read(Path(first)), _read(Path(second))
-    ids = np.intersect1d(one.ids, two.ids)
-    if not len(ids):
-        raise MemtaxError(f"{first} and {second} share no sequence_id; compare two runs over the same sequences")
-    at_one, at_two = np.searchsorted(one.ids, ids), np.searchsorted(two.ids, ids)
-    _check_tokens(one, two, at_one, at_two, ids)
+    at_one, at_two, matched_by = _pairs(one, two)
     before, after = one.memorized[at_one], two.memorized[at_two]
     scored = np.array([a is not None and b is not None for a, b in zip(before, after, strict=True)], bool)
     if not scored.any():
-        raise MemtaxError(f"{first} and {second} share {len(ids)} sequences, none with a verdict in both")
-    ids, at_one, at_two = ids[scored], at_one[scored], at_two[scored]
+        raise MemtaxError(f"{first} and {second} share {len(at_one)} sequences, none with a verdict in both")
+    at_one, at_two = at_one[scored], at_two[scored]
     was, now = before[scored].astype(bool), after[scored].astype(bool)
     old, new = one.taxonomy[at_one], two.taxonomy[at_two]
-    groups = {"all": np.ones(len(ids), bool)} | {name: old == name for name in schema.CATEGORIES}
+    groups = {"all": np.ones(len(old), bool)} | {name: old == name for name in schema.CATEGORIES}
     moved = was != now
     texts = two.texts[at_two] if two.texts is not None else one.texts[at_one] if one.texts is not None else None
     changed = {
-        "sequence_id": ids[moved],
+        "sequence_id": one.ids[at_one][moved],
+        **({"sequence_id_after": two.ids[at_two][moved]} if matched_by == "tokens" else {}),
         "change": [CHANGES[0] if yes else CHANGES[1] for yes in now[moved]],
         "taxonomy_before": old[moved].tolist(),
         "taxonomy_after": new[moved].tolist(),
@@ -86,9 +89,10 @@ def compare(first: Path | str, second: Path | str) -> Comparison:
         "schema": SCHEMA,
         "first": one.about,
         "second": two.about,
-        "sequences": len(ids),
-        "only_in_first": len(one.ids) - int(np.isin(one.ids, two.ids).sum()),
-        "only_in_second": len(two.ids) - int(np.isin(two.ids, one.ids).sum()),
+        "matched_by": matched_by,
+        "sequences": len(old),
+        "only_in_first": one.distinct(matched_by) - len(scored),
+        "only_in_second": two.distinct(matched_by) - len(scored),
         "without_verdict": int((~scored).sum()),
         "groups": {name: _group(was[rows], now[rows]) for name, rows in groups.items() if rows.any()},
         "transitions": _transitions(old, new, was, now),
@@ -130,11 +134,24 @@ class _Run:
     texts: "np.ndarray | None"
     tokens: "pa.ChunkedArray | None"
 
+    def by_tokens(self) -> dict[bytes, int]:
+        """The first row of every sequence, by its tokens."""
+        if self.tokens is None:
+            return {}
+        rows = self.tokens.to_pylist()
+        return {np.array(tokens or [], np.int32).tobytes(): len(rows) - 1 - at for at, tokens in enumerate(reversed(rows))}
+
+    def distinct(self, matched_by: str) -> int:
+        """Sequences that count."""
+        return len(self.ids) if matched_by == "sequence_id" else len(self.by_tokens())
+
 
 def _read(path: Path) -> _Run:
     import pyarrow.parquet as pq
 
-    places = (path / "dataset" / "features" / "train.parquet", path / "scores.parquet", path / "features.parquet", path)
+    features = Path("dataset", "features", "train.parquet")
+    # An audit keeps its run in a folder of that name.
+    places = (path / features, path / "run" / features, path / "scores.parquet", path / "features.parquet", path)
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         raise MemtaxError(f"{path} holds no table of sequences; give the directory of a finished run, or a Parquet file")
@@ -170,19 +187,37 @@ def _categories(table: "pa.Table") -> "np.ndarray":
     return np.array([schema.CATEGORIES[value] if isinstance(value, int) else value for value in values], object)
 
 
-def _check_tokens(one: _Run, two: _Run, at_one: "np.ndarray", at_two: "np.ndarray", ids: "np.ndarray") -> None:
-    """Shared ids must mean shared sequences."""
+def _pairs(one: _Run, two: _Run) -> tuple["np.ndarray", "np.ndarray", str]:
+    """Places of the shared sequences in both runs, and by what they were matched."""
+    ids = np.intersect1d(one.ids, two.ids)
+    places = np.searchsorted(one.ids, ids), np.searchsorted(two.ids, ids)
+    if len(ids) and _same_tokens(one, two, *places):
+        return *places, "sequence_id"
+    rows, others = one.by_tokens(), two.by_tokens()
+    shared = [(row, others[tokens]) for tokens, row in rows.items() if tokens in others]
+    if not shared:
+        raise MemtaxError(
+            f"{one.about['name']} and {two.about['name']} share no sequence, neither by sequence_id nor by tokens; compare "
+            "runs over the same sequences and tokenizer"
+        )
+    at_one, at_two = np.array(sorted(shared)).T
+    return at_one, at_two, "tokens"
+
+
+def _same_tokens(one: _Run, two: _Run, at_one: "np.ndarray", at_two: "np.ndarray") -> bool:
+    """Whether shared ids mean shared sequences; assumed where a table has no tokens."""
     if one.tokens is None or two.tokens is None:
-        return
-    for start in range(0, len(ids), 4096):
-        left = one.tokens.take(at_one[start : start + 4096]).to_pylist()
-        right = two.tokens.take(at_two[start : start + 4096]).to_pylist()
-        for row, (a, b) in enumerate(zip(left, right, strict=True)):
-            if a != b:
-                raise MemtaxError(
-                    f"sequence_id {ids[start + row]} has other tokens in {two.about['name']} than in {one.about['name']}; "
-                    "compare runs over the same sequences and tokenizer"
-                )
+        return True
+    starts = range(0, len(at_one), 4096)
+    pieces = ((one.tokens.take(at_one[at : at + 4096]), two.tokens.take(at_two[at : at + 4096])) for at in starts)
+    return all(left.to_pylist() == right.to_pylist() for left, right in pieces)
+
+
+def _shared(summary: Mapping[str, Any]) -> str:
+    """How many sequences were compared."""
+    if summary["matched_by"] == "sequence_id":
+        return f"{summary['sequences']:,} sequences in both runs"
+    return f"{summary['sequences']:,} distinct sequences in both runs, matched by their tokens"
 
 
 def _group(was: "np.ndarray", now: "np.ndarray") -> dict[str, Any]:
@@ -232,7 +267,7 @@ def _tile(name: str, group: Mapping[str, Any]) -> dict[str, str]:
         "label": words.label(name),
         "value": change,
         "count": f"{group['newly']:,} newly, {group['forgotten']:,} forgotten",
-        "interval": f"interval {interval.strip('()')}",
+        "interval": interval.strip("()"),
     }
 
 
@@ -262,7 +297,7 @@ def _how_much(summary: Mapping[str, Any]) -> Section:
         if summary[key]
     ]
     text = (
-        "The same sequences in both runs. Differences have paired 95% intervals (Newcombe's score method); McNemar's exact "
+        f"{_shared(summary)}. Differences have paired 95% intervals (Newcombe's score method); McNemar's exact "
         "test asks whether as many were forgotten as were newly memorized. The tests of the categories are not corrected "
         "for their number."
     )
@@ -313,11 +348,13 @@ def _which(comparison: Comparison) -> Section:
     parts, missing = [], []
     for change in CHANGES:
         chosen = [row for row in rows if row["change"] == change]
+        # That of the run in which it is memorized.
+        category = "taxonomy_after" if change == CHANGES[0] else "taxonomy_before"
         if not chosen:
             missing.append(f"No sequence was {change}.")
             continue
         cells = tuple(
-            (str(row["sequence_id"]), row["taxonomy_after"] or words.DASH, (row.get("text") or words.DASH)[:_EXCERPT])
+            (str(row["sequence_id"]), row[category] or words.DASH, (row.get("text") or words.DASH)[:_EXCERPT])
             for row in chosen[:SHOWN]
         )
         caption = f"{change}: {len(cells)} of {len(chosen):,}"

@@ -29,6 +29,7 @@ class Explorer:
         neighbours: the run's table of neighbours, or None.
         prompt: tokens of a prompt.
         continuation: tokens after it.
+        title: heading of the page.
     """
 
     features: "pa.Table"

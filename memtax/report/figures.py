@@ -2,7 +2,8 @@
 
 Each draws on the axes that it is given, or on those of a new figure, and returns them; several panels are an array of axes.
 No pyplot, so nothing is global and no display is needed. One colour a category everywhere, from the palette of Okabe and Ito
-(distinguishable for colour-blind readers); category is never told by colour alone.
+(distinguishable for colour-blind readers), those that stand out from white by 3 to 1 or more; category is never told by colour
+alone.
 """
 
 import io
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
 
 COLOURS = {
     "recitation": "#0072B2",
-    "reconstruction": "#E69F00",
-    "recollection": "#009E73",
+    "reconstruction": "#009E73",
+    "recollection": "#D55E00",
     "all": "#333333",
     "aggregate": "#333333",
     "baseline": "#CC79A7",
     "held_out": "#767676",
+    "held_out_absent": "#767676",
 }
-TEXT_COLOURS = {**COLOURS, "reconstruction": "#8A5F00", "recollection": "#00785A", "baseline": "#9C4F7D"}
+TEXT_COLOURS = {**COLOURS, "reconstruction": "#00785A", "recollection": "#B34F00", "baseline": "#9C4F7D"}
 """The same for words on white: dark enough to be read (4.5 to 1)."""
 GREY = "#8A8A8A"
 WIDTH = 9.6
@@ -266,22 +268,21 @@ def curves(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str,
                 axes = grid[line][column]
                 drawn = False
                 if kind != "pr":
-                    axes.plot([0, 1], [0, 1], color="#BBBBBB", lw=0.8, ls=":")
+                    axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
                 for row in rows:
                     curve = row.get(kind)
                     if row["category"] != name or not curve:
                         continue
                     drawn = True
                     own = row["model"] != "baseline"
-                    axes.plot(
-                        curve[x],
-                        curve[y],
-                        color=COLOURS.get(name, GREY) if own else COLOURS["baseline"],
-                        ls="-" if own else (0, (4, 2)),
-                        lw=1.7 if own else 1.4,
-                        marker=("o" if own else "s") if kind == "reliability" else None,
-                        ms=3.5,
-                    )
+                    colour = COLOURS.get(name, GREY) if own else COLOURS["baseline"]
+                    if kind == "reliability":
+                        # The share of a handful of sequences jumps: a small mark says so, a line would hide it.
+                        area = [6 + 110 * rows / max(curve["count"]) for rows in curve["count"]]
+                        marker = {"marker": "o" if own else "s", "linewidths": 1.2, "edgecolors": colour, "clip_on": False}
+                        axes.scatter(curve[x], curve[y], area, colour if own else "none", alpha=0.8, zorder=2 + own, **marker)
+                        continue
+                    axes.plot(curve[x], curve[y], color=colour, ls="-" if own else (0, (4, 2)), lw=1.7 if own else 1.4)
                 if not drawn:
                     axes.text(0.5, 0.5, _withheld(metrics, name), ha="center", va="center", fontsize=8, color="#555555")
                 axes.set_xlim(-0.03, 1.03)
@@ -306,7 +307,7 @@ def _curve_legend(grid: Any, own: bool) -> None:
     handles = [
         Line2D([], [], color=COLOURS["aggregate"], lw=1.7, label="one model a category (in the category's colour)"),
         Line2D([], [], color=COLOURS["baseline"], lw=1.4, ls=(0, (4, 2)), label="baseline: one model for all"),
-        Line2D([], [], color="#BBBBBB", lw=0.8, ls=":", label="chance (top), perfect calibration (bottom)"),
+        Line2D([], [], color=GREY, lw=0.8, ls=":", label="chance (top), perfect calibration (bottom)"),
     ]
     if own:
         figure_of(grid).legend(handles=handles, loc="outside lower center", ncols=3)

@@ -27,7 +27,7 @@ def members(run: Run) -> Section:
             TEXT,
             missing=("Not measured: no sequences were held out (key held_out).",),
         )
-    rows = [(name.replace("_", " "), metrics, metrics["verdict"]["reason"]) for name, metrics in found["attacks"].items()]
+    rows = [(words.label(name), metrics, metrics["verdict"]["reason"]) for name, metrics in found["attacks"].items()]
     rows.append(("blind baseline", found["blind"], "never sees the model"))
     table = Table(
         "Attacks and the baseline",
@@ -53,7 +53,7 @@ def _conclusion(found: Mapping[str, Any]) -> str:
     if showing:
         best = max(showing, key=lambda name: found["attacks"][name]["auroc"]["value"])
         value = found["attacks"][best]["auroc"]["value"]
-        return f"Members can be told: {best.replace('_', ' ')} reaches {value:.2f}, more than the texts alone give away"
+        return f"Members can be told: {words.label(best)} reaches {value:.2f}, more than the texts alone give away"
     return "No attack shows membership: none is beyond chance and the baseline that never sees the model"
 
 

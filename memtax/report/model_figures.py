@@ -202,6 +202,8 @@ def probe_layers(rows: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) ->
         rows: `layer`, `probe`, `metric`, `value`, `low`, `high`; a `layer` of None has no layers and is a line.
         ax: where to draw.
     """
+    from matplotlib.ticker import MaxNLocator
+
     with style():
         axes: Axes = panels(ax, 3.6)[0, 0]
         palette = [COLOURS["recitation"], COLOURS["reconstruction"], COLOURS["recollection"], COLOURS["baseline"], GREY]
@@ -224,6 +226,7 @@ def probe_layers(rows: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) ->
                     capsize=2.5,
                     label=probe,
                 )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("layer (0: embeddings)")
         axes.set_ylabel(label(rows[0]["metric"]))
         axes.legend()

@@ -130,7 +130,9 @@ def _about(run: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def tiles(extraction: Mapping[str, Any]) -> list[dict[str, str]]:
     """The key figures."""
-    names = [name for name in ("all", *CATEGORIES, "held_out") if (extraction.get(name) or {}).get("sequences")]
+    # The control is what the model cannot have seen; the table has what was held out and occurs in the corpus all the same.
+    control = "held_out_absent" if extraction.get("held_out_absent") else "held_out"
+    names = [name for name in ("all", *CATEGORIES, control) if (extraction.get(name) or {}).get("sequences")]
     return [
         {
             "group": name,

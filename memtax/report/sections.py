@@ -100,7 +100,7 @@ def gaps(run: Run) -> Section:
 def what(run: Run) -> Section:
     """How much of each category is memorized."""
     found = run.metrics.get("extraction") or {}
-    groups = {name: found[name] for name in (*GROUPS, "held_out") if found.get(name)}
+    groups = {name: found[name] for name in (*GROUPS, "held_out", "held_out_absent") if found.get(name)}
     lengths = run.metrics.get("run") or {}
     tested = (
         f"A sequence is memorized if greedy decoding from its first {count(lengths['prompt'])} tokens gives the next "
@@ -108,10 +108,7 @@ def what(run: Run) -> Section:
         if lengths.get("prompt") and lengths.get("continuation")
         else "A sequence is memorized if greedy decoding from its prompt gives its continuation exactly. "
     )
-    text = (
-        tested + "Recitation: the continuation occurs many times in the corpus. Reconstruction: it follows from a template, by "
-        "counting on or repeating. Recollection: neither, the model must have kept it as it is."
-    )
+    text = f"{tested}{words.CATEGORIES_EXPLAINED}"
     missing = []
     if not groups:
         return Section("what", "What is memorized", text, missing=("This run's metrics hold no extraction figures.",))
@@ -122,6 +119,8 @@ def what(run: Run) -> Section:
         for name, row in groups.items()
     )
     control = " Held out: sequences the model was not trained on." if "held_out" in groups else ""
+    if said := words.say_control(found):
+        text += f" {said}"
     caption = f"Left: counts by category. Right: memorized shares; the whiskers are the interval of each share.{control}"
     parts: tuple[Panel | Table, ...] = (
         Panel("extraction", words.say_extraction(found), caption, figures.extraction(groups)),
@@ -342,7 +341,7 @@ def predicts(run: Run) -> Section:
     if predictor.get("curves"):
         caption = (
             "On test sequences. Columns: all together, then each category. Top: ROC. Middle: precision and recall. Bottom: "
-            "predicted probability against the share observed."
+            "predicted probability against the share observed; the larger a mark, the more sequences it stands for."
         )
         parts.append(Panel("curves", words.say_predictor(predictor), caption, figures.curves(predictor["curves"], models)))
     else:

@@ -30,13 +30,22 @@ LABELS = {
     "brier": "Brier score",
     "f1": "F1",
     "held_out": "held out",
+    "held_out_absent": "held out, unseen",
     "all": "all sequences",
     "aggregate": "all sequences",
 }
 
 
+CATEGORIES_EXPLAINED = (
+    "Recitation: the continuation occurs many times in the corpus. Reconstruction: it follows from a template, by counting on "
+    "or repeating. Recollection: neither, the model must have kept it as it is."
+)
+
+
 def label(name: str) -> str:
-    """A column's or group's name for people."""
+    """A column's, group's or attack's name for people."""
+    if share := re.fullmatch(r"min_k(_plus_plus)?_([0-9.]+)", name):
+        return f"Min-K%{'++' if share[1] else ''}, {100 * float(share[2]):g}%"
     # A number in a name, such as a threshold, has a point.
     return LABELS.get(name, printable(re.sub(r"(?<=\d) (?=\d)", ".", name.replace("_", " "))))
 
@@ -122,6 +131,19 @@ def say_extraction(extraction: Mapping[str, Any]) -> str:
             return f"{said}, though not clearly more than {other}: the intervals overlap"
         said += f", against {percent(second['rate'])} of {other}"
     return said
+
+
+def say_control(extraction: Mapping[str, Any]) -> str:
+    """What held-out sequences that are memorized say of the others: those that occur in the corpus were seen after all."""
+    every, absent = extraction.get("held_out"), extraction.get("held_out_absent")
+    if not every or not absent:
+        return ""
+    known, of_known = every["memorized"] - absent["memorized"], every["sequences"] - absent["sequences"]
+    return (
+        f"Of the {count(every['sequences'])} held-out sequences, {count(of_known)} have a continuation that occurs in the "
+        f"corpus all the same, in another document: {count(known)} of them are memorized. Of the {count(absent['sequences'])} "
+        f"unseen, whose continuation does not occur there, {count(absent['memorized'])} are (interval {interval(absent)})."
+    )
 
 
 def say_growth(rows: Sequence[Mapping[str, Any]], by: str = "step") -> str:

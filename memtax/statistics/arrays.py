@@ -11,7 +11,17 @@ Array = NDArray[np.float64]
 
 
 def columns(**columns: ArrayLike) -> list[Array]:
-    """The columns as float64 of one length, at least one row, without NaN."""
+    """The columns as float64 of one length, at least one row, without NaN.
+
+    Args:
+        columns: name to values (rows,); the names stand in messages.
+
+    Returns:
+        The arrays, in the order given.
+
+    Raises:
+        MemtaxError: a column has another shape, no row, or NaN.
+    """
     arrays = []
     for name, values in columns.items():
         array = np.asarray(values, np.float64)
@@ -27,14 +37,22 @@ def columns(**columns: ArrayLike) -> list[Array]:
 
 
 def require_binary(column: Array, name: str) -> None:
-    """Raise MemtaxError unless every value is 0 or 1."""
+    """Refuse a column (rows,) that holds anything but 0 and 1.
+
+    Raises:
+        MemtaxError: it does; the message has `name`.
+    """
     wrong = column[(column != 0) & (column != 1)]
     if len(wrong):
         raise MemtaxError(f"{name} must be 0 or 1, not {wrong[0]:g}")
 
 
 def two_classes(labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
-    """Checked labels and scores, with rows of both classes."""
+    """Checked labels and scores (rows,), with rows of both classes.
+
+    Raises:
+        MemtaxError: they differ in length, hold NaN, or the labels are not both 0 and 1.
+    """
     y, s = columns(labels=labels, scores=scores)
     require_binary(y, "labels")
     if y.min() == y.max():
@@ -43,7 +61,11 @@ def two_classes(labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
 
 
 def probabilities_of(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Array, Array]:
-    """Checked labels and probabilities; one class may be absent."""
+    """Checked labels and probabilities (rows,); one class may be absent.
+
+    Raises:
+        MemtaxError: they differ in length or hold NaN, a label is not 0 or 1, or a probability not in [0, 1].
+    """
     y, p = columns(labels=labels, probabilities=probabilities)
     require_binary(y, "labels")
     if p.min() < 0 or p.max() > 1:
@@ -52,7 +74,11 @@ def probabilities_of(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Array
 
 
 def standardised(column: Array) -> Array:
-    """The column with mean 0 and standard deviation 1; refused if it is constant."""
+    """The column (rows,) with mean 0 and standard deviation 1.
+
+    Raises:
+        MemtaxError: it is constant.
+    """
     if column.min() == column.max() or not np.isfinite(column).all():
         raise MemtaxError(f"no correlation with a column that is constant or infinite (first value {column[0]:g})")
     scale = np.abs(column).max()  # keeps the squares below overflow
@@ -62,7 +88,11 @@ def standardised(column: Array) -> Array:
 
 
 def bin_of(probabilities: Array, bins: int) -> NDArray[np.int64]:
-    """Index of the bin of equal width that holds each probability; 1 belongs to the last."""
+    """Index of the bin of equal width that holds each probability (rows,); 1 belongs to the last of `bins`.
+
+    Raises:
+        MemtaxError: there is no bin.
+    """
     if bins < 1:
         raise MemtaxError(f"at least 1 bin is needed, not {bins}")
     return np.minimum((probabilities * bins).astype(np.int64), bins - 1)

@@ -20,7 +20,7 @@ _THREADS = 8
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the bounds of its interval."""
+    """A value with the bounds `low` and `high` of its interval."""
 
     value: float
     low: float
@@ -112,6 +112,9 @@ def resample(evaluators: Sequence[Evaluator], rows: int, resamples: int, seed: i
 
     Returns:
         (evaluators, resamples) values. Columns belong together: their differences are paired.
+
+    Raises:
+        MemtaxError: no resample is asked for, or the strata are not one a row.
     """
     if resamples < 1:
         raise MemtaxError(f"at least 1 resample is needed, not {resamples}")
@@ -179,7 +182,11 @@ def calibration_interval(value: float, draws: Array, noise: Array, level: float 
 
 
 def tail_of(level: float) -> float:
-    """Probability outside either bound of an interval."""
+    """Probability outside either bound of an interval of coverage `level`.
+
+    Raises:
+        MemtaxError: the level is not between 0 and 1.
+    """
     if not 0 < level < 1:
         raise MemtaxError(f"a level lies between 0 and 1, not at {level}")
     return (1 - level) / 2

@@ -119,7 +119,18 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def evaluator(statistic: Callable[..., float], *arrays: ArrayLike) -> Evaluator:
-    """The statistic as a function of row weights: what `resample` evaluates."""
+    """The statistic as a function of row weights: what `resample` evaluates.
+
+    Args:
+        statistic: of columns (rows,) to a number; those of this module are evaluated without repeating rows.
+        arrays: its columns.
+
+    Returns:
+        A function of weights (resamples, rows) to values (resamples,).
+
+    Raises:
+        MemtaxError: no row, or columns of different lengths.
+    """
     if statistic in _EVALUATORS:
         return _EVALUATORS[statistic](*arrays)
     columns = [np.asarray(array) for array in arrays]

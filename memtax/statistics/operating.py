@@ -32,7 +32,17 @@ def fpr_at_tpr(labels: ArrayLike, scores: ArrayLike, tpr: float = 0.95) -> float
 def operating_evaluators(
     labels: ArrayLike, scores: ArrayLike, fprs: tuple[float, ...] = (), tprs: tuple[float, ...] = ()
 ) -> list[Evaluator]:
-    """Evaluators for `resample`: the TPR at each of `fprs`, then the FPR at each of `tprs`; they share their work."""
+    """Evaluators for `resample`: the TPR at each of `fprs`, then the FPR at each of `tprs`; they share their work.
+
+    Args:
+        labels: 1 for positives (rows,).
+        scores: larger for positives (rows,).
+        fprs: false positive rates, in [0, 1].
+        tprs: true positive rates, in [0, 1].
+
+    Raises:
+        MemtaxError: a rate outside [0, 1], or labels and scores that cannot be used.
+    """
     for rate in (*fprs, *tprs):
         if not 0 <= rate <= 1:
             raise MemtaxError(f"a rate lies between 0 and 1, not at {rate}")

@@ -133,9 +133,11 @@ def resolve(factors: Sequence[str], target: str) -> tuple[Factor, ...]:
     twice = next((name for name in factors if list(factors).count(name) > 1), None)
     if twice is not None:
         raise MemtaxError(f"factor {twice!r} is named twice; name it once")
-    leak = next((name for name in factors if name == target or name in OUTCOMES), None)
+    leak = next((name for name in factors if name in OUTCOMES), None)
     if leak is not None:
         raise MemtaxError(f"factor {leak!r} says whether a sequence was memorized and cannot predict it; leave it out")
+    if target in factors:
+        raise MemtaxError(f"{target!r} is what is to be predicted; name the factors without it")
     return tuple(_DECLARED.get(name, Factor(name, "identity")) for name in factors)
 
 

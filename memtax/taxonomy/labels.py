@@ -59,7 +59,11 @@ def _category(count: int | None, incrementing: bool | None, repeating: bool | No
 
 @dataclass(frozen=True)
 class TaxonomyFilter(Filter):
-    """Labels every sequence with its category; see `taxonomy`."""
+    """Labels every sequence with its category; see `taxonomy`.
+
+    Args:
+        threshold: more duplicates than this are recitation.
+    """
 
     threshold: int = THRESHOLD
 

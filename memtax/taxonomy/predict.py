@@ -41,7 +41,10 @@ def predict_dataset(predictor: "Predictor", source: Source | str, output: Path |
     """
     output = Path(output)
     source = replace(Source.parse(source) if isinstance(source, str) else source, streaming=True)
-    models = {name: [*one.coefficients.tolist(), one.intercept, one.prior_shift] for name, one in predictor.models.items()}
+    models = {
+        name: [one.coefficients.tolist(), one.intercept, one.prior_shift, one.recalibration]
+        for name, one in predictor.models.items()
+    }
     identity = {
         "stage": "predict",
         "version": 1,

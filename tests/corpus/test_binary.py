@@ -179,6 +179,22 @@ def test_headerless_sizes_that_do_not_fit(tmp_path):
         read(path, sequence_length=5)
 
 
+def test_a_file_that_is_cut_off_while_it_is_read_is_named(tmp_path, monkeypatch):
+    # Four sequences of two tokens of two bytes, two sequences a block. A page is larger: here, reading on would not crash.
+    monkeypatch.setattr(binary, "BLOCK_TOKENS", 4)
+    path = tmp_path / "document.bin"
+    np.arange(8, dtype="<u2").tofile(path)
+    (shard,) = open_sources([str(path)], Reading(sequence_length=2)).shards(2**23)
+    blocks = shard.blocks()
+    assert next(blocks).tokens.tolist() == [0, 1, 2, 3]
+    with path.open("r+b") as file:
+        file.truncate(10)
+    with pytest.raises(MemtaxError, match=r"document\.bin was cut off at byte offset 10 while it was read; it had 16 bytes"):
+        next(blocks)
+    path.unlink()  # what is mapped stays
+    assert next(shard.blocks()).tokens.tolist() == [0, 1, 2, 3]
+
+
 def test_damaged_npy(tmp_path):
     path = tmp_path / "a.npy"
     np.save(path, np.ones((100, 10), np.uint16))

@@ -137,7 +137,7 @@ def test_windows_do_not_cross_documents(tmp_path):
     assert count(corpus, windows, separator=9).window_counts.tolist() == [3, 0, 0, 3, 0]
 
 
-def test_frequencies_are_split_by_memorized_sequences(tmp_path):
+def test_frequencies_are_split_by_memorized_sequences(tmp_path, capsys):
     import datasets
 
     rows = corpus_rows()
@@ -151,6 +151,11 @@ def test_frequencies_are_split_by_memorized_sequences(tmp_path):
     others = table(tmp_path / "counts" / "non_memorized_frequencies.parquet", "token_frequency")
     assert memorized == np.bincount(rows[[3, 17, 299]].reshape(-1), minlength=1000).tolist()
     assert others == np.bincount(np.delete(rows, [3, 17, 299], axis=0).reshape(-1), minlength=1000).tolist()
+    assert "memorized ids" not in capsys.readouterr().out
+
+    datasets.Dataset.from_dict({"index": [5000, 6000]}).to_parquet(tmp_path / "elsewhere.parquet")
+    CountJob((str(tmp_path / "a.npy"),), memorized=str(tmp_path / "elsewhere.parquet")).run(tmp_path / "none")
+    assert "none of the 2 memorized ids is that of a sequence of the corpus" in capsys.readouterr().out
 
 
 def test_memorized_ids_follow_the_id_column_of_a_table(tmp_path):

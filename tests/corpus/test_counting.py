@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memtax.corpus import totals
 from memtax.corpus.blocks import Block, open_corpus
 from memtax.corpus.counting import Counts, count, write_counts
+from memtax.corpus.tables import read_frequencies
 from memtax.errors import MemtaxError
 
 
@@ -114,10 +116,29 @@ def test_stated_vocabulary_sets_the_length_of_the_frequencies():
     assert len(count(Rows([[1]], vocabulary_size=9), None, vocabulary_size=12).token_frequencies) == 12
 
 
-def test_large_ids_count_when_the_vocabulary_is_stated():
-    top = 2**24
-    counts = count(Rows([[top, 5, top]]), np.array([[5, top]]), vocabulary_size=top + 1)
-    assert (counts.token_frequencies[top], counts.window_counts[0]) == (2, 1)
+@pytest.mark.parametrize("size", [None, 2**31])
+def test_every_id_below_2_to_the_31_counts(size, tmp_path):
+    # A table with a place for every id would take 16 GiB.
+    top = 2**31 - 1
+    rows = [[top, 5, top], [7], [2**24, 9, top, 5, top]]
+    counts = count(Rows(rows), np.array([[5, top], [top, 5]]), vocabulary_size=size, memorized=[2])
+    assert counts.window_counts.tolist() == [2, 2]
+    write_counts(tmp_path, None, counts)
+    table = read_frequencies(str(tmp_path))
+    asked = np.array([5, 6, 7, 9, 2**24, 2**24 + 1, top, -1])
+    frequencies, known = table.look_up(asked)
+    assert frequencies.tolist() == [2, 0, 1, 1, 1, 0, 4, 0]
+    assert known.tolist() == [True, True, True, True, True, False, True, False]
+    memorized, _ = read_frequencies(str(tmp_path / "memorized_frequencies.parquet")).look_up(asked)
+    assert memorized.tolist() == [1, 0, 0, 1, 1, 0, 2, 0]
+
+
+def test_many_large_ids_are_refused_unless_the_vocabulary_is_stated(monkeypatch):
+    monkeypatch.setattr(totals, "MOST_UNSTATED", 3)
+    rows = [[5, *range(2**24, 2**24 + 4)]]
+    with pytest.raises(MemtaxError, match="4 different token ids from 16,777,216 on, such as 16777216 in row 0"):
+        count(Rows(rows), None)
+    assert count(Rows(rows), None, vocabulary_size=2**25).large_frequencies.tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +146,6 @@ def test_large_ids_count_when_the_vocabulary_is_stated():
     [
         ([[1], [2, 8]], {"vocabulary_size": 8}, "token id 8 in row 1 of the corpus is outside the vocabulary of 8"),
         ([[1], [], [2, -3]], {}, "token id -3 in row 2"),
-        ([[2**24]], {}, "state the vocabulary's size"),
         ([[1]], {"vocabulary_size": 0}, "at least 1 token, not 0"),
     ],
 )

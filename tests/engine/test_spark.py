@@ -136,18 +136,67 @@ def test_a_driver_that_dies_between_rounds_is_gone_on_with(spark, tmp_path, monk
     assert not (tmp_path / "spark" / "progress.npz").exists()
 
 
-def test_a_table_that_spark_reads_itself(spark, tmp_path):
-    from memtax.corpus.counting import count
-    from memtax.corpus.on_spark import count_on_spark
-    from memtax.corpus.opening import Reading, open_sources
+def test_tables_that_spark_reads_itself_are_counted_some_files_at_a_time(spark, tmp_path, monkeypatch):
+    """Three files, a round each: the driver dies after the first, and what it had counted is not counted again."""
+    from memtax.corpus import remote
+    from memtax.corpus.job import CountJob
+    from memtax.corpus.resume import FileCheckpoint
 
-    rows, names = corpus(tmp_path)
-    local = count(open_sources([names[1]]), rows[:, 32:64], memorized=[1001, 1249])
-    found = count_on_spark([f"file://{names[1]}"], Reading(), [rows[:, 32:64]], shard_tokens=1, memorized=[1001, 1249])
-    assert found.window_counts.tolist() == local.window_counts.tolist()
-    assert found.token_frequencies.tolist() == local.token_frequencies.tolist()
-    assert found.memorized_frequencies.tolist() == local.memorized_frequencies.tolist()
-    assert (found.tokens, found.sequences) == (local.tokens, local.sequences)
+    _, names = corpus(tmp_path)
+    table = pq.read_table(names[1])
+    (tmp_path / "far").mkdir()
+    for number, name in enumerate(("a b.parquet", "c[1].parquet", "d.parquet")):
+        pq.write_table(table.slice(number * 90, 90), tmp_path / "far" / name)
+    datasets.Dataset.from_dict({"sequence_id": [1003, 1201]}).save_to_disk(tmp_path / "memorized")
+    options = {"sequences": (names[1],), "memorized": str(tmp_path / "memorized")}
+    expected = CountJob((names[1],), **options).run(tmp_path / "local")
+
+    class Killed(BaseException):
+        pass
+
+    saved = FileCheckpoint.save
+
+    def save_and_die(self, totals, done):
+        saved(self, totals, done)
+        raise Killed
+
+    monkeypatch.setattr(remote, "_TASK_BYTES", 1)
+    monkeypatch.setattr(FileCheckpoint, "save", save_and_die)
+    job = CountJob((f"file://{tmp_path}/far",), engine="spark", **options)
+    with pytest.raises(Killed):
+        job.run(tmp_path / "spark")
+    monkeypatch.setattr(FileCheckpoint, "save", saved)
+    with np.load(tmp_path / "spark" / "progress.npz") as kept:
+        assert kept["done"].tolist() == [True, False, False]
+        assert kept["read"].tolist() == [90 * 80, 90]
+    assert job.run(tmp_path / "spark") == expected
+    for path in (tmp_path / "local").glob("*.parquet"):
+        assert path.read_bytes() == (tmp_path / "spark" / path.name).read_bytes(), path.name
+    # A file that was written again is another corpus.
+    pq.write_table(table, tmp_path / "far" / "d.parquet")
+    with pytest.raises(MemtaxError, match=r"another run \(changed: corpus\)"):
+        job.run(tmp_path / "spark")
+
+
+@pytest.mark.parametrize(
+    ("names", "engine", "message"),
+    [
+        (("file:///none.parquet",), "local", "an address that only Spark reads; add --engine spark"),
+        (("file:///none.parquet",), "spark", r"Spark cannot read .*Path does not exist: file:/none\.parquet"),
+        (("s3a://bucket/none",), "spark", "ClassNotFoundException.*; give Spark its package"),
+        (("file:///none.parquet", "here.parquet"), "spark", "here.parquet is a path and others are addresses"),
+        (("file://HERE/b.parquet",), "spark", "say with --sequences what to look for"),
+    ],
+)
+def test_an_address_that_cannot_be_counted_says_why(spark, tmp_path, names, engine, message):
+    from memtax.corpus.job import CountJob
+
+    corpus(tmp_path)
+    names = tuple(name.replace("HERE", str(tmp_path)) for name in names)
+    with pytest.raises(MemtaxError, match=message) as caught:
+        CountJob(names, engine=engine).run(tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_workers_error_is_one_line(spark, tmp_path):

@@ -137,12 +137,13 @@ assert load_texts("locuslab/TOFU", column="question,answer").column("text").to_p
 
 
 def test_counts_over_a_corpus_on_the_hub_streamed_or_not(hub, tmp_path):
-    for number, option in enumerate(("--streaming", "--no-streaming")):
-        memtax(hub, tmp_path / "cache", "count", "org/tokens", "--window", "2:4", option, "--output", tmp_path / option)
-        found = pq.read_table(tmp_path / option / "num_duplicates.parquet").to_pydict()
+    for number, options in enumerate((["--streaming"], [])):
+        output = tmp_path / str(number)
+        memtax(hub, tmp_path / "cache", "count", "org/tokens", "--window", "2:4", *options, "--output", output)
+        found = pq.read_table(output / "num_duplicates.parquet").to_pydict()
         # (3, 4) occurs in rows 0 and 1, (4, 1) once, (2, 2) once.
         assert (found["sequence_id"], found["sequence_duplicates"]) == ([0, 1, 2], [2, 1, 1]), number
-        frequencies = pq.read_table(tmp_path / option / "token_frequencies.parquet").to_pydict()
+        frequencies = pq.read_table(output / "token_frequencies.parquet").to_pydict()
         # By hand: token 2 three times, 9 once.
         counts = dict(zip(frequencies["token_id"], frequencies["token_frequency"], strict=True))
         assert (counts[2], counts[9], counts.get(5, 0)) == (3, 1, 0)

@@ -19,6 +19,7 @@ from memtax.errors import MemtaxError
 from memtax.leakage import membership
 from memtax.leakage.attacks import ATTACKS
 from memtax.leakage.evidence import AttackFilter
+from memtax.leakage.finished import late_scores
 
 ROWS = 48
 EARLY = [name for name, attack in ATTACKS.items() if not attack.late]
@@ -139,10 +140,10 @@ def test_order_does_not_matter_to_attacks_of_finished_tables(tables, whole, orde
     texts, columns, references = tables
     table = texts.append_column("attack_loss", pa.array(whole["attack_loss"], pa.float64()))
     population = [1, 3, 5, 7, 9]
-    wanted = membership._late(table, LATE, columns, references, population)
+    wanted = late_scores(table, LATE, columns, references, population)
     # The other tables are joined by id, so their order is nothing; the population is the same texts at other places.
     places = [order.index(row) for row in population]
-    found = membership._late(table.take(order), LATE, columns.take(order[::-1]), references.take(order), places)
+    found = late_scores(table.take(order), LATE, columns.take(order[::-1]), references.take(order), places)
     names = [column for attack in LATE for column in attack.columns]
     assert names
     inverse = np.argsort(order)

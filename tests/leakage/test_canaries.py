@@ -59,7 +59,9 @@ def test_summary_by_repetitions():
     assert (found["planted"], found["held_out"], found["most_bits"], found["held_out_extracted"]) == (3, 3, 2.0, 1)
     # Clopper-Pearson of 0 out of 1: the upper end u solves 1 - u = 0.025.
     assert (once["low"], once["high"]) == (0.0, pytest.approx(0.975))
-    assert conclusion(found) == "Canaries are extracted from 16 times planted on: 1 of 2"
+    # By chance: log2(4) - (log2(1) + log2(2) + log2(3) + log2(4)) / 4 = 0.85 bits.
+    told = "none of those planted once (mean exposure 0.0 bits, 0.9 by chance)"
+    assert conclusion(found) == f"Canaries planted 16 times are extracted: 1 of 2; {told}"
 
 
 @pytest.fixture(scope="module")

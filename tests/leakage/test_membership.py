@@ -20,8 +20,10 @@ from memtax import statistics
 from memtax.cli import app
 from memtax.corpus.membership import load_membership, load_neighbours
 from memtax.errors import MemtaxError
+from memtax.leakage.attacks import choose
 from memtax.leakage.blind import blind_scores, ngram_overlap, shift
 from memtax.leakage.figures import METRICS, attack_metrics, set_test, verdict
+from memtax.leakage.finished import late_scores, read_finished
 
 
 def write_lines(path, rows):
@@ -295,6 +297,21 @@ def test_what_cannot_run_says_so(mia_inputs, tmp_path):
     done = CliRunner().invoke(app, ["mia", rows, "--model", model, "--output", str(tmp_path / "all"), "--resamples", "20"])
     assert done.exit_code == 0
     assert "too few texts" in done.output
+
+
+def test_tables_about_other_texts_are_refused(tmp_path):
+    table = pa.table({"sequence_id": [0, 1], "text": ["one", "two"], "attack_loss": [-1.0, -2.0]})
+    norms = {"sequence_id": [1, 0, 7], "text": ["two", "one", "seven"], "gradient_norm": [3.0, 4.0, 5.0]}
+    found = late_scores(table, choose(["gradient_norm"]), pa.table(norms), None, [])
+    assert found.column("attack_gradient_norm").to_pylist() == [-4.0, -3.0]
+    with pytest.raises(MemtaxError, match="sequence_id 0 is another in the table of --columns"):
+        late_scores(table, choose(["gradient_norm"]), pa.table({**norms, "text": ["two", "x", "y"]}), None, [])
+    # What memtax counterfactual wrote knows its texts by their order.
+    write_lines(tmp_path / "texts.jsonl", [{"text": "two"}, {"text": "one"}])
+    scores = {"sequence_id": [0, 1], "model_scores": [[-1.0] * 4] * 2, "model_included": [[True, True, False, False]] * 2}
+    pq.write_table(pa.table(scores), tmp_path / "scores.parquet")
+    with pytest.raises(MemtaxError, match="another in the table of --references"):
+        late_scores(table, choose(["lira"]), None, read_finished(tmp_path), [])
 
 
 def test_two_processes_give_the_same_bytes(mia_inputs, tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import POSITIONS, build, random_sequences
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, GPTJConfig
+from transformers import AutoModelForCausalLM, GPTJConfig, MambaConfig, MixtralConfig, OPTConfig
 
 from memtax.errors import MemtaxError, ModelError
 from memtax.lm import _kernels, gradients
@@ -261,6 +261,49 @@ def test_a_text_of_ten_thousand_tokens():
     for name, gradient in expected.items():
         np.testing.assert_allclose(norms[name], (gradient.astype(np.float64) ** 2).sum(1), rtol=1e-3, err_msg=name)
         np.testing.assert_allclose(first[name][1], gradient[0].astype(np.float64) @ gradient[1], rtol=2e-3, atol=1e-6)
+
+
+def small(configuration):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(configuration).eval()
+
+
+def test_layers_that_see_all_positions_in_a_row():
+    # OPT flattens (batch, length) before its feed-forward layers.
+    sizes = {"hidden_size": 16, "ffn_dim": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "word_embed_proj_dim": 16}
+    model = small(OPTConfig(**sizes, vocab_size=101, max_position_embeddings=POSITIONS)).double()
+    found = capture(model, random_sequences(LENGTHS), parameters="all-linear")
+    name = "model.decoder.layers.0.fc1.weight"
+    expected = oracle(model, [name], random_sequences(LENGTHS))[name]
+    np.testing.assert_allclose(found.gram()[name], expected @ expected.T, atol=1e-12)
+
+
+def test_layers_without_a_kernel_are_refused_rather_than_zero():
+    mamba = small(MambaConfig(vocab_size=101, hidden_size=16, num_hidden_layers=1, state_size=4))
+    with pytest.raises(ModelError, match=r"dt_proj\.weight without calling its layer"):
+        capture(mamba, [[1, 2, 3]], parameters="all-linear")
+    assert not any(parameter.grad is not None for parameter in mamba.parameters())
+    sizes = {"hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    experts = small(MixtralConfig(**sizes, num_key_value_heads=2, vocab_size=101, num_local_experts=2))
+    with pytest.raises(ModelError, match="all experts"):
+        capture(experts, [[1, 2, 3]], parameters="all-linear")
+
+
+@pytest.mark.parametrize("parameters", ["head", "embeddings+head", "all-linear"])
+def test_a_head_that_an_adapter_trains_a_copy_of(parameters):
+    agree(lora("llama", ["q_proj"], modules_to_save=["lm_head"]), parameters, random_sequences(LENGTHS))
+
+
+def test_targets_whose_probability_underflows():
+    # Logits thousands apart: exp underflows in float32 at 104 nats.
+    model = build("gpt_neox")
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(1000)
+    sequences = random_sequences((9, 9))
+    name = next(name for name, one in model.named_parameters() if one is model.get_output_embeddings().weight)
+    found = capture(model, sequences, parameters="head").gram()[name]
+    expected = oracle(model.double(), [name], sequences)[name]
+    np.testing.assert_allclose(found, expected @ expected.T, rtol=1e-4)
 
 
 def test_what_cannot_be_is_said():

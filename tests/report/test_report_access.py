@@ -130,6 +130,9 @@ def test_text_stands_out_from_what_is_behind_it_in_light_and_dark():
         assert contrast(found["link"], found["page"]) >= 3
     assert re.search(r":focus-visible \{ outline: 3px solid", style)
     assert not re.search(r"outline: (none|0)", style)
+    # Marks and lines in figures stand on white: 1.4.11, 3 to 1.
+    for name, colour in figures.COLOURS.items():
+        assert contrast(colour, "#ffffff") >= 3, name
     # Names in figures stand on white.
     for name, colour in figures.TEXT_COLOURS.items():
         assert contrast(colour, "#ffffff") >= 4.5, name

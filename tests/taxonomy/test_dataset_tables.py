@@ -178,6 +178,16 @@ class TestPredict:
         with pytest.raises(StaleOutputError):
             predict_dataset(other, str(tmp_path / "corpus.parquet"), tmp_path / "scored")
 
+    def test_another_calibration_is_another_predictor(self, tmp_path):
+        self.make(tmp_path)
+        plain, again = (
+            Predictor.fit(simulated.table(rows=3000), factors=RISK, resamples=20, calibration=how)
+            for how in ("none", "recalibration")
+        )
+        predict_dataset(plain, str(tmp_path / "corpus.parquet"), tmp_path / "scored")
+        with pytest.raises(StaleOutputError):
+            predict_dataset(again, str(tmp_path / "corpus.parquet"), tmp_path / "scored")
+
     def test_before_training_uses_no_score_of_a_model(self, tmp_path):
         chosen = declared.available(tables.from_published(published(5), True).column_names, declared.BEFORE_TRAINING)
         assert not {"prompt_perplexity", "continuation_perplexity", "sequence_perplexity"} & set(chosen)
