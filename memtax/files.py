@@ -193,6 +193,22 @@ def write_json(path: Path | str, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path | str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        MemtaxError: the file holds something else.
+        OSError: it cannot be read.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise MemtaxError(f"{path} is not JSON ({error}); run the stage that writes it again") from error
+    if not isinstance(found, dict):
+        raise MemtaxError(f"{path} holds a {type(found).__name__}, not an object; run the stage that writes it again")
+    return found
+
+
 def write_parquet(path: Path | str, table: "pa.Table") -> None:
     """Write a table as Parquet (zstd) atomically. The bytes depend on the table's values and schema only."""
     import pyarrow.parquet as pq

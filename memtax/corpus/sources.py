@@ -126,7 +126,7 @@ def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file() and not file.name.startswith("."):
                 guard.check(file)
-        return _load(source, **(_file_arguments(path) if path.is_file() else _folder_arguments(path)))
+        return _load(source, **(_folder_arguments(path) if path.is_dir() else _file_arguments(path)))
 
 
 def local_parquet(source: Source) -> list[Path]:

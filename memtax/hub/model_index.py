@@ -1,9 +1,12 @@
 """Figures of a model in the Hub's form, the model index: what its page shows, and what others can search by."""
 
-import json
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from memtax.errors import MemtaxError
+from memtax.files import read_json
 
 _PREDICTOR = {"roc_auc": "roc_auc", "pr_auc": "average_precision", "ece": "ece", "brier": "brier_score", "f1": "f1"}
 """Figures of a predictor that its index tells, and the Hub's names of them."""
@@ -19,8 +22,16 @@ _PASSAGES = ("code-vs-natural-language", "code and natural language")
 
 
 def predictor_index(folder: Path, repo_id: str, dataset: str | None) -> dict[str, Any]:
-    """The figures of a predictor on test rows, as front matter; empty if all are withheld."""
-    metrics = json.loads((folder / "predictor.json").read_text(encoding="utf-8"))["metrics"]
+    """The figures of a predictor on test rows, as front matter; empty if all are withheld.
+
+    Raises:
+        MemtaxError: the folder holds half a predictor.
+    """
+    described, weights = read_json(folder / "predictor.json"), folder / "model.safetensors"
+    found_weights = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+    if "metrics" not in described or described.get("weights_sha256") != found_weights:
+        raise MemtaxError(f"{folder} holds no whole predictor: its two files are not of one saving; save it again")
+    metrics = described["metrics"]
     found = [
         (_PREDICTOR[name], f"{_PREDICTOR[name]} ({model}, {group})", figures[name]["value"])
         for model, groups in metrics["models"].items()
@@ -34,7 +45,7 @@ def predictor_index(folder: Path, repo_id: str, dataset: str | None) -> dict[str
 
 def classifier_index(folder: Path, repo_id: str) -> dict[str, Any]:
     """The figures of a classifier of code against natural language, as front matter."""
-    evaluations = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    evaluations = read_json(folder / "evaluation.json")
     found = [
         (kind, f"{title} ({name})", figures[key]["value"] if isinstance(figures[key], dict) else figures[key])
         for name, figures in evaluations.items()

@@ -1,11 +1,10 @@
 """Cards of language models and adapters, from what their folders say of them."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-from memtax.files import destination, write_text
+from memtax.files import destination, read_json, write_text
 from memtax.hub.cards import render
 
 _SHAPE = ("model_type", "architectures", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
@@ -23,7 +22,7 @@ def write_card(folder: Path) -> None:
 
 def language_model_card(folder: Path) -> str:
     """The card of a causal language model."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     metadata = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
@@ -36,7 +35,7 @@ def language_model_card(folder: Path) -> str:
 
 def adapter_card(folder: Path) -> str:
     """The card of an adapter."""
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "adapter_config.json")
     base = hub_name(config.get("base_model_name_or_path"))
     metadata = {"library_name": "peft", "tags": ["lora", "memorization", "memtax"], "base_model": base}
     shape = {name: config[name] for name in ("peft_type", "r", "lora_alpha", "lora_dropout") if config.get(name) is not None}

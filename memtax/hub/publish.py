@@ -1,12 +1,11 @@
 """What a run has to publish: its dataset, its models, and the metric Spaces, each with a card that is complete."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from memtax.errors import MemtaxError
-from memtax.files import asset
+from memtax.files import asset, read_json
 from memtax.hub.cards import finish, render, split
 from memtax.hub.model_index import classifier_index, extraction_index, predictor_index
 from memtax.hub.models import adapter_card, is_adapter, language_model_card
@@ -182,7 +181,7 @@ def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | No
 def _measured(folder: Path) -> dict[str, Any]:
     """The figures of the run that measured the language model in one of its folders; empty if there is none."""
     path = folder.parent.parent / "metrics.json"
-    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    metrics = read_json(path) if path.is_file() else {}
     return metrics if metrics.get("run", {}).get("model") == folder.name else {}
 
 

@@ -1,6 +1,5 @@
 """The audit of a fine-tuned model: what it can be made to say of its training set, how bad that is, and what to do."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax import statistics
 from memtax.errors import MemtaxError
-from memtax.files import write_json, write_text
+from memtax.files import read_json, write_json, write_text
 from memtax.leakage.canaries import Canary, find_record, read_out, read_record
 from memtax.lm.extraction import discoverable
 from memtax.pipeline import pii
@@ -132,7 +131,7 @@ def _check_adapter(adapter: str, model: str) -> None:
         return
     if not file.exists():
         raise MemtaxError(f"{adapter} is no adapter: adapter_config.json is missing; give a whole model with --model alone")
-    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    base = read_json(file).get("base_model_name_or_path")
     same = base == model.partition("@")[0] or (Path(str(base)).exists() and Path(str(base)).resolve() == Path(model).resolve())
     if not same:
         raise MemtaxError(f"the adapter {adapter} was trained on {base!r}, not on {model!r}; give that as --model")

@@ -136,7 +136,8 @@ class RunConfig:
         import yaml
 
         try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            text = Path(path).read_text(encoding="utf-8")
+            values, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
         except OSError as error:
             raise MemtaxError(f"the configuration {path} cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError, yaml.YAMLError) as error:
@@ -145,6 +146,9 @@ class RunConfig:
             values = values["config"]
         if not isinstance(values, dict):
             raise MemtaxError(f"{path} must hold keys and values (model: ..., corpus: ...), not {type(values).__name__}")
+        names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+        if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+            raise MemtaxError(f"{path} gives {', '.join(twice)} more than once; YAML would take the last: keep one")
         return cls.from_dict({**values, **{name: value for name, value in overrides.items() if value is not None}})
 
 

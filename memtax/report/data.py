@@ -1,6 +1,5 @@
 """Reading a run directory for the report."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax import schema
 from memtax.errors import MemtaxError
+from memtax.files import read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,7 +50,7 @@ class Run:
 
             held_out = held_out.filter(pc.invert(held_out.column("is_member")))
         return cls(
-            metrics=_json(metrics_path) if metrics_path.exists() else {},
+            metrics=read_json(metrics_path) if metrics_path.exists() else {},
             record=_yaml(run / "run.yaml"),
             features_path=features_path if features_path.exists() else None,
             features=_table(features_path),
@@ -91,16 +91,6 @@ def _table(path: Path) -> "pa.Table | None":
             f"{path} cannot be read ({str(error).splitlines()[0]}); run the stage that writes it again"
         ) from error
     return schema.validate(table, names, str(path))
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise MemtaxError(f"{path} is not JSON ({error}); run the stage that writes it again") from error
-    if not isinstance(found, dict):
-        raise MemtaxError(f"{path} holds a {type(found).__name__}, not an object; run the stage that writes it again")
-    return found
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:

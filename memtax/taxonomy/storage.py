@@ -63,7 +63,7 @@ def load(directory: Path) -> dict[str, Any]:
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
         weights = (directory / WEIGHTS).read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MemtaxError(f"{directory} holds no predictor ({error}); name a folder that memtax fit wrote") from error
     if not isinstance(config, dict) or config.get("memtax_predictor") != FORMAT:
         raise MemtaxError(f"{directory / CONFIG} is not a memtax predictor of format {FORMAT}; fit it again with this version")

@@ -160,3 +160,12 @@ def test_models_tell_their_own_figures(tmp_path):
     assert (code.data.base_model, code.data.datasets, code.data.license) == ("org/base", None, None)
     assert "| model | lm |" in lm.text
     assert "| model |" not in code.text
+
+
+@pytest.mark.parametrize("spoil", ["{", "[]", "[" * 10**5, '{"metrics": {}, "weights_sha256": "other"}'])
+def test_half_a_predictor_is_not_published(tmp_path, spoil):
+    (tmp_path / "predictor.json").write_text(spoil)
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "README.md").write_text("# Mine")
+    with pytest.raises(MemtaxError, match=r"predictor\.json (is not JSON|holds a list)|no whole predictor"):
+        plan(tmp_path, "org/name")

@@ -239,6 +239,7 @@ CASES = {
     "tokens of another tokenizer": lambda f, m: score(f, m, [{"tokens": [1, 32] * 32}]),
     "window longer than the model": lambda f, m: score(f, m, window=(64, 64)),
     "misspelt configuration key": lambda f, m: config(f, "modle: a\ncorpus: b\noutput: c\n"),
+    "configuration key given twice": lambda f, m: config(f, "model: a\ncorpus: b\noutput: c\nprompt: 8\nprompt: 9\n"),
     "wrong type in the configuration": lambda f, m: config(f, "model: a\ncorpus: b\noutput: c\nprompt: eight\n"),
     "YAML with a tag": lambda f, m: config(f, "!!python/object/apply:os.system [exit]\n"),
     "YAML not closed": lambda f, m: config(f, "model: [a\n"),
