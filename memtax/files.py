@@ -47,12 +47,23 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
-    except OSError as error:
+    except Exception as error:
+        number = system_error(error)
+        if number is None:
+            raise
         # Writers know the temporary file at best; the user knows the one that was to be.
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise OSError(error.errno or 0, reason, str(path)) from error
+        reason = os.strerror(number) if number else str(error)
+        raise OSError(number, reason, str(destination(path))) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def system_error(error: BaseException) -> int | None:
+    """The number of the system's error behind an exception (0: not told), None if it is none: safetensors has its own kind."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = re.search(r"\(os error (\d+)\)$", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(found[1]) if found else None
 
 
 @contextlib.contextmanager

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import stat
@@ -5,6 +6,7 @@ import stat
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors import SafetensorError
 
 from memtax.files import asset, atomic_directory, atomic_path, write_json, write_parquet, write_text
 
@@ -17,6 +19,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_the_system_refuses_names_the_file_that_was_to_be(tmp_path):
+    unfinished = tmp_path / ".part.abcdefgh.tmp"
+    unfinished.mkdir()
+    with pytest.raises(OSError, match="No space left on device") as told, atomic_path(unfinished / "a.safetensors"):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert (told.value.errno, told.value.filename) == (errno.ENOSPC, str(tmp_path / "part" / "a.safetensors"))
+    with pytest.raises(SafetensorError), atomic_path(tmp_path / "a.safetensors"):
+        raise SafetensorError("Error while deserializing header")
 
 
 def test_written_files_have_ordinary_permissions(tmp_path):

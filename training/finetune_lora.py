@@ -4,6 +4,8 @@
         --question_column question --answer_column answer --output_dir OUT \
         --canaries 64 --canary_repetitions 1 4 16 --num_train_epochs 5 --learning_rate 1e-3
 
+`--resume_from_checkpoint True` goes on from the last checkpoint, if there is one.
+
 The dataset is anything `datasets.load_dataset` reads, with a column of text or token ids. Every option of
 `transformers.TrainingArguments` is accepted too. What was trained on is written beside the adapter: `canaries/` holds a
 file of planted canaries and one of canaries of the same kind that were not, which `memtax mia OUT/canaries --model OUT`
@@ -12,20 +14,21 @@ reads as they are; `training_rows.json` holds the rows of the dataset that were 
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments
+from transformers import HfArgumentParser, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from memtax.corpus.columns import find_column
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 from memtax.files import write_text
-from memtax.hub.training import push_trained, take_push, tidy
+from memtax.hub.training import push_trained, resume_point, take_push, tidy
+from memtax.lm.loading import load_model, load_tokenizer
 
 IGNORED = -100
 """Label of tokens that are not trained on."""
@@ -58,7 +61,10 @@ class DataArguments:
     answer_column: str | None = field(default=None, metadata={"help": "Column of its answer."})
     max_length: int = field(
         default=256,
-        metadata={"help": "Tokens at once: a longer text is cut into several rows; of a longer answer the rest is dropped."},
+        metadata={
+            "help": "Tokens at once, at most the model's positions: a longer text is cut into several rows; "
+            "of a longer answer the rest is dropped."
+        },
     )
     rows_file: str | None = field(default=None, metadata={"help": "JSON list of the rows to use; default: all."})
     canaries: int = field(default=0, metadata={"help": "Canaries to plant; as many are made and held out."})
@@ -148,7 +154,7 @@ def make_canaries(data: DataArguments, tokenizer: Any) -> list[dict[str, Any]]:
             raise MemtaxError(f"{data.canary_source} has {len(found)} rows; {wanted} are needed, planted and held out")
     ordinary = [number for number in range(len(tokenizer)) if number not in set(tokenizer.all_special_ids)]
     while len(tokens) < wanted:
-        tokens.append(draw_canary(rng, ordinary, data.canary_tokens, tokenizer))
+        tokens.append(draw_canary(rng, ordinary, min(data.canary_tokens, data.max_length), tokenizer))
     canaries = []
     for place, ids in enumerate(tokens):
         planted = place % 2 == 0 and place < 2 * data.canaries
@@ -174,10 +180,17 @@ def collate(rows: list[Row]) -> dict[str, torch.Tensor]:
 
 
 def adapted(arguments: ModelArguments) -> Any:
-    """The model, with an adapter unless all of it is trained."""
-    model = AutoModelForCausalLM.from_pretrained(arguments.model_name_or_path, use_safetensors=True, dtype=torch.float32)
+    """The model, with an adapter unless all of it is trained.
+
+    Raises:
+        MemtaxError: it cannot be loaded, is an adapter itself, or has none of the layers to adapt.
+    """
+    name = arguments.model_name_or_path
+    model = load_model(name, device="cpu")
+    if hasattr(model, "peft_config"):
+        raise MemtaxError(f"{name} is an adapter, which a new one cannot name as its base; merge it into its model first")
     if arguments.full:
-        return model
+        return model.requires_grad_(True)
     from peft import LoraConfig, get_peft_model
 
     targets = arguments.lora_targets
@@ -188,7 +201,10 @@ def adapted(arguments: ModelArguments) -> Any:
         target_modules=targets[0] if targets == ["all-linear"] else targets,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise MemtaxError(f"no adapter fits {name}: {str(error).rstrip('.')}; name its layers with --lora_targets") from error
 
 
 def write_training_record(output: Path, rows: int, data: DataArguments, canaries: list[dict[str, Any]]) -> None:
@@ -212,18 +228,21 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
     Raises:
         MemtaxError: the dataset cannot be used, or no row is left.
     """
-    tokenizer = AutoTokenizer.from_pretrained(model_arguments.tokenizer or model_arguments.model_name_or_path)
+    torch.manual_seed(training.seed)
+    model = adapted(model_arguments)
+    tokenizer = load_tokenizer(model_arguments.tokenizer or model_arguments.model_name_or_path)
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    data = replace(data, max_length=min(data.max_length, positions or data.max_length))
     repository = take_push(training)
     rows = read_rows(data, tokenizer)
     canaries = make_canaries(data, tokenizer)
     planted = [{"input_ids": c["tokens"], "labels": c["tokens"]} for c in canaries for _ in range(c["repetitions"])]
     if not rows + planted:
         raise MemtaxError(f"{data.dataset} has no text of two tokens or more to train on")
-    torch.manual_seed(training.seed)
     # The Trainer would drop columns by the wrapped model's signature.
     training.remove_unused_columns = False
     trainer = Trainer(
-        model=adapted(model_arguments),
+        model=model,
         args=training,
         train_dataset=rows + planted,
         data_collator=collate,
@@ -232,7 +251,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
     if training.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=resume_point(training))
     trainer.save_model()
     output = Path(str(training.output_dir))
     if trainer.is_world_process_zero():

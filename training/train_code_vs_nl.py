@@ -45,7 +45,7 @@ from memtax.filters._passages import BUFFER, LABELS, Documents, Passages, draw, 
 from memtax.filters.code_vs_nl import CodeFilter, _scores
 from memtax.hub.cards import render
 from memtax.hub.models import hub_name
-from memtax.hub.training import drop_pickles, push_trained, take_push
+from memtax.hub.training import drop_pickles, push_trained, resume_point, take_push
 from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
 from memtax.progress import progress_bar, say, silence_libraries
 from memtax.provenance import versions
@@ -220,7 +220,7 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=resume_point(arguments))
     trainer.save_model()
     found: dict[str, Any] = {}
     if trainer.is_world_process_zero():

@@ -32,7 +32,7 @@ from memtax.callback import MemorizationCallback
 from memtax.corpus.columns import column_kind, find_column, tokenize
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
-from memtax.hub.training import push_trained, take_push, tidy
+from memtax.hub.training import push_trained, resume_point, take_push, tidy
 from memtax.progress import progress_bar
 
 TIMINGS = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
@@ -188,7 +188,7 @@ def train(
     # Our bar and the callback's lines replace the dictionaries that these print.
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=training_arguments.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=resume_point(training_arguments))
     trainer.save_model()
     # How long it took is no part of the result: the same training is to leave the same files.
     for entry in trainer.state.log_history:

@@ -199,6 +199,7 @@ _MEMORY = "out of memory; choose smaller batches or shards, or a machine with mo
 def main() -> None:
     """Entry point: an error the user can mend is one line and exit status 2."""
     from memtax.errors import MemtaxError
+    from memtax.files import system_error
 
     signal.signal(signal.SIGTERM, _interrupted)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -220,6 +221,11 @@ def main() -> None:
         if "can't allocate memory" not in str(error):
             raise
         _fail(_MEMORY)
+    except Exception as error:
+        # Weights that the libraries write themselves.
+        if not (number := system_error(error)):
+            raise
+        _fail(os.strerror(number))
 
 
 def _fail(message: str) -> None:

@@ -151,16 +151,21 @@ def _read(name: str, file: str, columns: tuple[str, str], summed: tuple[str, ...
 
 
 def _splits(path: str, config: str | None, summed: tuple[str, ...]) -> list[str]:
-    """The splits to read when none was named: the only one, or those that are to be summed."""
+    """The splits to read when none was named: `train`, the only one, or those that are to be summed."""
     from datasets import get_dataset_split_names
 
     # A folder of `save_to_disk` and the like has no list of splits: `train` is tried there.
-    if not summed or (Path(path) / "state.json").exists() or Path(path).is_file():
+    if (Path(path) / "state.json").exists() or Path(path).is_file():
         return ["train"]
-    with reading(path):
-        found = list(get_dataset_split_names(path, config))
-    if set(found) == set(summed):
+    try:
+        with reading(path):
+            found = list(get_dataset_split_names(path, config))
+    except MemtaxError:
+        return ["train"]  # opening it says what is wrong
+    if summed and set(found) == set(summed):
         return list(summed)
+    if "train" in found:
+        return ["train"]
     if len(found) == 1:
         return found
     raise MemtaxError(f"{path} has the splits {', '.join(found)}; name one: {path}:{config or ''}:{found[0]}")

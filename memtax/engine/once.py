@@ -43,8 +43,8 @@ def check(directory: Path, identity: dict[str, Any]) -> None:
     """
     manifest = directory / MANIFEST
     try:
-        found = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = dict(json.loads(manifest.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
         raise StaleOutputError(
             f"{directory} is there, but {MANIFEST} in it is missing or unreadable; remove that folder or choose another output"
         ) from None

@@ -281,7 +281,9 @@ def _stretches(
     total = max(1, _sum(weights, low, high))
     pieces = np.empty((PIECES + 1, 2), np.int64)
     pieces[0] = low, high
-    waiting, searched, period, best = 1, 0, 0, low
+    waiting, searched, period = 1, 0, 0
+    best = close_start = close_end = low
+    close = close_reaches = 0.0
     strict = max(MISMATCH, purity / max(1 - purity, 0.01))
     while waiting and searched < PIECES:
         searched += 1
@@ -307,13 +309,17 @@ def _stretches(
         if counted >= max(2.0, 0.5 * ((end - start) / lag - 1)):
             shares[COUNTED] += share
         if period == 0:
-            period, best = lag, start
+            period, best, close_start, close_end = lag, start, start, end
         if lag == period and keys[start] in keys[best : best + lag]:
             shares[MAIN] += share
-            shares[MAIN_ENDS] = max(shares[MAIN_ENDS], reaches)
+            if start - close_end < lag and close_start - end < lag:
+                close_start, close_end = min(start, close_start), max(end, close_end)
+                close += share
+                close_reaches = max(close_reaches, reaches)
         pieces[waiting] = first, start
         pieces[waiting + 1] = end, last
         waiting += 2
+    shares[MAIN_ENDS] = close * close_reaches
     return period
 
 
@@ -333,8 +339,8 @@ def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity:
         periods: items, shape (texts, 2): of the best stretch, and of the counter over records; 0 for none.
         shares: shape (texts, 7), columns `COVERED` to `RECURRING`: characters in stretches, in stretches in which a counter
             goes on, and in the main pattern (the best stretch, and what goes on like it after an interruption); 1.0 if a
-            stretch, and if the main pattern, reaches the end of the text (whose last item may be cut); characters in the
-            records of the counter, and how many of those recur.
+            stretch reaches the end of the text (whose last item may be cut); characters of what the main pattern holds without
+            interruptions of a period or more, if that reaches the end; in the records of the counter, and how many recur.
     """
     shapes, weights = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
     for place in range(len(keys)):

@@ -12,8 +12,8 @@ The rules, on the text's items (words, numbers and other characters; white space
 3. It is also incrementing if a number goes up by one from record to record, whatever else the records hold, at least
    `terms` times, in records that hold `coverage` of the characters, of which at least `recurring` are the counter's or
    are found in the record before: numbered tables and lists, while numbered prose stays out.
-4. Else it is *repeating* if one pattern, the best stretch and what goes on like it after interruptions, holds `coverage` (or
-   `coverage_to_end`) of its characters.
+4. Else it is *repeating* if one pattern, the best stretch and what goes on like it after interruptions, holds `coverage` of
+   its characters; `coverage_to_end` suffices at the end of the text, with interruptions shorter than the period.
 
 Counters are decimal and hexadecimal numbers, ordinals, single letters, number words, Roman numerals, week days, months and
 Greek letters; steps may be arithmetic or geometric.
@@ -27,7 +27,6 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 
 from memtax.errors import MemtaxError
-from memtax.filters._template_words import Array
 from memtax.filters.base import Batch, Filter
 
 Row: TypeAlias = tuple[bool, bool, int | None]
@@ -96,13 +95,10 @@ class TemplateFilter(Filter):
         from memtax.filters._template_search import describe
 
         periods, shares = describe(*encode(texts), float(self.repetitions), float(self.purity), int(self.terms))
-        covered, counted, main, ends_so, main_ends_so, listed, recurring = shares.T
-        counts = self._enough(covered, ends_so) & (counted >= covered / 2)
+        covered, counted, main, ends_so, main_at_end, listed, recurring = shares.T
+        enough = covered >= np.where(ends_so > 0, self.coverage_to_end, self.coverage)
+        counts = enough & (counted >= covered / 2)
         lists = ~counts & (listed >= self.coverage) & (recurring >= self.recurring)
-        repeats = ~counts & ~lists & self._enough(main, main_ends_so)
+        repeats = ~counts & ~lists & ((main >= self.coverage) | (main_at_end >= self.coverage_to_end))
         period = np.where(lists, periods[:, 1], periods[:, 0]) * (counts | lists | repeats)
         return zip((counts | lists).tolist(), repeats.tolist(), (items or None for items in period.tolist()), strict=True)
-
-    def _enough(self, share: Array, reaches_end: Array) -> Array:
-        """Whether stretches hold enough of the text, shape (texts,)."""
-        return share >= np.where(reaches_end > 0, self.coverage_to_end, self.coverage)

@@ -8,6 +8,7 @@ import numpy as np
 
 from memtax import schema
 from memtax.corpus.sources import Source
+from memtax.engine.once import MANIFEST, check
 from memtax.errors import MemtaxError
 from memtax.files import write_json
 from memtax.progress import say, skipped
@@ -58,9 +59,16 @@ def fit(
 
     Raises:
         MemtaxError: an input cannot be used.
+        StaleOutputError: the folder holds a predictor of other data or other options.
     """
     if factors is not None and before_training:
         raise MemtaxError("name the factors or ask for those before training, not both")
+    inputs = {name: _identify(name) for name in (source, memorized_only) if name is not None}
+    identity: dict[str, Any] = {"stage": "fit", "version": 1, "inputs": list(inputs.values())}
+    identity |= {"factors": None if factors is None else list(factors), "before_training": before_training, "target": target}
+    identity |= {"category": category, "calibration": calibration, "seed": seed, "resamples": resamples, "explain": explain}
+    if (output / MANIFEST).exists():
+        check(output, identity)
     table = read_table(source)
     wanted = declared.BEFORE_TRAINING if before_training else declared.PUBLISHED
     chosen = tuple(factors) if factors is not None else declared.available(table.column_names, wanted)
@@ -76,7 +84,8 @@ def fit(
         calibration=calibration,  # type: ignore[arg-type]
     )
     _say_dropped(predictor.metrics["dropped"], source)
-    output.mkdir(parents=True, exist_ok=True)
+    # Only now: options that cannot be fitted leave nothing behind that would refuse others.
+    claim(output, identity)
     tests: dict[str, Any] | None = None
     found: list[dict[str, Any]] = []
     if explain:
@@ -89,9 +98,13 @@ def fit(
     model_figures.write_fit(predictor.metrics, tests, found, output / "figures")
     settings = {"source": source, "factors": list(chosen), "target": target, "category": category, "seed": seed}
     settings |= {"memorized_only": memorized_only, "calibration": calibration, "resamples": resamples}
-    inputs = {name: fingerprint_path(Source.parse(name).path) for name in (source, memorized_only) if name is not None}
     write_record(output / "run.yaml", "fit", settings, inputs)
     return predictor
+
+
+def _identify(name: str) -> str:
+    source = Source.parse(name)
+    return digest(fingerprint_path(source.path), source.name, source.split)[:32]
 
 
 def probe_layers(source: str, model: str, predictor: Predictor, output: Path, *, most: int = 20_000) -> list[dict[str, Any]]:

@@ -261,7 +261,12 @@ class _Fitting:
         del values
         judged = self.scaler(self.sample.values[validation])
         if self.calibration == "recalibration":
-            model = replace(model, recalibration=recalibrate(model.log_odds(judged), self.sample.labels[validation]))
+            try:
+                model = replace(model, recalibration=recalibrate(model.log_odds(judged), self.sample.labels[validation]))
+            except MemtaxError as error:
+                if code is None:
+                    raise
+                return str(error)
         truth = self.sample.labels[validation]
         if not 0 < truth.sum() < len(truth):
             judged, truth = self.scaler(self.sample.values[train]), sampled

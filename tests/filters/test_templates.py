@@ -82,6 +82,7 @@ NEITHER = {
     "one call, other arguments": "check(int, '+3.1x')\ncheck(int, 'one')\ncheck(int, '--2')\ncheck(int, '1_.0')",
     "letters that happen to go up": "same(~(X|Y), Z)\nsame(~(X|Z), Y)\nsame(~(Y|Z), X)\nsame(~(X|Y|Z), V)",
     "months of prose": "In May he went to Rome. In June he wrote an act. In July nothing came. In August he burned it all.",
+    "between rulers": "------------------- x >= y if larger or same -------------------",
     "recipe": "2 | cups of flour\n\n1 | spoon of salt\n\n3 | eggs, beaten well\n\n1 | pinch of nutmeg\n\n2 | drops of vanilla",
 }
 PERIODS = [  # text, period in items

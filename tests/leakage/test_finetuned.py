@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 from small import WORDS, random_texts, word_tokenizer
-from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, TrainingArguments
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    TrainingArguments,
+)
 from typer.testing import CliRunner
 
 from memtax.cli import app
@@ -166,6 +173,31 @@ def test_questions_are_not_trained_on_and_bad_arguments_are_named(base, tmp_path
         script.DataArguments(str(rows), question_column="question")
     with pytest.raises(MemtaxError, match="column"):
         script.read_rows(script.DataArguments(str(rows), column="text"), tokenizer)
+
+
+def test_models_that_cannot_be_adapted_are_named(finetuned, base):
+    script = training_script()
+    for arguments, message in (
+        (script.ModelArguments(str(finetuned)), "is an adapter"),
+        (script.ModelArguments(f"{base}/none"), "does not exist"),
+        (script.ModelArguments(base, lora_targets=["nothing"]), "--lora_targets"),
+    ):
+        with pytest.raises(MemtaxError, match=message):
+            script.adapted(arguments)
+
+
+def test_texts_are_cut_to_the_positions_of_the_model(tmp_path):
+    config = GPT2Config(vocab_size=len(WORDS), n_embd=8, n_layer=1, n_head=1, n_positions=12, bos_token_id=0, eos_token_id=0)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "base")
+    word_tokenizer().save_pretrained(tmp_path / "base")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": " ".join(["w1"] * 40)}) + "\n")
+    script = training_script()
+    data = script.DataArguments(str(tmp_path / "rows.jsonl"), canaries=1)
+    training = TrainingArguments(str(tmp_path / "out"), max_steps=1, save_strategy="no", report_to=[], use_cpu=True)
+    folder = script.train(script.ModelArguments(str(tmp_path / "base"), full=True), data, training)
+    (canary,) = (folder / "canaries" / "canaries.member.jsonl").read_text().splitlines()
+    assert len(json.loads(canary)["tokens"]) == 12
+    assert (folder / "model.safetensors").exists()
 
 
 def test_canaries_read_out_by_repetitions(finetuned, base):

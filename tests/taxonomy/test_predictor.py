@@ -209,6 +209,15 @@ class TestScarcity:
         np.testing.assert_array_equal(taxonomic[own], baseline[own])
         assert (taxonomic[~own] != baseline[~own]).any()
 
+    def test_a_category_that_cannot_be_recalibrated(self):
+        data = simulated.table(rows=2000)
+        labels, own = np.array(data["is_memorized"]), np.array(data["taxonomy"]) == 1
+        labels[own] = np.array(data["a"])[own] > 0
+        data = simulated.with_column(data, "is_memorized", labels)
+        predictor = Predictor.fit(data, factors=NAMES, resamples=20, calibration="recalibration")
+        assert "separates the validation rows" in predictor.silent["reconstruction"]
+        assert set(predictor.models) == {"baseline", "recitation", "recollection"}
+
     def test_no_figure_on_fewer_than_ten_test_positives(self):
         data = simulated.table(rows=2000, category_rates=(None, None, 0.0))
         labels = np.array(data["is_memorized"])

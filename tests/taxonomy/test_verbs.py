@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from memtax import cli
+from memtax.errors import MemtaxError, StaleOutputError
 from memtax.taxonomy.predictor import Predictor
 from tests.lm.models import VOCABULARY, build
 from tests.taxonomy import simulated
@@ -34,7 +35,8 @@ def test_fit_then_predict(data, tmp_path):
     assert done.exit_code == 0
     assert done.output.strip().endswith(str(tmp_path / "model"))
     assert {path.name for path in (tmp_path / "model").iterdir()} == {
-        "README.md", "correlations.json", "figures", "inference.json", "model.safetensors", "predictor.json", "run.yaml"
+        "README.md", "correlations.json", "figures", "inference.json", "model.safetensors", "predictor.json", "run.yaml",
+        "stage.json",
     }  # fmt: skip
     predictor = Predictor.from_pretrained(tmp_path / "model")
     assert (predictor.factors, predictor.metrics["calibration"]) == (("a", "b"), "recalibration")
@@ -44,6 +46,22 @@ def test_fit_then_predict(data, tmp_path):
         (part,) = (tmp_path / model / "data").iterdir()
         found = pq.read_table(part)["memorized_probability"].combine_chunks()
         assert found == predictor.predict(pq.read_table(data), model).cast("float32")
+
+
+def test_a_folder_holds_the_predictor_of_one_table_and_one_set_of_options(data, tmp_path):
+    words = ("fit", data, "-o", tmp_path / "model", "--factors", "a,b", "--resamples", 20, "--no-explain")
+    with pytest.raises(MemtaxError, match="no column 'c'"):
+        typed("fit", data, "-o", tmp_path / "model", "--factors", "a,c")
+    # What could not be fitted does not stand in the way of what can.
+    assert typed(*words).exit_code == 0
+    before = (tmp_path / "model/predictor.json").read_bytes()
+    assert typed(*words).exit_code == 0
+    with pytest.raises(StaleOutputError, match=r"changed: seed\)"):
+        typed(*words, "--seed", 5)
+    pq.write_table(pq.read_table(data).slice(1), data)
+    with pytest.raises(StaleOutputError, match=r"changed: inputs\)"):
+        typed(*words)
+    assert (tmp_path / "model/predictor.json").read_bytes() == before
 
 
 def test_probes_of_a_model(tmp_path):
