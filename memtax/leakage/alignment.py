@@ -258,9 +258,9 @@ def summarize(rows: "datasets.Dataset", table: "pa.Table", function: AlignmentFi
             "given": len(given),
             "used": sum(table.column("paraphrases_used").to_pylist()),
             "missing": sum(one is None for _, one in given),
-            "identical to the text": sum(one is not None and one == text for text, one in given),
+            "identical_to_the_text": sum(one is not None and one == text for text, one in given),
         },
-        "cut to the model's positions or the given length": sum(table.column("is_cut").to_pylist()),
+        "cut": sum(table.column("is_cut").to_pylist()),
         "membership": _membership(rows, table),
     }
 

@@ -6,6 +6,8 @@ from typing import Any
 
 SHOWN = 200
 """Test examples on the page; the tables hold all."""
+EXCERPT = 400
+"""Characters of a text that are shown."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff]")
 """Controls that HTML forbids and marks that reorder the text around them."""
@@ -65,7 +67,7 @@ is a cosine.</p>
 {% for test in tests %}
 <section>
 <h2>Test example {{ test.id }}</h2>
-{% if test.text %}<pre>{{ test.text }}</pre>{% endif %}
+{% if test.text %}<pre>{{ test.text | excerpt }}</pre>{% endif %}
 {% for method, rows in test.methods.items() %}
 <div class="scroll" tabindex="0" role="region" aria-label="Test example {{ test.id }}, {{ method }}">
 <table>
@@ -75,7 +77,7 @@ is a cosine.</p>
 <tbody>
 {% for row in rows %}
 <tr><th scope="row">{{ row.rank }}</th><td class="number">{{ row.train_id }}</td>
-<td class="number">{{ "%.4g" | format(row.influence) }}</td><td><pre>{{ row.train_text or "" }}</pre></td></tr>
+<td class="number">{{ "%.4g" | format(row.influence) }}</td><td><pre>{{ (row.train_text or "") | excerpt }}</pre></td></tr>
 {% endfor %}
 </tbody>
 </table>
@@ -85,7 +87,8 @@ is a cosine.</p>
 {% endfor %}
 {% if left_out %}<p>{{ left_out }} more test examples are in top.parquet.</p>{% endif %}
 </main>
-<footer><p>Every pair is in influence.parquet, every figure in summary.json.</p></footer>
+<footer><p>Every pair is in influence.parquet, every figure in summary.json. Long texts are cut; top.parquet has them
+whole.</p></footer>
 </body>
 </html>
 """
@@ -106,6 +109,7 @@ def render(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str
         trim_blocks=True,
         finalize=lambda value: _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value,
     )
+    environment.filters["excerpt"] = lambda text: text if len(text) <= EXCERPT else f"{text[:EXCERPT]} [...]"
     tests: dict[int, dict[str, Any]] = {}
     for row in rows:
         test = tests.setdefault(row["test_id"], {"id": row["test_id"], "text": row["test_text"], "methods": {}})

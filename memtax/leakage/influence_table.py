@@ -305,7 +305,7 @@ def summarize(
         "parameters": parameters,
         "train": len(train.ids),
         "test": len(test.ids),
-        "without a token to predict": {name: sum(not any(one[1:]) for one in sets[name].scored) for name in sets},
+        "without_a_token_to_predict": {name: sum(not any(one[1:]) for one in sets[name].scored) for name in sets},
         "cut": {name: examples.cut for name, examples in sets.items()},
     }
     if default_parameters(model) == "lora":
@@ -322,10 +322,10 @@ def _classes(one: Influence, train: Examples, test: Examples) -> dict[str, Any]:
     found: dict[str, Any] = {"accuracy": None, "coverage": None}
     if hits:
         exact = statistics.clopper_pearson(sum(hits), len(hits))
-        found["accuracy"] = {"value": exact.value, "low": exact.low, "high": exact.high, "test examples": len(hits)}
+        found["accuracy"] = {"value": exact.value, "low": exact.low, "high": exact.high, "test_examples": len(hits)}
     if shares:
         drawn = statistics.bootstrap_interval(lambda values: float(np.mean(values)), shares)
-        found["coverage"] = {"value": drawn.value, "low": drawn.low, "high": drawn.high, "test examples": len(shares)}
+        found["coverage"] = {"value": drawn.value, "low": drawn.low, "high": drawn.high, "test_examples": len(shares)}
     return found
 
 

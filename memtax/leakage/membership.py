@@ -55,10 +55,16 @@ class MembershipResult:
             return []
         found = []
         for domain, one in self.summary["domains"].items():
-            found.append(f"{domain}: {one['members']:,} members, {one['nonmembers']:,} non-members")
+            found.append(f"{domain}: {_texts(one)}")
             found += [f"  {name:<22}{_estimate(one['attacks'][name]['auroc'])}  {reason}" for name, reason in _best(one)]
             found.append(f"  {'blind baseline':<22}{_estimate(one['blind']['auroc'])}")
         return [*found, f"figures  {self.output / 'membership.json'}", f"table    {self.output / 'membership.md'}"]
+
+
+def _texts(one: Mapping[str, Any]) -> str:
+    """How many texts a domain has."""
+    found = f"{one['members']:,} members, {one['nonmembers']:,} non-members"
+    return f"{found}; {one['copies']:,} copies of them do not count" if one["copies"] else found
 
 
 def infer_membership(
@@ -293,7 +299,7 @@ def markdown(domains: Mapping[str, Figures]) -> str:
     lines = []
     for domain, one in domains.items():
         title = "".join(character if character.isalnum() or character in " _-./" else " " for character in domain)
-        lines += [f"## {title}", "", f"{one['members']:,} members, {one['nonmembers']:,} non-members.", ""]
+        lines += [f"## {title}", "", f"{_texts(one)}.", ""]
         lines += ["| attack | " + " | ".join(METRICS) + " | what it shows |", "|---" * (len(METRICS) + 2) + "|"]
         for name, metrics in one["attacks"].items():
             cells = [_estimate(metrics[metric]) for metric in METRICS]

@@ -1,15 +1,12 @@
 """Whether the output of a paraphraser is a paraphrase, and if not, why not."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
 
 from memtax.errors import MemtaxError
-
-Similarity = Callable[[Sequence[str], Sequence[str]], list[float]]
-"""Cosine similarity of the meanings of pairs of texts."""
 
 REASONS = (
     "no text",

@@ -37,11 +37,6 @@ class Decoding:
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise MemtaxError(f"top_p={self.top_p} must be above 0 and at most 1")
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it draws from the model's own distribution, so that its log-probabilities are the usual ones."""
-        return self.temperature == 1 and self.top_k is None and self.top_p in (None, 1)
-
     def logprobs(self, logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
         """Log-probability that each target is drawn, -inf where the scheme excludes it.
 

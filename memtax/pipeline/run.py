@@ -161,13 +161,8 @@ def _conclude(
     started: float,
 ) -> dict[str, Any]:
     """Everything after the forward pass: it takes one process."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     everything = dataset.with_format("arrow")[:]
     table = everything.filter(everything.column("is_member"))
-    tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
     factors = declared.available(table.column_names, declared.PUBLISHED)
     predictor, predictor_metrics = _fit(config, table, factors, output)
     metrics: dict[str, Any] = {
@@ -183,65 +178,78 @@ def _conclude(
         "skipped": described.skipped,
     }
     if config.held_out is not None:
-        held_out = everything.filter(pc.invert(everything.column("is_member")))
-        metrics["extraction"]["held_out"] = extraction_rates(held_out)["all"]
-        # What was held out may stand in the corpus all the same, in another document.
-        absent = extraction_rates(held_out.filter(pc.equal(held_out.column("sequence_duplicates"), 0)))["all"]
-        if absent["sequences"]:
-            metrics["extraction"]["held_out_absent"] = absent
+        metrics["extraction"] |= _control(everything)
         metrics["membership"] = membership_of_run(everything)
     if config.reference_model is not None:
         metrics["reference"] = by_category(table)
-    table = table.append_column("memorized_probability", _predict(predictor, table))
-    pieces = pa.array(token_texts(table.column("tokens").to_pylist(), tokenizer), pa.list_(pa.string()))
-    table = table.drop_columns(["is_member"]).append_column("token_texts", pieces)
-
-    counts = output / "counts"
-    configs = [
-        Config("features", "One row a sequence: its text, its factors, the model's scores and its category.", {"train": table}),
-        Config(
-            "token_frequencies",
-            "One row a token of the vocabulary: how often it occurs in the corpus.",
-            {"train": pq.read_table(counts / "token_frequencies.parquet")},
-        ),
-        Config(
-            "num_duplicates",
-            "One row a sequence: how often its continuation occurs in the corpus.",
-            {"train": pq.read_table(counts / "num_duplicates.parquet")},
-        ),
-    ]
-    if config.embedding_model is not None:
-        row = f"One row a sequence and one of its {NEAREST} nearest others at a cosine of at least 0.8."
-        configs.append(Config("neighbours", row, {"train": pq.read_table(output / "neighbours" / "neighbours.parquet")}))
-    if config.held_out is not None:
-        keys = ["sequence_id", "is_member", "text", "document", "sequence_duplicates", *SCORES]
-        row = "One row a sequence, those of the corpus and those held out of training, with the model's scores."
-        configs.append(Config("membership", row, {"train": everything.select(keys)}))
-    rows = {"checkpoints": "checkpoint of the training run", "models": "model"}
-    configs += [
-        Config(name, f"One row a sequence and {rows[name]}.", {"train": each})
-        for name, each in series.items()
-        if each is not None
-    ]
     more, found = attach(config)
-    configs += more
     metrics |= found
-    run_facts = metrics["run"]
+    configs = [*_configs(config, _features(config, table, predictor), everything, series, output), *more]
+    facts = metrics["run"]
     summary = {
-        "model": run_facts["model"],
-        "corpus": run_facts["corpus"],
-        "corpus tokens": f"{run_facts['tokens']:,}",
-        "sequences": f"{run_facts['sequences']:,}",
+        "model": facts["model"],
+        "corpus": facts["corpus"],
+        "corpus tokens": f"{facts['tokens']:,}",
+        "sequences": f"{facts['sequences']:,}",
         "prompt + continuation": f"{config.prompt} + {config.continuation} tokens",
         "memorized": f"{metrics['extraction']['all']['memorized']:,}",
     }
-    write_dataset(output / "dataset", configs, f"{run_facts['title']}: memorized sequences", summary, config.license)
+    write_dataset(output / "dataset", configs, f"{facts['title']}: memorized sequences", summary, config.license)
     write_json(output / "metrics.json", metrics)
     inputs = {**described.inputs, "model": fingerprint_path(config.model)}
     inputs |= {name: fingerprint_path(str(getattr(config, name))) for name in found}
     write_record(output / "run.yaml", "run", config.to_dict(), inputs, time.time() - started)
     report.write(output)
     return metrics
+
+
+def _control(everything: "pa.Table") -> dict[str, dict[str, Any]]:
+    """Extraction rates of what was held out, and of that part whose continuation does not stand in the corpus all the same."""
+    import pyarrow.compute as pc
+
+    held_out = everything.filter(pc.invert(everything.column("is_member")))
+    absent = extraction_rates(held_out.filter(pc.equal(held_out.column("sequence_duplicates"), 0)))["all"]
+    return {"held_out": extraction_rates(held_out)["all"], **({"held_out_absent": absent} if absent["sequences"] else {})}
+
+
+def _features(config: RunConfig, table: "pa.Table", predictor: Predictor | None) -> "pa.Table":
+    """The table as it is published: with the predictor's word, and every token decoded."""
+    import pyarrow as pa
+
+    tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
+    pieces = pa.array(token_texts(table.column("tokens").to_pylist(), tokenizer), pa.list_(pa.string()))
+    table = table.append_column("memorized_probability", _predict(predictor, table))
+    return table.drop_columns(["is_member"]).append_column("token_texts", pieces)
+
+
+def _configs(
+    config: RunConfig, features: "pa.Table", everything: "pa.Table", series: "dict[str, pa.Table | None]", output: Path
+) -> list[Config]:
+    """The configs of the dataset, each with a sentence on its rows."""
+    import pyarrow.parquet as pq
+
+    def finished(name: str, row: str, *path: str) -> Config:
+        return Config(name, row, {"train": pq.read_table(output.joinpath(*path))})
+
+    row = "One row a token of the vocabulary: how often it occurs in the corpus."
+    tokens = finished("token_frequencies", row, "counts", "token_frequencies.parquet")
+    row = "One row a sequence: how often its continuation occurs in the corpus."
+    duplicates = finished("num_duplicates", row, "counts", "num_duplicates.parquet")
+    row = "One row a sequence: its text, its factors, the model's scores and its category."
+    configs = [Config("features", row, {"train": features}), tokens, duplicates]
+    if config.embedding_model is not None:
+        row = f"One row a sequence and one of its {NEAREST} nearest others at a cosine of at least 0.8."
+        configs.append(finished("neighbours", row, "neighbours", "neighbours.parquet"))
+    if config.held_out is not None:
+        keys = ["sequence_id", "is_member", "text", "document", "sequence_duplicates", *SCORES]
+        row = "One row a sequence, those of the corpus and those held out of training, with the model's scores."
+        configs.append(Config("membership", row, {"train": everything.select(keys)}))
+    rows = {"checkpoints": "checkpoint of the training run", "models": "model"}
+    return configs + [
+        Config(name, f"One row a sequence and {rows[name]}.", {"train": each})
+        for name, each in series.items()
+        if each is not None
+    ]
 
 
 def _describe_run(config: RunConfig, described: Described, table: "pa.Table", output: Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def _conclusion(found: Mapping[str, Any]) -> str:
         best = max(showing, key=lambda name: found["attacks"][name]["auroc"]["value"])
         value = found["attacks"][best]["auroc"]["value"]
         return f"Members can be told: {words.label(best)} reaches {value:.2f}, more than the texts alone give away"
-    return "No attack shows membership: none is beyond chance and the baseline that never sees the model"
+    return "No attack shows membership: none beats both chance and the baseline that never sees the model"
 
 
 def attack_rows(rows: Sequence[tuple[str, Mapping[str, float]]], ax: "Axes | None" = None) -> "Axes":

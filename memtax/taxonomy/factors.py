@@ -32,14 +32,10 @@ class Factor:
         return self.columns or (self.name,)
 
 
+FREQUENCIES = ("max_frequency", "avg_frequency", "min_frequency", "median_frequency", "p25_frequency", "p75_frequency")
 _ALL = (
     Factor("sequence_duplicates", "log1p"),
-    Factor("max_frequency", "log1p"),
-    Factor("avg_frequency", "log1p"),
-    Factor("min_frequency", "log1p"),
-    Factor("median_frequency", "log1p"),
-    Factor("p25_frequency", "log1p"),
-    Factor("p75_frequency", "log1p"),
+    *(Factor(name, "log1p") for name in FREQUENCIES),
     Factor("prompt_perplexity", "log1p"),
     Factor("continuation_perplexity", "log1p"),
     Factor("sequence_perplexity", "log1p"),
@@ -64,12 +60,7 @@ _DECLARED = {
 
 BEFORE_TRAINING = (
     "sequence_duplicates",
-    "max_frequency",
-    "avg_frequency",
-    "min_frequency",
-    "median_frequency",
-    "p25_frequency",
-    "p75_frequency",
+    *FREQUENCIES,
     "semantic_matches_0_8",
     "textual_matches_0_8",
     "huffman_coding_length",
@@ -79,12 +70,7 @@ BEFORE_TRAINING = (
 """Factors that are known before any model exists: what a risk score of a corpus may use."""
 PUBLISHED = (
     "sequence_duplicates",
-    "max_frequency",
-    "avg_frequency",
-    "min_frequency",
-    "median_frequency",
-    "p25_frequency",
-    "p75_frequency",
+    *FREQUENCIES,
     "continuation_perplexity",
     "prompt_perplexity",
     "sequence_perplexity",

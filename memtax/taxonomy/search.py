@@ -1,6 +1,5 @@
 """The partition search: every two-rule partition scored on validation rows, the best one judged once on test rows."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,16 +252,3 @@ def _table(rows: Sequence[dict[str, Any]]) -> "pa.Table":
     table = pa.Table.from_pylist(list(rows))
     place = table.column_names.index("silent")
     return table.set_column(place, "silent", table.column("silent").cast(pa.string()))
-
-
-def read_found(folder: Path) -> dict[str, Any]:
-    """What `conclude` wrote.
-
-    Raises:
-        MemtaxError: the search in the folder is not finished.
-    """
-    try:
-        found: dict[str, Any] = json.loads((folder / "search.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MemtaxError(f"{folder} holds no finished search ({error}); run memtax search") from error
-    return found

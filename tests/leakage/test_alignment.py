@@ -173,7 +173,7 @@ def test_a_table_of_pairs(folder, pairs, tmp_path):
     # 70 texts: one with all paraphrases missing, one without any, one of one token.
     assert summary["aligned"] == 67
     assert sum(summary["levels"].values()) == 67
-    assert summary["paraphrases"]["identical to the text"] == 1
+    assert summary["paraphrases"]["identical_to_the_text"] == 1
     # 67 usual rows have one missing each, row 3 has three; rows 4 and 7 none.
     assert summary["paraphrases"]["missing"] == 67 + 3
     told = [(row["is_member"], row["gradient_alignment"]) for row in rows if row["gradient_alignment"] is not None]

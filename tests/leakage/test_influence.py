@@ -322,7 +322,7 @@ def test_tables_of_a_saved_adapter(folder, files, tmp_path):
     assert [row["rank"] for row in first] == [1, 2, 3]
     assert [row["train_id"] - 1000 for row in first] == np.argsort(expected["datainf"].values[:, 0])[:3].tolist()
     assert summary["parameters"] == "lora"
-    assert summary["without a token to predict"] == {"train": 0, "test": 1}
+    assert summary["without_a_token_to_predict"] == {"train": 0, "test": 1}
     assert summary["delta"]["layers"] == 2
     labels = ["ab"[i % 2] for i in range(70)], ["ab"[i % 2] for i in range(4)]
     hits = [hit for hit in expected["datainf"].class_accuracy(*labels) if hit is not None]
@@ -334,7 +334,7 @@ def test_tables_of_a_saved_adapter(folder, files, tmp_path):
 def test_the_page_shows_texts_as_text():
     row = {"test_id": 7, "method": "datainf", "rank": 1, "train_id": 3, "influence": -0.25}
     row |= {"test_text": "<script>alert(1)</script>", "train_text": "a\u202eb & <b>"}
-    figures = {"value": 0.5, "low": 0.25, "high": 0.75, "test examples": 4}
+    figures = {"value": 0.5, "low": 0.25, "high": 0.75, "test_examples": 4}
     summary = {"train": 2, "test": 1, "model": "m<i>", "parameters": "lora"}
     page = render([row], summary | {"methods": {"datainf": {"accuracy": figures, "coverage": None}, "repsim": {}}})
     assert "<script" not in page
@@ -344,6 +344,9 @@ def test_the_page_shows_texts_as_text():
     assert "a\ufffdb &amp; &lt;b&gt;" in page
     assert "-0.25" in page
     assert "50.0% (25.0% to 75.0%)" in page
+    long = render([row | {"test_text": "x" * 5000}], summary | {"methods": {}})
+    assert "x" * 400 + " [...]" in long
+    assert "x" * 401 not in long
 
 
 def test_finished_parts_are_reused_and_others_refused(folder, files, tmp_path, monkeypatch):
