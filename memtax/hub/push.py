@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,7 +158,11 @@ def _push_once(api: "HfApi", repository: Repository, private: bool | None, messa
         return Pushed(repository, url, str(there.sha))
     operations: list[Any] = [CommitOperationAdd(path, _readable(repository.files[path])) for path in changed]
     operations += [CommitOperationDelete(path) for path in stale]
-    done = api.create_commit(repo_id, operations, commit_message=message, repo_type=kind)
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.filterwarnings("always", category=UserWarning)
+        done = api.create_commit(repo_id, operations, commit_message=message, repo_type=kind)
+    for line in dict.fromkeys(" ".join(str(each.message).split()) for each in noted if each.category is UserWarning):
+        say(f"{repo_id}: {line}")  # what the Hub has to say of the card
     if done.oid == there.sha:
         return Pushed(repository, url, str(done.oid))
     return Pushed(repository, url, str(done.oid), tuple(changed), tuple(stale))
