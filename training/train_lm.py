@@ -83,7 +83,7 @@ class BarCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Show the last loss."""
         if logs and "loss" in logs:
-            self.bar.set_postfix(loss=f"{logs['loss']:.2f}")
+            self.bar.set_postfix(loss=f"{logs['loss']:.2f}", refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""
