@@ -96,7 +96,7 @@ def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return view
 
 
-def _on_lines(windows: Windows, dtype: "np.dtype[Any]") -> npt.NDArray[Any]:
+def on_lines(windows: Windows, dtype: "np.dtype[Any]") -> npt.NDArray[Any]:
     """A copy of the windows that starts with a cache line: a row of 32 uint16 fills one, instead of parts of two."""
     room = np.empty(windows.size * dtype.itemsize + LINE, np.uint8)
     start = -room.ctypes.data % LINE
@@ -118,7 +118,7 @@ class _Tables:
         self.rows = None if usable.all() else np.flatnonzero(usable)
         self._targets = np.zeros(0, np.int64) if self.rows is None else self.rows
         # Corpora are mapped read-only: one compiled version of each loop serves them and this.
-        self.windows = read_only(_on_lines(windows if self.rows is None else windows[self.rows], dtype))
+        self.windows = read_only(on_lines(windows if self.rows is None else windows[self.rows], dtype))
         n, width = self.windows.shape
         self.multiplier = np.uint64(multiplier)
         self.chunk, self.chunks = anchor_shape(width)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.compiled import kernel
-from memtax.corpus.words import SPREAD, load_word, mix, prefetch, tokens_a_word, whole_hash
+from memtax.corpus.words import SPREAD, equal_text, load_word, mix, prefetch, tokens_a_word, whole_hash
 
 MULTIPLIER = 0x9E6C63D0876A9A47
 """M, an odd number with well mixed bits. Any value gives the same counts."""
@@ -35,7 +35,8 @@ _FOUR = np.uint64(15)
 _PLACES = np.uint64(48)
 _TAG = np.uint64(0xFFFFFFFF00000000)
 _INDEX = np.uint64(0xFFFFFFFF)
-_FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
+FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
+"""A slot of a table that nothing is in."""
 _SHIFT_6 = np.uint64(6)
 _SHIFT_12 = np.uint64(12)
 _SHIFT_16 = np.uint64(16)
@@ -124,7 +125,7 @@ def anchor_hashes(  # noqa: C901 - each loop is one vector operation
 def probe(table: npt.NDArray[np.uint64], slot: int, h: np.uint64) -> int:
     """The first slot from `slot` on that is free or has the tag of h (its high half)."""
     last = table.shape[0] - 1
-    while table[slot] != _FREE and (table[slot] ^ h) & _TAG:
+    while table[slot] != FREE and (table[slot] ^ h) & _TAG:
         slot = (slot + 1) & last
     return slot
 
@@ -143,17 +144,9 @@ def equal_slot(
 
     `windows` is flat; both are compared word by word and then token by token.
     """
-    in_word = tokens_a_word(tokens)
-    words = width // in_word
     last = table.shape[0] - 1
-    while table[slot] != _FREE:
-        other = np.int64(table[slot] & _INDEX) * width
-        different = _ZERO
-        for j in range(0, words * in_word, in_word):
-            different |= load_word(windows, np.int64(other + j)) ^ load_word(tokens, np.int64(first + j))
-        for j in range(words * in_word, width):
-            different |= np.uint64(windows[other + j] != tokens[first + j])
-        if not different:
+    while table[slot] != FREE:
+        if equal_text(windows, np.int64(table[slot] & _INDEX) * width, tokens, first, width):
             break
         slot = probe(table, (slot + 1) & last, h)
     return slot
@@ -203,7 +196,7 @@ def build(
             h = hashes[i]
             slot = probe(table, np.int64(h >> table_shift), h)
             slot = equal_slot(flat, (start + i) * width, h, flat, width, table, slot)
-            if table[slot] == _FREE:
+            if table[slot] == FREE:
                 table[slot] = (h & _TAG) | np.uint64(start + i)
                 for shift in range(chunk):
                     anchor = anchors[i * chunk + shift]
@@ -338,13 +331,13 @@ def _look_up(
     for i in range(tried):
         h = hashes[i]
         firsts[taken], hashes[taken] = firsts[i], h
-        taken += int(table[np.int64(h >> table_shift)] != _FREE)
+        taken += int(table[np.int64(h >> table_shift)] != FREE)
     proposed = 0
     for i in range(taken):
         h = hashes[i]
         slot = probe(table, np.int64(h >> table_shift), h)
         firsts[proposed], hashes[proposed] = firsts[i], h
-        if table[slot] != _FREE:
+        if table[slot] != FREE:
             window = np.int64(table[slot] & _INDEX)
             prefetch(windows, window * width)
             prefetch(found, targets[window] if targets.shape[0] else window)
@@ -353,7 +346,7 @@ def _look_up(
         h = hashes[i]
         slot = probe(table, np.int64(h >> table_shift), h)
         slot = equal_slot(tokens, firsts[i], h, windows, width, table, slot)
-        if table[slot] != _FREE:
+        if table[slot] != FREE:
             number = np.int64(table[slot] & _INDEX)
             found[targets[number] if targets.shape[0] else number] += 1
     return row

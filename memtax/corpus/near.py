@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from memtax.corpus import near_kernels
 from memtax.corpus.contract import Block
-from memtax.corpus.index import read_only
+from memtax.corpus.index import on_lines, read_only
+from memtax.corpus.kernels import FREE
 from memtax.errors import MemtaxError
 
 
@@ -78,7 +79,7 @@ class _Tables:
         segments = substitutions + 1
         self.starts = np.arange(segments, dtype=np.int64) * width // segments
         self.length = width // segments
-        self.windows = read_only(np.ascontiguousarray(windows, dtype))
+        self.windows = read_only(on_lines(windows, dtype))
         hashes = np.empty((len(windows), segments), np.uint64)
         out = np.empty(1, np.uint64)
         flat = self.windows.reshape(-1)
@@ -86,11 +87,12 @@ class _Tables:
             near_kernels.window_segments(flat, width, int(start), self.length, hashes[:, segment], out)
         order = np.argsort(hashes.reshape(-1), kind="stable")
         self.keys, first = np.unique(hashes.reshape(-1)[order], return_index=True)
-        self.entries = order.astype(np.int64)
+        self.entry_bits = substitutions.bit_length()
+        self.entries = (order // segments << self.entry_bits | order % segments).astype(np.int64)
         self.bounds = np.append(first, len(order)).astype(np.int64)
         table_bits = max(2, (2 * len(self.keys)).bit_length())
         bloom_bits = max(1, (len(self.keys) // 4).bit_length())
-        self.table = np.full(1 << table_bits, -1, np.int32)
+        self.table = np.full(1 << table_bits, FREE, np.uint64)
         self.table_shift = np.uint64(64 - table_bits)
         self.bloom = np.zeros(1 << bloom_bits, np.uint64)
         self.bloom_shift = np.uint64(64 - bloom_bits)
@@ -109,6 +111,7 @@ class _Tables:
             self.keys,
             self.bounds,
             self.entries,
+            self.entry_bits,
             self.table,
             self.table_shift,
             self.bloom,

@@ -86,3 +86,16 @@ def whole_hash(tokens: npt.NDArray[Any], first: int, width: int, multiplier: np.
     for j in range(words * in_word, width):
         h = h * multiplier + np.uint64(tokens[first + j])
     return h
+
+
+@numba.njit(nogil=True, inline="always")
+def equal_text(left: npt.NDArray[Any], at: int, right: npt.NDArray[Any], start: int, width: int) -> bool:
+    """Whether `left[at:at + width]` are the tokens `right[start:start + width]`, word by word and then token by token."""
+    in_word = tokens_a_word(left)
+    words = width // in_word
+    different = _ZERO
+    for j in range(0, words * in_word, in_word):
+        different |= load_word(left, np.int64(at + j)) ^ load_word(right, np.int64(start + j))
+    for j in range(words * in_word, width):
+        different |= np.uint64(left[at + j] != right[start + j])
+    return different == _ZERO
