@@ -3,7 +3,8 @@
 Cost: one look-up a token of the corpus, and for each place whose segment is among those of the windows one comparison of w
 tokens a window that has it. On natural text segments are rarely shared. The worst case, windows that all share a segment
 which fills the corpus, is bounded by (different texts around that segment in a block of the corpus) x (windows that share it):
-equal places of a block are verified once, so one token repeated, a short period, or a document repeated, stay cheap.
+equal places of a block are verified once, so one token repeated, a short period, or a document repeated, stay cheap. A segment
+that fewer windows share than `near_kernels.HEAVY` is not worth that: each place then costs at most so many comparisons.
 """
 
 import threading

@@ -83,3 +83,24 @@ def test_substitutions_must_fit():
     for substitutions in (-1, 4):
         with pytest.raises(MemtaxError, match=f"{substitutions} substitutions do not fit windows of 4 tokens; use 0 to 3"):
             count(Rows([[1] * 9]), np.array([[1, 1, 1, 1]]), substitutions=substitutions)
+
+
+@pytest.mark.parametrize(("vocabulary", "dtype"), [(2, np.uint16), (300, np.uint16), (300, np.int32)])
+def test_places_collected_over_many_stripes_equal_brute_force(vocabulary, dtype):
+    """With 300 ids few places a stripe are looked up, so rounds fill across them; with 2 ids, many."""
+    rng = np.random.default_rng(5)
+    rows = [rng.integers(0, vocabulary, length) for length in (900, 31, 1500, 0, 32, 700, 64, 2100)] + [
+        np.zeros(2000, np.int64)
+    ]
+    windows = np.array([rows[2][start : start + 32] for start in range(0, 1400, 25)])
+    windows[:14, :8] = 0
+    for number, window in enumerate(windows[14:]):
+        row, start = rows[(0, 2, 5, 7)[number % 4]], int(rng.integers(0, 600))
+        row[start : start + 32] = window
+        row[start + rng.integers(0, 32, number % 5)] = rng.integers(0, vocabulary, number % 5)
+    found = count(Rows([row.tolist() for row in rows], dtype, step=len(rows)), windows, substitutions=3)
+    views = [np.lib.stride_tricks.sliding_window_view(row, 32) for row in rows if len(row) >= 32]
+    wrong = [np.concatenate([(view != window).sum(axis=1) for view in views]) for window in windows]
+    assert found.window_counts.tolist() == [int((each == 0).sum()) for each in wrong]
+    assert found.near[0].tolist() == [int((each <= 3).sum()) for each in wrong]
+    assert found.near[0].sum() > found.window_counts.sum() > 0

@@ -100,11 +100,8 @@ def test_counts_are_the_bytes_of_a_local_pass(spark, tmp_path):
     assert counts[1150] == (0 if 7 in rows[300, 32:64] else 2)
 
 
-@pytest.mark.parametrize("then", ["spark", "local"])
-def test_a_driver_that_dies_between_rounds_is_gone_on_with(spark, tmp_path, monkeypatch, then):
-    """Of 11 shards, a round takes 8 (4 tasks for each of 2 cores): the totals of those are kept when the driver dies."""
-    from memtax.corpus import on_spark
-    from memtax.corpus.job import CountJob
+def killed_after_its_first_round(job, output):
+    """Run a job whose process dies when it has kept its totals for the first time."""
     from memtax.corpus.resume import FileCheckpoint
 
     class Killed(BaseException):
@@ -116,15 +113,23 @@ def test_a_driver_that_dies_between_rounds_is_gone_on_with(spark, tmp_path, monk
         saved(self, totals, done)
         raise Killed
 
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(FileCheckpoint, "save", save_and_die)
+        job.run(output)
+
+
+@pytest.mark.parametrize("then", ["spark", "local"])
+def test_a_driver_that_dies_between_rounds_is_gone_on_with(spark, tmp_path, monkeypatch, then):
+    """Of 11 shards, a round takes 8 (4 tasks for each of 2 cores): the totals of those are kept when the driver dies."""
+    from memtax.corpus import on_spark
+    from memtax.corpus.job import CountJob
+
     _, names = corpus(tmp_path)
     options = {"shard_tokens": 3000, "substitutions": 2}
     expected = CountJob(names, **options).run(tmp_path / "local")
     monkeypatch.setattr(on_spark, "_TASK_TOKENS", 3000)
-    monkeypatch.setattr(FileCheckpoint, "save", save_and_die)
     job = CountJob(names, engine="spark", master="local[2]", **options)
-    with pytest.raises(Killed):
-        job.run(tmp_path / "spark")
-    monkeypatch.setattr(FileCheckpoint, "save", saved)
+    killed_after_its_first_round(job, tmp_path / "spark")
     with np.load(tmp_path / "spark" / "progress.npz") as kept:
         done, read = kept["done"], int(kept["read"][0])
     assert done.sum() == 8
@@ -140,7 +145,6 @@ def test_tables_that_spark_reads_itself_are_counted_some_files_at_a_time(spark, 
     """Three files, a round each: the driver dies after the first, and what it had counted is not counted again."""
     from memtax.corpus import remote
     from memtax.corpus.job import CountJob
-    from memtax.corpus.resume import FileCheckpoint
 
     _, names = corpus(tmp_path)
     table = pq.read_table(names[1])
@@ -151,21 +155,9 @@ def test_tables_that_spark_reads_itself_are_counted_some_files_at_a_time(spark, 
     options = {"sequences": (names[1],), "memorized": str(tmp_path / "memorized")}
     expected = CountJob((names[1],), **options).run(tmp_path / "local")
 
-    class Killed(BaseException):
-        pass
-
-    saved = FileCheckpoint.save
-
-    def save_and_die(self, totals, done):
-        saved(self, totals, done)
-        raise Killed
-
     monkeypatch.setattr(remote, "_TASK_BYTES", 1)
-    monkeypatch.setattr(FileCheckpoint, "save", save_and_die)
     job = CountJob((f"file://{tmp_path}/far",), engine="spark", **options)
-    with pytest.raises(Killed):
-        job.run(tmp_path / "spark")
-    monkeypatch.setattr(FileCheckpoint, "save", saved)
+    killed_after_its_first_round(job, tmp_path / "spark")
     with np.load(tmp_path / "spark" / "progress.npz") as kept:
         assert kept["done"].tolist() == [True, False, False]
         assert kept["read"].tolist() == [90 * 80, 90]
