@@ -1,7 +1,10 @@
 """Which process this is, and how many there are: one, unless started by `accelerate launch` or `torchrun`."""
 
+import atexit
 import os
+import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 
@@ -47,4 +50,25 @@ def _state() -> Any:
     import torch
     from accelerate import PartialState
 
-    return PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available())
+    _part_at_exit()
+    return state
+
+
+@cache
+def _part_at_exit() -> None:
+    """Have the process group ended before the interpreter goes.
+
+    A thread of gloo's that lets go of a collective's tensors takes the interpreter's lock. When the interpreter is already
+    going, that aborts the process ("terminate called without an active exception"), and the launcher reports work that was
+    done as failed. Ending the group waits for its threads, unless a wrapped model of the caller still holds it; the pause
+    lets those finish too.
+    """
+    import torch.distributed
+
+    def part() -> None:
+        if torch.distributed.is_initialized():
+            time.sleep(0.1)
+            torch.distributed.destroy_process_group()
+
+    atexit.register(part)
