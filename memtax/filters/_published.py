@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memtax.corpus.sources import Source, open_dataset
+from memtax.hub.published import SCHEMES
 
 _IDS = ("sequence_id", "index", "Index")
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -17,8 +18,6 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "nl_score": ("nl_score", "nl_scores"),
 }
 """Our columns and the published ones that hold the same (Prashanth et al. 2024)."""
-
-_SCHEMES = ("duped", "deduped", "standard")
 
 
 def look_up(source: str, columns: tuple[str, ...], ids: list[int], version: Any) -> dict[str, list[Any]] | None:
@@ -81,6 +80,4 @@ def _table(
 def _counts_itself(source: Source, column: str) -> bool:
     """Published counts of a sample with itself: split `{scheme}_snowclones`, or `pile_...` of the table of all filters."""
     scheme, _, kind = source.split.partition("_")
-    return column.startswith("0") and (
-        scheme == "pile" or (scheme in ("duped", "deduped", "standard") and kind == "snowclones")
-    )
+    return column.startswith("0") and (scheme == "pile" or (scheme in SCHEMES and kind == "snowclones"))
