@@ -17,6 +17,7 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -124,6 +125,17 @@ def small_demo():
     demo.can_embed = lambda: False
 
 
+def own_bars():
+    """A lock of this process's own for progress bars: a relative that was killed while it held the shared one keeps it."""
+    from tqdm import tqdm
+
+    lock, kinds = threading.RLock(), [tqdm]
+    while kinds:
+        kind = kinds.pop()
+        kind.set_lock(lock)
+        kinds += kind.__subclasses__()
+
+
 def start(words, log, memory):
     """Fork: the child runs the command as if typed."""
     if child := os.fork():
@@ -136,6 +148,7 @@ def start(words, log, memory):
         faulthandler.dump_traceback_later(LIMIT - 20)
         if memory:
             resource.setrlimit(resource.RLIMIT_AS, (int(memory * 2**30),) * 2)
+        own_bars()
         sys.argv = ["memtax", "--quiet", *map(str, words)]
         from memtax import cli
 
