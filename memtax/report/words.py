@@ -31,6 +31,11 @@ LABELS = {
     "f1": "F1",
     "held_out": "held out",
     "held_out_absent": "held out, unseen",
+    "min_k": "Min-K%",
+    "min_k_plus_plus": "Min-K%++",
+    "dc_pdd": "DC-PDD",
+    "lira": "LiRA",
+    "rmia": "RMIA",
     "all": "all sequences",
     "aggregate": "all sequences",
 }
