@@ -297,7 +297,7 @@ def _estimate(value: Mapping[str, float] | None) -> str:
     return "—" if value is None else f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
 
 
-def representatives(one: Figures) -> list[tuple[str, str]]:
+def representatives(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     """For each attack its column (of a grid: the middle k, not the luckiest) and what it shows."""
     found = []
     for attack in ATTACKS.values():
