@@ -49,6 +49,8 @@ class Verb(TyperCommand):
 
 
 def _stop() -> NoReturn:
+    global _told
+    _told = True
     signal.setitimer(signal.ITIMER_REAL, 0)
     typer.echo("\nmemtax: stopped; what is finished is kept, the same command goes on from there", err=True)
     # Python notes an interruption that passes through the execution of a string (dataclasses, numba) as one that nobody
@@ -77,6 +79,9 @@ class _Terminated(KeyboardInterrupt):
 
 _signal: int | None = None
 """The signal that came."""
+
+_told = False
+"""Whether it has been answered."""
 
 PATIENCE = 10.0
 """Seconds after which a signal is raised again: libraries swallow exceptions in callbacks and while they are imported."""
@@ -196,16 +201,28 @@ def options(
 _MEMORY = "out of memory; choose smaller batches or shards, or a machine with more (or a larger --memory)"
 
 
+def _app() -> None:
+    try:
+        app()
+    except SystemExit as ended:
+        # Before and after the verb, while words are parsed, Click ends by itself, without a word.
+        if _signal is None or _told or not ended.code:
+            raise
+        _stop()
+
+
 def main() -> None:
     """Entry point: an error the user can mend is one line and exit status 2."""
+    from memtax.cli import cut_off
     from memtax.errors import MemtaxError
     from memtax.files import system_error
 
+    cut_off.answer()
     signal.signal(signal.SIGTERM, _interrupted)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupted)
     try:
-        app()
+        _app()
     except MemtaxError as error:
         _fail(" ".join(str(error).split()))
     except OSError as error:
