@@ -200,6 +200,9 @@ _MEMORY = "out of memory; choose smaller batches or shards, or a machine with mo
 
 def main() -> None:
     """Entry point: an error the user can mend is one line and exit status 2."""
+    from memtax.cli import cut_off
+
+    cut_off.answer()
     signal.signal(signal.SIGTERM, _interrupted)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupted)
@@ -208,6 +211,8 @@ def main() -> None:
     except KeyboardInterrupt:  # outside the verb
         _stop()
     except Exception as error:
+        if _signal is not None:  # Click makes an error of its own of it while words are parsed
+            _stop()
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # type: ignore[attr-defined]
             sys.exit(2)

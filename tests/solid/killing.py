@@ -125,17 +125,6 @@ def small_demo():
     demo.can_embed = lambda: False
 
 
-def own_bars():
-    """A lock of this process's own for progress bars: a relative that was killed while it held the shared one keeps it."""
-    from tqdm import tqdm
-
-    lock, kinds = threading.RLock(), [tqdm]
-    while kinds:
-        kind = kinds.pop()
-        kind.set_lock(lock)
-        kinds += kind.__subclasses__()
-
-
 def start(words, log, memory):
     """Fork: the child runs the command as if typed."""
     if child := os.fork():
@@ -148,7 +137,6 @@ def start(words, log, memory):
         faulthandler.dump_traceback_later(LIMIT - 20)
         if memory:
             resource.setrlimit(resource.RLIMIT_AS, (int(memory * 2**30),) * 2)
-        own_bars()
         sys.argv = ["memtax", "--quiet", *map(str, words)]
         from memtax import cli
 
@@ -300,6 +288,7 @@ def _run(options, folder):
     import datasets  # noqa: F401
     import sklearn.linear_model  # noqa: F401
     import torch
+    import tqdm
     import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
 
     import memtax.cli
@@ -307,6 +296,8 @@ def _run(options, folder):
     import memtax.pipeline.fitting  # noqa: F401
 
     torch.set_num_threads(1)
+    # The lock of tqdm's own is a semaphore that forks share: one killed while holding it stops all later ones.
+    tqdm.tqdm.set_lock(threading.RLock())
     small_demo()
     material(folder / "given")
     chance, out = random.Random(options.seed), folder / "out"
