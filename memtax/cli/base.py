@@ -211,8 +211,6 @@ def main() -> None:
     except KeyboardInterrupt:  # outside the verb
         _stop()
     except Exception as error:
-        if _signal is not None:  # Click makes an error of its own of it while words are parsed
-            _stop()
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # type: ignore[attr-defined]
             sys.exit(2)
@@ -220,6 +218,8 @@ def main() -> None:
         if said is None:
             raise
         _fail(said)
+    if _signal is not None:  # while words are parsed Click makes a number of it, without a word
+        _stop()
     # A number is that of `typer.Exit`, anything else what the verb returned.
     sys.exit(status if isinstance(status, int) else 0)
 
