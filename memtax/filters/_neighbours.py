@@ -296,7 +296,8 @@ def nearest(vectors: Any, most: int, **options: Any) -> tuple[Int64, Int64, NDAr
         order = np.lexsort((columns, -cosine, rows))
         keep = order[_places(rows[order]) <= most]
         best = rows[keep], columns[keep], cosine[keep]
-    return *best, _places(best[0])
+    # Vectors in float32 are of length one within 1e-7 only; no cosine is above 1.
+    return best[0], best[1], np.minimum(best[2], 1.0), _places(best[0])
 
 
 def _places(rows: Int64) -> Int64:
