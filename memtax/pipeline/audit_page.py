@@ -47,10 +47,10 @@ def write(path: Path, result: Mapping[str, Any]) -> None:
         f"Audit: {headline(result)}",
         "what a fine-tuned model gives away",
         [(term, str(value)) for term, value in about if value],
-        "Share of the training sequences that can be extracted",
-        [{**tile, "count": f"{tile['count']} sequences"} for tile in tiles(result["extraction"])],
         [one.section(f"part-{number}") for number, one in enumerate(found)],
         "Every number is in audit.json.",
+        "Share of the training sequences that can be extracted",
+        [{**tile, "count": f"{tile['count']} sequences"} for tile in tiles(result["extraction"])],
     )
 
 
