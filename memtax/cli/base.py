@@ -201,6 +201,9 @@ _MEMORY = "out of memory; choose smaller batches or shards, or a machine with mo
 
 def main() -> None:
     """Entry point: an error the user can mend is one line and exit status 2."""
+    from memtax.cli import cut_off
+
+    cut_off.answer()
     signal.signal(signal.SIGTERM, _interrupted)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupted)
@@ -216,6 +219,8 @@ def main() -> None:
         if said is None:
             raise
         _fail(said)
+    if _signal is not None:  # while words are parsed Click makes a number of it, without a word
+        _stop()
     # A number is that of `typer.Exit`, anything else what the verb returned.
     sys.exit(status if isinstance(status, int) else 0)
 

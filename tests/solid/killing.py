@@ -17,6 +17,7 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -287,6 +288,7 @@ def _run(options, folder):
     import datasets  # noqa: F401
     import sklearn.linear_model  # noqa: F401
     import torch
+    import tqdm
     import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
 
     import memtax.cli
@@ -294,6 +296,8 @@ def _run(options, folder):
     import memtax.pipeline.fitting  # noqa: F401
 
     torch.set_num_threads(1)
+    # The lock of tqdm's own is a semaphore that forks share: one killed while holding it stops all later ones.
+    tqdm.tqdm.set_lock(threading.RLock())
     small_demo()
     material(folder / "given")
     chance, out = random.Random(options.seed), folder / "out"

@@ -103,6 +103,8 @@ def test_signals_end_in_one_line(tmp_path, number, code):
 
 LIBRARIES = """\
 import os, signal, sys
+from typing import Annotated
+import typer
 from memtax import cli
 from memtax.cli import base
 
@@ -118,11 +120,18 @@ def translated():
     except KeyboardInterrupt as error:
         raise SystemError("returned a result with an exception set") from error
 
+def early(value):
+    os.kill(os.getpid(), int(os.environ["NUMBER"]))
+
+@base.app.command()
+def parsed(option: Annotated[str, typer.Option(callback=early)] = ""):
+    pass
+
 cli.main()
 """
 
 
-@pytest.mark.parametrize("verb", ["executed", "translated"])
+@pytest.mark.parametrize("verb", ["executed", "translated", "parsed"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_in_one_line_whatever_a_library_makes_of_them(tmp_path, verb, number, code):
     (tmp_path / "libraries.py").write_text(LIBRARIES)
