@@ -19,7 +19,16 @@ UNMEASURED = "Not measurable with this data"
 
 @dataclass(frozen=True)
 class Finding:
-    """A part of the page: a heading that tells the conclusion, a paragraph, and a table if there are rows."""
+    """A part of the page: a heading that tells the conclusion, a paragraph, and a table if there are rows.
+
+    Attributes:
+        heading: the conclusion.
+        text: the paragraph.
+        caption: of the table.
+        head: names of the table's columns.
+        rows: its cells, as they are shown.
+        panel: a figure between paragraph and table.
+    """
 
     heading: str
     text: str

@@ -124,7 +124,16 @@ def write(comparison: Comparison, output: Path | str) -> Path:
 
 @dataclass(frozen=True)
 class _Run:
-    """A run's verdicts, by ascending id."""
+    """A run's verdicts, by ascending id.
+
+    Attributes:
+        about: what the page says of the run: name and number of sequences.
+        ids: of its sequences (rows,), ascending.
+        memorized: whether each is memorized (rows,).
+        taxonomy: codes of the categories (rows,).
+        texts: of the sequences (rows,); None: the run has none.
+        tokens: of the sequences, to match runs that number them otherwise; None: the run has none.
+    """
 
     about: dict[str, Any]
     ids: "np.ndarray"
