@@ -231,18 +231,16 @@ def main() -> None:
         _fail(f"{error.strerror or error}{where}")
     except KeyboardInterrupt:  # outside the verb
         _stop()
-    except MemoryError:
-        _fail(_MEMORY)
-    except RuntimeError as error:
-        # How torch says it.
-        if "can't allocate memory" not in str(error):
-            raise
-        _fail(_MEMORY)
+    except UnicodeError as error:
+        # Tables written by others may hold anything where text should be.
+        _fail(f"a text of the input is not UTF-8 ({error}); convert it, or drop that row")
     except Exception as error:
-        # Weights that the libraries write themselves.
-        if not (number := system_error(error)):
+        # Weights that the libraries write themselves; and how torch says that memory is out.
+        if number := system_error(error):
+            _fail(os.strerror(number))
+        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
             raise
-        _fail(os.strerror(number))
+        _fail(_MEMORY)
 
 
 def _fail(message: str) -> None:

@@ -21,6 +21,8 @@ from memtax.corpus import guard, membership
 TABLE = Path(__file__).parents[2] / "docs" / "bad-input.md"
 ROWS = re.findall(r"^\| (?!Wrong|---)(.+?) \| (\w+) \| `(.+)` \|$", TABLE.read_text(encoding="utf-8"), re.M)
 FINE = {"tokens": list(range(64))}
+# Byte 27 is none: 14 of the first line, 10 before the text, and 3 of its two letters.
+NOT_UTF8 = '{"text": "a"}\n{"text": "bä'.encode() + b'\xff"}\n'
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +195,13 @@ CASES = {
     "unknown kind of file": lambda f, m: [written(f / "r.doc", b"abc")],
     "missing path": lambda f, m: [f / "nowhere"],
     "invalid UTF-8": lambda f, m: [written(f / "r.jsonl", b'{"text": "\xff\xfe"}\n'), "--tokenizer", m],
+    "invalid UTF-8 under a filter": lambda f, m: ["templates", written(f / "r.jsonl", NOT_UTF8)],
+    "invalid UTF-8, compressed": lambda f, m: [written(f / "r.jsonl.gz", gzip.compress(NOT_UTF8)), "-m", m],
+    "half a surrogate pair": lambda f, m: [jsonl(f / "r.jsonl", *TEXTS, {"text": "a \ud800", "label": 1}), "-m", m],
+    "only blank lines": lambda f, m: [written(f / "r.jsonl", b"\n \n")],
+    "fractions as row ids": lambda f, m: ["templates", jsonl(f / "r.jsonl", {"text": "a", "sequence_id": 0.5})],
+    "objects instead of text": lambda f, m: ["templates", jsonl(f / "r.jsonl", {"text": {"a": 1}})],
+    "objects instead of text to learn from": lambda f, m: [jsonl(f / "r.jsonl", {"text": {"a": 1}}), f / "r.jsonl", "-m", m],
     "null instead of an object": lambda f, m: [written(f / "r.jsonl", b"nulls")],
     "null instead of an object, further down": lambda f, m: [
         written(f / "r.jsonl", b'{"text": "a", "label": 1}\n \tnull\n'),
