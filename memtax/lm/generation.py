@@ -16,6 +16,14 @@ FIRST_LOOK = 4
 
 Tokens = Sequence[int]
 
+NO_NUMBERS = "the model's logits for {row} are not numbers (NaN) or infinite; check its weights, or try dtype float32"
+"""Of a row to decode."""
+
+
+def unusable(logits: torch.Tensor) -> torch.Tensor:
+    """Rows of `logits` (rows, vocabulary) with NaN, or +infinity from an overflow; -infinity marks what is forbidden."""
+    return (logits.isnan() | logits.isposinf()).any(-1).nonzero()
+
 
 def match_lengths(
     model: Any,
@@ -183,9 +191,8 @@ def _generate_batch(
             )
             cache = getattr(output, "past_key_values", None)
             logits = parts.logits(output[0][:, -1])
-        if len(bad := logits.isnan().any(-1).nonzero()):
-            message = "the model's logits for {row} are not numbers (NaN); check its weights, or try dtype float32"
-            raise RowError(message, int(bad[0]))
+        if len(bad := unusable(logits)):
+            raise RowError(NO_NUMBERS, int(bad[0]))
         if suppressed is not None:
             logits[:, suppressed] = -torch.inf
         token = logits.float().argmax(-1, keepdim=True).to(ids.device)

@@ -136,6 +136,16 @@ def not_numbers(copy):
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="w0").save_pretrained(copy)
 
 
+def overflowing(copy):
+    """Every weight of the head is near the largest of float16, so that logits are infinite, but none is NaN."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    name = next(name for name in weights if name.endswith(("embed_out.weight", "lm_head.weight")))
+    weights[name] = weights[name].sign() * 6e4
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+
+
 def nan(folder, model, *options, kind="tokens"):
     """Rows of which the one with sequence_id 3 holds the token 7 (not as its first)."""
     rows = [[1, 2, 3, 4, 5, 6], [1, 1, 7, 1, 1, 1]]
@@ -144,6 +154,11 @@ def nan(folder, model, *options, kind="tokens"):
     if kind == "text":
         made = [{"text": " ".join(f"w{token}" for token in row), "paraphrases": ["w4 w5"]} for row in rows]
     return [jsonl(folder / "r.jsonl", *made), *options, "--model", broken(model, folder, not_numbers)]
+
+
+def without_tokenizer(copy):
+    for file in copy.glob("token*"):
+        file.unlink()
 
 
 def pickled(copy):
@@ -232,6 +247,7 @@ CASES = {
     "truncated npy": lambda f, m: [cut(npy(f / "r.npy"))],
     "model missing": lambda f, m: score(f, f / "nowhere"),
     "truncated safetensors": lambda f, m: score(f, broken(m, f, lambda copy: cut(copy / "model.safetensors"))),
+    "model without a tokenizer": lambda f, m: [jsonl(f / "r.jsonl", *TEXTS), "-m", broken(m, f, without_tokenizer)],
     "weights as pickle": lambda f, m: score(f, broken(m, f, pickled)),
     "model with code of its own": lambda f, m: score(f, broken(m, f, with_code)),
     "truncated weights": lambda f, m: [
@@ -243,8 +259,16 @@ CASES = {
     "NaN in the weights, window by window": lambda f, m: nan(f, m, "--prompt", 1, "--continuation", 1, "--stride", 2),
     "NaN in the weights of an attacked model": lambda f, m: nan(f, m, "--attack", "loss"),
     "NaN in the weights of a paraphraser": lambda f, m: nan(f, m, "--prompts", "bare", "--count", 1, kind="text"),
+    "infinity in the logits of a paraphraser": lambda f, m: [
+        *(jsonl(f / "r.jsonl", *TEXTS), "--model", broken(m, f, overflowing), "--dtype", "float16"),
+        *("--prompts", "bare", "--count", 1),
+    ],
     "NaN in gradients": lambda f, m: nan(f, m, kind="text"),
     "NaN in gradients of training examples": lambda f, m: nan(f, m, jsonl(f / "t.jsonl", {"tokens": [1, 2]})),
+    "gradients beyond float16": lambda f, m: [
+        *[jsonl(f / "r.jsonl", *({"tokens": [1, 2, 3, number]} for number in range(4, 8)))] * 2,
+        *("--model", broken(m, f, overflowing), "--dtype", "float16"),
+    ],
     "tokens of another tokenizer": lambda f, m: score(f, m, [{"tokens": [1, 32] * 32}]),
     "window longer than the model": lambda f, m: score(f, m, window=(64, 64)),
     "misspelt configuration key": lambda f, m: config(f, "modle: a\ncorpus: b\noutput: c\n"),
