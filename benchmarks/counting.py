@@ -2,7 +2,7 @@
 
     pip install 'memtax[bench]'                    # tokengrams; without it the first table is left out, loudly
     python benchmarks/counting.py                  # everything, about ten minutes on two cores
-    python benchmarks/counting.py --part windows   # one table: tokengrams, windows, linear, near
+    python benchmarks/counting.py --part windows   # one table: tokengrams, windows, default, linear, near
 
 Tokens are drawn from a Zipf law over 50,277 ids, in sequences of 2,049 as Pythia's; 1% of the sequences are copied over others,
 so that windows are found. Natural text is the Python standard library's source, in tokens of a BPE trained on it; with
@@ -50,22 +50,22 @@ def bare_loop(tokens: Any, offsets: Any, width: int, multiplier: np.uint64, powe
     return folded
 
 
-def zipf_file(path: Path, tokens: int) -> int:
+def zipf_file(path: Path, tokens: int, length: int = LENGTH) -> int:
     """Write the synthetic corpus; returns the tokens written (whole sequences)."""
     rng = np.random.default_rng(0)
-    rows = tokens // LENGTH
+    rows = tokens // length
     weights = 1 / np.arange(1, VOCABULARY + 1) ** 1.05
     edges = np.cumsum(weights / weights.sum())
     with path.open("wb") as file:
         kept = None
         for start in range(0, rows, 4096):
             here = min(4096, rows - start)
-            block = np.searchsorted(edges, rng.random((here, LENGTH), np.float32)).clip(0, VOCABULARY - 1).astype(np.uint16)
+            block = np.searchsorted(edges, rng.random((here, length), np.float32)).clip(0, VOCABULARY - 1).astype(np.uint16)
             if kept is not None:
                 block[: here // 100] = kept[: here // 100]
             kept = block
             block.tofile(file)
-    return rows * LENGTH
+    return rows * length
 
 
 def median_times(rivals: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -80,9 +80,9 @@ def median_times(rivals: dict[str, Callable[[], Any]], rounds: int) -> dict[str,
     return {name: sorted(values)[len(values) // 2] for name, values in times.items()}
 
 
-def blocks_of(path: Path) -> list[Any]:
+def blocks_of(path: Path, length: int = LENGTH) -> list[Any]:
     """All blocks of a headerless file."""
-    corpus = open_sources([str(path)], Reading(sequence_length=LENGTH))
+    corpus = open_sources([str(path)], Reading(sequence_length=length))
     return [block for shard in corpus.shards(2**23) for block in shard.blocks()]
 
 
@@ -105,6 +105,12 @@ def windows_of(path: Path, number: int, own: int | None = None) -> np.ndarray[An
             np.arange(len(here))[:, None], (here % (LENGTH - 32))[:, None] + np.arange(32)
         ]
     return found
+
+
+def pass_over(blocks: list[Any], query: Query) -> Callable[[], Any]:
+    """One pass over the blocks in this thread."""
+    totals = Totals.zero(query)
+    return lambda: [add_block(query, totals, block) for block in blocks]
 
 
 def part_tokengrams(folder: Path, tokens: int, rounds: int) -> None:
@@ -160,11 +166,7 @@ def part_windows(folder: Path, tokens: int, rounds: int) -> None:
     }
     build: dict[str, float] = {}
 
-    def pass_over(query: Query) -> Callable[[], Any]:
-        totals = Totals.zero(query)
-        return lambda: [add_block(query, totals, block) for block in blocks]
-
-    rivals["frequencies only"] = pass_over(Query.of([], vocabulary_size=VOCABULARY))
+    rivals["frequencies only"] = pass_over(blocks, Query.of([], vocabulary_size=VOCABULARY))
     cases = [(f"10^{e} windows", 10**e, 10_000) for e in (4, 5, 6, 7)]
     cases += [(f"10^{e} windows, all of them from the corpus", 10**e, 10**e) for e in (5, 6, 7)]
     for name, number, own in cases:
@@ -172,7 +174,7 @@ def part_windows(folder: Path, tokens: int, rounds: int) -> None:
         start = time.perf_counter()
         index.tables(np.dtype(np.uint16))
         build[name] = time.perf_counter() - start
-        rivals[name] = pass_over(Query((index,), vocabulary_size=VOCABULARY))
+        rivals[name] = pass_over(blocks, Query((index,), vocabulary_size=VOCABULARY))
     seconds = median_times(rivals, rounds)
     print(f"### One core, {tokens / 1e6:.0f} M tokens: frequencies and windows of 32 tokens together\n")
     print("10^4 windows are from the corpus, the others from sequences of the same law, where not said otherwise.")
@@ -185,6 +187,26 @@ def part_windows(folder: Path, tokens: int, rounds: int) -> None:
         share = f"{seconds['bare loop'] / each:.0%}"
         print(f"| {name} | {tokens / each / 1e6:.0f} | {share} | {times} | {built} | {PILE * each / tokens / 60:.1f} min |")
     print("\nBars: at least 60% of the bare loop at 10^5; at most 3 times from 10^4 to 10^7.\n")
+
+
+def part_default(folder: Path, rounds: int) -> None:
+    """One thread, the windows that `memtax count` asks for by itself: 32:64 of sequences of 64 tokens of the corpus."""
+    path = folder / "sequences.bin"
+    tokens = zipf_file(path, 640_000_000, 64)
+    blocks = blocks_of(path, 64)
+    rows = np.memmap(path, np.uint16, "r").reshape(-1, 64)
+    rivals: dict[str, Callable[[], Any]] = {}
+    for number in (10**4, 10**5, 10**6, 10**7):
+        index = WindowIndex(rows[np.linspace(0, len(rows) - 1, number).astype(np.int64), 32:].astype(np.int32))
+        index.tables(np.dtype(np.uint16))
+        rivals[f"{number:,}"] = pass_over(blocks, Query((index,), vocabulary_size=VOCABULARY))
+    seconds = median_times(rivals, rounds)
+    print(f"### One core, the default windows: 32:64 of sequences of 64 tokens, {tokens / 1e6:.0f} M tokens\n")
+    print("| windows | M tokens/s per core | times 10^4 |\n|---|---|---|")
+    for name, each in seconds.items():
+        print(f"| {name} | {tokens / each / 1e6:.0f} | {each / seconds['10,000']:.2f} |")
+    print("\nBar: at most 3 times from 10^4 to 10^7.\n")
+    path.unlink()
 
 
 def part_linear(folder: Path, tokens: int, rounds: int) -> None:
@@ -260,17 +282,19 @@ def part_near(folder: Path, rounds: int, data: Path | None) -> None:
 def main() -> None:
     """Run the measurements and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("tokengrams", "windows", "linear", "near"), action="append")
+    parser.add_argument("--part", choices=("tokengrams", "windows", "default", "linear", "near"), action="append")
     parser.add_argument("--tokens", type=int, default=100_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path, help="folder with pile_samples/ and pythia_tokenizer.json")
     arguments = parser.parse_args()
     set_quiet(True)
-    parts = arguments.part or ["windows", "linear", "near", "tokengrams"]
+    parts = arguments.part or ["windows", "default", "linear", "near", "tokengrams"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "windows" in parts:
             part_windows(folder, arguments.tokens, arguments.rounds)
+        if "default" in parts:
+            part_default(folder, arguments.rounds)
         if "linear" in parts:
             part_linear(folder, arguments.tokens, arguments.rounds)
         if "near" in parts:

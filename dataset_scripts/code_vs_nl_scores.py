@@ -1,8 +1,10 @@
 """Build a dataset like `usvsnsp/pile-pythia-code-vs-nl-scores`: P(natural language) of every sequence.
 
-    python dataset_scripts/code_vs_nl_scores.py SEQUENCES --output FOLDER [--model M] [--tokenizer T] [--push ORG/NAME]
+    python dataset_scripts/code_vs_nl_scores.py SEQUENCES --output FOLDER [--model M] [--tokenizer T]
+        [--published deduped] [--push ORG/NAME]
 
-Sequences are any dataset with `sequence_id` and `text` (or `tokens` and a tokenizer). Under `accelerate launch` (GPUs) or
+Sequences are any dataset with `sequence_id` and `text` (or `tokens` and a tokenizer). With `--published SPLIT` the
+dataset has the published columns; run it once for each split, with the same output. Under `accelerate launch` (GPUs) or
 `torchrun` (CPUs) the work is shared among the processes; a second run goes on where the first one stopped.
 """
 
@@ -14,6 +16,7 @@ from memtax.corpus.rows import load_texts_by_id
 from memtax.engine import World, run, script
 from memtax.filters.code_vs_nl import CodeFilter
 from memtax.hub.folder import Config, write_dataset
+from memtax.hub.published import CODE_SCORES, check_name, write_splits
 from memtax.lm.loading import load_tokenizer
 
 ROWS_PER_BATCH = 1024
@@ -22,15 +25,22 @@ ROWS_PER_BATCH = 1024
 def build(arguments: argparse.Namespace) -> Path:
     """Score, write the dataset; the path of its folder."""
     output = Path(arguments.output)
+    if arguments.published:
+        check_name(arguments.published, "deduped")
+    stages = output / "stages" / (arguments.published or "")
     tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
     dataset = load_texts_by_id(arguments.sequences, tokenizer)
     each = CodeFilter(arguments.model, verdict=True)
-    table = run(dataset, each, output / "stages" / each.name, ROWS_PER_BATCH)
+    table = run(dataset, each, stages / each.name, ROWS_PER_BATCH)
     world = World.current()
     if world.is_main:
-        row = f"One row a sequence: natural language from {each.natural_language_from} on, code up to {each.code_to}."
         summary = {"sequences": arguments.sequences, "classifier": arguments.model}
-        write_dataset(output / "dataset", [Config("scores", row, {"train": table})], "Code or natural language", summary)
+        row = f"One row a sequence: natural language from {each.natural_language_from} on, code up to {each.code_to}."
+        if arguments.published:
+            scores = table.select(["sequence_id", "nl_score"]).rename_columns(["sequence_id", "nl_scores"])
+            write_splits(output / "dataset", CODE_SCORES, {arguments.published: scores}, "Code or natural language", summary)
+        else:
+            write_dataset(output / "dataset", [Config("scores", row, {"train": table})], "Code or natural language", summary)
     world.wait()
     return output / "dataset"
 
@@ -41,6 +51,7 @@ def main(line: list[str] | None = None) -> int:
     parser.add_argument("sequences", help="dataset as path:config:split")
     parser.add_argument("--model", default=CodeFilter.model, help="classifier of code and natural language")
     parser.add_argument("--tokenizer", help="of the language model, to decode tokens")
+    parser.add_argument("--published", metavar="SPLIT", help="in the published layout, as this split: deduped")
     return script.start(parser, build, line)
 
 

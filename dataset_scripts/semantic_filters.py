@@ -1,11 +1,13 @@
 """Build a dataset like `usvsnsp/semantic-filters`: every factor of every sequence in one table, from tables made before.
 
     python dataset_scripts/semantic_filters.py SEQUENCES --output FOLDER [--duplicates T] [--frequencies T]
-        [--semantic T] [--textual T] [--code-scores T] [--perplexities T] [--tokenizer T] [--push ORG/NAME]
+        [--semantic T] [--textual T] [--code-scores T] [--perplexities T] [--tokenizer T]
+        [--published pile_deduped_12b] [--push ORG/NAME]
 
 Each option takes a table of our own (a stage's folder, a dataset) or a published one, as path:config:split: duplicates
 `usvsnsp/generation-num-duplicates::deduped`, semantic matches `usvsnsp/semantic-duplicates::deduped_snowclones`, code scores
-`usvsnsp/pile-pythia-code-vs-nl-scores::deduped`, and so on. Templates and code lengths are computed here.
+`usvsnsp/pile-pythia-code-vs-nl-scores::deduped`, and so on. Templates and code lengths are computed here. With
+`--published SPLIT` the dataset has the published columns; run it once for each split, with the same output.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from memtax.engine import World, run, script
 from memtax.errors import MemtaxError
 from memtax.filters import Filter, filter_class
 from memtax.hub.folder import Config, write_dataset
+from memtax.hub.published import FILTERS, check_name, to_published, write_splits
 from memtax.lm.loading import load_tokenizer
 
 ROWS_PER_BATCH = 1024
@@ -43,6 +46,9 @@ def build(arguments: argparse.Namespace) -> Path:
     import pyarrow as pa
 
     output = Path(arguments.output)
+    if arguments.published:
+        check_name(arguments.published, "pile_deduped_12b")
+    stages = output / "stages" / (arguments.published or "")
     tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
     dataset = load_texts_by_id(arguments.sequences, tokenizer)
     if "prompt_text" not in dataset.column_names:
@@ -51,7 +57,7 @@ def build(arguments: argparse.Namespace) -> Path:
     columns = {name: dataset.with_format("arrow")[:].column(name) for name in ("sequence_id", "tokens", "text")
                if name in dataset.column_names}  # fmt: skip
     for each in chosen(arguments):
-        added = run(dataset, each, output / "stages" / each.name, ROWS_PER_BATCH)
+        added = run(dataset, each, stages / each.name, ROWS_PER_BATCH)
         columns |= {name: added.column(name) for name in each.columns}
     if arguments.perplexities:
         columns |= _scores(arguments.perplexities, columns["sequence_id"].to_pylist())
@@ -61,7 +67,12 @@ def build(arguments: argparse.Namespace) -> Path:
         summary = {"sequences": arguments.sequences}
         tables = ("duplicates", "frequencies", "semantic", "textual", "code_scores", "perplexities")
         summary |= {name: location(getattr(arguments, name)) for name in tables if getattr(arguments, name)}
-        write_dataset(output / "dataset", [Config("filters", row, {"train": pa.table(columns)})], "Semantic filters", summary)
+        table = pa.table(columns)
+        if arguments.published:
+            split = to_published(table, in_sample=arguments.published.startswith("pile_"))
+            write_splits(output / "dataset", FILTERS, {arguments.published: split}, "Semantic filters", summary)
+        else:
+            write_dataset(output / "dataset", [Config("filters", row, {"train": table})], "Semantic filters", summary)
     world.wait()
     return output / "dataset"
 
@@ -88,6 +99,7 @@ def main(line: list[str] | None = None) -> int:
     parser.add_argument("--code-scores", help="table of nl_score")
     parser.add_argument("--perplexities", help="table of a model's scores")
     parser.add_argument("--tokenizer", help="of the language model, to decode tokens")
+    parser.add_argument("--published", metavar="SPLIT", help="in the published layout, as pile_SCHEME_MODEL or memories_...")
     return script.start(parser, build, line)
 
 

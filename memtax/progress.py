@@ -120,9 +120,13 @@ def _is_main() -> bool:
 
 def silence_libraries() -> None:
     """Turn off the bars and notices that datasets and transformers print of their own: ours say it once."""
+    import warnings
+
     import datasets
     import transformers
 
+    # Of names inside transformers, which its user cannot change.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

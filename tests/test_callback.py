@@ -138,6 +138,29 @@ def test_training_is_the_same_whether_or_not_it_is_watched(tmp_path):
         assert torch.equal(a, b), name
 
 
+def test_half_precision_training_is_watched_in_the_type_of_the_weights(tmp_path):
+    found = []
+
+    class Watch(memtax.MemorizationCallback):
+        def _match_lengths(self, model):
+            wrapped = model.forward
+            inside = score(model, rows(), moments=True)
+            # Accelerate's autocast is there again afterwards.
+            assert model.forward is wrapped
+            assert hasattr(model, "_original_forward")
+            copy = new_model()
+            copy.load_state_dict(model.state_dict())
+            found.append((inside, score(copy.eval(), rows(), moments=True)))
+            return super()._match_lengths(model)
+
+    trainer(tmp_path, [Watch(rows(), every=2, **SMALL)], max_steps=4, bf16=True).train()
+    assert len(found) == 2
+    for inside, loaded in found:
+        # The same weights, as a checkpoint would be scored: the same bits.
+        assert (inside.logprobs == loaded.logprobs).all()
+        assert (inside.means == loaded.means).all()
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -63,8 +63,9 @@ def shell(block):
         if here := re.fullmatch(r"cat > (\S+) <<'(\w+)'", line):
             Path(here[1]).write_text("\n".join(itertools.takewhile(lambda each: each != here[2], lines)) + "\n")
         elif line.startswith("memtax "):
-            done = CliRunner().invoke(app, shlex.split(line)[1:], catch_exceptions=False)
+            done = CliRunner().invoke(app, [*shlex.split(line)[1:], "--json"], catch_exceptions=False)
             assert done.exit_code == 0, line + done.output
+            assert "output" in json.loads(done.stdout) or "repositories" in json.loads(done.stdout), line
         elif line.startswith("accelerate launch "):
             script, *arguments = shlex.split(line)[2:]
             path = asset(script)

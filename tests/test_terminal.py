@@ -39,9 +39,7 @@ def test_every_verb_answers_in_one_way():
         options = {option for parameter in command.params for option in parameter.opts}
         assert {"--json", "--quiet", "-q"} <= options, name
     for command in app.registered_commands:
-        name = command.name or command.callback.__name__
-        if name != "explore":  # which serves a page until it is stopped
-            assert command.callback.__annotations__["return"] is Outcome, name
+        assert command.callback.__annotations__["return"] is Outcome, command.callback.__name__
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -63,13 +61,6 @@ def test_lines_and_silence(corpus, tmp_path):
         assert (done.stdout, done.stderr) == ("", "1 row is left out: too short for the window 32:64\n")
     # What one command was told ends with it.
     assert run(*words).stdout.startswith("130 tokens in 3 sequences")
-
-
-def test_json_of_other_verbs(tmp_path):
-    (tmp_path / "texts.jsonl").write_text('{"text": "one 1, two 2"}\n')
-    found = json.loads(run("filter", "templates", tmp_path / "texts.jsonl", "--output", tmp_path / "out", "--json").stdout)
-    assert Path(found["output"]).exists()
-    assert set(json.loads(run("env", "--json").stdout)) >= {"platform", "versions", "cpus"}
 
 
 def test_notes_leave_standard_output_free(capsys):
@@ -99,7 +90,9 @@ def test_exit_codes_are_those_of_the_page(corpus, tmp_path):
     missing = command("count", tmp_path / "nowhere.jsonl", "--output", tmp_path / "out", "--json")
     assert (missing.returncode, missing.stdout) == (2, "")
     assert re.fullmatch(r"memtax: .*nowhere.*\n", missing.stderr)
-    assert command("count", corpus, "--output", tmp_path / "out", "--no-such-option").returncode == 2
+    mistyped = command("count", corpus, "--otput", tmp_path / "out")
+    assert (mistyped.returncode, mistyped.stdout) == (2, "")
+    assert re.fullmatch(r"memtax: no such option: --otput .*--output.* \(see .*memtax count --help\)\n", mistyped.stderr)
     # Signals are tested in tests/solid; here that the page names them all.
     assert re.findall(r"^\| (\d+) \|", DOCS, re.MULTILINE) == ["0", "1", "2", "130", "143"]
 

@@ -208,7 +208,7 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
     tokenizer = AutoTokenizer.from_pretrained(base)
     names = dict(enumerate(LABELS))
     model = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=2, id2label=names, label2id={name: label for label, name in names.items()}
+        base, dtype=torch.float32, num_labels=2, id2label=names, label2id={name: label for label, name in names.items()}
     )
     trainer = Trainer(
         model=model,

@@ -33,6 +33,7 @@ from memtax.corpus.columns import column_kind, find_column, tokenize
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 from memtax.hub.training import push_trained, resume_point, take_push, tidy
+from memtax.lm.loading import load_model
 from memtax.progress import progress_bar
 
 TIMINGS = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
@@ -167,7 +168,8 @@ def train(
         raise MemtaxError(f"a row has {longest} tokens, more than --context_length {model_arguments.context_length}; raise it")
     torch.manual_seed(training_arguments.seed)
     if model_arguments.model_name_or_path:
-        model = AutoModelForCausalLM.from_pretrained(model_arguments.model_name_or_path)
+        # In float32 whatever it was saved in: an optimizer's steps are lost in weights of 16 bits.
+        model = load_model(model_arguments.model_name_or_path, device="cpu").requires_grad_(True)
     else:
         model = new_model(model_arguments, len(tokenizer), tokenizer.eos_token_id)
     callback = MemorizationCallback(

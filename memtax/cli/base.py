@@ -49,8 +49,6 @@ class Verb(TyperCommand):
 
 
 def _stop() -> NoReturn:
-    global _told
-    _told = True
     signal.setitimer(signal.ITIMER_REAL, 0)
     typer.echo("\nmemtax: stopped; what is finished is kept, the same command goes on from there", err=True)
     # Python notes an interruption that passes through the execution of a string (dataclasses, numba) as one that nobody
@@ -79,9 +77,6 @@ class _Terminated(KeyboardInterrupt):
 
 _signal: int | None = None
 """The signal that came."""
-
-_told = False
-"""Whether it has been answered."""
 
 PATIENCE = 10.0
 """Seconds after which a signal is raised again: libraries swallow exceptions in callbacks and while they are imported."""
@@ -198,49 +193,59 @@ def options(
         set_memory(memory)
 
 
+_USAGE: Any = typer.BadParameter.__bases__[0]
+"""What Typer raises for the words of a command line: `UsageError` of Click, or of the copy of Click that Typer has."""
 _MEMORY = "out of memory; choose smaller batches or shards, or a machine with more (or a larger --memory)"
-
-
-def _app() -> None:
-    try:
-        app()
-    except SystemExit as ended:
-        # Before and after the verb, while words are parsed, Click ends by itself, without a word.
-        if _signal is None or _told or not ended.code:
-            raise
-        _stop()
 
 
 def main() -> None:
     """Entry point: an error the user can mend is one line and exit status 2."""
     from memtax.cli import cut_off
-    from memtax.errors import MemtaxError
-    from memtax.files import system_error
 
     cut_off.answer()
     signal.signal(signal.SIGTERM, _interrupted)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupted)
     try:
-        _app()
-    except MemtaxError as error:
-        _fail(" ".join(str(error).split()))
-    except OSError as error:
-        # Disk full, read-only output, no permission: the file system's own words say it best.
-        where = f": {error.filename}" if error.filename else ""
-        _fail(f"{error.strerror or error}{where}")
+        status = app(standalone_mode=False)
     except KeyboardInterrupt:  # outside the verb
         _stop()
-    except UnicodeError as error:
-        # Tables written by others may hold anything where text should be.
-        _fail(f"a text of the input is not UTF-8 ({error}); convert it, or drop that row")
     except Exception as error:
-        # Weights that the libraries write themselves; and how torch says that memory is out.
-        if number := system_error(error):
-            _fail(os.strerror(number))
-        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        said = _mendable(error)
+        if said is None:
             raise
-        _fail(_MEMORY)
+        _fail(said)
+    if _signal is not None:  # while words are parsed Click makes a number of it, without a word
+        _stop()
+    # A number is that of `typer.Exit`, anything else what the verb returned.
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _mendable(error: Exception) -> str | None:
+    """What to say of an error that the user can mend; None for a defect."""
+    from memtax.errors import MemtaxError
+    from memtax.files import system_error
+
+    if isinstance(error, MemtaxError):
+        return str(error)
+    if isinstance(error, _USAGE):
+        said: str = error.format_message().rstrip(".")
+        return f"{said[:1].lower()}{said[1:]} (see {error.ctx.command_path if error.ctx else 'memtax'} --help)"
+    if isinstance(error, OSError):
+        # Disk full, read-only output, no permission: the file system's own words say it best.
+        return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    if isinstance(error, UnicodeError):
+        # Tables written by others may hold anything where text should be.
+        return f"a text of the input is not UTF-8 ({error}); convert it, or drop that row"
+    # How torch says it.
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
+        return _MEMORY
+    # Weights that the libraries write themselves.
+    number = system_error(error)
+    return os.strerror(number) if number else None
 
 
 def _fail(message: str) -> None:

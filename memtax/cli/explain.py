@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from memtax.cli.base import app, listed, numbers
-from memtax.cli.outcome import Outcome, at
+from memtax.cli.outcome import Outcome
 
 
 @app.command()
@@ -117,10 +117,15 @@ def predict(
 
     Example: `memtax predict runs/demo/predictor corpus.parquet --output scored`
     """
-    from memtax.taxonomy.predict import predict_dataset
+    from memtax.taxonomy.predict import predict_dataset, summarize
     from memtax.taxonomy.predictor import Predictor
 
-    return at(predict_dataset(Predictor.from_pretrained(model), data, output, "baseline" if baseline else "taxonomic"))
+    path = predict_dataset(Predictor.from_pretrained(model), data, output, "baseline" if baseline else "taxonomic")
+    found = summarize(path)
+    told = f"{found['rows']:,} rows, {found['without_probability']:,} of them without a probability"
+    if found["expected_memorized"] is not None:
+        told += f"; {found['expected_memorized']:,.1f} expected to be memorized, {found['likely']:,} more likely than not"
+    return Outcome({"output": path, **found}, [told, f"dataset  {path}"])
 
 
 def _figures(models: Mapping[str, Mapping[str, Any]]) -> list[str]:

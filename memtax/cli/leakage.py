@@ -77,18 +77,20 @@ def align(
     from memtax.engine import World
     from memtax.leakage.alignment import AlignmentFilter, align_table
     from memtax.lm.loading import split_revision
+    from memtax.report import verb_pages
 
     name, revision = split_revision(model)
     function = AlignmentFilter(name, revision, parameters, tokenizer, length, dtype)
     found = align_table(Source.parse(pairs, column=column), function, output)
     if not World.current().is_main:
         return Outcome({}, [])
+    page = verb_pages.align(output)
     mean = "" if found["mean"] is None else f", mean cosine {found['mean']:.3f}"
     lines = [f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}"]
     if area := found["membership"].get("auroc"):
         lines.append(f"AUROC of members {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})")
-    lines += [f"table    {output / 'alignment.parquet'}", f"summary  {output / 'summary.json'}"]
-    return Outcome({"output": output, **found}, lines)
+    lines += [f"table    {output / 'alignment.parquet'}", f"summary  {output / 'summary.json'}", f"page     {page}"]
+    return Outcome({"output": output, "page": page, **found}, lines)
 
 
 @app.command()
@@ -126,10 +128,15 @@ def mia(
     Several processes: `accelerate launch -m memtax mia ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax mia ...` on CPUs.
     """
     options = dict(locals())
+    from memtax.engine import World
     from memtax.leakage.membership import run_command
+    from memtax.report import verb_pages
 
     result = run_command(**options | {"attack": listed(attack) or None})
-    return Outcome({"output": output, **result.summary}, result.lines())
+    if not World.current().is_main:
+        return Outcome({}, [])
+    page = verb_pages.mia(output)
+    return Outcome({"output": output, "page": page, **result.summary}, [*result.lines(), f"page     {page}"])
 
 
 @app.command()
@@ -169,6 +176,7 @@ def influence(
     from memtax.leakage.influence import METHODS
     from memtax.leakage.influence_table import InfluenceSettings, influence_table
     from memtax.lm.loading import split_revision
+    from memtax.report import verb_pages
 
     name, revision = split_revision(model)
     settings = InfluenceSettings(
@@ -189,14 +197,15 @@ def influence(
     found = influence_table(Source.parse(train, column=column), Source.parse(test, column=column), settings, output)
     if not World.current().is_main:
         return Outcome({}, [])
+    page = verb_pages.influence(output)
     lines = [f"{found['train']:,} training examples on {found['test']:,} test examples, parameters {found['parameters']}"]
     for name, figures in found["methods"].items():
         shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in figures.items() if value)
         if shown:
             lines.append(f"{name:<15}{shown}")
-    files = {"pairs": "influence.parquet", "matrices": "matrix.safetensors", "top": "top.parquet", "page": "index.html"}
-    lines += [f"{kind:<9}{output / file}" for kind, file in (files | {"summary": "summary.json"}).items()]
-    return Outcome({"output": output, **found}, lines)
+    files = {"pairs": "influence.parquet", "matrices": "matrix.safetensors", "top": "top.parquet", "summary": "summary.json"}
+    lines += [f"{kind:<9}{output / file}" for kind, file in files.items()]
+    return Outcome({"output": output, "page": page, **found}, [*lines, f"page     {page}"])
 
 
 @app.command()
@@ -263,5 +272,6 @@ def audit(
     if not found:  # not the main process
         return Outcome({}, [])
     told = [headline(found), *([conclusion(found["canaries"])] if found["canaries"]["measurable"] else [])]
-    files = {"page": "index.html", "figures": "audit.json", "card": "card_section.md"}
-    return Outcome({"output": output, **found}, [*told, *(f"{kind:<8}{output / file}" for kind, file in files.items())])
+    files = {"page": output / "index.html", "figures": output / "audit.json", "card": output / "card_section.md"}
+    told += [f"{kind:<8}{path}" for kind, path in files.items()]
+    return Outcome({"output": output, "page": files["page"], **found}, told)

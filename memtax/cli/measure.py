@@ -1,12 +1,13 @@
 """What is measured on its own: count, score, filter."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from memtax.cli.base import DTYPE, REVISED, app, listed, numbers
-from memtax.cli.outcome import Outcome, at
+from memtax.cli.outcome import Outcome
 
 
 @app.command()
@@ -203,4 +204,5 @@ def filter_(
         parameters |= {name: yaml.safe_load(value) for name, _, value in pairs}
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise MemtaxError(f"a value of --set is not YAML: {' '.join(str(error).split())}") from error
-    return at(apply_filters(names[:-1], Source.parse(names[-1]), output, parameters, engine, master))
+    result = apply_filters(names[:-1], Source.parse(names[-1]), output, parameters, engine, master)
+    return Outcome({"output": output, **dataclasses.asdict(result)}, result.lines())

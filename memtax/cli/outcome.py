@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,10 +21,12 @@ class Outcome:
     Attributes:
         found: figures and paths, for scripts; complete once `lines` have been read.
         lines: the same in a few lines, for people.
+        then: what goes on once it is told, such as serving a page.
     """
 
     found: Mapping[str, Any]
     lines: Iterable[str]
+    then: Callable[[], None] | None = None
 
     def tell(self, as_json: bool, quiet: bool) -> None:
         """Print it, on the main process."""
@@ -36,11 +37,8 @@ class Outcome:
                 typer.echo(progress.printable(line))
         if shown and as_json:
             typer.echo(json.dumps(plain(self.found), allow_nan=False))
-
-
-def at(path: Path | str) -> Outcome:
-    """A result that is all in one place."""
-    return Outcome({"output": path}, [str(path)])
+        if self.then is not None:
+            self.then()
 
 
 def plain(value: Any) -> Any:

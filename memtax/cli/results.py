@@ -1,13 +1,14 @@
 """What is done with results: report, explore, push, env."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from threading import Event
+from typing import Annotated, Any
 
 import typer
 
 from memtax.cli.base import app, listed
-from memtax.cli.outcome import Outcome, at
+from memtax.cli.outcome import Outcome
 
 PARTS = "dataset, models, metrics or explorer. May be repeated."
 
@@ -20,7 +21,8 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> Outco
     """
     from memtax.report import write
 
-    return at(write(run))
+    page = write(run)
+    return Outcome({"output": run, "page": page, "figures": page.parent / "figures"}, [str(page)])
 
 
 @app.command()
@@ -47,7 +49,7 @@ def explore(
     model: Annotated[str | None, typer.Option("--model", "-m", help="Model for texts of your own.")] = None,
     port: Annotated[int, typer.Option(help="Where the page is served; 0: the first free one from 7860.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
-) -> None:
+) -> Outcome:
     """Browse a run: filter sequences, see their tokens and neighbours, analyse a text of your own (extra `explore`).
 
     Example: `memtax explore runs/demo --model runs/demo/models/small-gpt-neox`
@@ -55,7 +57,16 @@ def explore(
     from memtax.report.explore import Explorer
     from memtax.report.explore_app import page
 
-    page(Explorer.load(run, model)).launch(server_port=port or None, inbrowser=browser)
+    served = page(Explorer.load(run, model))
+    _, address, _ = served.launch(server_port=port or None, inbrowser=browser, prevent_thread_lock=True, quiet=True)
+
+    def serve() -> None:
+        try:
+            Event().wait()
+        except KeyboardInterrupt:  # how one ends it
+            served.close(verbose=False)
+
+    return Outcome({"run": run, "model": model, "address": address}, [f"{run} at {address}; Ctrl-C ends it"], serve)
 
 
 @app.command()
@@ -79,16 +90,15 @@ def push(
     """
     from memtax.hub.publish import publish
 
-    told: list[str] = []
+    repositories: list[dict[str, Any]] = []
 
-    def each(lines: Iterable[str]) -> Iterator[str]:
-        for line in lines:
-            told.append(line)
-            yield line
+    def lines() -> Iterator[str]:
+        # Each is told when its repository is done.
+        for done in publish(run, repo_id, listed(part), private=private or None, dry_run=dry_run, published=published):
+            repositories.append(done.facts())
+            yield from done.lines()
 
-    lines = publish(run, repo_id, listed(part), private=private or None, dry_run=dry_run, published=published)
-    # Each is told when its repository is done.
-    return Outcome({"repo_id": repo_id, "dry_run": dry_run, "told": told}, each(lines))
+    return Outcome({"repo_id": repo_id, "dry_run": dry_run, "repositories": repositories}, lines())
 
 
 @app.command()

@@ -2,10 +2,10 @@
 
 A window of w tokens that stands anywhere contains, whatever its offset, k whole chunks of c tokens that start at a multiple
 of c: the *anchor*. So the pass hashes chunks at multiples of c only and asks a Bloom filter that holds, for each window asked
-for, its c possible anchors: one look-up for c tokens, and no hash that rolls from token to token. Where an anchor passes, the
-c windows around it are hashed as a whole and looked up in a table. A word of the filter also says which of those c places its
-anchors have in their windows, so that few are tried. A hash only proposes: a count is raised after all w tokens were compared,
-so collisions cost time and never change a count.
+for, its c possible anchors: one look-up for c tokens, and no hash that rolls from token to token. A word of the filter also
+says, in two ways, which of those c places its anchors have in their windows. Where an anchor passes, the windows that stand
+so around it, hardly one in vain, are hashed as a whole and looked up in a table. A hash only proposes: a count is raised after
+all w tokens were compared, so collisions cost time and never change a count.
 
 Every read of a large table is asked for some rounds before it is needed (`prefetch`): with 10^7 windows none of them is in a
 cache, and the memory answers many requests in the time of one.
@@ -13,14 +13,24 @@ cache, and the memory answers many requests in the time of one.
 With w = 32 tokens: c = 8, k = 3, one look-up for 8 tokens.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
 from memtax.compiled import kernel
-from memtax.corpus.words import SPREAD, equal_text, load_word, mix, prefetch, tokens_a_word, whole_hash
+from memtax.corpus.words import (
+    SPREAD,
+    equal_text,
+    load_word,
+    mix,
+    ones,
+    prefetch,
+    tokens_a_word,
+    trailing_zeros,
+    whole_hash,
+)
 
 MULTIPLIER = 0x9E6C63D0876A9A47
 """M, an odd number with well mixed bits. Any value gives the same counts."""
@@ -32,6 +42,7 @@ _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _FIVE = np.uint64(31)
 _FOUR = np.uint64(15)
+_SIXTEEN = np.uint64(0xFFFF)
 _PLACES = np.uint64(48)
 _TAG = np.uint64(0xFFFFFFFF00000000)
 _INDEX = np.uint64(0xFFFFFFFF)
@@ -47,25 +58,46 @@ _STRIPE = 64
 
 @numba.njit(nogil=True, inline="always")
 def bloom_mask(mixed: np.uint64) -> np.uint64:
-    """Three of the low 48 bits of a 64-bit word, from low bits of a mixed hash; its top bits choose the word."""
-    low = (_ONE << (mixed & _FIVE)) | (_ONE << ((mixed >> _SHIFT_6) & _FIVE))
-    return low | (_ONE << (_FOLD + ((mixed >> _SHIFT_12) & _FOUR)))
+    """Two of the low 32 bits of a 64-bit word, from low bits of a mixed hash; its top bits choose the word."""
+    return (_ONE << (mixed & _FIVE)) | (_ONE << ((mixed >> _SHIFT_6) & _FIVE))
 
 
 @numba.njit(nogil=True, inline="always")
 def shift_mask(mixed: np.uint64, shift: int) -> np.uint64:
-    """One of the highest 16 bits of the word: where in its window the anchor stands, turned by its hash.
+    """One bit in each of the two upper 16s of the word: where in its window the anchor stands, turned by its hash.
 
-    Anchors that share a word turn theirs differently, so that few of one's bits are read as another's.
+    Anchors that share a word turn theirs differently, so that one's bits are read as another's in both for a few only.
     """
-    return _ONE << (_PLACES + (((mixed >> _SHIFT_16) + np.uint64(shift)) & _FOUR))
+    place = np.uint64(shift)
+    high = _ONE << (_PLACES + (((mixed >> _SHIFT_16) + place) & _FOUR))
+    return high | (_ONE << (_FOLD + (((mixed >> _SHIFT_12) + place) & _FOUR)))
 
 
 @numba.njit(nogil=True, inline="always")
 def shifts_of(word: np.uint64, mixed: np.uint64) -> np.uint64:
-    """A word's highest 16 bits turned back: bit i says that the anchor may stand i tokens after its window's start."""
-    places = word >> _PLACES
-    return (places | (places << _SHIFT_16)) >> ((mixed >> _SHIFT_16) & _FOUR)
+    """What both upper 16s of a word, turned back, say: bit i that the anchor may stand i tokens after its window's start."""
+    first, second = word >> _PLACES, (word >> _FOLD) & _SIXTEEN
+    first = (first | (first << _SHIFT_16)) >> ((mixed >> _SHIFT_16) & _FOUR)
+    return first & ((second | (second << _SHIFT_16)) >> ((mixed >> _SHIFT_12) & _FOUR))
+
+
+class Room(NamedTuple):
+    """Where a round of `scan` gathers; each array has room for a round and a little more, as gathering writes ahead."""
+
+    places: npt.NDArray[np.int64]
+    """Where the anchors that passed the filter start."""
+    words: npt.NDArray[np.uint64]
+    """What the filter holds for them."""
+    anchors: npt.NDArray[np.uint64]
+    """Their hashes."""
+    firsts: npt.NDArray[np.int64]
+    """Where the windows to try start."""
+    hashes: npt.NDArray[np.uint64]
+    """Their hashes, then what the table holds for them."""
+    late_firsts: npt.NDArray[np.int64]
+    """Where those windows start whose place in the table another has taken."""
+    late_hashes: npt.NDArray[np.uint64]
+    """Their hashes."""
 
 
 @kernel(allocates=False)
@@ -175,8 +207,8 @@ def build(
         table: power-of-two size above n, all ones; filled with window numbers in the low half and the high half of the hash
             above them, at the hash's slot or the next free one.
         table_shift: 64 less the binary logarithm of the table's size.
-        bloom: power-of-two number of 64-bit words, all 0; each anchor sets three bits of one word, and one of its highest 16
-            for where in its window it stands.
+        bloom: power-of-two number of 64-bit words, all 0; each anchor sets two bits of the lower half of one word, and
+            two of the upper half for where in its window it stands.
         bloom_shift: 64 less the binary logarithm of the number of words.
     """
     n, width = windows.shape
@@ -257,9 +289,17 @@ def scan(
     counted = 0
     if n > 0:
         row = 0
-        places, shifts = np.empty(2 * _STRIPE + 1, np.int64), np.empty(2 * _STRIPE + 1, np.uint64)
         parts, anchors = np.empty(_STRIPE + chunks, np.uint64), np.empty(_STRIPE, np.uint64)
-        firsts, hashes = np.empty(2 * _STRIPE * chunk + 1, np.int64), np.empty(2 * _STRIPE * chunk, np.uint64)
+        one, all_of_them = 2 * _STRIPE + 1, 2 * _STRIPE * chunk + 2
+        room = Room(
+            np.empty(one, np.int64),
+            np.empty(one, np.uint64),
+            np.empty(one, np.uint64),
+            np.empty(all_of_them, np.int64),
+            np.empty(all_of_them, np.uint64),
+            np.empty(all_of_them, np.int64),
+            np.empty(all_of_them, np.uint64),
+        )
         every = total // chunk - chunks + 1
         kept = 0
         for start in range(0, every, _STRIPE):
@@ -275,14 +315,11 @@ def scan(
             for i in range(here):
                 mask = bloom_mask(anchors[i])
                 word = bloom[np.int64(anchors[i] >> bloom_shift)]
-                places[kept] = (start + i) * chunk
-                shifts[kept] = shifts_of(word, anchors[i])
+                room.places[kept], room.words[kept], room.anchors[kept] = (start + i) * chunk, word, anchors[i]
                 kept += int((word & mask) == mask)
             if kept >= _STRIPE or start + here == every:
-                row = _look_up(
-                    tokens, offsets, row, kept, places, shifts, firsts, hashes, flat, width, multiplier, chunk,
-                    table, table_shift, targets, found,
-                )  # fmt: skip
+                tried, row = _to_try(offsets, row, kept, width, chunk, room)
+                _look_up(tokens, tried, flat, width, multiplier, table, table_shift, targets, found, room)
                 kept = 0
     if frequencies.shape[0]:
         for p in range(counted, total):
@@ -290,63 +327,86 @@ def scan(
 
 
 @kernel(allocates=False)
+def _to_try(offsets: npt.NDArray[np.int64], row: int, kept: int, width: int, chunk: int, room: Room) -> tuple[int, int]:
+    """Fill `room.firsts` with the windows, inside a sequence, that may stand around the anchors that passed the filter.
+
+    Returns how many, and the row of the last anchor (given: of one before the first).
+    """
+    tried = 0
+    for i in range(kept):
+        place = room.places[i]
+        while offsets[row + 1] <= place:
+            row += 1
+        # The windows that contain this anchor as their first one start from `low` to `high` of the anchor's sequence.
+        low, high = offsets[row], offsets[row + 1] - width
+        least, most = max(0, place - high), min(chunk - 1, place - low)
+        if most >= least:
+            bits = (shifts_of(room.words[i], room.anchors[i]) >> np.uint64(least)) & (
+                (_ONE << np.uint64(most - least + 1)) - _ONE
+            )
+            # Nearly always one or two: these are written without asking.
+            after = tried + ones(bits)
+            for _ in range(2):
+                room.firsts[tried] = place - least - trailing_zeros(bits)
+                bits &= bits - _ONE
+                tried += 1
+            while bits:
+                room.firsts[tried] = place - least - trailing_zeros(bits)
+                bits &= bits - _ONE
+                tried += 1
+            tried = after
+    return tried, row
+
+
+@kernel(allocates=False)
 def _look_up(
     tokens: npt.NDArray[Any],
-    offsets: npt.NDArray[np.int64],
-    row: int,
-    kept: int,
-    places: npt.NDArray[np.int64],
-    shifts: npt.NDArray[np.uint64],
-    firsts: npt.NDArray[np.int64],
-    hashes: npt.NDArray[np.uint64],
+    tried: int,
     windows: npt.NDArray[Any],
     width: int,
     multiplier: np.uint64,
-    chunk: int,
     table: npt.NDArray[np.uint64],
     table_shift: np.uint64,
     targets: npt.NDArray[np.int64],
     found: npt.NDArray[np.int64],
-) -> int:
-    """Look up the windows around the anchors at `places`; returns the row of the last one. Arguments as in `scan`.
+    room: Room,
+) -> None:
+    """Look up the windows that start at `room.firsts` and count those found. Arguments as in `scan`.
 
-    Each round over all of them asks for the memory that the next one reads, and gathers without a branch what goes on.
+    Each round over all of them asks for the memory that the next one reads, and gathers without a branch what goes on. What
+    is kept stays before what is read, so that one array serves both.
     """
-    tried = 0
-    for i in range(kept):
-        place = places[i]
-        while offsets[row + 1] <= place:
-            row += 1
-        # The windows that contain this anchor as their first one, inside the anchor's sequence.
-        low, high = offsets[row], offsets[row + 1] - width
-        for shift in range(chunk):
-            first = place - shift
-            firsts[tried] = first
-            tried += int((shifts[i] >> np.uint64(shift)) & _ONE) & int(first >= low) & int(first <= high)
+    firsts, hashes = room.firsts, room.hashes
     for i in range(tried):
         hashes[i] = mix(whole_hash(tokens, firsts[i], width, multiplier))
         prefetch(table, np.int64(hashes[i] >> table_shift))
-    # What is kept stays before what is read.
-    taken = 0
+    proposed = late = 0
     for i in range(tried):
-        h = hashes[i]
-        firsts[taken], hashes[taken] = firsts[i], h
-        taken += int(table[np.int64(h >> table_shift)] != FREE)
-    proposed = 0
-    for i in range(taken):
-        h = hashes[i]
-        slot = probe(table, np.int64(h >> table_shift), h)
-        firsts[proposed], hashes[proposed] = firsts[i], h
-        if table[slot] != FREE:
-            window = np.int64(table[slot] & _INDEX)
-            prefetch(windows, window * width)
-            prefetch(found, targets[window] if targets.shape[0] else window)
-            proposed += 1
+        h, first = hashes[i], firsts[i]
+        entry = table[np.int64(h >> table_shift)]
+        taken = int(entry != FREE)
+        same = taken & int((entry ^ h) & _TAG == _ZERO)
+        firsts[proposed], hashes[proposed] = first, entry
+        proposed += same
+        room.late_firsts[late], room.late_hashes[late] = first, h
+        late += taken - same
+    for i in range(late):
+        h = room.late_hashes[i]
+        entry = table[probe(table, np.int64(h >> table_shift), h)]
+        firsts[proposed], hashes[proposed] = room.late_firsts[i], entry
+        proposed += int(entry != FREE)
     for i in range(proposed):
-        h = hashes[i]
-        slot = probe(table, np.int64(h >> table_shift), h)
-        slot = equal_slot(tokens, firsts[i], h, windows, width, table, slot)
-        if table[slot] != FREE:
+        number = np.int64(hashes[i] & _INDEX)
+        prefetch(windows, number * width)
+        prefetch(found, targets[number] if targets.shape[0] else number)
+    for i in range(proposed):
+        number = np.int64(hashes[i] & _INDEX)
+        if not equal_text(windows, number * width, tokens, firsts[i], width):
+            # A collision: from the hash's place on once more, comparing all that have its tag.
+            h = mix(whole_hash(tokens, firsts[i], width, multiplier))
+            slot = probe(table, np.int64(h >> table_shift), h)
+            slot = equal_slot(tokens, firsts[i], h, windows, width, table, slot)
+            if table[slot] == FREE:
+                continue
             number = np.int64(table[slot] & _INDEX)
-            found[targets[number] if targets.shape[0] else number] += 1
-    return row
+        found[targets[number] if targets.shape[0] else number] += 1

@@ -15,13 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.compiled import kernel
-from memtax.corpus.kernels import FREE, bloom_mask, probe
+from memtax.corpus.kernels import FREE, probe
 from memtax.corpus.words import equal_text, load_word, mix, prefetch, tokens_a_word, whole_hash
 
 HEAVY = 16
 """Windows that share a segment from which on equal places are collected."""
 
 _ZERO = np.uint64(0)
+_ONE = np.uint64(1)
+_LOW_6 = np.uint64(63)
+_SHIFT_6 = np.uint64(6)
+_SHIFT_12 = np.uint64(12)
 _TAG = np.uint64(0xFFFFFFFF00000000)
 _INDEX = np.uint64(0xFFFFFFFF)
 _STRIPE = 64
@@ -57,6 +61,13 @@ def window_segments(
         hashes[i] = out[0]
 
 
+@numba.njit(nogil=True, inline="always")
+def _bloom_mask(mixed: np.uint64) -> np.uint64:
+    """Three bits of a 64-bit word of the filter, from low bits of a mixed hash; its top bits choose the word."""
+    low = (_ONE << (mixed & _LOW_6)) | (_ONE << ((mixed >> _SHIFT_6) & _LOW_6))
+    return low | (_ONE << ((mixed >> _SHIFT_12) & _LOW_6))
+
+
 @kernel(allocates=False)
 def build_table(
     keys: npt.NDArray[np.uint64],
@@ -72,7 +83,7 @@ def build_table(
         while table[slot] != FREE:
             slot = (slot + 1) & last
         table[slot] = (keys[i] & _TAG) | np.uint64(i)
-        bloom[np.int64(keys[i] >> bloom_shift)] |= bloom_mask(keys[i])
+        bloom[np.int64(keys[i] >> bloom_shift)] |= _bloom_mask(keys[i])
 
 
 @numba.njit(nogil=True, inline="always")
@@ -200,7 +211,7 @@ def scan_near(
         for i in range(here):
             prefetch(bloom, np.int64(hashes[i] >> bloom_shift))
         for i in range(here):
-            mask = bloom_mask(hashes[i])
+            mask = _bloom_mask(hashes[i])
             places[kept], asked[kept] = start + i, hashes[i]
             kept += int((bloom[np.int64(hashes[i] >> bloom_shift)] & mask) == mask)
         if kept >= _STRIPE or start + here == every:

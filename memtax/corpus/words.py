@@ -57,6 +57,26 @@ def tokens_a_word(typingctx: Any, array: Any) -> Any:
     return types.int64(array), generate
 
 
+@intrinsic
+def ones(typingctx: Any, value: Any) -> Any:
+    """How many bits of a number are set."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def trailing_zeros(typingctx: Any, value: Any) -> Any:
+    """How many bits below the lowest one that is set; 64 if none is."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
 @numba.njit(nogil=True, inline="always")
 def mix(h: np.uint64) -> np.uint64:
     """Spread a hash over all bits."""

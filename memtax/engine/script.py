@@ -44,8 +44,8 @@ def start(
             if arguments.push:
                 from memtax.hub.publish import publish
 
-                for said in publish(folder, arguments.push, dry_run=arguments.dry_run):
-                    print(said)  # noqa: T201
+                for done in publish(folder, arguments.push, dry_run=arguments.dry_run):
+                    print(*done.lines(), sep="\n")  # noqa: T201
         world.wait()
     except MemtaxError as error:
         print(f"{Path(options.prog).stem}: {error}", file=sys.stderr)  # noqa: T201

@@ -4,8 +4,11 @@ import atexit
 import os
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from typing import Any
+
+_PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,18 @@ def spare_threads() -> None:
         torch.set_num_threads(1)
 
 
+def device() -> Any:
+    """The device that Accelerate gives this process among several."""
+    return _state().device
+
+
 def _state() -> Any:
     import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available())
+    # One process may work for hours while the others wait; if it ends, the launcher ends them. NCCL would give up after ten
+    # minutes.
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
     _part_at_exit()
     return state
 

@@ -191,10 +191,12 @@ class Prepared:
         self.rows, self.columns = (ROWS, COLUMNS) if self.device.type == "cpu" else (8 * ROWS, 32 * COLUMNS)
         width = vectors.shape[1]
         # Largest error of a product of two vectors of length one: rounding of both operands, of `width` float32 additions in
-        # any order, and of the result (on a GPU also of partial sums); by Cauchy and Schwarz sum |a b| <= 1. Doubled, for the
-        # second order. Below the highest precision torch multiplies float32 in shorter formats, bfloat16 among them.
+        # any order, and of the result; by Cauchy and Schwarz sum |a b| <= 1. Doubled, for the second order. A GPU may round
+        # partial sums as well: as much again for those. Below the highest precision torch multiplies float32 in shorter
+        # formats, bfloat16 among them.
         short = dtype == "bfloat16" or torch.get_float32_matmul_precision() != "highest"
-        self.margin = 2 * width * 2.0**-24 + 6 * (2.0**-9 if short else 0.0) + 2.0**-22
+        roundings = 3 if self.device.type == "cpu" else 6
+        self.margin = 2 * width * 2.0**-24 + roundings * (2.0**-8 if short else 0.0) + 2.0**-22
         size = vectors.size * (4 if dtype == "float32" else 2)
         # In float32 on the CPU there is nothing to convert: the vectors stay where they are, memory-mapped or not.
         self.kept = None
@@ -220,7 +222,7 @@ class Prepared:
             product = operand @ right.T
             if self.device.type != "cpu":
                 rows, columns = (product >= limits[0] - self.margin).nonzero(as_tuple=True)
-                values = product[rows, columns].double().cpu().numpy()
+                values = product[rows, columns].cpu().double().numpy()
                 rows, columns = rows.cpu().numpy(), columns.cpu().numpy()
             elif self.dtype == torch.float32:
                 rows, columns, values = _find(product.numpy(), np.float32(limits[0] - self.margin))
@@ -294,7 +296,8 @@ def nearest(vectors: Any, most: int, **options: Any) -> tuple[Int64, Int64, NDAr
         order = np.lexsort((columns, -cosine, rows))
         keep = order[_places(rows[order]) <= most]
         best = rows[keep], columns[keep], cosine[keep]
-    return *best, _places(best[0])
+    # Vectors in float32 are of length one within 1e-7 only; no cosine is above 1.
+    return best[0], best[1], np.minimum(best[2], 1.0), _places(best[0])
 
 
 def _places(rows: Int64) -> Int64:

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memtax.corpus.sources import Source, open_dataset
+from memtax.errors import MemtaxError
+from memtax.hub.published import SCHEMES
 
 _IDS = ("sequence_id", "index", "Index")
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -17,8 +19,6 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "nl_score": ("nl_score", "nl_scores"),
 }
 """Our columns and the published ones that hold the same (Prashanth et al. 2024)."""
-
-_SCHEMES = ("duped", "deduped", "standard")
 
 
 def look_up(source: str, columns: tuple[str, ...], ids: list[int], version: Any) -> dict[str, list[Any]] | None:
@@ -36,7 +36,7 @@ def look_up(source: str, columns: tuple[str, ...], ids: list[int], version: Any)
         Our column names to values; None if the dataset is not such a table.
 
     Raises:
-        MemtaxError: the dataset cannot be read.
+        MemtaxError: the dataset cannot be read, or its split holds matches of the other kind.
     """
     table = _table(source, columns, version)
     if table is None:
@@ -67,6 +67,7 @@ def _table(
     ours = {column: next((name for name in _NAMES[column] if name in names), None) for column in columns}
     if key is None or None in ours.values():
         return None
+    _check_kind(parsed, columns)
     table = dataset.select_columns([key, *{name for name in ours.values() if name}]).with_format("arrow")[:]
     ids = table.column(key).to_numpy().astype(np.int64)
     order = np.argsort(ids, kind="stable")
@@ -78,9 +79,14 @@ def _table(
     return ids[order], found
 
 
+def _check_kind(source: Source, columns: tuple[str, ...]) -> None:
+    """Semantic and textual matches are published in columns of the same names: the split says which they are."""
+    for kind, ending, other in (("semantic", "_templates", "_snowclones"), ("textual", "_snowclones", "_templates")):
+        if columns[0].startswith(kind) and source.split.endswith(ending):
+            raise MemtaxError(f"{source.label} does not hold {kind} matches; they are in the splits that end with {other}")
+
+
 def _counts_itself(source: Source, column: str) -> bool:
     """Published counts of a sample with itself: split `{scheme}_snowclones`, or `pile_...` of the table of all filters."""
     scheme, _, kind = source.split.partition("_")
-    return column.startswith("0") and (
-        scheme == "pile" or (scheme in ("duped", "deduped", "standard") and kind == "snowclones")
-    )
+    return column.startswith("0") and (scheme == "pile" or (scheme in SCHEMES and kind == "snowclones"))

@@ -14,8 +14,9 @@ from memtax.compiled import kernel
 from memtax.filters._template_items import KIND, OTHER_KIND, OTHER_VALUE, SHAPE, VALUE, WEIGHT
 from memtax.filters._template_words import HEX, NUMBER, Array
 
-MISMATCH = 2.0
-"""What an unpredicted character costs, in predicted ones: a stretch that pays for itself is at least two thirds predicted."""
+MISMATCH, EXACT = 2.0, 100.0
+"""What an unpredicted character costs, in predicted ones: with the first, a stretch that pays for itself is at least two thirds
+predicted, with the second practically all of it is."""
 ALL_LAGS = 128
 """Lags up to here are always tried; beyond them only those that items vote for, so that time stays linear in the items."""
 VOTED_LAGS = 32
@@ -260,6 +261,39 @@ def _is_regular(keys: Array, table: Array, low: int, high: int, lag: int, start:
 
 
 @kernel()
+def _accepted(
+    keys: Array,
+    table: Array,
+    shapes: Array,
+    weights: Array,
+    low: int,
+    high: int,
+    repetitions: float,
+    purity: float,
+    terms: int,
+    least: float,
+) -> tuple[int, int, int, bool]:
+    """The best stretch in [low, high) that is pure and regular; the stricter a search, the sooner it stops at interruptions.
+
+    Returns:
+        lag (0: there is none), first place, end, whether a counter goes on in it.
+    """
+    strict = max(MISMATCH, purity / max(1 - purity, 1 / EXACT))
+    for mismatch in (MISMATCH, strict, EXACT):
+        lag, start, end, predicted, counted = _best_stretch(
+            keys, table, shapes, weights, low, high, repetitions, mismatch, least
+        )
+        if lag == 0:
+            break
+        counts = counted >= max(2.0, 0.5 * ((end - start) / lag - 1))
+        needed = 1.0 if counts and end - start < terms * lag else purity
+        pure = predicted >= needed * _sum(weights, start + lag, end)
+        if pure and _is_regular(keys, table, low, high, lag, start, end):
+            return lag, start, end, counts
+    return 0, low, low, False
+
+
+@kernel()
 def _stretches(
     keys: Array,
     table: Array,
@@ -269,6 +303,7 @@ def _stretches(
     high: int,
     repetitions: float,
     purity: float,
+    terms: int,
     shares: Array,
 ) -> int:
     """Find the stretches of [low, high): the best one, then the best in what it leaves on either side, and so on.
@@ -284,29 +319,21 @@ def _stretches(
     waiting, searched, period = 1, 0, 0
     best = close_start = close_end = low
     close = close_reaches = 0.0
-    strict = max(MISMATCH, purity / max(1 - purity, 0.01))
     while waiting and searched < PIECES:
         searched += 1
         waiting -= 1
         first, last = pieces[waiting]
-        lag, start, end, predicted, counted = _best_stretch(
-            keys, table, shapes, weights, first, last, repetitions, MISMATCH, SMALLEST * total
+        lag, start, end, counts = _accepted(
+            keys, table, shapes, weights, first, last, repetitions, purity, terms, SMALLEST * total
         )
-        pure = lag > 0 and predicted >= purity * _sum(weights, start + lag, end)
-        if lag and not (pure and _is_regular(keys, table, first, last, lag, start, end)):  # stop before an interruption
-            lag, start, end, predicted, counted = _best_stretch(
-                keys, table, shapes, weights, first, last, repetitions, strict, SMALLEST * total
-            )
-            pure = lag > 0 and predicted >= purity * _sum(weights, start + lag, end)
-            pure = pure and _is_regular(keys, table, first, last, lag, start, end)
-        if not pure:
+        if lag == 0:
             continue
         inside = _sum(weights, start, end)
         share = inside / total
         reaches = 1.0 if end >= high - 1 else 0.0
         shares[COVERED] += share
         shares[ENDS] = max(shares[ENDS], reaches)
-        if counted >= max(2.0, 0.5 * ((end - start) / lag - 1)):
+        if counts:
             shares[COUNTED] += share
         if period == 0:
             period, best, close_start, close_end = lag, start, start, end
@@ -333,7 +360,7 @@ def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity:
         ends: where each text's items end, shape (texts,).
         repetitions: how often a stretch must show its period.
         purity: share of a stretch's characters after its first period that must be predicted.
-        terms: values that a counter over records of different content must show.
+        terms: values that a counter over periods or records of different content must show.
 
     Returns:
         periods: items, shape (texts, 2): of the best stretch, and of the counter over records; 0 for none.
@@ -352,7 +379,7 @@ def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity:
     low = 0
     for row in range(len(ends)):
         high = ends[row]
-        periods[row, 0] = _stretches(keys, table, shapes, weights, low, high, repetitions, purity, shares[row])
+        periods[row, 0] = _stretches(keys, table, shapes, weights, low, high, repetitions, purity, terms, shares[row])
         record, start, end = _counter(keys, table, low, high, terms, seen)
         if record:
             periods[row, 1] = record

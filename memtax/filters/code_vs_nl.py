@@ -148,7 +148,12 @@ def _load(path: str, revision: str | None, wanted: str | int | None, fingerprint
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            path, revision=revision, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            path,
+            revision=revision,
+            dtype="float32",
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except Exception as error:  # missing files, damaged ones, no connection: each raises a type of its own
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

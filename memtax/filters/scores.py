@@ -166,7 +166,7 @@ class LanguageModelFilter(Filter):
             from memtax.lm.generation import memorization_scores
 
             found["memorization_score"] = memorization_scores(
-                model, sequences, scores, self.prompt, self.continuation, suppressed=suppressed
+                model, sequences, scores, self.prompt, self.continuation, suppressed=suppressed, batch_tokens=most
             )
         return {name: found[name] for name in self.columns}
 

@@ -4,8 +4,10 @@ The rules, on the text's items (words, numbers and other characters; white space
 
 1. A *stretch* is a part of the text that one period predicts: each item is the same as the one a period before, or carries
    a counter on (`_template_search` has the details). It shows its period at least `repetitions` times, and at least
-   `purity` of its characters after the first period are predicted. What is not predicted may not come back in period after
-   period, as the arguments of a call do that is written again and again, unless one counter goes on through them.
+   `purity` of its characters after the first period are predicted; all of them if a counter goes on in it that does not
+   reach `terms` values, since three values go up by chance where other things differ too. What is not predicted may not
+   come back in period after period, as the arguments of a call do that is written again and again, unless one counter goes
+   on through them.
 2. A text is *incrementing* if its stretches hold at least `coverage` of its characters, at least half of that in
    stretches in which a counter goes on; `coverage_to_end` suffices if a stretch runs to the end of the text (whose last item
    may be cut), as then what would follow is decided by the template.
@@ -47,7 +49,7 @@ class TemplateFilter(Filter):
         purity: share of a stretch's characters after its first period that must be predicted, in (0, 1].
         coverage: share of the text's characters that a template must hold, in (0, 1].
         coverage_to_end: the same where the template reaches the end of the text.
-        terms: values that a number over records of differing content must show, at least 2.
+        terms: values that a counter over periods or records of differing content must show, at least 2.
         recurring: share of such records' characters that must recur, in (0, 1].
 
     Raises:
@@ -57,7 +59,7 @@ class TemplateFilter(Filter):
     name: ClassVar[str] = "templates"
     requires: ClassVar[tuple[str, ...]] = ("text",)
     columns: ClassVar[tuple[str, ...]] = ("is_incrementing", "is_repeating", "template_period")
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     repetitions: float = 2.5
     purity: float = 0.95

@@ -64,7 +64,7 @@ def dataset_card(
             {
                 "config_name": config.name,
                 # `datasets` caches a folder by its card, not by its files: other content must make another card.
-                "description": f"{config.row} Content {_digest(config)}.",
+                "description": f"{config.row} Content {content(config)}.",
                 **({"default": True} if config is configs[0] else {}),
                 "data_files": [{"split": split, "path": f"{config.name}/{split}.parquet"} for split in config.splits],
             }
@@ -80,6 +80,7 @@ def dataset_card(
         configs=configs,
         columns={config.name: [schema.column(name) for name in config.columns] for config in configs},
         categories=schema.CATEGORIES,
+        notes=None,
         version=versions()["memtax"],
     )
 
@@ -94,7 +95,7 @@ def size_category(rows: int) -> str:
     return f"{steps[number]}<n<{steps[number + 1]}" if number + 1 < len(steps) else "n>1T"
 
 
-def _digest(config: Config) -> str:
+def content(config: Config) -> str:
     """Eight hexadecimal digits of a config's values."""
     import datasets
 

@@ -9,7 +9,7 @@ from memtax.files import asset, read_json
 from memtax.hub.cards import finish, render, split
 from memtax.hub.model_index import classifier_index, extraction_index, predictor_index
 from memtax.hub.models import adapter_card, is_adapter, language_model_card
-from memtax.hub.push import Repository, folder_files, push
+from memtax.hub.push import Pushed, Repository, folder_files, push
 from memtax.provenance import versions
 
 PARTS = ("dataset", "models", "metrics", "explorer")
@@ -37,7 +37,7 @@ def publish(
     private: bool | None = None,
     dry_run: bool = False,
     published: str | None = None,
-) -> Iterator[str]:
+) -> Iterator[Repository | Pushed]:
     """Push what `plan` gives, one repository after the other.
 
     Args:
@@ -49,16 +49,13 @@ def publish(
         published: see `plan`.
 
     Yields:
-        A line about each repository; in a dry run, all files and the card.
+        What was done with each repository; in a dry run, what it would hold. Both have `lines()` and `facts()`.
 
     Raises:
         MemtaxError: there is nothing to publish, or the Hub refuses or cannot be reached.
     """
     for repository in plan(source, repo_id, parts, published):
-        if dry_run:
-            yield from repository.lines()
-        else:
-            yield str(push(repository, private))
+        yield repository if dry_run else push(repository, private)
 
 
 def plan(

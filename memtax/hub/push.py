@@ -56,6 +56,11 @@ class Repository:
             yield f"  {_size(content):>13,}  {path}"
         yield from (f"  | {line}".rstrip() for line in self.card.splitlines())
 
+    def facts(self) -> dict[str, Any]:
+        """The same for scripts: the files with their sizes in bytes, and the card."""
+        files = {path: _size(content) for path, content in sorted(self.files.items())}
+        return {"repo_id": self.repo_id, "kind": self.kind, "bytes": self.size, "files": files, "card": self.card}
+
 
 @dataclass(frozen=True)
 class Pushed:
@@ -80,10 +85,15 @@ class Pushed:
         """Address of the commit that holds the files."""
         return f"{self.url}/commit/{self.commit}"
 
-    def __str__(self) -> str:
-        if not self.changed and not self.deleted:
-            return f"{self.url} (up to date)"
-        return f"{self.url} ({len(self.changed)} of {len(self.repository.files)} files uploaded, {len(self.deleted)} deleted)"
+    def lines(self) -> Iterator[str]:
+        """A line: the address and what was sent."""
+        sent = f"{len(self.changed)} of {len(self.repository.files)} files uploaded, {len(self.deleted)} deleted"
+        yield f"{self.url} ({sent if self.changed or self.deleted else 'up to date'})"
+
+    def facts(self) -> dict[str, Any]:
+        """The same for scripts."""
+        where = {"repo_id": self.repository.repo_id, "kind": self.repository.kind, "url": self.url, "commit": self.commit}
+        return {**where, "changed": list(self.changed), "deleted": list(self.deleted)}
 
 
 def folder_files(

@@ -64,5 +64,6 @@ def push_trained(output: Any, repo_id: str | None, private: bool | None) -> None
     if repo_id is not None:
         from memtax.hub.publish import publish
 
-        for line in publish(output, repo_id, private=private):
-            say(line)
+        for pushed in publish(output, repo_id, private=private):
+            for line in pushed.lines():
+                say(line)

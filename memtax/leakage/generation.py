@@ -11,6 +11,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from memtax.errors import ModelError, RowError
 from memtax.lm.generation import NO_NUMBERS, unusable
 from memtax.lm.loading import load_model, load_tokenizer, process_device
+from memtax.lm.memory import fitting, smaller
 from memtax.provenance import digest
 
 
@@ -44,8 +45,9 @@ class LengthBounds(LogitsProcessor):
         Raises:
             RowError: they are not numbers; the row is that of the batch of prompts.
         """
-        if len(bad := unusable(scores)):
-            raise RowError(NO_NUMBERS, int(bad[0]) // self.copies)
+        bad = unusable(scores)
+        if bad.any():
+            raise RowError(NO_NUMBERS, int(bad.nonzero()[0]) // self.copies)
         made = input_ids.shape[1] - self.start
         early, late = (self.least > made).to(scores.device), (self.most < made).to(scores.device)
         masked: Any = scores.clone()
@@ -115,24 +117,22 @@ class Generator:
             returned: answers a prompt.
             settings: of `generate`.
         """
-        from accelerate.utils import find_executable_batch_size
-
-        order = sorted(range(len(jobs)), key=lambda place: len(jobs[place].prompt))
+        left = sorted(range(len(jobs)), key=lambda place: len(jobs[place].prompt))
+        size = fitting(self.model, "answers", batch_size)
         found: list[list[Answer]] = [[] for _ in jobs]
-
-        @find_executable_batch_size(starting_batch_size=batch_size)
-        def all_batches(size: int) -> None:
-            for start in range(0, len(order), size):
-                places = order[start : start + size]
-                try:
-                    answers = self._batch([jobs[p] for p in places], returned, settings)
-                except RowError as error:
-                    raise error.at(places[error.row]) from error
-                for place, texts in zip(places, answers, strict=True):
-                    found[place] = texts
-
-        if jobs:
-            all_batches()
+        while left:
+            places = left[:size]
+            try:
+                answers = self._batch([jobs[place] for place in places], returned, settings)
+            except RowError as error:
+                raise error.at(places[error.row]) from error
+            except (RuntimeError, MemoryError) as error:
+                # Counted in prompts: how long they are shows in the batch only.
+                size = smaller(self.model, "answers", error, (len(places), 1))
+                continue
+            for place, texts in zip(places, answers, strict=True):
+                found[place] = texts
+            left = left[len(places) :]
         return found
 
     def _batch(self, jobs: Sequence[Job], returned: int, settings: dict[str, Any]) -> list[list[Answer]]:

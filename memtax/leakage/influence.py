@@ -276,23 +276,32 @@ def last_states(model: Any, sequences: Sequence[Sequence[int]]) -> Matrix:
     """
     import torch
 
-    from memtax.lm.gradients import BATCH_TOKENS, _batches, _rectangle
+    from memtax.lm.gradients import BATCH_TOKENS, _count, _rectangle
     from memtax.lm.head import call, decompose
+    from memtax.lm.memory import fitting, smaller
     from memtax.lm.scores import _ragged, evaluation
 
-    ragged, parts, found = _ragged(sequences), decompose(model), None
-    kind = "cpu" if model.device.type == "cpu" else "accelerator"
+    ragged, found = _ragged(sequences), None
+    most = fitting(model, "states", BATCH_TOKENS["cpu" if model.device.type == "cpu" else "accelerator"])
+    left = np.argsort(-ragged.lengths, kind="stable")
     with evaluation(model), torch.inference_mode():
-        for rows in _batches(ragged.lengths, BATCH_TOKENS[kind]):
+        parts = decompose(model)
+        while len(left):
+            rows = left[: _count(ragged.lengths[left], most)]
             # Padding is on the right, where no token sees it.
             ids = torch.from_numpy(_rectangle(ragged, rows, "right")[0]).to(model.device)
-            if parts is None:
-                output = call(model, input_ids=ids, use_cache=False, output_hidden_states=True)
-                states = output.hidden_states[-1][:, -ids.shape[1] :]
-            else:
-                states = call(parts.backbone, input_ids=ids, use_cache=False)[0]
+            try:
+                if parts is None:
+                    output = call(model, input_ids=ids, use_cache=False, output_hidden_states=True)
+                    states = output.hidden_states[-1][:, -ids.shape[1] :]
+                else:
+                    states = call(parts.backbone, input_ids=ids, use_cache=False)[0]
+            except (RuntimeError, MemoryError) as error:
+                most = smaller(model, "states", error, (len(rows), ids.shape[1]))
+                continue
+            left = left[len(rows) :]
             lengths = ragged.lengths[rows]
-            last = states[torch.arange(len(rows)), torch.from_numpy(lengths - 1).clamp(min=0)].double().cpu().numpy()
+            last = states[torch.arange(len(rows)), torch.from_numpy(lengths - 1).clamp(min=0)].cpu().double().numpy()
             if found is None:
                 found = np.full((len(sequences), last.shape[1]), np.nan)
             if (bad := np.isnan(last).any(axis=1) & (lengths > 0)).any():
@@ -314,7 +323,7 @@ def delta(model: Any) -> dict[str, float]:
     norms = []
     for module in model.modules():
         for name in getattr(module, "lora_A", {}):
-            first, second = module.lora_A[name].weight.double(), module.lora_B[name].weight.double()
+            first, second = (factors[name].weight.cpu().double() for factors in (module.lora_A, module.lora_B))
             # ||B A||^2 = trace((B^T B) (A A^T)): matrices of the rank's size.
             square = ((second.T @ second) * (first @ first.T)).sum().item()
             norms.append(abs(module.scaling[name]) * max(square, 0.0) ** 0.5)

@@ -14,7 +14,7 @@ from memtax.corpus.sources import Source, open_dataset
 from memtax.engine import World
 from memtax.engine.run import claim
 from memtax.errors import MemtaxError, RowError
-from memtax.files import atomic_path, write_json, write_parquet, write_text
+from memtax.files import atomic_path, write_json, write_parquet
 from memtax.leakage.influence import (
     ITERATIONS,
     METHODS,
@@ -25,7 +25,6 @@ from memtax.leakage.influence import (
     from_products,
     last_states,
 )
-from memtax.leakage.influence_page import render
 from memtax.lm.loading import load_model, load_tokenizer, model_files
 from memtax.progress import progress_bar, silence_libraries, skipped
 from memtax.provenance import digest, fingerprint_path, write_record
@@ -103,7 +102,7 @@ def influence_table(train: Source, test: Source, settings: InfluenceSettings, ou
         test: likewise.
         settings: model and what to compute.
         output: the directory: `parts/`; `influence.parquet` (a row a pair); `matrix.safetensors` (for each method
-            (train, test), and `train_ids`, `test_ids`); `top.parquet`, and `index.html` to read; `summary.json`; `run.yaml`.
+            (train, test), and `train_ids`, `test_ids`); `top.parquet`; `summary.json`; `run.yaml`.
 
     Returns:
         What `summary.json` holds.
@@ -348,7 +347,6 @@ def _write(
     write_parquet(output / "influence.parquet", _pairs(found, train, test))
     top = _top(found, train, test, settings.top)
     write_parquet(output / "top.parquet", top)
-    write_text(output / "index.html", render(top.to_pylist(), summary))
     tensors = {method: torch.from_numpy(one.values.astype(np.float32)) for method, one in found.items()}
     if settings.per_tensor:
         for method, one in found.items():

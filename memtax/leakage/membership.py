@@ -14,7 +14,7 @@ from memtax.corpus.membership import COLUMNS, load_membership, load_neighbours
 from memtax.engine import World
 from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
-from memtax.files import write_json, write_parquet, write_text
+from memtax.files import write_json, write_parquet
 from memtax.leakage.attacks import ATTACKS, choose
 from memtax.leakage.evidence import AttackFilter, tokenize
 from memtax.leakage.figures import ALL, METRICS, RESAMPLES, Figures, figures
@@ -56,9 +56,10 @@ class MembershipResult:
         found = []
         for domain, one in self.summary["domains"].items():
             found.append(f"{domain}: {_texts(one)}")
-            found += [f"  {name:<22}{_estimate(one['attacks'][name]['auroc'])}  {reason}" for name, reason in _best(one)]
+            for name, reason in representatives(one):
+                found.append(f"  {name:<22}{_estimate(one['attacks'][name]['auroc'])}  {reason}")
             found.append(f"  {'blind baseline':<22}{_estimate(one['blind']['auroc'])}")
-        return [*found, f"figures  {self.output / 'membership.json'}", f"table    {self.output / 'membership.md'}"]
+        return [*found, f"figures  {self.output / 'membership.json'}"]
 
 
 def _texts(one: Mapping[str, Any]) -> str:
@@ -85,7 +86,7 @@ def infer_membership(
     Args:
         data: from `memtax.corpus.membership.load_membership`; with `load_neighbours`, the neighbours of `neighbour`.
         scorer: the model and what else is needed; its `attacks` and `prefixes` are set here.
-        output: the directory: `parts/`, `scores.parquet`, `metrics.parquet`, `membership.json`, `membership.md`, `run.yaml`.
+        output: the directory: `parts/`, `scores.parquet`, `metrics.parquet`, `membership.json`, `run.yaml`.
         attacks: names in `ATTACKS`.
         columns: `sequence_id` and the columns that attacks such as `gradient_norm` read.
         references: `sequence_id`, `model_scores` and `model_included` from `memtax counterfactual`, for `lira` and `rmia`.
@@ -275,8 +276,6 @@ def _write(output: Path, table: pa.Table, names: Sequence[str], summary: Mapping
     write_parquet(output / "scores.parquet", schema.validate(table, columns, "the scores"))
     write_parquet(output / "metrics.parquet", pa.Table.from_pylist(list(_metric_rows(summary["domains"]))))
     write_json(output / "membership.json", summary)
-    source = f"\nDC-PDD: token probabilities from `{scorer.frequencies}`.\n" if scorer.frequencies else ""
-    write_text(output / "membership.md", markdown(summary["domains"]) + source)
     config = {name: value for name, value in asdict(scorer).items() if name != "prefixes"} | {"attacks": summary["attacks"]}
     write_record(output / "run.yaml", "mia", config, {"model": scorer.fingerprint})
 
@@ -294,35 +293,11 @@ def _metric_rows(domains: Mapping[str, Figures]) -> list[dict[str, Any]]:
     return found
 
 
-def markdown(domains: Mapping[str, Figures]) -> str:
-    """A table a domain: every attack, then the blind baseline, then how the two kinds of text differ."""
-    lines = []
-    for domain, one in domains.items():
-        title = "".join(character if character.isalnum() or character in " _-./" else " " for character in domain)
-        lines += [f"## {title}", "", f"{_texts(one)}.", ""]
-        lines += ["| attack | " + " | ".join(METRICS) + " | what it shows |", "|---" * (len(METRICS) + 2) + "|"]
-        for name, metrics in one["attacks"].items():
-            cells = [_estimate(metrics[metric]) for metric in METRICS]
-            lines.append(f"| {name} | " + " | ".join(cells) + f" | {metrics['verdict']['reason']} |")
-        cells = [_estimate(one["blind"][metric]) for metric in METRICS]
-        lines += ["| *blind baseline* | " + " | ".join(cells) + " | never sees the model |", ""]
-        if one["set_test"]:
-            blind = one["set_test"]["blind_p_value"]
-            beside = "unknown" if blind is None else f"{blind:.3g}"
-            lines += [f"Dataset inference: p = {one['set_test']['p_value']:.3g}; without the model, p = {beside}.", ""]
-        lines += ["| difference | members | non-members | AUROC alone |", "|---|---|---|---|"]
-        for name, values in one["shift"].items():
-            means = [f"{values[kind]:.4g}" if values[kind] is not None else "—" for kind in ("members", "nonmembers")]
-            lines.append(f"| {name} | {' | '.join(means)} | {_estimate(values['auroc'])} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
 def _estimate(value: Mapping[str, float] | None) -> str:
     return "—" if value is None else f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
 
 
-def _best(one: Figures) -> list[tuple[str, str]]:
+def representatives(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     """For each attack its column (of a grid: the middle k, not the luckiest) and what it shows."""
     found = []
     for attack in ATTACKS.values():
@@ -333,4 +308,4 @@ def _best(one: Figures) -> list[tuple[str, str]]:
     return found
 
 
-__all__ = ["ALL", "DEFAULT", "MembershipResult", "infer_membership", "markdown", "prepare"]
+__all__ = ["ALL", "DEFAULT", "MembershipResult", "infer_membership", "prepare", "representatives"]

@@ -73,16 +73,15 @@ def _fill(network: Any, tokenizer: Any, batch: Sequence[tuple[int, Any, list[int
         ids[row, : len(tokens)] = torch.tensor(tokens)
         ids[row, places] = tokenizer.mask_token_id
         mask[row, : len(tokens)] = 1
+    masked = [(row, place, tokens[place]) for row, (_, _, tokens, places) in enumerate(batch) for place in places]
+    rows, columns, old = (torch.tensor(values, device=network.device) for values in zip(*masked, strict=True))
     with torch.no_grad():
-        logits = network(input_ids=ids.to(network.device), attention_mask=mask.to(network.device)).logits.cpu()
-    logits[:, :, tokenizer.all_special_ids] = -math.inf
-    found = []
-    for row, (_, _, tokens, places) in enumerate(batch):
-        scores = logits[row, places]
-        scores[torch.arange(len(places)), torch.tensor(tokens)[places]] = -math.inf
-        chosen = scores.argmax(-1).tolist()
-        found.append([tokenizer.decode([token]).removeprefix("##").strip() for token in chosen])
-    return found
+        # Only the masked places' logits are kept: those of all places are gigabytes.
+        scores = network(input_ids=ids.to(network.device), attention_mask=mask.to(network.device)).logits[rows, columns]
+    scores[:, tokenizer.all_special_ids] = -math.inf
+    scores[torch.arange(len(old), device=old.device), old] = -math.inf
+    chosen = iter(scores.argmax(-1).tolist())
+    return [[tokenizer.decode([next(chosen)]).removeprefix("##").strip() for _ in places] for _, _, _, places in batch]
 
 
 def _replace(text: str, spans: Sequence[tuple[int, int]], words: Sequence[str]) -> str:
@@ -102,7 +101,9 @@ def _load(name: str) -> tuple[Any, Any]:
     path, revision = split_revision(name)
     tokenizer = load_tokenizer(path, revision)
     try:
-        network = AutoModelForMaskedLM.from_pretrained(path, revision=revision, use_safetensors=True, trust_remote_code=False)
+        network = AutoModelForMaskedLM.from_pretrained(
+            path, revision=revision, dtype="float32", use_safetensors=True, trust_remote_code=False
+        )
     except Exception as error:  # each architecture fails in its own way
         raise ModelError(f"no masked language model can be loaded from {name}: {str(error).splitlines()[0]}") from error
     if tokenizer.mask_token_id is None or not tokenizer.is_fast:

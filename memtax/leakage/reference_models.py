@@ -168,22 +168,25 @@ def _train(folder: Path, rows: Path, used: Sequence[int], training: Training, nu
     from transformers import TrainingArguments
 
     script = _script()
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=training.epochs,
+        learning_rate=training.learning_rate,
+        per_device_train_batch_size=training.batch_size,
+        seed=training.seed + number,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=False,
+    )
+    # On a machine with several GPUs the Trainer would multiply the batch by their number.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     write_text(folder / "rows.json", json.dumps(list(used)))
     script.train(
         script.ModelArguments(training.model, full=training.full, lora_rank=training.lora_rank),
         script.DataArguments(str(rows), column="text", rows_file=str(folder / "rows.json"), max_length=training.max_length),
-        TrainingArguments(
-            output_dir=str(folder),
-            num_train_epochs=training.epochs,
-            learning_rate=training.learning_rate,
-            per_device_train_batch_size=training.batch_size,
-            seed=training.seed + number,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            use_cpu=not torch.cuda.is_available(),
-            dataloader_pin_memory=False,
-        ),
+        arguments,
     )
 
 

@@ -197,10 +197,11 @@ class Recorder:
         for hook in self._hooks:
             hook.remove()
 
-    def _enter(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        # With frozen weights this is where the graph begins.
+    def _enter(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        # With frozen weights this is where the graph begins. The model gets a copy: some scale it in place.
         output.requires_grad_()
         self._pass(module, inputs, output)
+        return output.clone()
 
     def _pass(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         found = _Call(inputs[0].detach())

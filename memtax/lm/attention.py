@@ -41,7 +41,8 @@ class AttentionRecorder:
         """
         if not self._layers:
             raise ModelError("the model gives no attention weights; leave out the attention statistics")
-        both = torch.stack(self._layers)[:, :, :rows].cpu().numpy()  # (layers, 2, rows, heads)
+        # The layers may be on several devices.
+        both = torch.stack([layer.cpu() for layer in self._layers])[:, :, :rows].numpy()  # (layers, 2, rows, heads)
         self._layers.clear()
         entropy, gini = (np.moveaxis(both[:, kind], 0, 1).reshape(rows, -1) for kind in (0, 1))
         return {"entropy": entropy, "gini": gini}

@@ -79,13 +79,15 @@ def _nucleus(logits: "torch.Tensor", own: "torch.Tensor", top_p: float) -> "torc
     """
     import torch
 
+    # Apple's accelerator has no float64.
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64
     total = logits.logsumexp(-1, keepdim=True)
     found = torch.empty_like(own[:, 0])
     left = torch.arange(len(logits), device=logits.device)
     for size in (*(size for size in _LOOKS if size < logits.shape[-1]), logits.shape[-1]):
         rest = logits if len(left) == len(logits) else logits[left]
         top = rest.topk(size, -1).values if size < logits.shape[-1] else rest.sort(-1, descending=True).values
-        shares = (top.double() - total[left].double()).exp()
+        shares = (top.to(wide) - total[left].to(wide)).exp()
         # A token stays if those before it hold less than top_p: the first always does.
         kept = (shares.cumsum(-1) - shares) < top_p
         last = top.gather(-1, kept.sum(-1, keepdim=True) - 1)

@@ -1,6 +1,6 @@
 """Greedy decoding from where teacher forcing and the truth part, and extraction that stops at the first mismatch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,8 @@ import numpy.typing as npt
 import torch
 
 from memtax.errors import RowError
-from memtax.lm.head import Parts, call, decompose
+from memtax.lm.head import Parts, call, decompose, ignores_padding
+from memtax.lm.memory import fitting, smaller
 from memtax.lm.scores import BATCH_TOKENS, TokenScores, evaluation, score
 
 FIRST_LOOK = 4
@@ -21,8 +22,8 @@ NO_NUMBERS = "the model's logits for {row} are not numbers (NaN) or infinite; ch
 
 
 def unusable(logits: torch.Tensor) -> torch.Tensor:
-    """Rows of `logits` (rows, vocabulary) with NaN, or +infinity from an overflow; -infinity marks what is forbidden."""
-    return (logits.isnan() | logits.isposinf()).any(-1).nonzero()
+    """Which rows of `logits` (rows, vocabulary) hold NaN, or +infinity from an overflow; -infinity marks what is forbidden."""
+    return (logits.isnan() | logits.isposinf()).any(-1)
 
 
 def match_lengths(
@@ -77,6 +78,7 @@ def memorization_scores(
     continuation: int,
     *,
     suppressed: int | None = None,
+    batch_tokens: int | None = None,
 ) -> list[float | None]:
     """Share of the tokens that free-running greedy decoding gives which equal the true ones at the same place.
 
@@ -90,6 +92,7 @@ def memorization_scores(
         prompt: tokens of the prompt.
         continuation: tokens of the continuation.
         suppressed: a token id that greedy decoding may not choose. By default end-of-sequence is a token like any other.
+        batch_tokens: positions held at once; None as for `score`.
 
     Returns:
         A share a sequence; None for those shorter than prompt and continuation.
@@ -111,7 +114,7 @@ def memorization_scores(
             rows.append(row)
     counts = [prompt + continuation - len(prefix) for prefix in prefixes]
     try:
-        continuations = generate(model, prefixes, counts, suppressed)
+        continuations = generate(model, prefixes, counts, suppressed, batch_tokens)
     except RowError as error:
         raise error.at(rows[error.row]) from error
     for row, generated in zip(rows, continuations, strict=True):
@@ -121,7 +124,13 @@ def memorization_scores(
     return found
 
 
-def generate(model: Any, prefixes: Sequence[Tokens], counts: Sequence[int], suppressed: int | None = None) -> list[list[int]]:
+def generate(
+    model: Any,
+    prefixes: Sequence[Tokens],
+    counts: Sequence[int],
+    suppressed: int | None = None,
+    batch_tokens: int | None = None,
+) -> list[list[int]]:
     """Greedy continuations of given lengths; end-of-sequence does not stop them.
 
     Args:
@@ -129,40 +138,42 @@ def generate(model: Any, prefixes: Sequence[Tokens], counts: Sequence[int], supp
         prefixes: token ids, at least one each.
         counts: tokens to generate after each prefix.
         suppressed: a token id that may not be chosen.
+        batch_tokens: positions held at once; None as for `score`.
 
     Returns:
         The generated tokens of each prefix.
 
     Raises:
         RowError: the model's logits for a prefix are not numbers.
+        ModelError: one row alone does not fit into memory.
     """
     found: list[list[int]] = [[] for _ in prefixes]
+    kind = "cpu" if model.device.type == "cpu" else "accelerator"
+    most = batch_tokens or fitting(model, "tokens", BATCH_TOKENS[kind])
+    left = sorted(range(len(prefixes)), key=lambda row: (len(prefixes[row]), -counts[row]))
     with evaluation(model), torch.inference_mode():
         parts = decompose(model)
-        # A recurrent state remembers padding, so such models get rows of one length; so do those whose parts are not known.
-        alike = parts is None or bool(getattr(model, "_is_stateful", False))
-        for rows in _batches(model, prefixes, counts, alike):
+        # Rows of one length need no padding. Where the parts are not known, no positions can be given; and a recurrent state
+        # may remember it longer than a few tokens show.
+        apart = parts is None or bool(getattr(model, "_is_stateful", False))
+        alike = bool(left) and (apart or not ignores_padding(model))
+        while left:
+            longest = len(prefixes[left[0]]) + counts[left[0]]
+            rows = left[: max(most // longest, 1)]
+            if alike:
+                rows = [row for row in rows if len(prefixes[row]) == len(prefixes[rows[0]])]
             steps = max(counts[row] for row in rows)
             try:
                 new = _generate_batch(model, parts, [prefixes[row] for row in rows], steps, suppressed)
             except RowError as error:
                 raise error.at(rows[error.row]) from error
+            except (RuntimeError, MemoryError) as error:
+                most = smaller(model, "tokens", error, (len(rows), longest), batch_tokens is None)
+                continue
             for row, tokens in zip(rows, new.tolist(), strict=True):
                 found[row] = tokens[: counts[row]]
+            left = left[len(rows) :]
     return found
-
-
-def _batches(model: Any, prefixes: Sequence[Tokens], counts: Sequence[int], alike: bool) -> Iterator[list[int]]:
-    """Rows of about the same length, shortest prefixes first."""
-    rows = sorted(range(len(prefixes)), key=lambda row: (len(prefixes[row]), -counts[row]))
-    most = BATCH_TOKENS["cpu" if model.device.type == "cpu" else "accelerator"]
-    while rows:
-        longest = len(prefixes[rows[0]]) + counts[rows[0]]
-        taken = rows[: max(most // longest, 1)]
-        if alike:
-            taken = [row for row in taken if len(prefixes[row]) == len(prefixes[taken[0]])]
-        yield taken
-        rows = rows[len(taken) :]
 
 
 def _generate_batch(
@@ -175,6 +186,7 @@ def _generate_batch(
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     new: list[torch.Tensor] = []
     cache: Any = None
+    bad: torch.Tensor | None = None
     for _ in range(steps):
         # A model that keeps no cache, or whose parts are not known, reads the whole row again.
         fresh = ids if cache is None else ids[:, -1:]
@@ -191,8 +203,8 @@ def _generate_batch(
             )
             cache = getattr(output, "past_key_values", None)
             logits = parts.logits(output[0][:, -1])
-        if len(bad := unusable(logits)):
-            raise RowError(NO_NUMBERS, int(bad[0]))
+        # Looked at after the last step: to ask an accelerator at every step is to wait for it at every step.
+        bad = unusable(logits) if bad is None else bad | unusable(logits)
         if suppressed is not None:
             logits[:, suppressed] = -torch.inf
         token = logits.float().argmax(-1, keepdim=True).to(ids.device)
@@ -200,4 +212,6 @@ def _generate_batch(
         ids = torch.cat([ids, token], -1)
         mask = torch.cat([mask, torch.ones_like(token)], -1)
         positions = torch.cat([positions, positions[:, -1:] + 1], -1)
+    if bad is not None and bool(bad.any()):
+        raise RowError(NO_NUMBERS, int(bad.nonzero()[0]))
     return torch.cat(new, -1).cpu().numpy()

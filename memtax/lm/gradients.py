@@ -4,7 +4,7 @@ The loss of an example is the mean negative log-likelihood of its own targets, s
 batch. No gradient of a weight is computed by the backward pass: it goes to the activations only.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from memtax.errors import MemtaxError, RowError
 from memtax.lm._kernels import Flat, Head, Held, Kernel, Outer, Recomputed, Table, Tied
 from memtax.lm._recording import Recorder, Sites, check_uncalled, find_sites, frozen
 from memtax.lm.batches import PaddingSide, Ragged
-from memtax.lm.head import call, decompose
+from memtax.lm.head import call, check_padding, decompose
+from memtax.lm.memory import fitting, smaller
 from memtax.lm.scores import _check_ids, _check_lengths, _longest, _ragged, _vocabulary, evaluation
 
 PARAMETERS = ("head", "embeddings+head", "lora", "all-linear")
@@ -104,7 +105,8 @@ def capture(
         parameters: one of `PARAMETERS`.
         scored: for each sequence which tokens count as targets, as long as the sequence; None: all. The first token never is
             one: nothing comes before it.
-        batch_tokens: positions a pass; None takes what suits the model's device.
+        batch_tokens: positions a pass; None starts from what suits the model's device and halves it as often as the memory
+            runs out.
         padding_side: "right"; "left" serves models that only attend.
         keep_errors: hold what would otherwise be computed again for every use, if one batch takes all sequences and it fits:
             for inner products that are needed once and at once.
@@ -113,7 +115,8 @@ def capture(
         The gradients, in the order of the sequences, as kernels: memory for the activations that they are made of.
 
     Raises:
-        ModelError: an id or a length that the model cannot take, or a parameter set that it does not have.
+        ModelError: an id or a length that the model cannot take, a parameter set that it does not have, padding on the left
+            that it does not ignore, or one sequence alone that does not fit into memory.
         MemtaxError: `scored` does not fit the sequences.
     """
     ragged = _ragged(sequences)
@@ -126,17 +129,27 @@ def capture(
     whole = len(ragged.lengths) * int(ragged.lengths.max(initial=0))
     if keep_errors and whole * _vocabulary(model) <= _HELD_ERRORS[kind]:
         most = max(most, whole)
-    batches = list(_batches(ragged.lengths, most))
-    keep = keep_errors and len(batches) == 1
+    if batch_tokens is None:
+        most = fitting(model, parameters, most)
+    left = _order(ragged.lengths, most)
     pieces: dict[int, dict[str, Kernel]] = {}
     with evaluation(model), frozen(model):
-        for rows in batches:
+        if padding_side == "left":
+            check_padding(model)
+        while len(left):
+            rows = left[: _count(ragged.lengths[left], most)]
+            whole = len(rows) == len(ragged.lengths)
             try:
-                found = _capture_batch(model, sites, ragged, weights, rows, padding_side, keep, kind)
+                found = _capture_batch(model, sites, ragged, weights, rows, padding_side, keep_errors and whole, kind)
             except RowError as error:
                 raise error.at(int(rows[error.row])) from error
-            if len(batches) == 1:
+            except (RuntimeError, MemoryError) as error:
+                shape = len(rows), int(ragged.lengths[rows].max())
+                most = smaller(model, parameters, error, shape, batch_tokens is None)
+                continue
+            if whole:
                 return _finish(found, sites, weights)
+            left = left[len(rows) :]
             for place, row in enumerate(rows):
                 pieces[int(row)] = {name: kernel.part(place, place + 1) for name, kernel in found.items()}
     if not pieces:
@@ -172,7 +185,8 @@ def _finish(kernels: Mapping[str, Kernel], sites: Sites, weights: Sequence[npt.N
 
 
 def _numpy(values: torch.Tensor) -> npt.NDArray[np.float64]:
-    return values.double().cpu().numpy()
+    # Not every accelerator has float64.
+    return values.cpu().double().numpy()
 
 
 def _weights(ragged: Ragged, scored: Sequence[Sequence[bool]] | None) -> list[npt.NDArray[np.float64]]:
@@ -186,16 +200,14 @@ def _weights(ragged: Ragged, scored: Sequence[Sequence[bool]] | None) -> list[np
     return found
 
 
-def _batches(lengths: npt.NDArray[np.int64], most: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Rows of each batch: in their own order if one batch takes all, else sorted by length, longest first."""
-    rows = np.arange(len(lengths))
-    if len(rows) and len(rows) * max(int(lengths.max()), 1) > most:
-        rows = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(rows):
-        count = max(most // max(int(lengths[rows[start:]].max()), 1), 1)
-        yield rows[start : start + count]
-        start += count
+def _order(lengths: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
+    """Rows in their own order if one batch takes all, else sorted by length, longest first."""
+    return np.arange(len(lengths)) if _count(lengths, most) >= len(lengths) else np.argsort(-lengths, kind="stable")
+
+
+def _count(lengths: npt.NDArray[np.int64], most: int) -> int:
+    """How many of the first sequences make a batch."""
+    return max(most // max(int(lengths.max(initial=0)), 1), 1)
 
 
 def _capture_batch(
@@ -215,7 +227,7 @@ def _capture_batch(
     needed[:, :-1] = mask[:, :-1] & mask[:, 1:]
     targets = ids[:, 1:][needed[:, :-1]]
     dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
-    weight = torch.from_numpy(np.concatenate([weights[row] for row in rows])).to(model.device, dtype)
+    weight = torch.from_numpy(np.concatenate([weights[row] for row in rows])).to(dtype).to(model.device)
     lengths = tuple(len(weights[row]) for row in rows)
     arguments: dict[str, Any] = {"input_ids": ids, "use_cache": False}
     if side == "left":
@@ -324,14 +336,15 @@ def _through_head(
         normalizers[rows] = chosen - probability.log()
         errors[place, targets[rows]] -= 1
         del logits
-        errors = head.derivative(product, errors)
-        del product
+        brought = head.derivative(product, errors)
+        if kept is not None and brought is not errors:
+            kept[rows] = brought
+        errors = brought
+        del product, brought
         # A probability that underflows has no logarithm to go by: those rows' logits are made once more.
         lost = start + (probability < _FAINT * torch.finfo(dtype).tiny).nonzero()[:, 0]
         if len(lost):
             normalizers[lost] = head.adjust(head.product(hidden[lost], slice(None))).to(dtype).logsumexp(-1)
-        if kept is not None and errors.data_ptr() != kept[rows].data_ptr():
-            kept[rows] = errors
         if deep:
             below[rows] = (errors.to(head.weight.dtype) @ head.weight).to(dtype) * weight[rows, None]
         if sums is not None:

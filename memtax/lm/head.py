@@ -6,6 +6,7 @@ the parts are run once on a few tokens and used only if they give the logits of 
 that forward pass is what is used.
 """
 
+import contextlib
 import inspect
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from memtax.errors import ModelError
 
 Adjustment = Callable[[torch.Tensor], torch.Tensor]
 
@@ -33,6 +36,7 @@ class Parts:
         return self.adjust(self.head(hidden))
 
 
+_PADDED: "weakref.WeakKeyDictionary[torch.nn.Module, bool]" = weakref.WeakKeyDictionary()
 _KNOWN: "weakref.WeakKeyDictionary[torch.nn.Module, Parts | None]" = weakref.WeakKeyDictionary()
 
 
@@ -54,6 +58,79 @@ def call(module: Any, **arguments: Any) -> Any:
         names = {parameter.name for parameter in parameters}
         arguments = {name: value for name, value in arguments.items() if name in names}
     return module(**arguments)
+
+
+@contextlib.contextmanager
+def as_it_is(model: Any) -> Iterator[None]:
+    """The model's own forward pass where Accelerate has put one in its place that computes in 16 bits."""
+    wrapped = vars(model).get("forward") if hasattr(model, "_original_forward") else None
+    if wrapped is not None:
+        model.forward = model._original_forward
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            model.forward = wrapped
+
+
+def check_padding(model: Any) -> None:
+    """Refuse padding on the left where it is not ignored.
+
+    Raises:
+        ModelError: the model takes padding before a sequence for a part of it.
+    """
+    if not ignores_padding(model):
+        raise ModelError(
+            f"{type(model).__name__} takes padding before a sequence for a part of it; leave the padding on the right"
+        )
+
+
+def ignores_padding(model: Any) -> bool:
+    """Whether padding before a sequence changes nothing, with and without a cache.
+
+    A recurrent state remembers it, and positions that a model counts for itself are shifted by it; neither can be told from a
+    configuration, so it is tried out.
+
+    Args:
+        model: a `transformers` causal language model, or a PEFT model around one; in evaluation mode.
+    """
+    if model not in _PADDED:
+        try:
+            _PADDED[model] = _try_padding(model)
+        except _PROBE_ERRORS:
+            return False
+    return _PADDED[model]
+
+
+@torch.inference_mode()
+def _try_padding(model: Any) -> bool:
+    """Compare a few tokens alone with the same tokens after padding, and one token more by way of the cache."""
+    parts = decompose(model)
+    size = model.get_input_embeddings().weight.shape[0]
+    tokens = (torch.arange(_PROBE_TOKENS + 1, device=model.device) + 1).remainder(size).unsqueeze(0)
+    mask = torch.ones_like(tokens)
+
+    def logits(**arguments: Any) -> tuple[torch.Tensor, Any]:
+        output = call(parts.backbone if parts else model, **arguments)
+        return (parts.logits(output[0]) if parts else output.logits)[0].float(), output
+
+    expected, _ = logits(input_ids=tokens, attention_mask=mask, use_cache=False)
+    ids, mask = (torch.nn.functional.pad(values, (2 * _PROBE_TOKENS, 0)) for values in (tokens, mask))
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    before, output = logits(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], position_ids=positions[:, :-1], use_cache=True)
+    cache = getattr(output, "past_key_values", None)
+    fresh = slice(None) if cache is None else slice(-1, None)
+    after, _ = logits(
+        input_ids=ids[:, fresh],
+        attention_mask=mask,
+        position_ids=positions[:, fresh],
+        past_key_values=cache,
+        use_cache=True,
+    )
+    # Other shapes, so other roundings; what padding does to a model that takes it for text is far larger.
+    tolerance = max(1e-3, 8 * torch.finfo(model.dtype).eps) * expected.abs().max().item()
+    found = torch.stack([before[-1], after[-1]])
+    return bool((found - expected[-2:]).abs().max().item() <= tolerance)
 
 
 def _adjustments(model: Any) -> Iterator[Adjustment]:
@@ -92,6 +169,7 @@ def _probe(model: Any) -> Parts | None:
     tolerance = 8 * torch.finfo(product.dtype).eps * expected.abs().max().item()
     for adjust in _adjustments(inner):
         found = adjust(product)
-        if found.shape == expected.shape and (found - expected).abs().max().item() <= tolerance:
+        # Spread over several devices, a model brings its logits back to the first.
+        if found.shape == expected.shape and (found.to(expected.device) - expected).abs().max().item() <= tolerance:
             return Parts(backbone, head, adjust)
     return None

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from memtax.engine.world import device as shared_device
 from memtax.errors import ModelError
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
@@ -163,9 +164,7 @@ def process_device() -> Any:
     import torch
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate import PartialState
-
-        return PartialState(cpu=not torch.cuda.is_available()).device
+        return shared_device()
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

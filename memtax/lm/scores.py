@@ -6,7 +6,6 @@ returns. Shifting and masking live in `_needed` alone.
 
 import contextlib
 import itertools
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from memtax.errors import ModelError, RowError
+from memtax.errors import RowError
 from memtax.lm.attention import AttentionRecorder, batch_limit, recording
 from memtax.lm.batches import FEWEST, MULTIPLE, Block, PaddingSide, Ragged, first_block, order
 from memtax.lm.decoding import Decoding
-from memtax.lm.head import Parts, call, decompose
+from memtax.lm.head import Parts, as_it_is, call, check_padding, decompose
+from memtax.lm.memory import fitting, smaller
 from memtax.lm.reduction import Wanted, reduce
 
 BATCH_TOKENS = {"cpu": 4096, "accelerator": 65_536}
@@ -29,9 +29,6 @@ _CHUNK_LOGITS = {"cpu": 2**20, "accelerator": 2**26}
 _CHUNK_ROWS = 2 * FEWEST
 _WHOLE_LOGITS = 2**28
 """Logits held at once where the model gives them for a whole batch only."""
-
-_FITTING: "weakref.WeakKeyDictionary[torch.nn.Module, int]" = weakref.WeakKeyDictionary()
-"""Positions a forward pass that were found to fit for a model that ran out of memory with more."""
 
 Found = dict[str, npt.NDArray[Any]]
 Attention = dict[str, npt.NDArray[np.float32]]
@@ -118,7 +115,8 @@ def score(
 
     Raises:
         ModelError: a token id is outside the model's vocabulary, a sequence is longer than the model's positions, the
-            model's logits are not numbers, or one sequence alone does not fit into memory.
+            model's logits are not numbers, one sequence alone does not fit into memory, or the model does not ignore padding
+            on the left.
     """
     ragged = _ragged(sequences)
     longest = _longest(model)
@@ -130,6 +128,8 @@ def score(
     heads: Attention = {}
     recorder = recording(model) if attention else contextlib.nullcontext(None)
     with evaluation(model), torch.inference_mode(), recorder as recorded:
+        if padding_side == "left":
+            check_padding(model)
         for block, values in _forward(model, ragged, wanted, start, batch_tokens, longest, padding_side, recorded):
             places = np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in block.rows])
             for name, array in values.items():
@@ -157,7 +157,7 @@ def _forward(
     """Every sequence with a token to score, batch after batch; a batch that does not fit is halved and done again."""
     kind = "cpu" if model.device.type == "cpu" else "accelerator"
     parts = decompose(model)
-    most = batch_tokens or _FITTING.get(model, BATCH_TOKENS[kind])
+    most = batch_tokens or fitting(model, "scores", BATCH_TOKENS[kind])
     if parts is None:
         most = min(most, max(_WHOLE_LOGITS // _vocabulary(model), 1))
     if recorder:
@@ -170,29 +170,10 @@ def _forward(
         except (RuntimeError, MemoryError) as error:
             if recorder:
                 recorder.clear()
-            most = _less(model, block, error, batch_tokens is None)
+            most = smaller(model, "scores", error, (len(block.rows), block.ids.shape[1]), batch_tokens is None)
             continue
         yield block, found
         rows = rows[len(block.rows) :]
-
-
-def _less(model: Any, block: Block, error: Exception, automatic: bool) -> int:
-    """Positions of the next try after an error, if it says that the memory is too small.
-
-    Raises:
-        ModelError: the batch cannot be made smaller.
-    """
-    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
-    if not (isinstance(error, MemoryError) or should_reduce_batch_size(error) or "can't allocate memory" in str(error)):
-        raise error
-    rows, length = len(block.rows), block.ids.shape[1]
-    if not automatic or rows == 1:
-        way = "leave the batch size automatic" if rows > 1 else "use a smaller dtype, or device_map auto"
-        raise ModelError(f"{rows} sequences of {length} tokens do not fit into memory; {way}") from error
-    clear_device_cache(garbage_collection=True)
-    _FITTING[model] = (rows // 2) * length
-    return _FITTING[model]
 
 
 def _score_block(
@@ -297,11 +278,16 @@ def _check_lengths(ragged: Ragged, longest: int | None) -> None:
 
 @contextlib.contextmanager
 def evaluation(model: Any) -> Iterator[None]:
-    """Evaluation mode, and afterwards each module's own mode again: the model may be in the middle of training."""
+    """Evaluation mode, and afterwards each module's own mode again: the model may be in the middle of training.
+
+    A Trainer that trains in 16 bits has wrapped the forward pass: meanwhile the model computes in the type of its weights,
+    as it will when it is loaded from the checkpoint.
+    """
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        yield
+        with as_it_is(model):
+            yield
     finally:
         for module in training:
             module.training = True

@@ -35,6 +35,11 @@ class RunConfig:
         embedding_model: folder or Hub name of a sentence-transformers model (`all-MiniLM-L6-v2`), for semantic and textual
             matches among the sequences; None leaves these factors out.
         code_model: folder or Hub name of a classifier of code (`usvsnsp/code-vs-nl`), for `nl_score`; None leaves it out.
+        code_scores: scores computed before, in place of `code_model`: a table with `sequence_id` and `nl_score`, our own or a
+            published one (`usvsnsp/pile-pythia-code-vs-nl-scores::deduped`), with the ids of `sequences`.
+        semantic_matches: likewise counts, in place of those among the sequences
+            (`usvsnsp/semantic-duplicates::deduped_snowclones`).
+        textual_matches: likewise (`usvsnsp/semantic-duplicates::deduped_templates`).
         paraphrases: output of `memtax paraphrase`, which becomes part of the dataset and the report.
         alignment: likewise the output of `memtax align`.
         influence: likewise the output of `memtax influence`.
@@ -62,6 +67,9 @@ class RunConfig:
     reference_model: str | None = None
     embedding_model: str | None = None
     code_model: str | None = None
+    code_scores: str | None = None
+    semantic_matches: str | None = None
+    textual_matches: str | None = None
     paraphrases: str | None = None
     alignment: str | None = None
     influence: str | None = None
@@ -85,6 +93,8 @@ class RunConfig:
                 raise MemtaxError(f"{name}: {getattr(self, name)} is below {least}")
         if self.frequencies is not None and self.counts is None:
             raise MemtaxError("frequencies: they replace those of counts; give counts as well, or neither")
+        if self.code_scores is not None and self.code_model is not None:
+            raise MemtaxError("code_scores: they replace those of code_model; give one of the two")
         if self.dtype not in ("float32", "bfloat16", "float16", "auto"):
             raise MemtaxError(f"dtype: {self.dtype!r} is not one of float32, bfloat16, float16, auto")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,30 @@ if TYPE_CHECKING:
 
 ROWS_PER_BATCH = 256
 ENGINES = ("local", "spark")
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """A dataset with the columns of filters.
+
+    Attributes:
+        table: the Parquet file of all columns.
+        rows: how many it has.
+        nulls: the columns that were added, with the nulls of each.
+    """
+
+    table: Path
+    rows: int
+    nulls: Mapping[str, int]
+
+    def lines(self) -> list[str]:
+        """What was added, and where it is."""
+        lost = ", ".join(f"{name} {count:,}" for name, count in self.nulls.items() if count)
+        return [
+            f"{self.rows:,} rows, columns added: {', '.join(self.nulls)}",
+            *([f"nulls    {lost}"] if lost else []),
+            f"table    {self.table}",
+        ]
 
 
 def make_filter(name: str, parameters: Mapping[str, Any]) -> Filter:
@@ -45,7 +70,7 @@ def apply_filters(
     parameters: Mapping[str, Any],
     engine: str = "local",
     master: str | None = None,
-) -> Path:
+) -> Filtered:
     """Add the columns of filters to a dataset.
 
     Args:
@@ -55,9 +80,6 @@ def apply_filters(
         parameters: of the filters, by field name.
         engine: `local` or `spark`.
         master: of Spark.
-
-    Returns:
-        The Parquet file of all columns.
 
     Raises:
         MemtaxError: a filter, parameter or column is missing.
@@ -73,6 +95,7 @@ def apply_filters(
             f"no filter among {', '.join(names)} has a parameter {unknown[0]!r}; they have: {', '.join(sorted(known))}"
         )
     dataset = _open(source)
+    nulls: dict[str, int] = {}
     for each in filters:
         folder = output / "filters" / each.name
         if engine == "spark":
@@ -82,10 +105,11 @@ def apply_filters(
         else:
             added = run_stage(dataset, each, folder, ROWS_PER_BATCH)
         skipped(_unknown(added), f"without any value of {each.name}, in {source.label}; its columns are null there")
+        nulls |= {name: added.column(name).null_count for name in added.column_names if name != "sequence_id"}
         dataset = _join(dataset, added)
     path = output / "features.parquet"
     write_parquet(path, _plain(dataset))
-    return path
+    return Filtered(path, len(dataset), nulls)
 
 
 def _unknown(added: "pa.Table") -> int:

@@ -31,7 +31,7 @@ def match_columns(config: RunConfig, dataset: "datasets.Dataset", rows_per_batch
         rows_per_batch: rows a call of a filter.
 
     Returns:
-        The stages' tables, keyed by `sequence_id`.
+        The stages' tables, keyed by `sequence_id`; none of what the configuration gives.
     """
     from memtax.lm.loading import load_tokenizer
 
@@ -52,7 +52,8 @@ def match_columns(config: RunConfig, dataset: "datasets.Dataset", rows_per_batch
         SemanticMatchFilter(str(output / "sample" / "members"), model, embedded=True),
         TextualMatchFilter(str(output / "sample" / "members"), model, embedded=True),
     )
-    return [run_stage(described, each, output / "filters" / each.name, rows_per_batch) for each in filters]
+    counted = [each for each in filters if getattr(config, each.name) is None]  # the others are given
+    return [run_stage(described, each, output / "filters" / each.name, rows_per_batch) for each in counted]
 
 
 def _with(dataset: "datasets.Dataset", embedded: "pa.Table", prompts: list[str]) -> "datasets.Dataset":

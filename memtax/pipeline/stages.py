@@ -23,6 +23,7 @@ from memtax.filters.templates import TemplateFilter
 from memtax.filters.token_frequencies import TokenFrequencyFilter
 from memtax.lm.loading import load_tokenizer
 from memtax.pipeline.config import RunConfig
+from memtax.pipeline.given import GIVEN, given_columns
 from memtax.pipeline.neighbours import match_columns
 from memtax.progress import silence_libraries
 from memtax.provenance import fingerprint_dataset, fingerprint_path
@@ -106,6 +107,9 @@ def describe(config: RunConfig) -> Described:
         dataset = join(dataset, run_stage(dataset, each, output / "filters" / each.name, ROWS_PER_BATCH))
     for added in match_columns(config, dataset, ROWS_PER_BATCH) if config.embedding_model is not None else ():
         dataset = join(dataset, added)
+    for added in given_columns(config, dataset):
+        dataset = join(dataset, added)
+    inputs |= {name: fingerprint_path(location(source)) for name in GIVEN if (source := getattr(config, name)) is not None}
     taxonomy = TaxonomyFilter(threshold=config.recitation_threshold)
     dataset = join(dataset, run_stage(dataset, taxonomy, output / "filters" / taxonomy.name, ROWS_PER_BATCH))
     skipped = json.loads((output / "sequences" / "skipped.json").read_text(encoding="utf-8"))

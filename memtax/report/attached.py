@@ -10,7 +10,7 @@ from memtax.report.sections import Section, Table
 
 def attached(run: Run) -> list[Section]:
     """A section for each that the run was given."""
-    made = {"paraphrases": _paraphrases, "alignment": _alignment, "influence": _influence}
+    made = {"paraphrases": _paraphrases, "alignment": alignment, "influence": influence}
     return [make(found) for name, make in made.items() if (found := run.metrics.get(name))]
 
 
@@ -25,7 +25,8 @@ def _paraphrases(found: Mapping[str, Any]) -> Section:
     return Section("paraphrases", "Paraphrases", text, (table,) if rows else ())
 
 
-def _alignment(found: Mapping[str, Any]) -> Section:
+def alignment(found: Mapping[str, Any]) -> Section:
+    """How alike the gradients at texts and paraphrases are: the `summary.json` of `memtax align`."""
     text = (
         "A model that learned what a text says, and not its words, is pushed the same way by the text and by its paraphrases: "
         f"the cosine between the gradients ({found['parameters']}) is large. {words.count(found['aligned'])} of "
@@ -41,7 +42,8 @@ def _alignment(found: Mapping[str, Any]) -> Section:
     return Section("alignment", "Gradients at texts and their paraphrases", text, tuple(parts))
 
 
-def _influence(found: Mapping[str, Any]) -> Section:
+def influence(found: Mapping[str, Any]) -> Section:
+    """Which training examples matter: the `summary.json` of `memtax influence`, with `top` where it was attached."""
     text = (
         f"How much {words.count(found['train'])} training examples move the loss at {words.count(found['test'])} test examples "
         f"(gradients of {found['parameters']}). Negative is helpful: training on the example lowers the loss; similarity of "

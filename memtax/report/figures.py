@@ -7,6 +7,7 @@ alone.
 """
 
 import io
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -34,6 +35,8 @@ COLOURS = {
 TEXT_COLOURS = {**COLOURS, "reconstruction": "#00785A", "recollection": "#B34F00", "baseline": "#9C4F7D"}
 """The same for words on white: dark enough to be read (4.5 to 1)."""
 GREY = "#8A8A8A"
+WIDE = 20
+"""Coefficients beyond this are shown on a logarithmic axis."""
 WIDTH = 9.6
 """Inches; the page shows a figure a little larger than that."""
 
@@ -232,10 +235,21 @@ def dots(
             axes.set_xlim(-limit, limit)
             if value_key == "spearman":
                 axes.set_xticks([-1, -0.5, 0, 0.5, 1], ["\N{MINUS SIGN}1", "", "0", "", "1"])
+            elif limit > WIDE:
+                _logarithmic(axes, limit)
         all_axes[0].set_yticks(range(len(factors)), [label(factor) for factor in factors])
         all_axes[0].set_ylim(len(factors) - 0.4, -0.6)
-        _label_below(all_axes, unit, ax is None)
+        _label_below(all_axes, f"{unit}; logarithmic beyond 1" if limit > WIDE else unit, ax is None)
         return all_axes
+
+
+def _logarithmic(axes: "Axes", limit: float) -> None:
+    """Linear up to 1 and logarithmic beyond, so that one factor of hundreds does not hide the others."""
+    top = math.floor(math.log10(limit))
+    axes.set_xscale("symlog", linthresh=1)
+    axes.minorticks_off()
+    marks = sorted({sign * 10.0**power for sign in (-1, 1) for power in (top, top // 2)} | {0.0})
+    axes.set_xticks(marks, [number(mark) for mark in marks])
 
 
 def _label_below(axes: Any, text: str, own: bool) -> None:

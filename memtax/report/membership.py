@@ -38,7 +38,7 @@ def members(run: Run) -> Section:
     known = [(name, row["auroc"]) for name, row, _ in rows if row.get("auroc")]
     if not known:
         return Section("members", "Who was in the training set", TEXT, (table,))
-    panel = Panel("membership", _conclusion(found), "Dots: AUROC; whiskers: its interval; dashed: chance.", attack_rows(known))
+    panel = Panel("membership", conclusion(found), "Dots: AUROC; whiskers: its interval; dashed: chance.", attack_rows(known))
     return Section("members", "Who was in the training set", TEXT, (panel, table))
 
 
@@ -48,7 +48,8 @@ def _estimate(interval: Mapping[str, float] | None) -> str:
     return f"{interval['value']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
 
 
-def _conclusion(found: Mapping[str, Any]) -> str:
+def conclusion(found: Mapping[str, Any]) -> str:
+    """What the attacks on a domain show, in a sentence."""
     showing = [name for name, row in found["attacks"].items() if row["verdict"]["shows_membership"]]
     if showing:
         best = max(showing, key=lambda name: found["attacks"][name]["auroc"]["value"])

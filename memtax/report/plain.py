@@ -1,4 +1,4 @@
-"""A page of sections without a script: what `compare` and `audit` write, in the report's design."""
+"""A page of sections without a script: what every verb but `run` writes, in the report's design."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def write_page(
     tiles: Sequence[Mapping[str, str]],
     sections: Sequence[Section],
     footer: str,
-) -> None:
+) -> Path:
     """Write one self-contained file.
 
     Args:
@@ -32,6 +32,9 @@ def write_page(
         tiles: `group` (its colour), `label`, `value`, `count`, `interval`.
         sections: the content.
         footer: a sentence at the end.
+
+    Returns:
+        The file.
     """
     from markupsafe import Markup
 
@@ -54,3 +57,4 @@ def write_page(
         )
     )
     write_text(path, page)
+    return path

@@ -34,6 +34,16 @@ class Table:
     """Whether it is behind a fold: the numbers of a figure."""
     texts: int = 1
     """Leading columns that hold text; the others hold numbers."""
+    quoted: bool = False
+    """Whether the last column holds texts as they are, with their lines."""
+
+
+@dataclass(frozen=True)
+class Quote:
+    """A text as it is, with its lines."""
+
+    label: str
+    quote: str
 
 
 @dataclass(frozen=True)
@@ -59,9 +69,11 @@ class Section:
     anchor: str
     heading: str
     text: str
-    parts: tuple[Panel | Table, ...] = field(default=())
+    parts: tuple[Panel | Table | Quote, ...] = field(default=())
     missing: tuple[str, ...] = field(default=())
     """Why something is not here."""
+    listed: bool = True
+    """Whether the navigation names it."""
 
 
 def sections(run: Run) -> list[Section]:

@@ -31,6 +31,12 @@ LABELS = {
     "f1": "F1",
     "held_out": "held out",
     "held_out_absent": "held out, unseen",
+    "nl": "NL",
+    "min_k": "Min-K%",
+    "min_k_plus_plus": "Min-K%++",
+    "dc_pdd": "DC-PDD",
+    "lira": "LiRA",
+    "rmia": "RMIA",
     "all": "all sequences",
     "aggregate": "all sequences",
 }
@@ -214,13 +220,14 @@ def say_predictor(predictor: Mapping[str, Any]) -> str:
 
 
 def say_weights(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Each category's heaviest factor."""
-    said = []
+    """The heaviest factors, each with the categories where it is that."""
+    said: dict[str, list[str]] = {}
     for name in CATEGORIES:
         own = [row for row in rows if row["model"] == name and row.get("coefficient") is not None]
         if own:
-            said.append(f"{label(max(own, key=lambda row: abs(row['coefficient']))['factor'])} for {name}")
-    return f"What weighs most: {'; '.join(said)}" if said else "The weights of the predictor's models"
+            said.setdefault(label(max(own, key=lambda row: abs(row["coefficient"]))["factor"]), []).append(name)
+    told = "; ".join(f"{factor} for {' and '.join(names)}" for factor, names in said.items())
+    return f"What weighs most: {told}" if told else "The weights of the predictor's models"
 
 
 def say_medians(name: str, memorized: float, rest: float) -> str:

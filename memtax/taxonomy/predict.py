@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memtax.corpus.sources import Source
 from memtax.engine.once import MANIFEST, check
@@ -72,6 +72,31 @@ def predict_dataset(predictor: "Predictor", source: Source | str, output: Path |
         raise MemtaxError(f"{source.label} has no rows")
     skipped(lost, _REASON)
     return output
+
+
+def summarize(folder: Path | str) -> dict[str, Any]:
+    """What the finished parts of `predict_dataset` say: rows, those without a probability, and how many are expected memorized.
+
+    Args:
+        folder: the output.
+
+    Returns:
+        `rows`, `without_probability`; the sum of the probabilities, `expected_memorized`, and how many of them are above one
+        half, `likely`; both None where no row has one.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    rows = missing = likely = 0
+    expected = 0.0
+    for path in sorted((Path(folder) / "data").glob("part-*.parquet")):
+        column = pq.read_table(path, columns=["memorized_probability"]).column(0)
+        rows, missing = rows + len(column), missing + column.null_count
+        expected += pc.sum(column.cast("float64")).as_py() or 0.0
+        likely += pc.sum(pc.greater(column, 0.5)).as_py() or 0
+    known = rows > missing
+    found = {"rows": rows, "without_probability": missing}
+    return {**found, "expected_memorized": expected if known else None, "likely": likely if known else None}
 
 
 def _stamp(path: Path) -> str:

@@ -212,7 +212,7 @@ def test_filters_give_the_bytes_of_the_local_engine(spark, tmp_path):
     names, source = ["templates", "compressibility"], Source(str(tmp_path / "rows.parquet"))
     local = apply_filters(names, source, tmp_path / "local", {})
     there = apply_filters(names, source, tmp_path / "spark", {}, "spark", "local[2]")
-    assert local.read_bytes() == there.read_bytes()
+    assert local.table.read_bytes() == there.table.read_bytes()
     parts = sorted(path.relative_to(tmp_path / "local") for path in (tmp_path / "local").rglob("part-*"))
     assert len(parts) == 4
     for part in parts:

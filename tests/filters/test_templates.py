@@ -47,6 +47,7 @@ INCREMENTING = {
     "interrupted once": "21, 22, 23, 24, 25, 26, /* page */ 27, 28, 29, 30, 31, 32, 33, 34, 35, 36",
     "after a heading": "List of rooms:\n\nroom 31, room 32, room 33, room 34, room 35, room 36, room 37",
     "table with other columns": "| 51 | red 3.1 |\n| 52 | red 9.7 |\n| 53 | blue 2.2 |\n| 54 | red 8.4 |\n| 55 | blue 1.9 |",
+    "other content now and then": "see item 7 in box Q, see item 8 in box Q, see item 9 in box R, see item 10 in box R, see",
     "code page": "'\\xe9' # 0x51 -> SMALL E\n'\\xea' # 0x52 -> E HAT\n'\\x1f' # 0x53 -> UNIT\n'\\xbb' # 0x54 -> SMALL Q",
 }
 REPEATING = {
@@ -81,6 +82,7 @@ NEITHER = {
     "licence": "THE SOFTWARE IS PROVIDED AS IS, WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO",
     "one call, other arguments": "check(int, '+3.1x')\ncheck(int, 'one')\ncheck(int, '--2')\ncheck(int, '1_.0')",
     "letters that happen to go up": "same(~(X|Y), Z)\nsame(~(X|Z), Y)\nsame(~(Y|Z), X)\nsame(~(X|Y|Z), V)",
+    "three values, other content too": "(path, line_number + 2): 6,\n(path, line_number + 3): 9,\n(path, line_number + 4): 1,",
     "months of prose": "In May he went to Rome. In June he wrote an act. In July nothing came. In August he burned it all.",
     "between rulers": "------------------- x >= y if larger or same -------------------",
     "recipe": "2 | cups of flour\n\n1 | spoon of salt\n\n3 | eggs, beaten well\n\n1 | pinch of nutmeg\n\n2 | drops of vanilla",

@@ -10,7 +10,7 @@ def test_push_again_and_load(run, tmp_path):
         program = f"""
 from memtax.hub.publish import publish
 for _ in (1, 2):
-    print("\\n".join(publish({str(run)!r}, "org/name")))
+    print("\\n".join(line for done in publish({str(run)!r}, "org/name") for line in done.lines()))
 """
         printed = child(hub, tmp_path / "cache", "-c", program).stdout.splitlines()
         # What lies there is known by its digests alone, on whichever page it is listed: the second time nothing is sent.

@@ -36,6 +36,7 @@ def test_front_matter_is_yaml_whatever_the_values():
         configs=[Config("c", "row", {"train": pa.table({"sequence_id": [1]})})],
         columns={"c": []},
         categories=(),
+        notes=None,
         version="0",
     )
     # Read as the Hub reads it.

@@ -187,6 +187,46 @@ assert read_table("org/name:default:pile_deduped_tiny").column("semantic_matches
         assert "no column 'tokens'" in done.stderr
 
 
+def test_published_splits_are_read_back_as_they_were(tmp_path):
+    import pyarrow.parquet as pq
+
+    from memtax.errors import MemtaxError
+    from memtax.filters import filter_class
+    from memtax.hub.published import CODE_SCORES, MATCHES, match_splits, write_splits
+
+    ours = pa.table(
+        {
+            "sequence_id": [4, 9],
+            "semantic_matches_0_8": [3, None],
+            "semantic_matches_0_9": [0, None],
+            "textual_matches_0_8": [2, None],
+            "textual_matches_0_9": [0, None],
+        }
+    )
+    folder = tmp_path / "matches"
+    for name in ("deduped", "deduped_12b"):
+        write_splits(folder, MATCHES, match_splits(ours, name), "title", {"sequences": name})
+    # A whole corpus is its own sample, so that its sequences count themselves; memorized ones are compared with another.
+    files = {path.stem: pq.read_table(path).to_pydict() for path in (folder / "data").iterdir()}
+    assert files["deduped_snowclones"] == {"index": [4, 9], "0.8_frequencies": [4, None], "0.9_frequencies": [1, None]}
+    assert files["deduped_12b_snowclones"]["0.8_frequencies"] == [3, None]
+    assert files["deduped_templates"] == {"index": [4, 9], "0.8_frequencies": [2, None], "0.9_frequencies": [0, None]}
+    batch = {"sequence_id": [9, 4, 5], "text": ["a", "b", "c"], "prompt_text": ["a", "b", "c"]}
+    for name in ("deduped", "deduped_12b"):
+        for kind, split in (("semantic", "snowclones"), ("textual", "templates")):
+            found = filter_class(f"{kind}_matches")(f"{folder}::{name}_{split}")(batch)
+            assert found[f"{kind}_matches_0_8"] == [None, ours.column(f"{kind}_matches_0_8")[0].as_py(), None]
+    with pytest.raises(MemtaxError, match="does not hold semantic matches; they are in the splits that end with _snowclones"):
+        filter_class("semantic_matches")(f"{folder}::deduped_templates")(batch)
+    # Another run into the same folder changes nothing; a table of another kind does not fit in.
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    write_splits(folder, MATCHES, match_splits(ours, "deduped"), "title", {"sequences": "deduped"})
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert "taxonomy" not in (folder / "README.md").read_text().split("```")[0]
+    with pytest.raises(MemtaxError, match="other columns"):
+        write_splits(folder, CODE_SCORES, {"deduped": pa.table({"sequence_id": [1], "nl_scores": [0.5]})}, "title", {})
+
+
 def test_dry_run_shows_all_and_asks_nothing(run, tmp_path):
     with HubServer() as hub:
         printed = push(hub, tmp_path, run, "--dry-run", token=None).stdout

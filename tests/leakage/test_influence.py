@@ -21,7 +21,6 @@ from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError, StaleOutputError
 from memtax.leakage import influence_table as module
 from memtax.leakage.influence import Influence, damping, datainf, delta, influence, lissa, repsim
-from memtax.leakage.influence_page import render
 from memtax.leakage.influence_table import InfluenceSettings, influence_table
 
 SIZE = 40
@@ -329,24 +328,6 @@ def test_tables_of_a_saved_adapter(folder, files, tmp_path):
     assert summary["methods"]["datainf"]["accuracy"]["value"] == pytest.approx(np.mean(hits))
     shares = [share for share in expected["datainf"].coverage(*labels) if share is not None]
     assert summary["methods"]["datainf"]["coverage"]["value"] == pytest.approx(np.mean(shares))
-
-
-def test_the_page_shows_texts_as_text():
-    row = {"test_id": 7, "method": "datainf", "rank": 1, "train_id": 3, "influence": -0.25}
-    row |= {"test_text": "<script>alert(1)</script>", "train_text": "a\u202eb & <b>"}
-    figures = {"value": 0.5, "low": 0.25, "high": 0.75, "test_examples": 4}
-    summary = {"train": 2, "test": 1, "model": "m<i>", "parameters": "lora"}
-    page = render([row], summary | {"methods": {"datainf": {"accuracy": figures, "coverage": None}, "repsim": {}}})
-    assert "<script" not in page
-    assert "<b>" not in page
-    assert "m<i>" not in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert "a\ufffdb &amp; &lt;b&gt;" in page
-    assert "-0.25" in page
-    assert "50.0% (25.0% to 75.0%)" in page
-    long = render([row | {"test_text": "x" * 5000}], summary | {"methods": {}})
-    assert "x" * 400 + " [...]" in long
-    assert "x" * 401 not in long
 
 
 def test_finished_parts_are_reused_and_others_refused(folder, files, tmp_path, monkeypatch):

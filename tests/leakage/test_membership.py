@@ -245,7 +245,11 @@ def test_command_writes_numbers(mia_inputs, tmp_path):
     assert metrics.schema.field("value").type == pa.float64()
     scores = pq.read_table(tmp_path / "out" / "scores.parquet")
     assert scores.num_rows == 140 - 8 - 7
-    assert "shows nothing" in (tmp_path / "out" / "membership.md").read_text()
+    page = (tmp_path / "out" / "index.html").read_text()
+    # The attacks on code show membership, those on prose nothing: two domains and all texts together.
+    shown = [any(each["verdict"]["shows_membership"] for each in one["attacks"].values()) for one in found["domains"].values()]
+    assert f"Membership can be inferred in {sum(shown)} of 3 domains" in page
+    assert "shows nothing" in page
     assert "blind baseline" in done.output
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from memtax.cli import app
 from memtax.corpus.membership import load_texts
 from memtax.errors import MemtaxError, StaleOutputError
+from memtax.leakage import generation
 from memtax.leakage.paraphrase import FAMILIES, MODES, Paraphraser
 from memtax.leakage.validation import Validation
 
@@ -111,6 +112,23 @@ def test_greedy_paraphrases_are_mostly_the_synonyms(copier, texts):
 def test_batch_size_does_not_matter(copier, texts):
     one, many = (settings(copier, batch_size=size)({"text": texts[:9]}) for size in (1, 16))
     assert one["paraphrases"] == many["paraphrases"]
+
+
+def test_running_out_of_memory_halves_the_batch(copier, texts):
+    expected = settings(copier, batch_size=8)({"text": texts[:9]})
+    model, sizes = generation._load(str(copier), None, "float32"), []
+
+    def too_small(module, inputs, kwargs):
+        sizes.append(len(kwargs["input_ids"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 TiB")
+
+    handle = model.register_forward_pre_hook(too_small, with_kwargs=True)
+    try:
+        assert settings(copier, batch_size=8)({"text": texts[:9]})["paraphrases"] == expected["paraphrases"]
+        assert sizes[:3] == [8, 4, 2]
+    finally:
+        handle.remove()
 
 
 def test_what_fails_says_why(copier, texts, tmp_path):

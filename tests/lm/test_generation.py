@@ -6,11 +6,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import IDS, build, random_sequences
+from models import GROUPED, IDS, build, random_sequences
+from transformers import AutoModelForCausalLM, BartConfig, MiniMaxConfig, RwkvConfig
 
-from memtax.errors import MemtaxError
+from memtax.errors import MemtaxError, ModelError
 from memtax.lm import extraction
 from memtax.lm.generation import generate, match_lengths, memorization_scores
+from memtax.lm.gradients import capture
 from memtax.lm.scores import score
 
 PROMPT, CONTINUATION = 7, 12
@@ -145,3 +147,60 @@ def test_rates_over_a_grid_of_n_and_p():
     assert extraction.discoverable([None], [1], [0.5])[0]["rate"] is None
     with pytest.raises(MemtaxError, match="n=0"):
         extraction.discoverable([0.0], [0], [0.5])
+
+
+def test_generation_runs_out_of_memory_and_goes_on_with_less():
+    model, sizes = build("llama"), []
+    prefixes = random_sequences([9, 30, 17, 4, 25, 12])
+    expected = generate(model, prefixes, [8] * 6)
+
+    def too_small(module, inputs, kwargs):
+        sizes.append(len(kwargs["input_ids"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 TiB")
+
+    model.base_model.register_forward_pre_hook(too_small, with_kwargs=True)
+    assert generate(model, prefixes, [8] * 6) == expected
+    assert sizes[0] == 6
+    assert 3 in sizes
+    sizes.clear()
+    # What fits is remembered.
+    assert generate(model, prefixes, [8] * 6) == expected
+    assert max(sizes) <= 2
+
+
+BART = {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 48, "init_std": 0.3}
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        # Counts positions by itself, from the first place of the padding on.
+        BartConfig(vocab_size=101, max_position_embeddings=96, is_decoder=True, is_encoder_decoder=False, **BART),
+        # Linear attention: a recurrent state, though the class does not say so.
+        MiniMaxConfig(
+            **{**GROUPED, "hidden_size": 32},
+            head_dim=8,
+            num_local_experts=2,
+            layer_types=["linear_attention", "full_attention"],
+        ),
+        RwkvConfig(vocab_size=101, hidden_size=32, num_hidden_layers=2, context_length=96),
+    ],
+    ids=lambda configuration: configuration.model_type,
+)
+def test_models_that_take_padding_for_text_get_none(configuration):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(configuration).eval()
+    prefixes = random_sequences([9, 21, 3, 9])
+    expected = []
+    with torch.no_grad():
+        for prefix in prefixes:
+            tokens = list(prefix)
+            for _ in range(10):
+                tokens.append(int(model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1].argmax()))
+            expected.append(tokens[len(prefix) :])
+    assert generate(model, prefixes, [10] * 4) == expected
+    with pytest.raises(ModelError, match="takes padding before a sequence for a part of it"):
+        score(model, prefixes, padding_side="left")
+    with pytest.raises(ModelError, match="leave the padding on the right"):
+        capture(model, prefixes, padding_side="left")

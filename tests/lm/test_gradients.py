@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import POSITIONS, build, random_sequences
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, GPTJConfig, MambaConfig, MixtralConfig, OPTConfig
+from transformers import AutoModelForCausalLM, CTRLConfig, GPTJConfig, MambaConfig, MixtralConfig, OPTConfig
 
 from memtax.errors import MemtaxError, ModelError
 from memtax.lm import _kernels, gradients
@@ -335,3 +335,32 @@ def test_kernels_on_a_gpu_are_those_of_the_cpu(parameters):
         found = capture(double(name).cuda(), sequences, parameters=parameters).gram()
         for key in expected:
             np.testing.assert_allclose(found[key], expected[key], rtol=0, atol=1e-6 * np.abs(expected[key]).max())
+
+
+@pytest.mark.parametrize("parameters", ["head", "embeddings+head", "all-linear"])
+def test_running_out_of_memory_halves_the_batch(parameters):
+    model, sequences = build("llama_tied"), random_sequences([12, 30, 1, 7, 30, 22, 9, 2])
+    expected, sizes = capture(model, sequences, parameters=parameters).gram(), []
+
+    def too_small(module, inputs, kwargs):
+        sizes.append(kwargs["input_ids"].numel())
+        if sizes[-1] > 64:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 TiB")
+
+    model.base_model.register_forward_pre_hook(too_small, with_kwargs=True)
+    found = capture(model, sequences, parameters=parameters).gram()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-6 * np.abs(values).max())
+    # 8 rows of 30 tokens do not fit, nor do 4; 2 do, and that is remembered.
+    assert sizes[:3] == [240, 120, 60]
+    sizes.clear()
+    capture(model, sequences, parameters=parameters)
+    assert max(sizes) == 60
+    with pytest.raises(ModelError, match="8 sequences of 30 tokens do not fit into memory"):
+        capture(model, sequences, parameters=parameters, batch_tokens=240)
+
+
+def test_a_model_that_scales_its_embeddings_in_place():
+    torch.manual_seed(0)
+    configuration = CTRLConfig(vocab_size=101, n_embd=32, dff=48, n_layer=1, n_head=4, n_positions=POSITIONS)
+    agree(AutoModelForCausalLM.from_config(configuration).eval().double(), "embeddings+head", random_sequences(LENGTHS))

@@ -1,6 +1,7 @@
 """What the forward pass reads off the logits, against float64 and against transformers' own samplers."""
 
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -214,3 +215,23 @@ def test_vocabulary_of_one_half_excluded_by_the_model_itself():
     assert found["variances"].tolist() == [0.0]  # both are equally likely
     assert not found["bad"].any()
     assert VOCABULARY > 2
+
+
+def test_running_out_of_memory_frees_what_the_failed_pass_held(monkeypatch):
+    model, alive, cleared = build("gpt_neox"), [], []
+    score(model, [[1, 2]])
+
+    def too_small(module, inputs, output):
+        if output.numel() > 512 * output.shape[-1]:
+            held = output.clone()
+            alive.append(weakref.ref(held))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 TiB")
+
+    def clear(garbage_collection):
+        # What is held now stays in the accelerator's memory, whatever is cleared.
+        cleared.append([reference() is None for reference in alive])
+
+    monkeypatch.setattr("accelerate.utils.memory.clear_device_cache", clear)
+    model.get_input_embeddings().register_forward_hook(too_small)
+    score(model, random_sequences([64] * 20))
+    assert cleared == [[True], [True, True]]

@@ -1,14 +1,18 @@
-"""Counts made before, over a corpus that is not at hand, in place of counting."""
+"""Counts and scores made before, over a corpus or by a model that is not at hand, in place of computing them."""
 
 import dataclasses
 
+import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from memtax.errors import MemtaxError
+from memtax.hub.published import CODE_SCORES, MATCHES, match_splits, write_splits
 from memtax.pipeline import run
+from memtax.pipeline.given import given_columns
 
 
 @pytest.fixture
@@ -26,12 +30,28 @@ def larger(finished, tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def published(finished, tmp_path):
+    """Matches and code scores in the published layouts: counts 0, 1, 2, ... by row, scores for all but the last member."""
+    ids = features(finished.output).column("sequence_id").combine_chunks()
+    counts = {f"{kind}_matches_0_{level}": range(len(ids)) for kind in ("semantic", "textual") for level in (8, 9)}
+    matches = pa.table({"sequence_id": ids, **{name: pa.array(values) for name, values in counts.items()}})
+    write_splits(tmp_path / "matches", MATCHES, match_splits(matches, "deduped"), "matches", {})
+    scores = pa.table({"sequence_id": ids, "nl_scores": pa.array([0.25] * len(ids), pa.float32())}).slice(0, len(ids) - 1)
+    write_splits(tmp_path / "scores", CODE_SCORES, {"deduped": scores}, "scores", {})
+    return {
+        "code_scores": f"{tmp_path}/scores::deduped",
+        "semantic_matches": f"{tmp_path}/matches::deduped_snowclones",
+        "textual_matches": f"{tmp_path}/matches::deduped_templates",
+    }
+
+
 def features(output):
     return pq.read_table(output / "dataset" / "features" / "train.parquet")
 
 
-def test_a_run_takes_counts_made_before(finished, config, larger):
-    given = {"counts": str(larger / "duplicates.parquet"), "frequencies": str(larger / "frequencies.parquet")}
+def test_a_run_takes_counts_and_scores_made_before(finished, config, larger, published):
+    given = published | {"counts": str(larger / "duplicates.parquet"), "frequencies": str(larger / "frequencies.parquet")}
     there = run(dataclasses.replace(config, output=str(larger / "run"), checkpoints=(), **given))
     table, own = features(larger / "run"), features(finished.output)
     assert table.column("sequence_duplicates") == pc.multiply(own.column("sequence_duplicates"), 10)
@@ -40,6 +60,29 @@ def test_a_run_takes_counts_made_before(finished, config, larger):
     # More than 5 occurrences are recitation: with ten times as many, that is every sequence.
     assert set(table.column("taxonomy").to_pylist()) == {0}
     assert (larger / "run" / "report" / "index.html").exists()
+    rows = table.num_rows
+    for name in ("semantic_matches_0_8", "semantic_matches_0_9", "textual_matches_0_8", "textual_matches_0_9"):
+        assert table.column(name).to_pylist() == list(range(rows))
+    assert table.column("nl_score").to_pylist() == [0.25] * (rows - 1) + [None]
+    assert set(published) < set(yaml.safe_load((larger / "run" / "run.yaml").read_text())["inputs"])
+
+
+def test_held_out_ids_are_not_looked_up(config, published):
+    rows = datasets.Dataset.from_dict({"sequence_id": [1, 2, 3], "is_member": [True, True, False]})
+    given = dataclasses.replace(config, **published)
+    found = {name: values for table in given_columns(given, rows) for name, values in table.to_pydict().items()}
+    assert found["semantic_matches_0_9"][2] is found["nl_score"][2] is None
+    assert found["nl_score"][:2] == [0.25, 0.25]
+
+
+def test_tables_that_do_not_fit_are_refused(config, published, larger):
+    rows = datasets.Dataset.from_dict({"sequence_id": [-5], "is_member": [True]})
+    with pytest.raises(MemtaxError, match=r"code_scores: .* has none of the 1 sequences"):
+        given_columns(dataclasses.replace(config, code_scores=published["code_scores"]), rows)
+    with pytest.raises(MemtaxError, match=r"semantic_matches: .* has no sequence_id .* with semantic_matches_0_8"):
+        given_columns(dataclasses.replace(config, semantic_matches=str(larger / "duplicates.parquet")), rows)
+    with pytest.raises(MemtaxError, match="code_scores: they replace those of code_model"):
+        dataclasses.replace(config, code_scores="somewhere", code_model="elsewhere")
 
 
 def test_a_sequence_without_a_count_is_named(config, larger):

@@ -47,7 +47,7 @@ def test_matches_are_those_of_a_float64_product_over_the_members(described):
 def test_neighbours_are_in_the_dataset_and_beside_the_examples(described):
     pairs = load_dataset(str(described.output / "dataset"), "neighbours", split="train")
     assert all(
-        pair["sequence_id"] != pair["neighbour_id"] and pair["cosine"] >= 0.8 and 1 <= pair["rank"] <= 5 for pair in pairs
+        pair["sequence_id"] != pair["neighbour_id"] and 1 >= pair["cosine"] >= 0.8 and 1 <= pair["rank"] <= 5 for pair in pairs
     )
     page = described.report.read_text()
     data = json.loads(page.split('id="data">')[1].split("</script>")[0])

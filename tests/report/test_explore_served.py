@@ -62,20 +62,31 @@ def page(tmp_path_factory):
     shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     config = GPTNeoXConfig(vocab_size=len(vocabulary), max_position_embeddings=80, **shape)
     GPTNeoXForCausalLM(config).save_pretrained(folder / "model")
-    command = [sys.executable, "-u", "-m", "memtax", "explore", str(run), "--model", str(folder / "model"), "--no-browser"]
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "memtax",
+        "explore",
+        str(run),
+        "--model",
+        str(folder / "model"),
+        "--no-browser",
+        "--json",
+    ]
     # A connection to anything but loopback is refused, and said on stderr.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS / "socketguard"), str(TESTS.parent)])}
     with (folder / "stderr").open("w") as errors:
         served = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         try:
-            lines = iter(served.stdout.readline, "")
-            address = next((found[0] for line in lines if (found := re.search(r"http://127[\d.:]+", line))), None)
-            assert address, (folder / "stderr").read_text()[-2000:]
-            opened = Page(address)
+            line = served.stdout.readline()
+            assert line, (folder / "stderr").read_text()[-2000:]
+            opened = Page(json.loads(line)["address"])
             yield opened
             assert opened.fired == {one["id"] for one in opened.config["dependencies"]}, "an event was not tried"
         finally:
             served.terminate()
+            assert served.stdout.read() == ""  # one document, and nothing after it
             served.wait(20)
     assert "a test tried to" not in (folder / "stderr").read_text()
 

@@ -3,22 +3,23 @@
 import re
 
 import browser
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_runs import make_run
 from markup import contrast, problems
 
 from memtax import schema
-from memtax.leakage import influence_page
+from memtax.files import write_json
 from memtax.leakage.canaries import Canary, summarize
 from memtax.pipeline import audit_page
-from memtax.report import compare, figures, page, sections
+from memtax.report import compare, figures, page, sections, verb_pages
 from memtax.report.data import Run
 
 in_a_browser = pytest.mark.skipif(
     browser.FOUND is None, reason="NO BROWSER: chromium was not found, so no page was opened; set MEMTAX_CHROMIUM to its path"
 )
-PAGES = ("run", "audit", "comparison", "influence")
+PAGES = ("run", "audit", "comparison", "influence", "mia", "align")
 
 
 def rate(memorized, sequences):
@@ -52,6 +53,43 @@ def audited():
     }
 
 
+HOSTILE = "<script>alert(1)</script> a\u202eb & <b>\n  " + "x" * 500
+INTERVAL = {"value": 0.5, "low": 0.25, "high": 0.75}
+
+
+def influenced(folder):
+    """What `memtax influence` leaves, with texts of anyone's."""
+    row = {"test_id": 7, "test_text": HOSTILE, "rank": 1, "train_id": 3, "influence": -0.25, "train_text": HOSTILE}
+    pq.write_table(pa.Table.from_pylist([row | {"method": name} for name in ("datainf", "repsim")]), folder / "top.parquet")
+    methods = {"datainf": {"accuracy": INTERVAL, "coverage": None}, "repsim": {}}
+    write_json(folder / "summary.json", {"train": 9, "test": 1, "model": "m<i>", "parameters": "lora", "methods": methods})
+
+
+def inferred(folder):
+    """What `memtax mia` leaves: a domain in which an attack shows membership, and one where it has no figures."""
+    measured = dict.fromkeys(("auroc", "tpr_at_fpr_0.01", "tpr_at_fpr_0.05", "fpr_at_tpr_0.95"), INTERVAL)
+    told, nothing = ({"shows_membership": shown, "reason": "of <it>"} for shown in (True, False))
+    counts = {"members": 30, "nonmembers": 20, "copies": 2}
+    differences = {"tokens": {"members": 12.5, "nonmembers": None, "auroc": None}}
+    code = {"attacks": {"loss": {**measured, "verdict": told}}, "blind": measured, "shift": differences}
+    code |= {"set_test": {"p_value": 0.004, "blind_p_value": None}}
+    without = dict.fromkeys(measured)
+    prose = {"attacks": {"loss": {**without, "verdict": nothing}}, "blind": without, "shift": {}, "set_test": None}
+    found = {"model": "m<i>", "attacks": ["loss"], "reserved": {"recall": 7, "rmia": 0}, "frequencies": None}
+    found["domains"] = {"<code>": {**code, **counts}, "prose": {**prose, **counts}}
+    write_json(folder / "membership.json", found)
+
+
+def aligned(folder):
+    """What `memtax align` leaves."""
+    table = {"gradient_alignment": [0.9, 0.2, None, -0.4], "is_member": [True, False, True, False]}
+    pq.write_table(pa.table(table), folder / "alignment.parquet")
+    found = {"model": "m<i>", "parameters": "lora", "texts": 4, "aligned": 3, "mean": 0.7 / 3, "cut": 0}
+    found |= {"levels": {"high": 1, "medium": 0, "low": 2}, "membership": {"auroc": INTERVAL}}
+    found["paraphrases"] = {"given": 8, "used": 5, "missing": 2, "identical_to_the_text": 1}
+    write_json(folder / "summary.json", found)
+
+
 def run_page(run):
     """The page as `report.write` makes it, without the figures' own files."""
     data = Run.read(run)
@@ -68,14 +106,12 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     run, other = make_run(folder / "run", rows=500), make_run(folder / "other", rows=500, seed=4)
     audit_page.write(folder / "audit.html", audited())
-    interval = {"value": 0.5, "low": 0.2, "high": 0.8}
-    methods = {"datainf": {"accuracy": interval, "coverage": None}}
-    row = {"test_id": 1, "test_text": "<b>t</b>", "method": "datainf", "rank": 1, "train_id": 4, "influence": -0.5}
-    summary = {"train": 9, "test": 1, "model": "m", "parameters": "lora", "methods": methods}
-    (folder / "influence.html").write_text(influence_page.render([{**row, "train_text": "x"}], summary), encoding="utf-8")
+    for name, fill in (("influence", influenced), ("mia", inferred), ("align", aligned)):
+        (folder / name).mkdir()
+        fill(folder / name)
     return {
         "folder": run,
-        "influence": folder / "influence.html",
+        **{name: getattr(verb_pages, name)(folder / name) for name in ("influence", "mia", "align")},
         "run": run_page(run),
         "audit": folder / "audit.html",
         "comparison": compare.write(compare.compare(run, other), folder / "comparison"),
@@ -85,6 +121,23 @@ def made(tmp_path_factory):
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_stands_in_the_way_of_a_screen_reader(made, name):
     assert list(problems(made[name].read_text(encoding="utf-8"))) == []
+
+
+def test_the_pages_of_single_verbs_say_what_was_found_and_show_texts_as_text(made):
+    pages = {name: made[name].read_text(encoding="utf-8") for name in ("influence", "mia", "align")}
+    for name, text in pages.items():
+        assert not re.search("<script|<b>|<i>|<code>", text), name
+        assert "m&lt;i&gt;" in text, name
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; a\ufffdb &amp; &lt;b&gt;\n  xxx" in pages["influence"]
+    # 400 characters of the text, 34 of them before the x's: "<script>alert(1)</script>" has 25, " a?b & <b>" 10, the line 3.
+    cut = re.findall(r"(x+) \[\.\.\.\]", pages["influence"])
+    assert [len(each) for each in cut] == [400 - 25 - 10 - 3] * 3
+    assert "0.500 (0.250 to 0.750)" in pages["influence"]
+    assert "Membership can be inferred in 1 of 2 domains" in pages["mia"]
+    assert "p = 0.004; without the model, p = unknown" in pages["mia"]
+    assert "7 for recall" in pages["mia"]
+    assert "Gradient alignment: mean cosine 0.233" in pages["align"]
+    assert "2 of 3 texts are at the level low" in pages["align"]
 
 
 def test_the_rules_see_what_is_wrong(made):

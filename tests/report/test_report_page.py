@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_runs import HOSTILE, make_run
+from typer.testing import CliRunner
 
 from memtax import report, schema
+from memtax.cli import app
 from memtax.errors import MemtaxError
 from memtax.report import sections, words
 from memtax.report.data import Run
@@ -293,7 +295,9 @@ def test_a_second_report_leaves_no_figure_of_the_first(written, tmp_path):
     run = shutil.copytree(written[0], tmp_path / "run")
     assert (run / "report" / "figures" / "growth.svg").exists()
     change_metrics(run, lambda metrics: metrics.update(growth=[]))
-    report.write(run)
+    done = CliRunner().invoke(app, ["report", str(run), "--json"], catch_exceptions=False)
+    figures = run / "report" / "figures"
+    assert json.loads(done.stdout) == {"output": str(run), "page": str(figures.parent / "index.html"), "figures": str(figures)}
     assert not (run / "report" / "figures" / "growth.svg").exists()
 
 

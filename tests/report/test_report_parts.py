@@ -134,6 +134,15 @@ def test_figures_take_any_name_and_few_rows():
     assert figures.png(figures.extraction({"all": rate(0, 5)})).startswith(b"\x89PNG")
 
 
+def test_one_wide_coefficient_does_not_hide_the_others():
+    rows = [{"factor": name, "model": "all", "coefficient": value} for name, value in (("a", -1200.0), ("b", 0.5))]
+    (wide,) = figures.dots(rows, ["all"], "model", "coefficient", "log odds")
+    # 1200 lies beyond 10^3, whose half is 10^1.
+    assert [text.get_text() for text in wide.get_xticklabels()] == ["−1,000", "−10", "0", "10", "1,000"]  # noqa: RUF001
+    (narrow,) = figures.dots(rows[1:], ["all"], "model", "coefficient", "log odds")
+    assert (wide.get_xscale(), narrow.get_xscale()) == ("symlog", "linear")
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     memorized=st.lists(st.floats(0, 1e12), max_size=5),

@@ -1,0 +1,62 @@
+"""Factors that were computed before, or published by others, looked up by sequence in place of being computed."""
+
+from typing import TYPE_CHECKING
+
+from memtax import schema
+from memtax.corpus.tables import stamp
+from memtax.errors import MemtaxError
+from memtax.filters._published import look_up
+from memtax.filters.code_vs_nl import CodeFilter
+from memtax.filters.semantic_matches import SemanticMatchFilter
+from memtax.filters.textual_matches import TextualMatchFilter
+from memtax.pipeline.config import RunConfig
+from memtax.progress import skipped
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+GIVEN = {
+    "code_scores": CodeFilter.columns,
+    "semantic_matches": SemanticMatchFilter.columns,
+    "textual_matches": TextualMatchFilter.columns,
+}
+"""Keys of the configuration that name such a table, and what it holds."""
+
+
+def given_columns(config: RunConfig, dataset: "datasets.Dataset") -> "list[pa.Table]":
+    """Scores and counts of the members; a held-out sequence has an id of ours, which says nothing in those tables.
+
+    Args:
+        config: the run.
+        dataset: sequences with `sequence_id` and `is_member`.
+
+    Returns:
+        A table for each key that is set, with all ids; null for held-out sequences and those that the source lacks.
+
+    Raises:
+        MemtaxError: a source has other columns, or none of the sequences.
+    """
+    import pyarrow as pa
+
+    ids, member = list(dataset["sequence_id"]), list(dataset["is_member"])
+    tables = []
+    for key, names in GIVEN.items():
+        source = getattr(config, key)
+        if source is None:
+            continue
+        found = look_up(source, names, ids, stamp(source))
+        if found is None:
+            raise MemtaxError(
+                f"{key}: {source} has no sequence_id (or index) with {' and '.join(names)}, nor their published names"
+            )
+        lacking = sum(is_member and value is None for is_member, value in zip(member, found[names[0]], strict=True))
+        if lacking == sum(member):
+            raise MemtaxError(f"{key}: {source} has none of the {lacking:,} sequences; its ids are not those of the sequences")
+        skipped(lacking, f"no {names[0]} in {source}; it is null")
+        columns = {
+            name: [value if is_member else None for value, is_member in zip(values, member, strict=True)]
+            for name, values in found.items()
+        }
+        tables.append(pa.table({"sequence_id": ids, **columns}, schema=schema.arrow_schema(["sequence_id", *names])))
+    return tables

@@ -1,0 +1,234 @@
+"""The pages of `memtax mia`, `align` and `influence`, in the report's design, from the files that each verb wrote."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax.files import read_json
+from memtax.leakage.membership import representatives
+from memtax.report import attached, figures, membership, words
+from memtax.report.plain import write_page
+from memtax.report.sections import Panel, Quote, Section, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHOWN = 200
+"""Test examples on the page of influence; the tables hold all."""
+EXCERPT = 400
+"""Characters of a text that are shown."""
+NAMES = {
+    "auroc": "AUROC",
+    "tpr_at_fpr_0.01": "TPR at 1% FPR",
+    "tpr_at_fpr_0.05": "TPR at 5% FPR",
+    "fpr_at_tpr_0.95": "FPR at 95% TPR",
+}
+
+
+def mia(folder: Path | str) -> Path:
+    """Write `index.html` from `membership.json`.
+
+    Args:
+        folder: output of `memtax mia`.
+
+    Returns:
+        The page.
+    """
+    folder = Path(folder)
+    found = read_json(folder / "membership.json")
+    sections = [
+        part for number, (name, one) in enumerate(found["domains"].items()) for part in _domain(number, name, one, found)
+    ]
+    showing = [name for name, one in found["domains"].items() if _shows(one)]
+    several = len(found["domains"]) > 1
+    where = f" in {words.count(len(showing))} of {words.count(len(found['domains']))} domains" if several else ""
+    return write_page(
+        folder / "index.html",
+        f"Membership can be inferred{where}" if showing else "No attack shows membership beyond the blind baseline",
+        "who was in the training set",
+        [("Model", str(found["model"])), ("Attacks", ", ".join(map(words.label, found["attacks"]))), *_sources(found)],
+        "",
+        (),
+        sections,
+        "Every number is in membership.json, the score of every text in scores.parquet.",
+    )
+
+
+def _shows(one: Mapping[str, Any]) -> bool:
+    return any(metrics["verdict"]["shows_membership"] for metrics in one["attacks"].values())
+
+
+def _sources(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    reserved = ", ".join(f"{words.count(rows)} for {name}" for name, rows in found["reserved"].items() if rows)
+    given = (("Non-members set aside", reserved), ("Token probabilities of DC-PDD", found["frequencies"]))
+    return [(term, str(value)) for term, value in given if value]
+
+
+def _domain(number: int, name: str, one: Mapping[str, Any], found: Mapping[str, Any]) -> list[Section]:
+    """The attacks on a domain, and how its two kinds of text differ."""
+    title = "All texts" if name == "all" else name
+    rows = [(words.label(attack), metrics) for attack, metrics in one["attacks"].items()]
+    rows.append(("blind baseline", one["blind"]))
+    text = f"{words.count(one['members'])} members and {words.count(one['nonmembers'])} non-members. {membership.TEXT}"
+    if one["copies"]:
+        text += f" {words.count(one['copies'])} copies of texts do not count."
+    if test := one["set_test"]:
+        beside = "unknown" if test["blind_p_value"] is None else f"{test['blind_p_value']:.3g}"
+        text += f" All texts together (dataset inference): p = {test['p_value']:.3g}; without the model, p = {beside}."
+    cells = tuple(
+        (label, metrics.get("verdict", {}).get("reason", "never sees the model"), *(_interval(metrics[key]) for key in NAMES))
+        for label, metrics in rows
+    )
+    parts: list[Panel | Table | Quote] = []
+    drawn = {name: one["attacks"][name] for name, _ in representatives(one)} | {"blind baseline": one["blind"]}
+    if known := [(words.label(attack), metrics["auroc"]) for attack, metrics in drawn.items() if metrics["auroc"]]:
+        caption = "Dots: AUROC; whiskers: its interval; dashed: chance. Of Min-K% the shares of 20%; the table has them all."
+        parts.append(Panel(f"attacks-{number}", membership.conclusion(one), caption, membership.attack_rows(known)))
+    parts.append(Table("Attacks and the baseline", ("score", "what it shows", *NAMES.values()), cells, texts=2))
+    differences = tuple(
+        (words.label(key), *(words.number(row[kind]) for kind in ("members", "nonmembers")), _interval(row["auroc"]))
+        for key, row in one["shift"].items()
+    )
+    if differences:
+        head = ("difference", "members", "non-members", "AUROC of it alone")
+        parts.append(Table("How the two kinds of text differ, whatever the model", head, differences))
+    return [Section(f"domain-{number}", title, text, tuple(parts))]
+
+
+def align(folder: Path | str) -> Path:
+    """Write `index.html` from `alignment.parquet` and `summary.json`.
+
+    Args:
+        folder: output of `memtax align`.
+
+    Returns:
+        The page.
+    """
+    import pyarrow.parquet as pq
+
+    folder = Path(folder)
+    found = read_json(folder / "summary.json")
+    table = pq.read_table(folder / "alignment.parquet")
+    section = attached.alignment(found)
+    members = table.column("is_member").to_pylist() if "is_member" in table.column_names else [None] * table.num_rows
+    groups: dict[str, list[float]] = {}
+    for value, member in zip(table.column("gradient_alignment").to_pylist(), members, strict=True):
+        if value is not None:
+            groups.setdefault({None: "texts", True: "members", False: "non-members"}[member], []).append(value)
+    if groups:
+        caption = "Texts by their mean cosine with their paraphrases; dashed: the limits of low and high (0.3 and 0.7)."
+        most = max(found["levels"], key=found["levels"].__getitem__)
+        title = f"{words.count(found['levels'][most])} of {words.count(found['aligned'])} texts are at the level {most}"
+        panel = Panel("alignment-texts", title, caption, cosines(groups))
+        section = Section(section.anchor, section.heading, section.text, (panel, *section.parts))
+    mean = "no text has a valid paraphrase" if found["mean"] is None else f"mean cosine {words.fixed(found['mean'])}"
+    return write_page(
+        folder / "index.html",
+        f"Gradient alignment: {mean}",
+        "gradients at texts and their paraphrases",
+        [("Model", str(found["model"])), ("Parameters", found["parameters"]), ("Texts", words.count(found["texts"]))],
+        "",
+        (),
+        [section, _lost(found)],
+        "Every number is in summary.json, every text's in alignment.parquet.",
+    )
+
+
+def _lost(found: Mapping[str, Any]) -> Section:
+    given = found["paraphrases"]
+    rows = (
+        ("paraphrases given", words.count(given["given"])),
+        ("used", words.count(given["used"])),
+        ("missing, as they failed", words.count(given["missing"])),
+        ("left out: the text itself", words.count(given["identical_to_the_text"])),
+        ("texts cut to the model's length", words.count(found["cut"])),
+    )
+    text = "What could not be compared has no cosine; none is replaced by a stand-in."
+    return Section("gaps", "What was compared", text, (Table("Paraphrases and texts", ("what", "number"), rows),))
+
+
+def cosines(groups: Mapping[str, Sequence[float]], ax: "Axes | None" = None) -> "Axes":
+    """Histograms of cosines, a panel's width; groups are told apart by colour and by line.
+
+    Args:
+        groups: name to values between -1 and 1.
+        ax: where to draw.
+    """
+    import numpy as np
+    from matplotlib.ticker import MaxNLocator
+
+    with figures.style():
+        axes: Axes = figures.panels(ax, 2.8)[0, 0]
+        least = min(0.0, *(min(values) for values in groups.values()))
+        edges = np.linspace(np.floor(10 * least) / 10, 1, 41)
+        looks = (("recitation", "-"), ("recollection", "--"), ("held_out", ":"))
+        for (name, values), (colour, line) in zip(groups.items(), looks, strict=False):
+            counts, _ = np.histogram(values, edges)
+            style: dict[str, Any] = {"color": figures.COLOURS[colour], "lw": 1.8, "ls": line}
+            axes.stairs(counts, edges, label=f"{name} ({words.count(len(values))})", **style)
+        for limit in (0.3, 0.7):
+            axes.axvline(limit, color=figures.GREY, lw=1, ls="--")
+        axes.set_xlabel("mean cosine of a text's gradient with those of its paraphrases")
+        axes.set_ylabel("texts")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="upper left")
+        return axes
+
+
+def influence(folder: Path | str) -> Path:
+    """Write `index.html` from `summary.json` and `top.parquet`.
+
+    Args:
+        folder: output of `memtax influence`.
+
+    Returns:
+        The page.
+    """
+    import pyarrow.parquet as pq
+
+    folder = Path(folder)
+    found = read_json(folder / "summary.json")
+    tests: dict[int, list[dict[str, Any]]] = {}
+    for row in pq.read_table(folder / "top.parquet").to_pylist():
+        tests.setdefault(row["test_id"], []).append(row)
+    whole = attached.influence(found)
+    more = len(tests) - SHOWN
+    missing = (f"{words.count(more)} more test examples are in top.parquet.",) if more > 0 else ()
+    sections = [Section(whole.anchor, whole.heading, whole.text, whole.parts, missing)]
+    sections += [_example(rows) for rows in list(tests.values())[:SHOWN]]
+    return write_page(
+        folder / "index.html",
+        f"Influence of {words.count(found['train'])} training examples on {words.count(found['test'])} test examples",
+        "which training examples matter",
+        [("Model", str(found["model"])), ("Parameters", found["parameters"]), ("Methods", ", ".join(found["methods"]))],
+        "",
+        (),
+        sections,
+        "Every pair is in influence.parquet, every figure in summary.json. Long texts are cut; top.parquet has them whole.",
+    )
+
+
+def _example(rows: Sequence[Mapping[str, Any]]) -> Section:
+    """A test example and the training examples that matter most to it, by each method."""
+    number = rows[0]["test_id"]
+    methods: dict[str, list[tuple[str, ...]]] = {}
+    for row in rows:
+        cells = (str(row["rank"]), str(row["train_id"]), words.number(row["influence"]), excerpt(row["train_text"]))
+        methods.setdefault(row["method"], []).append(cells)
+    head = ("rank", "training example", "influence", "text")
+    tables = (
+        Table(f"Most influential training examples by {method}", head, tuple(listed), quoted=True)
+        for method, listed in methods.items()
+    )
+    quote = (Quote(f"Test example {number}", excerpt(rows[0]["test_text"])),) if rows[0]["test_text"] else ()
+    return Section(f"test-{number}", f"Test example {number}", "", (*quote, *tables), listed=False)
+
+
+def excerpt(text: str | None) -> str:
+    """A text as far as the page shows it."""
+    text = text or ""
+    return text if len(text) <= EXCERPT else f"{text[:EXCERPT]} [...]"
+
+
+def _interval(found: Mapping[str, float] | None) -> str:
+    return words.DASH if found is None else f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
