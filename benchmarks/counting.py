@@ -1,8 +1,8 @@
 """Counting: against tokengrams, against a bare loop, from 10^4 to 10^7 windows, and near-duplicates on natural text.
 
     pip install 'memtax[bench]'                    # tokengrams; without it the first table is left out, loudly
-    python benchmarks/counting.py                  # everything, about ten minutes on two cores
-    python benchmarks/counting.py --part windows   # one table: tokengrams, windows, default, linear, near
+    python benchmarks/counting.py                  # everything, but memory, about ten minutes on two cores
+    python benchmarks/counting.py --part windows   # one table: tokengrams, windows, default, linear, near, memory
 
 Tokens are drawn from a Zipf law over 50,277 ids, in sequences of 2,049 as Pythia's; 1% of the sequences are copied over others,
 so that windows are found. Natural text is the Python standard library's source, in tokens of a BPE trained on it; with
@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -224,6 +225,40 @@ def part_linear(folder: Path, tokens: int, rounds: int) -> None:
     print()
 
 
+def part_memory(folder: Path) -> None:
+    """Anonymous memory at the peak while 2,000 M tokens (a file of 4 GB) and 200 M are counted, with 10^6 windows."""
+    print(f"### Memory: 10^6 windows of 32 tokens, sequences of 2,000, {threads_available()} threads\n")
+    print("| M tokens | seconds | anonymous memory at the peak, MiB |\n|---|---|---|")
+    path = folder / "large.bin"
+    for size in (200_000_000, 2_000_000_000):
+        written = zipf_file(path, size, 2000)
+        rows = np.memmap(path, np.uint16, "r").reshape(-1, 2000)
+        places = np.linspace(0, 10 * len(rows) - 1, 10**6).astype(np.int64)
+        windows = np.stack([rows[places // 10, places % 10 * 190 + j] for j in range(32)], axis=1).astype(np.int32)
+        del rows
+        peaks, ended = [_anonymous()], threading.Event()
+        watch = threading.Thread(target=_sample, args=(peaks, ended))
+        watch.start()
+        start = time.perf_counter()
+        count(open_sources([str(path)], Reading(sequence_length=2000)), windows, vocabulary_size=VOCABULARY)
+        seconds = time.perf_counter() - start
+        ended.set()
+        watch.join()
+        print(f"| {written / 1e6:.0f} | {seconds:.1f} | {max(peaks):.0f} |")
+    path.unlink()
+    print("\nBar: under 1,536 MiB at 2,000 M tokens.\n")
+
+
+def _anonymous() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) / 1024
+
+
+def _sample(peaks: list[float], ended: threading.Event) -> None:
+    while not ended.wait(0.05):
+        peaks.append(_anonymous())
+
+
 def natural(data: Path | None) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], str]:
     """Tokens and offsets of natural text."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -282,7 +317,7 @@ def part_near(folder: Path, rounds: int, data: Path | None) -> None:
 def main() -> None:
     """Run the measurements and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("tokengrams", "windows", "default", "linear", "near"), action="append")
+    parser.add_argument("--part", choices=("tokengrams", "windows", "default", "linear", "near", "memory"), action="append")
     parser.add_argument("--tokens", type=int, default=100_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path, help="folder with pile_samples/ and pythia_tokenizer.json")
@@ -297,6 +332,8 @@ def main() -> None:
             part_default(folder, arguments.rounds)
         if "linear" in parts:
             part_linear(folder, arguments.tokens, arguments.rounds)
+        if "memory" in parts:
+            part_memory(folder)
         if "near" in parts:
             part_near(folder, arguments.rounds, arguments.data)
         if "tokengrams" in parts:

@@ -116,6 +116,7 @@ class _App(typer.Typer):
 app = _App(
     name="memtax",
     help="Measure, explain and predict what a causal language model memorized from its training data.",
+    epilog="Each verb has an example: on what `memtax demo --output runs/demo` makes, or on two files that the README makes.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,

@@ -115,7 +115,7 @@ def predict(
 ) -> Outcome:
     """Add each sequence's probability of being memorized, streaming.
 
-    Example: `memtax predict runs/demo/predictor corpus.parquet --output scored`
+    Example: `memtax predict runs/demo/predictor runs/demo/dataset:features --output risk`
     """
     from memtax.taxonomy.predict import predict_dataset, summarize
     from memtax.taxonomy.predictor import Predictor

@@ -37,7 +37,7 @@ def paraphrase(
 ) -> Outcome:
     """Paraphrase texts with a language model; a paraphrase that fails is null, with the reason.
 
-    Example: `memtax paraphrase data/ --model Qwen/Qwen2.5-1.5B-Instruct --output runs/paraphrases`
+    Example: `memtax paraphrase train.jsonl --column text --model Qwen/Qwen2.5-1.5B-Instruct --output runs/paraphrases`
     """
     options = dict(locals())
     from memtax.corpus.membership import load_texts
@@ -68,7 +68,7 @@ def align(
     The rows have a text and `paraphrases`, a list with null for each that failed, as `memtax paraphrase` writes them; or there
     is a row for each `paraphrase`. The table also holds the norm of the gradient at each text.
 
-    Example: `memtax align runs/demo/paraphrases.parquet --model runs/demo/models/small-gpt-neox --output alignment`
+    Example: `memtax align runs/paraphrases/paraphrases.parquet --model runs/demo/models/small-gpt-neox --output alignment`
 
     Several processes: `accelerate launch -m memtax align ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax align ...` on
     CPUs.
@@ -123,7 +123,7 @@ def mia(
     a label column, `swj0419/WikiMIA::WikiMIA_length64` or `iamgroot42/mimir:github:ngram_13_0.8`. The neighbours published for
     WikiMIA: `--neighbour-texts zjysteven/WikiMIA_paraphrased_perturbed::WikiMIA_length64_perturbed`.
 
-    Example: `memtax mia data/ --model EleutherAI/pythia-70m --output runs/mia`
+    Example: `memtax mia runs/demo/dataset:membership --model runs/demo/models/small-gpt-neox --output runs/mia`
 
     Several processes: `accelerate launch -m memtax mia ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax mia ...` on CPUs.
     """
@@ -166,7 +166,7 @@ def influence(
 
     An influence is negative where training on the example lowers the loss at the test example; RepSim is a cosine.
 
-    Example: `memtax influence train.jsonl probes.jsonl --model runs/lora --class-column topic --output influence`
+    Example: `memtax influence train.jsonl unseen.jsonl --model runs/demo/models/small-gpt-neox --output influence`
 
     Several processes: `accelerate launch -m memtax influence ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax influence
     ...` on CPUs.
@@ -228,7 +228,7 @@ def counterfactual(
 
     The scores serve `memtax mia --references` for the attacks lira and rmia. Finished models are not trained again.
 
-    Example: `memtax counterfactual data/ --model EleutherAI/pythia-70m --models 16 --output runs/counterfactual`
+    Example: `memtax counterfactual train.jsonl --model EleutherAI/pythia-70m --models 16 --output runs/counterfactual`
 
     Several processes train models side by side: `accelerate launch -m memtax counterfactual ...` on GPUs, `torchrun
     --nproc_per_node 2 -m memtax counterfactual ...` on CPUs.
@@ -261,7 +261,7 @@ def audit(
 ) -> Outcome:
     """Audit a fine-tuned model: what can be extracted, what of it is worrying, who can tell members, what to do.
 
-    Example: `memtax audit --model gpt2 --adapter out --train rows.jsonl --held-out other.jsonl --output audit`
+    Example: `memtax audit --model runs/demo/models/small-gpt-neox --train train.jsonl --held-out unseen.jsonl --output audit`
     """
     options = dict(locals())
     from memtax.leakage.canaries import conclusion

@@ -42,7 +42,7 @@ def count(
 
     Writes `num_duplicates.parquet` and `token_frequencies.parquet`. A killed run goes on where it was.
 
-    Example: `memtax count document.bin --sequence-length 2049 --sequences org/memorized --window 32:64 --output counts`
+    Example: `memtax count runs/demo/dataset:features --window 32:64 --output counts`
     """
     from memtax.corpus.job import CountJob, describe
     from memtax.corpus.opening import Reading
@@ -111,7 +111,7 @@ def score(
     Every pair of a prompt and a continuation length is measured, from the same pass. With `--stride` a long text, such as a
     book, is read window by window, and a report with a heat map is written.
 
-    Example: `memtax score org/sequences --model org/model --prompt 32,50 --continuation 50 --output scores`
+    Example: `memtax score runs/demo/dataset:features --model runs/demo/models/small-gpt-neox --prompt 16,32 --output scores`
 
     Several processes: `accelerate launch -m memtax score ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax score ...`
     on CPUs.
@@ -180,7 +180,7 @@ def filter_(
 ) -> Outcome:
     """Add the columns of filters to a dataset.
 
-    Example: `memtax filter duplicates templates org/sequences --counts counts --output filtered`
+    Example: `memtax filter duplicates templates runs/demo/dataset:features --counts counts --output filtered`
     """
     import yaml
 

@@ -56,7 +56,12 @@ def plain(value: Any) -> Any:
 
 @dataclass
 class Mode:
-    """How this command answers, by the options before or after the verb."""
+    """How this command answers, by the options before or after the verb.
+
+    Attributes:
+        json: with one JSON object.
+        quiet: with errors and what is left out alone.
+    """
 
     json: bool = False
     quiet: bool = False

@@ -1,5 +1,8 @@
 """What a run has to publish: its dataset, its models, and the metric Spaces, each with a card that is complete."""
 
+import email
+import io
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,12 +57,17 @@ def publish(
     Raises:
         MemtaxError: there is nothing to publish, or the Hub refuses or cannot be reached.
     """
-    for repository in plan(source, repo_id, parts, published):
+    for repository in plan(source, repo_id, parts, published, private=bool(private)):
         yield repository if dry_run else push(repository, private)
 
 
 def plan(
-    source: Path | str, repo_id: str, parts: Sequence[str] = ("dataset", "models"), published: str | None = None
+    source: Path | str,
+    repo_id: str,
+    parts: Sequence[str] = ("dataset", "models"),
+    published: str | None = None,
+    *,
+    private: bool = False,
 ) -> list[Repository]:
     """The repositories that a run, or a folder with one dataset or model, is published as.
 
@@ -68,6 +76,7 @@ def plan(
         repo_id: `org/name`. The dataset takes this name, models `org/name-MODEL`, metrics `org/METRIC`.
         parts: some of `PARTS`.
         published: scheme and model, as in `deduped_12b`: the dataset takes the layout of `usvsnsp/semantic-filters`.
+        private: whether Spaces must do without a wheel that anybody can fetch.
 
     Raises:
         MemtaxError: the source has nothing to publish, or a name is not one.
@@ -94,24 +103,24 @@ def plan(
     elif list(parts) != ["metrics"]:
         raise MemtaxError(f"{source} is no run directory and no folder of a dataset or model; name one that memtax wrote")
     if "explorer" in parts:
-        found.append(_explorer(f"{repo_id}-explorer", repo_id, str(run.get("config", {}).get("title") or repo_id)))
+        found.append(_explorer(f"{repo_id}-explorer", repo_id, str(run.get("config", {}).get("title") or repo_id), private))
     if "metrics" in parts:
-        found += spaces(owner)
+        found += spaces(owner, private)
     return found
 
 
-def spaces(owner: str) -> list[Repository]:
-    """The metric Spaces of an account, each with a wheel of this memtax that its requirements name."""
+def spaces(owner: str, private: bool = False) -> list[Repository]:
+    """The metric Spaces of an account, each with this memtax; see `_installation`."""
     found = []
     for folder in sorted(path for path in asset("metrics").iterdir() if (path / f"{path.name}.py").is_file()):
         repo_id = f"{owner}/{folder.name}"
         card = (folder / "README.md").read_text(encoding="utf-8").replace(f'"memtax/{folder.name}"', f'"{repo_id}"')
-        files = folder_files(folder) | {"README.md": card.encode(), **_requirements(repo_id)}
+        files = folder_files(folder) | {"README.md": card.encode(), **_installation(repo_id, private)}
         found.append(Repository(repo_id, "space", files))
     return found
 
 
-def _explorer(repo_id: str, dataset: str, title: str) -> Repository:
+def _explorer(repo_id: str, dataset: str, title: str, private: bool) -> Repository:
     """The Space of the explorer, which reads the dataset and its predictor from the Hub."""
     metadata: dict[str, Any] = {"title": title[:60], "emoji": "🔎", "colorFrom": "green", "colorTo": "gray", "sdk": "gradio"}
     metadata |= {
@@ -122,19 +131,30 @@ def _explorer(repo_id: str, dataset: str, title: str) -> Repository:
         "tags": ["memorization", "memtax"],
     }
     card = render("explorer.md.j2", metadata, title=title, dataset=dataset, version=versions()["memtax"])
-    files = {"README.md": card.encode(), "app.py": _APP.format(dataset=dataset).encode(), **_requirements(repo_id)}
+    files = {"README.md": card.encode(), "app.py": _APP.format(dataset=dataset).encode(), **_installation(repo_id, private)}
     return Repository(repo_id, "space", files)
 
 
-def _requirements(repo_id: str) -> dict[str, bytes]:
-    """`requirements.txt`, and the wheel in the same repository that it names."""
+def _installation(repo_id: str, private: bool) -> dict[str, bytes]:
+    """`requirements.txt`, and this memtax in the same repository: a wheel that it names by its address.
+
+    A private Space is built without a token and could not fetch that: there memtax lies beside `app.py` as it is, and the
+    requirements are what it needs.
+    """
     from huggingface_hub import constants
 
     from memtax.hub.wheel import build
 
     wheel, content = build()
-    line = f"memtax @ {constants.ENDPOINT}/spaces/{repo_id}/resolve/main/{wheel}\n"
-    return {"requirements.txt": line.encode(), wheel: content}
+    if not private:
+        line = f"memtax @ {constants.ENDPOINT}/spaces/{repo_id}/resolve/main/{wheel}\n"
+        return {"requirements.txt": line.encode(), wheel: content}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    metadata = next(text for name, text in files.items() if name.endswith(".dist-info/METADATA")).decode()
+    needed = email.message_from_string(metadata).get_all("Requires-Dist") or []
+    lines = "".join(f"{each}\n" for each in needed if "extra ==" not in each)
+    return {"requirements.txt": lines.encode(), **{name: text for name, text in files.items() if name.startswith("memtax/")}}
 
 
 def _dataset(folder: Path, repo_id: str, run: Mapping[str, Any]) -> Repository:

@@ -17,7 +17,13 @@ from memtax.provenance import digest
 
 @dataclass(frozen=True)
 class Job:
-    """One prompt, and how many new tokens its answer may have."""
+    """One prompt, and how many new tokens its answer may have.
+
+    Attributes:
+        prompt: the text.
+        least: new tokens before which the answer cannot end.
+        most: new tokens at which it ends.
+    """
 
     prompt: str
     least: int
@@ -26,7 +32,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer and its number of tokens; one that its bound ended has a token more than the bound."""
+    """An answer and its number of tokens; one that its bound ended has a token more than the bound.
+
+    Attributes:
+        text: the answer.
+        tokens: its length.
+    """
 
     text: str
     tokens: int

@@ -82,7 +82,16 @@ class InfluenceSettings:
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples as tokens, which of them are targets, their ids, texts and classes (None: not asked for)."""
+    """Examples as tokens, which of them are targets, their ids, texts and classes (None: not asked for).
+
+    Attributes:
+        ids: `sequence_id` of each.
+        tokens: of each, cut to the longest that the model takes.
+        scored: whether each token is a target.
+        texts: None where the row has tokens.
+        classes: for accuracy and coverage.
+        cut: examples that were too long.
+    """
 
     ids: list[int]
     tokens: list[list[int]]

@@ -203,8 +203,8 @@ def discoverable(
     rows = []
     for n in samples:
         for p in probabilities:
-            if n < 1 or not 0 < p < 1:
-                raise MemtaxError(f"n={n} must be at least 1, and p={p} above 0 and below 1")
+            if n < 1 or n != int(n) or not 0 < p < 1:
+                raise MemtaxError(f"n={n} must be a whole number, at least 1, and p={p} above 0 and below 1")
             hits = int((n * miss <= math.log1p(-p)).sum())
             rate = hits / len(known) if len(known) else None
             rows.append({"samples": n, "probability": p, "sequences": len(known), "extractable": hits, "rate": rate})

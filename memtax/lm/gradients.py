@@ -318,6 +318,7 @@ def _through_head(
         The head's gradients; the gradient of the loss with respect to `hidden`; the gradients of the head's bias, if any.
     """
     dtype = weight.dtype
+    hidden = hidden.to(head.weight.dtype)
     size = max(chunk_logits // head.weight.shape[0], 64)
     kept = torch.empty(len(hidden), head.weight.shape[0], dtype=dtype, device=hidden.device) if held else None
     normalizers = torch.empty(len(hidden), dtype=dtype, device=hidden.device)

@@ -33,7 +33,7 @@ class Parts:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """The model's logits, in its own dtype, for hidden states of shape (rows, width)."""
-        return self.adjust(self.head(hidden))
+        return self.adjust(_product(self.head, hidden))
 
 
 _PADDED: "weakref.WeakKeyDictionary[torch.nn.Module, bool]" = weakref.WeakKeyDictionary()
@@ -45,6 +45,9 @@ def decompose(model: Any) -> Parts | None:
 
     Args:
         model: a `transformers` causal language model, or a PEFT model around one; in evaluation mode.
+
+    Raises:
+        ModelError: it is no causal language model: a token's logits depend on the tokens after it.
     """
     if model not in _KNOWN:
         _KNOWN[model] = _probe(model)
@@ -127,10 +130,20 @@ def _try_padding(model: Any) -> bool:
         past_key_values=cache,
         use_cache=True,
     )
-    # Other shapes, so other roundings; what padding does to a model that takes it for text is far larger.
-    tolerance = max(1e-3, 8 * torch.finfo(model.dtype).eps) * expected.abs().max().item()
     found = torch.stack([before[-1], after[-1]])
-    return bool((found - expected[-2:]).abs().max().item() <= tolerance)
+    return bool((found - expected[-2:]).abs().max().item() <= _tolerance(model, expected))
+
+
+def _tolerance(model: Any, logits: torch.Tensor) -> float:
+    """How far the same logits from passes of other shapes may be apart, by rounding; what a wrong pass does is far more."""
+    return max(2e-3, 8 * torch.finfo(model.dtype).eps) * logits.abs().max().item()
+
+
+def _product(head: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """The head's product; some backbones keep the sum of their layers in float32, whatever the type of the weights."""
+    weight = getattr(head, "weight", None)
+    # Quantized weights are integers.
+    return head(hidden.to(weight.dtype) if weight is not None and weight.is_floating_point() else hidden)
 
 
 def _adjustments(model: Any) -> Iterator[Adjustment]:
@@ -151,18 +164,29 @@ def _adjustments(model: Any) -> Iterator[Adjustment]:
 
 @torch.inference_mode()
 def _probe(model: Any) -> Parts | None:
-    """Find the parts that reproduce the model's own logits on a few tokens."""
+    """Find the parts that reproduce the model's own logits on a few tokens.
+
+    Raises:
+        ModelError: a token's logits depend on the tokens after it.
+    """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    backbone, head = getattr(inner, "base_model", inner), inner.get_output_embeddings()
-    if backbone is inner or not isinstance(head, torch.nn.Module):
-        return None
     size = inner.get_input_embeddings().weight.shape[0]
     tokens = (torch.arange(_PROBE_TOKENS, device=model.device) % size).unsqueeze(0)
     mask = torch.ones_like(tokens)
     expected = model(input_ids=tokens, attention_mask=mask).logits
+    half = _PROBE_TOKENS // 2
+    alone = model(input_ids=tokens[:, :half], attention_mask=mask[:, :half]).logits[:, -1]
+    if (alone - expected[:, half - _PROBE_TOKENS - 1]).abs().max().item() > _tolerance(model, alone):
+        raise ModelError(
+            f"{type(inner).__name__} shows each token those after it, so that its scores say nothing; give a causal language "
+            "model (a masked one is no such model, whatever class it is loaded as)"
+        )
+    backbone, head = getattr(inner, "base_model", inner), inner.get_output_embeddings()
+    if backbone is inner or not isinstance(head, torch.nn.Module):
+        return None
     try:
         hidden = call(backbone, input_ids=tokens, attention_mask=mask, use_cache=False)[0]
-        product = head(hidden)
+        product = _product(head, hidden)
     except _PROBE_ERRORS:
         return None
     # The same kernels on the same shapes: only the place of a rounding can differ.

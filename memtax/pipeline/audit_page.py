@@ -19,7 +19,16 @@ UNMEASURED = "Not measurable with this data"
 
 @dataclass(frozen=True)
 class Finding:
-    """A part of the page: a heading that tells the conclusion, a paragraph, and a table if there are rows."""
+    """A part of the page: a heading that tells the conclusion, a paragraph, and a table if there are rows.
+
+    Attributes:
+        heading: the conclusion.
+        text: the paragraph.
+        caption: of the table.
+        head: names of the table's columns.
+        rows: its cells, as they are shown.
+        panel: a figure between paragraph and table.
+    """
 
     heading: str
     text: str
@@ -47,10 +56,10 @@ def write(path: Path, result: Mapping[str, Any]) -> None:
         f"Audit: {headline(result)}",
         "what a fine-tuned model gives away",
         [(term, str(value)) for term, value in about if value],
-        "Share of the training sequences that can be extracted",
-        [{**tile, "count": f"{tile['count']} sequences"} for tile in tiles(result["extraction"])],
         [one.section(f"part-{number}") for number, one in enumerate(found)],
         "Every number is in audit.json.",
+        "Share of the training sequences that can be extracted",
+        [{**tile, "count": f"{tile['count']} sequences"} for tile in tiles(result["extraction"])],
     )
 
 

@@ -18,7 +18,13 @@ _CARD = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.])")
 
 @dataclass(frozen=True)
 class Finding:
-    """Where in a text something of a kind stands."""
+    """Where in a text something of a kind stands.
+
+    Attributes:
+        kind: what it is, such as an e-mail address.
+        start: first character.
+        end: the character after the last.
+    """
 
     kind: str
     start: int

@@ -37,7 +37,7 @@ def alignment(found: Mapping[str, Any]) -> Section:
     parts = [Table("Texts by level: above 0.7 is high, below 0.3 low", ("level", "texts"), levels)]
     if member := found["membership"]:
         names = {"auroc": "AUROC", "tpr_at_fpr_0.05": "TPR at 5% FPR", "fpr_at_tpr_0.95": "FPR at 95% TPR"}
-        rows = tuple((shown, _interval(member[name])) for name, shown in names.items() if name in member)
+        rows = tuple((shown, words.estimate(member[name])) for name, shown in names.items() if name in member)
         parts.append(Table("How well it tells members", ("figure", "value and interval"), rows))
     return Section("alignment", "Gradients at texts and their paraphrases", text, tuple(parts))
 
@@ -53,7 +53,7 @@ def influence(found: Mapping[str, Any]) -> Section:
     figures = {name: one for name, one in found["methods"].items() if one}
     if figures:
         head = ("method", "class of the top example is right", "share of the class among the top")
-        rows = tuple((name, _interval(one["accuracy"]), _interval(one["coverage"])) for name, one in figures.items())
+        rows = tuple((name, words.estimate(one["accuracy"]), words.estimate(one["coverage"])) for name, one in figures.items())
         parts.append(Table("Against the classes of the examples", head, rows))
     if top := found.get("top"):
         head = ("test example", "training example", f"influence ({top[0]['method']})")
@@ -64,7 +64,3 @@ def influence(found: Mapping[str, Any]) -> Section:
 
 def _named(row: Mapping[str, Any], kind: str) -> str:
     return f"{row[f'{kind}_id']}: {row[f'{kind}_text'] or words.DASH}"
-
-
-def _interval(found: Mapping[str, float] | None) -> str:
-    return words.DASH if found is None else f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"

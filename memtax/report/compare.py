@@ -110,22 +110,30 @@ def write(comparison: Comparison, output: Path | str) -> Path:
     write_json(output / "comparison.json", comparison.summary)
     write_parquet(output / "changed.parquet", comparison.changed)
     summary = comparison.summary
-    plain.write_page(
+    return plain.write_page(
         output / "index.html",
         "What changed between two runs",
         "two runs compared",
         [("Before", str(summary["first"]["name"])), ("After", str(summary["second"]["name"]))],
-        "Change of the share memorized, in percentage points",
-        [_tile(name, group) for name, group in summary["groups"].items()],
         [_how_much(summary), _where(summary), _which(comparison)],
         "Every number is in comparison.json; every changed sequence in changed.parquet.",
+        "Change of the share memorized, in percentage points",
+        [_tile(name, group) for name, group in summary["groups"].items()],
     )
-    return output / "index.html"
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A run's verdicts, by ascending id."""
+    """A run's verdicts, by ascending id.
+
+    Attributes:
+        about: what the page says of the run: name and number of sequences.
+        ids: of its sequences (rows,), ascending.
+        memorized: whether each is memorized (rows,).
+        taxonomy: codes of the categories (rows,).
+        texts: of the sequences (rows,); None: the run has none.
+        tokens: of the sequences, to match runs that number them otherwise; None: the run has none.
+    """
 
     about: dict[str, Any]
     ids: "np.ndarray"

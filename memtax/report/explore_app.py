@@ -10,6 +10,7 @@ NEAR = ("rank", "neighbour_id", "cosine", "text")
 """Columns of the list of neighbours."""
 COLOURS = {"90% or more": "#2166ac", "50 to 90%": "#92c5de", "10 to 50%": "#f4a582", "less than 10%": "#b2182b"}
 """Of tokens by their probability; told apart by colour-blind readers too."""
+TOKENS: dict[str, Any] = {"color_map": COLOURS, "combine_adjacent": False, "show_legend": True}
 MEMORIZED = {"all": None, "memorized": True, "not memorized": False}
 
 
@@ -23,31 +24,45 @@ def page(explorer: Explorer) -> Any:
         import gradio
     except ImportError as error:
         raise MemtaxError("the explorer needs Gradio; pip install 'memtax[explore]'") from error
+    with gradio.Blocks(title=f"memtax: {explorer.title}", analytics_enabled=False) as demo:
+        gradio.Markdown(f"# {''.join(c if c.isalnum() or c in ' .,:-_/' else ' ' for c in explorer.title)}")
+        with gradio.Tab("Sequences"):
+            _sequences(gradio, explorer, demo)
+        with gradio.Tab("Your text"):
+            _own_text(gradio, explorer)
+    return demo
+
+
+def _sequences(gradio: Any, explorer: Explorer, demo: Any) -> None:
+    """The filters, the list of rows, and one row: its tokens, figures and neighbours."""
     headers = [name for name in SHOWN if name in explorer.features.column_names]
     # In percent: names must not break; the text takes what is left.
     needed = {name: max(13, round(0.8 * len(name))) for name in headers if name != "text"}
     widths = [f"{needed.get(name, max(20, 100 - sum(needed.values())))}%" for name in headers]
+    with gradio.Row():
+        categories = gradio.CheckboxGroup(list(CATEGORIES), label="Categories (none: all)")
+        memorized = gradio.Radio(list(MEMORIZED), value="all", label="Memorized")
+        text = gradio.Textbox(label="Text contains")
+    with gradio.Row():
+        factor = gradio.Dropdown(["", *explorer.factors], value="", label="Factor")
+        low, high = gradio.Textbox(label="at least"), gradio.Textbox(label="at most")
+        least = gradio.Slider(0, 1, 0.0, label="Probability at least")
+        most = gradio.Slider(0, 1, 1.0, label="Probability at most")
+    button = gradio.Button("Filter", variant="primary")
+    total = gradio.Markdown()
+    rows = gradio.Dataframe(headers=headers, interactive=False, wrap=True, type="array", max_height=320, column_widths=widths)
+    chosen = gradio.Number(label="Sequence (click a row)", precision=0)
+    coloured = gradio.HighlightedText(label="Tokens by probability", **TOKENS)
+    with gradio.Row():
+        facts = _listed(gradio, ["column", "value"], "Counts, factors and scores", [35, 65])
+        near = _listed(gradio, list(NEAR), "Neighbours", [12, 20, 13, 55])
 
     def choose(
-        categories: list[str],
-        memorized: str,
-        factor: str,
-        low: str,
-        high: str,
-        least: float,
-        most: float,
-        text: str,
+        categories: list[str], memorized: str, factor: str, low: str, high: str, least: float, most: float, text: str
     ) -> tuple[str, list[list[Any]]]:
+        bounds: dict[str, Any] = {"factor": factor or None, "probability": (least, most), "text": text or ""}
         with _said(gradio):
-            total, rows = explorer.rows(
-                categories,
-                MEMORIZED[memorized],
-                factor=factor or None,
-                low=_number(low),
-                high=_number(high),
-                probability=(least, most),
-                text=text or "",
-            )
+            total, rows = explorer.rows(categories, MEMORIZED[memorized], low=_number(low), high=_number(high), **bounds)
         shown = f"**{total:,} sequence{'s' * (total != 1)}**" + (f", the first {MOST_ROWS} below" if total > MOST_ROWS else "")
         return shown, [[_cell(row.get(name)) for name in headers] for row in rows]
 
@@ -57,57 +72,38 @@ def page(explorer: Explorer) -> Any:
         return _coloured(row.pop("tokens_shown")), _near(row.pop("neighbours")), _facts(row)
 
     def select(rows: Any, event: gradio.SelectData) -> tuple[Any, ...]:
-        chosen = int(rows[event.index[0]][0])
-        return chosen, *details(chosen)
+        number = int(rows[event.index[0]][0])
+        return number, *details(number)
+
+    inputs = [categories, memorized, factor, low, high, least, most, text]
+    button.click(choose, inputs, [total, rows], api_name="rows")
+    demo.load(choose, inputs, [total, rows], api_visibility="private")
+    rows.select(select, [rows], [chosen, coloured, near, facts], api_visibility="private")
+    chosen.input(details, [chosen], [coloured, near, facts], api_name="details")
+
+
+def _own_text(gradio: Any, explorer: Explorer) -> None:
+    """A text of one's own, and what the model and the predictor say of it."""
+    own = gradio.Textbox(lines=6, label="Text")
+    count = gradio.Number(1, label="Occurrences of its continuation in the corpus", precision=0)
+    ask = gradio.Button("Analyse", variant="primary")
+    coloured = gradio.HighlightedText(label="Tokens by probability", **TOKENS)
+    facts = _listed(gradio, ["column", "value"], "Analysis", [35, 65])
+    if explorer.model is None:
+        gradio.Markdown("No model is loaded: extraction and perplexities need one (`--model`).")
 
     def analyse(text: str, duplicates: float | None) -> tuple[list[tuple[str, str | None]], list[list[Any]]]:
         with _said(gradio):
             row = explorer.analyse(text or "", int(duplicates or 0))
         return _coloured(row.pop("tokens_shown", [(text, None)])), _facts(row)
 
-    tokens = {"color_map": COLOURS, "combine_adjacent": False, "show_legend": True}
-    listed = {"interactive": False, "wrap": True}
-    with gradio.Blocks(title=f"memtax: {explorer.title}", analytics_enabled=False) as demo:
-        gradio.Markdown(f"# {''.join(c if c.isalnum() or c in ' .,:-_/' else ' ' for c in explorer.title)}")
-        with gradio.Tab("Sequences"):
-            with gradio.Row():
-                categories = gradio.CheckboxGroup(list(CATEGORIES), label="Categories (none: all)")
-                memorized = gradio.Radio(list(MEMORIZED), value="all", label="Memorized")
-                text = gradio.Textbox(label="Text contains")
-            with gradio.Row():
-                factor = gradio.Dropdown(["", *explorer.factors], value="", label="Factor")
-                low, high = gradio.Textbox(label="at least"), gradio.Textbox(label="at most")
-                least = gradio.Slider(0, 1, 0.0, label="Probability at least")
-                most = gradio.Slider(0, 1, 1.0, label="Probability at most")
-            button = gradio.Button("Filter", variant="primary")
-            total = gradio.Markdown()
-            rows = gradio.Dataframe(
-                headers=headers, interactive=False, wrap=True, type="array", max_height=320, column_widths=widths
-            )
-            chosen = gradio.Number(label="Sequence (click a row)", precision=0)
-            coloured = gradio.HighlightedText(label="Tokens by probability", **tokens)
-            with gradio.Row():
-                facts = gradio.Dataframe(
-                    headers=["column", "value"], label="Counts, factors and scores", column_widths=["35%", "65%"], **listed
-                )
-                near = gradio.Dataframe(
-                    headers=list(NEAR), label="Neighbours", column_widths=["12%", "20%", "13%", "55%"], **listed
-                )
-        with gradio.Tab("Your text"):
-            own = gradio.Textbox(lines=6, label="Text")
-            count = gradio.Number(1, label="Occurrences of its continuation in the corpus", precision=0)
-            ask = gradio.Button("Analyse", variant="primary")
-            own_coloured = gradio.HighlightedText(label="Tokens by probability", **tokens)
-            own_facts = gradio.Dataframe(headers=["column", "value"], label="Analysis", column_widths=["35%", "65%"], **listed)
-            if explorer.model is None:
-                gradio.Markdown("No model is loaded: extraction and perplexities need one (`--model`).")
-        inputs = [categories, memorized, factor, low, high, least, most, text]
-        button.click(choose, inputs, [total, rows], api_name="rows")
-        demo.load(choose, inputs, [total, rows], api_visibility="private")
-        rows.select(select, [rows], [chosen, coloured, near, facts], api_visibility="private")
-        chosen.input(details, [chosen], [coloured, near, facts], api_name="details")
-        ask.click(analyse, [own, count], [own_coloured, own_facts], api_name="analyse")
-    return demo
+    ask.click(analyse, [own, count], [coloured, facts], api_name="analyse")
+
+
+def _listed(gradio: Any, headers: list[str], label: str, widths: list[int]) -> Any:
+    """A table to read, with the columns' widths in percent."""
+    shares = [f"{width}%" for width in widths]
+    return gradio.Dataframe(headers=headers, label=label, column_widths=shares, interactive=False, wrap=True)
 
 
 class _said:

@@ -32,7 +32,10 @@ def members(run: Run) -> Section:
     table = Table(
         "Attacks and the baseline",
         ("score", "what it shows", "AUROC", "TPR at 1% FPR"),
-        tuple((name, reason, _estimate(row.get("auroc")), _estimate(row.get("tpr_at_fpr_0.01"))) for name, row, reason in rows),
+        tuple(
+            (name, reason, words.estimate(row.get("auroc")), words.estimate(row.get("tpr_at_fpr_0.01")))
+            for name, row, reason in rows
+        ),
         texts=2,
     )
     known = [(name, row["auroc"]) for name, row, _ in rows if row.get("auroc")]
@@ -40,12 +43,6 @@ def members(run: Run) -> Section:
         return Section("members", "Who was in the training set", TEXT, (table,))
     panel = Panel("membership", conclusion(found), "Dots: AUROC; whiskers: its interval; dashed: chance.", attack_rows(known))
     return Section("members", "Who was in the training set", TEXT, (panel, table))
-
-
-def _estimate(interval: Mapping[str, float] | None) -> str:
-    if interval is None:
-        return words.DASH
-    return f"{interval['value']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
 
 
 def conclusion(found: Mapping[str, Any]) -> str:

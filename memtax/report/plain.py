@@ -16,10 +16,10 @@ def write_page(
     title: str,
     brand: str,
     about: Sequence[tuple[str, str]],
-    tiles_head: str,
-    tiles: Sequence[Mapping[str, str]],
     sections: Sequence[Section],
     footer: str,
+    tiles_head: str = "",
+    tiles: Sequence[Mapping[str, str]] = (),
 ) -> Path:
     """Write one self-contained file.
 
@@ -28,10 +28,10 @@ def write_page(
         title: its heading.
         brand: what kind of page it is.
         about: terms and values under the heading.
-        tiles_head: what the tiles show.
-        tiles: `group` (its colour), `label`, `value`, `count`, `interval`.
         sections: the content.
         footer: a sentence at the end.
+        tiles_head: what the tiles show.
+        tiles: `group` (its colour), `label`, `value`, `count`, `interval`.
 
     Returns:
         The file.

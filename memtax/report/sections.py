@@ -25,22 +25,33 @@ METRICS = ("roc_auc", "pr_auc", "ece", "brier", "f1")
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts. A row that is shorter than the head ends in a cell that spans the rest (a reason)."""
+    """A table of texts. A row that is shorter than the head ends in a cell that spans the rest (a reason).
+
+    Attributes:
+        caption: what it shows.
+        head: names of the columns.
+        rows: their cells, as they are shown.
+        folded: whether it is behind a fold: the numbers of a figure.
+        texts: leading columns that hold text; the others hold numbers.
+        quoted: whether the last column holds texts as they are, with their lines.
+    """
 
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     folded: bool = False
-    """Whether it is behind a fold: the numbers of a figure."""
     texts: int = 1
-    """Leading columns that hold text; the others hold numbers."""
     quoted: bool = False
-    """Whether the last column holds texts as they are, with their lines."""
 
 
 @dataclass(frozen=True)
 class Quote:
-    """A text as it is, with its lines."""
+    """A text as it is, with its lines.
+
+    Attributes:
+        label: what it is, for those who hear the page.
+        quote: the text; it is escaped on the page.
+    """
 
     label: str
     quote: str
@@ -48,13 +59,19 @@ class Quote:
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure under its conclusion."""
+    """A figure under its conclusion.
+
+    Attributes:
+        name: of its files and of the ids in its drawing; unique on the page.
+        title: the conclusion.
+        caption: how to read it.
+        drawn: axes, or an array of them.
+    """
 
     name: str
     title: str
     caption: str
     drawn: Any
-    """Axes, or an array of them."""
 
     @property
     def figure(self) -> "Figure":
@@ -64,16 +81,23 @@ class Panel:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page."""
+    """A part of the page.
+
+    Attributes:
+        anchor: where links to it point.
+        heading: its title.
+        text: the paragraph under it; empty for none.
+        parts: what follows, in order.
+        missing: why something is not here.
+        listed: whether the navigation names it.
+    """
 
     anchor: str
     heading: str
     text: str
     parts: tuple[Panel | Table | Quote, ...] = field(default=())
     missing: tuple[str, ...] = field(default=())
-    """Why something is not here."""
     listed: bool = True
-    """Whether the navigation names it."""
 
 
 def sections(run: Run) -> list[Section]:

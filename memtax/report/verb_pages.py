@@ -47,8 +47,6 @@ def mia(folder: Path | str) -> Path:
         f"Membership can be inferred{where}" if showing else "No attack shows membership beyond the blind baseline",
         "who was in the training set",
         [("Model", str(found["model"])), ("Attacks", ", ".join(map(words.label, found["attacks"]))), *_sources(found)],
-        "",
-        (),
         sections,
         "Every number is in membership.json, the score of every text in scores.parquet.",
     )
@@ -76,7 +74,7 @@ def _domain(number: int, name: str, one: Mapping[str, Any], found: Mapping[str, 
         beside = "unknown" if test["blind_p_value"] is None else f"{test['blind_p_value']:.3g}"
         text += f" All texts together (dataset inference): p = {test['p_value']:.3g}; without the model, p = {beside}."
     cells = tuple(
-        (label, metrics.get("verdict", {}).get("reason", "never sees the model"), *(_interval(metrics[key]) for key in NAMES))
+        (label, metrics.get("verdict", {}).get("reason", "never sees the model"), *map(words.estimate, map(metrics.get, NAMES)))
         for label, metrics in rows
     )
     parts: list[Panel | Table | Quote] = []
@@ -86,7 +84,7 @@ def _domain(number: int, name: str, one: Mapping[str, Any], found: Mapping[str, 
         parts.append(Panel(f"attacks-{number}", membership.conclusion(one), caption, membership.attack_rows(known)))
     parts.append(Table("Attacks and the baseline", ("score", "what it shows", *NAMES.values()), cells, texts=2))
     differences = tuple(
-        (words.label(key), *(words.number(row[kind]) for kind in ("members", "nonmembers")), _interval(row["auroc"]))
+        (words.label(key), *(words.number(row[kind]) for kind in ("members", "nonmembers")), words.estimate(row["auroc"]))
         for key, row in one["shift"].items()
     )
     if differences:
@@ -127,8 +125,6 @@ def align(folder: Path | str) -> Path:
         f"Gradient alignment: {mean}",
         "gradients at texts and their paraphrases",
         [("Model", str(found["model"])), ("Parameters", found["parameters"]), ("Texts", words.count(found["texts"]))],
-        "",
-        (),
         [section, _lost(found)],
         "Every number is in summary.json, every text's in alignment.parquet.",
     )
@@ -201,8 +197,6 @@ def influence(folder: Path | str) -> Path:
         f"Influence of {words.count(found['train'])} training examples on {words.count(found['test'])} test examples",
         "which training examples matter",
         [("Model", str(found["model"])), ("Parameters", found["parameters"]), ("Methods", ", ".join(found["methods"]))],
-        "",
-        (),
         sections,
         "Every pair is in influence.parquet, every figure in summary.json. Long texts are cut; top.parquet has them whole.",
     )
@@ -228,7 +222,3 @@ def excerpt(text: str | None) -> str:
     """A text as far as the page shows it."""
     text = text or ""
     return text if len(text) <= EXCERPT else f"{text[:EXCERPT]} [...]"
-
-
-def _interval(found: Mapping[str, float] | None) -> str:
-    return words.DASH if found is None else f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"

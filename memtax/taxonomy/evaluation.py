@@ -27,7 +27,13 @@ OF_DECISIONS = ("f1", "precision", "recall")
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of the held-out rows, and of which categories it cannot speak (category to the reason)."""
+    """What a model says of the held-out rows, and of which categories it cannot speak (category to the reason).
+
+    Attributes:
+        probabilities: of being memorized (rows,).
+        decisions: whether they reach the model's threshold (rows,).
+        silent: category to the reason.
+    """
 
     probabilities: Array
     decisions: NDArray[np.bool_]

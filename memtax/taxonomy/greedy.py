@@ -25,7 +25,13 @@ _ROWS = 4096
 
 @dataclass(frozen=True)
 class Candidate:
-    """A group to be divided: rows at or above a factor's threshold from those below."""
+    """A group to be divided: rows at or above a factor's threshold from those below.
+
+    Attributes:
+        leaf: place of the group among the leaves.
+        upper: rows at or above the threshold.
+        lower: rows below it.
+    """
 
     leaf: int
     upper: Group

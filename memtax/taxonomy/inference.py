@@ -240,7 +240,7 @@ def _ratio(test: str, factor: str | None, full: Likelihood, restricted: Likeliho
     row: dict[str, Any] = {"test": test, "factor": factor, "statistic": None, "df": full.rank - restricted.rank, "p": None}
     reason = full.reason or restricted.reason
     if reason is None and row["df"] == 0:
-        reason = "the models are the same: the interaction is constant"
+        reason = "the models are the same: the interaction is constant, or a combination of other terms"
     if reason is None and full.value is not None and restricted.value is not None:
         row["statistic"] = max(0.0, 2 * (full.value - restricted.value))
         row["p"] = float(chdtrc(row["df"], row["statistic"]))

@@ -30,7 +30,13 @@ MOST_STEPS = 100
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Coefficients (columns,), intercept, and the number of Newton steps."""
+    """Coefficients (columns,), intercept, and the number of Newton steps.
+
+    Attributes:
+        coefficients: one a column.
+        intercept: in log odds.
+        steps: Newton steps that were made.
+    """
 
     coefficients: Array
     intercept: float

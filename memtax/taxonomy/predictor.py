@@ -218,7 +218,16 @@ class Predictor:
 
 @dataclass(frozen=True, eq=False)
 class _Fitting:
-    """What the models are fitted on."""
+    """What the models are fitted on.
+
+    Attributes:
+        scaler: of the factors, from training rows.
+        sample: the rows of the dataset that are complete.
+        split: which of them train, validate and test.
+        added: further memorized rows, for training alone; None for none.
+        names: of the factors.
+        calibration: what is done about the shift that weights and added rows make.
+    """
 
     scaler: Scaler
     sample: Usable

@@ -1,6 +1,9 @@
 """Pushing through the real client to a Hub on loopback, and loading in fresh processes with empty caches."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -271,6 +274,27 @@ def test_what_an_older_push_left_is_removed_and_the_users_own_files_stay(run, tm
         files = hub.repos["dataset", "org/name"].files
         assert "old/train.parquet" not in files
         assert files["notes.md"] == b"mine"
+
+
+def test_a_private_space_holds_memtax_itself(tmp_path):
+    from packaging.requirements import Requirement
+
+    from memtax.hub.publish import spaces
+
+    (space,) = [one for one in spaces("org", private=True) if one.repo_id == "org/templating"]
+    needed = {Requirement(line).name for line in space.files["requirements.txt"].decode().splitlines()}
+    assert {"datasets", "transformers"} <= needed
+    assert not needed & {"memtax", "pytest", "pyspark"}
+    assert not [name for name in space.files if name.endswith(".whl")]
+    for name, content in space.files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    # As the Space starts: in its own folder, where it finds memtax with the files that belong to it.
+    program = "import memtax.hub.space; print(memtax.__file__, memtax.metric_path('templating'))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    package, metric = done.stdout.split()
+    assert Path(package).parent == tmp_path / "memtax"
+    assert Path(metric).is_relative_to(tmp_path / "memtax")
 
 
 def test_private(run, tmp_path):

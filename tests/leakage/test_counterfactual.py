@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +44,16 @@ def test_in_minus_out_with_its_interval():
     assert second["counterfactual_memorization"] is None  # one model only was trained with it
     assert third["counterfactual_memorization"] is None
     assert third["model_scores"] == [None] * 4
+    # Two models that agree to the bit have no variance; two without any leave no interval. No warning in either case.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = compare(
+            [1, 2], [[-1.0, -1.0], [-1.0, -1.0], [-3.0, -2.0], [-2.0, -2.0]], np.array([[1, 1], [1, 1], [0, 0], [0, 0]], bool)
+        )
+    one, same = rows.to_pylist()
+    # Welch: the standard error is that of (-3, -2) alone, .5, with its one degree of freedom: 12.706 of it on both sides.
+    assert one["counterfactual_high"] - 1.5 == pytest.approx(12.7062 * 0.5, rel=1e-5)
+    assert (same["counterfactual_low"], same["counterfactual_high"]) == (1, 1)
 
 
 def save_base(folder):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import POSITIONS, VOCABULARY, build, configurations, oracle, random_sequences
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from transformers import AutoModelForCausalLM, BertConfig, RobertaConfig
 
 from memtax.errors import ModelError
 from memtax.lm.head import decompose
@@ -189,3 +190,13 @@ def test_a_sequence_beyond_the_models_positions_is_an_error():
     for name in ("gpt2", "gpt_neox"):
         with pytest.raises(ModelError, match=f"row 1 has {POSITIONS + 1} tokens but the model has {POSITIONS} positions"):
             score(build(name), random_sequences([3, POSITIONS + 1]))
+
+
+@pytest.mark.parametrize("kind", [BertConfig, RobertaConfig])
+def test_a_masked_language_model_is_refused(kind):
+    sizes = {"vocab_size": 101, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48}
+    with pytest.raises(ModelError, match="shows each token those after it, so that its scores say nothing"):
+        score(AutoModelForCausalLM.from_config(kind(**sizes)).eval(), [[5, 6, 7]])
+    # The same architecture as a decoder attends to what came before.
+    decoder = AutoModelForCausalLM.from_config(kind(**sizes, is_decoder=True)).eval()
+    assert len(score(decoder, [[5, 6, 7]]).logprobs) == 2

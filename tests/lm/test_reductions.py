@@ -9,10 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import VOCABULARY, build, random_sequences
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    AutoModelForCausalLM,
+    LogitsProcessorList,
+    MambaConfig,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from memtax.errors import MemtaxError, ModelError
 from memtax.lm.decoding import Decoding
+from memtax.lm.head import decompose
 from memtax.lm.reduction import Wanted, reduce
 from memtax.lm.scores import score
 
@@ -235,3 +243,18 @@ def test_running_out_of_memory_frees_what_the_failed_pass_held(monkeypatch):
     model.get_input_embeddings().register_forward_hook(too_small)
     score(model, random_sequences([64] * 20))
     assert cleared == [[True], [True, True]]
+
+
+def test_a_backbone_that_stays_in_float32_has_its_parts_too():
+    torch.manual_seed(0)
+    configuration = MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4)
+    model = AutoModelForCausalLM.from_config(configuration).eval().bfloat16()
+    assert decompose(model) is not None
+    sequences = random_sequences([20, 7])
+    scores = score(model, sequences)
+    for row, sequence in enumerate(sequences):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([sequence])).logits[0, :-1].double()
+        expected = logits.log_softmax(-1)[torch.arange(len(sequence) - 1), sequence[1:]]
+        # bfloat16 rounds to 2^-8 of a logit, and these are below 4.
+        np.testing.assert_allclose(scores.row(row)[0], expected.numpy(), rtol=0, atol=4 * 2**-7)

@@ -132,7 +132,7 @@ def test_the_pages_of_single_verbs_say_what_was_found_and_show_texts_as_text(mad
     # 400 characters of the text, 34 of them before the x's: "<script>alert(1)</script>" has 25, " a?b & <b>" 10, the line 3.
     cut = re.findall(r"(x+) \[\.\.\.\]", pages["influence"])
     assert [len(each) for each in cut] == [400 - 25 - 10 - 3] * 3
-    assert "0.500 (0.250 to 0.750)" in pages["influence"]
+    assert "0.500 (0.250\u00a0to\u00a00.750)" in pages["influence"]
     assert "Membership can be inferred in 1 of 2 domains" in pages["mia"]
     assert "p = 0.004; without the model, p = unknown" in pages["mia"]
     assert "7 for recall" in pages["mia"]
