@@ -59,10 +59,13 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def system_error(error: BaseException) -> int | None:
-    """The number of the system's error behind an exception (0: not told), None if it is none: safetensors has its own kind."""
+    """The number of the system's error behind an exception (0: not told), None if it is none.
+
+    safetensors has a kind of its own, and tokenizers raises the mere `Exception`.
+    """
     if isinstance(error, OSError):
         return error.errno or 0
-    found = re.search(r"\(os error (\d+)\)$", str(error)) if type(error).__name__ == "SafetensorError" else None
+    found = re.search(r"\(os error (\d+)\)$", str(error)) if type(error).__name__ in ("SafetensorError", "Exception") else None
     return int(found[1]) if found else None
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors import SafetensorError
 
-from memtax.files import asset, atomic_directory, atomic_path, write_json, write_parquet, write_text
+from memtax.files import asset, atomic_directory, atomic_path, system_error, write_json, write_parquet, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -79,3 +79,12 @@ def test_assets_are_found_and_missing_ones_named():
     assert asset("training/train_lm.py").is_file()
     with pytest.raises(FileNotFoundError, match="no_such_asset"):
         asset("no_such_asset")
+
+
+def test_the_systems_error_in_what_tokenizers_raises(tmp_path):
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    with pytest.raises(Exception, match="os error") as caught:
+        Tokenizer(WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "missing" / "tokenizer.json"))
+    assert system_error(caught.value) == errno.ENOENT

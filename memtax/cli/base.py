@@ -238,6 +238,9 @@ def _mendable(error: Exception) -> str | None:
     if isinstance(error, OSError):
         # Disk full, read-only output, no permission: the file system's own words say it best.
         return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    if isinstance(error, UnicodeError):
+        # Tables written by others may hold anything where text should be.
+        return f"a text of the input is not UTF-8 ({error}); convert it, or drop that row"
     # How torch says it.
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return _MEMORY

@@ -1,5 +1,6 @@
 """What must be known of a file before a reader gets it: some contents take all memory or end the process."""
 
+import codecs
 import functools
 import gzip
 import mmap
@@ -27,8 +28,8 @@ def check(path: Path) -> None:
     """Refuse a file that a reader could not survive.
 
     A line `null` of JSON (where an object belongs) at the start of a block crashes the process in Arrow's reader, and so does
-    what is nested without end. What unpacks to a line beyond `LONGEST_LINE`, or like no data do, would take all memory. Files
-    that are not JSON or text and not compressed are not looked at.
+    what is nested without end; bytes that are no UTF-8 it lets pass. What unpacks to a line beyond `LONGEST_LINE`, or like no
+    data do, would take all memory. Files that are not JSON or text and not compressed are not looked at.
 
     Raises:
         MemtaxError: it is such a file.
@@ -50,15 +51,18 @@ def _check(path: Path, kind: str, most: int, stamp: tuple[int, int]) -> None:
             by_lines = kind == ".jsonl" or mapped[:_PIECE].partition(b"\n")[0].rstrip().endswith(b"}")
             if _FIRST_NULL.match(mapped) or (by_lines and _NULL.search(mapped)):
                 raise _no_object(path)
-            nesting = Nesting()
+            nesting, text = Nesting(), _Utf8(path)
             for start in range(0, stamp[0], _PIECE):
-                _refuse_deep(nesting.read(mapped[start : start + _PIECE]), path)
+                piece = mapped[start : start + _PIECE]
+                _refuse_deep(nesting.read(piece), path)
+                text.read(piece)
+            text.read(b"", final=True)
 
 
 def _unpack(path: Path, kind: str, most: int, size: int) -> None:
     line = total = 0
     tail = b""
-    nesting = Nesting()
+    nesting, text = Nesting(), _Utf8(path)
     with gzip.open(path, "rb") as file:
         while piece := file.read(_PIECE):
             if kind in (".jsonl", ".json") and not total and _FIRST_NULL.match(piece):
@@ -67,6 +71,7 @@ def _unpack(path: Path, kind: str, most: int, size: int) -> None:
                 raise _no_object(path)
             if kind in (".jsonl", ".json"):
                 _refuse_deep(nesting.read(piece), path)
+                text.read(piece)
             tail, total = piece[-16:], total + len(piece)
             # A text file is one document, whatever its lines.
             ends = piece.rfind(b"\n") if kind == ".jsonl" else -1
@@ -75,6 +80,24 @@ def _unpack(path: Path, kind: str, most: int, size: int) -> None:
                 raise MemtaxError(f"{path} unpacks to a line or document of more than {most:,} bytes; cut it into rows")
             if kind not in (".jsonl", ".txt") and total > max(most, BOMB * size):
                 raise MemtaxError(f"{path} unpacks to more than {BOMB} times its size, as no data do; unpack it yourself")
+
+
+class _Utf8:
+    """Refuses what is not UTF-8: Arrow's reader of JSON takes any bytes, and whoever then asks for the text fails."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._decoder, self._before = path, codecs.getincrementaldecoder("utf-8")(), 0
+
+    def read(self, piece: bytes, final: bool = False) -> None:
+        waiting = len(self._decoder.getstate()[0])
+        try:
+            self._decoder.decode(piece, final)
+        except UnicodeDecodeError as error:
+            at = self._before - waiting + error.start
+            raise MemtaxError(
+                f"{self._path} cannot be read: byte offset {at} is not UTF-8 ({error.reason}); convert it, or drop that row"
+            ) from error
+        self._before += len(piece)
 
 
 def _refuse_deep(levels: int, path: Path) -> None:

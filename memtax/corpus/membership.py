@@ -73,7 +73,9 @@ def load_membership(
             raise MemtaxError(f"{data or members} has no {name}; both kinds are needed")
     for number, row in enumerate(rows):
         row["sequence_id"] = number
-    return pa.Table.from_pylist(rows, schema=schema.arrow_schema(COLUMNS))
+    # JSON may hold half a surrogate pair, which is no text.
+    with reading(data or f"{members} or {nonmembers}"):
+        return pa.Table.from_pylist(rows, schema=schema.arrow_schema(COLUMNS))
 
 
 def load_texts(data: str, *, column: str | None = None) -> pa.Table:
@@ -102,7 +104,8 @@ def load_texts(data: str, *, column: str | None = None) -> pa.Table:
     names = ["sequence_id", "domain", "text"]
     names += ["is_member"] if all(row["is_member"] is not None for row in rows) else []
     found = [{**row, "sequence_id": number, "is_member": bool(row["is_member"])} for number, row in enumerate(rows)]
-    return pa.Table.from_pylist(found, schema=schema.arrow_schema(names))
+    with reading(data):
+        return pa.Table.from_pylist(found, schema=schema.arrow_schema(names))
 
 
 def load_neighbours(name: str, texts: pa.Table, *, column: str | None = None) -> pa.Table:

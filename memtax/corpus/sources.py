@@ -1,6 +1,7 @@
 """Where tokens and texts come from: Hugging Face datasets on the Hub or on disk, opened and checked in one place."""
 
 import contextlib
+import glob
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -82,6 +83,10 @@ def split_name(text: str) -> tuple[str, str | None, str | None]:
     return path, name or None, split or None
 
 
+_RAISED = (OSError, ValueError, RuntimeError, TypeError, LookupError, EOFError, StopIteration)
+"""What readers raise besides exceptions of their own."""
+
+
 @contextlib.contextmanager
 def reading(what: str) -> Iterator[None]:
     """Turn whatever the readers raise into one line that names the source.
@@ -96,7 +101,7 @@ def reading(what: str) -> Iterator[None]:
         yield
     except MemtaxError:
         raise
-    except (OSError, ValueError, RuntimeError, TypeError, LookupError, EOFError, pa.ArrowException, DatasetsError) as error:
+    except (*_RAISED, pa.ArrowException, DatasetsError) as error:
         root: BaseException = error
         # `datasets` wraps the reader's own error in "An error occurred while generating the dataset".
         while isinstance(root, DatasetsError) and root.__cause__ is not None:
@@ -105,6 +110,8 @@ def reading(what: str) -> Iterator[None]:
         if "BatchSize must be greater than 0" in reason:
             # How the Parquet reader of `datasets` takes a file with a schema and no rows.
             raise MemtaxError(f"{what} has a Parquet file with no rows; remove it") from error
+        if "corresponds to no data" in reason:
+            raise MemtaxError(f"{what} has no rows") from error
         raise MemtaxError(f"{what} cannot be read: {reason[:300]}") from error
 
 
@@ -169,7 +176,8 @@ def _file_arguments(path: Path) -> dict[str, Any]:
         raise MemtaxError(f"{path} is of no known kind; memtax reads {', '.join(READERS)}, also gzipped")
     if path.stat().st_size == 0:
         raise MemtaxError(f"{path} is empty (0 bytes)")
-    return {"path": reader, "data_files": {"train": str(path)}} | _document_per_file(reader)
+    # `datasets` takes names for patterns.
+    return {"path": reader, "data_files": {"train": glob.escape(str(path))}} | _document_per_file(reader)
 
 
 def _folder_arguments(path: Path) -> dict[str, Any]:
@@ -180,7 +188,7 @@ def _folder_arguments(path: Path) -> dict[str, Any]:
     if not readers:
         raise MemtaxError(f"the folder {path} holds no file that memtax reads ({', '.join(READERS)}, also gzipped)")
     if readers == {"text"} and not (path / "README.md").exists():
-        found = [str(file) for file in files if _reader(file)]
+        found = [glob.escape(str(file)) for file in files if _reader(file)]
         return {"path": "text", "data_files": {"train": found}} | _document_per_file("text")
     if (path / "README.md").exists():
         # With a card, `datasets` caches by the card alone and would serve the old rows of a folder that was written again.

@@ -9,6 +9,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from memtax.errors import ModelError, RowError
+from memtax.lm.generation import NO_NUMBERS, unusable
 from memtax.lm.loading import load_model, load_tokenizer, process_device
 from memtax.lm.memory import fitting, smaller
 from memtax.provenance import digest
@@ -55,10 +56,9 @@ class LengthBounds(LogitsProcessor):
         Raises:
             RowError: they are not numbers; the row is that of the batch of prompts.
         """
-        bad = scores.isnan().any(-1)
+        bad = unusable(scores)
         if bad.any():
-            message = "the model's logits for {row} are not numbers (NaN); check its weights, or try dtype float32"
-            raise RowError(message, int(bad.nonzero()[0]) // self.copies)
+            raise RowError(NO_NUMBERS, int(bad.nonzero()[0]) // self.copies)
         made = input_ids.shape[1] - self.start
         early, late = (self.least > made).to(scores.device), (self.most < made).to(scores.device)
         masked: Any = scores.clone()
@@ -81,7 +81,9 @@ class Generator:
         # Decoder-only models go on from the last place, so padding stands before.
         self.tokenizer.padding_side = "right" if self.is_encoder_decoder else "left"
         if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self.ends[0])
+            # Padding is masked, any token serves; the tokenizer may not know the model's own end.
+            ends = self.tokenizer.convert_ids_to_tokens(self.ends[0]) if self.ends[0] < len(self.tokenizer) else None
+            self.tokenizer.pad_token = ends or self.tokenizer.convert_ids_to_tokens(0)
 
     @property
     def room(self) -> int | None:

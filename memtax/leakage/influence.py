@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from memtax.errors import MemtaxError, RowError
+from memtax.errors import MemtaxError, ModelError, RowError
 
 METHODS = ("gradient_match", "datainf", "lissa", "repsim")
 ITERATIONS = 10
@@ -231,7 +231,12 @@ def from_products(
         states: last hidden states, for RepSim.
         iterations: of LiSSA.
         scale: of LiSSA.
+
+    Raises:
+        ModelError: an inner product is not finite.
     """
+    if not all(np.isfinite(matrix).all() for matrix in (*gram.values(), *cross.values())):
+        raise ModelError("the gradients' inner products are not finite; check the weights, or try dtype float32")
     found = {}
     rows, columns = (np.flatnonzero(one) for one in has)
     for method in methods:

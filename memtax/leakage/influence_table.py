@@ -164,6 +164,10 @@ def load_examples(source: Source, settings: InfluenceSettings, longest: int | No
     name = columns.find_column(names, source.column, source.label)
     asked = [one for one in (settings.prompt_column, settings.class_column) if one]
     schema.require(names, asked, source.label)
+    for one in filter(None, (name, settings.prompt_column)):
+        kind = dataset.features.arrow_schema.field(one).type
+        if str(kind) != "null":
+            columns.column_kind(kind, one, source.label)
     rows = list(dataset)
     if not rows:
         raise MemtaxError(f"{source.label} has no rows")

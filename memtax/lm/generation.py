@@ -17,6 +17,14 @@ FIRST_LOOK = 4
 
 Tokens = Sequence[int]
 
+NO_NUMBERS = "the model's logits for {row} are not numbers (NaN) or infinite; check its weights, or try dtype float32"
+"""Of a row to decode."""
+
+
+def unusable(logits: torch.Tensor) -> torch.Tensor:
+    """Which rows of `logits` (rows, vocabulary) hold NaN, or +infinity from an overflow; -infinity marks what is forbidden."""
+    return (logits.isnan() | logits.isposinf()).any(-1)
+
 
 def match_lengths(
     model: Any,
@@ -196,7 +204,7 @@ def _generate_batch(
             cache = getattr(output, "past_key_values", None)
             logits = parts.logits(output[0][:, -1])
         # Looked at after the last step: to ask an accelerator at every step is to wait for it at every step.
-        bad = logits.isnan().any(-1) if bad is None else bad | logits.isnan().any(-1)
+        bad = unusable(logits) if bad is None else bad | unusable(logits)
         if suppressed is not None:
             logits[:, suppressed] = -torch.inf
         token = logits.float().argmax(-1, keepdim=True).to(ids.device)
@@ -205,6 +213,5 @@ def _generate_batch(
         mask = torch.cat([mask, torch.ones_like(token)], -1)
         positions = torch.cat([positions, positions[:, -1:] + 1], -1)
     if bad is not None and bool(bad.any()):
-        message = "the model's logits for {row} are not numbers (NaN); check its weights, or try dtype float32"
-        raise RowError(message, int(bad.nonzero()[0]))
+        raise RowError(NO_NUMBERS, int(bad.nonzero()[0]))
     return torch.cat(new, -1).cpu().numpy()

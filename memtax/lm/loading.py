@@ -121,9 +121,13 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     if not Path(path).is_dir() and _is_path(path):
         raise ModelError(f"{path} does not exist; give a tokenizer's folder or its name on the Hub")
     try:
-        return AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+        found = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
     except Exception as error:  # each tokenizer class fails in its own way
         raise ModelError(f"no tokenizer can be loaded from {path}: {_line(error)}") from error
+    if not found("a", add_special_tokens=False)["input_ids"]:
+        # transformers makes one from the model's configuration alone, and it turns every text into nothing.
+        raise ModelError(f"no tokenizer can be loaded from {path}: its files are missing; copy them there, or name another")
+    return found
 
 
 def parameter_count(path: str | Path, revision: str | None = None) -> int | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema
+from memtax.corpus.columns import column_kind, id_column, row_ids
 from memtax.corpus.sources import Source, open_dataset
 from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
@@ -131,6 +132,11 @@ def _open(source: Source) -> "datasets.Dataset":
     dataset = dataset.rename_columns(renamed) if renamed else dataset
     if "sequence_id" not in dataset.column_names:
         dataset = dataset.add_column("sequence_id", np.arange(len(dataset)))
+    arrow = dataset.features.arrow_schema
+    id_column(arrow, source.label)
+    row_ids(dataset.data.table.column("sequence_id"), "sequence_id", source.label)
+    if "text" in arrow.names and column_kind(arrow.field("text").type, "text", source.label) != "text":
+        raise MemtaxError(f"column 'text' of {source.label} holds {arrow.field('text').type}, not text; rename it")
     return dataset
 
 

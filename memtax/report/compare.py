@@ -335,7 +335,9 @@ def difference_rows(groups: Mapping[str, Mapping[str, Any]], ax: "Axes | None" =
         for place, (name, group) in enumerate(groups.items()):
             value, low, high = (100 * group["difference"][key] for key in ("value", "low", "high"))
             colour = figures.COLOURS.get(name, figures.GREY)
-            axes.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", color=colour, ms=7, capsize=3)
+            axes.errorbar(
+                value, place, xerr=[[max(value - low, 0)], [max(high - value, 0)]], fmt="o", color=colour, ms=7, capsize=3
+            )
         axes.axvline(0, color=figures.GREY, lw=1, ls="--")
         axes.set_yticks(range(len(groups)), [words.label(name) for name in groups])
         axes.set_ylim(len(groups) - 0.5, -0.5)

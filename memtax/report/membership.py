@@ -67,7 +67,9 @@ def attack_rows(rows: Sequence[tuple[str, Mapping[str, float]]], ax: "Axes | Non
         for place, (name, interval) in enumerate(rows):
             value, low, high = (interval[key] for key in ("value", "low", "high"))
             colour = figures.GREY if name == "blind baseline" else figures.COLOURS["recitation"]
-            axes.errorbar(value, place, xerr=[[value - low], [high - value]], fmt="o", color=colour, ms=7, capsize=3)
+            axes.errorbar(
+                value, place, xerr=[[max(value - low, 0)], [max(high - value, 0)]], fmt="o", color=colour, ms=7, capsize=3
+            )
         axes.axvline(0.5, color=figures.GREY, lw=1, ls="--")
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)

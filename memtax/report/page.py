@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src '{script}'; base-uri 'none'; form-action 'none'"
-"""Content-Security-Policy: nothing is fetched, and no script runs but the page's own, told by its digest."""
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src '{script}'; base-uri 'none'; form-action 'none'"
+)
+"""Content-Security-Policy: nothing is fetched, and no script runs but the page's own, told by its digest. A drawing may hold an
+image as data, as the heat map of long texts does."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff]")
 """Controls that HTML forbids and marks that reorder the text around them."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax.corpus.sources import Source
 from memtax.engine.once import MANIFEST, check
+from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet, write_text
 from memtax.progress import progress_bar, refuse, skipped
 from memtax.provenance import digest
@@ -36,7 +37,7 @@ def predict_dataset(predictor: "Predictor", source: Source | str, output: Path |
         The folder.
 
     Raises:
-        MemtaxError: the source lacks a column.
+        MemtaxError: the source lacks a column, or has no rows.
         StaleOutputError: the folder holds predictions of another predictor or source.
     """
     output = Path(output)
@@ -67,6 +68,8 @@ def predict_dataset(predictor: "Predictor", source: Source | str, output: Path |
                 output / "data" / f"part-{number:06d}.parquet", table.append_column("memorized_probability", probabilities)
             )
             bar.update(table.num_rows)
+    if not any((output / "data").glob("part-*.parquet")):
+        raise MemtaxError(f"{source.label} has no rows")
     skipped(lost, _REASON)
     return output
 

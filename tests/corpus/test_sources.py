@@ -338,3 +338,10 @@ def test_nesting_is_that_of_the_parsed_value_whatever_the_pieces(value, indent, 
 def test_a_column_that_is_nearly_a_usual_one_is_named():
     with pytest.raises(MemtaxError, match="did you mean --column tokns"):
         find_column(["id", "tokns"], None, "corpus")
+
+
+@pytest.mark.parametrize("name", ["rows[1].jsonl", "rows *?.jsonl", "[a](b) <img src=x> | c.txt"])
+def test_a_name_is_no_pattern(tmp_path, name):
+    (tmp_path / name).write_text(json.dumps({"text": "right"}))
+    (tmp_path / "rows1.jsonl").write_text(json.dumps({"text": "wrong"}))
+    assert "right" in open_dataset(Source(str(tmp_path / name)))["text"][0]

@@ -133,6 +133,9 @@ def test_the_command_finds_the_stretch_that_was_learned(tmp_path, monkeypatch, c
     assert set(likely) <= set(range(79, 121))
     page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert "Where it is memorized" in page
+    # The heat map is an image within the drawing; the page's policy lets it be seen.
+    assert "data:image/png" in page
+    assert " img-src data:;" in page
     assert "1 texts are shorter than one window" in page
     assert "of the windows" in capsys.readouterr().out
 

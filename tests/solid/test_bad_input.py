@@ -21,6 +21,8 @@ from memtax.corpus import guard, membership
 TABLE = Path(__file__).parents[2] / "docs" / "bad-input.md"
 ROWS = re.findall(r"^\| (?!Wrong|---)(.+?) \| (\w+) \| `(.+)` \|$", TABLE.read_text(encoding="utf-8"), re.M)
 FINE = {"tokens": list(range(64))}
+# Byte 27 is none: 14 of the first line, 10 before the text, and 3 of its two letters.
+NOT_UTF8 = '{"text": "a"}\n{"text": "bä'.encode() + b'\xff"}\n'
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,16 @@ def not_numbers(copy):
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="w0").save_pretrained(copy)
 
 
+def overflowing(copy):
+    """Every weight of the head is near the largest of float16, so that logits are infinite, but none is NaN."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copy / "model.safetensors")
+    name = next(name for name in weights if name.endswith(("embed_out.weight", "lm_head.weight")))
+    weights[name] = weights[name].sign() * 6e4
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+
+
 def nan(folder, model, *options, kind="tokens"):
     """Rows of which the one with sequence_id 3 holds the token 7 (not as its first)."""
     rows = [[1, 2, 3, 4, 5, 6], [1, 1, 7, 1, 1, 1]]
@@ -142,6 +154,11 @@ def nan(folder, model, *options, kind="tokens"):
     if kind == "text":
         made = [{"text": " ".join(f"w{token}" for token in row), "paraphrases": ["w4 w5"]} for row in rows]
     return [jsonl(folder / "r.jsonl", *made), *options, "--model", broken(model, folder, not_numbers)]
+
+
+def without_tokenizer(copy):
+    for file in copy.glob("token*"):
+        file.unlink()
 
 
 def pickled(copy):
@@ -193,6 +210,13 @@ CASES = {
     "unknown kind of file": lambda f, m: [written(f / "r.doc", b"abc")],
     "missing path": lambda f, m: [f / "nowhere"],
     "invalid UTF-8": lambda f, m: [written(f / "r.jsonl", b'{"text": "\xff\xfe"}\n'), "--tokenizer", m],
+    "invalid UTF-8 under a filter": lambda f, m: ["templates", written(f / "r.jsonl", NOT_UTF8)],
+    "invalid UTF-8, compressed": lambda f, m: [written(f / "r.jsonl.gz", gzip.compress(NOT_UTF8)), "-m", m],
+    "half a surrogate pair": lambda f, m: [jsonl(f / "r.jsonl", *TEXTS, {"text": "a \ud800", "label": 1}), "-m", m],
+    "only blank lines": lambda f, m: [written(f / "r.jsonl", b"\n \n")],
+    "fractions as row ids": lambda f, m: ["templates", jsonl(f / "r.jsonl", {"text": "a", "sequence_id": 0.5})],
+    "objects instead of text": lambda f, m: ["templates", jsonl(f / "r.jsonl", {"text": {"a": 1}})],
+    "objects instead of text to learn from": lambda f, m: [jsonl(f / "r.jsonl", {"text": {"a": 1}}), f / "r.jsonl", "-m", m],
     "null instead of an object": lambda f, m: [written(f / "r.jsonl", b"nulls")],
     "null instead of an object, further down": lambda f, m: [
         written(f / "r.jsonl", b'{"text": "a", "label": 1}\n \tnull\n'),
@@ -223,6 +247,7 @@ CASES = {
     "truncated npy": lambda f, m: [cut(npy(f / "r.npy"))],
     "model missing": lambda f, m: score(f, f / "nowhere"),
     "truncated safetensors": lambda f, m: score(f, broken(m, f, lambda copy: cut(copy / "model.safetensors"))),
+    "model without a tokenizer": lambda f, m: [jsonl(f / "r.jsonl", *TEXTS), "-m", broken(m, f, without_tokenizer)],
     "weights as pickle": lambda f, m: score(f, broken(m, f, pickled)),
     "model with code of its own": lambda f, m: score(f, broken(m, f, with_code)),
     "truncated weights": lambda f, m: [
@@ -234,8 +259,16 @@ CASES = {
     "NaN in the weights, window by window": lambda f, m: nan(f, m, "--prompt", 1, "--continuation", 1, "--stride", 2),
     "NaN in the weights of an attacked model": lambda f, m: nan(f, m, "--attack", "loss"),
     "NaN in the weights of a paraphraser": lambda f, m: nan(f, m, "--prompts", "bare", "--count", 1, kind="text"),
+    "infinity in the logits of a paraphraser": lambda f, m: [
+        *(jsonl(f / "r.jsonl", *TEXTS), "--model", broken(m, f, overflowing), "--dtype", "float16"),
+        *("--prompts", "bare", "--count", 1),
+    ],
     "NaN in gradients": lambda f, m: nan(f, m, kind="text"),
     "NaN in gradients of training examples": lambda f, m: nan(f, m, jsonl(f / "t.jsonl", {"tokens": [1, 2]})),
+    "gradients beyond float16": lambda f, m: [
+        *[jsonl(f / "r.jsonl", *({"tokens": [1, 2, 3, number]} for number in range(4, 8)))] * 2,
+        *("--model", broken(m, f, overflowing), "--dtype", "float16"),
+    ],
     "tokens of another tokenizer": lambda f, m: score(f, m, [{"tokens": [1, 32] * 32}]),
     "window longer than the model": lambda f, m: score(f, m, window=(64, 64)),
     "misspelt configuration key": lambda f, m: config(f, "modle: a\ncorpus: b\noutput: c\n"),
