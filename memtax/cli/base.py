@@ -92,9 +92,18 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     def again(number: int, frame: FrameType | None) -> None:
         raise stop
 
+    sys.unraisablehook = _swallowed
     signal.signal(signal.SIGALRM, again)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
     raise stop
+
+
+def _swallowed(what: "sys.UnraisableHookArgs") -> None:
+    """An interruption that came in a callback, where Python drops it, comes again at once; its traceback is no news."""
+    if isinstance(what.exc_value, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, 0.01, PATIENCE)
+    else:
+        sys.__unraisablehook__(what)
 
 
 class _App(typer.Typer):

@@ -102,7 +102,7 @@ def test_signals_end_in_one_line(tmp_path, number, code):
 
 
 LIBRARIES = """\
-import os, signal, sys
+import os, signal, sys, time
 from typing import Annotated
 import typer
 from memtax import cli
@@ -120,6 +120,16 @@ def translated():
     except KeyboardInterrupt as error:
         raise SystemError("returned a result with an exception set") from error
 
+class Dropped:
+    def __del__(self):
+        os.kill(os.getpid(), int(os.environ["NUMBER"]))
+
+@base.app.command()
+def swallowed():
+    # Python prints what is raised in here, and goes on.
+    Dropped()
+    time.sleep(5)
+
 def early(value):
     os.kill(os.getpid(), int(os.environ["NUMBER"]))
 
@@ -131,7 +141,7 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("verb", ["executed", "translated", "parsed"])
+@pytest.mark.parametrize("verb", ["executed", "translated", "swallowed", "parsed"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_in_one_line_whatever_a_library_makes_of_them(tmp_path, verb, number, code):
     (tmp_path / "libraries.py").write_text(LIBRARIES)
