@@ -171,6 +171,7 @@ def _version(given: bool) -> None:
 
 @app.callback()
 def options(
+    ctx: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help=outcome.HELP["quiet"])] = False,
     as_json: Annotated[bool, typer.Option("--json", help=outcome.HELP["json"])] = False,
@@ -192,10 +193,15 @@ def options(
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     global _debug, _wait
     _debug, _wait = debug, wait
-    # One process may run several commands, as tests do: what an earlier one was told ends with it.
-    outcome.mode.json = outcome.mode.quiet = False
-    set_quiet(False)
-    set_notes_to_errors(False)
+
+    def forget() -> None:
+        # One process may run several commands, as tests do: what one was told ends with it.
+        outcome.mode.json = outcome.mode.quiet = False
+        set_quiet(False)
+        set_notes_to_errors(False)
+        set_strict(False)
+
+    ctx.call_on_close(forget)
     outcome.mode.set_json(as_json)
     outcome.mode.set_quiet(quiet)
     set_strict(strict)
