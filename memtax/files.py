@@ -1,6 +1,7 @@
 """Writing files so that they appear finished or not at all, and finding the files that ship with memtax."""
 
 import contextlib
+import errno
 import fcntl
 import glob
 import json
@@ -61,10 +62,13 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 def system_error(error: BaseException) -> int | None:
     """The number of the system's error behind an exception (0: not told), None if it is none.
 
-    safetensors has a kind of its own, and tokenizers raises the mere `Exception`.
+    safetensors has a kind of its own, and tokenizers raises the mere `Exception`. What torch writes ends in a `RuntimeError` that
+    keeps the reason to itself; a full disk is the usual one.
     """
     if isinstance(error, OSError):
         return error.errno or 0
+    if isinstance(error, RuntimeError) and "inline_container.cc" in str(error) and "unexpected pos" in str(error):
+        return errno.ENOSPC
     found = re.search(r"\(os error (\d+)\)$", str(error)) if type(error).__name__ in ("SafetensorError", "Exception") else None
     return int(found[1]) if found else None
 

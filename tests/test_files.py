@@ -88,3 +88,11 @@ def test_the_systems_error_in_what_tokenizers_raises(tmp_path):
     with pytest.raises(Exception, match="os error") as caught:
         Tokenizer(WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "missing" / "tokenizer.json"))
     assert system_error(caught.value) == errno.ENOENT
+
+
+def test_a_full_disk_in_what_torch_raises():
+    import torch
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.save({"a": torch.zeros(10_000)}, "/dev/full")
+    assert system_error(caught.value) == errno.ENOSPC
