@@ -62,8 +62,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 def system_error(error: BaseException) -> int | None:
     """The number of the system's error behind an exception (0: not told), None if it is none.
 
-    safetensors has a kind of its own, and tokenizers raises the mere `Exception`. What torch writes ends in a `RuntimeError` that
-    keeps the reason to itself; a full disk is the usual one.
+    safetensors has a kind of its own, and tokenizers raises the mere `Exception`. What torch writes ends in a `RuntimeError`
+    that keeps the reason to itself; a full disk is the usual one.
     """
     if isinstance(error, OSError):
         return error.errno or 0
