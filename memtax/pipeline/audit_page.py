@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from memtax.leakage.canaries import conclusion
 from memtax.report import figures, words
 from memtax.report.page import tiles
+from memtax.report.parts import Panel, Section, Table
 from memtax.report.plain import write_page
-from memtax.report.sections import Panel, Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from typing import Any
 
 from memtax.report import words
 from memtax.report.data import Run
-from memtax.report.sections import Section, Table
+from memtax.report.parts import Section, Table
 
 
 def attached(run: Run) -> list[Section]:

@@ -11,7 +11,7 @@ from memtax import schema, statistics
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet
 from memtax.report import figures, plain, words
-from memtax.report.sections import Panel, Section, Table
+from memtax.report.parts import Panel, Section, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax.report import figures, words
 from memtax.report.data import Run
-from memtax.report.sections import Panel, Section, Table
+from memtax.report.parts import Panel, Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from memtax.files import atomic_directory, write_text
 from memtax.report import examples, figures, listing, sections, words
 from memtax.report.data import Run
+from memtax.report.parts import Panel, Section
 from memtax.schema import CATEGORIES
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def write(run: Path) -> Path:
     """Write the report; see `memtax.report.write`."""
     data = Run.read(run)
     parts = [*sections.sections(data), sections.gaps(data)]
-    panels = [part for section in parts for part in section.parts if isinstance(part, sections.Panel)]
+    panels = [part for section in parts for part in section.parts if isinstance(part, Panel)]
     drawings = {panel.name: inline_svg(figures.svg(panel.figure), panel.name) for panel in panels}
     with atomic_directory(run / "report" / "figures") as folder:
         for panel in panels:
@@ -43,7 +44,7 @@ def write(run: Path) -> Path:
     return page
 
 
-def render(data: Run, parts: Sequence[sections.Section], drawings: Mapping[str, str]) -> str:
+def render(data: Run, parts: Sequence[Section], drawings: Mapping[str, str]) -> str:
     """The page's HTML."""
     from markupsafe import Markup
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from memtax.files import write_text
 from memtax.report import figures
 from memtax.report.page import HERE, environment, inline_svg
-from memtax.report.sections import Panel, Section
+from memtax.report.parts import Panel, Section
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from memtax.files import read_json
 from memtax.leakage.membership import representatives
 from memtax.report import attached, figures, membership, words
+from memtax.report.parts import Panel, Quote, Section, Table
 from memtax.report.plain import write_page
-from memtax.report.sections import Panel, Quote, Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

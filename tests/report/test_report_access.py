@@ -15,6 +15,7 @@ from memtax.leakage.canaries import Canary, summarize
 from memtax.pipeline import audit_page
 from memtax.report import compare, figures, page, sections, verb_pages
 from memtax.report.data import Run
+from memtax.report.parts import Panel
 
 in_a_browser = pytest.mark.skipif(
     browser.FOUND is None, reason="NO BROWSER: chromium was not found, so no page was opened; set MEMTAX_CHROMIUM to its path"
@@ -94,7 +95,7 @@ def run_page(run):
     """The page as `report.write` makes it, without the figures' own files."""
     data = Run.read(run)
     parts = [*sections.sections(data), sections.gaps(data)]
-    panels = [part for section in parts for part in section.parts if isinstance(part, sections.Panel)]
+    panels = [part for section in parts for part in section.parts if isinstance(part, Panel)]
     drawings = {panel.name: page.inline_svg(figures.svg(panel.figure), panel.name) for panel in panels}
     (run / "index.html").write_text(page.render(data, parts, drawings), encoding="utf-8")
     return run / "index.html"

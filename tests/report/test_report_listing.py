@@ -15,6 +15,7 @@ from memtax import schema
 from memtax.report import examples, listing, sections
 from memtax.report.data import Run
 from memtax.report.page import render
+from memtax.report.parts import Panel
 
 ROWS = 600
 
@@ -38,7 +39,7 @@ def page(run):
     """The page's HTML without its drawings, which take most of the time."""
     data = Run.read(run)
     parts = [*sections.sections(data), sections.gaps(data)]
-    names = {part.name for section in parts for part in section.parts if isinstance(part, sections.Panel)}
+    names = {part.name for section in parts for part in section.parts if isinstance(part, Panel)}
     return render(data, parts, dict.fromkeys(names, ""))
 
 

@@ -21,6 +21,7 @@ from memtax.errors import MemtaxError
 from memtax.report import sections, words
 from memtax.report.data import Run
 from memtax.report.page import render
+from memtax.report.parts import Panel
 
 VOID = {"meta", "input", "br", "img", "link", "hr", "path", "use", "rect", "circle"}
 FIGURES = {
@@ -225,7 +226,7 @@ def outline(run):
     """The page without its drawings, which take most of the time, and the names of its figures."""
     data = Run.read(run)
     parts = [*sections.sections(data), sections.gaps(data)]
-    names = {part.name for section in parts for part in section.parts if isinstance(part, sections.Panel)}
+    names = {part.name for section in parts for part in section.parts if isinstance(part, Panel)}
     return Page(render(data, parts, dict.fromkeys(names, ""))), names
 
 
