@@ -136,3 +136,89 @@ def test_sign_flips_hold_their_level_over_documents():
         shift = rng.normal(size=37)[units]
         below.append(statistics.sign_flip_test(np.sign(shift + rng.normal(size=len(units))), units, 499) <= 0.05)
     assert 0.02 <= np.mean(below) <= 0.08
+
+
+def test_the_variance_of_an_auroc_of_independent_rows_is_delongs():
+    from scipy.stats import beta, norm, t
+
+    rng = np.random.default_rng(5)
+    positives, negatives = rng.normal(0.7, 1, 60), rng.normal(0, 1, 80)
+    wins = (positives[:, None] > negatives) + 0.5 * (positives[:, None] == negatives)
+    first, second = wins.mean(1).var(ddof=1) / 60, wins.mean(0).var(ddof=1) / 80
+    area = wins.mean()
+    variance = first * 60 / 59 + second * 80 / 79
+    freedom = (first + second) ** 2 / (first**2 / 59 + second**2 / 79)
+    trials = area * (1 - area) / variance * (norm.isf(0.025) / t.isf(0.025, freedom)) ** 2
+    expected = beta.ppf(0.025, area * trials, trials * (1 - area) + 1), beta.ppf(0.975, area * trials + 1, trials * (1 - area))
+    labels, scores = np.repeat([1, 0], [60, 80]), np.concatenate([positives, negatives])
+    interval = statistics.auroc_interval(labels, scores)
+    assert interval is not None
+    assert interval.value == pytest.approx(area)
+    np.testing.assert_allclose((interval.low, interval.high), expected)
+
+
+@pytest.mark.parametrize("rows", [10, 20, 100])
+def test_a_perfectly_separated_sample_is_bounded_by_its_number_of_rows(rows: int):
+    labels = np.repeat([1, 0], rows)
+    interval = statistics.auroc_interval(labels, labels)
+    assert interval is not None
+    assert (interval.value, interval.high) == (1.0, 1.0)
+    assert interval.low == pytest.approx(statistics.clopper_pearson(rows, rows).low)
+    reverse = statistics.auroc_interval(1 - labels, labels)
+    assert reverse is not None
+    assert reverse.high == pytest.approx(1 - interval.low)
+
+
+@pytest.mark.parametrize(("rows", "area"), [(10, 0.5), (10, 0.993), (20, 0.95), (100, 0.8), (100, 0.993)])
+def test_intervals_of_an_auroc_cover_for_few_rows(rows: int, area: float):
+    from scipy.stats import norm
+
+    rng = np.random.default_rng(6)
+    labels, shift = np.repeat([1.0, 0.0], rows), norm.ppf(area) * np.sqrt(2)
+    intervals = [statistics.auroc_interval(labels, rng.normal(size=2 * rows) + shift * labels) for _ in range(300)]
+    assert np.mean([found is not None and found.low <= area <= found.high for found in intervals]) >= 0.92
+
+
+@pytest.mark.parametrize("spread", [0.0, 2.0])
+@pytest.mark.parametrize("documents", [(10, 10), (37, 12)])
+def test_intervals_of_an_auroc_cover_over_documents(documents: tuple[int, int], spread: float):
+    from scipy.stats import norm
+
+    rng = np.random.default_rng(8)
+    labels = np.repeat([1.0, 0.0], documents)
+    covered = []
+    for _ in range(200):
+        units = np.repeat(np.arange(len(labels)), rng.integers(2, 40, len(labels)))
+        effects = spread * rng.normal(size=len(labels)) + labels * norm.ppf(0.8) * np.sqrt(2 + 2 * spread**2)
+        interval = statistics.auroc_interval(labels[units], effects[units] + rng.normal(size=len(units)), units)
+        assert interval is not None
+        covered.append(interval.low <= 0.8 <= interval.high)
+    assert np.mean(covered) >= 0.92
+
+
+def test_an_auroc_over_eight_documents_of_a_class_is_withheld():
+    units = np.repeat(np.arange(45), 50)
+    assert statistics.auroc_interval(units < 37, np.arange(len(units)), units) is None
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+@pytest.mark.parametrize("count", [10, 37])
+def test_intervals_of_correlations_cover_over_documents(count: int, spread: float):
+    rng = np.random.default_rng(9)
+
+    def draw(number: int, largest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        units = np.repeat(np.arange(number), rng.integers(1, largest + 1, number))
+        x = spread * rng.normal(size=number)[units] + rng.normal(size=len(units))
+        y = 0.7 * x + spread * rng.normal(size=number)[units] + rng.normal(size=len(units))
+        return x, (y > 0.5).astype(float), units
+
+    x, y, _ = draw(100_000, 1)
+    spearman, xi = statistics.spearman(x, y), statistics.chatterjee_xi(x, y)
+    covered = []
+    for _ in range(100):
+        x, y, units = draw(count, 60)
+        ours, other = statistics.spearman_interval(x, y, units=units), statistics.xi_interval(x, y, units=units, subsamples=60)
+        assert ours is not None
+        assert other is not None
+        covered.append((ours.low <= spearman <= ours.high, other.low <= xi <= other.high))
+    assert (np.mean(covered, axis=0) >= 0.9).all(), np.mean(covered, axis=0)

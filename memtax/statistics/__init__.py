@@ -28,6 +28,7 @@ from memtax.statistics.measures import (
 )
 from memtax.statistics.operating import fpr_at_tpr, operating_evaluators, tpr_at_fpr
 from memtax.statistics.paired import mcnemar, paired_difference
+from memtax.statistics.ranking import auroc_interval
 from memtax.statistics.units import FEWEST_UNITS, count_units, expanded_level, fewest_units, unit_codes
 from memtax.statistics.xi import chatterjee_xi, xi_interval
 
@@ -35,6 +36,7 @@ __all__ = [
     "FEWEST_UNITS",
     "Interval",
     "auroc",
+    "auroc_interval",
     "average_precision",
     "best_threshold",
     "bootstrap_interval",

@@ -19,8 +19,8 @@ def cluster_rate(outcomes: ArrayLike, units: ArrayLike, level: float = 0.95) -> 
     """A rate over rows in units, with an exact binomial interval of the effective number of rows (Korn & Graubard 1998).
 
     The effective number is rate (1 - rate) / variance, the variance that of leaving one unit out, times the squared ratio
-    of Student's quantiles of independent rows to those of the units' degrees of freedom (`_Units`). Without any success or
-    without any failure, no variance can be estimated: rows of one unit count as one, (sum n)^2 / sum n^2 units of n rows.
+    of Student's quantiles of independent rows to those of the units' degrees of freedom (`MeanOverUnits`). Without any
+    success or any failure no variance can be estimated, and units count in place of rows: (sum n)^2 / sum n^2 of n rows.
 
     Args:
         outcomes: (rows,) 0 or 1.
@@ -34,12 +34,11 @@ def cluster_rate(outcomes: ArrayLike, units: ArrayLike, level: float = 0.95) -> 
     Raises:
         MemtaxError: outcomes are not 0 or 1, lengths differ, no row, or a level outside (0, 1).
     """
-    from scipy.special import betaincinv
     from scipy.stats import t
 
     (y,) = columns(outcomes=outcomes)
     require_binary(y, "outcomes")
-    clusters = _Units(y, units)
+    clusters = MeanOverUnits(y, units)
     if clusters.number < FEWEST_UNITS:
         return None
     tail, rows, rate = tail_of(level), len(y), float(y.mean())
@@ -49,8 +48,14 @@ def cluster_rate(outcomes: ArrayLike, units: ArrayLike, level: float = 0.95) -> 
     if clusters.variance > 0:
         effective = rate * (1 - rate) / clusters.variance
         effective *= float(t.isf(tail, rows - 1) / t.isf(tail, clusters.freedom)) ** 2
-    effective = min(effective, float(rows))
-    successes = rate * effective
+    return binomial_interval(rate, min(effective, float(rows)), level)
+
+
+def binomial_interval(rate: float, effective: float, level: float) -> Interval:
+    """Clopper and Pearson's interval for a rate of `effective` trials, which need not be a whole number."""
+    from scipy.special import betaincinv
+
+    tail, successes = tail_of(level), rate * effective
     low = betaincinv(successes, effective - successes + 1, tail) if rate > 0 else 0.0
     high = betaincinv(successes + 1, effective - successes, 1 - tail) if rate < 1 else 1.0
     return Interval(rate, float(low), float(high))
@@ -75,7 +80,7 @@ def cluster_mean(values: ArrayLike, units: ArrayLike, level: float = 0.95) -> In
     from scipy.stats import t
 
     (x,) = columns(values=values)
-    clusters = _Units(x, units)
+    clusters = MeanOverUnits(x, units)
     if clusters.number < FEWEST_UNITS:
         return None
     half = float(t.isf(tail_of(level), clusters.freedom)) * np.sqrt(clusters.variance)
@@ -83,7 +88,7 @@ def cluster_mean(values: ArrayLike, units: ArrayLike, level: float = 0.95) -> In
     return Interval(mean, float(mean - half), float(mean + half))
 
 
-class _Units:
+class MeanOverUnits:
     """Variance of a mean over rows in units, and the degrees of freedom of that variance.
 
     With e_g the sum of unit g's deviations from the mean and n_g of n rows: variance = (G - 1) / G sum_g (e_g / (n - n_g))^2,

@@ -1,13 +1,21 @@
 """An interval for a rank correlation that needs no resampling, so that millions of rows are no trouble."""
 
+from typing import overload
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from memtax.statistics.arrays import Array, columns, sort, standardised
+from memtax.statistics.clusters import MeanOverUnits
 from memtax.statistics.intervals import Interval, tail_of
+from memtax.statistics.units import FEWEST_UNITS
 
 
-def spearman_interval(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval:
+@overload
+def spearman_interval(x: ArrayLike, y: ArrayLike, level: float = ..., units: None = ...) -> Interval: ...
+@overload
+def spearman_interval(x: ArrayLike, y: ArrayLike, level: float = ..., *, units: ArrayLike | None) -> Interval | None: ...
+def spearman_interval(x: ArrayLike, y: ArrayLike, level: float = 0.95, units: ArrayLike | None = None) -> Interval | None:
     """Spearman's correlation with a large-sample interval that holds for any joint distribution, ties included.
 
     The standard error is that of the correlation's influence function, with the part that comes from the ranks being
@@ -22,11 +30,17 @@ def spearman_interval(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interv
         x: (rows,) not constant.
         y: (rows,) not constant.
         level: coverage; close to nominal from some ten rows of the rarer value on.
+        units: (rows,) unit of each row, from `unit_codes`: influences are summed by unit, with the variance and degrees of
+            freedom of `cluster_mean`. None: rows are independent.
+
+    Returns:
+        The correlation with its interval; None below `FEWEST_UNITS` units.
 
     Raises:
         MemtaxError: lengths differ, no rows, NaN, or a constant column.
     """
     from scipy.special import ndtri
+    from scipy.stats import t
 
     first, second = (_Ranks(standardised(column)) for column in columns(x=x, y=y))
     a, b = first.centred, second.centred
@@ -36,10 +50,16 @@ def spearman_interval(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interv
     influence = (a * b + first.above(b) + second.above(a) - 3 * covariance) / scale
     influence -= value / 2 * ((a * a + 2 * first.above(a)) / variance_a - 3)
     influence -= value / 2 * ((b * b + 2 * second.above(b)) / variance_b - 3)
-    error = float(np.sqrt((influence * influence).mean() / len(a)))
+    if units is None:
+        error, quantile = float(np.sqrt((influence * influence).mean() / len(a))), float(-ndtri(tail_of(level)))
+    else:
+        clusters = MeanOverUnits(influence, units)
+        if clusters.number < FEWEST_UNITS:
+            return None
+        error, quantile = float(np.sqrt(clusters.variance)), float(t.isf(tail_of(level), clusters.freedom))
     if abs(value) == 1.0:
         return Interval(value, value, value)
-    half = -ndtri(tail_of(level)) * error / (1 - value * value)
+    half = quantile * error / (1 - value * value)
     return Interval(value, float(np.tanh(np.arctanh(value) - half)), float(np.tanh(np.arctanh(value) + half)))
 
 

@@ -1,11 +1,14 @@
 """Chatterjee's rank correlation: how far y is a function of x, of whatever shape (Chatterjee 2021)."""
 
+from typing import overload
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from memtax.errors import MemtaxError
 from memtax.statistics.arrays import Array, columns, sort
 from memtax.statistics.intervals import Interval, tail_of
+from memtax.statistics.units import FEWEST_UNITS, unit_index
 
 ORDERS = 16
 """Random orders of tied rows that are averaged where there is no closed form."""
@@ -38,9 +41,36 @@ def chatterjee_xi(x: ArrayLike, y: ArrayLike, orders: int = ORDERS, seed: int = 
     return _xi(first, second, orders, np.random.default_rng(seed))
 
 
+@overload
 def xi_interval(
-    x: ArrayLike, y: ArrayLike, level: float = 0.95, subsamples: int = SUBSAMPLES, orders: int = ORDERS, seed: int = 1024
-) -> Interval:
+    x: ArrayLike,
+    y: ArrayLike,
+    level: float = ...,
+    subsamples: int = ...,
+    orders: int = ...,
+    seed: int = ...,
+    units: None = ...,
+) -> Interval: ...
+@overload
+def xi_interval(
+    x: ArrayLike,
+    y: ArrayLike,
+    level: float = ...,
+    subsamples: int = ...,
+    orders: int = ...,
+    seed: int = ...,
+    *,
+    units: ArrayLike | None,
+) -> Interval | None: ...
+def xi_interval(
+    x: ArrayLike,
+    y: ArrayLike,
+    level: float = 0.95,
+    subsamples: int = SUBSAMPLES,
+    orders: int = ORDERS,
+    seed: int = 1024,
+    units: ArrayLike | None = None,
+) -> Interval | None:
     """xi(x -> y) with an interval from m-out-of-n subsampling (Dette & Kroll 2024); the bootstrap fails (Lin & Han 2024).
 
     Subsamples without replacement of m = n^(2/3) rows (more where y's rarer value would be missed, at most n / 2) give the
@@ -54,29 +84,41 @@ def xi_interval(
         subsamples: how many are drawn.
         orders: as in `chatterjee_xi`.
         seed: of subsamples and orders.
+        units: (rows,) unit of each row, from `unit_codes`: subsamples are of whole units. None: rows are independent.
+
+    Returns:
+        xi with its interval; None below `FEWEST_UNITS` units.
 
     Raises:
         MemtaxError: as in `chatterjee_xi`, or fewer than 20 rows.
     """
-    from scipy.special import ndtri
+    from scipy.stats import t
 
     value = chatterjee_xi(x, y, orders, seed)
     first, second = columns(x=x, y=y)
     rows = len(first)
     if rows < 20:
         raise MemtaxError(f"an interval of xi needs at least 20 rows, not {rows}")
+    index, sizes = unit_index(np.arange(rows) if units is None else units, rows)
+    number = len(sizes)
+    if number < FEWEST_UNITS:
+        return None
     _, counts = np.unique(second, return_counts=True)
-    size = rows ** (2 / 3) if len(counts) > 2 else max(rows ** (2 / 3), RARE * rows / counts.min())
-    size = int(min(size, rows / 2))
+    size = number ** (2 / 3) if len(counts) > 2 else max(number ** (2 / 3), RARE * number / counts.min())
+    size = int(min(size, number / 2))
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(subsamples):
-        chosen = rng.choice(rows, size, replace=False, shuffle=False)
+        chosen = rng.choice(number, size, replace=False, shuffle=False)
+        if units is not None:
+            chosen = np.flatnonzero(np.isin(index, chosen))
         part = second[chosen]
         if part.min() < part.max():
             draws.append(_xi(first[chosen], part, 1, rng))
-    error = float(np.std(draws) * np.sqrt(size / rows / (1 - size / rows))) if len(draws) > 1 else np.inf
-    reach = -float(ndtri(tail_of(level))) * error
+    error = float(np.std(draws) * np.sqrt(size / number / (1 - size / number))) if len(draws) > 1 else np.inf
+    # Without units the effective number is that of rows: Student's t is the normal distribution.
+    freedom = np.inf if units is None else max(1.0, rows**2 / float((sizes.astype(np.float64) ** 2).sum()) - 1)
+    reach = float(t.isf(tail_of(level), freedom)) * error
     return Interval(value, max(value - reach, -1.0), min(value + reach, 1.0))
 
 
