@@ -215,10 +215,10 @@ def test_intervals_of_correlations_cover_over_documents(count: int, spread: floa
     x, y, _ = draw(100_000, 1)
     spearman, xi = statistics.spearman(x, y), statistics.chatterjee_xi(x, y)
     covered = []
-    for _ in range(100):
+    for _ in range(150):
         x, y, units = draw(count, 60)
         ours, other = statistics.spearman_interval(x, y, units=units), statistics.xi_interval(x, y, units=units, subsamples=60)
         assert ours is not None
         assert other is not None
         covered.append((ours.low <= spearman <= ours.high, other.low <= xi <= other.high))
-    assert (np.mean(covered, axis=0) >= 0.9).all(), np.mean(covered, axis=0)
+    assert np.mean(covered, axis=0).min() >= 0.9

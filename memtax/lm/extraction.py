@@ -26,6 +26,8 @@ COLUMNS = (
 )
 """The columns that `columns` gives, in its order."""
 
+_NEAR = 0.5
+"""Nats: log-probabilities closer to 0 than this are inverted by expm1, as 1 - exp(x) loses its digits there."""
 OF_A_WINDOW = tuple(name for name in COLUMNS if name != "sequence_perplexity")
 """Those that depend on where prompt and continuation end."""
 
@@ -175,7 +177,9 @@ def queries(logprob: float | None, probability: float) -> float | None:
     if logprob >= 0:
         return 1.0
     # log(-log(1 - p_z)): for small p_z it is log p_z, and p_z itself would be rounded to 0.
-    below = math.log(-math.log1p(-math.exp(logprob))) if logprob > -30 else logprob
+    # Near 0, 1 - p_z is -expm1(log p_z): 1 - exp would be rounded to 0.
+    miss = math.log(-math.expm1(logprob)) if logprob > -_NEAR else math.log1p(-math.exp(logprob))
+    below = math.log(-miss) if logprob > -30 else logprob
     found = math.log(-math.log1p(-probability)) - below
     return max(1.0, float(math.ceil(math.exp(found)))) if found < 700 else math.inf
 
@@ -199,7 +203,9 @@ def discoverable(
     known = np.array([value for value in logprobs if value is not None], dtype=np.float64)
     with np.errstate(divide="ignore"):
         # log of the chance that none of n samples is right: n log(1 - p_z).
-        miss = np.log1p(-np.exp(np.minimum(known, 0)))
+        near = known > -_NEAR  # 1 - exp would be rounded to 0 there
+        miss = np.log1p(-np.exp(np.where(near, -1.0, known)))
+        miss[near] = np.log(-np.expm1(np.minimum(known[near], 0)))
     rows = []
     for n in samples:
         for p in probabilities:

@@ -8,7 +8,10 @@ from numpy.typing import ArrayLike
 from memtax.statistics.arrays import Array, columns, sort, standardised
 from memtax.statistics.clusters import MeanOverUnits
 from memtax.statistics.intervals import Interval, tail_of
-from memtax.statistics.units import FEWEST_UNITS
+from memtax.statistics.measures import evaluator, spearman
+from memtax.statistics.units import FEWEST_UNITS, unit_index
+
+_JACKKNIFE = 200
 
 
 @overload
@@ -31,7 +34,8 @@ def spearman_interval(x: ArrayLike, y: ArrayLike, level: float = 0.95, units: Ar
         y: (rows,) not constant.
         level: coverage; close to nominal from some ten rows of the rarer value on.
         units: (rows,) unit of each row, from `unit_codes`: influences are summed by unit, with the variance and degrees of
-            freedom of `cluster_mean`. None: rows are independent.
+            freedom of `cluster_mean`; for up to 200 units the variance is at least that of computing the correlation again
+            without each, which sees what a unit with most of the rarer value weighs. None: rows are independent.
 
     Returns:
         The correlation with its interval; None below `FEWEST_UNITS` units.
@@ -56,11 +60,23 @@ def spearman_interval(x: ArrayLike, y: ArrayLike, level: float = 0.95, units: Ar
         clusters = MeanOverUnits(influence, units)
         if clusters.number < FEWEST_UNITS:
             return None
-        error, quantile = float(np.sqrt(clusters.variance)), float(t.isf(tail_of(level), clusters.freedom))
+        variance = max(clusters.variance, _jackknife(x, y, units))
+        error, quantile = float(np.sqrt(variance)), float(t.isf(tail_of(level), clusters.freedom))
     if abs(value) == 1.0:
         return Interval(value, value, value)
     half = quantile * error / (1 - value * value)
     return Interval(value, float(np.tanh(np.arctanh(value) - half)), float(np.tanh(np.arctanh(value) + half)))
+
+
+def _jackknife(x: ArrayLike, y: ArrayLike, units: ArrayLike) -> float:
+    """Variance of the correlation by leaving out one unit at a time; 0 above `_JACKKNIFE` units."""
+    index, sizes = unit_index(units, len(np.asarray(x)))
+    if len(sizes) > _JACKKNIFE:
+        return 0.0
+    evaluate = evaluator(spearman, x, y)
+    left_out = np.concatenate([evaluate((index != unit)[None].astype(np.float64)) for unit in range(len(sizes))])
+    left_out = left_out[~np.isnan(left_out)]
+    return float((len(left_out) - 1) * left_out.var()) if len(left_out) > 1 else 0.0
 
 
 class _Ranks:

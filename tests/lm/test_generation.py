@@ -113,6 +113,9 @@ def test_samples_needed_by_hand():
     assert extraction.queries(math.log(0.5), 0.5) == 1
     # Certain: one. Impossible or unknown: none.
     assert extraction.queries(0.0, 0.99) == 1
+    for tiny in (-5e-324, -1e-300, -1e-17, -1e-16, -1e-15):
+        assert extraction.queries(tiny, 0.99) == 1
+        assert extraction.discoverable([tiny], [1], [0.99])[0]["extractable"] == 1
     assert extraction.queries(-math.inf, 0.1) is None
     assert extraction.queries(None, 0.1) is None
     # p_z = e^-100: log(1/2) / -e^-100 = 0.6931 e^100, far beyond where 1 - p_z is 1 in float64.
