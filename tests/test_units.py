@@ -222,3 +222,31 @@ def test_intervals_of_correlations_cover_over_documents(count: int, spread: floa
         assert other is not None
         covered.append((ours.low <= spearman <= ours.high, other.low <= xi <= other.high))
     assert np.mean(covered, axis=0).min() >= 0.9
+
+
+@pytest.mark.parametrize("spread", [0.0, 2.0])
+@pytest.mark.parametrize("count", [10, 37])
+def test_intervals_of_a_paired_difference_cover_over_documents(count: int, spread: float):
+    rng = np.random.default_rng(10)
+
+    def chances(number: int) -> tuple[np.ndarray, np.ndarray]:
+        logit = -2 + spread * rng.normal(size=number)
+        return 1 / (1 + np.exp(-logit)), 1 / (1 + np.exp(-logit - 0.8))
+
+    before, after = chances(200_000)
+    truth, covered = (after - before).mean(), []
+    for _ in range(300):
+        units = np.repeat(np.arange(count), rng.integers(1, 60, count))
+        before, after = chances(count)
+        draws = rng.random((2, len(units)))
+        interval = statistics.cluster_difference(draws[0] < before[units], draws[1] < after[units], units)
+        assert interval is not None
+        covered.append(interval.low <= truth <= interval.high)
+    assert np.mean(covered) >= 0.92
+
+
+def test_the_paired_difference_of_independent_rows_is_newcombes():
+    first, second = np.repeat([1, 1, 0, 0], [12, 3, 8, 20]), np.repeat([1, 0, 1, 0], [12, 3, 8, 20])
+    assert statistics.cluster_difference(first, second, np.arange(43)) == statistics.paired_difference(12, 3, 8, 20)
+    nothing = statistics.cluster_difference(np.zeros(300), np.zeros(300), np.arange(300) // 10)
+    assert nothing == statistics.paired_difference(0, 0, 0, 30)

@@ -22,6 +22,7 @@ from memtax.pipeline.neighbours import NEAREST
 from memtax.pipeline.series import Member, growth, score_series
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
 from memtax.provenance import fingerprint_dataset, fingerprint_path, write_record
+from memtax.statistics import Units
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy.correlations import correlations
 from memtax.taxonomy.extraction_rates import extraction_rates
@@ -164,12 +165,14 @@ def _conclude(
     everything = dataset.with_format("arrow")[:]
     table = everything.filter(everything.column("is_member"))
     factors = declared.available(table.column_names, declared.PUBLISHED)
+    units = Units.of_table(table)
     predictor, predictor_metrics = _fit(config, table, factors, output)
     metrics: dict[str, Any] = {
         "run": _describe_run(config, described, table, output),
-        "extraction": extraction_rates(table),
-        "growth": growth(series["checkpoints"]),
-        "growth_by_size": growth(series["models"]),
+        "units": {"unit": units.name, "units": units.count},
+        "extraction": extraction_rates(table, units=units),
+        "growth": growth(series["checkpoints"], units),
+        "growth_by_size": growth(series["models"], units),
         "correlations": correlations(table, factors),
         "predictor": predictor_metrics,
         "inference": infer(table, factors),
@@ -288,10 +291,10 @@ def _fit(
     import datasets
 
     folder = output / "models" / "predictor"
-    columns = [name for name in table.column_names if name in schema.COLUMNS and name not in ("text", "document")]
+    columns = [name for name in table.column_names if name in schema.COLUMNS]
     identity = {
         "stage": "predictor",
-        "version": 2,
+        "version": 3,
         "seed": config.seed,
         "table": fingerprint_dataset(datasets.Dataset(table), columns),
     }

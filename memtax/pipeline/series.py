@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.lm.loading import parameter_count, split_revision
+from memtax.statistics import Units
 from memtax.taxonomy.extraction_rates import extraction_rates
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-COLUMNS = ("sequence_id", "taxonomy", "model", "checkpoint", "step", "parameters", "is_memorized", "match_length")
+COLUMNS = ("sequence_id", "document", "taxonomy", "model", "checkpoint", "step", "parameters", "is_memorized", "match_length")
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,12 @@ def score_series(
 
     Args:
         members: the models or checkpoints, in order.
-        dataset: the sequences with their `taxonomy`.
+        dataset: the sequences with their `document` and `taxonomy`.
         score: gives `sequence_id`, `is_memorized` and `match_length` of the dataset's rows for a member and its number.
     """
     import pyarrow as pa
 
-    taxonomy = dataset.with_format("arrow")[:].column("taxonomy")
+    described = dataset.with_format("arrow")[:]
     tables = []
     for number, member in enumerate(members):
         scored = score(number, member)
@@ -72,7 +73,8 @@ def score_series(
         parameters = parameter_count(member.path, member.revision)
         columns = {
             "sequence_id": scored.column("sequence_id"),
-            "taxonomy": taxonomy,
+            "document": described.column("document"),
+            "taxonomy": described.column("taxonomy"),
             "model": pa.array([member.model] * rows, pa.string()),
             "checkpoint": pa.array([member.checkpoint] * rows, pa.string()),
             "step": pa.array([member.step] * rows, pa.int64()),
@@ -84,8 +86,13 @@ def score_series(
     return pa.concat_tables(tables) if tables else None
 
 
-def growth(series: "pa.Table | None") -> list[dict[str, Any]]:
-    """Extraction rates of each member of a series, in its order."""
+def growth(series: "pa.Table | None", units: Units | None = None) -> list[dict[str, Any]]:
+    """Extraction rates of each member of a series, in its order.
+
+    Args:
+        series: from `score_series`.
+        units: of the sequences of one member; None takes them from the series.
+    """
     import pyarrow.compute as pc
 
     if series is None:
@@ -96,5 +103,5 @@ def growth(series: "pa.Table | None") -> list[dict[str, Any]]:
         mine = series.filter(pc.and_(pc.equal(series.column("model"), model), pc.equal(series.column("checkpoint"), name)))
         facts = {"model": model, "checkpoint": name}
         facts |= {key: mine.column(key)[0].as_py() for key in ("step", "parameters")}
-        rows += [{**facts, "category": category, **rate} for category, rate in extraction_rates(mine).items()]
+        rows += [{**facts, "category": category, **rate} for category, rate in extraction_rates(mine, units=units).items()]
     return rows

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memtax.pipeline.run import RunResult
+from memtax.report import words
 from memtax.schema import CATEGORIES
 
 
@@ -27,7 +28,7 @@ def summary_lines(result: RunResult) -> list[str]:
     extraction, predictor = result.metrics["extraction"], result.metrics["predictor"]
     table = Table(title=escape(result.metrics["run"]["title"]), title_justify="left")
     table.add_column("category", no_wrap=True)
-    for heading in ("sequences", "memorized", "rate", "95% interval", "ROC-AUC"):
+    for heading in ("sequences", "memorized", "rate", "95% interval", "over", "ROC-AUC"):
         table.add_column(heading, justify="right", no_wrap=True)
     names = {"held_out": "held out", "held_out_absent": "held out, unseen"}
     notes = [predictor["reason"]] if "reason" in predictor else []
@@ -38,10 +39,14 @@ def summary_lines(result: RunResult) -> list[str]:
         auc, note = _auc(predictor, "aggregate" if name == "all" else name)
         if note:
             notes.append(f"no ROC-AUC for {name}: {note}")
-        rate, interval = "-", "-"
-        if group["rate"] is not None:
-            rate, interval = f"{group['rate']:.1%}", f"{100 * group['low']:.1f} - {group['high']:.1%}"
-        table.add_row(names.get(name, name), f"{group['sequences']:,}", f"{group['memorized']:,}", rate, interval, auc)
+        rate = "-" if group["rate"] is None else f"{group['rate']:.1%}"
+        interval = "-" if group["low"] is None else f"{100 * group['low']:.1f} - {group['high']:.1%}"
+        if group["rate"] is not None and group["low"] is None:
+            interval = "withheld"
+            notes.append(f"no interval for {name}: {group['reason']}")
+        table.add_row(
+            names.get(name, name), f"{group['sequences']:,}", f"{group['memorized']:,}", rate, interval, words.units(group), auc
+        )
     with console.capture() as captured:
         console.print(table)
         for note in notes:

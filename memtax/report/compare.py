@@ -11,13 +11,14 @@ from memtax import schema, statistics
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet
 from memtax.report import figures, plain, words
+from memtax.report.pairing import pair_rows, read_run, shared_units
 from memtax.report.parts import Panel, Section, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.axes import Axes
 
-SCHEMA = "memtax/compare/1"
+SCHEMA = "memtax/compare/2"
 """Raised when a key of `comparison.json` changes its meaning."""
 SHOWN = 20
 """Changed sequences that the page quotes, a direction."""
@@ -41,7 +42,8 @@ class Comparison:
             _shared(self.summary),
             f"memorized {words.percent(found['first']['value'])} before, {words.percent(found['second']['value'])} after: "
             f"difference {_points(found['difference'])}",
-            f"{found['newly']:,} newly memorized, {found['forgotten']:,} forgotten, McNemar p = {_p(found['mcnemar_p'])}",
+            f"{found['newly']:,} newly memorized, {found['forgotten']:,} forgotten, sign-flip p over {words.units(found)} = "
+            f"{_p(found['p'])}",
         ]
 
 
@@ -64,8 +66,8 @@ def compare(first: Path | str, second: Path | str) -> Comparison:
     """
     import pyarrow as pa
 
-    one, two = _read(Path(first)), _read(Path(second))
-    at_one, at_two, matched_by = _pairs(one, two)
+    one, two = read_run(Path(first)), read_run(Path(second))
+    at_one, at_two, matched_by = pair_rows(one, two)
     before, after = one.memorized[at_one], two.memorized[at_two]
     scored = np.array([a is not None and b is not None for a, b in zip(before, after, strict=True)], bool)
     if not scored.any():
@@ -75,6 +77,7 @@ def compare(first: Path | str, second: Path | str) -> Comparison:
     old, new = one.taxonomy[at_one], two.taxonomy[at_two]
     groups = {"all": np.ones(len(old), bool)} | {name: old == name for name in schema.CATEGORIES}
     moved = was != now
+    units = shared_units(one, two, at_one, at_two)
     texts = two.texts[at_two] if two.texts is not None else one.texts[at_one] if one.texts is not None else None
     changed = {
         "sequence_id": one.ids[at_one][moved],
@@ -94,7 +97,7 @@ def compare(first: Path | str, second: Path | str) -> Comparison:
         "only_in_first": one.distinct(matched_by) - len(scored),
         "only_in_second": two.distinct(matched_by) - len(scored),
         "without_verdict": int((~scored).sum()),
-        "groups": {name: _group(was[rows], now[rows]) for name, rows in groups.items() if rows.any()},
+        "groups": {name: _group(was[rows], now[rows], units[rows]) for name, rows in groups.items() if rows.any()},
         "transitions": _transitions(old, new, was, now),
     }
     return Comparison(summary, pa.table(changed))
@@ -122,105 +125,6 @@ def write(comparison: Comparison, output: Path | str) -> Path:
     )
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A run's verdicts, by ascending id.
-
-    Attributes:
-        about: what the page says of the run: name and number of sequences.
-        ids: of its sequences (rows,), ascending.
-        memorized: whether each is memorized (rows,).
-        taxonomy: codes of the categories (rows,).
-        texts: of the sequences (rows,); None: the run has none.
-        tokens: of the sequences, to match runs that number them otherwise; None: the run has none.
-    """
-
-    about: dict[str, Any]
-    ids: "np.ndarray"
-    memorized: "np.ndarray"
-    taxonomy: "np.ndarray"
-    texts: "np.ndarray | None"
-    tokens: "pa.ChunkedArray | None"
-
-    def by_tokens(self) -> dict[bytes, int]:
-        """The first row of every sequence, by its tokens."""
-        if self.tokens is None:
-            return {}
-        rows = self.tokens.to_pylist()
-        return {np.array(tokens or [], np.int32).tobytes(): len(rows) - 1 - at for at, tokens in enumerate(reversed(rows))}
-
-    def distinct(self, matched_by: str) -> int:
-        """Sequences that count."""
-        return len(self.ids) if matched_by == "sequence_id" else len(self.by_tokens())
-
-
-def _read(path: Path) -> _Run:
-    import pyarrow.parquet as pq
-
-    features = Path("dataset", "features", "train.parquet")
-    # An audit keeps its run in a folder of that name.
-    places = (path / features, path / "run" / features, path / "scores.parquet", path / "features.parquet", path)
-    file = next((place for place in places if place.is_file()), None)
-    if file is None:
-        raise MemtaxError(f"{path} holds no table of sequences; give the directory of a finished run, or a Parquet file")
-    try:
-        known = pq.read_schema(file).names
-        schema.require(known, ("sequence_id", "is_memorized"), str(file))
-        table = pq.read_table(
-            file, columns=[name for name in known if name in ("sequence_id", "is_memorized", "taxonomy", "text", "tokens")]
-        )
-    except (OSError, ValueError) as error:
-        if isinstance(error, MemtaxError):
-            raise
-        raise MemtaxError(f"{file} cannot be read: {error}") from error
-    table = table.sort_by("sequence_id")
-    ids = table.column("sequence_id").to_numpy()
-    if len(ids) > 1 and (ids[1:] == ids[:-1]).any():
-        raise MemtaxError(f"{file} has sequence_id {ids[1:][ids[1:] == ids[:-1]][0]} more than once; ids must be unique")
-    return _Run(
-        {"name": str(path), "sequences": table.num_rows},
-        ids,
-        np.array(table.column("is_memorized").to_pylist(), object),
-        _categories(table),
-        np.array(table.column("text").to_pylist(), object) if "text" in known else None,
-        table.column("tokens") if "tokens" in known else None,
-    )
-
-
-def _categories(table: "pa.Table") -> "np.ndarray":
-    """Names of the categories; None where there is none."""
-    if "taxonomy" not in table.column_names:
-        return np.full(table.num_rows, None, object)
-    values = table.column("taxonomy").to_pylist()
-    return np.array([schema.CATEGORIES[value] if isinstance(value, int) else value for value in values], object)
-
-
-def _pairs(one: _Run, two: _Run) -> tuple["np.ndarray", "np.ndarray", str]:
-    """Places of the shared sequences in both runs, and by what they were matched."""
-    ids = np.intersect1d(one.ids, two.ids)
-    places = np.searchsorted(one.ids, ids), np.searchsorted(two.ids, ids)
-    if len(ids) and _same_tokens(one, two, *places):
-        return *places, "sequence_id"
-    rows, others = one.by_tokens(), two.by_tokens()
-    shared = [(row, others[tokens]) for tokens, row in rows.items() if tokens in others]
-    if not shared:
-        raise MemtaxError(
-            f"{one.about['name']} and {two.about['name']} share no sequence, neither by sequence_id nor by tokens; compare "
-            "runs over the same sequences and tokenizer"
-        )
-    at_one, at_two = np.array(sorted(shared)).T
-    return at_one, at_two, "tokens"
-
-
-def _same_tokens(one: _Run, two: _Run, at_one: "np.ndarray", at_two: "np.ndarray") -> bool:
-    """Whether shared ids mean shared sequences; assumed where a table has no tokens."""
-    if one.tokens is None or two.tokens is None:
-        return True
-    starts = range(0, len(at_one), 4096)
-    pieces = ((one.tokens.take(at_one[at : at + 4096]), two.tokens.take(at_two[at : at + 4096])) for at in starts)
-    return all(left.to_pylist() == right.to_pylist() for left, right in pieces)
-
-
 def _shared(summary: Mapping[str, Any]) -> str:
     """How many sequences were compared."""
     if summary["matched_by"] == "sequence_id":
@@ -228,18 +132,29 @@ def _shared(summary: Mapping[str, Any]) -> str:
     return f"{summary['sequences']:,} distinct sequences in both runs, matched by their tokens"
 
 
-def _group(was: "np.ndarray", now: "np.ndarray") -> dict[str, Any]:
+def _group(was: "np.ndarray", now: "np.ndarray", units: statistics.Units) -> dict[str, Any]:
+    """Rates and their difference over units; `independent` holds what would be true of independent sequences."""
     both, forgotten, newly = int((was & now).sum()), int((was & ~now).sum()), int((~was & now).sum())
-    rows = len(was)
+    rows, change = len(was), now.astype(float) - was.astype(float)
+    paired = statistics.paired_difference(both, forgotten, newly, rows - both - forgotten - newly)
     return {
         "sequences": rows,
-        "first": asdict(statistics.clopper_pearson(both + forgotten, rows)),
-        "second": asdict(statistics.clopper_pearson(both + newly, rows)),
-        "difference": asdict(statistics.paired_difference(both, forgotten, newly, rows - both - forgotten - newly)),
+        "unit": units.name,
+        "units": units.count,
+        "first": _value(float(was.mean()), statistics.cluster_rate(was, units.codes)),
+        "second": _value(float(now.mean()), statistics.cluster_rate(now, units.codes)),
+        "difference": _value(paired.value, statistics.cluster_difference(was, now, units.codes)),
         "newly": newly,
         "forgotten": forgotten,
-        "mcnemar_p": statistics.mcnemar(newly, forgotten),
+        "p": statistics.sign_flip_test(change, units.codes),
+        "reason": statistics.withheld(units),
+        "independent": {"difference": asdict(paired), "mcnemar_p": statistics.mcnemar(newly, forgotten)},
     }
+
+
+def _value(value: float, interval: statistics.Interval | None) -> dict[str, float | None]:
+    """A number with its interval, whose bounds are None where it is withheld."""
+    return {"value": value, "low": interval.low if interval else None, "high": interval.high if interval else None}
 
 
 def _transitions(old: "np.ndarray", new: "np.ndarray", was: "np.ndarray", now: "np.ndarray") -> list[dict[str, Any]]:
@@ -258,10 +173,13 @@ def _transitions(old: "np.ndarray", new: "np.ndarray", was: "np.ndarray", now: "
     return [{"before": before, "after": after, "sequences": found[before, after]} for before, after in keys]
 
 
-def _points(interval: Mapping[str, float]) -> str:
+def _points(interval: Mapping[str, float | None]) -> str:
     """A difference of rates in percentage points, with its interval."""
-    value, low, high = (f"{100 * interval[key]:+.1f}".replace("-", words.MINUS) for key in ("value", "low", "high"))
-    return f"{value} points ({low} to {high})"
+    value, low, high = (
+        None if interval[key] is None else f"{100 * (interval[key] or 0):+.1f}".replace("-", words.MINUS)
+        for key in ("value", "low", "high")
+    )
+    return f"{value} points (interval withheld)" if low is None else f"{value} points ({low} to {high})"
 
 
 def _p(value: float) -> str:
@@ -275,7 +193,7 @@ def _tile(name: str, group: Mapping[str, Any]) -> dict[str, str]:
         "label": words.label(name),
         "value": change,
         "count": f"{group['newly']:,} newly, {group['forgotten']:,} forgotten",
-        "interval": interval.strip("()"),
+        "interval": f"{interval.strip('()').removeprefix('interval ')} ({words.units(group)})",
     }
 
 
@@ -288,13 +206,29 @@ def _how_much(summary: Mapping[str, Any]) -> Section:
             words.percent(group["first"]["value"]),
             words.percent(group["second"]["value"]),
             _points(group["difference"]),
+            words.units(group),
             words.count(group["newly"]),
             words.count(group["forgotten"]),
-            _p(group["mcnemar_p"]),
+            _p(group["p"]),
+            _points(group["independent"]["difference"]),
+            _p(group["independent"]["mcnemar_p"]),
         )
         for name, group in found.items()
     )
-    head = ("category before", "sequences", "before", "after", "difference", "newly memorized", "forgotten", "McNemar p")
+    head = (
+        *(
+            "category before",
+            "sequences",
+            "before",
+            "after",
+            "difference",
+            "over",
+            "newly memorized",
+            "forgotten",
+            "sign-flip p",
+        ),
+        *("difference if sequences were independent", "McNemar p then"),
+    )
     left_out = [
         f"{words.count(summary[key])} sequences are {text} and are left out."
         for key, text in (
@@ -305,12 +239,16 @@ def _how_much(summary: Mapping[str, Any]) -> Section:
         if summary[key]
     ]
     text = (
-        f"{_shared(summary)}. Differences have paired 95% intervals (Newcombe's score method); McNemar's exact "
-        "test asks whether as many were forgotten as were newly memorized. The tests of the categories are not corrected "
-        "for their number."
+        f"{_shared(summary)}. Differences have paired 95% intervals over {words.units(found['all'])} (Newcombe's interval "
+        "of the effective number of sequences); the test asks whether as many were forgotten as were newly memorized, by "
+        "flipping the sign of the change of whole units. The last columns hold the same interval and McNemar's exact test for "
+        "sequences that do not depend on each other. The tests of the categories are not corrected for their number."
     )
     panel = Panel(
-        "change", _conclusion(found["all"]), "Dots: difference; whiskers: its paired interval.", difference_rows(found)
+        "change",
+        _conclusion(found["all"]),
+        "Dots: difference; whiskers: its paired interval over units.",
+        difference_rows(found),
     )
     return Section("change", "How much changed", text, (panel, Table("By category", head, rows)), tuple(left_out))
 
@@ -318,6 +256,8 @@ def _how_much(summary: Mapping[str, Any]) -> Section:
 def _conclusion(group: Mapping[str, Any]) -> str:
     """What the figure shows, in a sentence."""
     low, high = group["difference"]["low"], group["difference"]["high"]
+    if low is None or high is None:
+        return f"{_points(group['difference'])} of all sequences: {words.units(group)} are too few to say it of others"
     if low <= 0 <= high:
         return "No difference beyond chance: the interval of all sequences holds 0"
     return f"{'More' if low > 0 else 'Less'} is memorized after: {_points(group['difference'])} of all sequences"
@@ -333,7 +273,10 @@ def difference_rows(groups: Mapping[str, Mapping[str, Any]], ax: "Axes | None" =
     with figures.style():
         axes: Axes = figures.panels(ax, 0.8 + 0.42 * len(groups))[0, 0]
         for place, (name, group) in enumerate(groups.items()):
-            value, low, high = (100 * group["difference"][key] for key in ("value", "low", "high"))
+            value = 100 * group["difference"]["value"]
+            low, high = (
+                value if group["difference"][key] is None else 100 * group["difference"][key] for key in ("low", "high")
+            )
             colour = figures.COLOURS.get(name, figures.GREY)
             axes.errorbar(
                 value, place, xerr=[[max(value - low, 0)], [max(high - value, 0)]], fmt="o", color=colour, ms=7, capsize=3

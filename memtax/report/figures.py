@@ -199,9 +199,15 @@ def percent_ticks() -> Any:
 
 
 def dots(
-    rows: Sequence[Mapping[str, Any]], groups: Sequence[str], panel_key: str, value_key: str, unit: str, ax: Any = None
+    rows: Sequence[Mapping[str, Any]],
+    groups: Sequence[str],
+    panel_key: str,
+    value_key: str,
+    unit: str,
+    ax: Any = None,
+    last: Sequence[str] = (),
 ) -> Any:
-    """One panel a group, one row a factor, a dot with its interval; a cross where the number is withheld.
+    """One panel per group, one row a factor, a dot with its interval; a cross where the number is withheld.
 
     Args:
         rows: `factor`, the group under `panel_key`, the number under `value_key` (or None), `low` and `high` if known.
@@ -210,9 +216,10 @@ def dots(
         value_key: `spearman` or `coefficient`.
         unit: the axis label.
         ax: as many axes as there are groups.
+        last: factors that are shown below the others, however strong.
     """
     first = {row["factor"]: abs(_or(row[value_key], 0)) for row in reversed(rows) if row[panel_key] == groups[0]}
-    factors = sorted(dict.fromkeys(row["factor"] for row in rows), key=lambda factor: -first.get(factor, 0))
+    factors = sorted(dict.fromkeys(row["factor"] for row in rows), key=lambda name: (name in last, -first.get(name, 0)))
     reach = [abs(row[key]) for row in rows for key in (value_key, "low", "high") if row.get(key) is not None]
     limit = 1.0 if value_key == "spearman" else 1.08 * max(reach, default=1.0) or 1.0
     with style():

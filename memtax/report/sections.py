@@ -10,15 +10,17 @@ from memtax.report.growth import growth
 from memtax.report.heat import heat
 from memtax.report.parts import Panel, Section, Table
 from memtax.report.words import DASH, count, estimate, fixed, label, number, percent
+from memtax.taxonomy.factors import FROM_SCORES
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
 GROUPS = ("all", *schema.CATEGORIES)
-DISTRIBUTIONS = ("continuation_perplexity", "sequence_duplicates")
+DISTRIBUTIONS = ("sequence_duplicates", "continuation_perplexity")
 MOST_TEXTS = 20
 """Rows of the heat map."""
+INTERVALS = ("interval of the share", "over", "if sequences were independent")
 METRICS = ("roc_auc", "pr_auc", "ece", "brier", "f1")
 
 
@@ -67,27 +69,35 @@ def what(run: Run) -> Section:
         else "A sequence is memorized if greedy decoding from its prompt gives its continuation exactly. "
     )
     text = f"{tested}{words.CATEGORIES_EXPLAINED}"
+    if groups:
+        text += f" {words.say_units(groups.get('all') or next(iter(groups.values())))}"
     missing = []
     if not groups:
         return Section("what", "What is memorized", text, missing=("This run's metrics hold no extraction figures.",))
     if "held_out" not in groups:
         missing.append("Sequences that the model was not trained on were not measured, so no control is shown.")
     rows = tuple(
-        (label(name), count(row["sequences"]), count(row["memorized"]), percent(row.get("rate")), words.interval(row))
+        (label(name), count(row["sequences"]), count(row["memorized"]), percent(row.get("rate")), *_intervals(row))
         for name, row in groups.items()
     )
     control = " Held out: sequences the model was not trained on." if "held_out" in groups else ""
     if said := words.say_control(found):
         text += f" {said}"
-    caption = f"Left: counts by category. Right: memorized shares; the whiskers are the interval of each share.{control}"
+    over = words.over(groups.get("all") or next(iter(groups.values())))
+    caption = f"Left: counts by category. Right: memorized shares; the whiskers are the interval of each share {over}.{control}"
     parts: tuple[Panel | Table, ...] = (
         Panel("extraction", words.say_extraction(found), caption, figures.extraction(groups)),
-        Table("Sequences by category", ("group", "sequences", "memorized", "share", "interval of the share"), rows),
+        Table("Sequences by category", ("group", "sequences", "memorized", "share", *INTERVALS), rows),
     )
     beyond = _beyond(run)
     if not beyond:
         missing.append("No reference model was scored, so what is merely predictable is not told apart (key reference_model).")
     return Section("what", "What is memorized", text, (*parts, *beyond), tuple(missing))
+
+
+def _intervals(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Cells under `INTERVALS`."""
+    return words.interval(row), words.units(row), words.interval(row, "independent")
 
 
 def _beyond(run: Run) -> tuple[Panel | Table, ...]:
@@ -98,10 +108,10 @@ def _beyond(run: Run) -> tuple[Panel | Table, ...]:
         return ()
     names = ("sequences", "model_memorized", "reference_memorized", "predictable", "memorized")
     rows = tuple(
-        (label(name), *(count(row[key]) for key in names), percent(row.get("rate")), words.interval(row))
+        (label(name), *(count(row[key]) for key in names), percent(row.get("rate")), *_intervals(row))
         for name, row in groups.items()
     )
-    head = ("group", "sequences", "by the model", "by the reference", "by both", "by the model alone", "share", "its interval")
+    head = ("group", "sequences", "by the model", "by the reference", "by both", "by the model alone", "share", *INTERVALS)
     caption = (
         "Extracted by the model and not by a reference model that was not trained on the sequences: what both complete is "
         "predictable rather than memorized."
@@ -176,13 +186,13 @@ def _growth(rows: Sequence[Mapping[str, Any]], by: str, name: str, model: str) -
             count(row["sequences"]),
             count(row["memorized"]),
             percent(row["rate"]),
-            words.interval(row),
+            *_intervals(row),
         )
         for row in rows
     )
-    head = (what, "group", unit, "sequences", "memorized", "share", "interval of the share")
+    head = (what, "group", unit, "sequences", "memorized", "share", *INTERVALS)
     of = f" of {model}" if model else ""
-    caption = f"Share of each group that is memorized at each {what}{of}; the bands are the intervals of the shares."
+    caption = f"Share of each group that is memorized at each {what}{of}; the bands are the intervals {words.over(rows[0])}."
     said = words.say_growth(rows, by)
     return [
         Panel(name, f"{model}: {said[0].lower()}{said[1:]}" if model else said, caption, growth(rows, by)),
@@ -192,18 +202,23 @@ def _growth(rows: Sequence[Mapping[str, Any]], by: str, name: str, model: str) -
 
 def goes_with(run: Run) -> Section:
     """Correlations and distributions of the factors."""
-    text = "Properties of the sequence, of its place in the corpus and of the model's scores, against whether it is memorized."
+    text = (
+        "Properties of the sequence and of its place in the corpus, which are known before training, and below them the "
+        "model's own scores, against whether the sequence is memorized. Continuation and sequence perplexity are read off the "
+        "same tokens as the target: a continuation that greedy decoding gives exactly is one of low perplexity, so their "
+        "correlation restates memorization and does not explain it."
+    )
     parts: list[Panel | Table] = []
     missing = []
-    rows = run.metrics.get("correlations") or []
+    rows = sorted(run.metrics.get("correlations") or [], key=lambda row: row["factor"] in FROM_SCORES)
     groups = [name for name in GROUPS if any(row["group"] == name for row in rows)]
     if groups:
         table = tuple(
-            (label(row["factor"]), label(row["group"]), count(row.get("n")))
+            (label(row["factor"]), label(row["group"]), count(row.get("n")), words.units(row))
             + (
                 (f"withheld: {row.get('reason') or 'not computed'}",)
                 if row.get("spearman") is None
-                else (fixed(row["spearman"]), _range(row), fixed(row.get("pearson")), fixed(row.get("xi")))
+                else (fixed(row["spearman"]), words.span(row), fixed(row.get("pearson")), fixed(row.get("xi")))
             )
             for row in rows
         )
@@ -211,13 +226,13 @@ def goes_with(run: Run) -> Section:
             Panel(
                 "correlations",
                 words.say_correlations(rows),
-                "Spearman correlation of each factor with being memorized, within each group; whiskers are its interval, "
-                "a cross means that it is withheld (the numbers below say why).",
-                figures.dots(rows, groups, "group", "spearman", "Spearman correlation with being memorized"),
+                "Spearman correlation of each factor with being memorized, within each group; whiskers are its interval "
+                f"{words.over(rows[0])}, a cross means that it is withheld (the numbers below say why).",
+                figures.dots(rows, groups, "group", "spearman", "Spearman correlation with being memorized", last=FROM_SCORES),
             ),
             Table(
                 "Correlation of each factor with being memorized (no unit, -1 to 1)",
-                ("factor", "group", "sequences", "Spearman", "its interval", "Pearson", "Chatterjee's xi"),
+                ("factor", "group", "sequences", "over", "Spearman", "its interval", "Pearson", "Chatterjee's xi"),
                 table,
                 folded=True,
                 texts=2,
@@ -231,11 +246,7 @@ def goes_with(run: Run) -> Section:
             parts.append(panel)
         else:
             missing.append(f"The dataset has no {label(name)} of both memorized and other sequences to compare.")
-    return Section("factors", "What goes with memorization", text, tuple(parts), tuple(missing))
-
-
-def _range(row: Mapping[str, Any]) -> str:
-    return DASH if row.get("low") is None or row.get("high") is None else f"{fixed(row['low'])} to {fixed(row['high'])}"
+    return Section("factors", "Factors associated with memorization", text, tuple(parts), tuple(missing))
 
 
 def _distribution(run: Run, name: str) -> Panel | None:
@@ -267,6 +278,8 @@ def _distribution(run: Run, name: str) -> Panel | None:
             groups["held_out"] = control
     title = words.say_medians(name, float(np.median(memorized)), float(np.median(rest)))
     caption = f"{schema.COLUMNS[name].meaning[0].upper()}{schema.COLUMNS[name].meaning[1:]}. Each histogram sums to 100%."
+    if name in FROM_SCORES:
+        caption += " Read off the same tokens as the target."
     if "held_out" in groups:
         caption += " Held out: sequences the model was not trained on."
     return Panel(f"distribution_{name}", title, caption, figures.distribution(groups, name, schema.COLUMNS[name].unit))
@@ -345,7 +358,8 @@ def _metric_tables(models: Mapping[str, Any], differences: Sequence[Mapping[str,
                 "Differences on the test sequences: one model a category minus one model for all",
                 ("metric", "group", "difference", "interval"),
                 tuple(
-                    (label(row["metric"]), label(row["category"]), fixed(row.get("value")), _range(row)) for row in differences
+                    (label(row["metric"]), label(row["category"]), fixed(row.get("value")), words.span(row))
+                    for row in differences
                 ),
                 folded=True,
                 texts=2,

@@ -7,6 +7,8 @@ from typing import Any
 
 from memtax.progress import printable
 from memtax.schema import CATEGORIES
+from memtax.statistics import FEWEST_UNITS
+from memtax.taxonomy.factors import FROM_SCORES
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -110,11 +112,55 @@ def estimate(value: Any) -> str:
     return f"{fixed(value['value'])} ({fixed(value['low'])}\u00a0to\u00a0{fixed(value['high'])})"
 
 
-def interval(row: Mapping[str, Any]) -> str:
-    """The interval of a rate: `80.2% to 85.9%`."""
-    if row.get("low") is None or row.get("high") is None:
+def interval(row: Mapping[str, Any], kind: str = "") -> str:
+    """The interval of a rate: `80.2% to 85.9%`.
+
+    Args:
+        row: with `low` and `high`; where they are None, `units` says whether the interval is withheld.
+        kind: `independent` for the interval of independent sequences.
+    """
+    low, high = (row.get(f"{name}_{kind}" if kind else name) for name in ("low", "high"))
+    if low is None or high is None:
+        return "withheld" if row.get("rate") is not None and row.get("reason") else DASH
+    return f"{percent(low)} to {percent(high)}"
+
+
+def units(row: Mapping[str, Any]) -> str:
+    """What an interval is over, with its number: `37 documents`."""
+    if row.get("units") is None:
         return DASH
-    return f"{percent(row['low'])} to {percent(row['high'])}"
+    return f"{count(row['units'])} {row['unit']}{'' if row['units'] == 1 else 's'}"
+
+
+def over(row: Mapping[str, Any]) -> str:
+    """What an interval is over, within a sentence: `over 37 documents`."""
+    return "" if row.get("units") is None else f"over {units(row)}"
+
+
+def span(row: Mapping[str, Any]) -> str:
+    """The interval of a coefficient: `0.120 to 0.340`."""
+    if row.get("low") is None or row.get("high") is None:
+        return "withheld" if row.get("interval_reason") else DASH
+    return f"{fixed(row['low'])} to {fixed(row['high'])}"
+
+
+def say_units(row: Mapping[str, Any]) -> str:
+    """What the intervals of rates are over, from the row of all sequences."""
+    if row.get("units") is None:
+        return "Intervals are exact (Clopper-Pearson, 95%), for sequences that are independent of each other."
+    if row["units"] == row["sequences"]:
+        return (
+            "No document is recorded and no two sequences are equal, so each is taken as independent of the others: intervals "
+            "are exact (Clopper-Pearson, 95%)."
+        )
+    name = {"document": "documents", "text": "distinct texts"}.get(row["unit"], "units")
+    said = (
+        f"Intervals (95%) are over {name}, of which there are {count(row['units'])}: sequences of one of them depend on each "
+        "other. The interval that holds for independent sequences only (Clopper-Pearson) stands beside."
+    )
+    if row.get("reason"):
+        said = f"Sequences come from {units(row)}; intervals over fewer than {FEWEST_UNITS} are withheld."
+    return said
 
 
 def say_extraction(extraction: Mapping[str, Any]) -> str:
@@ -133,6 +179,8 @@ def say_extraction(extraction: Mapping[str, Any]) -> str:
     said = f"{name.capitalize()} is memorized most: {percent(best['rate'])} of its sequences"
     if len(known) > 1:
         other, second = known[1]
+        if best.get("reason") or second.get("reason"):
+            return f"{said}, which may not hold for other documents: there are too few for an interval"
         if best.get("low") is not None and second.get("high") is not None and best["low"] <= second["high"]:
             return f"{said}, though not clearly more than {other}: the intervals overlap"
         said += f", against {percent(second['rate'])} of {other}"
@@ -190,15 +238,16 @@ def say_reference(found: Mapping[str, Any]) -> str:
 
 
 def say_correlations(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The factor that goes with memorization most over all sequences."""
-    known = [row for row in rows if row["group"] == "all" and row.get("spearman") is not None]
+    """The factor known before training that goes with memorization most over all sequences; else the model's own scores."""
+    everything = [row for row in rows if row["group"] == "all" and row.get("spearman") is not None]
+    known = [row for row in everything if row["factor"] not in FROM_SCORES] or everything
     if not known:
         return "No factor's correlation with memorization could be computed over all sequences"
     best = max(known, key=lambda row: abs(row["spearman"]))
     side = "lower" if best["spearman"] < 0 else "higher"
     return (
-        f"What goes with memorization most: {label(best['factor'])}, {side} where it is memorized "
-        f"(Spearman {fixed(best['spearman'])})"
+        f"Strongest factor{'' if best['factor'] in FROM_SCORES else ' known before training'}: {label(best['factor'])}, {side} "
+        f"where sequences are memorized (Spearman {fixed(best['spearman'])})"
     )
 
 

@@ -27,14 +27,15 @@ from memtax.statistics.measures import (
     spearman,
 )
 from memtax.statistics.operating import fpr_at_tpr, operating_evaluators, tpr_at_fpr
-from memtax.statistics.paired import mcnemar, paired_difference
+from memtax.statistics.paired import cluster_difference, mcnemar, paired_difference
 from memtax.statistics.ranking import auroc_interval
-from memtax.statistics.units import FEWEST_UNITS, count_units, expanded_level, fewest_units, unit_codes
+from memtax.statistics.units import FEWEST_UNITS, Units, count_units, expanded_level, fewest_units, unit_codes, withheld
 from memtax.statistics.xi import chatterjee_xi, xi_interval
 
 __all__ = [
     "FEWEST_UNITS",
     "Interval",
+    "Units",
     "auroc",
     "auroc_interval",
     "average_precision",
@@ -45,6 +46,7 @@ __all__ = [
     "calibration_noise",
     "chatterjee_xi",
     "clopper_pearson",
+    "cluster_difference",
     "cluster_mean",
     "cluster_rate",
     "count_units",
@@ -72,5 +74,6 @@ __all__ = [
     "spearman_interval",
     "tpr_at_fpr",
     "unit_codes",
+    "withheld",
     "xi_interval",
 ]

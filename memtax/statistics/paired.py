@@ -2,8 +2,13 @@
 
 import math
 
+from numpy.typing import ArrayLike
+
 from memtax.errors import MemtaxError
+from memtax.statistics.arrays import columns, require_binary
+from memtax.statistics.clusters import MeanOverUnits
 from memtax.statistics.intervals import Interval, tail_of
+from memtax.statistics.units import FEWEST_UNITS
 
 
 def mcnemar(newly: int, no_longer: int) -> float:
@@ -27,11 +32,51 @@ def mcnemar(newly: int, no_longer: int) -> float:
     return float(binomtest(newly, changed).pvalue) if changed else 1.0
 
 
-def paired_difference(both: int, no_longer: int, newly: int, neither: int, level: float = 0.95) -> Interval:
+def cluster_difference(first: ArrayLike, second: ArrayLike, units: ArrayLike, level: float = 0.95) -> Interval | None:
+    """Difference of two paired rates over rows in units: Newcombe's interval of the effective number of rows.
+
+    The effective number is the variance of the rows' differences over the variance of their mean by leaving one unit out,
+    reduced by Student's t as in `cluster_rate`; without any change, units count in place of rows.
+
+    Args:
+        first: (rows,) 0 or 1.
+        second: (rows,) 0 or 1, of the same rows.
+        units: (rows,) unit of each row, from `unit_codes`.
+        level: coverage over new units.
+
+    Returns:
+        Second minus first with its interval; None below `FEWEST_UNITS` units. Where each row is its own unit, the interval of
+        `paired_difference`.
+
+    Raises:
+        MemtaxError: a value is not 0 or 1, lengths differ, no row, or a level outside (0, 1).
+    """
+    from scipy.stats import t
+
+    a, b = columns(first=first, second=second)
+    require_binary(a, "first")
+    require_binary(b, "second")
+    clusters = MeanOverUnits(b - a, units)
+    if clusters.number < FEWEST_UNITS:
+        return None
+    rows, effective = len(a), clusters.equal_size
+    if clusters.number == rows:
+        effective = float(rows)
+    elif clusters.variance > 0:
+        tail = tail_of(level)
+        effective = float((b - a).var()) / clusters.variance
+        effective *= float(t.isf(tail, rows - 1) / t.isf(tail, clusters.freedom)) ** 2
+    share = min(effective, float(rows)) / rows
+    both, newly = float((a * b).sum()), float(((1 - a) * b).sum())
+    no_longer, neither = float((a * (1 - b)).sum()), float(((1 - a) * (1 - b)).sum())
+    return paired_difference(both * share, no_longer * share, newly * share, neither * share, level)
+
+
+def paired_difference(both: float, no_longer: float, newly: float, neither: float, level: float = 0.95) -> Interval:
     """Difference of two paired rates, second minus first, with a score interval (Newcombe 1998b, method 10).
 
     Args:
-        both: rows that are yes in both.
+        both: rows that are yes in both; an effective number of rows need not be whole.
         no_longer: rows that are yes only in the first.
         newly: rows that are yes only in the second.
         neither: rows that are yes in none.
@@ -41,7 +86,7 @@ def paired_difference(both: int, no_longer: int, newly: int, neither: int, level
         MemtaxError: a negative count, no row, or a level outside (0, 1).
     """
     rows = both + no_longer + newly + neither
-    if rows < 1 or min(both, no_longer, newly, neither) < 0:
+    if rows <= 0 or min(both, no_longer, newly, neither) < 0:
         raise MemtaxError(f"no difference of rates from counts {both}, {no_longer}, {newly}, {neither}")
     first, second = both + no_longer, both + newly
     one, two = _wilson(first, rows, level), _wilson(second, rows, level)
@@ -59,7 +104,7 @@ def _reach(a: float, b: float, phi: float) -> float:
     return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
 
 
-def _wilson(successes: int, rows: int, level: float) -> Interval:
+def _wilson(successes: float, rows: float, level: float) -> Interval:
     """Wilson's score interval of a rate."""
     from scipy.stats import norm
 

@@ -1,6 +1,7 @@
 """Units of resampling: rows of one document depend on each other, so documents are drawn, split and counted, not rows."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,50 @@ def unit_codes(documents: Any = None, texts: Any = None, tokens: Any = None, row
     codes[missing] = used + np.arange(len(missing))
     _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first)).astype(np.int64)[inverse.ravel()]
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of the rows of a table, and what they are called.
+
+    Attributes:
+        codes: (rows,) unit of each row.
+        name: `document`, `text` (equal texts or tokens are one unit) or `sequence` (each row is a unit).
+    """
+
+    codes: NDArray[np.int64]
+    name: str
+
+    @classmethod
+    def of_table(cls, table: pa.Table) -> "Units":
+        """Units from the columns `document`, `text` and `tokens`, as far as the table has them."""
+        documents, texts, tokens = (
+            table.column(name) if name in table.column_names else None for name in ("document", "text", "tokens")
+        )
+        codes = unit_codes(documents, texts, tokens, rows=table.num_rows)
+        if documents is not None and documents.null_count < table.num_rows:
+            return cls(codes, "document")
+        return cls(codes, "text" if count_units(codes) < table.num_rows else "sequence")
+
+    @classmethod
+    def of_rows(cls, rows: int) -> "Units":
+        """Each row its own unit."""
+        return cls(np.arange(rows), "sequence")
+
+    @property
+    def count(self) -> int:
+        """How many units there are."""
+        return count_units(self.codes)
+
+    def __getitem__(self, rows: Any) -> "Units":
+        return Units(self.codes[rows], self.name)
+
+
+def withheld(units: Units) -> str | None:
+    """Why an interval over these units is withheld; None if it is not."""
+    if (count := units.count) >= FEWEST_UNITS:
+        return None
+    return f"{count} {units.name}{'' if count == 1 else 's'}, {FEWEST_UNITS} needed: the share is of these only"
 
 
 def count_units(units: ArrayLike) -> int:

@@ -39,10 +39,11 @@ def correlations(
         category: column of indices into `memtax.schema.CATEGORIES`.
 
     Returns:
-        One dict a factor and group (`all`; `nl` and `code` if the table has `nl_score`; each category): `factor`, `group`,
-        `n`, `spearman` with its 95% interval `low` and `high`, `pearson`, `xi` (factor -> target) with `xi_low` and `xi_high`
-        from subsampling, and `reason`, which says why the numbers are None: fewer than 10 rows with or without the target, or
-        with another than the factor's commonest value.
+        One dict per factor and group (`all`; `nl` and `code` if the table has `nl_score`; each category): `factor`, `group`,
+        `n`, `unit` and `units` (what intervals are over, and how many), `spearman` with its 95% interval `low` and `high`,
+        `pearson`, `xi` (factor -> target) with `xi_low` and `xi_high` from subsampling of units, `reason`, which says why the
+        numbers are None (fewer than 10 rows with or without the target, or with another than the factor's commonest value),
+        and `interval_reason`, why intervals alone are: fewer than 10 units.
     """
     labels, labelled = declared.read_target(table, target)
     categories, categorised = declared.read_category(table, category)
@@ -51,31 +52,37 @@ def correlations(
         score = declared.read(table, declared.Factor("nl_score", "identity"))
         groups |= {"nl": labelled & (score >= NL), "code": labelled & (score <= CODE)}
     groups |= {name: labelled & categorised & (categories == code) for code, name in enumerate(CATEGORIES)}
+    units = statistics.Units.of_table(table)
     found = []
     for factor in declared.resolve(factors, target):
         values = declared.read(table, factor)
         known = np.isfinite(values)
         for group, rows in groups.items():
             used = rows & known
-            pair = _correlate(values[used], labels[used])
-            found.append({"factor": factor.name, "group": group, "n": int(used.sum()), **pair})
+            mine = units[used]
+            facts = {"factor": factor.name, "group": group, "n": int(used.sum()), "unit": mine.name, "units": mine.count}
+            found.append({**facts, **_correlate(values[used], labels[used], mine)})
     return found
 
 
-def _correlate(values: Array, labels: NDArray[np.bool_]) -> dict[str, Any]:
+def _correlate(values: Array, labels: NDArray[np.bool_], units: statistics.Units) -> dict[str, Any]:
     reason = too_few(labels, "usable") or _hardly_varies(values)
     if reason is not None:
-        return {**dict.fromkeys(_NUMBERS), "reason": reason}
-    interval, xi = statistics.spearman_interval(values, labels), statistics.xi_interval(values, labels)
+        return {**dict.fromkeys(_NUMBERS), "reason": reason, "interval_reason": reason}
+    # Independent rows keep the intervals that were made for them.
+    codes = None if units.count == len(values) else units.codes
+    interval = statistics.spearman_interval(values, labels, units=codes)
+    xi = statistics.xi_interval(values, labels, units=codes)
     return {
-        "spearman": interval.value,
-        "low": interval.low,
-        "high": interval.high,
+        "spearman": statistics.spearman(values, labels),
+        "low": interval and interval.low,
+        "high": interval and interval.high,
         "pearson": statistics.pearson(values, labels),
-        "xi": xi.value,
-        "xi_low": xi.low,
-        "xi_high": xi.high,
+        "xi": statistics.chatterjee_xi(values, labels),
+        "xi_low": xi and xi.low,
+        "xi_high": xi and xi.high,
         "reason": None,
+        "interval_reason": statistics.withheld(units),
     }
 
 

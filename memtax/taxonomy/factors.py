@@ -68,6 +68,8 @@ BEFORE_TRAINING = (
     "nl_score",
 )
 """Factors that are known before any model exists: what a risk score of a corpus may use."""
+FROM_SCORES = ("prompt_perplexity", "continuation_perplexity", "sequence_perplexity")
+"""Factors that are read off the model's own scores, after training; the last two hold the tokens that the target is about."""
 PUBLISHED = (
     "sequence_duplicates",
     *FREQUENCIES,

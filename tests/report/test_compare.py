@@ -15,7 +15,7 @@ from memtax.errors import MemtaxError
 from memtax.report.compare import compare, write
 
 
-def table(path, ids, memorized, taxonomy=None, tokens=None, text=None):
+def table(path, ids, memorized, taxonomy=None, tokens=None, text=None, document=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {"sequence_id": pa.array(ids, pa.int64()), "is_memorized": pa.array(memorized, pa.bool_())}
     if taxonomy is not None:
@@ -24,6 +24,8 @@ def table(path, ids, memorized, taxonomy=None, tokens=None, text=None):
         columns["tokens"] = pa.array(tokens, pa.list_(pa.int32()))
     if text is not None:
         columns["text"] = pa.array(text, pa.string())
+    if document is not None:
+        columns["document"] = pa.array(document, pa.string())
     pq.write_table(pa.table(columns), path)
     return path
 
@@ -67,7 +69,7 @@ def test_counts_by_hand(runs):
     assert everything["first"]["value"] == 0.75
     assert everything["second"]["value"] == 0.5
     assert everything["difference"]["value"] == -0.25
-    assert everything["mcnemar_p"] == 1.0  # one of three: both tails hold everything
+    assert everything["independent"]["mcnemar_p"] == 1.0  # one of three: both tails hold everything
     assert summary["groups"]["recitation"]["sequences"] == 2  # by the category before: 1 and 2
     assert "reconstruction" not in summary["groups"]
     assert summary["transitions"] == [
@@ -84,7 +86,7 @@ def test_files_and_page(runs, tmp_path):
     result = CliRunner().invoke(app, ["compare", *map(str, runs), "--output", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert "1 newly memorized, 2 forgotten" in result.output
-    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["schema"] == "memtax/compare/1"
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["schema"] == "memtax/compare/2"
     assert pq.read_table(tmp_path / "out" / "changed.parquet").num_rows == 3
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<script" not in page
@@ -99,8 +101,22 @@ def test_files_and_page(runs, tmp_path):
 def test_a_run_with_itself_has_no_change(runs):
     everything = compare(runs[0], runs[0]).summary["groups"]["all"]
     assert everything["difference"]["value"] == 0
-    assert everything["difference"]["low"] <= 0 <= everything["difference"]["high"]
-    assert everything["mcnemar_p"] == 1.0
+    assert everything["difference"]["low"] is None, "four sequences are too few"
+    assert everything["independent"]["mcnemar_p"] == 1.0
+
+
+def test_changes_of_whole_documents_are_as_many_as_the_documents(tmp_path):
+    # 20 documents of 30 sequences; the second run memorized 12 of them whole, the first 4 of these: 8 changes, not 240.
+    document, ids = np.repeat(np.arange(20), 30), np.arange(600)
+    before = table(tmp_path / "a.parquet", ids, document < 4, document=document.astype(str))
+    after = table(tmp_path / "b.parquet", ids, document < 12)
+    everything = compare(before, after).summary["groups"]["all"]
+    assert (everything["unit"], everything["units"]) == ("document", 20)
+    assert everything["p"] == pytest.approx(statistics.mcnemar(8, 0))
+    assert everything["independent"]["mcnemar_p"] < 1e-60
+    expected = statistics.paired_difference(4, 0, 8, 8)
+    assert everything["difference"]["low"] == pytest.approx(expected.low, abs=0.05)
+    assert everything["difference"]["high"] == pytest.approx(expected.high, abs=0.05)
 
 
 def test_after_deduplication_sequences_are_matched_by_their_tokens(tmp_path):

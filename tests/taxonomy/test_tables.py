@@ -70,8 +70,17 @@ def test_extraction_rates_by_hand():
     # Six rows have a target; of recitation's four one has none; the two rows without a category count in `all` only.
     interval = statistics.clopper_pearson(2, 3)
     assert found["recitation"] == {
-        "sequences": 3, "memorized": 2, "rate": 2 / 3, "low": interval.low, "high": interval.high
-    }  # fmt: skip
+        "sequences": 3,
+        "memorized": 2,
+        "unit": "sequence",
+        "units": 3,
+        "rate": 2 / 3,
+        "low": None,
+        "high": None,
+        "low_independent": interval.low,
+        "high_independent": interval.high,
+        "reason": "3 sequences, 10 needed: the share is of these only",
+    }
     assert (found["all"]["sequences"], found["all"]["memorized"]) == (6, 4)
     assert found["reconstruction"] == {"sequences": 0, "memorized": 0, "rate": None, "low": None, "high": None}
     assert (found["recollection"]["rate"], found["recollection"]["high"]) == (1.0, 1.0)

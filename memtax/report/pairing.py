@@ -1,0 +1,137 @@
+"""Reading two runs and pairing the sequences that both scored."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memtax import schema, statistics
+from memtax.errors import MemtaxError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_COLUMNS = ("sequence_id", "is_memorized", "taxonomy", "text", "tokens", "document")
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run's verdicts, by ascending id.
+
+    Attributes:
+        about: what the page says of the run: name and number of sequences.
+        ids: of its sequences (rows,), ascending.
+        memorized: whether each is memorized (rows,).
+        taxonomy: codes of the categories (rows,).
+        texts: of the sequences (rows,); None: the run has none.
+        tokens: of the sequences, to match runs that number them otherwise; None: the run has none.
+        documents: that the sequences were cut from (rows,), None where unknown.
+    """
+
+    about: dict[str, Any]
+    ids: "np.ndarray"
+    memorized: "np.ndarray"
+    taxonomy: "np.ndarray"
+    texts: "np.ndarray | None"
+    tokens: "pa.ChunkedArray | None"
+    documents: "np.ndarray"
+
+    def by_tokens(self) -> dict[bytes, int]:
+        """The first row of every sequence, by its tokens."""
+        if self.tokens is None:
+            return {}
+        rows = self.tokens.to_pylist()
+        return {np.array(tokens or [], np.int32).tobytes(): len(rows) - 1 - at for at, tokens in enumerate(reversed(rows))}
+
+    def distinct(self, matched_by: str) -> int:
+        """Sequences that count."""
+        return len(self.ids) if matched_by == "sequence_id" else len(self.by_tokens())
+
+
+def read_run(path: Path) -> ScoredRun:
+    """Verdicts of a run, of an audit's run, or of a Parquet file.
+
+    Raises:
+        MemtaxError: there is no table, it cannot be read, or its ids are not unique.
+    """
+    import pyarrow.parquet as pq
+
+    features = Path("dataset", "features", "train.parquet")
+    # An audit keeps its run in a folder of that name.
+    places = (path / features, path / "run" / features, path / "scores.parquet", path / "features.parquet", path)
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise MemtaxError(f"{path} holds no table of sequences; give the directory of a finished run, or a Parquet file")
+    try:
+        known = pq.read_schema(file).names
+        schema.require(known, ("sequence_id", "is_memorized"), str(file))
+        table = pq.read_table(file, columns=[name for name in known if name in _COLUMNS])
+    except (OSError, ValueError) as error:
+        if isinstance(error, MemtaxError):
+            raise
+        raise MemtaxError(f"{file} cannot be read: {error}") from error
+    table = table.sort_by("sequence_id")
+    ids = table.column("sequence_id").to_numpy()
+    if len(ids) > 1 and (ids[1:] == ids[:-1]).any():
+        raise MemtaxError(f"{file} has sequence_id {ids[1:][ids[1:] == ids[:-1]][0]} more than once; ids must be unique")
+    return ScoredRun(
+        {"name": str(path), "sequences": table.num_rows},
+        ids,
+        np.array(table.column("is_memorized").to_pylist(), object),
+        _categories(table),
+        np.array(table.column("text").to_pylist(), object) if "text" in known else None,
+        table.column("tokens") if "tokens" in known else None,
+        np.array(table.column("document").to_pylist() if "document" in known else [None] * table.num_rows, object),
+    )
+
+
+def shared_units(one: ScoredRun, two: ScoredRun, at_one: "np.ndarray", at_two: "np.ndarray") -> statistics.Units:
+    """Units of the shared sequences: documents of the first run, of the second where the first has none; else equal text."""
+    import pyarrow as pa
+
+    old, new = one.documents[at_one], two.documents[at_two]
+    documents = [b if a is None else a for a, b in zip(old, new, strict=True)]
+    columns = {"document": pa.array(documents, pa.string())}
+    texts = one.texts[at_one] if one.texts is not None else two.texts[at_two] if two.texts is not None else None
+    if texts is not None:
+        columns["text"] = pa.array(texts.tolist(), pa.string())
+    if one.tokens is not None:
+        columns["tokens"] = one.tokens.take(at_one)
+    elif two.tokens is not None:
+        columns["tokens"] = two.tokens.take(at_two)
+    return statistics.Units.of_table(pa.table(columns))
+
+
+def _categories(table: "pa.Table") -> "np.ndarray":
+    """Names of the categories; None where there is none."""
+    if "taxonomy" not in table.column_names:
+        return np.full(table.num_rows, None, object)
+    values = table.column("taxonomy").to_pylist()
+    return np.array([schema.CATEGORIES[value] if isinstance(value, int) else value for value in values], object)
+
+
+def pair_rows(one: ScoredRun, two: ScoredRun) -> tuple["np.ndarray", "np.ndarray", str]:
+    """Places of the shared sequences in both runs, and by what they were matched."""
+    ids = np.intersect1d(one.ids, two.ids)
+    places = np.searchsorted(one.ids, ids), np.searchsorted(two.ids, ids)
+    if len(ids) and _same_tokens(one, two, *places):
+        return *places, "sequence_id"
+    rows, others = one.by_tokens(), two.by_tokens()
+    shared = [(row, others[tokens]) for tokens, row in rows.items() if tokens in others]
+    if not shared:
+        raise MemtaxError(
+            f"{one.about['name']} and {two.about['name']} share no sequence, neither by sequence_id nor by tokens; compare "
+            "runs over the same sequences and tokenizer"
+        )
+    at_one, at_two = np.array(sorted(shared)).T
+    return at_one, at_two, "tokens"
+
+
+def _same_tokens(one: ScoredRun, two: ScoredRun, at_one: "np.ndarray", at_two: "np.ndarray") -> bool:
+    """Whether shared ids mean shared sequences; assumed where a table has no tokens."""
+    if one.tokens is None or two.tokens is None:
+        return True
+    starts = range(0, len(at_one), 4096)
+    pieces = ((one.tokens.take(at_one[at : at + 4096]), two.tokens.take(at_two[at : at + 4096])) for at in starts)
+    return all(left.to_pylist() == right.to_pylist() for left, right in pieces)
