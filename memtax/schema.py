@@ -46,7 +46,7 @@ _ALL = (
     Column("token_texts", "list<string>", "text", "the tokens decoded one by one", "the tokenizer is not known"),
     Column("text_id", "int64", "id", "identifies the long text that a window was cut from"),
     Column("window_start", "int64", "token", "place of the window's first token in its text, from 0"),
-    Column("document", "string", "name", "the document the sequence was cut from", "not recorded by the source"),
+    Column("document", "string", "name", "the document the sequence was cut from (`row N`: unnamed)", "not recorded"),
     Column("is_member", "bool", "boolean", "whether the model was trained on the sequence"),
     Column("domain", "string", "name", "the kind of text; figures are given for each"),
     Column("chunk_start", "int32", "characters", "where the chunk of the text begins that is meant", "the whole text is meant"),

@@ -24,6 +24,10 @@ Tokens = npt.NDArray[np.int32] | npt.NDArray[np.uint16]
 """Token ids are held as uint16 where the source has them so, else as int32: two types keep the kernels few."""
 
 
+DOCUMENT_COLUMNS = ("document", "path", "name", "url")
+"""Columns of text that name the document of a row; the first that there is counts."""
+
+
 def find_column(names: list[str], wanted: str | None, what: str) -> str:
     """The column to read.
 

@@ -77,6 +77,26 @@ def load_rows(
     return datasets.Dataset(table.cast(schema.features(COLUMNS).arrow_schema))
 
 
+def load_documents(source: Source, rows: int) -> "pa.ChunkedArray | None":
+    """The document of each row, from a text column `document`, `path`, `name` or `url`; None where the source has none.
+
+    Args:
+        source: as in `load_rows`.
+        rows: that `load_rows` gave.
+    """
+    if Path(source.path).suffix in BINARY or source.streaming:
+        return None
+    dataset = open_dataset(source)
+    features = getattr(dataset, "features", None) or {}
+    texts = [
+        name for name in columns.DOCUMENT_COLUMNS if getattr(features.get(name), "dtype", None) in ("string", "large_string")
+    ]
+    texts = [name for name in texts if name != source.column]
+    if not texts or not hasattr(dataset, "num_rows") or dataset.num_rows != rows:
+        return None
+    return dataset.select_columns(texts[:1]).with_format("arrow")[:].column(texts[0]).cast(pa.string())
+
+
 def load_texts_by_id(source: str, tokenizer: Any, prompt: int | None = None) -> "datasets.Dataset":
     """Rows with `sequence_id` and `text` under our names, as filters of texts take them; tokens are decoded.
 

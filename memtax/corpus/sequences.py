@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Cut = Literal["first", "all"]
 
-DOCUMENT_COLUMNS = ("document", "path", "name", "url")
 COLUMNS = ("sequence_id", "tokens", "text", "document")
 
 
@@ -60,7 +59,8 @@ def load_sequences(
 
     Returns:
         The sequences and the rows left out. `sequence_id` is, for `first`, the source's column of that name (or `index`,
-        `Index`) if it holds integers, else the row number in the source; for `all` it numbers the windows.
+        `Index`) if it holds integers, else the row number in the source; for `all` it numbers the windows. `document` is the
+        source's `document`, `path`, `name` or `url` if that is text; for `all`, `row N` stands where there is none.
 
     Raises:
         MemtaxError: a bad argument, a source that cannot be used, ids that are not unique, or no row long enough.
@@ -87,7 +87,8 @@ def load_sequences(
                 ids = columns.row_ids(rows.column(key), key, corpus.label)[owners]
             else:
                 ids = owners + row if cut == "first" else np.arange(made, made + len(starts))
-            tables.append(_table(ids, windows, owners, tokenizer, rows.column(document) if document else None))
+            names = _documents(rows, document, row if cut == "all" else None)
+            tables.append(_table(ids, windows, owners, tokenizer, names))
             lengths = np.diff(block.offsets)
             longest = max(longest, int(lengths.max(initial=0)))
             if short := int((lengths < window).sum()):
@@ -109,12 +110,25 @@ def load_sequences(
 
 
 def _document_column(corpus: DatasetCorpus) -> str | None:
-    for name in DOCUMENT_COLUMNS:
+    for name in columns.DOCUMENT_COLUMNS:
         if name in corpus.schema.names and name != corpus.column:
             dtype = corpus.schema.field(name).type
             if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
                 return name
     return None
+
+
+def _documents(rows: pa.RecordBatch, column: str | None, first: int | None) -> pa.Array:
+    """Names of the rows' documents; with the number of the first row, unnamed ones are `row N`.
+
+    Windows of one row depend on each other, whether the source names it or not.
+    """
+    names = pa.nulls(rows.num_rows, pa.string()) if column is None else rows.column(column).cast(pa.string())
+    if first is None:
+        return names
+    import pyarrow.compute as pc
+
+    return pc.coalesce(names, pa.array([f"row {first + at}" for at in range(rows.num_rows)], pa.string()))
 
 
 def _window_starts(block: Block, window: int, cut: Cut) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -133,11 +147,11 @@ def _table(
     windows: npt.NDArray[np.int32],
     owners: npt.NDArray[np.int64],
     tokenizer: "PreTrainedTokenizerBase | None",
-    documents: pa.Array | None,
+    documents: pa.Array,
 ) -> pa.Table:
     offsets = np.arange(len(windows) + 1, dtype=np.int32) * windows.shape[1]
     texts = pa.nulls(len(ids), pa.string()) if tokenizer is None else pa.array(columns.decode(tokenizer, windows), pa.string())
-    names = pa.nulls(len(ids), pa.string()) if documents is None else documents.take(pa.array(owners)).cast(pa.string())
+    names = documents.take(pa.array(owners)).cast(pa.string())
     tokens = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(windows).reshape(-1)))
     return pa.table([pa.array(ids), tokens, texts, names], schema=schema.arrow_schema(COLUMNS))
 

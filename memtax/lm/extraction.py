@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from memtax import statistics
 from memtax.errors import MemtaxError
 
 COLUMNS = (
@@ -185,7 +186,10 @@ def queries(logprob: float | None, probability: float) -> float | None:
 
 
 def discoverable(
-    logprobs: Sequence[float | None], samples: Sequence[int], probabilities: Sequence[float]
+    logprobs: Sequence[float | None],
+    samples: Sequence[int],
+    probabilities: Sequence[float],
+    units: statistics.Units | None = None,
 ) -> list[dict[str, Any]]:
     """Share of the continuations that are (n, p)-discoverably extractable, for each n and p.
 
@@ -193,13 +197,16 @@ def discoverable(
         logprobs: log p_z of each continuation, in nats; None is not counted.
         samples: the n.
         probabilities: the p, above 0 and below 1.
+        units: of the continuations; None: each is its own.
 
     Returns:
-        A row a pair: `samples`, `probability`, `sequences`, `extractable`, and `rate` (None without sequences).
+        A row per pair: `samples`, `probability`, `extractable` and the keys of `statistics.share` but `memorized`.
 
     Raises:
         MemtaxError: an n below 1, or a p outside (0, 1).
     """
+    rows_known = np.array([value is not None for value in logprobs], bool)
+    units = (units or statistics.Units.of_rows(len(rows_known)))[rows_known]
     known = np.array([value for value in logprobs if value is not None], dtype=np.float64)
     with np.errstate(divide="ignore"):
         # log of the chance that none of n samples is right: n log(1 - p_z).
@@ -211,9 +218,8 @@ def discoverable(
         for p in probabilities:
             if n < 1 or n != int(n) or not 0 < p < 1:
                 raise MemtaxError(f"n={n} must be a whole number, at least 1, and p={p} above 0 and below 1")
-            hits = int((n * miss <= math.log1p(-p)).sum())
-            rate = hits / len(known) if len(known) else None
-            rows.append({"samples": n, "probability": p, "sequences": len(known), "extractable": hits, "rate": rate})
+            share = statistics.share(n * miss <= math.log1p(-p), units)
+            rows.append({"samples": n, "probability": p, "extractable": share.pop("memorized"), **share})
     return rows
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from memtax import statistics
 from memtax.errors import MemtaxError
 from memtax.files import read_json, write_json, write_text
@@ -98,7 +100,7 @@ def audit(
     if not World.current().is_main:
         return {}
     table = _features(output / "run")
-    rows = table.to_pylist()
+    rows, units = table.to_pylist(), statistics.Units.of_table(table)
     result: dict[str, Any] = {
         "schema": "memtax.audit",
         "schema_version": SCHEMA_VERSION,
@@ -110,12 +112,12 @@ def audit(
         "sequences": len(rows),
         "skipped": metrics["skipped"],
         "extraction": metrics["extraction"],
-        "sampling": _sampling(rows),
-        "kinds": _kinds(rows),
+        "sampling": discoverable([row["continuation_logprob"] for row in rows], SAMPLES, PROBABILITIES, units),
+        "kinds": _kinds(rows, units),
         "canaries": _canaries(planted, config),
         "membership": membership,
         "personal_data": _personal_data(rows, region),
-        "advice": _advice(table, rows, output / "run"),
+        "advice": _advice(table, rows, units, output / "run"),
         "worrying_sequences": _listed([row for row in rows if _kind(row) == "worrying"], region),
     }
     write_json(output / "audit.json", result)
@@ -152,26 +154,11 @@ def _kind(row: Mapping[str, Any]) -> str | None:
     return "unknown" if row["taxonomy"] is None else "worrying" if CATEGORIES[row["taxonomy"]] == "recollection" else "benign"
 
 
-def _kinds(rows: Sequence[Row]) -> dict[str, Any]:
-    """Memorized sequences by kind, as a share of all with a verdict, with exact intervals."""
-    known = [row for row in rows if row["is_memorized"] is not None]
-    counts = Counter(_kind(row) for row in known)
-    return {name: _rate(counts[name], len(known)) for name in ("worrying", "benign", "unknown")}
-
-
-def _rate(successes: int, trials: int) -> dict[str, Any]:
-    if not trials:
-        return {"memorized": 0, "sequences": 0, "rate": None, "low": None, "high": None}
-    found = statistics.clopper_pearson(successes, trials)
-    return {"memorized": successes, "sequences": trials, "rate": found.value, "low": found.low, "high": found.high}
-
-
-def _sampling(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """(n, p)-discoverable extraction when sampling at temperature 1, with exact intervals."""
-    found = discoverable([row["continuation_logprob"] for row in rows], SAMPLES, PROBABILITIES)
-    return [
-        {**row, **{k: v for k, v in _rate(row["extractable"], row["sequences"]).items() if k != "memorized"}} for row in found
-    ]
+def _kinds(rows: Sequence[Row], units: statistics.Units) -> dict[str, Any]:
+    """Memorized sequences by kind, as a share of all with a verdict, with intervals over documents."""
+    known = np.array([row["is_memorized"] is not None for row in rows], bool)
+    kinds = np.array([_kind(row) for row in rows], object)[known]
+    return {name: statistics.share(kinds == name, units[known]) for name in ("worrying", "benign", "unknown")}
 
 
 def _canaries(planted: Sequence[Canary], config: RunConfig) -> dict[str, Any]:
@@ -238,7 +225,7 @@ def _listed(rows: Sequence[Row], region: str) -> list[dict[str, Any]]:
     return found
 
 
-def _advice(table: "pa.Table", rows: Sequence[Row], folder: Path) -> dict[str, Any]:
+def _advice(table: "pa.Table", rows: Sequence[Row], units: statistics.Units, folder: Path) -> dict[str, Any]:
     """Which sequences to drop, which to deduplicate, and what the predictor expects of the second."""
     drop = [row["sequence_id"] for row in rows if _kind(row) == "worrying"]
     # Only copies can be taken away; what the base model says anyway stays as it is.
@@ -247,9 +234,9 @@ def _advice(table: "pa.Table", rows: Sequence[Row], folder: Path) -> dict[str, A
         for place, row in enumerate(rows)
         if row["is_memorized"] and (row["sequence_duplicates"] or 0) > 1 and not row.get("is_memorized_by_reference")
     ]
-    known = sum(row["is_memorized"] is not None for row in rows)
-    memorized = sum(bool(row["is_memorized"]) for row in rows)
-    after = _rate(memorized - len(drop), known - len(drop))
+    rest = np.array([row["is_memorized"] is not None and _kind(row) != "worrying" for row in rows], bool)
+    memorized = np.array([bool(row["is_memorized"]) for row in rows], bool)
+    after = statistics.share(memorized[rest], units[rest])
     return {
         "drop": {"sequence_ids": drop, "rate_among_the_rest": after},
         "deduplicate": {"sequence_ids": [rows[place]["sequence_id"] for place in places], **_predicted(table, places, folder)},

@@ -85,7 +85,9 @@ def card_section(result: Mapping[str, Any]) -> str:
 def _share(one: Mapping[str, Any]) -> str:
     if one["rate"] is None:
         return "no sequence"
-    return f"{words.percent(one['rate'])} ({words.percent(one['low'])} to {words.percent(one['high'])})"
+    if one["low"] is None:
+        return f"{words.percent(one['rate'])} (interval withheld: {one['reason']})"
+    return f"{words.percent(one['rate'])} ({words.interval(one)}{words.over_other(one)})"
 
 
 def _extraction(result: Mapping[str, Any]) -> Finding:
@@ -97,7 +99,7 @@ def _extraction(result: Mapping[str, Any]) -> Finding:
     text = (
         f"Given the first {window['prompt']} tokens of a sequence of the training set, the model's likeliest next "
         f"{window['continuation']} (greedy decoding) are exactly those of the training set. {words.CATEGORIES_EXPLAINED} "
-        "Intervals are exact (Clopper-Pearson, 95%), for sequences that are independent of each other."
+        f"{words.say_units(result['extraction']['all'])}"
     )
     if said := words.say_control(result["extraction"]):
         text += f" {said}"
@@ -106,7 +108,7 @@ def _extraction(result: Mapping[str, Any]) -> Finding:
     head = ("Category", "Extracted", "Sequences", "Share")
     heading = f"{words.percent(result['extraction']['all']['rate'])} of the training sequences can be extracted"
     drawn = figures.extraction({name: one for name, one in result["extraction"].items() if one["sequences"]})
-    caption = "Left: counts by category. Right: extracted shares; the whiskers are the exact interval of each share."
+    caption = "Left: counts by category. Right: extracted shares; the whiskers are the interval of each share."
     panel = Panel("extraction", words.say_extraction(result["extraction"]), caption, drawn)
     return Finding(heading, text, "Extraction by greedy decoding", head, rows, panel)
 

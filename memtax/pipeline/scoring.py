@@ -1,12 +1,14 @@
 """`memtax score`: the forward pass over any sequences, without the rest of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from memtax import schema, statistics
-from memtax.corpus.rows import holds_text, load_rows
+from memtax.corpus.rows import holds_text, load_documents, load_rows
 from memtax.corpus.sources import Source
 from memtax.engine import World
 from memtax.engine import run as run_stage
@@ -58,7 +60,7 @@ class ScoreResult:
             )
             found.append(f"p_z >= {row['threshold']}: {share} of the windows, {coverage} of the tokens")
         for row in self.summary.get("extraction", ()):
-            share = "" if row["rate"] is None else f", {row['rate']:.2%} ({row['low']:.2%} to {row['high']:.2%})"
+            share = "" if row["rate"] is None else f", {row['rate']:.2%} ({_interval(row)})"
             what = f"prompt {row['prompt']}, continuation {row['continuation']}"
             found.append(f"{what}: {row['memorized']:,} of {row['sequences']:,} memorized{share}")
         if beyond := self.summary.get("reference"):
@@ -111,7 +113,10 @@ def score_sequences(
     if reference is not None:
         theirs = run_stage(rows, reference, output / "reference", ROWS_PER_BATCH, per_shard(len(rows)))
         table = table.append_column("is_memorized_by_reference", theirs.column("is_memorized"))
-    summary = summarize(table, scores)
+    sequences = rows.with_format("arrow")[:]
+    if (documents := load_documents(source, len(rows))) is not None:
+        table, sequences = (each.append_column("document", documents) for each in (table, sequences))
+    summary = summarize(table, scores, statistics.Units.of_table(sequences))
 
     def write() -> None:
         checked = schema.validate(table, table.column_names, "the scores")
@@ -132,32 +137,39 @@ def per_shard(rows: int) -> int:
     return min(max(rows // (ROWS_PER_BATCH * PARTS), 1), 32)
 
 
-def summarize(table: "pa.Table", scores: LanguageModelFilter) -> dict[str, Any]:
-    """Memorized shares with exact intervals for each window, nulls with their reasons, and rates over a grid of (n, p)."""
+def summarize(table: "pa.Table", scores: LanguageModelFilter, units: statistics.Units | None = None) -> dict[str, Any]:
+    """Memorized shares with intervals for each window, nulls with their reasons, and rates over a grid of (n, p).
+
+    Args:
+        table: the scores.
+        scores: what computed them.
+        units: of the rows; None: each is its own.
+    """
+    units = units or statistics.Units.of_rows(table.num_rows)
     windows = []
     for number, window in enumerate(scores.all_windows):
         name = "is_memorized" + (extraction.suffix(window) if number else "")
-        values = [value for value in table.column(name).to_pylist() if value is not None]
-        windows.append({"prompt": window[0], "continuation": window[1], **_rate(values)})
+        values = table.column(name).to_pylist()
+        known = np.array([value is not None for value in values], bool)
+        memorized = np.array([value for value in values if value is not None], bool)
+        windows.append({"prompt": window[0], "continuation": window[1], **statistics.share(memorized, units[known])})
     found: dict[str, Any] = {"model": scores.model, "sequences": table.num_rows, "extraction": windows}
     if "is_memorized_by_reference" in table.column_names:
         found["reference"] = beyond_reference(
-            table.column("is_memorized").to_pylist(), table.column("is_memorized_by_reference").to_pylist()
+            table.column("is_memorized").to_pylist(), table.column("is_memorized_by_reference").to_pylist(), units=units
         )
     name = "decoding_logprob" if "decoding_logprob" in table.column_names else "continuation_logprob"
     if name in table.column_names:
-        found["discoverable"] = extraction.discoverable(table.column(name).to_pylist(), SAMPLES, PROBABILITIES)
+        found["discoverable"] = extraction.discoverable(table.column(name).to_pylist(), SAMPLES, PROBABILITIES, units)
     nulls = {name: table.column(name).null_count for name in table.column_names if table.column(name).null_count}
     found["nulls"] = {name: {"rows": count, "reason": schema.column(name).null} for name, count in nulls.items()}
     return found
 
 
-def _rate(values: Sequence[bool]) -> dict[str, Any]:
-    counts = {"sequences": len(values), "memorized": sum(values)}
-    if not values:
-        return {**counts, "rate": None, "low": None, "high": None}
-    interval = statistics.clopper_pearson(counts["memorized"], len(values))
-    return {**counts, "rate": interval.value, "low": interval.low, "high": interval.high}
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["low"] is None:
+        return f"interval withheld: {row['reason']}"
+    return f"{row['low']:.2%} to {row['high']:.2%}, over {row['units']:,} {row['unit']}s"
 
 
 def _reach(scores: LanguageModelFilter) -> int:

@@ -174,6 +174,10 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
     if config.held_out is not None:
         others = load_sequences(Source.parse(config.held_out, column=config.column), window=config.window, tokenizer=tokenizer)
         table = _with_membership(others.dataset, False)
+        # Unnamed documents of both sources are numbered from 0 and are not the same.
+        at = table.column_names.index("document")
+        names = pc.replace_substring_regex(table.column("document"), r"^row (\d+)$", r"held-out row \1")
+        table = table.set_column(at, table.schema.field(at), names)
         first = pc.max(tables[0].column("sequence_id")).as_py() + 1
         ids = pa.array(range(first, first + table.num_rows), pa.int64())
         tables.append(table.set_column(table.column_names.index("sequence_id"), "sequence_id", ids))

@@ -143,15 +143,10 @@ def tiles(extraction: Mapping[str, Any]) -> list[dict[str, str]]:
             "label": words.label(name),
             "value": words.percent(extraction[name].get("rate")),
             "count": f"{words.count(extraction[name]['memorized'])} of {words.count(extraction[name]['sequences'])}",
-            "interval": words.interval(extraction[name]) + _over(extraction[name]),
+            "interval": words.interval(extraction[name]) + words.over_other(extraction[name]),
         }
         for name in names
     ]
-
-
-def _over(row: Mapping[str, Any]) -> str:
-    """The units of an interval, in brackets."""
-    return "" if row.get("units") in (None, row["sequences"]) else f" ({words.units(row)})"
 
 
 def _record(record: Mapping[str, Any]) -> dict[str, Any]:

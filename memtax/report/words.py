@@ -137,6 +137,11 @@ def over(row: Mapping[str, Any]) -> str:
     return "" if row.get("units") is None else f"over {units(row)}"
 
 
+def over_other(row: Mapping[str, Any]) -> str:
+    """`, over 37 documents`; nothing where units are the sequences themselves."""
+    return "" if row.get("units") in (None, row.get("sequences")) else f", {over(row)}"
+
+
 def span(row: Mapping[str, Any]) -> str:
     """The interval of a coefficient: `0.120 to 0.340`."""
     if row.get("low") is None or row.get("high") is None:

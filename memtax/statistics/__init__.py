@@ -29,6 +29,7 @@ from memtax.statistics.measures import (
 from memtax.statistics.operating import fpr_at_tpr, operating_evaluators, tpr_at_fpr
 from memtax.statistics.paired import cluster_difference, mcnemar, paired_difference
 from memtax.statistics.ranking import auroc_interval
+from memtax.statistics.shares import share
 from memtax.statistics.units import FEWEST_UNITS, Units, count_units, expanded_level, fewest_units, unit_codes, withheld
 from memtax.statistics.xi import chatterjee_xi, xi_interval
 
@@ -69,6 +70,7 @@ __all__ = [
     "reliability_curve",
     "resample",
     "roc_curve",
+    "share",
     "sign_flip_test",
     "spearman",
     "spearman_interval",

@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from memtax import statistics
 from memtax.schema import CATEGORIES
 from memtax.taxonomy.factors import read_category, read_target
@@ -33,39 +30,14 @@ def extraction_rates(
         units: of the rows; None takes them from the table's `document`, `text` and `tokens`.
 
     Returns:
-        `all` and each category to the keys of `share`, with `memorized` in place of `successes`.
+        `all` and each category to the keys of `statistics.share`.
     """
     labels, labeled = read_target(table, target)
     categories, categorized = read_category(table, category)
     units = units or statistics.Units.of_table(table)
     groups = {"all": labeled}
     groups |= {name: labeled & categorized & (categories == code) for code, name in enumerate(CATEGORIES)}
-    return {name: share(labels[rows], units[rows], level) for name, rows in groups.items()}
-
-
-def share(outcomes: NDArray[np.bool_], units: statistics.Units, level: float = 0.95) -> dict[str, Any]:
-    """A share of sequences with its interval over units, and that of independent sequences beside it.
-
-    Args:
-        outcomes: (rows,) whether each sequence counts, as it is memorized.
-        units: of the rows.
-        level: coverage of the intervals.
-
-    Returns:
-        `sequences`, `memorized`, `rate`; `low` and `high` over units (`statistics.cluster_rate`); `unit` and `units`, what the
-        units are and how many; `low_independent` and `high_independent` (Clopper-Pearson), which hold where sequences do not
-        depend on each other; `reason`, why `low` and `high` are None. Without sequences all but the counts are None.
-    """
-    sequences, memorized = len(outcomes), int(np.sum(outcomes))
-    counts = {"sequences": sequences, "memorized": memorized, "unit": units.name, "units": units.count}
-    names = ("rate", "low", "high", "low_independent", "high_independent")
-    if not sequences:
-        return {**counts, **dict.fromkeys(names), "reason": "no sequence"}
-    exact = statistics.clopper_pearson(memorized, sequences, level)
-    interval = statistics.cluster_rate(outcomes, units.codes, level)
-    bounds = (None, None) if interval is None else (interval.low, interval.high)
-    values = (exact.value, *bounds, exact.low, exact.high)
-    return {**counts, **dict(zip(names, values, strict=True)), "reason": statistics.withheld(units)}
+    return {name: statistics.share(labels[rows], units[rows], level) for name, rows in groups.items()}
 
 
 def rates_by_category(

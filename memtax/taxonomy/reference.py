@@ -7,7 +7,6 @@ import numpy as np
 
 from memtax import statistics
 from memtax.schema import CATEGORIES
-from memtax.taxonomy.extraction_rates import share
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +28,7 @@ def beyond_reference(
 
     Returns:
         Over the sequences where both are known: `model_memorized` and `reference_memorized`, what each of the two extracts;
-        `predictable`, what both do; and the keys of `extraction_rates.share` for what the model alone does.
+        `predictable`, what both do; and the keys of `statistics.share` for what the model alone does.
     """
     units = units or statistics.Units.of_rows(len(ours))
     known = np.array([a is not None and b is not None for a, b in zip(ours, theirs, strict=True)], bool)
@@ -38,7 +37,7 @@ def beyond_reference(
         "model_memorized": int(first.sum()),
         "reference_memorized": int(second.sum()),
         "predictable": int((first & second).sum()),
-        **share(first & ~second, units[known], level),
+        **statistics.share(first & ~second, units[known], level),
     }
 
 

@@ -184,8 +184,8 @@ def test_every_number_is_in_the_metrics_or_the_dataset(written):
         for memorized in (True, False):
             known.append(statistics.median(row[name] for row in rows if row["is_memorized"] == memorized))
     allowed = {form(value) for value in known for form in (words.percent, words.fixed, words.number, words.count)}
-    # Said in words: probability 0 to 1, correlations from -1 to 1, histograms of 100%.
-    allowed |= {"0", "1", "100%"}
+    # Said in words: probability 0 to 1, correlations from -1 to 1, histograms of 100%, the level of intervals.
+    allowed |= {"0", "1", "100%", "95%"}
     # Percentiles and F1 are names; checkpoints and reasons quote the metrics.
     named = [row["checkpoint"] for row in metrics["growth"]] + ["7 memorized test sequences, fewer than 10"]
     named += ["25th", "75th", "F1", "-1 to 1"]

@@ -82,10 +82,11 @@ def test_extraction_rates_by_hand():
         "reason": "3 sequences, 10 needed: the share is of these only",
     }
     assert (found["all"]["sequences"], found["all"]["memorized"]) == (6, 4)
-    assert found["reconstruction"] == {"sequences": 0, "memorized": 0, "rate": None, "low": None, "high": None}
+    assert found["reconstruction"]["sequences"] == found["reconstruction"]["units"] == 0
+    assert found["reconstruction"]["rate"] is found["reconstruction"]["low"] is None
     assert (found["recollection"]["rate"], found["recollection"]["high"]) == (1.0, 1.0)
     # One success in one trial: the lower bound p solves p = .025.
-    assert found["recollection"]["low"] == pytest.approx(0.025)
+    assert found["recollection"]["low_independent"] == pytest.approx(0.025)
 
 
 def test_tables_are_checked():

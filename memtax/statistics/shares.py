@@ -1,0 +1,35 @@
+"""Shares of sequences as the results hold them: with what the interval is over, and with that of independent sequences."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memtax.statistics.clusters import cluster_rate
+from memtax.statistics.intervals import clopper_pearson
+from memtax.statistics.units import Units, withheld
+
+
+def share(outcomes: NDArray[np.bool_], units: Units, level: float = 0.95) -> dict[str, Any]:
+    """A share of sequences with its interval over units, and that of independent sequences beside it.
+
+    Args:
+        outcomes: (rows,) whether each sequence counts, as it is memorized.
+        units: of the rows.
+        level: coverage of the intervals.
+
+    Returns:
+        `sequences`, `memorized`, `rate`; `low` and `high` over units (`cluster_rate`); `unit` and `units`, what the
+        units are and how many; `low_independent` and `high_independent` (Clopper-Pearson), which hold where sequences do not
+        depend on each other; `reason`, why `low` and `high` are None. Without sequences all but the counts are None.
+    """
+    sequences, memorized = len(outcomes), int(np.sum(outcomes))
+    counts = {"sequences": sequences, "memorized": memorized, "unit": units.name, "units": units.count}
+    names = ("rate", "low", "high", "low_independent", "high_independent")
+    if not sequences:
+        return {**counts, **dict.fromkeys(names), "reason": "no sequence"}
+    exact = clopper_pearson(memorized, sequences, level)
+    interval = cluster_rate(outcomes, units.codes, level)
+    bounds = (None, None) if interval is None else (interval.low, interval.high)
+    values = (exact.value, *bounds, exact.low, exact.high)
+    return {**counts, **dict(zip(names, values, strict=True)), "reason": withheld(units)}
