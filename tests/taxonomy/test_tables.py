@@ -84,7 +84,7 @@ def test_extraction_rates_by_hand():
     assert (found["all"]["sequences"], found["all"]["memorized"]) == (6, 4)
     assert found["reconstruction"]["sequences"] == found["reconstruction"]["units"] == 0
     assert found["reconstruction"]["rate"] is found["reconstruction"]["low"] is None
-    assert (found["recollection"]["rate"], found["recollection"]["high"]) == (1.0, 1.0)
+    assert (found["recollection"]["rate"], found["recollection"]["high_independent"]) == (1.0, 1.0)
     # One success in one trial: the lower bound p solves p = .025.
     assert found["recollection"]["low_independent"] == pytest.approx(0.025)
 
