@@ -52,6 +52,11 @@ class Groups:
     copies: int
     boilerplate: int
 
+    @classmethod
+    def of_rows(cls, rows: int) -> "Groups":
+        """Each row by itself."""
+        return cls(np.arange(rows), statistics.Units.of_rows(rows), 0, 0)
+
     def __getitem__(self, rows: Any) -> "Groups":
         return Groups(self.codes[rows], self.units[rows], self.copies, self.boilerplate)
 
@@ -82,7 +87,7 @@ def split_groups(table: "pa.Table") -> Groups:
 
 
 def copy_classes(sketches: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Class (rows,) of rows that are copies or near-copies of each other, directly or through others, of `sketch` (rows, ...)."""
+    """Class (rows,) of rows that are copies or near-copies of each other, directly or through others, by `sketch_rows`."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -233,9 +238,7 @@ def _containment(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArr
     return result
 
 
-def _join(
-    units: NDArray[np.int64], copies: NDArray[np.int64], most: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _join(units: NDArray[np.int64], copies: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Groups (rows,) of units joined through classes of copies, and the rows (rows,) that left their unit.
 
     Args:

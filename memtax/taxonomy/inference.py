@@ -16,6 +16,7 @@ from memtax import statistics
 from memtax.errors import MemtaxError
 from memtax.schema import CATEGORIES
 from memtax.taxonomy import factors as declared
+from memtax.taxonomy.copies import units_of
 from memtax.taxonomy.factors import FACTORS
 from memtax.taxonomy.logistic import MINIMUM, Array, Scaler
 from memtax.taxonomy.robust import RobustFit
@@ -68,7 +69,7 @@ def infer(
     chosen = declared.resolve(factors, target)
     names = tuple(factor.name for factor in chosen)
     rows = usable(table, chosen, target, category)
-    units = statistics.Units.of_table(table)[rows.kept]
+    units = units_of(table)[rows.kept]
     found: dict[str, Any] = {
         "rows": len(rows.labels),
         "unit": units.name,
@@ -212,21 +213,27 @@ def _model(
     }
 
 
-def _coefficients(
-    columns: Sequence[str], estimates: Array, robust: RobustFit | None, level: float
-) -> list[dict[str, Any]]:
+def _coefficients(columns: Sequence[str], estimates: Array, robust: RobustFit | None, level: float) -> list[dict[str, Any]]:
     """Estimate, error, test and interval of each column; the estimate alone without a covariance."""
     from scipy.stats import t as student
 
     rows: list[dict[str, Any]] = []
     for place, (name, estimate) in enumerate(zip(columns, estimates.tolist(), strict=True)):
-        row: dict[str, Any] = {"factor": name, "coefficient": estimate, **dict.fromkeys(("error", "t", "df", "p", "low", "high"))}
+        row: dict[str, Any] = {
+            "factor": name,
+            "coefficient": estimate,
+            **dict.fromkeys(("error", "t", "df", "p", "low", "high")),
+        }
         if robust is not None:
             error = float(np.sqrt(robust.covariance[place, place]))
             freedom = robust.freedom(np.eye(len(columns))[place])
             reach = float(student.isf((1 - level) / 2, freedom)) * error
             row |= {"error": error, "t": estimate / error, "df": freedom}
-            row |= {"p": float(2 * student.sf(abs(estimate / error), freedom)), "low": estimate - reach, "high": estimate + reach}
+            row |= {
+                "p": float(2 * student.sf(abs(estimate / error), freedom)),
+                "low": estimate - reach,
+                "high": estimate + reach,
+            }
         rows.append(row)
     return rows
 
@@ -314,7 +321,9 @@ class _WaldFit:
             if freedom > 0:
                 row |= {"statistic": statistic, "p": p}
             else:
-                reason = f"{self.robust.number} {self.units.name}s of unequal weight are too few to test {rank} coefficients at once"
+                reason = (
+                    f"{self.robust.number} {self.units.name}s of unequal weight are too few to test {rank} coefficients at once"
+                )
         return {**row, "reason": reason}
 
 

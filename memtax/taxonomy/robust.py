@@ -47,7 +47,8 @@ class RobustFit:
 
         p = expit(self.design @ self.estimate)
         weights = p * (1 - p)
-        return weights, self.labels - p, np.linalg.inv((self.design.T * weights) @ self.design)
+        inverse: Array = np.linalg.inv((self.design.T * weights) @ self.design).astype(np.float64)
+        return weights, self.labels - p, inverse
 
     @cached_property
     def covariance(self) -> Array:

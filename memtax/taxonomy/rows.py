@@ -71,8 +71,8 @@ def usable(
         missing[f"{factor.name} is infinite"] = np.isinf(column)
         if np.nanmax(np.abs(column), initial=0.0, where=np.isfinite(column)) > LARGEST:
             raise MemtaxError(
-                f"column {factor.name!r} of {what} holds values beyond {LARGEST:g} on the models' scale, whose squares overflow; "
-                "rescale it, or make them null"
+                f"column {factor.name!r} of {what} holds values beyond {LARGEST:g} on the models' scale, whose squares "
+                "overflow; rescale it, or make them null"
             )
     keep, dropped = np.ones(len(labels), bool), {}
     for reason, rows in missing.items():
