@@ -120,6 +120,19 @@ def sketch_rows(table: "pa.Table") -> NDArray[np.uint64] | None:
     return np.concatenate([np.empty((0, SKETCH + 2), np.uint64), *parts])
 
 
+def held_by(extra: "pa.Table", table: "pa.Table", rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which rows (extra rows,) are copies or near-copies of the given rows of a table, or of one document with them."""
+    found = np.zeros(extra.num_rows, bool)
+    if "document" in extra.column_names and "document" in table.column_names:
+        names = {name for name in table.column("document").take(rows).to_pylist() if name is not None}
+        found |= np.array([name in names for name in extra.column("document").to_pylist()], bool)
+    ours, theirs = sketch_rows(extra), sketch_rows(table.take(rows))
+    if ours is not None and theirs is not None:
+        classes = copy_classes(np.concatenate([ours, theirs]))
+        found |= np.isin(classes[: len(ours)], classes[len(ours) :])
+    return found
+
+
 def with_sketch(table: "pa.Table") -> "pa.Table":
     """The table with the column `COLUMN` in place of its tokens and texts, if it has them."""
     import pyarrow as pa

@@ -13,7 +13,7 @@ from memtax.errors import MemtaxError
 from memtax.schema import CATEGORIES
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy import storage
-from memtax.taxonomy.copies import split_groups
+from memtax.taxonomy.copies import held_by, split_groups
 from memtax.taxonomy.evaluation import Prediction, evaluate
 from memtax.taxonomy.factors import FACTORS
 from memtax.taxonomy.logistic import Array, LogisticModel, Scaler, TooFewRowsError, fit_logistic, recalibrate, too_few
@@ -89,8 +89,9 @@ class Predictor:
             seed: seed of the split and of the bootstrap.
             resamples: bootstrap resamples of each interval.
             memorized_only: more memorized sequences, for training alone (the published protocol: a representative sample,
-                and all memorized sequences besides). Rows whose `sequence_id` is in `table` are left out; validation and
-                test rows come from `table`, the representative sample.
+                and all memorized sequences besides). Rows whose `sequence_id` is in `table` are left out, and so are
+                copies of validation and test rows, and rows of their documents; those rows come from `table`, the
+                representative sample.
             calibration: `prior` undoes, model by model, what balanced weights and memorized-only rows do to the log odds;
                 `recalibration` fits slope and offset to each model's log odds on validation rows instead; `none` does
                 neither.
@@ -115,8 +116,11 @@ class Predictor:
         few = too_few(sample.labels[split.train], "training")
         if few is not None:
             raise TooFewRowsError(f"no predictor of {target!r} can be fitted: {few} (rows left out: {sample.lost})")
+        judged_rows = np.flatnonzero(sample.kept)[np.concatenate([split.validation, split.test])]
         added, how = (
-            (None, None) if memorized_only is None else _memorized_only(memorized_only, table, chosen, target, category)
+            (None, None)
+            if memorized_only is None
+            else _memorized_only(_arrow(memorized_only), table, judged_rows, chosen, target, category)
         )
 
         names = tuple(factor.name for factor in chosen)
@@ -314,7 +318,12 @@ def _arrow(table: Any) -> "pa.Table":
 
 
 def _memorized_only(
-    extra: "pa.Table", table: "pa.Table", chosen: Sequence[declared.Factor], target: str, category: str
+    extra: "pa.Table",
+    table: "pa.Table",
+    judged_rows: NDArray[np.int64],
+    chosen: Sequence[declared.Factor],
+    target: str,
+    category: str,
 ) -> tuple[Usable, dict[str, Any]]:
     """Usable rows of the extra table that are memorized and not in the sample, and what became of the others."""
     what = "the memorized-only table"
@@ -323,12 +332,14 @@ def _memorized_only(
     once = np.zeros(len(ids), bool)
     once[first] = True
     new = ~np.isin(ids, known)
-    found = usable(extra.filter(new & once), chosen, target, category, what)
+    copies = held_by(extra, table, judged_rows)
+    found = usable(extra.filter(new & once & ~copies), chosen, target, category, what)
     rows = found.labels
     how = {
         "rows": int(rows.sum()),
         "in_the_sample": int((~new).sum()),
         "repeated": int((new & ~once).sum()),
+        "copies_of_judged": int((new & once & copies).sum()),
         "not_memorized": int((~rows).sum()),
         "dropped": found.dropped,
     }

@@ -1,9 +1,13 @@
+import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from memtax.taxonomy.copies import _containment, sketch_rows, split_groups, units_of, with_sketch
+from memtax.errors import MemtaxError
+from memtax.taxonomy.copies import _containment, held_by, sketch_rows, split_groups, units_of, with_sketch
+from memtax.taxonomy.predictor import Predictor
 from memtax.taxonomy.split import stratified_split
+from tests.taxonomy import simulated
 
 
 def planted(seed, documents=60, windows=20, length=64, copies=80, changed=0, span=2):
@@ -89,3 +93,35 @@ def test_groups_keep_the_strata_as_far_as_they_allow():
     for rows, share in ((split.train, 0.6), (split.validation, 0.2), (split.test, 0.2)):
         found = np.bincount(strata[rows], minlength=6) / np.bincount(strata)
         assert np.abs(found - share).max() < 0.05
+
+
+def test_more_memorized_rows_are_no_copies_of_judged_ones():
+    table, _ = planted(5, documents=12, copies=0)
+    extra = pa.table({"tokens": [*table.column("tokens").to_pylist()[:30], list(range(64))], "document": ["new"] * 31})
+    copied = held_by(extra, table, np.arange(10, 20))
+    assert np.flatnonzero(copied).tolist() == list(range(10, 20))
+    same_document = pa.table({"tokens": [list(range(64))], "document": ["d0"]})
+    assert held_by(same_document, table, np.arange(10, 20)).tolist() == [True]
+
+
+def test_a_dataset_is_predicted_as_its_table(tmp_path):
+    data = simulated.table(rows=600)
+    predictor = Predictor.fit(data, factors=("a", "b"), resamples=20)
+    selected = datasets.Dataset(data).select(range(100, 200))
+    assert predictor.predict(selected).to_pylist() == predictor.predict(data.slice(100, 100)).to_pylist()
+    with pytest.raises(MemtaxError, match="not list"):
+        predictor.predict([1, 2])
+    with pytest.raises(MemtaxError, match="overflow"):
+        predictor.fit(simulated.with_column(data, "a", np.full(600, 1e300)), factors=("a", "b"))
+
+
+def test_test_metrics_have_intervals_over_documents():
+    rng = np.random.default_rng(0)
+    for documents, withheld in ((20, True), (200, False)):
+        data = simulated.table(rows=2000).append_column("document", pa.array(np.sort(rng.integers(0, documents, 2000))))
+        metrics = Predictor.fit(data, factors=("a", "b"), resamples=50).metrics
+        cell = metrics["models"]["baseline"]["aggregate"]
+        assert sum(metrics["split"]["units"].values()) == documents
+        assert cell["units"] == metrics["split"]["units"]["test"]
+        assert (cell["roc_auc"]["low"] is None) == withheld == (cell["f1"]["low"] is None)
+        assert (cell["interval_reason"] is None) == (not withheld)
