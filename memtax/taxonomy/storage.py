@@ -154,7 +154,8 @@ def say_split(metrics: dict[str, Any]) -> str:
     if split["copies"]:
         text += f" {split['copies']:,} rows have a copy or near-copy in another {split['unit']}."
     if split["boilerplate"]:
-        text += f" {split['boilerplate']:,} rows hold text of many {split['unit']}s: copies stay together, their {split['unit']}s may not."
+        text += f" {split['boilerplate']:,} rows hold text of many {split['unit']}s: the copies stay together, "
+        text += f"the other rows of these {split['unit']}s may be on another side."
     rows = sum(metrics["rows"].values())
     if split["largest_group"] > LARGE * rows:
         text += f" The largest group has {split['largest_group']:,} of {rows:,} rows: the parts are of uneven size."
