@@ -16,6 +16,7 @@ from memtax.provenance import digest, fingerprint_path, write_record
 from memtax.report import model_figures
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy import greedy as growing
+from memtax.taxonomy.copies import COLUMN, split_groups
 from memtax.taxonomy.correlations import correlations
 from memtax.taxonomy.inference import infer
 from memtax.taxonomy.partitions import SPLIT_FACTORS
@@ -64,7 +65,7 @@ def fit(
     if factors is not None and before_training:
         raise MemtaxError("name the factors or ask for those before training, not both")
     inputs = {name: _identify(name) for name in (source, memorized_only) if name is not None}
-    identity: dict[str, Any] = {"stage": "fit", "version": 1, "inputs": list(inputs.values())}
+    identity: dict[str, Any] = {"stage": "fit", "version": 2, "inputs": list(inputs.values())}
     identity |= {"factors": None if factors is None else list(factors), "before_training": before_training, "target": target}
     identity |= {"category": category, "calibration": calibration, "seed": seed, "resamples": resamples, "explain": explain}
     if (output / MANIFEST).exists():
@@ -134,16 +135,17 @@ def probe_layers(source: str, model: str, predictor: Predictor, output: Path, *,
 
     chosen = declared.resolve(predictor.factors, predictor.target)
     sources = [name for factor in chosen for name in factor.sources]
-    table = read_table(source, ["tokens", predictor.target, predictor.category, *sources]).slice(0, most)
+    table = read_table(source, ["tokens", "document", predictor.target, predictor.category, *sources]).slice(0, most)
     schema.require(table.column_names, ["tokens"], source)
     rows = usable(table, chosen, predictor.target, predictor.category, source)
+    groups = split_groups(table)[rows.kept]
     tokens = table.column("tokens").filter(rows.kept).to_pylist()
     states = hidden_states(load_model(model), tokens)
     found = []
     for name, labels in (("memorized", rows.labels.astype(np.int64)), ("category", rows.categories)):
         # Classes that are absent, as a category may be, have no number of their own.
         classes = np.unique(labels, return_inverse=True)[1]
-        own = probe(states, classes, rows.values, name=name)
+        own = probe(states, classes, rows.values, name=name, groups=groups)
         title = f"What each layer knows: {name}"
         model_figures.save(model_figures.probe_layers(own), output / "figures", f"probes_{name}", title)
         found += own
@@ -185,7 +187,7 @@ def search(
     config = config or _config(table, settings)
     problem = config.prepare(table)
     _say_dropped(problem.dropped, source)
-    identity = {"stage": "search", "version": 1, "config": _plain(config), "table": _fingerprint(table, config)}
+    identity = {"stage": "search", "version": 2, "config": _plain(config), "table": _fingerprint(table, config)}
     if merged:
         merge(output, merged, identity)
     claim(output, identity)
@@ -238,6 +240,6 @@ def _fingerprint(table: "pa.Table", config: SearchConfig) -> str:
 
     sources = [source for factor in declared.resolve(config.factors, config.target) for source in factor.sources]
     sources += [source for factor in declared.resolve(config.split_on, config.target) for source in factor.sources]
-    wanted = dict.fromkeys([*sources, config.target, config.category])
+    wanted = dict.fromkeys([*sources, config.target, config.category, "document", COLUMN])
     names = [name for name in wanted if name is not None and name in table.column_names]
     return digest(names, fingerprint_dataset(datasets.Dataset(table.select(names)), names))

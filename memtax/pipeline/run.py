@@ -294,7 +294,7 @@ def _fit(
     columns = [name for name in table.column_names if name in schema.COLUMNS]
     identity = {
         "stage": "predictor",
-        "version": 3,
+        "version": 4,
         "seed": config.seed,
         "table": fingerprint_dataset(datasets.Dataset(table), columns),
     }

@@ -214,7 +214,8 @@ def probe_layers(rows: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) ->
             colour = palette[rank % len(palette)]
             for row in flat:
                 axes.axhline(row["value"], color=colour, ls="--", lw=1.4, label=probe)
-                axes.axhspan(row["low"], row["high"], color=colour, alpha=0.12, lw=0)
+                if row["low"] is not None:
+                    axes.axhspan(row["low"], row["high"], color=colour, alpha=0.12, lw=0)
             if layered:
                 axes.errorbar(
                     [row["layer"] for row in layered],

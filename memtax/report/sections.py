@@ -11,6 +11,7 @@ from memtax.report.heat import heat
 from memtax.report.parts import Panel, Section, Table
 from memtax.report.words import DASH, count, estimate, fixed, label, number, percent
 from memtax.taxonomy.factors import FROM_SCORES
+from memtax.taxonomy.storage import say_split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -306,6 +307,7 @@ def predicts(run: Run) -> Section:
     rows = predictor.get("rows") or {}
     if rows:
         text += " Sequences: " + ", ".join(f"{label(name)} {count(times)}" for name, times in rows.items()) + "."
+    text += f" {say_split(predictor)}" if predictor.get("split") else ""
     models = predictor["models"]
     parts: list[Panel | Table] = []
     missing = []
@@ -317,6 +319,8 @@ def predicts(run: Run) -> Section:
         parts.append(Panel("curves", words.say_predictor(predictor), caption, figures.curves(predictor["curves"], models)))
     else:
         missing.append("This run's metrics hold no curves of the predictor.")
+    reasons = {cell["interval_reason"]: None for cell in [models["baseline"]["aggregate"]] if cell.get("interval_reason")}
+    missing += [f"No intervals of the predictor's metrics: {reason}." for reason in reasons]
     parts += _metric_tables(models, predictor.get("differences") or [])
     weights = predictor.get("coefficients") or []
     panels = [name for name in ("baseline", *schema.CATEGORIES) if any(row["model"] == name for row in weights)]

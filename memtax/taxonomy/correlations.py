@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from memtax import statistics
 from memtax.schema import CATEGORIES
 from memtax.taxonomy import factors as declared
+from memtax.taxonomy.copies import units_of
 from memtax.taxonomy.factors import FACTORS
 from memtax.taxonomy.logistic import MINIMUM, Array, too_few
 
@@ -52,7 +53,7 @@ def correlations(
         score = declared.read(table, declared.Factor("nl_score", "identity"))
         groups |= {"nl": labelled & (score >= NL), "code": labelled & (score <= CODE)}
     groups |= {name: labelled & categorised & (categories == code) for code, name in enumerate(CATEGORIES)}
-    units = statistics.Units.of_table(table)
+    units = units_of(table)
     found = []
     for factor in declared.resolve(factors, target):
         values = declared.read(table, factor)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from memtax.files import write_json
 from memtax.progress import progress_bar
+from memtax.statistics import FEWEST_UNITS
 from memtax.taxonomy.groups import Part, Problem, losses
 from memtax.taxonomy.logistic import Array
 from memtax.taxonomy.partitions import Codes, Group, members
@@ -50,7 +52,7 @@ class Gains:
 def grow(problem: Problem, config: SearchConfig, alpha: float = ALPHA, most: int = MOST_RULES) -> dict[str, Any]:
     """Start with one group and divide, each time, the group and place that gain most.
 
-    A rule stays if its gain in validation log loss is significant: the paired bootstrap draws validation rows with Poisson
+    A rule stays if its gain in validation log loss is significant: the paired bootstrap draws validation units with Poisson
     weights that both partitions share, and compares the studentised gain with the largest one among all candidates of the
     step (max-T; Westfall & Young 1993), times all candidates tried so far over those of this step (Bonferroni between
     steps). Test rows are read once, at the end.
@@ -138,31 +140,52 @@ def _candidates(problem: Problem, leaves: Sequence[Group]) -> list[Candidate]:
 
 
 def _gains(problem: Problem, leaves: Sequence[Group], candidates: Sequence[Candidate], seed: int) -> Gains:
-    """Bootstrap all candidates on the same rows, a block of rows at a time: memory does not grow with the rows."""
+    """Bootstrap all candidates on the same units, a block of whole units at a time: memory does not grow with the rows.
+
+    Below 10 units nothing is significant.
+    """
     part = problem.parts["validation"]
+    order = np.argsort(part.units.codes, kind="stable")
+    starts = np.flatnonzero(np.diff(part.units.codes[order], prepend=-1))
     rng = np.random.default_rng(seed)
-    sums, squares = np.zeros((2, len(candidates)))
+    sums, squares, crossed = np.zeros((3, len(candidates)))
     drawn = np.zeros((RESAMPLES, len(candidates)))
-    weight = np.zeros((RESAMPLES, 1))
-    for first in range(0, len(part.labels), _ROWS):
-        rows = slice(first, first + _ROWS)
-        block = Part(part.values[rows], part.labels[rows], part.codes[:, rows])
-        gained = _block(problem, block, leaves, candidates)
+    weight, lengths = np.zeros((RESAMPLES, 1)), 0.0
+    # Blocks end where a unit does.
+    bounds = _blocks(starts, len(order))
+    for first, last in pairwise(bounds):
+        rows = order[first:last]
+        block = Part(part.values[rows], part.labels[rows], part.codes[:, rows], part.units[rows])
+        own = starts[(starts >= first) & (starts < last)] - first
+        gained = np.add.reduceat(_block(problem, block, leaves, candidates), own, axis=0)
+        sizes = np.diff(own, append=last - first).astype(np.float64)
         sums += gained.sum(axis=0)
         squares += (gained * gained).sum(axis=0)
+        crossed += sizes @ gained
+        lengths += float((sizes * sizes).sum())
         weights = rng.poisson(1.0, (RESAMPLES, len(gained))).astype(np.float64)
         drawn += weights @ gained
-        weight += weights.sum(axis=1, keepdims=True)
+        weight += (weights @ sizes)[:, None]
     total = len(part.labels)
     mean = sums / total
-    error = np.sqrt(np.maximum(squares / total - mean * mean, 0) / total)
+    # The sum over units of (gain - mean x rows) squared.
+    error = np.sqrt(np.maximum(squares - 2 * mean * crossed + mean * mean * lengths, 0)) / total
     moving = error > 0
-    if not moving.any():
+    if not moving.any() or len(starts) < FEWEST_UNITS:
         return Gains(mean, 0, 1.0)
     best = int(np.argmax(np.where(moving, mean, -np.inf)))
     centred = (drawn[:, moving] - weight * mean[moving]) / total / error[moving]
     exceed = (centred.max(axis=1) >= mean[best] / error[best]).sum()
     return Gains(mean, best, float((1 + exceed) / (1 + RESAMPLES)))
+
+
+def _blocks(starts: NDArray[np.int64], rows: int) -> list[int]:
+    """Bounds of blocks of at least `_ROWS` rows, each where a unit starts, the last at the end."""
+    bounds = [0]
+    for start in starts.tolist():
+        if start - bounds[-1] >= _ROWS:
+            bounds.append(start)
+    return [*bounds, rows]
 
 
 def _block(problem: Problem, block: Part, leaves: Sequence[Group], candidates: Sequence[Candidate]) -> Array:

@@ -4,13 +4,15 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memtax import statistics
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy import newton
+from memtax.taxonomy.copies import split_groups
 from memtax.taxonomy.logistic import Array, Scaler, TooFewRowsError, too_few
 from memtax.taxonomy.partitions import Codes, Group, encode, members, thresholds
 from memtax.taxonomy.rows import usable
@@ -29,11 +31,19 @@ def workers() -> int:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Rows of training, validation or test: standardised factors (rows, factors), labels (rows,) and codes of the rules."""
+    """Rows of training, validation or test.
+
+    Attributes:
+        values: (rows, factors) standardised factors.
+        labels: (rows,) the target.
+        codes: (factors, rows) codes of the rules.
+        units: of resampling.
+    """
 
     values: Array
     labels: NDArray[np.uint8]
     codes: Codes
+    units: statistics.Units
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +79,7 @@ class Problem:
         baseline: the model of all training rows.
         dropped: rows left out, by reason.
         seed: of split and resamples.
+        described: what the split kept together (`memtax.taxonomy.copies.Groups.described`), and units of each part.
     """
 
     parts: dict[str, Part]
@@ -80,6 +91,7 @@ class Problem:
     baseline: newton.Fit
     dropped: dict[str, int]
     seed: int
+    described: dict[str, Any]
     known: dict[Group, GroupFit] = field(default_factory=dict)
 
     @classmethod
@@ -107,7 +119,8 @@ class Problem:
         models, rules = declared.resolve(factors, target), declared.resolve(split_on, target)
         read = tuple(dict.fromkeys((*models, *rules)))
         rows = usable(table, read, target, category)
-        split = stratified_split(rows.categories * 2 + rows.labels, validation, test, seed)
+        groups = split_groups(table)[rows.kept]
+        split = stratified_split(rows.categories * 2 + rows.labels, validation, test, seed, groups.codes)
         few = too_few(rows.labels[split.train], "training")
         if few is not None:
             raise TooFewRowsError(f"no partition of {target!r} can be searched: {few} (rows left out: {rows.lost})")
@@ -123,11 +136,13 @@ class Problem:
                 np.ascontiguousarray(scaler(rows.values[np.ix_(own, chosen)])),
                 rows.labels[own].astype(np.uint8),
                 np.concatenate([encode(asked[own], bounds), rows.categories[None, own].astype(np.uint8)]),
+                groups.units[own],
             )
         train = parts["train"]
         baseline = newton.fit(train.values, train.labels, np.arange(len(train.labels)))
         names, splits = (tuple(factor.name for factor in some) for some in (models, rules))
-        return cls(parts, names, splits, tuple(quantiles), bounds, scaler, baseline, rows.dropped, seed)
+        described = {**groups.described, "units": {name: part.units.count for name, part in parts.items()}}
+        return cls(parts, names, splits, tuple(quantiles), bounds, scaler, baseline, rows.dropped, seed, described)
 
     @property
     def taxonomy(self) -> list[Group]:

@@ -1,23 +1,26 @@
-"""What can be said of coefficients: unpenalised, unweighted fits, robust Wald tests and likelihood-ratio tests.
+"""What can be said of coefficients: unpenalised, unweighted fits, and Wald tests that hold where rows share a document.
 
 The predictor's fits are penalised and weighted, so nothing follows from their curvature. Here every test comes from a plain
 maximum-likelihood fit by `statsmodels`; where none exists (separation), the reason stands in place of the numbers.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memtax import statistics
 from memtax.errors import MemtaxError
 from memtax.schema import CATEGORIES
 from memtax.taxonomy import factors as declared
+from memtax.taxonomy.copies import units_of
 from memtax.taxonomy.factors import FACTORS
 from memtax.taxonomy.logistic import MINIMUM, Array, Scaler
-from memtax.taxonomy.rows import usable
+from memtax.taxonomy.robust import RobustFit
+from memtax.taxonomy.rows import few_units, usable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,11 +43,12 @@ def infer(
     """Coefficients with robust intervals for all sequences and each category, and tests of whether categories differ.
 
     Factors are standardised over all rows, so that coefficients are log odds per standard deviation and compare across
-    models. Standard errors are heteroskedasticity-consistent (HC0; White 1980). A likelihood-ratio statistic has as many
-    degrees of freedom as the models' ranks differ by, not as columns were named: templating is constant in two categories.
+    models. Standard errors leave out one document after another (CR3; else one unit as `memtax.statistics.Units` finds them),
+    and tests have the degrees of freedom of these errors: see `memtax.taxonomy.robust`. A test restricts as many
+    coefficients as the models' ranks differ by, not as columns were named: templating is constant in two categories.
 
     Args:
-        table: rows with the target, the category and the factors' columns; independent of each other.
+        table: rows with the target, the category and the factors' columns; `document`, `text` or `tokens` name the units.
         factors: columns, or `is_templating`.
         target: boolean column.
         category: column of indices into `memtax.schema.CATEGORIES`.
@@ -53,9 +57,11 @@ def infer(
         level: coverage of the intervals.
 
     Returns:
-        JSON-ready: `rows`, `dropped`, `models` (name to `n`, `positives`, `reason` or None, `left_out`, `coefficients`,
-            `intercept`, `log_likelihood`), `compared` (the categories that have a fit) and `tests` of these (`test`,
-            `factor`, `statistic`, `df`, `p`, `reason`).
+        JSON-ready: `rows`, `dropped`, `unit` and `units` (what errors are over, and how many), `models` (name to `n`,
+            `positives`, `units`, `reason` or None, `left_out`, `coefficients`, `intercept`, `log_likelihood`), `compared` (the
+            categories that have a fit) and `tests` of these (`test`, `factor`, `statistic` F, `df`, `df_residual`, `p`,
+            `reason`). A coefficient has `error`, `t`, `df`, `p`, `low` and `high`. Below 10 units they are None, and the
+            model's `interval_reason` says so.
 
     Raises:
         MemtaxError: a column is missing or of the wrong type.
@@ -63,8 +69,11 @@ def infer(
     chosen = declared.resolve(factors, target)
     names = tuple(factor.name for factor in chosen)
     rows = usable(table, chosen, target, category)
+    units = units_of(table)[rows.kept]
     found: dict[str, Any] = {
         "rows": len(rows.labels),
+        "unit": units.name,
+        "units": units.count,
         "dropped": rows.dropped,
         "level": level,
         "models": {},
@@ -77,33 +86,31 @@ def infer(
     groups = {"baseline": np.ones(len(values), bool)}
     groups |= {name: rows.categories == code for code, name in enumerate(CATEGORIES)}
     for name, own in groups.items():
-        found["models"][name] = _model(values[own], rows.labels[own], names, memorized_only, level)
+        found["models"][name] = _model(values[own], rows.labels[own], units[own], names, memorized_only, level)
     # A category without a fit of its own would leave the joint fits without one too.
     compared = [code for code, name in enumerate(CATEGORIES) if found["models"][name]["reason"] is None]
     own = np.isin(rows.categories, compared)
     found["compared"] = [CATEGORIES[code] for code in compared]
-    found["tests"] = _tests(values[own], rows.labels[own], rows.categories[own], names)
+    found["tests"] = _tests(values[own], rows.labels[own], rows.categories[own], units[own], names)
     return found
 
 
 @dataclass(frozen=True, eq=False)
 class Likelihood:
-    """A maximum-likelihood fit: the estimate, its robust errors, the log-likelihood and the design's rank; or a reason."""
+    """A maximum-likelihood fit: the estimate, the log-likelihood and the design's rank; or a reason."""
 
     estimate: Array | None
-    errors: Array | None
     value: float | None
     rank: int
     reason: str | None
 
 
-def fit(design: Array, labels: NDArray[np.bool_], robust: bool, names: Sequence[str] = ()) -> Likelihood:
+def fit(design: Array, labels: NDArray[np.bool_], names: Sequence[str] = ()) -> Likelihood:
     """Fit a design of independent columns (rows, columns), with what is wrong with it in words.
 
     Args:
         design: the intercept is one of its columns.
         labels: (rows,) the target.
-        robust: whether to compute HC0 errors.
         names: of the columns, for the reason.
     """
     import statsmodels.api as sm
@@ -113,14 +120,13 @@ def fit(design: Array, labels: NDArray[np.bool_], robust: bool, names: Sequence[
     needed = max(MINIMUM, rank)
     for count, which in ((int(labels.sum()), "positive"), (int((~labels).sum()), "negative")):
         if count < needed:
-            return Likelihood(None, None, None, rank, f"{count} {which}{'' if count == 1 else 's'}, {needed} needed")
+            return Likelihood(None, None, rank, f"{count} {which}{'' if count == 1 else 's'}, {needed} needed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            options = {"cov_type": "HC0"} if robust else {}
             model = sm.Logit(labels.astype(np.float64), design)
             start = _start(design, labels)
-            result = model.fit(start_params=start, method="newton", maxiter=50, disp=0, warn_convergence=False, **options)
+            result = model.fit(start_params=start, method="newton", maxiter=50, disp=0, warn_convergence=False)
         except (PerfectSeparationError, np.linalg.LinAlgError):
             result = None
     failed = result is None or not result.mle_retvals["converged"] or not np.isfinite(result.params).all()
@@ -129,9 +135,8 @@ def fit(design: Array, labels: NDArray[np.bool_], robust: bool, names: Sequence[
         if reason is None and failed:
             reason = "the fit does not converge"
         if reason is not None:
-            return Likelihood(None, None, None, rank, reason)
-    errors = np.asarray(result.bse) if robust else None
-    return Likelihood(np.asarray(result.params), errors, float(result.llf), rank, None)
+            return Likelihood(None, None, rank, reason)
+    return Likelihood(np.asarray(result.params), float(result.llf), rank, None)
 
 
 def _start(design: Array, labels: NDArray[np.bool_]) -> Array | None:
@@ -169,13 +174,17 @@ def independent(design: Array) -> NDArray[np.int64]:
 
 
 def _model(
-    values: Array, labels: NDArray[np.bool_], names: tuple[str, ...], memorized_only: bool, level: float
+    values: Array,
+    labels: NDArray[np.bool_],
+    units: statistics.Units,
+    names: tuple[str, ...],
+    memorized_only: bool,
+    level: float,
 ) -> dict[str, Any]:
     """One model's coefficients, or why there are none."""
-    from scipy.special import ndtr, ndtri
-
-    facts: dict[str, Any] = {"n": len(labels), "positives": int(labels.sum())}
-    empty: dict[str, Any] = {"left_out": {}, "coefficients": [], "intercept": None, "log_likelihood": None}
+    facts: dict[str, Any] = {"n": len(labels), "positives": int(labels.sum()), "units": units.count if len(labels) else 0}
+    empty: dict[str, Any] = {"interval_reason": None, "left_out": {}, "coefficients": [], "intercept": None}
+    empty["log_likelihood"] = None
     if not len(labels):
         return {**facts, "reason": "no rows", **empty}
     design = np.column_stack([np.ones(len(values)), values])
@@ -186,19 +195,17 @@ def _model(
             constant = values[:, place - 1].min() == values[:, place - 1].max()
             left_out[name] = "constant" if constant else "a combination of other factors"
     columns = [("intercept", *names)[place] for place in kept]
-    fitted = fit(np.ascontiguousarray(design[:, kept]), labels, True, columns)
-    if fitted.estimate is None or fitted.errors is None:
+    design = np.ascontiguousarray(design[:, kept])
+    fitted = fit(design, labels, columns)
+    if fitted.estimate is None:
         return {**facts, "reason": fitted.reason, **empty, "left_out": left_out}
-    reach = float(ndtri((1 + level) / 2))
-    rows = []
-    for name, estimate, error in zip(columns, fitted.estimate.tolist(), fitted.errors.tolist(), strict=True):
-        p = float(2 * ndtr(-abs(estimate / error)))
-        bounds = {"low": estimate - reach * error, "high": estimate + reach * error}
-        rows.append({"factor": name, "coefficient": estimate, "error": error, "z": estimate / error, "p": p, **bounds})
-    intercept = rows.pop(0)
+    few = few_units(units)
+    robust = None if few else RobustFit(fitted.estimate, design, labels, _codes(units))
+    intercept, *rows = _coefficients(columns, fitted.estimate, robust, level)
     return {
         **facts,
         "reason": None,
+        "interval_reason": few,
         "left_out": left_out,
         "coefficients": rows,
         "intercept": None if memorized_only else {name: value for name, value in intercept.items() if name != "factor"},
@@ -206,45 +213,118 @@ def _model(
     }
 
 
+def _coefficients(columns: Sequence[str], estimates: Array, robust: RobustFit | None, level: float) -> list[dict[str, Any]]:
+    """Estimate, error, test and interval of each column; the estimate alone without a covariance."""
+    from scipy.stats import t as student
+
+    rows: list[dict[str, Any]] = []
+    for place, (name, estimate) in enumerate(zip(columns, estimates.tolist(), strict=True)):
+        row: dict[str, Any] = {
+            "factor": name,
+            "coefficient": estimate,
+            **dict.fromkeys(("error", "t", "df", "p", "low", "high")),
+        }
+        if robust is not None:
+            error = float(np.sqrt(robust.covariance[place, place]))
+            freedom = robust.freedom(np.eye(len(columns))[place])
+            reach = float(student.isf((1 - level) / 2, freedom)) * error
+            row |= {"error": error, "t": estimate / error, "df": freedom}
+            row |= {
+                "p": float(2 * student.sf(abs(estimate / error), freedom)),
+                "low": estimate - reach,
+                "high": estimate + reach,
+            }
+        rows.append(row)
+    return rows
+
+
+def _codes(units: statistics.Units) -> NDArray[np.int64]:
+    """Codes (rows,) from 0 without gaps."""
+    return np.unique(units.codes, return_inverse=True)[1].ravel().astype(np.int64)
+
+
 def _tests(
-    values: Array, labels: NDArray[np.bool_], categories: NDArray[np.int64], names: tuple[str, ...]
+    values: Array,
+    labels: NDArray[np.bool_],
+    categories: NDArray[np.int64],
+    units: statistics.Units,
+    names: tuple[str, ...],
 ) -> list[dict[str, Any]]:
-    """Likelihood-ratio tests: category intercepts, all interactions with the category, and each factor's."""
+    """Wald tests over units: category intercepts, all interactions with the category, and each factor's."""
     codes = np.unique(categories)
     if len(codes) < 2:
         return []
     intercepts = (categories[:, None] == codes[1:]).astype(np.float64)
-    plain = np.column_stack([np.ones(len(values)), values])
-    additive = np.column_stack([plain, intercepts])
-    crossed = [values[:, [place]] * intercepts for place in range(len(names))]
-    full_design = np.column_stack([additive, *crossed])
-    small, middle, full = (_likelihood(design, labels) for design in (plain, additive, full_design))
+    others = len(codes) - 1
+    additive = np.column_stack([np.ones(len(values)), values, intercepts])
+    crossed = np.column_stack([values[:, [place]] * intercepts for place in range(len(names))])
+    full = _WaldFit.of(np.column_stack([additive, crossed]), labels, units)
+    first = 1 + len(names)
     found = [
-        _ratio("category intercepts", None, middle, small),
-        _ratio("interactions with the category", None, full, middle),
+        _WaldFit.of(additive, labels, units).test("category intercepts", None, range(first, first + others)),
+        full.test("interactions with the category", None, range(first + others, first + others + crossed.shape[1])),
     ]
     for place, name in enumerate(names):
-        others = [block for other, block in enumerate(crossed) if other != place]
-        restricted = full if full.reason else _likelihood(np.column_stack([additive, *others]), labels)
-        found.append(_ratio("interaction with the category", name, full, restricted))
+        start = first + others * (1 + place)
+        found.append(full.test("interaction with the category", name, range(start, start + others)))
     return found
 
 
-def _likelihood(design: Array, labels: NDArray[np.bool_]) -> Likelihood:
-    return fit(np.ascontiguousarray(design[:, independent(design)]), labels, False)
+@dataclass(frozen=True, eq=False)
+class _WaldFit:
+    """A fit of the independent columns of a design, whose restrictions are tested.
 
+    Attributes:
+        design: (rows, columns), all columns.
+        labels: (rows,) the target.
+        units: what the covariance is over.
+        columns: numbers of the columns that were fitted.
+        robust: the fit; None without one.
+        reason: why there is none.
+    """
 
-def _ratio(test: str, factor: str | None, full: Likelihood, restricted: Likelihood) -> dict[str, Any]:
-    from scipy.special import chdtrc
+    design: Array
+    labels: NDArray[np.bool_]
+    units: statistics.Units
+    columns: NDArray[np.int64]
+    robust: RobustFit | None
+    reason: str | None
 
-    row: dict[str, Any] = {"test": test, "factor": factor, "statistic": None, "df": full.rank - restricted.rank, "p": None}
-    reason = full.reason or restricted.reason
-    if reason is None and row["df"] == 0:
-        reason = "the models are the same: the interaction is constant, or a combination of other terms"
-    if reason is None and full.value is not None and restricted.value is not None:
-        row["statistic"] = max(0.0, 2 * (full.value - restricted.value))
-        row["p"] = float(chdtrc(row["df"], row["statistic"]))
-    return {**row, "reason": reason}
+    @classmethod
+    def of(cls, design: Array, labels: NDArray[np.bool_], units: statistics.Units) -> "_WaldFit":
+        columns = independent(design)
+        chosen = np.ascontiguousarray(design[:, columns])
+        fitted = fit(chosen, labels)
+        reason = fitted.reason or few_units(units)
+        robust = None if reason or fitted.estimate is None else RobustFit(fitted.estimate, chosen, labels, _codes(units))
+        return cls(design, labels, units, columns, robust, reason)
+
+    def test(self, test: str, factor: str | None, restricted: Iterable[int]) -> dict[str, Any]:
+        """The test that the given columns add nothing to the others: as many restrictions as the rank falls by."""
+        tested = np.array(list(restricted), np.int64)
+        others = np.setdiff1d(np.arange(self.design.shape[1]), tested)
+        basis = others[independent(self.design[:, others])]
+        rank = len(self.columns) - len(basis)
+        row: dict[str, Any] = {"test": test, "factor": factor, "statistic": None, "df": rank, "df_residual": None, "p": None}
+        reason = self.reason
+        if reason is None and rank == 0:
+            reason = "the models are the same: the interaction is constant, or a combination of other terms"
+        if reason is None and self.robust is not None:
+            places = np.flatnonzero(~np.isin(self.columns, basis))
+            if len(places) > rank:
+                # A tested column stands for one of the others: fitted last, it stands for itself.
+                last = np.arange(len(others), len(others) + len(tested)).tolist()
+                again = self.of(self.design[:, [*others, *tested]], self.labels, self.units)
+                return again.test(test, factor, last)
+            statistic, freedom, p = self.robust.wald(places)
+            row["df_residual"] = freedom if freedom > 0 else None
+            if freedom > 0:
+                row |= {"statistic": statistic, "p": p}
+            else:
+                reason = (
+                    f"{self.robust.number} {self.units.name}s of unequal weight are too few to test {rank} coefficients at once"
+                )
+        return {**row, "reason": reason}
 
 
 def _separation(design: Array, labels: NDArray[np.bool_], names: Sequence[str]) -> str | None:

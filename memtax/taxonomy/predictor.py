@@ -13,6 +13,7 @@ from memtax.errors import MemtaxError
 from memtax.schema import CATEGORIES
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy import storage
+from memtax.taxonomy.copies import held_by, split_groups
 from memtax.taxonomy.evaluation import Prediction, evaluate
 from memtax.taxonomy.factors import FACTORS
 from memtax.taxonomy.logistic import Array, LogisticModel, Scaler, TooFewRowsError, fit_logistic, recalibrate, too_few
@@ -20,6 +21,7 @@ from memtax.taxonomy.rows import Usable, read_ids, usable
 from memtax.taxonomy.split import Split, stratified_split
 
 if TYPE_CHECKING:
+    import datasets
     import pyarrow as pa
 
 BASELINE = "baseline"
@@ -57,7 +59,7 @@ class Predictor:
     @classmethod
     def fit(
         cls,
-        table: "pa.Table",
+        table: "pa.Table | datasets.Dataset",
         *,
         target: str = "is_memorized",
         factors: Sequence[str] = FACTORS,
@@ -71,8 +73,10 @@ class Predictor:
     ) -> "Predictor":
         """Fit on training rows, choose thresholds on validation rows, judge once on test rows.
 
-        Rows with a null or non-finite value that is needed are left out and counted by the first reason. Parts are
-        stratified by target and category. The threshold of F1 is the best on validation rows, one for the baseline and
+        Rows with a null or non-finite value that is needed are left out and counted by the first reason. Documents, and
+        documents that hold copies or near-copies of each other, stay together (`memtax.taxonomy.copies`; columns `document`,
+        `text` and `tokens`, as far as there); as far as they allow, parts are stratified by target and category. The
+        threshold of F1 is the best on validation rows, one for the baseline and
         one a category (on training rows where validation lacks a class).
 
         Args:
@@ -85,14 +89,16 @@ class Predictor:
             seed: seed of the split and of the bootstrap.
             resamples: bootstrap resamples of each interval.
             memorized_only: more memorized sequences, for training alone (the published protocol: a representative sample,
-                and all memorized sequences besides). Rows whose `sequence_id` is in `table` are left out; validation and
-                test rows come from `table`, the representative sample.
+                and all memorized sequences besides). Rows whose `sequence_id` is in `table` are left out, and so are
+                copies of validation and test rows, and rows of their documents; those rows come from `table`, the
+                representative sample.
             calibration: `prior` undoes, model by model, what balanced weights and memorized-only rows do to the log odds;
                 `recalibration` fits slope and offset to each model's log odds on validation rows instead; `none` does
                 neither.
 
         Returns:
-            The predictor. Its `metrics` hold `target`, `factors`, `rows` and `dropped` (counts), `seed`, `models`
+            The predictor. Its `metrics` hold `target`, `factors`, `rows` and `dropped` (counts), `split` (its unit,
+            groups and units of each part), `seed`, `models`
             (baseline and taxonomic, each with ROC-AUC, PR-AUC, ECE (15 bins of equal width), Brier score, log loss, F1,
             precision and recall in aggregate and by category, as value and 95% interval, or a reason), `differences`,
             `coefficients`, `constant` (factors that a model left out because they were constant), `thresholds` and `curves`.
@@ -103,14 +109,18 @@ class Predictor:
         """
         if calibration not in CALIBRATIONS:
             raise MemtaxError(f"calibration is one of {', '.join(CALIBRATIONS)}, not {calibration!r}")
-        chosen = declared.resolve(factors, target)
+        table, chosen = _arrow(table), declared.resolve(factors, target)
         sample = usable(table, chosen, target, category)
-        split = stratified_split(sample.categories * 2 + sample.labels, validation, test, seed)
+        groups = split_groups(table)[sample.kept]
+        split = stratified_split(sample.categories * 2 + sample.labels, validation, test, seed, groups.codes)
         few = too_few(sample.labels[split.train], "training")
         if few is not None:
             raise TooFewRowsError(f"no predictor of {target!r} can be fitted: {few} (rows left out: {sample.lost})")
+        judged_rows = np.flatnonzero(sample.kept)[np.concatenate([split.validation, split.test])]
         added, how = (
-            (None, None) if memorized_only is None else _memorized_only(memorized_only, table, chosen, target, category)
+            (None, None)
+            if memorized_only is None
+            else _memorized_only(_arrow(memorized_only), table, judged_rows, chosen, target, category)
         )
 
         names = tuple(factor.name for factor in chosen)
@@ -122,26 +132,31 @@ class Predictor:
         predictor = cls(names, target, category, scaler, models, silent, {})
         judged = sample.values[split.test], sample.categories[split.test]
         predictions = {name: predictor._prediction(scaler(judged[0]), judged[1], name) for name in (BASELINE, "taxonomic")}
+        parts = {"train": split.train, "validation": split.validation, "test": split.test}
         metrics = {
             "target": target,
             "factors": list(names),
-            "rows": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
+            "rows": {name: len(rows) for name, rows in parts.items()},
+            "split": {**groups.described, "units": {name: groups.units[rows].count for name, rows in parts.items()}},
             "dropped": sample.dropped,
             "memorized_only": how,
             "calibration": calibration,
             "seed": seed,
-            **evaluate(sample.labels[split.test], judged[1], predictions, resamples, seed),
+            **evaluate(sample.labels[split.test], judged[1], predictions, resamples, seed, units=groups.units[split.test]),
             "coefficients": _coefficients(models, names),
             "constant": {name: list(model.constant) for name, model in models.items()},
             "thresholds": {name: model.threshold for name, model in models.items()},
         }
         return replace(predictor, metrics=metrics)
 
-    def predict(self, table: "pa.Table", model: Literal["taxonomic", "baseline"] = "taxonomic") -> "pa.Array":
+    def predict(
+        self, table: "pa.Table | datasets.Dataset", model: Literal["taxonomic", "baseline"] = "taxonomic"
+    ) -> "pa.Array":
         """Probability that each sequence is memorized.
 
         Args:
-            table: rows with the factors' columns, and the category for the taxonomic model.
+            table: rows with the factors' columns, and the category for the taxonomic model; a pyarrow table or a
+                `datasets.Dataset`.
             model: `taxonomic` or `baseline`.
 
         Returns:
@@ -154,6 +169,7 @@ class Predictor:
 
         if model not in ("taxonomic", "baseline"):
             raise MemtaxError(f"model is 'taxonomic' or 'baseline', not {model!r}")
+        table = _arrow(table)
         values = declared.matrix(table, declared.resolve(self.factors, self.target))
         known = np.isfinite(values).all(axis=1)
         categories = np.zeros(len(values), np.int64)
@@ -285,8 +301,29 @@ class _Fitting:
         return rows if code is None else rows[self.sample.categories[rows] == code]
 
 
+def _arrow(table: Any) -> "pa.Table":
+    """The rows as a pyarrow table.
+
+    Raises:
+        MemtaxError: it is neither that nor a `datasets.Dataset`.
+    """
+    import pyarrow as pa
+
+    if isinstance(table, pa.Table):
+        return table
+    if hasattr(table, "with_format") and hasattr(table, "column_names"):
+        # Through the dataset, so that a selection of rows counts.
+        return table.with_format("arrow")[:]
+    raise MemtaxError(f"a pyarrow.Table or a datasets.Dataset is needed, not {type(table).__name__}")
+
+
 def _memorized_only(
-    extra: "pa.Table", table: "pa.Table", chosen: Sequence[declared.Factor], target: str, category: str
+    extra: "pa.Table",
+    table: "pa.Table",
+    judged_rows: NDArray[np.int64],
+    chosen: Sequence[declared.Factor],
+    target: str,
+    category: str,
 ) -> tuple[Usable, dict[str, Any]]:
     """Usable rows of the extra table that are memorized and not in the sample, and what became of the others."""
     what = "the memorized-only table"
@@ -295,12 +332,14 @@ def _memorized_only(
     once = np.zeros(len(ids), bool)
     once[first] = True
     new = ~np.isin(ids, known)
-    found = usable(extra.filter(new & once), chosen, target, category, what)
+    copies = held_by(extra, table, judged_rows)
+    found = usable(extra.filter(new & once & ~copies), chosen, target, category, what)
     rows = found.labels
     how = {
         "rows": int(rows.sum()),
         "in_the_sample": int((~new).sum()),
         "repeated": int((new & ~once).sum()),
+        "copies_of_judged": int((new & once & copies).sum()),
         "not_memorized": int((~rows).sum()),
         "dropped": found.dropped,
     }

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from memtax import statistics
 from memtax.errors import MemtaxError
 from memtax.progress import progress_bar
+from memtax.taxonomy.copies import Groups
+from memtax.taxonomy.evaluation import Estimate
 from memtax.taxonomy.logistic import MINIMUM, Array, Scaler
 from memtax.taxonomy.split import Split, stratified_split
 
@@ -64,6 +66,7 @@ def probe(
     test: float = 0.2,
     seed: int = 1024,
     resamples: int = 500,
+    groups: Groups | None = None,
 ) -> list[dict[str, Any]]:
     """Probe every layer, with two controls: the same probe on shuffled labels, and the factors without any layer.
 
@@ -81,16 +84,19 @@ def probe(
         test: share of the rows.
         seed: of split, shuffle and bootstrap.
         resamples: of each interval.
+        groups: what the split keeps together, and the units of intervals; None: each row is its own.
 
     Returns:
-        Rows `layer` (None for the factors), `probe`, `metric`, `value`, `low`, `high`.
+        Rows `layer` (None for the factors), `probe`, `metric`, `value`, `low`, `high` (None where a class is in fewer than 10
+        units).
 
     Raises:
         MemtaxError: shapes do not fit, or a class has fewer than 10 training rows.
     """
     if states.ndim != 3 or states.shape[1] != len(labels) or (factors is not None and len(factors) != len(labels)):
         raise MemtaxError(f"states {states.shape} and {len(labels)} labels do not fit: (layers, rows, width) is needed")
-    split = stratified_split(labels, validation, test, seed)
+    groups = groups or Groups.of_rows(len(labels))
+    split = stratified_split(labels, validation, test, seed, groups.codes)
     counts = np.bincount(labels[split.train])
     if len(counts) < 2 or counts.min() < MINIMUM:
         raise MemtaxError(f"each class needs {MINIMUM} training rows; these have {', '.join(map(str, counts.tolist()))}")
@@ -102,17 +108,29 @@ def probe(
     with progress_bar("probes", len(states), "layers", unit_scale=False) as bar:
         for layer, values in enumerate(states):
             for title, taught in ((name, labels), (f"{name}, shuffled labels", shuffled)):
-                found.append({"layer": layer, "probe": title, **_probe(values, taught, labels, split, resamples, seed)})
+                found.append(
+                    {"layer": layer, "probe": title, **_probe(values, taught, labels, split, groups.units, resamples, seed)}
+                )
             bar.update(1)
     if factors is not None:
         found.append(
-            {"layer": None, "probe": f"{name}, factors only", **_probe(factors, labels, labels, split, resamples, seed)}
+            {
+                "layer": None,
+                "probe": f"{name}, factors only",
+                **_probe(factors, labels, labels, split, groups.units, resamples, seed),
+            }
         )
     return found
 
 
 def _probe(
-    values: NDArray[Any], taught: NDArray[np.int64], labels: NDArray[np.int64], split: Split, resamples: int, seed: int
+    values: NDArray[Any],
+    taught: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    split: Split,
+    units: statistics.Units,
+    resamples: int,
+    seed: int,
 ) -> dict[str, Any]:
     from sklearn.linear_model import LogisticRegression
 
@@ -127,15 +145,18 @@ def _probe(
     assert best is not None
     truth, chances = labels[split.test], best[1].predict_proba(test)
     metric, _ = _measure(truth, chances)
+    own = units.codes[split.test]
     if metric == "roc_auc":
-        interval = statistics.bootstrap_interval(statistics.auroc, truth, chances[:, 1], resamples=resamples, seed=seed)
+        value = statistics.auroc(truth, chances[:, 1])
+        interval = statistics.auroc_interval(truth, chances[:, 1], own)
     else:
         # Classes keep their size in each resample: balanced accuracy is a mean over classes.
         decided = chances.argmax(axis=1)
+        value = _balanced_accuracy(truth, decided)
         interval = statistics.bootstrap_interval(
-            _balanced_accuracy, truth, decided, resamples=resamples, seed=seed, strata=truth
+            _balanced_accuracy, truth, decided, resamples=resamples, seed=seed, strata=truth, units=own
         )
-    return {"metric": metric, **asdict(interval)}
+    return {"metric": metric, **asdict(Estimate(value) if interval is None else interval)}
 
 
 def _measure(truth: NDArray[np.int64], chances: Array) -> tuple[str, float]:

@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from memtax import statistics
 from memtax.errors import MemtaxError
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy.logistic import Array
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+LARGEST = 1e100
+"""Largest size of a factor: sums of squares of millions of rows stay finite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +69,11 @@ def usable(
     for column, factor in zip(values.T, factors, strict=True):
         missing[f"{factor.name} is null"] = np.isnan(column)
         missing[f"{factor.name} is infinite"] = np.isinf(column)
+        if np.nanmax(np.abs(column), initial=0.0, where=np.isfinite(column)) > LARGEST:
+            raise MemtaxError(
+                f"column {factor.name!r} of {what} holds values beyond {LARGEST:g} on the models' scale, whose squares "
+                "overflow; rescale it, or make them null"
+            )
     keep, dropped = np.ones(len(labels), bool), {}
     for reason, rows in missing.items():
         if (keep & rows).any():
@@ -72,6 +82,13 @@ def usable(
     if keep.all():
         return Usable(values, labels, categories, keep, dropped)
     return Usable(values[keep], labels[keep], categories[keep], keep, dropped)
+
+
+def few_units(units: statistics.Units) -> str | None:
+    """Why no interval over these units is given, in words; None if they suffice."""
+    if (count := units.count) >= statistics.FEWEST_UNITS:
+        return None
+    return f"{count} {units.name}{'' if count == 1 else 's'}, {statistics.FEWEST_UNITS} needed"
 
 
 def read_ids(table: "pa.Table", what: str) -> NDArray[np.int64]:

@@ -211,6 +211,7 @@ def conclude(problem: Problem, config: SearchConfig, folder: Path) -> dict[str, 
         "models": _coefficients(problem, partition),
         "rows": {name: len(part.labels) for name, part in problem.parts.items()},
         "dropped": problem.dropped,
+        "split": problem.described,
         "metrics": judge(problem, {"partition": partition.groups}, partition.assign(problem.parts["test"].codes), config),
     }
     write_json(folder / "search.json", found)
@@ -228,7 +229,7 @@ def judge(problem: Problem, models: dict[str, Any], groups: Any, config: SearchC
         predictions[name] = Prediction(judged, judged >= threshold, {})
     labels = problem.parts["test"].labels.astype(bool)
     names = [chr(ord("A") + code) for code in range(int(groups.max()) + 1)]
-    found = evaluate(labels, groups, predictions, config.resamples, config.seed, names)
+    found = evaluate(labels, groups, predictions, config.resamples, config.seed, names, problem.parts["test"].units)
     return {"models": found["models"], "differences": found["differences"]}
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, CARD = "predictor.json", "model.safetensors", "README.md"
 FORMAT = 2
+LARGE = 0.2
+"""Share of all rows from which a group that a split keeps together is said."""
 
 
 def save(predictor: "Predictor", directory: Path) -> None:
@@ -114,6 +116,12 @@ def card(predictor: "Predictor", directory: Path) -> str:
         "tags": ["memorization", "memtax"],
     }
     metrics = predictor.metrics
+    withheld = {
+        f"{group}: no intervals ({found['interval_reason']})"
+        for groups in metrics["models"].values()
+        for group, found in groups.items()
+        if found.get("interval_reason")
+    }
     reasons = {
         f"{group}: {found['reason']}"
         for groups in metrics["models"].values()
@@ -128,11 +136,30 @@ def card(predictor: "Predictor", directory: Path) -> str:
         metrics=metrics,
         names=dict(zip(METRICS, ("ROC-AUC", "PR-AUC", "ECE", "Brier", "log loss", "F1", "precision", "recall"), strict=True)),
         shown=_shown,
-        reasons=sorted(reasons),
+        reasons=sorted(reasons | withheld),
+        split=say_split(metrics),
         models=list(predictor.models),
         coefficients={(row["model"], row["factor"]): row["coefficient"] for row in metrics["coefficients"]},
         version=versions()["memtax"],
     )
+
+
+def say_split(metrics: dict[str, Any]) -> str:
+    """By what the rows were split, and how many units each part has; empty for a predictor of an older version."""
+    split = metrics.get("split")
+    if not split:
+        return ""
+    parts = ", ".join(f"{name} {units:,}" for name, units in split["units"].items())
+    text = f"Split by {split['unit']} ({parts}); copies and near-copies are on one side."
+    if split["copies"]:
+        text += f" {split['copies']:,} rows have a copy or near-copy in another {split['unit']}."
+    if split["boilerplate"]:
+        text += f" {split['boilerplate']:,} rows hold text of many {split['unit']}s: the copies stay together, "
+        text += f"the other rows of these {split['unit']}s may be on another side."
+    rows = sum(metrics["rows"].values())
+    if split["largest_group"] > LARGE * rows:
+        text += f" The largest group has {split['largest_group']:,} of {rows:,} rows: the parts are of uneven size."
+    return text
 
 
 def push(predictor: "Predictor", repo_id: str, private: bool | None, token: str | None, message: str | None) -> str:
@@ -167,6 +194,8 @@ def fetch(name: Path | str, revision: str | None, token: str | None) -> Path:
     return folder
 
 
-def _shown(interval: dict[str, float] | None) -> str:
+def _shown(interval: dict[str, float | None] | None) -> str:
     """An estimate with its interval; a dash where it is withheld."""
-    return "-" if interval is None else "{value:.3f} ({low:.3f} to {high:.3f})".format(**interval)
+    if interval is None:
+        return "-"
+    return ("{value:.3f}" if interval["low"] is None else "{value:.3f} ({low:.3f} to {high:.3f})").format(**interval)

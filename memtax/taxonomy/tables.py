@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from memtax import schema
 from memtax.corpus.sources import Source, open_dataset, reading
 from memtax.errors import MemtaxError
+from memtax.taxonomy.copies import COLUMN, with_sketch
 from memtax.taxonomy.labels import THRESHOLD, taxonomy
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def read_table(source: Source | str, columns: Sequence[str] | None = None, thres
 
     Args:
         source: a dataset.
-        columns: those to keep, as far as they are there; None keeps all but tokens, texts and other lists.
+        columns: those to keep, as far as they are there; None keeps all but lists; of tokens and texts a sketch that finds
+            copies (`memtax.taxonomy.copies`).
         threshold: see `memtax.taxonomy.labels.taxonomy`, for tables without categories.
 
     Returns:
@@ -47,12 +49,16 @@ def read_table(source: Source | str, columns: Sequence[str] | None = None, thres
     source = Source.parse(source) if isinstance(source, str) else source
     kept = []
     for batch in batches(source, threshold):
-        names = [
-            name
-            for name, dtype in zip(batch.column_names, batch.schema.types, strict=True)
-            if (name in columns if columns is not None else not (pa.types.is_nested(dtype) or pa.types.is_large_string(dtype)))
-            and (columns is not None or name != "text")
-        ]
+        if columns is None:
+            # A sketch stays of tokens and texts, which are lists and long.
+            batch = with_sketch(batch)
+            names = [
+                name
+                for name, dtype in zip(batch.column_names, batch.schema.types, strict=True)
+                if name == COLUMN or not (pa.types.is_nested(dtype) or pa.types.is_large_string(dtype))
+            ]
+        else:
+            names = [name for name in batch.column_names if name in columns]
         kept.append(batch.select(names))
     if not kept:
         raise MemtaxError(f"{source.label} has no rows")

@@ -46,7 +46,8 @@ def test_memorized_only_rows_train_and_nothing_else():
     how = predictor.metrics["memorized_only"]
     shared = int(np.array(sample["is_memorized"]).sum())
     assert how == {
-        "rows": memorized.num_rows - shared, "in_the_sample": shared, "repeated": 0, "not_memorized": 0, "dropped": {}
+        "rows": memorized.num_rows - shared, "in_the_sample": shared, "repeated": 0, "copies_of_judged": 0,
+        "not_memorized": 0, "dropped": {}
     }  # fmt: skip
     # Validation and test rows come from the sample alone.
     assert sum(predictor.metrics["rows"].values()) == sample.num_rows
