@@ -58,10 +58,10 @@ def test_metrics_of_known_rankings():
     # Members 3, 2, non-members 1, 0: every pair is in order.
     perfect = attack_metrics([True, True, False, False, True], [3, 2, 1, 0, None], resamples=50)
     assert (perfect["members"], perfect["nonmembers"], perfect["without_score"]) == (2, 2, 1)
-    assert [perfect[name]["value"] for name in METRICS] == [1, 1, 1, 0]
+    assert [perfect[name]["value"] for name in METRICS] == [1, None, None, 0]
     # Larger is a member: turned round, nothing is right.
     turned = attack_metrics([True, True, False, False], [0, 1, 2, 3], resamples=50)
-    assert [turned[name]["value"] for name in METRICS] == [0, 0, 0, 1]
+    assert [turned[name]["value"] for name in METRICS] == [0, None, None, 1]
     # One of four pairs is wrong.
     assert attack_metrics([True, True, False, False], [3, 1, 2, 0], resamples=50)["auroc"]["value"] == 0.75
     assert attack_metrics([True, True], [1, 2])["auroc"] is None
@@ -114,7 +114,7 @@ def test_blind_baseline_sees_a_word_and_a_length_but_no_noise():
 def test_shift_measures_overlap_length_and_years():
     members = ["a b c d e f g h in 2019", "b c d e f g h i"]
     others = ["a b c d e f g z", "q r s in 2024"]
-    found = shift(members + others, [True, True, False, False], [10, 8, 8, 5], resamples=20)
+    found = shift(members + others, [True, True, False, False], [10, 8, 8, 5])
     # 7-grams: the first member has 4, of which b..h is the second's too; the second has 2. Of the non-members one has 2, a..g
     # being the first member's; the other is too short.
     assert ngram_overlap(members + others, [True, True, False, False], 7) == [0.25, 0.5, 0.5, None]
@@ -276,7 +276,7 @@ def test_published_neighbours_are_those_of_their_texts(tmp_path):
     assert scores == pytest.approx(expected, abs=1e-4)
     table = load_neighbours(perturbed, load_membership(source))
     assert table.column("neighbour_texts").to_pylist() == near
-    for wrong, message in ((rows[:-1], "no multiple"), (rows[3:] + rows[:3], "in another order"), ([], "no multiple")):
+    for wrong, message in ((rows[:-1], "not a multiple"), (rows[3:] + rows[:3], "in another order"), ([], "not a multiple")):
         with pytest.raises(MemtaxError, match=message):
             load_neighbours(write_lines(tmp_path / "wrong.jsonl", wrong), load_membership(source))
     with pytest.raises(MemtaxError, match="not both"):
