@@ -195,15 +195,15 @@ def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted
 def conclusion(found: Mapping[str, Any]) -> str:
     """The read-out in a sentence or two: what is extracted, and how canaries planted each number of times stand."""
     rows, most = found["by_repetitions"], found["most_bits"]
-    extracted = [
-        f"{row['memorized']:,} of {row['canaries']:,} planted {_times(row)}" for row in rows if row["memorized"]
-    ]
+    extracted = [f"{row['memorized']:,} of {row['canaries']:,} planted {_times(row)}" for row in rows if row["memorized"]]
     first = f"Canaries are extracted: {', '.join(extracted)}" if extracted else "No canary is extracted"
     stand = []
     for row in rows:
         mean, number = row["exposure"]["mean"], row["canaries"]
         top = most - row["exposure"]["least"] < _AT_MOST
-        share = f"all {number:,} at the maximum" if top and number > 1 else "1 canary" if number == 1 else f"{number:,} canaries"
+        share = (
+            f"all {number:,} at the maximum" if top and number > 1 else "1 canary" if number == 1 else f"{number:,} canaries"
+        )
         stand.append(f"{mean:.1f} bits planted {_times(row)} ({share})")
     return (
         f"{first}. Mean exposure: {', '.join(stand)}; {found['chance_bits']:.1f} by chance, and {most:.1f} is the most that "

@@ -106,7 +106,9 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str, sour
         raise MemtaxError(f"{len(texts)} texts are too few to train on halves of; give at least 4")
     included = subsets(len(texts), training)
     folders = train_models(texts.column("text").to_pylist(), training, output)
-    given = texts.select([name for name in ("sequence_id", "domain", "document", "text") if name in texts.column_names]).to_pylist()
+    given = texts.select(
+        [name for name in ("sequence_id", "domain", "document", "text") if name in texts.column_names]
+    ).to_pylist()
     # Which of them a model was trained on differs from model to model; whole texts are meant.
     whole = {"is_member": False, "tokens": None, "chunk_start": None, "chunk_end": None}
     data = pa.Table.from_pylist([{**row, **whole} for row in given], schema=schema.arrow_schema(membership.COLUMNS))

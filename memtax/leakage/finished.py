@@ -76,7 +76,7 @@ def late_scores(
     columns: pa.Table | None,
     references: pa.Table | None,
     population: Sequence[int],
-    settings: StrongSettings = StrongSettings(),  # noqa: B008 - frozen
+    settings: StrongSettings = StrongSettings(),
 ) -> pa.Table:
     """The table with the scores of attacks that read finished tables.
 

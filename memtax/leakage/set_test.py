@@ -97,9 +97,7 @@ def _means(
         return sums / np.where(counts > 0, counts, np.nan), pairs[:, 1].astype(bool), pairs[:, 0]
 
 
-def _half(
-    y: npt.NDArray[np.bool_], codes: npt.NDArray[Any], rng: np.random.Generator
-) -> npt.NDArray[np.bool_] | None:
+def _half(y: npt.NDArray[np.bool_], codes: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[np.bool_] | None:
     """Half of the units of each kind, and of those of both kinds; None with fewer than 4 units of a kind."""
     if min(int(y.sum()), int((~y).sum())) < 4:
         return None
@@ -110,7 +108,7 @@ def _half(
         units = rng.permutation(np.flatnonzero(pool))
         chosen |= set(codes[units[: len(units) // 2]].tolist())
     fitted = np.array([code in chosen for code in codes.tolist()], bool)
-    enough = all(2 <= int((y[half] == kind).sum()) for half in (fitted, ~fitted) for kind in (True, False))
+    enough = all(int((y[half] == kind).sum()) >= 2 for half in (fitted, ~fitted) for kind in (True, False))
     return fitted if enough else None
 
 

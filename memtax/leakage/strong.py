@@ -56,9 +56,7 @@ def deviations(references: Sequence[References | None], variances: str = POOLED)
     return [(_deviation(inside) if online else None, _deviation(outside)) for inside, outside in zip(*own, strict=True)]
 
 
-def lira(
-    score: float, with_it: Sequence[float], without: Sequence[float], spread: Deviations | None = None
-) -> float | None:
+def lira(score: float, with_it: Sequence[float], without: Sequence[float], spread: Deviations | None = None) -> float | None:
     """The log-likelihood ratio of a score under Gaussians (Carlini et al. 2022, algorithm 1).
 
     Args:

@@ -34,16 +34,18 @@ def members(run: Run) -> Section:
     table = Table(
         "Attacks and the baseline",
         ("score", "what it shows", "AUROC", "TPR at 1% FPR"),
-        tuple(
-            (name, reason, words.estimate(row.get("auroc")), cell(row.get("tpr_at_fpr_0.01")))
-            for name, row, reason in rows
-        ),
+        tuple((name, reason, words.estimate(row.get("auroc")), cell(row.get("tpr_at_fpr_0.01"))) for name, row, reason in rows),
         texts=2,
     )
     known = [(name, row["auroc"]) for name, row, _ in rows if row.get("auroc")]
     if not known:
         return Section("members", "Who was in the training set", text, (table,))
-    panel = Panel("membership", conclusion(found), "Dots: AUROC; whiskers: its interval, where there are enough units; dashed: chance.", attack_rows(known))
+    panel = Panel(
+        "membership",
+        conclusion(found),
+        "Dots: AUROC; whiskers: its interval, where there are enough units; dashed: chance.",
+        attack_rows(known),
+    )
     return Section("members", "Who was in the training set", text, (panel, table))
 
 
@@ -58,8 +60,9 @@ def conclusion(found: Mapping[str, Any]) -> str:
     blind, units = found["blind"].get("auroc"), found["units"]
     if attacks and blind and all(row["verdict"]["shows_membership"] is None for row in attacks.values()):
         best = max(attacks, key=lambda name: attacks[name]["auroc"]["value"])
+        value = attacks[best]["auroc"]["value"]
         return (
-            f"{words.label(best)} reaches {attacks[best]['auroc']['value']:.2f}, the texts alone {blind['value']:.2f}: of these "
+            f"{words.label(best)} reaches {value:.2f}, the texts alone {blind['value']:.2f}: of these "
             f"{units['members']:,} and {units['nonmembers']:,} {units['name']} only, too few for an interval"
         )
     return "No attack shows membership: none beats both chance and the baseline that never sees the model"

@@ -62,7 +62,11 @@ def _domain(number: int, name: str, one: Mapping[str, Any], found: Mapping[str, 
     rows.append(("blind baseline", one["blind"]))
     text = f"{membership.TEXT} {membership.counts(one)}"
     cells = tuple(
-        (label, metrics.get("verdict", {}).get("reason", "never sees the model"), *map(membership.cell, map(metrics.get, NAMES)))
+        (
+            label,
+            metrics.get("verdict", {}).get("reason", "never sees the model"),
+            *map(membership.cell, map(metrics.get, NAMES)),
+        )
         for label, metrics in rows
     )
     parts: list[Panel | Table | Quote] = []

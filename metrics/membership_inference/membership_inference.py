@@ -25,8 +25,8 @@ Returns:
     `tpr_at_fpr_{f}`: largest true positive rate of any threshold with a false positive rate of at most f, in [0, 1].
     `fpr_at_tpr_{t}`: smallest false positive rate of any threshold with a true positive rate of at least t, in [0, 1].
     Each with `..._low` and `..._high`. `members`, `nonmembers`: rows of each kind.
-    `..._reason`: why a figure or interval is null. TPR at FPR f needs 5/f non-members, the interval of the AUROC 10 rows of each
-    kind. Even then TPR is optimistic: the chosen threshold has a true FPR of (floor(f n) + 1) / (n + 1) on average.
+    `..._reason`: why a figure or interval is null. TPR at FPR f needs 5/f non-members, the interval of the AUROC 10 rows of
+    each kind. Even then TPR is optimistic: the chosen threshold has a true FPR of (floor(f n) + 1) / (n + 1) on average.
 
 Examples:
     >>> import evaluate, memtax
