@@ -267,7 +267,7 @@ def summarize(rows: "datasets.Dataset", table: "pa.Table", function: AlignmentFi
 
 
 def _membership(rows: "datasets.Dataset", table: "pa.Table") -> dict[str, Any]:
-    """How well the alignment tells members, with intervals over documents or texts; empty where the rows do not say who is one."""
+    """How well the alignment tells members, with intervals over documents or texts; empty without both kinds."""
     if "is_member" not in rows.column_names:
         return {}
     values = [*zip(rows["is_member"], table.column("gradient_alignment").to_pylist(), strict=True)]

@@ -121,7 +121,7 @@ def blind_p_value(
 
     The statistic is the larger of the out-of-fold AUROC of a ridge regression on hashed words, lengths and years, and of the
     AUROC of the best single length or year in either direction. Its predictions are linear in the labels, so that all
-    permutations are fit at once; the folds follow units and not labels. Under random assignment of units the p-value is uniform.
+    permutations are fit at once; the folds follow units and not labels. Under random assignment of units it is uniform.
 
     Args:
         texts: the texts.

@@ -147,7 +147,8 @@ def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted
         `planted` and `held_out` (counts), `most_bits` and `chance_bits` (largest exposure that can be seen, and its mean by
         chance), `by_repetitions` (a row for each number of `repetitions`: `canaries`, `exposure` with mean, least and most, and
         `memorized`, `rate`, `low`, `high` with an exact interval; the `exposure`'s `low` and `high` are those of its mean over
-        canaries, null with fewer than 10), `candidates` (held out and the canary itself), `held_out_extracted` (count), `each` (a row a canary).
+        canaries, null with fewer than 10), `candidates` (held out and the canary itself),
+        `held_out_extracted` (count), `each` (a row a canary).
     """
     times = np.array([canary.repetitions for canary in canaries])
     score, hit = np.asarray(likelihood, float), np.asarray(extracted, bool)

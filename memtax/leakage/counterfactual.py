@@ -72,8 +72,8 @@ def describe(summary: Mapping[str, Any]) -> list[str]:
     verb = "has" if count == 1 else "have"
     return [
         f"mean in minus out: {mean:.4f} nats per token{within}",
-        f"{count:,} of {summary['compared']:,} texts {verb} an interval above 0; {summary['expected_by_chance']:.1f} are expected "
-        f"by chance. Benjamini-Hochberg at {100 * FDR:g}% keeps {summary['memorized_by_fdr']:,}",
+        f"{count:,} of {summary['compared']:,} texts {verb} an interval above 0; {summary['expected_by_chance']:.1f} are "
+        f"expected by chance. Benjamini-Hochberg at {100 * FDR:g}% keeps {summary['memorized_by_fdr']:,}",
     ]
 
 

@@ -218,8 +218,8 @@ def test_rmia_offline_takes_models_with_the_text_to_have_a_times_p_and_the_rest(
     population, theirs = np.log([0.1, 0.2, 0.3, 0.4]), np.log([0.2] * 4)
     for a in (0.0, 0.3, 1.0):
         expected = ((1 + a) * 0.15 + (1 - a)) / 2
-        share = np.mean(0.3 / expected >= np.array([0.5, 1, 1.5, 2]))
-        assert abs(rmia(math.log(0.3), [], [math.log(0.15)], population, theirs, a=a) - share) < 0.125
+        share = np.mean(0.31 / expected >= np.array([0.5, 1, 1.5, 2]))
+        assert abs(rmia(math.log(0.31), [], [math.log(0.15)], population, theirs, a=a) - share) < 0.125
     with pytest.raises(MemtaxError, match="between 0 and 1"):
         rmia(-1.0, [], [-1.0], population, theirs, a=2)
 
