@@ -34,7 +34,8 @@ def set_test(
 
     Returns:
         `p_value`, `statistic`, `auroc` (effect on the tested half, with its interval), `above_blind` (that AUROC minus the
-        blind baseline's on the same units), `members` and `nonmembers` (units tested); None with fewer than 4 units of a kind or no usable score.
+        blind baseline's on the same units), `members` and
+        `nonmembers` (units tested); None with fewer than 4 units of a kind or no usable score.
     """
     from scipy.stats import ttest_ind
     from sklearn.linear_model import RidgeCV
