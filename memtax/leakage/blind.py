@@ -92,7 +92,8 @@ def fit_and_choose(features: "Features", y: Codes, groups: Codes, train: Codes, 
         areas = []
         for columns in candidates:
             parts = [_log_odds(columns[train[fit]], y[fit], columns[train[part]]) for fit, part in inner]
-            areas.append(0.5 if any(part is None for part in parts) else statistics.auroc(y[held], np.concatenate(parts)))
+            ranked = [part for part in parts if part is not None]
+            areas.append(statistics.auroc(y[held], np.concatenate(ranked)) if len(ranked) == len(parts) else 0.5)
         best = candidates[int(np.argmax(areas))]
     return _log_odds(best[train], y, best[test])
 

@@ -349,7 +349,7 @@ def test_published_neighbours_are_those_of_their_texts(tmp_path):
 
 def test_what_cannot_run_says_so(mia_inputs, tmp_path):
     _, model = mia_inputs
-    rows = write_lines(tmp_path / "few.jsonl", [{"text": "w1 w2 w3", "label": number % 2} for number in range(6)])
+    rows = write_lines(tmp_path / "few.jsonl", [{"text": f"w1 w2 w{number + 3}", "label": number % 2} for number in range(6)])
     for attack, message in (
         ("recall", "at least 4"),
         ("gradient_norm", "--columns"),
