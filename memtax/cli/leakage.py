@@ -88,7 +88,8 @@ def align(
     mean = "" if found["mean"] is None else f", mean cosine {found['mean']:.3f}"
     lines = [f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}"]
     if area := found["membership"].get("auroc"):
-        lines.append(f"AUROC of members {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})")
+        bounds = area["reason"] if area["low"] is None else f"{area['low']:.3f} to {area['high']:.3f}"
+        lines.append(f"AUROC of members {area['value']:.3f} ({bounds})")
     lines += [f"table    {output / 'alignment.parquet'}", f"summary  {output / 'summary.json'}", f"page     {page}"]
     return Outcome({"output": output, "page": page, **found}, lines)
 
@@ -110,6 +111,12 @@ def mia(
     frequencies: Annotated[str | None, typer.Option(help="Table of token counts, for dc_pdd.")] = None,
     columns: Annotated[Path | None, typer.Option(help="Parquet with sequence_id and columns such as gradient_norm.")] = None,
     references: Annotated[Path | None, typer.Option(help="Output of memtax counterfactual, for lira and rmia.")] = None,
+    lira_variances: Annotated[
+        str, typer.Option(help="pooled over all texts, or per_text, which needs many models; for lira.")
+    ] = "pooled",
+    rmia_a: Annotated[
+        float, typer.Option(help="Constant a of offline rmia, from 0 to 1; 1: the mean of the models without the text.")
+    ] = 1.0,
     shots: Annotated[int, typer.Option(help="Non-members in the prefix of recall.")] = 8,
     chunk_words: Annotated[int | None, typer.Option(help="Score chunks of so many words, each in its place.")] = None,
     column: Annotated[str | None, typer.Option(help="Column of text or tokens.")] = None,

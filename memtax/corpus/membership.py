@@ -15,10 +15,12 @@ from memtax.corpus.sources import Source, open_dataset, reading, split_name
 from memtax.errors import MemtaxError
 from memtax.progress import skipped
 
-COLUMNS = ("sequence_id", "domain", "is_member", "text", "tokens", "chunk_start", "chunk_end")
+COLUMNS = ("sequence_id", "domain", "document", "is_member", "text", "tokens", "chunk_start", "chunk_end")
 TEXT_COLUMNS = ("text", "input", "content", "snippet")
 TOKEN_COLUMNS = ("tokens", "input_ids", "Tokens")
 LABEL_COLUMNS = ("is_member", "label", "member", "membership")
+DOCUMENT_COLUMNS = ("document", "document_id", "doc_id")
+"""Columns that name the document of a row, in this order; rows of one document are one unit of evidence."""
 CHUNK_WORDS = 32
 """Words of a chunk in WikiMIA_concat, whose labels are lists: one a chunk."""
 
@@ -52,10 +54,11 @@ def load_membership(
         chunk_words: cut every text into chunks of so many words; each is scored in its place, after what stands before it.
 
     Returns:
-        The `COLUMNS`: text or tokens is null where the source has none; the chunk's ends are null for whole texts.
+        The `COLUMNS`: text or tokens is null where the source has none, the document where no column of
+        `DOCUMENT_COLUMNS` names it; the chunk's ends are null for whole texts. A chunk keeps the whole text beside them.
 
     Raises:
-        MemtaxError: nothing usable is there, or one of the two kinds is missing.
+        MemtaxError: nothing usable is there, one of the two kinds is missing, or all texts of a kind are of the other kind too.
     """
     if (data is None) == (members is None and nonmembers is None):
         raise MemtaxError("give one labelled source, or one of members and one of non-members")
@@ -67,6 +70,7 @@ def load_membership(
         raise MemtaxError(f"{members or nonmembers} needs the other kind beside it: give members and non-members")
     else:
         rows = [*_plain(members, True, _NO_DOMAIN, column), *_plain(nonmembers, False, _NO_DOMAIN, column)]
+    _check_kinds(rows, data or f"{members} and {nonmembers}")
     rows = [part for row in rows for part in _chunks(row, chunk_words)]
     for kind, name in ((True, "members"), (False, "non-members")):
         if not any(row["is_member"] is kind for row in rows):
@@ -78,11 +82,29 @@ def load_membership(
         return pa.Table.from_pylist(rows, schema=schema.arrow_schema(COLUMNS))
 
 
+def _check_kinds(rows: Iterable[Row], what: str) -> None:
+    """That each kind has a text which the other lacks; chunks of one text may be of both kinds.
+
+    Raises:
+        MemtaxError: the same file was given twice, for one.
+    """
+    kinds: dict[bool, set[Any]] = {True: set(), False: set()}
+    for row in rows:
+        place = (row["chunk_start"], row["chunk_end"])
+        kinds[row["is_member"]].add((row["text"] if row["text"] is not None else tuple(row["tokens"] or ()), place))
+    shared = kinds[True] & kinds[False]
+    for kind, name, other in ((True, "members", "non-members"), (False, "non-members", "members")):
+        if shared and shared == kinds[kind]:
+            raise MemtaxError(
+                f"{what}: all {len(shared):,} texts of the {name} are among the {other} too; give {other} that are other texts"
+            )
+
+
 def load_texts(data: str, *, column: str | None = None) -> pa.Table:
     """Read texts: as `load_membership` does where members are told from non-members, else any source with a text column.
 
     Returns:
-        `sequence_id`, `domain`, `text` and, where it is known of every row, `is_member`.
+        `sequence_id`, `domain`, `document` (null where unknown), `text` and, where it is known of every row, `is_member`.
 
     Raises:
         MemtaxError: nothing usable is there, or no row has text.
@@ -101,7 +123,7 @@ def load_texts(data: str, *, column: str | None = None) -> pa.Table:
     if not any(row["text"] is not None for row in rows):
         raise MemtaxError(f"{data} has no text; name its column")
     skipped(sum(not (row["text"] or "").strip() for row in rows), f"without text, in {data}; what is made of it is null")
-    names = ["sequence_id", "domain", "text"]
+    names = ["sequence_id", "domain", "document", "text"]
     names += ["is_member"] if all(row["is_member"] is not None for row in rows) else []
     found = [{**row, "sequence_id": number, "is_member": bool(row["is_member"])} for number, row in enumerate(rows)]
     with reading(data):
@@ -133,7 +155,7 @@ def load_neighbours(name: str, texts: pa.Table, *, column: str | None = None) ->
     count, left = divmod(len(found), len(texts))
     if left or not count:
         raise MemtaxError(
-            f"{name} has {len(found):,} rows, which is no multiple of the {len(texts):,} texts; is it made of others?"
+            f"{name} has {len(found):,} rows, which is not a multiple of the {len(texts):,} texts; is it made of others?"
         )
     members = texts.column("is_member").to_pylist()
     for place, label in enumerate(labels):
@@ -222,7 +244,9 @@ def _content(row: Mapping[str, Any], column: str | None, what: str) -> Row:
     if column and len(names) > 1 and all(isinstance(row.get(name), str) for name in names):
         # TOFU's question and answer, for one.
         row, names = {**row, column: " ".join(row[name] for name in names)}, (column,)
+    document = next((row[name] for name in DOCUMENT_COLUMNS if row.get(name) is not None), None)
     found: Row = {"text": None, "tokens": None, "chunk_start": None, "chunk_end": None}
+    found["document"] = None if document is None else str(document)
     for name in names:
         value = row.get(name)
         if isinstance(value, str) and found["text"] is None:

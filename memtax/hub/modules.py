@@ -13,7 +13,15 @@ import numpy as np
 
 from memtax.errors import MemtaxError
 from memtax.hub.similarity import known
-from memtax.statistics import Interval, clopper_pearson, percentile_interval, resample
+from memtax.statistics import (
+    FEWEST_UNITS,
+    Interval,
+    auroc_interval,
+    clopper_pearson,
+    fewest_negatives,
+    percentile_interval,
+    resample,
+)
 from memtax.statistics.measures import Evaluator, auroc, evaluator, once
 from memtax.statistics.operating import operating_evaluators
 
@@ -167,14 +175,40 @@ def bootstrap(
     return result
 
 
+def operating(
+    labels: Sequence[bool],
+    values: Sequence[float],
+    fprs: Sequence[float],
+    tprs: Sequence[float],
+    resamples: int,
+    level: float,
+    seed: int,
+) -> dict[str, Any]:
+    """AUROC, TPR at each of `fprs` and FPR at each of `tprs`, with intervals and, where one is withheld, the reason."""
+    others = len(labels) - sum(labels)
+    result: dict[str, Any] = {"auroc": once(evaluator(auroc, labels, values), np.asarray(labels, np.float64))}
+    if resamples:
+        area = auroc_interval(labels, values, level=level)
+        result |= {"auroc_low": area.low if area else None, "auroc_high": area.high if area else None}
+        if area is None:
+            result["auroc_reason"] = f"no interval: fewer than {FEWEST_UNITS} members or non-members"
+    names = [*(f"tpr_at_fpr_{fpr:g}" for fpr in fprs), *(f"fpr_at_tpr_{tpr:g}" for tpr in tprs)]
+    points = dict(zip(names, operating_evaluators(labels, values, tuple(fprs), tuple(tprs)), strict=True))
+    for name, fpr in zip(names, fprs, strict=False):
+        needed = fewest_negatives(fpr)
+        if needed is None or others < needed:
+            least = "no number is enough" if needed is None else f"{needed:,} are needed"
+            del points[name]
+            result |= {name: None, **({f"{name}_low": None, f"{name}_high": None} if resamples else {})}
+            result[f"{name}_reason"] = f"withheld: {others:,} non-members; {least}"
+    return {**result, **bootstrap(points, labels, resamples, level, seed)} if points else result
+
+
 def separation(
     labels: Sequence[bool], values: Sequence[float], resamples: int, level: float, seed: int
 ) -> dict[str, float | None]:
     """AUROC, TPR at 5% FPR and FPR at 95% TPR of scores that are larger for members, with intervals."""
-    wanted = {"auroc": evaluator(auroc, labels, values)}
-    points = operating_evaluators(labels, values, fprs=(0.05,), tprs=(0.95,))
-    wanted |= dict(zip(("tpr_at_fpr_0.05", "fpr_at_tpr_0.95"), points, strict=True))
-    return bootstrap(wanted, labels, resamples, level, seed)
+    return operating(labels, values, (0.05,), (0.95,), resamples, level, seed)
 
 
 def aurocs(

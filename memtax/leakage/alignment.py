@@ -7,7 +7,7 @@ definition is summed over them. Larger means more likely a member.
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +20,7 @@ from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError, RowError
 from memtax.files import write_json, write_parquet
 from memtax.filters.base import Batch, Filter
+from memtax.leakage.figures import attack_metrics
 from memtax.lm.loading import DTYPES, load_model, load_tokenizer, model_files
 from memtax.progress import silence_libraries, skipped
 from memtax.provenance import fingerprint_path, write_record
@@ -266,24 +267,22 @@ def summarize(rows: "datasets.Dataset", table: "pa.Table", function: AlignmentFi
 
 
 def _membership(rows: "datasets.Dataset", table: "pa.Table") -> dict[str, Any]:
-    """How well the alignment tells members, with bootstrap intervals; empty where the rows do not say who is one."""
+    """How well the alignment tells members, with intervals over documents or texts; empty without both kinds."""
     if "is_member" not in rows.column_names:
         return {}
-    values = zip(rows["is_member"], table.column("gradient_alignment").to_pylist(), strict=True)
-    known = [(int(label), value) for label, value in values if label is not None and value is not None]
-    labels, scores = [label for label, _ in known], [value for _, value in known]
+    values = [*zip(rows["is_member"], table.column("gradient_alignment").to_pylist(), strict=True)]
+    kept = [place for place, (label, value) in enumerate(values) if label is not None and value is not None]
+    labels, scores = [bool(values[place][0]) for place in kept], [values[place][1] for place in kept]
     if len(set(labels)) < 2:
         return {}
+    documents = rows["document"] if "document" in rows.column_names else None
+    texts = rows["text"] if "text" in rows.column_names else None
+    codes = statistics.unit_codes(documents, texts, rows=len(rows))[kept]
+    unit = "texts" if documents is None or all(name is None for name in documents) else "documents"
+    metrics = attack_metrics(labels, scores, units=codes, unit=unit)
     found: dict[str, Any] = {"members": sum(labels), "non-members": len(labels) - sum(labels)}
-    measures: dict[str, Callable[..., float]] = {
-        "auroc": statistics.auroc,
-        "fpr_at_tpr_0.95": functools.partial(statistics.fpr_at_tpr, tpr=0.95),
-        "tpr_at_fpr_0.05": functools.partial(statistics.tpr_at_fpr, fpr=0.05),
-    }
-    for name, measure in measures.items():
-        drawn = statistics.bootstrap_interval(measure, labels, scores, strata=labels)
-        found[name] = {"value": drawn.value, "low": drawn.low, "high": drawn.high}
-    return found
+    found["units"] = {"name": unit, **metrics["units"]}
+    return found | {name: metrics[name] for name in ("auroc", "fpr_at_tpr_0.95", "tpr_at_fpr_0.05")}
 
 
 def load_pairs(source: Source) -> "datasets.Dataset":

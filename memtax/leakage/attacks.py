@@ -29,12 +29,14 @@ EVIDENCE = {
     "frequencies": "first occurrences of a token among the scored ones, and the corpus probability of each scored token",
     "score": "LL of the text",
     "references": "LL of the text under models trained with it, and under models trained without it",
+    "deviations": "standard deviations of LL among models trained with the text (None: offline) and without it",
+    "rmia_a": "the constant a of RMIA's offline approximation",
     "population": "LL of each text of some non-members, and the log of their mean probability under the reference models",
     "column:NAME": "the value in a column of the input: gradients are measured by another command",
 }
 """What an attack may ask for, and what it receives under that name."""
 
-LATE = ("score", "references", "population")
+LATE = ("score", "references", "deviations", "rmia_a", "population")
 """Evidence that comes from finished tables."""
 
 GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -113,14 +115,14 @@ def gradient_alignment(value: float) -> float:
     return value
 
 
-def lira(score: float, references: tuple[Sequence[float], Sequence[float]]) -> float | None:
+def lira(score: float, references: strong.References, deviations: strong.Deviations) -> float | None:
     """How much likelier the score is under models trained with the text: see `memtax.leakage.strong.lira`."""
-    return strong.lira(score, *references)
+    return strong.lira(score, *references, deviations)
 
 
-def rmia(score: float, references: tuple[Sequence[float], Sequence[float]], population: tuple[Values, Values]) -> float | None:
+def rmia(score: float, references: strong.References, population: tuple[Values, Values], a: float) -> float | None:
     """Share of the population that the text is gained on at least as much as: see `memtax.leakage.strong.rmia`."""
-    return strong.rmia(score, *references, *population)
+    return strong.rmia(score, *references, *population, a=a)
 
 
 def _lowest(values: Values, k: float) -> float | None:
@@ -182,8 +184,8 @@ ATTACKS: dict[str, Attack] = {
         Attack("dc_pdd", dc_pdd, ("logprobs", "frequencies")),
         Attack("gradient_norm", gradient_norm, ("column:gradient_norm",)),
         Attack("gradient_alignment", gradient_alignment, ("column:gradient_alignment",)),
-        Attack("lira", lira, ("score", "references")),
-        Attack("rmia", rmia, ("score", "references", "population")),
+        Attack("lira", lira, ("score", "references", "deviations")),
+        Attack("rmia", rmia, ("score", "references", "population", "rmia_a")),
     )
 }
 

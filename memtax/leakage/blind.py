@@ -1,8 +1,8 @@
-"""What can be told about membership without the model: the baseline that every attack must beat, and why it can be told."""
+"""What the texts alone give away of membership: the baseline that every attack must beat, and how members differ."""
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,76 +11,250 @@ import numpy.typing as npt
 from memtax import statistics
 
 FOLDS = 5
+INNER_FOLDS = 3
+"""Folds of the training rows in which one of the classifiers is chosen."""
+PERMUTATIONS = 200
 NGRAMS = (7, 13)
 """Words of the n-grams whose overlap is measured: MIMIR's."""
 SEED = 1024
+_BUCKETS = 512
+"""Hashed word features of the permutation test."""
 _YEAR = re.compile(r"(?<!\d)(1[89]\d\d|20\d\d)(?!\d)")
 
 Values = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+Split = tuple[Codes, Codes]
 
 
-def blind_scores(texts: Sequence[str], labels: Sequence[bool], folds: int = FOLDS, seed: int = SEED) -> Values | None:
+def blind_scores(
+    texts: Sequence[str],
+    labels: Sequence[bool],
+    folds: int = FOLDS,
+    seed: int = SEED,
+    *,
+    units: npt.ArrayLike | None = None,
+    lengths: Sequence[int] | None = None,
+) -> Values | None:
     """Out-of-fold log-odds that a text is a member, by a classifier that never sees the model.
 
-    Logistic regression on words and pairs of words, lengths, and the years that the text names (Das et al. 2024; Meeus et
-    al. 2024). Equal texts (chunks of one text, too) fall into the same fold.
+    In each fold one of several logistic regressions is chosen: on words and pairs of words, lengths and years named (Das et
+    al. 2024; Meeus et al. 2024) together, or on a single length or year, whichever ranks best in a cross-validation of the
+    fold's training rows alone. Rows of one unit fall into one fold. Words and scales are counted over all texts, without
+    their labels.
 
     Args:
         texts: the texts.
         labels: whether each is a member.
-        folds: of the cross-validation; fewer where a class has fewer texts.
+        folds: of the cross-validation; fewer where a class has fewer units.
         seed: of the folds.
+        units: (texts,) unit of each, from `unit_codes`: its document, or the text that a chunk was cut from. None: rows of
+            equal text.
+        lengths: tokens of each, another single feature.
 
     Returns:
-        (texts,) scores, or None with fewer than 2 different texts of a class.
+        (texts,) scores, or None with fewer than 2 units of a class.
     """
+    y = np.asarray(labels, np.int64)
+    groups = _units(texts, units)
+    splits = _splits(y, groups, folds, seed)
+    if splits is None:
+        return None
+    features = Features(texts, lengths)
+    scores = np.full(len(y), np.nan)
+    for train, test in splits:
+        fitted = fit_and_choose(features, y[train], groups[train], train, test, seed)
+        if fitted is None:
+            return None
+        scores[test] = fitted
+    return scores
+
+
+def fit_and_choose(features: "Features", y: Codes, groups: Codes, train: Codes, test: Codes, seed: int) -> Values | None:
+    """Scores of the test rows by the candidate that ranks the training rows best out of fold.
+
+    Args:
+        features: of all rows.
+        y: (train,) labels of the training rows; those of the test rows are not known here.
+        groups: (train,) their units.
+        train: the training rows.
+        test: the test rows.
+        seed: of the inner folds.
+
+    Returns:
+        (test,) log-odds; None where the training rows are of one class.
+    """
+    if len(np.unique(y)) < 2:
+        return None
+    candidates = features.candidates()
+    best = candidates[0]
+    if inner := _splits(y, groups, INNER_FOLDS, seed):
+        held = np.concatenate([part for _, part in inner])
+        areas = []
+        for columns in candidates:
+            parts = [_log_odds(columns[train[fit]], y[fit], columns[train[part]]) for fit, part in inner]
+            ranked = [part for part in parts if part is not None]
+            areas.append(statistics.auroc(y[held], np.concatenate(ranked)) if len(ranked) == len(parts) else 0.5)
+        best = candidates[int(np.argmax(areas))]
+    return _log_odds(best[train], y, best[test])
+
+
+def _log_odds(fitted: Any, y: Codes, tested: Any) -> Values | None:
     from sklearn.linear_model import LogisticRegression
+
+    if len(np.unique(y)) < 2:
+        return None
+    classifier = LogisticRegression(class_weight="balanced", solver="liblinear", random_state=SEED, max_iter=1000)
+    scores: Values = classifier.fit(fitted, y).decision_function(tested)
+    return scores
+
+
+def blind_p_value(
+    texts: Sequence[str],
+    labels: Sequence[bool],
+    *,
+    units: npt.ArrayLike | None = None,
+    strata: npt.ArrayLike | None = None,
+    lengths: Sequence[int] | None = None,
+    permutations: int = PERMUTATIONS,
+    seed: int = SEED,
+) -> float | None:
+    """P-value of "the texts alone do not tell members": labels of whole units are permuted, and the classifier fit each time.
+
+    The statistic is the larger of the out-of-fold AUROC of a ridge regression on hashed words, lengths and years, and of the
+    AUROC of the best single length or year in either direction. Its predictions are linear in the labels, so that all
+    permutations are fit at once; the folds follow units and not labels. Under random assignment of units it is uniform.
+
+    Args:
+        texts: the texts.
+        labels: whether each is a member.
+        units: as in `blind_scores`. Units with both kinds of row have their rows permuted within them.
+        strata: (texts,) domain of each; labels are permuted within domains. None: one domain.
+        lengths: tokens of each.
+        permutations: how many.
+        seed: of folds and permutations.
+
+    Returns:
+        (1 + permutations at least as extreme) / (1 + permutations); None with fewer than 2 units of a class.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    y, groups = np.asarray(labels, bool), _units(texts, units)
+    fewest = min(len(np.unique(groups[y == kind])) for kind in (True, False)) if len(y) else 0
+    if fewest < 2:
+        return None
+    domains = np.zeros(len(y), np.int64) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1].ravel()
+    shuffled = np.column_stack([y, *permuted(y, groups, domains, permutations, seed)]).astype(np.float64)
+    hashed, numbers = Features(texts, lengths).hashed()
+    scores = np.zeros(shuffled.shape)
+    splitter = GroupKFold(min(FOLDS, len(np.unique(groups))), shuffle=True, random_state=seed)
+    for train, test in splitter.split(y, groups=groups):
+        center = hashed[train].mean(axis=0)
+        fitted = hashed[train] - center
+        targets = shuffled[train] - shuffled[train].mean(axis=0)
+        weights = np.linalg.solve(fitted.T @ fitted + np.eye(fitted.shape[1]), fitted.T @ targets)
+        scores[test] = (hashed[test] - center) @ weights
+    areas = _areas(shuffled, scores)
+    for column in numbers.T:
+        alone = _areas(shuffled, column[:, None])
+        areas = np.maximum(areas, np.maximum(alone, 1 - alone))
+    return float((areas[1:] >= areas[0] - 1e-12).sum() + 1) / (permutations + 1)
+
+
+def permuted(
+    y: npt.NDArray[np.bool_], groups: Codes, domains: Codes, permutations: int, seed: int
+) -> Iterator[npt.NDArray[np.bool_]]:
+    """Labels (rows,) with those of whole units permuted within each domain; units of both kinds are permuted inside."""
+    rng = np.random.default_rng(seed)
+    pairs = np.unique(np.column_stack([domains, groups]), axis=0, return_inverse=True)[1].ravel()
+    members, sizes = np.bincount(pairs, y), np.bincount(pairs)
+    domain = np.zeros(len(sizes), np.int64)
+    domain[pairs] = domains
+    pure = (members == 0) | (members == sizes)
+    mixed = [np.flatnonzero(pairs == unit) for unit in np.flatnonzero(~pure)]
+    pools = [np.flatnonzero(pure & (domain == code)) for code in np.unique(domain)]
+    for _ in range(permutations):
+        of_units = members > 0
+        for pool in pools:
+            of_units[pool] = rng.permutation(of_units[pool])
+        found = of_units[pairs]
+        for rows in mixed:
+            found[rows] = rng.permutation(y[rows])
+        yield found
+
+
+def _areas(labels: Values, scores: Values) -> Values:
+    """AUROC of scores (rows, columns or 1) for each column of labels (rows, columns); .5 where a class is missing."""
+    from scipy.stats import rankdata
+
+    positives = labels.sum(axis=0)
+    pairs = positives * (len(labels) - positives)
+    above = (rankdata(scores, axis=0) * labels).sum(axis=0) - positives * (positives + 1) / 2
+    areas: Values = np.where(pairs > 0, above / np.maximum(pairs, 1), 0.5)
+    return areas
+
+
+def _units(texts: Sequence[str], units: npt.ArrayLike | None) -> Codes:
+    return statistics.unit_codes(texts=list(texts)) if units is None else np.asarray(units, np.int64)
+
+
+def _splits(y: Codes, groups: Codes, folds: int, seed: int) -> list[Split] | None:
+    """Folds of whole units with about the same share of members; None with fewer than 2 units of a class."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    y = np.asarray(labels, np.int64)
-    groups = np.unique(np.asarray(texts, object), return_inverse=True)[1]
     folds = min(folds, *(len(np.unique(groups[y == kind])) for kind in (0, 1)))
     if folds < 2:
         return None
-    found = np.full(len(y), np.nan)
-    for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(y, y, groups):
-        if len(np.unique(y[train])) < 2:
-            return None
-        features = _Features([texts[row] for row in train])
-        classifier = LogisticRegression(class_weight="balanced", max_iter=1000)
-        classifier.fit(features([texts[row] for row in train]), y[train])
-        found[test] = classifier.decision_function(features([texts[row] for row in test]))
-    return found
+    return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(y, y, groups))
 
 
-class _Features:
-    """Words, lengths and years of texts, scaled by the training texts alone."""
+class Features:
+    """Words, lengths and years of texts; words and scales are counted over all of them, labels are never seen.
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    Args:
+        texts: the texts.
+        lengths: tokens of each, if they are known.
+    """
+
+    def __init__(self, texts: Sequence[str], lengths: Sequence[int] | None = None) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.preprocessing import StandardScaler
 
+        numbers = _numbers(texts)
+        if lengths is not None:
+            numbers = np.column_stack([numbers, np.log1p(np.asarray(lengths, np.float64))])
+        self.numbers = StandardScaler().fit_transform(numbers)
         # Single characters and signs count as words: code and formulas are made of them.
-        self.words = TfidfVectorizer(
+        words = TfidfVectorizer(
             ngram_range=(1, 2),
             token_pattern=r"\w+|[^\w\s]",
             sublinear_tf=True,
             max_features=50_000,
             min_df=2 if len(texts) > 50 else 1,
         )
-        self.scaler = StandardScaler()
         try:
-            self.words.fit(texts)
+            self.words = words.fit_transform(texts)
         except ValueError:
             # No word at all.
             self.words = None
-        self.scaler.fit(_numbers(texts))
 
-    def __call__(self, texts: Sequence[str]) -> Any:
+    def candidates(self) -> list[Any]:
+        """Feature matrices (texts, features): everything together, then each number that varies alone."""
         from scipy.sparse import csr_matrix, hstack
 
-        numbers = csr_matrix(self.scaler.transform(_numbers(texts)))
-        return numbers if self.words is None else hstack([self.words.transform(texts), numbers]).tocsr()
+        together = self.numbers if self.words is None else hstack([self.words, csr_matrix(self.numbers)]).tocsr()
+        return [together, *(self.numbers[:, [place]] for place in range(self.numbers.shape[1]) if self.numbers[:, place].any())]
+
+    def hashed(self) -> tuple[Values, Values]:
+        """Words in a fixed number of signed buckets with the numbers (texts, features), and the numbers alone."""
+        from scipy.sparse import csr_matrix
+
+        if self.words is None:
+            return self.numbers, self.numbers
+        rng = np.random.default_rng(SEED)
+        columns = self.words.shape[1]
+        signs, buckets = rng.choice([-1.0, 1.0], columns), rng.integers(0, _BUCKETS, columns)
+        into = csr_matrix((signs, (np.arange(columns), buckets)), shape=(columns, _BUCKETS))
+        return np.hstack([(self.words @ into).toarray(), self.numbers]), self.numbers
 
 
 def _numbers(texts: Sequence[str]) -> Values:
@@ -101,44 +275,56 @@ def _numbers(texts: Sequence[str]) -> Values:
     return np.asarray(rows, np.float64).reshape(len(texts), 6)
 
 
-def shift(texts: Sequence[str], labels: Sequence[bool], lengths: Sequence[int], resamples: int = 1000) -> dict[str, Any]:
+def shift(
+    texts: Sequence[str], labels: Sequence[bool], lengths: Sequence[int], units: npt.ArrayLike | None = None
+) -> dict[str, Any]:
     """How members and non-members differ: n-gram overlap with the members, length in tokens, latest year named.
 
     Args:
         texts: the texts.
         labels: whether each is a member.
         lengths: tokens of each.
-        resamples: for the intervals.
+        units: (texts,) unit of each, for the intervals and for what counts as another text. None: each row.
 
     Returns:
-        For each measure the mean of either kind, and the AUROC of the measure alone with its interval: far from .5 it tells
-        members from non-members. A measure that no text of a kind has is null.
+        For each measure the mean of either kind, and the AUROC of the measure alone with its interval (null with fewer than
+        10 units of a kind): far from .5 it tells members from non-members. A measure that no text of a kind has is null.
     """
     y = np.asarray(labels, bool)
+    codes = np.arange(len(y)) if units is None else np.asarray(units)
     years = [max(map(int, _YEAR.findall(text)), default=None) for text in texts]
     measures: dict[str, list[float | None]] = {
-        f"overlap_of_{size}_grams": list(ngram_overlap(texts, y.tolist(), size)) for size in NGRAMS
+        f"overlap_of_{size}_grams": ngram_overlap(texts, y.tolist(), size, codes) for size in NGRAMS
     }
     measures["tokens"] = [float(length) for length in lengths]
     measures["latest_year"] = [None if year is None else float(year) for year in years]
-    return {name: _difference(values, y, resamples) for name, values in measures.items()}
+    return {name: _difference(values, y, codes) for name, values in measures.items()}
 
 
-def ngram_overlap(texts: Sequence[str], labels: Sequence[bool], size: int) -> list[float | None]:
-    """Share of each text's word n-grams that other member texts have; None for texts of fewer words."""
+def ngram_overlap(
+    texts: Sequence[str], labels: Sequence[bool], size: int, units: npt.ArrayLike | None = None
+) -> list[float | None]:
+    """Share of each text's word n-grams that member texts of other units have; None for texts of fewer words."""
+    codes = (np.arange(len(texts)) if units is None else np.asarray(units)).tolist()
     grams = []
     for text in texts:
         words = text.lower().split()
         grams.append({hash(tuple(words[start : start + size])) for start in range(len(words) - size + 1)})
-    members = Counter(gram for own, member in zip(grams, labels, strict=True) if member for gram in own)
+    # Of each n-gram the unit that has it first, and whether a second one does.
+    holders: dict[int, set[int]] = defaultdict(set)
+    for own, member, code in zip(grams, labels, codes, strict=True):
+        for gram in own if member else ():
+            if len(holders[gram]) < 2:
+                holders[gram].add(code)
+    empty: set[int] = set()
     return [
-        sum(members[gram] > member for gram in own) / len(own) if own else None
-        for own, member in zip(grams, labels, strict=True)
+        sum(bool(holders.get(gram, empty) - {code}) for gram in own) / len(own) if own else None
+        for own, code in zip(grams, codes, strict=True)
     ]
 
 
-def _difference(values: Sequence[float | None], members: npt.NDArray[np.bool_], resamples: int) -> dict[str, Any]:
-    known = np.array([value is not None for value in values])
+def _difference(values: Sequence[float | None], members: npt.NDArray[np.bool_], units: npt.NDArray[Any]) -> dict[str, Any]:
+    known = np.array([value is not None for value in values], bool)
     numbers = np.array([value for value in values if value is not None], np.float64)
     labels = members[known]
     found: dict[str, Any] = {
@@ -147,6 +333,8 @@ def _difference(values: Sequence[float | None], members: npt.NDArray[np.bool_], 
     }
     found |= {"texts": int(known.sum()), "auroc": None}
     if labels.any() and not labels.all():
-        interval = statistics.bootstrap_interval(statistics.auroc, labels, numbers, resamples=resamples, strata=labels)
-        found["auroc"] = {"value": interval.value, "low": interval.low, "high": interval.high}
+        interval = statistics.auroc_interval(labels, numbers, units[known])
+        value = statistics.auroc(labels, numbers) if interval is None else interval.value
+        bounds = (None, None) if interval is None else (interval.low, interval.high)
+        found["auroc"] = dict(zip(("value", "low", "high"), (value, *bounds), strict=True))
     return found

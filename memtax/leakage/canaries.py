@@ -19,6 +19,8 @@ import numpy.typing as npt
 from memtax import statistics
 from memtax.errors import MemtaxError
 
+_AT_MOST = 1e-9
+"""Bits by which an exposure may miss the maximum through rounding."""
 FILES = {True: "canaries.member.jsonl", False: "canaries.nonmember.jsonl"}
 
 
@@ -144,7 +146,9 @@ def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted
     Returns:
         `planted` and `held_out` (counts), `most_bits` and `chance_bits` (largest exposure that can be seen, and its mean by
         chance), `by_repetitions` (a row for each number of `repetitions`: `canaries`, `exposure` with mean, least and most, and
-        `memorized`, `rate`, `low`, `high` with an exact interval), `held_out_extracted` (count), `each` (a row a canary).
+        `memorized`, `rate`, `low`, `high` with an exact interval; the `exposure`'s `low` and `high` are those of its mean over
+        canaries, null with fewer than 10), `candidates` (held out and the canary itself),
+        `held_out_extracted` (count), `each` (a row a canary).
     """
     times = np.array([canary.repetitions for canary in canaries])
     score, hit = np.asarray(likelihood, float), np.asarray(extracted, bool)
@@ -154,11 +158,19 @@ def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted
     for repetitions in sorted(set(planted.tolist())):
         own = planted == repetitions
         rate = statistics.clopper_pearson(int(hits[own].sum()), int(own.sum()))
+        # Canaries are drawn independently, so each is a unit.
+        mean = statistics.cluster_mean(bits[own], np.arange(own.sum()))
         rows.append(
             {
                 "repetitions": repetitions,
                 "canaries": int(own.sum()),
-                "exposure": {"mean": float(bits[own].mean()), "least": float(bits[own].min()), "most": float(bits[own].max())},
+                "exposure": {
+                    "mean": float(bits[own].mean()),
+                    "least": float(bits[own].min()),
+                    "most": float(bits[own].max()),
+                    "low": None if mean is None else max(mean.low, 0.0),
+                    "high": None if mean is None else min(mean.high, float(np.log2(len(times) - len(planted) + 1))),
+                },
                 "memorized": int(hits[own].sum()),
                 "rate": rate.value,
                 "low": rate.low,
@@ -169,6 +181,7 @@ def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted
     return {
         "planted": len(planted),
         "held_out": held_out,
+        "candidates": held_out + 1,
         "most_bits": float(np.log2(held_out + 1)),
         "chance_bits": chance_exposure(held_out),
         "by_repetitions": rows,
@@ -181,21 +194,22 @@ def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted
 
 
 def conclusion(found: Mapping[str, Any]) -> str:
-    """The read-out in a sentence."""
-    rows = found["by_repetitions"]
-    extracted = [row for row in rows if row["memorized"]]
-    if not extracted:
-        best = max(rows, key=lambda row: row["exposure"]["mean"])
-        return (
-            f"No canary is extracted; mean exposure is at most {best['exposure']['mean']:.1f} bits "
-            f"({found['chance_bits']:.1f} by chance)"
+    """The read-out in a sentence or two: what is extracted, and how canaries planted each number of times stand."""
+    rows, most = found["by_repetitions"], found["most_bits"]
+    extracted = [f"{row['memorized']:,} of {row['canaries']:,} planted {_times(row)}" for row in rows if row["memorized"]]
+    first = f"Canaries are extracted: {', '.join(extracted)}" if extracted else "No canary is extracted"
+    stand = []
+    for row in rows:
+        mean, number = row["exposure"]["mean"], row["canaries"]
+        top = most - row["exposure"]["least"] < _AT_MOST
+        share = (
+            f"all {number:,} at the maximum" if top and number > 1 else "1 canary" if number == 1 else f"{number:,} canaries"
         )
-    first, least = extracted[0], rows[0]
-    said = f"Canaries planted {_times(first)} are extracted: {first['memorized']:,} of {first['canaries']:,}"
-    if least is first:
-        return said
-    bits = f"mean exposure {least['exposure']['mean']:.1f} bits, {found['chance_bits']:.1f} by chance"
-    return f"{said}; none of those planted {_times(least)} ({bits})"
+        stand.append(f"{mean:.1f} bits planted {_times(row)} ({share})")
+    return (
+        f"{first}. Mean exposure: {', '.join(stand)}; {found['chance_bits']:.1f} by chance, and {most:.1f} is the most that "
+        f"{found['candidates']:,} candidates can show"
+    )
 
 
 def _times(row: Mapping[str, Any]) -> str:

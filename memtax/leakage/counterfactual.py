@@ -34,6 +34,11 @@ COLUMNS = (
     "model_included",
 )
 
+CHANCE = 0.025
+"""Share of texts without any memorization whose 95% interval lies above 0."""
+FDR = 0.05
+"""False discovery rate of Benjamini & Hochberg (1995)."""
+
 
 @dataclass(frozen=True)
 class CounterfactualResult:
@@ -53,9 +58,23 @@ class CounterfactualResult:
         """What came out, and the path; none on processes other than the main."""
         if not World.current().is_main:
             return []
-        mean, count = self.summary["mean"], self.summary["clearly_memorized"]
-        found = "no text was both in and out" if mean is None else f"mean in minus out: {mean:.4f} nats a token"
-        return [found, f"{count:,} texts have an interval above 0", f"table    {self.output / 'scores.parquet'}"]
+        return [*describe(self.summary), f"table    {self.output / 'scores.parquet'}"]
+
+
+def describe(summary: Mapping[str, Any]) -> list[str]:
+    """The contents of `summary.json` in words."""
+    mean, count = summary["mean"], summary["clearly_memorized"]
+    if mean is None:
+        return ["no text was both in and out"]
+    bounds = summary["interval"]
+    units = f"{summary['units']['number']:,} {summary['units']['name']}"
+    within = f" ({bounds['low']:.4f} to {bounds['high']:.4f} over {units})" if bounds else f" (of these {units} only)"
+    verb = "has" if count == 1 else "have"
+    return [
+        f"mean in minus out: {mean:.4f} nats per token{within}",
+        f"{count:,} of {summary['compared']:,} texts {verb} an interval above 0; {summary['expected_by_chance']:.1f} are "
+        f"expected by chance. Benjamini-Hochberg at {100 * FDR:g}% keeps {summary['memorized_by_fdr']:,}",
+    ]
 
 
 def counterfactual(texts: pa.Table, training: Training, output: Path | str, source: str = "") -> CounterfactualResult:
@@ -87,7 +106,9 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str, sour
         raise MemtaxError(f"{len(texts)} texts are too few to train on halves of; give at least 4")
     included = subsets(len(texts), training)
     folders = train_models(texts.column("text").to_pylist(), training, output)
-    given = texts.select(["sequence_id", "domain", "text"]).to_pylist()
+    given = texts.select(
+        [name for name in ("sequence_id", "domain", "document", "text") if name in texts.column_names]
+    ).to_pylist()
     # Which of them a model was trained on differs from model to model; whole texts are meant.
     whole = {"is_member": False, "tokens": None, "chunk_start": None, "chunk_end": None}
     data = pa.Table.from_pylist([{**row, **whole} for row in given], schema=schema.arrow_schema(membership.COLUMNS))
@@ -100,7 +121,7 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str, sour
         found = run_stage(rows, scorer, output / "parts" / f"{number:03d}", ROWS_PER_BATCH, 1)
         scores.append(found.column("attack_loss").to_pylist())
     table = compare(texts.column("sequence_id").to_pylist(), scores, included)
-    summary = _summary(table, training)
+    summary = _summary(table, training, texts)
     if world.is_main:
         write_parquet(output / "scores.parquet", schema.validate(table, COLUMNS, "the scores"))
         write_json(output / "summary.json", summary)
@@ -122,9 +143,7 @@ def compare(ids: Sequence[int], scores: Sequence[Sequence[float | None]], includ
     for row, number in enumerate(ids):
         values = [model[row] for model in scores]
         flags = included[:, row].tolist()
-        inside = [value for value, flag in zip(values, flags, strict=True) if flag and value is not None]
-        outside = [value for value, flag in zip(values, flags, strict=True) if not flag and value is not None]
-        interval = _difference(inside, outside)
+        interval = _difference(*_sides(values, flags))
         found = {"sequence_id": number, "model_scores": values, "model_included": flags}
         names = ("counterfactual_memorization", "counterfactual_low", "counterfactual_high")
         bounds = (None,) * 3 if interval is None else (interval.value, interval.low, interval.high)
@@ -132,31 +151,73 @@ def compare(ids: Sequence[int], scores: Sequence[Sequence[float | None]], includ
     return pa.Table.from_pylist(rows, schema=schema.arrow_schema(COLUMNS))
 
 
-def _difference(inside: Sequence[float], outside: Sequence[float]) -> statistics.Interval | None:
-    """Difference of two means with Welch's 95% interval."""
-    from scipy.special import stdtrit
+def _sides(values: Sequence[float | None], flags: Sequence[bool]) -> tuple[list[float], list[float]]:
+    """Scores of the models that were trained on the text, and of the others."""
+    known = [(value, flag) for value, flag in zip(values, flags, strict=True) if value is not None]
+    return [value for value, flag in known if flag], [value for value, flag in known if not flag]
 
+
+def _welch(inside: Sequence[float], outside: Sequence[float]) -> tuple[float, float, float] | None:
+    """Difference of two means, its standard error, and Welch's degrees of freedom (infinite without any variance)."""
     if min(len(inside), len(outside)) < 2 or not np.isfinite([*inside, *outside]).all():
         return None
     value = float(np.mean(inside) - np.mean(outside))
     first, second = (float(np.var(side, ddof=1)) / len(side) for side in (inside, outside))
     if first + second == 0:
-        return statistics.Interval(value, value, value)
+        return value, 0.0, float("inf")
     freedom = (first + second) ** 2 / (first**2 / (len(inside) - 1) + second**2 / (len(outside) - 1))
-    half = float(stdtrit(freedom, 0.975)) * (first + second) ** 0.5
+    return value, float((first + second) ** 0.5), freedom
+
+
+def _difference(inside: Sequence[float], outside: Sequence[float]) -> statistics.Interval | None:
+    """Difference of two means with Welch's 95% interval."""
+    from scipy.special import stdtrit
+
+    found = _welch(inside, outside)
+    if found is None:
+        return None
+    value, error, freedom = found
+    half = float(stdtrit(freedom, 0.975)) * error if error else 0.0
     return statistics.Interval(value, value - half, value + half)
 
 
-def _summary(table: pa.Table, training: Training) -> dict[str, Any]:
-    values = [value for value in table.column("counterfactual_memorization").to_pylist() if value is not None]
+def _p_value(inside: Sequence[float], outside: Sequence[float]) -> float | None:
+    """One-sided p-value of "the text is no likelier for models trained with it"."""
+    from scipy.special import stdtr
+
+    found = _welch(inside, outside)
+    if found is None:
+        return None
+    value, error, freedom = found
+    return float(stdtr(freedom, -value / error)) if error else float(value <= 0)
+
+
+def _summary(table: pa.Table, training: Training, texts: pa.Table) -> dict[str, Any]:
+    """The figures of `summary.json`; of the texts, `document` and `text` give the units of the mean's interval."""
+    from scipy.stats import false_discovery_control
+
+    column = table.column("counterfactual_memorization").to_pylist()
+    values = [value for value in column if value is not None]
     lows = [value for value in table.column("counterfactual_low").to_pylist() if value is not None]
+    pairs = zip(table.column("model_scores").to_pylist(), table.column("model_included").to_pylist(), strict=True)
+    p_values = [p for pair in pairs if (p := _p_value(*_sides(*pair))) is not None]
+    documents = texts.column("document") if "document" in texts.column_names else None
+    codes = statistics.unit_codes(documents, texts.column("text"))[[value is not None for value in column]]
+    named = documents is not None and documents.null_count < len(documents)
+    mean = statistics.cluster_mean(values, codes) if values else None
     return {
         "model": training.model,
         "models": training.models,
         "texts": len(table),
         "without_score": len(table) - len(values),
+        "compared": len(values),
+        "units": {"name": "documents" if named else "texts", "number": statistics.count_units(codes)},
         "mean": float(np.mean(values)) if values else None,
+        "interval": None if mean is None else {"low": mean.low, "high": mean.high},
         "clearly_memorized": sum(low > 0 for low in lows),
+        "expected_by_chance": CHANCE * len(lows),
+        "memorized_by_fdr": int((false_discovery_control(p_values) <= FDR).sum()) if p_values else 0,
+        "fdr": FDR,
     }
 
 

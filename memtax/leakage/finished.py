@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from memtax.corpus.sources import reading
 from memtax.errors import MemtaxError
 from memtax.leakage.attacks import Attack
 from memtax.leakage.reference_models import TEXTS
-from memtax.leakage.strong import log_mean_probability
+from memtax.leakage.strong import POOLED, VARIANCES, deviations, log_mean_probability
 
 
 def read_finished(path: Path) -> pa.Table:
@@ -34,12 +35,48 @@ def read_finished(path: Path) -> pa.Table:
     return table.append_column("text", pa.array(texts, pa.string()))
 
 
+@dataclass(frozen=True)
+class StrongSettings:
+    """How LiRA and RMIA read their reference models.
+
+    Args:
+        variances: of LiRA: `pooled` over all texts, or `per_text`, which needs many models (see `strong.deviations`).
+        rmia_a: the constant a of RMIA without models trained on the text, from 0 to 1 (see `strong.rmia`).
+    """
+
+    variances: str = POOLED
+    rmia_a: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.variances not in VARIANCES:
+            raise MemtaxError(f"LiRA's variances are {' or '.join(VARIANCES)}, not {self.variances!r}")
+        if not 0 <= self.rmia_a <= 1:
+            raise MemtaxError(f"RMIA's a lies between 0 and 1, not at {self.rmia_a}")
+
+
+def check_finished(table: pa.Table, attacks: Sequence[Attack], columns: pa.Table | None, references: pa.Table | None) -> None:
+    """That the finished tables have what the attacks read of these texts; cheap, so that it can be asked before the model runs.
+
+    Raises:
+        MemtaxError: a table or column is missing, or is about other texts.
+    """
+    needed = {need for attack in attacks if attack.late for need in attack.needs}
+    if columns is not None and not any(need.startswith("column:") for need in needed):
+        raise MemtaxError(f"no attack reads a column of the table of --columns; it has: {', '.join(columns.column_names)}")
+    for need in sorted(need for need in needed if need.startswith("column:")):
+        _joined(columns, need.removeprefix("column:"), table, "--columns")
+    if "references" in needed:
+        for name in ("model_scores", "model_included"):
+            _joined(references, name, table, "--references")
+
+
 def late_scores(
     table: pa.Table,
     attacks: Sequence[Attack],
     columns: pa.Table | None,
     references: pa.Table | None,
     population: Sequence[int],
+    settings: StrongSettings = StrongSettings(),
 ) -> pa.Table:
     """The table with the scores of attacks that read finished tables.
 
@@ -49,6 +86,7 @@ def late_scores(
         columns: `sequence_id` and the columns that they read.
         references: `sequence_id`, `model_scores` and `model_included`.
         population: rows of the table that serve RMIA.
+        settings: of LiRA and RMIA.
 
     Raises:
         MemtaxError: a table or column is missing, or is about other texts.
@@ -65,7 +103,13 @@ def late_scores(
     if "references" in needed:
         scores = _joined(references, "model_scores", table, "--references")
         included = _joined(references, "model_included", table, "--references")
-        _fill(evidence, "references", [_in_and_out(*pair) for pair in zip(scores, included, strict=True)])
+        pairs = [_in_and_out(*pair) for pair in zip(scores, included, strict=True)]
+        _fill(evidence, "deviations", deviations(pairs, settings.variances))
+        if not all(pair[0] for pair in pairs if pair and pair[1]):
+            # One formula for all texts, as for LiRA: scores with and without such models cannot be ranked together.
+            pairs = [pair and ([], pair[1]) for pair in pairs]
+        _fill(evidence, "references", pairs)
+        _fill(evidence, "rmia_a", [settings.rmia_a] * len(ids))
     if "population" in needed:
         _fill(evidence, "population", [_population(evidence, population)] * len(ids))
     for attack in attacks:

@@ -21,7 +21,7 @@ def membership_of_run(table: "pa.Table", resamples: int = RESAMPLES) -> dict[str
     """Loss, zlib and Min-K% of members and held-out sequences, beside the blind baseline.
 
     Args:
-        table: `is_member`, `token_logprobs`, `text` and `tokens`.
+        table: `is_member`, `token_logprobs`, `text` and `tokens`, and `document` where it is known.
         resamples: bootstrap resamples.
 
     Returns:
@@ -34,7 +34,8 @@ def membership_of_run(table: "pa.Table", resamples: int = RESAMPLES) -> dict[str
     rows = np.concatenate([np.sort(rng.permutation(np.flatnonzero(labels == kind))[:MOST]) for kind in (True, False)])
     if not labels.any() or labels.all():
         return None
-    chosen = table.select(["is_member", "token_logprobs", "text", "tokens"]).take(pa.array(rows))
+    kept = ["is_member", "text", "tokens", *(name for name in ("document",) if name in table.column_names)]
+    chosen = table.select([*kept, "token_logprobs"]).take(pa.array(rows))
     logprobs = [
         None if row is None else [value for value in row if value is not None]
         for row in chosen.column("token_logprobs").to_pylist()
@@ -43,5 +44,5 @@ def membership_of_run(table: "pa.Table", resamples: int = RESAMPLES) -> dict[str
     nothing = pa.nulls(len(rows), pa.int64())
     columns = {f"attack_{name}": pa.array(values, pa.float64()) for name, values in scores.items()}
     whole = {"domain": pa.array(["run"] * len(rows)), "chunk_start": nothing, "chunk_end": nothing}
-    whole |= {name: chosen.column(name) for name in ("is_member", "text", "tokens")}
+    whole |= {name: chosen.column(name) for name in kept}
     return figures(pa.table(whole | columns), list(columns), resamples)["run"]

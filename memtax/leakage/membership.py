@@ -18,7 +18,8 @@ from memtax.files import write_json, write_parquet
 from memtax.leakage.attacks import ATTACKS, choose
 from memtax.leakage.evidence import AttackFilter, tokenize
 from memtax.leakage.figures import ALL, METRICS, RESAMPLES, Figures, figures
-from memtax.leakage.finished import late_scores, read_finished
+from memtax.leakage.finished import StrongSettings, check_finished, late_scores, read_finished
+from memtax.leakage.strong import POOLED
 from memtax.lm.loading import load_tokenizer, split_revision
 from memtax.progress import silence_libraries, skipped
 from memtax.provenance import write_record
@@ -55,17 +56,32 @@ class MembershipResult:
             return []
         found = []
         for domain, one in self.summary["domains"].items():
-            found.append(f"{domain}: {_texts(one)}")
+            found.append(f"{domain}: {kinds(one)}")
             for name, reason in representatives(one):
                 found.append(f"  {name:<22}{_estimate(one['attacks'][name]['auroc'])}  {reason}")
-            found.append(f"  {'blind baseline':<22}{_estimate(one['blind']['auroc'])}")
+            found.append(f"  {'blind baseline':<22}{_estimate(one['blind']['auroc'])}  {one['blind']['verdict']['reason']}")
+            if test := one["set_test"]:
+                beside = "unknown" if test["blind_p_value"] is None else f"{test['blind_p_value']:.3g}"
+                found.append(f"  {'all attacks together':<22}p = {test['p_value']:.3g}; the texts alone: p = {beside}")
         return [*found, f"figures  {self.output / 'membership.json'}"]
 
 
-def _texts(one: Mapping[str, Any]) -> str:
-    """How many texts a domain has."""
-    found = f"{one['members']:,} members, {one['nonmembers']:,} non-members"
-    return f"{found}; {one['copies']:,} copies of them do not count" if one["copies"] else found
+def kinds(one: Mapping[str, Any]) -> str:
+    """How many texts a domain has, and of how many units."""
+    units = one["units"]
+    found = f"{one['members']:,} {_plural(one['members'], 'member')}, {one['nonmembers']:,} "
+    found += _plural(one["nonmembers"], "non-member")
+    if (units["members"], units["nonmembers"]) != (one["members"], one["nonmembers"]):
+        found += f", of {units['members']:,} and {units['nonmembers']:,} {units['name']}"
+    if one["copies"]:
+        found += f"; {one['copies']:,} further {_plural(one['copies'], 'copy', 'copies')} left out"
+    if one["shared"]:
+        found += f"; {one['shared']:,} {_plural(one['shared'], 'text')} of both kinds left out"
+    return found
+
+
+def _plural(number: int, name: str, several: str | None = None) -> str:
+    return name if number == 1 else several or f"{name}s"
 
 
 def infer_membership(
@@ -78,6 +94,7 @@ def infer_membership(
     references: pa.Table | None = None,
     shots: int = SHOTS,
     resamples: int = RESAMPLES,
+    strong: StrongSettings = StrongSettings(),  # noqa: B008 - frozen
 ) -> MembershipResult:
     """Score texts, compare members with non-members, and write what was found; finished parts in `output` are reused.
 
@@ -92,9 +109,10 @@ def infer_membership(
         references: `sequence_id`, `model_scores` and `model_included` from `memtax counterfactual`, for `lira` and `rmia`.
         shots: non-members that `recall` takes as prefix in each domain; they are not evaluated.
         resamples: bootstrap resamples of the intervals.
+        strong: variances of LiRA and the constant a of RMIA.
 
     Raises:
-        MemtaxError: an input is missing, or no text is left to evaluate.
+        MemtaxError: an input is missing or about other texts, or no text is left to evaluate.
         StaleOutputError: the output holds parts of another input or of other settings.
     """
     silence_libraries()
@@ -102,6 +120,8 @@ def infer_membership(
     chosen = choose(attacks)
     early = tuple(attack.name for attack in chosen if not attack.late)
     data = prepare(data, scorer)
+    # Before the model runs: a table that does not match would waste the hours.
+    check_finished(data, chosen, columns, references)
     skipped(
         sum(len(tokens) < 2 for tokens in data.column("tokens").to_pylist()), "without a token to score; its scores are null"
     )
@@ -115,7 +135,7 @@ def infer_membership(
     scorer = replace(scorer, attacks=run, prefixes=prefixes)
     scored = _score(data, scorer, output)
     table = pa.table({**{name: data.column(name) for name in COLUMNS}, **{c: scored.column(c) for c in scorer.columns}})
-    table = late_scores(table, [attack for attack in chosen if attack.late], columns, references, population)
+    table = late_scores(table, [attack for attack in chosen if attack.late], columns, references, population, strong)
     kept = np.ones(len(table), bool)
     kept[[*prefixed, *population]] = False
     table = table.filter(pa.array(kept))
@@ -126,6 +146,7 @@ def infer_membership(
         "attacks": [attack.name for attack in chosen],
         "reserved": {"recall": len(prefixed), "rmia": len(population)},
         "frequencies": scorer.frequencies,
+        "strong": asdict(strong) if {"lira", "rmia"} & set(attacks) else None,
         "domains": figures(table, names, resamples) if world.is_main else {},
     }
     if world.is_main:
@@ -148,6 +169,8 @@ def run_command(
     neighbour_texts: str | None = None,
     shots: int = SHOTS,
     resamples: int = RESAMPLES,
+    lira_variances: str = POOLED,
+    rmia_a: float = 1.0,
     **parameters: Any,
 ) -> MembershipResult:
     """`infer_membership` with everything by name, as the command has it.
@@ -166,6 +189,8 @@ def run_command(
         neighbour_texts: as for `load_neighbours`, instead of a `neighbour_model`.
         shots: as for `infer_membership`, like `resamples`.
         resamples: bootstrap resamples.
+        lira_variances: `pooled` or `per_text`, see `memtax.leakage.strong.deviations`.
+        rmia_a: see `memtax.leakage.strong.rmia`.
         parameters: of `AttackFilter`.
 
     Returns:
@@ -177,6 +202,7 @@ def run_command(
     name, revision = split_revision(model)
     if neighbour_texts is not None and parameters.get("neighbour_model"):
         raise MemtaxError("neighbours come from a model or from texts: give --neighbour-model or --neighbour-texts, not both")
+    strong = StrongSettings(lira_variances, rmia_a)
     parameters["given_neighbours"] = neighbour_texts is not None
     tables = {key: read_finished(path) for key, path in (("columns", columns), ("references", references)) if path is not None}
     chosen = tuple(attack or (*DEFAULT, *_possible(parameters, tables)))
@@ -188,7 +214,7 @@ def run_command(
         table = load_neighbours(neighbour_texts, table, column=column)
     if attack is None and (chunk_words or not _enough_for_prefixes(table)):
         chosen = tuple(each for each in chosen if each != "recall")
-    return infer_membership(table, scorer, output, attacks=chosen, shots=shots, resamples=resamples, **tables)
+    return infer_membership(table, scorer, output, attacks=chosen, shots=shots, resamples=resamples, strong=strong, **tables)
 
 
 def _possible(parameters: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> list[str]:
@@ -236,6 +262,8 @@ def prepare(data: pa.Table, scorer: AttackFilter) -> pa.Table:
         if tokenizer is not None:
             texts = [tokenizer.decode(ids) if text is None else text for text, ids in zip(texts, tokens, strict=True)]
     columns = {"text": pa.array(texts, pa.string()), "tokens": pa.array(tokens, pa.list_(pa.int32()))}
+    if "document" not in data.column_names:
+        data = data.append_column("document", pa.nulls(len(data), pa.string()))
     names = [*COLUMNS, *(name for name in ("neighbour_texts",) if name in data.column_names)]
     return schema.validate(pa.table({**{name: data.column(name) for name in names}, **columns}), names, "the texts")
 
@@ -272,7 +300,7 @@ def _score(data: pa.Table, scorer: AttackFilter, output: Path) -> pa.Table:
 
 
 def _write(output: Path, table: pa.Table, names: Sequence[str], summary: Mapping[str, Any], scorer: AttackFilter) -> None:
-    columns = ["sequence_id", "domain", "is_member", "chunk_start", "chunk_end", *dict.fromkeys(names)]
+    columns = ["sequence_id", "domain", "document", "is_member", "chunk_start", "chunk_end", *dict.fromkeys(names)]
     write_parquet(output / "scores.parquet", schema.validate(table, columns, "the scores"))
     write_parquet(output / "metrics.parquet", pa.Table.from_pylist(list(_metric_rows(summary["domains"]))))
     write_json(output / "membership.json", summary)
@@ -287,14 +315,16 @@ def _metric_rows(domains: Mapping[str, Figures]) -> list[dict[str, Any]]:
         for name, metrics in {**one["attacks"], "blind": one["blind"]}.items():
             shows = metrics.get("verdict", {}).get("shows_membership")
             for metric in METRICS:
-                value = metrics[metric] or dict.fromkeys(("value", "low", "high"))
+                value = {key: (metrics[metric] or {}).get(key) for key in ("value", "low", "high")}
                 counts = {key: metrics[key] for key in ("members", "nonmembers", "without_score")}
                 found.append({"domain": domain, "attack": name, "metric": metric, **value, **counts, "shows_membership": shows})
     return found
 
 
 def _estimate(value: Mapping[str, float] | None) -> str:
-    return "—" if value is None else f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+    if value is None or value["value"] is None:
+        return "—"
+    return f"{value['value']:.3f}" + ("" if value["low"] is None else f" ({value['low']:.3f} to {value['high']:.3f})")
 
 
 def representatives(one: Mapping[str, Any]) -> list[tuple[str, str]]:

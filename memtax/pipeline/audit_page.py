@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax.leakage.canaries import conclusion
 from memtax.report import figures, words
+from memtax.report.membership import headline as headline_of
 from memtax.report.page import tiles
 from memtax.report.parts import Panel, Section, Table
 from memtax.report.plain import write_page
@@ -196,13 +197,12 @@ def _membership(result: Mapping[str, Any]) -> Finding:
     found = result["membership"]
     if not found["measurable"]:
         return Finding("Membership risk: not measurable with this data", f"{UNMEASURED}: {found['reason']}.")
-    rows, shown = [], False
+    rows = []
     for domain, one in found["domains"].items():
         for name, measured in {**one["attacks"], "blind baseline": one["blind"]}.items():
             verdict = measured.get("verdict") or {}
-            shown = shown or bool(verdict.get("shows_membership"))
             rows.append([domain, words.label(name), words.estimate(measured.get("auroc")), str(verdict.get("reason") or "")])
-    heading = "Membership can be inferred" if shown else "No attack shows membership beyond the blind baseline"
+    heading = headline_of(found["domains"])
     text = (
         "Can somebody who holds a text and asks the model for its probabilities tell that it was trained on? AUROC is the "
         "chance that a text of the training set scores above one that was held out: 0.5 is guessing, 1 is certainty. The blind "

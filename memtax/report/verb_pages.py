@@ -39,21 +39,14 @@ def mia(folder: Path | str) -> Path:
     sections = [
         part for number, (name, one) in enumerate(found["domains"].items()) for part in _domain(number, name, one, found)
     ]
-    showing = [name for name, one in found["domains"].items() if _shows(one)]
-    several = len(found["domains"]) > 1
-    where = f" in {words.count(len(showing))} of {words.count(len(found['domains']))} domains" if several else ""
     return write_page(
         folder / "index.html",
-        f"Membership can be inferred{where}" if showing else "No attack shows membership beyond the blind baseline",
+        membership.headline(found["domains"]),
         "who was in the training set",
         [("Model", str(found["model"])), ("Attacks", ", ".join(map(words.label, found["attacks"]))), *_sources(found)],
         sections,
         "Every number is in membership.json, the score of every text in scores.parquet.",
     )
-
-
-def _shows(one: Mapping[str, Any]) -> bool:
-    return any(metrics["verdict"]["shows_membership"] for metrics in one["attacks"].values())
 
 
 def _sources(found: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -67,14 +60,13 @@ def _domain(number: int, name: str, one: Mapping[str, Any], found: Mapping[str, 
     title = "All texts" if name == "all" else name
     rows = [(words.label(attack), metrics) for attack, metrics in one["attacks"].items()]
     rows.append(("blind baseline", one["blind"]))
-    text = f"{words.count(one['members'])} members and {words.count(one['nonmembers'])} non-members. {membership.TEXT}"
-    if one["copies"]:
-        text += f" {words.count(one['copies'])} copies of texts do not count."
-    if test := one["set_test"]:
-        beside = "unknown" if test["blind_p_value"] is None else f"{test['blind_p_value']:.3g}"
-        text += f" All texts together (dataset inference): p = {test['p_value']:.3g}; without the model, p = {beside}."
+    text = f"{membership.TEXT} {membership.counts(one)}"
     cells = tuple(
-        (label, metrics.get("verdict", {}).get("reason", "never sees the model"), *map(words.estimate, map(metrics.get, NAMES)))
+        (
+            label,
+            metrics.get("verdict", {}).get("reason", "never sees the model"),
+            *map(membership.cell, map(metrics.get, NAMES)),
+        )
         for label, metrics in rows
     )
     parts: list[Panel | Table | Quote] = []
@@ -84,13 +76,18 @@ def _domain(number: int, name: str, one: Mapping[str, Any], found: Mapping[str, 
         parts.append(Panel(f"attacks-{number}", membership.conclusion(one), caption, membership.attack_rows(known)))
     parts.append(Table("Attacks and the baseline", ("score", "what it shows", *NAMES.values()), cells, texts=2))
     differences = tuple(
-        (words.label(key), *(words.number(row[kind]) for kind in ("members", "nonmembers")), words.estimate(row["auroc"]))
+        (words.label(key), *(_value(key, row[kind]) for kind in ("members", "nonmembers")), words.estimate(row["auroc"]))
         for key, row in one["shift"].items()
     )
     if differences:
         head = ("difference", "members", "non-members", "AUROC of it alone")
         parts.append(Table("How the two kinds of text differ, whatever the model", head, differences))
     return [Section(f"domain-{number}", title, text, tuple(parts))]
+
+
+def _value(measure: str, value: float | None) -> str:
+    """A mean; a year has no separators."""
+    return f"{value:.0f}" if measure == "latest_year" and value is not None else words.number(value)
 
 
 def align(folder: Path | str) -> Path:
@@ -116,7 +113,7 @@ def align(folder: Path | str) -> Path:
     if groups:
         caption = "Texts by their mean cosine with their paraphrases; dashed: the limits of low and high (0.3 and 0.7)."
         most = max(found["levels"], key=found["levels"].__getitem__)
-        title = f"{words.count(found['levels'][most])} of {words.count(found['aligned'])} texts are at the level {most}"
+        title = f"{words.count(found['levels'][most])} of {words.count(found['aligned'])} texts have {most} alignment"
         panel = Panel("alignment-texts", title, caption, cosines(groups))
         section = Section(section.anchor, section.heading, section.text, (panel, *section.parts))
     mean = "no text has a valid paraphrase" if found["mean"] is None else f"mean cosine {words.fixed(found['mean'])}"

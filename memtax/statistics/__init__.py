@@ -26,7 +26,7 @@ from memtax.statistics.measures import (
     recall_score,
     spearman,
 )
-from memtax.statistics.operating import fpr_at_tpr, operating_evaluators, tpr_at_fpr
+from memtax.statistics.operating import fewest_negatives, fpr_at_tpr, operating_evaluators, tpr_at_fpr
 from memtax.statistics.paired import cluster_difference, mcnemar, paired_difference
 from memtax.statistics.ranking import auroc_interval
 from memtax.statistics.shares import share
@@ -55,6 +55,7 @@ __all__ = [
     "expanded_level",
     "expected_calibration_error",
     "f1_score",
+    "fewest_negatives",
     "fewest_units",
     "fpr_at_tpr",
     "log_loss",

@@ -1,5 +1,7 @@
 """Operating points of a ranking: the rate of one kind of decision at a given rate of the other."""
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -8,6 +10,19 @@ from memtax.statistics.arrays import Array, sort, sum_ties, two_classes
 from memtax.statistics.measures import Evaluator, once
 
 _ROUNDING = 1e-12
+_EXPECTED_ABOVE = 5
+
+
+def fewest_negatives(fpr: float) -> int | None:
+    """Negatives from which a TPR at this FPR is worth reporting: 5 of them are expected above the threshold.
+
+    Even then the TPR is optimistic: of n negatives, the chosen threshold has a true FPR of (floor(fpr n) + 1) / (n + 1) on
+    average, .012 for .01 and 500. With fewer negatives it may be several times `fpr`.
+
+    Returns:
+        ceil(5 / fpr); None for an FPR of 0, which no number of negatives shows.
+    """
+    return None if fpr <= 0 else math.ceil(_EXPECTED_ABOVE / fpr - _ROUNDING)
 
 
 def tpr_at_fpr(labels: ArrayLike, scores: ArrayLike, fpr: float = 0.01) -> float:

@@ -4,7 +4,6 @@ import datasets
 import evaluate
 
 import memtax.hub.modules
-from memtax.statistics import measures, operating
 
 _DESCRIPTION = """
 Evaluates membership inference: AUROC, the true positive rate at low false positive rates (an attack matters if it is sure about
@@ -26,13 +25,15 @@ Returns:
     `tpr_at_fpr_{f}`: largest true positive rate of any threshold with a false positive rate of at most f, in [0, 1].
     `fpr_at_tpr_{t}`: smallest false positive rate of any threshold with a true positive rate of at least t, in [0, 1].
     Each with `..._low` and `..._high`. `members`, `nonmembers`: rows of each kind.
+    `..._reason`: why a figure or interval is null. TPR at FPR f needs 5/f non-members, the interval of the AUROC 10 rows of
+    each kind. Even then TPR is optimistic: the chosen threshold has a true FPR of (floor(f n) + 1) / (n + 1) on average.
 
 Examples:
     >>> import evaluate, memtax
     >>> metric = evaluate.load(memtax.metric_path("membership_inference"))
     >>> results = metric.compute(predictions=[0.9, 0.8, 0.7, 0.2], references=[1, 0, 1, 0])
-    >>> results["auroc"], results["tpr_at_fpr_0.01"], results["fpr_at_tpr_0.95"]
-    (0.75, 0.5, 0.5)
+    >>> results["auroc"], results["tpr_at_fpr_0.01"], results["tpr_at_fpr_0.01_reason"]
+    (0.75, None, 'withheld: 2 non-members; 500 are needed')
 """
 
 _CITATION = """
@@ -71,9 +72,5 @@ class MembershipInference(memtax.hub.modules.Module):
         seed=1024,
     ):
         labels = memtax.hub.modules.flags(references, "references")
-        wanted = {"auroc": measures.evaluator(measures.auroc, labels, predictions)}
-        names = [*(f"tpr_at_fpr_{fpr:g}" for fpr in fprs), *(f"fpr_at_tpr_{tpr:g}" for tpr in tprs)]
-        points = operating.operating_evaluators(labels, predictions, tuple(fprs), tuple(tprs))
-        wanted |= dict(zip(names, points, strict=True))
-        result = memtax.hub.modules.bootstrap(wanted, labels, resamples, level, seed)
+        result = memtax.hub.modules.operating(labels, predictions, fprs, tprs, resamples, level, seed)
         return {**result, "members": sum(labels), "nonmembers": len(labels) - sum(labels)}

@@ -17,7 +17,7 @@ from memtax.errors import MemtaxError
 from memtax.leakage import attacks
 from memtax.leakage.attacks import ATTACKS, EVIDENCE, GRID, Attack, choose
 from memtax.leakage.evidence import AttackFilter, token_values
-from memtax.leakage.strong import lira, rmia
+from memtax.leakage.strong import deviations, lira, rmia
 
 PLAIN = ("loss", "zlib", "min_k", "min_k_plus_plus", "lowercase", "recall")
 
@@ -197,6 +197,31 @@ def test_lira_is_the_gaussian_ratio():
     assert lira(-2.0, [], outside) == pytest.approx((-2.0 - np.mean(outside)) / np.std(outside, ddof=1))
     assert lira(-1.5, inside, [-2.0]) is None
     assert lira(-1.0, [], outside) > lira(-2.0, [], outside)
+
+
+def test_pooled_variances_are_the_mean_over_texts_and_one_formula_serves_all():
+    rng = np.random.default_rng(5)
+    pairs = [(rng.normal(size=3).tolist(), rng.normal(size=4).tolist()) for _ in range(9)]
+    inside, outside = (math.sqrt(np.mean([np.var(pair[side], ddof=1) for pair in pairs])) for side in (0, 1))
+    for pair, spread in zip(pairs, deviations(pairs), strict=True):
+        assert spread == pytest.approx((inside, outside))
+        direct = norm(np.mean(pair[0]), inside).logpdf(0.3) - norm(np.mean(pair[1]), outside).logpdf(0.3)
+        assert lira(0.3, *pair, spread) == pytest.approx(direct)
+    # One text without a model trained on it: offline for all.
+    pairs[4] = ([], pairs[4][1])
+    assert all(spread == (None, pytest.approx(outside)) for spread in deviations(pairs))
+    with pytest.raises(MemtaxError, match="variances"):
+        deviations(pairs, "x")
+
+
+def test_rmia_offline_takes_models_with_the_text_to_have_a_times_p_and_the_rest():
+    population, theirs = np.log([0.1, 0.2, 0.3, 0.4]), np.log([0.2] * 4)
+    for a in (0.0, 0.3, 1.0):
+        expected = ((1 + a) * 0.15 + (1 - a)) / 2
+        share = np.mean(0.31 / expected >= np.array([0.5, 1, 1.5, 2]))
+        assert abs(rmia(math.log(0.31), [], [math.log(0.15)], population, theirs, a=a) - share) < 0.125
+    with pytest.raises(MemtaxError, match="between 0 and 1"):
+        rmia(-1.0, [], [-1.0], population, theirs, a=2)
 
 
 def test_rmia_is_a_share_of_the_population():

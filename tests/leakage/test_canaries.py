@@ -55,13 +55,14 @@ def test_summary_by_repetitions():
     once, often = found["by_repetitions"]
     assert (once["repetitions"], once["canaries"], once["memorized"]) == (1, 1, 0)
     assert (often["repetitions"], often["canaries"], often["memorized"]) == (16, 2, 1)
-    assert often["exposure"] == {"mean": 1.0, "least": 0.0, "most": 2.0}
+    assert often["exposure"] == {"mean": 1.0, "least": 0.0, "most": 2.0, "low": None, "high": None}
     assert (found["planted"], found["held_out"], found["most_bits"], found["held_out_extracted"]) == (3, 3, 2.0, 1)
     # Clopper-Pearson of 0 out of 1: the upper end u solves 1 - u = 0.025.
     assert (once["low"], once["high"]) == (0.0, pytest.approx(0.975))
     # By chance: log2(4) - (log2(1) + log2(2) + log2(3) + log2(4)) / 4 = 0.85 bits.
-    told = "none of those planted once (mean exposure 0.0 bits, 0.9 by chance)"
-    assert conclusion(found) == f"Canaries planted 16 times are extracted: 1 of 2; {told}"
+    stand = "0.0 bits planted once (1 canary), 1.0 bits planted 16 times (2 canaries)"
+    most = "0.9 by chance, and 2.0 is the most that 4 candidates can show"
+    assert conclusion(found) == f"Canaries are extracted: 1 of 2 planted 16 times. Mean exposure: {stand}; {most}"
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import kstest
 from small import bigram_model, random_texts, save, transitions
 from typer.testing import CliRunner
 
@@ -21,8 +22,8 @@ from memtax.cli import app
 from memtax.corpus.membership import load_membership, load_neighbours
 from memtax.errors import MemtaxError
 from memtax.leakage.attacks import choose
-from memtax.leakage.blind import blind_scores, ngram_overlap, shift
-from memtax.leakage.figures import METRICS, attack_metrics, set_test, verdict
+from memtax.leakage.blind import Features, blind_p_value, blind_scores, fit_and_choose, ngram_overlap, shift
+from memtax.leakage.figures import METRICS, attack_metrics, figures, set_test, verdict
 from memtax.leakage.finished import late_scores, read_finished
 
 
@@ -58,10 +59,10 @@ def test_metrics_of_known_rankings():
     # Members 3, 2, non-members 1, 0: every pair is in order.
     perfect = attack_metrics([True, True, False, False, True], [3, 2, 1, 0, None], resamples=50)
     assert (perfect["members"], perfect["nonmembers"], perfect["without_score"]) == (2, 2, 1)
-    assert [perfect[name]["value"] for name in METRICS] == [1, 1, 1, 0]
+    assert [perfect[name]["value"] for name in METRICS] == [1, None, None, 0]
     # Larger is a member: turned round, nothing is right.
     turned = attack_metrics([True, True, False, False], [0, 1, 2, 3], resamples=50)
-    assert [turned[name]["value"] for name in METRICS] == [0, 0, 0, 1]
+    assert [turned[name]["value"] for name in METRICS] == [0, None, None, 1]
     # One of four pairs is wrong.
     assert attack_metrics([True, True, False, False], [3, 1, 2, 0], resamples=50)["auroc"]["value"] == 0.75
     assert attack_metrics([True, True], [1, 2])["auroc"] is None
@@ -91,6 +92,67 @@ def test_the_verdict_asks_for_more_than_chance_and_more_than_without_the_model()
     assert "shows nothing" in verdict(interval(0.8), interval(0.95))["reason"]
 
 
+def test_chance_has_three_cases_and_a_blind_baseline_below_it_vetoes_nothing():
+    def case(value, low, high):
+        return verdict({"value": value, "low": low, "high": high}, {"value": 0.45, "low": 0.41, "high": 0.49})
+
+    assert case(0.433, 0.377, 0.472)["reason"] == "shows nothing: below chance (.5)"
+    assert case(0.49, 0.45, 0.53)["reason"] == "shows nothing: the interval reaches chance (.5)"
+    assert case(0.54, 0.51, 0.57)["shows_membership"] is True
+    few = verdict({"value": 0.92, "low": None, "high": None}, {"value": 0.5, "low": None, "high": None}, 8, unit="documents")
+    assert few["shows_membership"] is None
+    assert "On these documents only: 0.920, without the model 0.500" in few["reason"]
+
+
+def test_few_units_withhold_rates_and_intervals():
+    labels, scores = [True] * 100 + [False] * 500, list(range(600, 0, -1))
+    assert attack_metrics(labels, scores, resamples=20)["tpr_at_fpr_0.01"]["value"] == 1
+    nearly = attack_metrics(labels[:-1], scores[:-1], resamples=20)
+    assert (nearly["tpr_at_fpr_0.01"]["value"], nearly["tpr_at_fpr_0.01"]["needed"]) == (None, 500)
+    assert nearly["tpr_at_fpr_0.05"]["value"] == 1
+    # 500 rows of 8 documents are 8 units.
+    grouped = attack_metrics(labels, scores, 20, [*range(100, 200), *(row % 8 for row in range(500))], "documents")
+    assert (grouped["auroc"]["value"], grouped["auroc"]["low"]) == (1, None)
+    assert grouped["tpr_at_fpr_0.05"]["value"] is None
+
+
+def test_blind_p_value_is_uniform_without_a_difference_and_small_with_one():
+    rng = np.random.default_rng(0)
+    texts = random_texts(40, 12, seed=9)
+    units = np.repeat(np.arange(20), 2)
+    # Rows of a unit share a word, so rows permuted one by one would look like a signal.
+    texts = [f"{text} only{unit}" for text, unit in zip(texts, units, strict=True)]
+    p_values = [
+        blind_p_value(texts, (rng.permutation(20) < 8)[units].tolist(), units=units, permutations=39, seed=seed)
+        for seed in range(40)
+    ]
+    assert kstest(p_values, "uniform").pvalue > 0.01
+    members = units < 8
+    told = [text + (" seen" if member else "") for text, member in zip(texts, members, strict=True)]
+    assert blind_p_value(told, members.tolist(), units=units, permutations=39) == 1 / 40
+
+
+def test_choosing_never_sees_the_labels_that_are_scored():
+    texts, labels = random_texts(60, 10, seed=3), np.arange(60) % 2
+    features, train, test = Features(texts), np.arange(40), np.arange(40, 60)
+    scores = fit_and_choose(features, labels[train], train, train, test, 1)
+    other = labels.copy()
+    other[test] = 1 - other[test]
+    assert (fit_and_choose(features, other[train], train, train, test, 1) == scores).all()
+
+
+def test_texts_of_both_kinds_are_refused_or_left_out(tmp_path):
+    same = write_lines(tmp_path / "same.jsonl", [{"text": "a"}, {"text": "b"}])
+    with pytest.raises(MemtaxError, match="all 2 texts"):
+        load_membership(members=same, nonmembers=same)
+    more = write_lines(tmp_path / "more.jsonl", [{"text": "a", "document": "d"}, {"text": "c"}])
+    table = load_membership(members=same, nonmembers=more)
+    assert table.column("document").to_pylist() == [None, None, "d", None]
+    table = table.append_column("attack_loss", pa.array([1.0, 2.0, 3.0, 4.0]))
+    found = figures(table, ["attack_loss"], 20)["all"]
+    assert (found["shared"], found["members"], found["nonmembers"]) == (1, 1, 1)
+
+
 def test_blind_baseline_sees_a_word_and_a_length_but_no_noise():
     texts = random_texts(160, 15, seed=4)
     labels = [row % 2 == 0 for row in range(160)]
@@ -114,7 +176,7 @@ def test_blind_baseline_sees_a_word_and_a_length_but_no_noise():
 def test_shift_measures_overlap_length_and_years():
     members = ["a b c d e f g h in 2019", "b c d e f g h i"]
     others = ["a b c d e f g z", "q r s in 2024"]
-    found = shift(members + others, [True, True, False, False], [10, 8, 8, 5], resamples=20)
+    found = shift(members + others, [True, True, False, False], [10, 8, 8, 5])
     # 7-grams: the first member has 4, of which b..h is the second's too; the second has 2. Of the non-members one has 2, a..g
     # being the first member's; the other is too short.
     assert ngram_overlap(members + others, [True, True, False, False], 7) == [0.25, 0.5, 0.5, None]
@@ -237,7 +299,7 @@ def test_command_writes_numbers(mia_inputs, tmp_path):
     code, prose = found["domains"]["code"], found["domains"]["prose"]
     # Eight non-members of each domain are ReCaLL's prefix, but at most a quarter of them.
     assert (code["members"], code["nonmembers"], prose["nonmembers"]) == (40, 32, 23)
-    assert code["attacks"]["loss"]["auroc"]["low"] > 0.9
+    assert code["attacks"]["loss"]["auroc"]["low"] > 0.85
     assert code["attacks"]["loss"]["verdict"]["shows_membership"]
     assert not prose["attacks"]["loss"]["verdict"]["shows_membership"]
     assert code["attacks"]["gradient_norm"]["auroc"]["value"] == 1.0  # smaller in the first rows, which are the members
@@ -276,7 +338,7 @@ def test_published_neighbours_are_those_of_their_texts(tmp_path):
     assert scores == pytest.approx(expected, abs=1e-4)
     table = load_neighbours(perturbed, load_membership(source))
     assert table.column("neighbour_texts").to_pylist() == near
-    for wrong, message in ((rows[:-1], "no multiple"), (rows[3:] + rows[:3], "in another order"), ([], "no multiple")):
+    for wrong, message in ((rows[:-1], "not a multiple"), (rows[3:] + rows[:3], "in another order"), ([], "not a multiple")):
         with pytest.raises(MemtaxError, match=message):
             load_neighbours(write_lines(tmp_path / "wrong.jsonl", wrong), load_membership(source))
     with pytest.raises(MemtaxError, match="not both"):
@@ -287,7 +349,7 @@ def test_published_neighbours_are_those_of_their_texts(tmp_path):
 
 def test_what_cannot_run_says_so(mia_inputs, tmp_path):
     _, model = mia_inputs
-    rows = write_lines(tmp_path / "few.jsonl", [{"text": "w1 w2 w3", "label": number % 2} for number in range(6)])
+    rows = write_lines(tmp_path / "few.jsonl", [{"text": f"w1 w2 w{number + 3}", "label": number % 2} for number in range(6)])
     for attack, message in (
         ("recall", "at least 4"),
         ("gradient_norm", "--columns"),

@@ -127,7 +127,8 @@ def test_membership_inference_against_scikit_learn():
     results = load("membership_inference").compute(predictions=scores, references=labels, fprs=[0.01, 0.1], resamples=200)
     fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
     assert results["auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
-    assert results["tpr_at_fpr_0.01"] == pytest.approx(tpr[fpr <= 0.01].max(), abs=1e-12)
+    assert results["tpr_at_fpr_0.01"] is None  # fewer than 500 non-members
+    assert "500 are needed" in results["tpr_at_fpr_0.01_reason"]
     assert results["tpr_at_fpr_0.1"] == pytest.approx(tpr[fpr <= 0.1].max(), abs=1e-12)
     assert results["fpr_at_tpr_0.95"] == pytest.approx(fpr[tpr >= 0.95].min(), abs=1e-12)
     for name in ("auroc", "tpr_at_fpr_0.1", "fpr_at_tpr_0.95"):
