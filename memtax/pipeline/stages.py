@@ -168,11 +168,12 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
 
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
     source = Source.parse(config.sequence_source, column=config.column)
-    members = load_sequences(source, window=config.window, tokenizer=tokenizer)
+    members = load_sequences(source, window=config.window, tokenizer=tokenizer, bos=config.opening)
     tables = [_with_membership(members.dataset, True)]
     skipped = dict(members.skipped)
     if config.held_out is not None:
-        others = load_sequences(Source.parse(config.held_out, column=config.column), window=config.window, tokenizer=tokenizer)
+        control = Source.parse(config.held_out, column=config.column)
+        others = load_sequences(control, window=config.window, tokenizer=tokenizer, bos=config.opening)
         table = _with_membership(others.dataset, False)
         first = pc.max(tables[0].column("sequence_id")).as_py() + 1
         ids = pa.array(range(first, first + table.num_rows), pa.int64())
