@@ -13,7 +13,7 @@ from memtax.engine import World
 from memtax.errors import MemtaxError
 from memtax.files import write_parquet
 from memtax.lm.generation import match_lengths
-from memtax.lm.special_tokens import bos_before, bos_of, check_bos, tokenizer_bos, without_bos
+from memtax.lm.special_tokens import BosIds, bos_before, bos_of, check_bos, tokenizer_bos, without_bos
 from memtax.progress import say
 from memtax.schema import CATEGORIES
 
@@ -117,7 +117,9 @@ class MemorizationCallback(TrainerCallback):
         write_parquet(path, table.cast(schema.features(columns).arrow_schema))
 
     def _measure(self, args: Any, state: Any, control: Any, given: Mapping[str, Any]) -> None:
-        lengths = self._match_lengths(given["model"], given.get("processing_class"))
+        model = given["model"]
+        with bos_before(model, self._opening(model, given.get("processing_class"))):
+            lengths = self._match_lengths(model)
         self._lengths.append((state.global_step, lengths))
         known = [length for length in lengths if length is not None]
         row: dict[str, Any] = {"step": state.global_step, "epoch": state.epoch, **self._count(lengths)}
@@ -146,15 +148,18 @@ class MemorizationCallback(TrainerCallback):
             control.should_training_stop = True
             control.should_save = True
 
-    def _match_lengths(self, model: Any, tokenizer: Any) -> list[int | None]:
+    def _opening(self, model: Any, tokenizer: Any) -> BosIds:
+        """The ids before every row; the model keeps those that it was loaded with where no tokenizer says otherwise."""
+        if self.bos == "never":
+            return ()
+        # A processor of images tells nothing about text.
+        return tokenizer_bos(tokenizer, self.bos) if hasattr(tokenizer, "bos_token_id") else bos_of(model)
+
+    def _match_lengths(self, model: Any) -> list[int | None]:
         """The match length of every sequence; with several processes each does every so-manieth and they exchange."""
         world = World.current()
-        # Processors of other kinds (of images, ...) tell nothing about text; the model keeps what it was loaded with.
-        opening = tokenizer_bos(tokenizer, self.bos) if hasattr(tokenizer, "bos_token_id") else bos_of(model)
-        opening = () if self.bos == "never" else opening
-        own = [list(without_bos(tokens, opening)) for tokens in self.tokens[world.rank :: world.size]]
-        with bos_before(model, opening):
-            share = match_lengths(model, own, self.prompt, self.continuation)
+        own = [without_bos(tokens, bos_of(model)) for tokens in self.tokens[world.rank :: world.size]]
+        share = match_lengths(model, own, self.prompt, self.continuation)
         if world.size == 1:
             return share
         from accelerate.utils import gather_object

@@ -59,7 +59,7 @@ def load_model(
 
     opening = bos_ids(path, revision, bos)
     placement = _placement(device_map, quantization)
-    if _find(path, revision, _ADAPTER) is not None:
+    if find_file(path, revision, _ADAPTER) is not None:
         model = _load_adapter(path, revision, dtype, trust_remote_code, placement)
     else:
         model = _load_weights(path, revision, dtype, trust_remote_code, placement)
@@ -91,7 +91,7 @@ def check_model(path: str | Path, revision: str | None, longest: int, bos: int =
     from transformers import AutoConfig
 
     _check_folder(path)
-    if _find(path, revision, _ADAPTER) is not None:
+    if find_file(path, revision, _ADAPTER) is not None:
         return
     longest += bos
     try:
@@ -110,7 +110,7 @@ def vocabulary_size(path: str | Path, revision: str | None = None) -> int | None
     """Token ids that a model knows, from its configuration alone; None for an adapter, or where that does not tell."""
     from transformers import AutoConfig
 
-    if _find(path, revision, _ADAPTER) is not None:
+    if find_file(path, revision, _ADAPTER) is not None:
         return None
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
@@ -145,7 +145,7 @@ def parameter_count(path: str | Path, revision: str | None = None) -> int | None
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    if _find(path, revision, _ADAPTER) is not None:
+    if find_file(path, revision, _ADAPTER) is not None:
         return None
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
@@ -233,9 +233,9 @@ def _load_adapter(
 ) -> Any:
     from peft import PeftModel
 
-    config = _find(path, revision, _ADAPTER)
+    config = find_file(path, revision, _ADAPTER)
     assert config is not None
-    if _find(path, revision, "adapter_model.safetensors") is None:
+    if find_file(path, revision, "adapter_model.safetensors") is None:
         raise ModelError(f"{path} holds no adapter_model.safetensors; pickled weights are not loaded, save it again")
     name, base_revision = _base(config)
     _check_folder(name)
@@ -251,7 +251,7 @@ def _load_adapter(
 
 def base_model(path: str | Path, revision: str | None = None) -> tuple[str, str | None] | None:
     """Name and revision of an adapter's base model; None where there is no adapter, or it names none."""
-    config = _find(path, revision, _ADAPTER)
+    config = find_file(path, revision, _ADAPTER)
     if config is None:
         return None
     try:
@@ -299,7 +299,7 @@ def _is_path(path: str | Path) -> bool:
     return isinstance(path, Path) or str(path).startswith(("/", ".", "~")) or str(path).count("/") > 1
 
 
-def _find(path: str | Path, revision: str | None, name: str) -> Path | None:
+def find_file(path: str | Path, revision: str | None, name: str) -> Path | None:
     """A file of a model folder or Hub repository, or None if there is none or the repository cannot be reached."""
     if Path(path).is_dir():
         file = Path(path) / name

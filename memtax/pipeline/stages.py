@@ -102,7 +102,7 @@ def describe(config: RunConfig) -> Described:
         CompressibilityFilter(),
     ]
     if config.code_model is not None:
-        filters.append(CodeFilter(config.code_model))
+        filters.append(CodeFilter(config.code_model, verdict=True))
     for each in filters:
         dataset = join(dataset, run_stage(dataset, each, output / "filters" / each.name, ROWS_PER_BATCH))
     for added in match_columns(config, dataset, ROWS_PER_BATCH) if config.embedding_model is not None else ():

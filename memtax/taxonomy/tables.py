@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from memtax import schema
 from memtax.corpus.sources import Source, open_dataset, reading
 from memtax.errors import MemtaxError
+from memtax.filters.code_vs_nl import PUBLISHED, CodeFilter
 from memtax.taxonomy.labels import THRESHOLD, taxonomy
 
 if TYPE_CHECKING:
@@ -131,6 +132,9 @@ def from_published(table: "pa.Table", in_sample: bool) -> "pa.Table":
                 columns[name] = pc.max_element_wise(pc.subtract(columns[name], 1), 0, skip_nulls=False)
     if "memorization_score" in columns and "is_memorized" not in columns:
         columns["is_memorized"] = pc.equal(columns["memorization_score"], 1)
+    if "nl_score" in columns and "text_kind" not in columns:
+        # Published scores are the published classifier's.
+        columns["text_kind"] = pa.array(CodeFilter(PUBLISHED[0]).verdicts(columns["nl_score"].to_pylist()), pa.string())
     return pa.table(columns)
 
 
