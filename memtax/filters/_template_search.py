@@ -184,9 +184,7 @@ def _best_stretch(
 
 
 @kernel()
-def _counter(
-    keys: Array, table: Array, low: int, high: int, terms: int, side: int, seen: Array
-) -> tuple[int, int, int]:
+def _counter(keys: Array, table: Array, low: int, high: int, terms: int, side: int, seen: Array) -> tuple[int, int, int]:
     """The widest run of a number that goes up by one from record to record, whatever else the records hold.
 
     Numbers only: the months and letters of prose go up by one as well.
