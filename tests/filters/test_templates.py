@@ -50,7 +50,7 @@ INCREMENTING = {
     "other content now and then": "see item 7 in box Q, see item 8 in box Q, see item 9 in box R, see item 10 in box R, see",
     "list of short entries": "4. Oslo\n5. Bergen\n6. Narvik\n7. Lillehammer\n8. Bodo\n9. Kirkenes\n10. Alta",
     "ranks with points": "2) Mora, 41\n\n3) Falun, 39\n\n4) Kiruna, 33\n\n5) Lund, 30\n\n6) Visby, 22",
-    "table by hexadecimal numbers": "0x3d: 0x8f, # WAVE BAR\n0x3e: 0x11, # SMALL DOT\n0x3f: 0xa2, # HALF ARROW LEFT\n0x40: 0xee,"
+    "table by hexadecimal numbers": "0x3d: 0x8f, # WAVE BAR\n0x3e: 0x11, # SMALL DOT\n0x3f: 0xa2, # HALF ARROW\n0x40: 0xee,"
     " # ROUND TICK\n0x41: 0x05, # END OF LINE",
     "code page": "'\\xe9' # 0x51 -> SMALL E\n'\\xea' # 0x52 -> E HAT\n'\\x1f' # 0x53 -> UNIT\n'\\xbb' # 0x54 -> SMALL Q",
 }
