@@ -10,7 +10,6 @@ import sys
 import datasets
 import pytest
 import special_tokens as small
-import torch
 from transformers import LlamaModel, Trainer, TrainingArguments
 
 from memtax import MemorizationCallback
@@ -18,8 +17,10 @@ from memtax.corpus.sources import Source
 from memtax.files import asset
 from memtax.filters.scores import LanguageModelFilter
 from memtax.leakage.alignment import AlignmentFilter, align_table
+from memtax.leakage.generation import Generator
 from memtax.leakage.influence_table import InfluenceSettings, influence_table
 from memtax.leakage.membership import run_command
+from memtax.lm.generation import match_lengths
 from memtax.lm.loading import load_model
 from memtax.pipeline.audit import audit
 from memtax.pipeline.evaluation import evaluate_model
@@ -167,8 +168,6 @@ def test_the_callback_measures_after_what_the_trainers_tokenizer_adds(kind, tmp_
     Trainer(model, arguments, train_dataset=rows, processing_class=small.tokenizer(kind), callbacks=[callback]).train()
     check([seen for seen in shown if len(seen) > 2], kind)
     opened = load_model(small.save(kind, tmp_path / "model"))
-    from memtax.lm.generation import match_lengths
-
     assert callback._lengths[0][1] == match_lengths(opened, ROWS, 6, 6)
 
 
@@ -180,4 +179,10 @@ def test_an_audit_shows_all_its_models_the_same_ids(tmp_path, shown):
     )
     assert found["bos"] == [small.BOS]
     check(shown, "both")
-    assert torch.is_grad_enabled()
+
+
+def test_a_paraphraser_reads_no_end_of_sequence_before_its_answer(tmp_path):
+    encoded = Generator(small.save("both", tmp_path), None, "float32")._encode(["a b", "a"])
+    # Padded on the left, where <unk> is the padding; every prompt after BOS.
+    assert encoded["input_ids"].tolist() == [[small.BOS, 3, 4], [2, small.BOS, 3]]
+    assert encoded["attention_mask"].tolist() == [[1, 1, 1], [0, 1, 1]]

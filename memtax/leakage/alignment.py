@@ -191,10 +191,14 @@ class AlignmentFilter(Filter):
         opening = self.opening
         model, tokenizer = _load(self.model, self.revision, self.dtype, self.tokenizer, opening, self.fingerprint)
         longest = min((most for most in (self.length, text_positions(model)) if most is not None), default=None)
+
+        def encode(text: str) -> list[int]:
+            return list(without_bos(text_ids(tokenizer, [text])[0], opening))
+
         groups, cut = [], []
         for text, paraphrases in zip(batch["text"], batch["paraphrases"], strict=True):
-            tokens = [None if one is None or one == text else _encode(tokenizer, one, opening) for one in paraphrases or ()]
-            whole = _encode(tokenizer, text or "", opening)
+            tokens = [None if one is None or one == text else encode(one) for one in paraphrases or ()]
+            whole = encode(text or "")
             cut.append(longest is not None and any(len(one) > longest for one in (whole, *_present(tokens))))
             groups.append((whole[:longest], [None if one is None else one[:longest] for one in tokens]))
         found = align(model, groups, parameters=self.parameters)
@@ -241,8 +245,7 @@ def align_table(source: Source, function: AlignmentFilter, output: Path | str) -
         write_parquet(output / "alignment.parquet", whole)
         write_json(output / "summary.json", summary)
         inputs = {"pairs": fingerprint_path(source.path), "model": function.fingerprint}
-        config = {"pairs": source.label, **asdict(function), "bos": list(function.opening)}
-        write_record(output / "run.yaml", "align", config, inputs)
+        write_record(output / "run.yaml", "align", {"pairs": source.label, **asdict(function), "bos": summary["bos"]}, inputs)
     world.wait()
     return summary
 
@@ -306,8 +309,7 @@ def load_pairs(source: Source) -> "datasets.Dataset":
     import pyarrow as pa
 
     dataset = open_dataset(source)
-    names = list(dataset.column_names or ())
-    name = columns.find_column(names, source.column, source.label)
+    name = columns.find_column(names := list(dataset.column_names or ()), source.column, source.label)
     if name != "text":
         if "text" in names:
             dataset = dataset.remove_columns("text")
@@ -368,8 +370,7 @@ def _packs(groups: Sequence[Group], most: int) -> Iterator[list[Group]]:
     pack: list[Group] = []
     count = longest = 0
     for group in groups:
-        sequences = (group[0], *_present(group[1]))
-        length = max(map(len, sequences))
+        length = max(map(len, sequences := (group[0], *_present(group[1]))))
         if pack and (count + len(sequences)) * max(longest, length) > most:
             yield pack
             pack, count, longest = [], 0, 0
@@ -388,10 +389,6 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _encode(tokenizer: Any, text: str, bos: BosIds) -> list[int]:
-    return list(without_bos(text_ids(tokenizer, [text])[0], bos))
-
-
 def _tokenizer_files(path: str) -> list[str]:
     folder = Path(path)
     return sorted(str(file) for file in folder.glob("token*.json")) if folder.is_dir() else [path]
@@ -400,5 +397,4 @@ def _tokenizer_files(path: str) -> list[str]:
 @functools.lru_cache(maxsize=1)
 def _load(path: str, revision: str | None, dtype: str, tokenizer: str | None, bos: BosIds, fingerprint: str) -> tuple[Any, Any]:
     """Model and tokenizer, once per process and as long as their files stay the same."""
-    model = load_model(path, revision, dtype, bos=bos)
-    return model, load_tokenizer(tokenizer or path, None if tokenizer else revision)
+    return load_model(path, revision, dtype, bos=bos), load_tokenizer(tokenizer or path, None if tokenizer else revision)

@@ -129,10 +129,8 @@ def influence_table(train: Source, test: Source, settings: InfluenceSettings, ou
     bos = bos_ids(settings.model, settings.revision, settings.bos, settings.tokenizer)
     model = load_model(settings.model, settings.revision, settings.dtype, bos=bos)
     limits = [limit for limit in (settings.length, text_positions(model)) if limit is not None]
-    sets = {
-        name: load_examples(source, settings, min(limits, default=None), bos)
-        for name, source in (("train", train), ("test", test))
-    }
+    longest = min(limits, default=None)
+    sets = {name: load_examples(source, settings, longest, bos) for name, source in (("train", train), ("test", test))}
     parameters = settings.parameters or default_parameters(model)
     inputs = {name: digest(examples.ids, examples.tokens, examples.scored) for name, examples in sets.items()}
     inputs["model"] = digest([fingerprint_path(file) for file in model_files(settings.model)], settings.revision, bos)
@@ -152,8 +150,8 @@ def influence_table(train: Source, test: Source, settings: InfluenceSettings, ou
     if world.is_main:
         _write(found, sets, settings, output, summary)
         write_json(output / "summary.json", summary)
-        config = {"train": train.label, "test": test.label, **asdict(settings), "methods": list(settings.methods)}
-        config["bos"] = list(bos)
+        used = {"methods": list(settings.methods), "bos": list(bos)}
+        config = {"train": train.label, "test": test.label, **asdict(settings), **used}
         write_record(output / "run.yaml", "influence", config, inputs)
     world.wait()
     return summary
