@@ -35,7 +35,9 @@ def build(arguments: argparse.Namespace) -> Path:
     world = World.current()
     if world.is_main:
         summary = {"sequences": arguments.sequences, "classifier": arguments.model}
-        row = f"One row a sequence: natural language from {each.natural_language_from} on, code up to {each.code_to}."
+        row = "One row per sequence: the probability of natural language."
+        if each.thresholds is not None:
+            row = f"{row[:-1]}; code up to {each.thresholds[0]:.3f}, natural language from {each.thresholds[1]:.3f}."
         if arguments.published:
             scores = table.select(["sequence_id", "nl_score"]).rename_columns(["sequence_id", "nl_scores"])
             write_splits(output / "dataset", CODE_SCORES, {arguments.published: scores}, "Code or natural language", summary)

@@ -1,7 +1,7 @@
 """Watch memorization while a model trains with the Hugging Face Trainer (or TRL, whose trainers derive from it)."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from memtax.engine import World
 from memtax.errors import MemtaxError
 from memtax.files import write_parquet
 from memtax.lm.generation import match_lengths
+from memtax.lm.special_tokens import BosIds, bos_before, bos_of, check_bos, tokenizer_bos, without_bos
 from memtax.progress import say
 from memtax.schema import CATEGORIES
 
@@ -38,6 +39,8 @@ class MemorizationCallback(TrainerCallback):
         prompt: prompt tokens.
         continuation: continuation tokens.
         stop_at_rate: stop training once this share of the sequences is memorized; None never stops.
+        bos: what the model reads before each sequence, one of `memtax.lm.special_tokens.BOS`: `auto` is what the Trainer's
+            tokenizer (`processing_class`) adds by itself, as it does where texts are tokenized for training.
 
     Raises:
         MemtaxError: no sequence is as long as prompt and continuation, or a number is out of range.
@@ -50,7 +53,9 @@ class MemorizationCallback(TrainerCallback):
         prompt: int = 32,
         continuation: int = 32,
         stop_at_rate: float | None = None,
+        bos: str = "auto",
     ) -> None:
+        check_bos(bos)
         if every is not None and every < 1:
             raise MemtaxError(f"every={every} must be at least 1 step, or None for every epoch")
         if stop_at_rate is not None and not 0 < stop_at_rate <= 1:
@@ -73,6 +78,7 @@ class MemorizationCallback(TrainerCallback):
         self.prompt = prompt
         self.continuation = continuation
         self.stop_at_rate = stop_at_rate
+        self.bos = bos
         self.rows: list[dict[str, Any]] = []
         """One entry a measurement: step, epoch, sequences, memorized, match_length (mean) and counts by category."""
         self._lengths: list[tuple[int, list[int | None]]] = []
@@ -80,12 +86,12 @@ class MemorizationCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure after every `every` steps."""
         if self.every is not None and state.global_step % self.every == 0:
-            self._measure(args, state, control, kwargs["model"])
+            self._measure(args, state, control, kwargs)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure after an epoch when no step interval was given."""
         if self.every is None:
-            self._measure(args, state, control, kwargs["model"])
+            self._measure(args, state, control, kwargs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the table, if anything was measured."""
@@ -110,8 +116,10 @@ class MemorizationCallback(TrainerCallback):
         table = pa.table(columns, schema=schema.arrow_schema(columns))
         write_parquet(path, table.cast(schema.features(columns).arrow_schema))
 
-    def _measure(self, args: Any, state: Any, control: Any, model: Any) -> None:
-        lengths = self._match_lengths(model)
+    def _measure(self, args: Any, state: Any, control: Any, given: Mapping[str, Any]) -> None:
+        model = given["model"]
+        with bos_before(model, self._opening(model, given.get("processing_class"))):
+            lengths = self._match_lengths(model)
         self._lengths.append((state.global_step, lengths))
         known = [length for length in lengths if length is not None]
         row: dict[str, Any] = {"step": state.global_step, "epoch": state.epoch, **self._count(lengths)}
@@ -140,10 +148,18 @@ class MemorizationCallback(TrainerCallback):
             control.should_training_stop = True
             control.should_save = True
 
+    def _opening(self, model: Any, tokenizer: Any) -> BosIds:
+        """The ids before every row; the model keeps those that it was loaded with where no tokenizer says otherwise."""
+        if self.bos == "never":
+            return ()
+        # A processor of images tells nothing about text.
+        return tokenizer_bos(tokenizer, self.bos) if hasattr(tokenizer, "bos_token_id") else bos_of(model)
+
     def _match_lengths(self, model: Any) -> list[int | None]:
         """The match length of every sequence; with several processes each does every so-manieth and they exchange."""
         world = World.current()
-        share = match_lengths(model, self.tokens[world.rank :: world.size], self.prompt, self.continuation)
+        own = [without_bos(tokens, bos_of(model)) for tokens in self.tokens[world.rank :: world.size]]
+        share = match_lengths(model, own, self.prompt, self.continuation)
         if world.size == 1:
             return share
         from accelerate.utils import gather_object

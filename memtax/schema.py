@@ -31,6 +31,7 @@ class Column:
 
 _NO_TEXT = "the text is missing"
 _EMPTY_TEXT = "the text is missing or empty"
+_NO_KIND = "the text is missing or empty, or the classifier comes without thresholds (evaluation.json)"
 _NO_TOKENS = "a token of the sequence has no count in the table"
 _SHORT = "the sequence has no token to score there"
 _NO_PARAPHRASE = "the text has no token to predict, or no paraphrase is valid"
@@ -110,7 +111,13 @@ _ALL = (
         _NO_TEXT,
     ),
     Column("nl_score", "float32", "probability", "that the text is natural language and not code", _EMPTY_TEXT),
-    Column("text_kind", "string", "kind", "natural language, code or uncertain, by thresholds on nl_score", _EMPTY_TEXT),
+    Column(
+        "text_kind",
+        "string",
+        "kind",
+        "natural language, code or uncertain, by the classifier's thresholds on nl_score",
+        _NO_KIND,
+    ),
     # neighbours, one row a pair
     Column("rank", "int32", "place", "place among the sequence's neighbours, 1 is the nearest"),
     Column("neighbour_id", "int64", "id", "sequence_id of the neighbour in the corpus sample"),

@@ -29,6 +29,7 @@ from memtax.errors import MemtaxError
 from memtax.files import write_text
 from memtax.hub.training import push_trained, resume_point, take_push, tidy
 from memtax.lm.loading import load_model, load_tokenizer
+from memtax.lm.special_tokens import BosIds, text_ids, tokenizer_bos, without_bos
 
 IGNORED = -100
 """Label of tokens that are not trained on."""
@@ -48,6 +49,9 @@ class ModelArguments:
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the adapter's input."})
     lora_targets: list[str] = field(
         default_factory=lambda: ["all-linear"], metadata={"help": "Modules to adapt, or all-linear (all but the head)."}
+    )
+    bos: str = field(
+        default="auto", metadata={"help": "BOS before each row: auto (if the tokenizer adds it by itself), always or never."}
     )
 
 
@@ -95,7 +99,7 @@ Row = dict[str, list[int]]
 
 def encode(tokenizer: Any, text: str) -> list[int]:
     """Token ids without special tokens: what `memtax` scores."""
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return text_ids(tokenizer, [text])[0]
 
 
 def pieces(ids: list[int], length: int) -> list[list[int]]:
@@ -103,8 +107,14 @@ def pieces(ids: list[int], length: int) -> list[list[int]]:
     return [ids[start : start + length] for start in range(0, len(ids), length)]
 
 
-def read_rows(data: DataArguments, tokenizer: Any) -> list[Row]:
-    """Input ids and labels of the training rows: of each row of the dataset that is used, or of its pieces."""
+def after_bos(rows: list[Row], bos: BosIds) -> list[Row]:
+    """The rows with BOS before each, which is not trained on."""
+    ignored = [IGNORED] * len(bos)
+    return [{"input_ids": [*bos, *row["input_ids"]], "labels": [*ignored, *row["labels"]]} for row in rows]
+
+
+def read_rows(data: DataArguments, tokenizer: Any, bos: BosIds = ()) -> list[Row]:
+    """Input ids and labels of the training rows: of each row of the dataset that is used, or of its pieces; without BOS."""
     rows = open_dataset(Source.parse(data.dataset, column=data.column))
     if data.rows_file is not None:
         rows = rows.select(json.loads(Path(data.rows_file).read_text(encoding="utf-8")))
@@ -117,7 +127,8 @@ def read_rows(data: DataArguments, tokenizer: Any) -> list[Row]:
             found.append({"input_ids": asked + answered, "labels": [IGNORED] * len(asked) + answered})
     else:
         name = find_column(list(rows.column_names), data.column, data.dataset)
-        values = (value if isinstance(value, list) else encode(tokenizer, value or "") for value in rows[name])
+        encoded = (value if isinstance(value, list) else encode(tokenizer, value or "") for value in rows[name])
+        values = (list(without_bos(ids, bos)) for ids in encoded)
         # Every part is trained on: what measures the model afterwards takes all of a text for training data.
         found = [{"input_ids": piece, "labels": piece} for ids in values for piece in pieces(ids, data.max_length)]
     cut = [{name: ids[: data.max_length] for name, ids in row.items()} for row in found]
@@ -135,7 +146,7 @@ def draw_canary(rng: np.random.Generator, ordinary: list[int], count: int, token
     return ids
 
 
-def make_canaries(data: DataArguments, tokenizer: Any) -> list[dict[str, Any]]:
+def make_canaries(data: DataArguments, tokenizer: Any, bos: BosIds = ()) -> list[dict[str, Any]]:
     """Canaries with how often each is planted; every second one is held out (0 times), so that both are of one kind.
 
     `canary_candidates` more are held out.
@@ -148,7 +159,8 @@ def make_canaries(data: DataArguments, tokenizer: Any) -> list[dict[str, Any]]:
     if data.canary_source is not None:
         rows = open_dataset(Source.parse(data.canary_source))
         name = find_column(list(rows.column_names), None, data.canary_source)
-        found = [value if isinstance(value, list) else encode(tokenizer, value) for value in rows[name]]
+        encoded = (value if isinstance(value, list) else encode(tokenizer, value) for value in rows[name])
+        found = [list(without_bos(ids, bos)) for ids in encoded]
         tokens = [found[place][: data.max_length] for place in rng.permutation(len(found))[:wanted]]
         if len(tokens) < wanted:
             raise MemtaxError(f"{data.canary_source} has {len(found)} rows; {wanted} are needed, planted and held out")
@@ -186,7 +198,7 @@ def adapted(arguments: ModelArguments) -> Any:
         MemtaxError: it cannot be loaded, is an adapter itself, or has none of the layers to adapt.
     """
     name = arguments.model_name_or_path
-    model = load_model(name, device="cpu")
+    model = load_model(name, device="cpu", bos=arguments.bos)
     if hasattr(model, "peft_config"):
         raise MemtaxError(f"{name} is an adapter, which a new one cannot name as its base; merge it into its model first")
     if arguments.full:
@@ -207,11 +219,13 @@ def adapted(arguments: ModelArguments) -> Any:
         raise MemtaxError(f"no adapter fits {name}: {str(error).rstrip('.')}; name its layers with --lora_targets") from error
 
 
-def write_training_record(output: Path, rows: int, data: DataArguments, canaries: list[dict[str, Any]]) -> None:
+def write_training_record(
+    output: Path, rows: int, data: DataArguments, canaries: list[dict[str, Any]], bos: BosIds = ()
+) -> None:
     """Which rows and canaries were trained on."""
     used = json.loads(Path(data.rows_file).read_text(encoding="utf-8")) if data.rows_file else None
     record = {"dataset": data.dataset, "rows": used, "training_rows": rows}
-    record |= {"canaries": data.canaries, "canary_seed": data.canary_seed}
+    record |= {"canaries": data.canaries, "canary_seed": data.canary_seed, "bos": list(bos)}
     write_text(output / "training_rows.json", json.dumps(record) + "\n")
     for name, planted in (("member", True), ("nonmember", False)):
         lines = [json.dumps(canary) + "\n" for canary in canaries if bool(canary["repetitions"]) is planted]
@@ -231,11 +245,12 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
     torch.manual_seed(training.seed)
     model = adapted(model_arguments)
     tokenizer = load_tokenizer(model_arguments.tokenizer or model_arguments.model_name_or_path)
+    bos = tokenizer_bos(tokenizer, model_arguments.bos)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    data = replace(data, max_length=min(data.max_length, positions or data.max_length))
+    data = replace(data, max_length=min(data.max_length, positions - len(bos) if positions else data.max_length))
     repository = take_push(training)
-    rows = read_rows(data, tokenizer)
-    canaries = make_canaries(data, tokenizer)
+    rows = read_rows(data, tokenizer, bos)
+    canaries = make_canaries(data, tokenizer, bos)
     planted = [{"input_ids": c["tokens"], "labels": c["tokens"]} for c in canaries for _ in range(c["repetitions"])]
     if not rows + planted:
         raise MemtaxError(f"{data.dataset} has no text of two tokens or more to train on")
@@ -244,7 +259,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
     trainer = Trainer(
         model=model,
         args=training,
-        train_dataset=rows + planted,
+        train_dataset=after_bos(rows + planted, bos),
         data_collator=collate,
         processing_class=tokenizer,
     )
@@ -255,7 +270,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
     trainer.save_model()
     output = Path(str(training.output_dir))
     if trainer.is_world_process_zero():
-        write_training_record(output, len(rows), data, canaries)
+        write_training_record(output, len(rows), data, canaries, bos)
         tidy(output)
         push_trained(output, repository, training.hub_private_repo)
     return output

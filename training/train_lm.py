@@ -8,6 +8,7 @@ most `--context_length` long, or of text, which is cut into rows of that length.
 `transformers.TrainingArguments` is accepted too.
 """
 
+import functools
 import json
 import sys
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 from memtax.hub.training import push_trained, resume_point, take_push, tidy
 from memtax.lm.loading import load_model
+from memtax.lm.special_tokens import BosIds, tokenizer_bos, with_bos, without_bos
 from memtax.progress import progress_bar
 
 TIMINGS = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
@@ -50,6 +52,9 @@ class ModelArguments:
     num_layers: int = field(default=3, metadata={"help": "Transformer blocks."})
     num_heads: int = field(default=4, metadata={"help": "Attention heads."})
     context_length: int = field(default=64, metadata={"help": "Most tokens in a row; texts are cut into rows of so many."})
+    bos: str = field(
+        default="auto", metadata={"help": "BOS before each row: auto (if the tokenizer adds it by itself), always or never."}
+    )
 
 
 @dataclass
@@ -98,23 +103,24 @@ def fast_bf16() -> bool:
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
-def new_model(arguments: ModelArguments, vocabulary_size: int, end_of_text: int | None) -> PreTrainedModel:
-    """A GPT-NeoX with random weights."""
+def new_model(arguments: ModelArguments, vocabulary_size: int, end_of_text: int | None, bos: BosIds = ()) -> PreTrainedModel:
+    """A GPT-NeoX with random weights, and positions for BOS before the rows."""
     config = GPTNeoXConfig(
         vocab_size=vocabulary_size,
         hidden_size=arguments.hidden_size,
         num_hidden_layers=arguments.num_layers,
         num_attention_heads=arguments.num_heads,
         intermediate_size=4 * arguments.hidden_size,
-        max_position_embeddings=arguments.context_length,
-        bos_token_id=end_of_text,
+        max_position_embeddings=arguments.context_length + len(bos),
+        bos_token_id=bos[0] if bos else end_of_text,
         eos_token_id=end_of_text,
     )
     return AutoModelForCausalLM.from_config(config)
 
 
-def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Pad rows on the right; padding is masked in attention and loss whatever its id."""
+def collate(rows: list[dict[str, Any]], bos: BosIds = ()) -> dict[str, torch.Tensor]:
+    """BOS before each row, and padding on the right, which is masked in attention and loss whatever its id."""
+    rows = [{"input_ids": with_bos(row["input_ids"], bos)} for row in rows]
     length = max(len(row["input_ids"]) for row in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     mask = torch.zeros(len(rows), length, dtype=torch.long)
@@ -162,28 +168,30 @@ def train(
     """
     repository = take_push(training_arguments)
     tokenizer = AutoTokenizer.from_pretrained(model_arguments.tokenizer)
+    bos = tokenizer_bos(tokenizer, model_arguments.bos)
     rows = read_rows(data_arguments.dataset, tokenizer, model_arguments.context_length)
-    longest = max(len(tokens) for tokens in rows["input_ids"])
+    longest = max(len(without_bos(tokens, bos)) for tokens in rows["input_ids"])
     if longest > model_arguments.context_length:
         raise MemtaxError(f"a row has {longest} tokens, more than --context_length {model_arguments.context_length}; raise it")
     torch.manual_seed(training_arguments.seed)
     if model_arguments.model_name_or_path:
         # In float32 whatever it was saved in: an optimizer's steps are lost in weights of 16 bits.
-        model = load_model(model_arguments.model_name_or_path, device="cpu").requires_grad_(True)
+        model = load_model(model_arguments.model_name_or_path, device="cpu", bos=bos).requires_grad_(True)
     else:
-        model = new_model(model_arguments, len(tokenizer), tokenizer.eos_token_id)
+        model = new_model(model_arguments, len(tokenizer), tokenizer.eos_token_id, bos)
     callback = MemorizationCallback(
         watched if watched is not None else rows["input_ids"][:2000],
         every=data_arguments.watch_every,
         prompt=data_arguments.prompt,
         continuation=data_arguments.continuation,
         stop_at_rate=data_arguments.stop_at_rate,
+        bos=model_arguments.bos,
     )
     trainer = Trainer(
         model=model,
         args=training_arguments,
         train_dataset=rows,
-        data_collator=collate,
+        data_collator=functools.partial(collate, bos=bos),
         processing_class=tokenizer,
         callbacks=[callback, BarCallback()],
     )

@@ -138,6 +138,7 @@ _wait = False
 
 REVISED = "Folder or Hub name of the model, NAME@REVISION for a revision."
 DTYPE = "float32, bfloat16, float16 or auto."
+BOS = "Beginning-of-sequence token before each row, never scored: auto (if the tokenizer adds it), always or never."
 
 
 def listed(values: Iterable[str] | None) -> list[str]:

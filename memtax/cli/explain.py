@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from memtax.cli.base import app, listed, numbers
+from memtax.cli.base import BOS, app, listed, numbers
 from memtax.cli.outcome import Outcome
 
 
@@ -26,6 +26,7 @@ def fit(
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of each interval.")] = 1000,
     explain: Annotated[bool, typer.Option(help="Also test coefficients and compute correlations.")] = True,
     probe: Annotated[str | None, typer.Option(help="Language model whose layers are probed; the data need tokens.")] = None,
+    bos: Annotated[str, typer.Option(help=BOS)] = "auto",
     push: Annotated[str | None, typer.Option(help="Model repository on the Hub to push to.")] = None,
 ) -> Outcome:
     """Fit the predictor: one model for all sequences and one a category, with tests, intervals and figures.
@@ -49,7 +50,7 @@ def fit(
         explain=explain,
     )
     if probe is not None:
-        probe_layers(data, probe, predictor, output)
+        probe_layers(data, probe, predictor, output, bos=bos)
     pushed = predictor.push_to_hub(push) if push is not None else None
     names = ("target", "factors", "rows", "dropped", "models")
     found = {"output": output, "pushed": pushed, **{name: predictor.metrics.get(name) for name in names}}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from memtax.cli.base import DTYPE, REVISED, app, listed
+from memtax.cli.base import BOS, DTYPE, REVISED, app, listed
 from memtax.cli.outcome import Outcome
 
 
@@ -62,6 +62,7 @@ def align(
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
     length: Annotated[int | None, typer.Option(help="Most tokens of a text; default: the model's positions.")] = None,
     dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
+    bos: Annotated[str, typer.Option(help=BOS)] = "auto",
 ) -> Outcome:
     """Gradient alignment: how alike the gradients at a text and at its paraphrases are.
 
@@ -80,7 +81,7 @@ def align(
     from memtax.report import verb_pages
 
     name, revision = split_revision(model)
-    function = AlignmentFilter(name, revision, parameters, tokenizer, length, dtype)
+    function = AlignmentFilter(name, revision, parameters, tokenizer, length, dtype, bos)
     found = align_table(Source.parse(pairs, column=column), function, output)
     if not World.current().is_main:
         return Outcome({}, [])
@@ -123,6 +124,7 @@ def mia(
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of the intervals.")] = 1000,
     dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
+    bos: Annotated[str, typer.Option(help=BOS)] = "auto",
 ) -> Outcome:
     """Membership inference: how well members are told from non-members, and whether that shows anything.
 
@@ -168,6 +170,7 @@ def influence(
     scale: Annotated[float | None, typer.Option(help="Of LiSSA; default: what converges.")] = None,
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="Also the matrix of every tensor.")] = False,
     dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
+    bos: Annotated[str, typer.Option(help=BOS)] = "auto",
 ) -> Outcome:
     """Influence of training examples on test examples: gradient match, DataInf, LiSSA and RepSim.
 
@@ -200,6 +203,7 @@ def influence(
         scale=scale,
         per_tensor=per_tensor,
         dtype=dtype,
+        bos=bos,
     )
     found = influence_table(Source.parse(train, column=column), Source.parse(test, column=column), settings, output)
     if not World.current().is_main:
@@ -229,6 +233,7 @@ def counterfactual(
     max_length: Annotated[int, typer.Option(help="Tokens of a text at once; a longer one is trained on in pieces.")] = 256,
     lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
     seed: Annotated[int, typer.Option(help="Of subsets and training.")] = 1024,
+    bos: Annotated[str, typer.Option(help=BOS)] = "auto",
     column: Annotated[str | None, typer.Option(help="Column of text.")] = None,
 ) -> Outcome:
     """Counterfactual memorization: how much likelier a text is for models trained with it than for others.
@@ -262,6 +267,7 @@ def audit(
     prompt: Annotated[int, typer.Option(help="Prompt tokens.")] = 32,
     continuation: Annotated[int, typer.Option(help="Continuation tokens.")] = 32,
     dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
+    bos: Annotated[str, typer.Option(help=BOS)] = "auto",
     region: Annotated[str, typer.Option(help="Country of telephone numbers without a country code.")] = "US",
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of membership inference.")] = 1000,
     canaries: Annotated[Path | None, typer.Option(help="Record of planted canaries; default: the model's own.")] = None,

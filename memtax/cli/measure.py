@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from memtax.cli.base import DTYPE, REVISED, app, listed, numbers
+from memtax.cli.base import BOS, DTYPE, REVISED, app, listed, numbers
 from memtax.cli.outcome import Outcome
 
 
@@ -102,6 +102,7 @@ def score(
     column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name, for text; default: the model's.")] = None,
     dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
+    bos: Annotated[str, typer.Option(help=BOS)] = "auto",
     batch_size: Annotated[str, typer.Option(help="Sequences a forward pass, or auto: what fits.")] = "auto",
     device_map: Annotated[str | None, typer.Option(help="auto spreads a large model over all devices.")] = None,
     quantization: Annotated[str | None, typer.Option(help="8bit or 4bit, where bitsandbytes is installed.")] = None,
@@ -133,6 +134,7 @@ def score(
         "continuation": windows[0][1],
         "reference_eos": reference_eos,
         "dtype": dtype,
+        "bos": bos,
         "batch_size": None if batch_size == "auto" else int(batch_size),
         "device_map": device_map,
         "quantization": quantization,

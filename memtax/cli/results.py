@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from memtax.cli.base import app, listed
+from memtax.cli.base import BOS, app, listed
 from memtax.cli.outcome import Outcome
 
 PARTS = "dataset, models, metrics or explorer. May be repeated."
@@ -47,6 +47,7 @@ def compare(
 def explore(
     run: Annotated[str, typer.Argument(help="Run directory, or the name of a dataset that was pushed.")],
     model: Annotated[str | None, typer.Option("--model", "-m", help="Model for texts of your own.")] = None,
+    bos: Annotated[str, typer.Option(help=BOS)] = "auto",
     port: Annotated[int, typer.Option(help="Where the page is served; 0: the first free one from 7860.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
 ) -> Outcome:
@@ -57,7 +58,7 @@ def explore(
     from memtax.report.explore import Explorer
     from memtax.report.explore_app import page
 
-    served = page(Explorer.load(run, model))
+    served = page(Explorer.load(run, model, bos))
     _, address, _ = served.launch(server_port=port or None, inbrowser=browser, prevent_thread_lock=True, quiet=True)
 
     def serve() -> None:

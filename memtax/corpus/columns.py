@@ -1,6 +1,7 @@
 """The column that is read: found by name, checked, and turned into flat token ids with row offsets."""
 
 import difflib
+from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -156,6 +157,27 @@ def token_ids(
 
 def _row(at: int, offsets: npt.NDArray[np.int64], first_row: int) -> str:
     return f"row {first_row + int(np.searchsorted(offsets, at, side='right')) - 1}"
+
+
+def drop_opening(
+    tokens: Tokens, offsets: npt.NDArray[np.int64], opening: Sequence[int]
+) -> tuple[Tokens, npt.NDArray[np.int64]]:
+    """Rows without the ids that some begin with: BOS, which is not text.
+
+    Args:
+        tokens: flat ids.
+        offsets: shape (rows + 1).
+        opening: the ids; none leave the rows as they are.
+    """
+    lengths = np.diff(offsets)
+    begins = lengths >= len(opening)
+    for place, token in enumerate(opening):
+        begins[begins] = tokens[offsets[:-1][begins] + place] == token
+    if not len(opening) or not begins.any():
+        return tokens, offsets
+    places = np.arange(len(tokens)) - np.repeat(offsets[:-1], lengths)
+    kept = tokens[places >= np.repeat(begins * len(opening), lengths)]
+    return kept, np.concatenate([[0], np.cumsum(lengths - begins * len(opening))])
 
 
 def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: list[str | None]) -> tuple[Tokens, npt.NDArray[np.int64]]:

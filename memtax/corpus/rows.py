@@ -1,5 +1,6 @@
 """Rows to score: token sequences of any length, each at most as long as is asked for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ def load_rows(
     length: int | None = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     vocabulary_size: int | None = None,
+    bos: Sequence[int] = (),
 ) -> "datasets.Dataset":
     """The first tokens of every row; short and empty rows stay, so that their scores can be null.
 
@@ -48,6 +50,7 @@ def load_rows(
         length: most tokens a row; None takes whole rows.
         tokenizer: needed for a text column.
         vocabulary_size: ids that the model knows; None checks nothing.
+        bos: ids that are dropped where a row begins with them: the model gets them anyway, and they are not text.
 
     Returns:
         `sequence_id` (the source's `sequence_id`, `index` or `Index`, else the row number) and `tokens`.
@@ -67,9 +70,10 @@ def load_rows(
                     _check_vocabulary(block, vocabulary_size)
                 count = len(block.offsets) - 1
                 ids = np.arange(rows, rows + count) if block.ids is None else block.ids
-                tables.append(_table(ids, block.tokens, block.offsets, length))
+                tokens, offsets = columns.drop_opening(block.tokens, block.offsets, bos)
+                tables.append(_table(ids, tokens, offsets, length))
                 rows += count
-                short += 0 if length is None else int((np.diff(block.offsets) < length).sum())
+                short += 0 if length is None else int((np.diff(offsets) < length).sum())
                 bar.update(count)
     skipped(short, f"shorter than {length} tokens, in {source.label}; values that need them are null")
     table = pa.concat_tables(tables)

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -46,6 +47,7 @@ def load_sequences(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     cut: Cut | None = None,
     vocabulary_size: int | None = None,
+    bos: Sequence[int] = (),
 ) -> Sequences:
     """Cut windows of exactly `window` tokens from a source.
 
@@ -56,6 +58,7 @@ def load_sequences(
         cut: `first` takes the first `window` tokens of each row (Pythia's rule, the default for a token column); `all` takes
             contiguous windows that do not overlap and drops the tail of each row (the default for text).
         vocabulary_size: ids at or above it are refused; None takes the tokenizer's size, if there is one.
+        bos: ids that are dropped where a row begins with them: the model gets them anyway, and they are not text.
 
     Returns:
         The sequences and the rows left out. `sequence_id` is, for `first`, the source's column of that name (or `index`,
@@ -81,6 +84,8 @@ def load_sequences(
     others = tuple(dict.fromkeys(name for name in (key, document) if name and name != corpus.column))
     with progress_bar("reading sequences", corpus.rows) as bar:
         for rows, block in corpus.blocks_with(others):
+            tokens, offsets = columns.drop_opening(block.tokens, block.offsets, bos)
+            block = replace(block, tokens=tokens, offsets=offsets)
             starts, owners = _window_starts(block, window, cut)
             windows = block.tokens[starts[:, None] + np.arange(window)].astype(np.int32, copy=False)
             if key is not None:

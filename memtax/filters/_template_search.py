@@ -20,6 +20,8 @@ predicted, with the second practically all of it is."""
 ALL_LAGS = 128
 """Lags up to here are always tried; beyond them only those that items vote for, so that time stays linear in the items."""
 VOTED_LAGS = 32
+SHORT_RECORD = 5
+"""Items of a list's record that is an entry of one or two words with its number, not a numbered paragraph."""
 LONGEST_RECORD = 24
 """Items between two values of a counter whose records differ in length."""
 SMALLEST = 0.1
@@ -182,21 +184,22 @@ def _best_stretch(
 
 
 @kernel()
-def _counter(keys: Array, table: Array, low: int, high: int, terms: int, seen: Array) -> tuple[int, int, int]:
+def _counter(keys: Array, table: Array, low: int, high: int, terms: int, side: int, seen: Array) -> tuple[int, int, int]:
     """The widest run of a number that goes up by one from record to record, whatever else the records hold.
 
     Numbers only: the months and letters of prose go up by one as well.
 
-    Values belong to one counter if they are of one kind and follow the same item. `seen`, of shape (3, keys), holds for
-    each item that values follow the place of the last value, and the first place and the values of the run.
+    Values belong to one counter if they are of one kind and stand beside the same item: after it (`side` -1: `invoice 7`),
+    or before it (1: `7.`, `0x0a:`). `seen`, of shape (3, keys), holds for each such item the place of the last value, and the
+    first place and the values of the run.
 
     Returns:
         items a record (0: there is no run of `terms` values), first place, end (the last record taken to be of mean length).
     """
     last, first, length = seen
     found = (0, low, low)
-    for place in range(low + 1, high):
-        group, kind = keys[place - 1], table[keys[place], KIND]
+    for place in range(low + (side < 0), high - (side > 0)):
+        group, kind = keys[place + side], table[keys[place], KIND]
         if kind != NUMBER and kind != HEX:
             continue
         before = last[group]
@@ -207,9 +210,9 @@ def _counter(keys: Array, table: Array, low: int, high: int, terms: int, seen: A
             first[group], length[group] = place, 1
         last[group] = place
         wide = place - first[group]
-        if length[group] >= terms and wide > found[2] - found[1]:
-            record = wide // (length[group] - 1)
-            found = (record, first[group] - 1, min(high, place + record))
+        record = wide // max(1, length[group] - 1)
+        if length[group] >= terms and wide + record > found[2] - found[1]:
+            found = (record, first[group] - (side < 0), min(high, place + record))
     return found
 
 
@@ -374,13 +377,18 @@ def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity:
         shapes[place], weights[place] = table[keys[place], SHAPE], table[keys[place], WEIGHT]
     periods = np.zeros((len(ends), 2), np.int32)
     shares = np.zeros((len(ends), 7))
-    seen = np.full((3, len(table)), -1, np.int64)
+    seen = np.full((2, 3, len(table)), -1, np.int64)
     met = np.full(len(table), -1, np.int64)
     low = 0
     for row in range(len(ends)):
         high = ends[row]
         periods[row, 0] = _stretches(keys, table, shapes, weights, low, high, repetitions, purity, terms, shares[row])
-        record, start, end = _counter(keys, table, low, high, terms, seen)
+        record, start, end = _counter(keys, table, low, high, terms, -1, seen[0])
+        other = _counter(keys, table, low, high, terms, 1, seen[1])
+        # A number before a word or a full stop numbers anything, prose too: short entries, or a marked hexadecimal number.
+        sure = other[0] <= SHORT_RECORD or table[keys[other[1]], KIND] == HEX
+        if other[0] and sure and other[2] - other[1] > end - start:
+            record, start, end = other
         if record:
             periods[row, 1] = record
             shares[row, LISTED] = _sum(weights, start, end) / _sum(weights, low, high)

@@ -1,9 +1,12 @@
 """Whether a sequence is natural language or code, by a sequence classifier."""
 
 import functools
+import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from memtax.corpus.tables import location, stamp
@@ -11,9 +14,23 @@ from memtax.engine.world import spare_threads
 from memtax.errors import MemtaxError, ModelError, RowError
 from memtax.filters._published import look_up
 from memtax.filters.base import Batch, Filter
-from memtax.lm.loading import model_files, process_device
+from memtax.filters.code_ngrams import CONFIG as NGRAM_CONFIG
+from memtax.filters.code_ngrams import WEIGHTS as NGRAM_WEIGHTS
+from memtax.filters.code_ngrams import NgramClassifier
+from memtax.lm.loading import find_file, model_files, process_device
+from memtax.progress import say
 
 VERDICTS = ("code", "uncertain", "natural language")
+
+PUBLISHED = ("usvsnsp/code-vs-nl", "usvsnsp/pile-pythia-code-vs-nl-scores")
+"""The classifier of Prashanth et al. 2024, and its scores."""
+PUBLISHED_THRESHOLDS = (0.4, 0.525)
+"""Of that classifier alone: scores up to the first are code, from the second on natural language."""
+EVALUATION = "evaluation.json"
+"""Where a classifier's own thresholds stand, beside its weights."""
+
+CHARACTERS_PER_TOKEN = 4
+"""How far a classifier of characters reads for a token of `max_length`."""
 
 _PROSE = re.compile(r"natural|prose|english|text|(^|[^a-z])nl([^a-z]|$)")
 _CODE = re.compile(r"code|program|source")
@@ -31,10 +48,12 @@ class CodeFilter(Filter):
             `training/train_code_vs_nl.py` trains others.
         revision: branch, tag or commit of a Hub name.
         natural_language: name or number of the class that is natural language, if the configuration does not tell.
-        max_length: tokens of the classifier that are read of a text.
-        natural_language_from: scores from here on are natural language (reference: no code labelled so is above).
+        max_length: tokens of the classifier that are read of a text; of a classifier of n-grams four characters each.
+        natural_language_from: scores from here on are natural language; with `code_to`, instead of the classifier's own
+            thresholds. Those stand in its `evaluation.json`, placed where false positives vanish; the published classifier's
+            are .525 and .4. What is neither has none, and no verdicts.
         code_to: scores up to here are code; between the two the verdict is "uncertain".
-        verdict: whether to add `text_kind` as well.
+        verdict: whether to add `text_kind` as well; null where the classifier has no thresholds.
         scores: dataset of finished scores, `path:config:split` with `sequence_id` and `nl_score` or, as in the published
             `usvsnsp/pile-pythia-code-vs-nl-scores`, `nl_scores`; they are looked up and no model is run.
     """
@@ -43,22 +62,24 @@ class CodeFilter(Filter):
     requires: ClassVar[tuple[str, ...]] = ("text",)
     columns: ClassVar[tuple[str, ...]] = ("nl_score",)
 
-    model: str = "usvsnsp/code-vs-nl"
+    version: ClassVar[int] = 2
+
+    model: str = PUBLISHED[0]
     revision: str | None = None
     natural_language: str | int | None = None
     max_length: int = 128
-    natural_language_from: float = 0.525
-    code_to: float = 0.4
+    natural_language_from: float | None = None
+    code_to: float | None = None
     verdict: bool = False
     scores: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_length < 8:
             raise MemtaxError(f"max_length is {self.max_length}; a classifier must read at least 8 tokens")
-        if not 0 <= self.code_to < self.natural_language_from <= 1:
-            raise MemtaxError(
-                f"code_to ({self.code_to}) must be below natural_language_from ({self.natural_language_from}), both in [0, 1]"
-            )
+        if (self.code_to is None) != (self.natural_language_from is None):
+            raise MemtaxError("thresholds come in pairs: give code_to and natural_language_from, or neither")
+        if self.code_to is not None and self.natural_language_from is not None:
+            _check_thresholds((self.code_to, self.natural_language_from), "the filter")
         if self.scores is not None:
             object.__setattr__(self, "requires", ("sequence_id",))
         if self.verdict:
@@ -69,8 +90,25 @@ class CodeFilter(Filter):
         self.__post_init__()
 
     def inputs(self) -> Iterable[str]:
-        """The classifier's configuration and weights, or its name; or the table of scores."""
-        return model_files(self.model) if self.scores is None else (location(self.scores),)
+        """The classifier's configuration, weights and evaluation, or its name; or the table of scores."""
+        if self.scores is not None:
+            return (location(self.scores),)
+        evaluation = Path(self.model) / EVALUATION
+        return [*model_files(self.model), *([str(evaluation)] if evaluation.is_file() else [])]
+
+    @functools.cached_property
+    def thresholds(self) -> tuple[float, float] | None:
+        """Scores up to the first are code, from the second on natural language; None where nothing says so.
+
+        Raises:
+            ModelError: the classifier's `evaluation.json` is damaged.
+        """
+        if self.code_to is not None and self.natural_language_from is not None:
+            return self.code_to, self.natural_language_from
+        name = self.model if self.scores is None else self.scores.partition(":")[0]
+        if name in PUBLISHED:
+            return PUBLISHED_THRESHOLDS
+        return None if self.scores is not None else read_thresholds(self.model, self.revision)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -104,11 +142,66 @@ class CodeFilter(Filter):
         return added
 
     def verdicts(self, scores: Iterable[float | None]) -> list[str | None]:
-        """`natural language`, `code` or `uncertain` for each score; None stays None."""
+        """`natural language`, `code` or `uncertain` for each score; None stays None, and is all without thresholds."""
+        scores = list(scores)
+        if self.thresholds is None:
+            if any(score is not None for score in scores):
+                _warn_without_thresholds(self.scores or self.model)
+            return [None] * len(scores)
+        code_to, natural_language_from = self.thresholds
         return [
-            None if score is None else VERDICTS[int(score > self.code_to) + int(score >= self.natural_language_from)]
-            for score in scores
+            None if score is None else VERDICTS[int(score > code_to) + int(score >= natural_language_from)] for score in scores
         ]
+
+
+@functools.lru_cache(maxsize=8)
+def _warn_without_thresholds(name: str) -> None:
+    """Once per classifier and process."""
+    say(
+        f"text_kind is null: {name} comes without {EVALUATION}, so that no thresholds are known; set code_to and "
+        "natural_language_from"
+    )
+
+
+def read_thresholds(model: str, revision: str | None = None) -> tuple[float, float] | None:
+    """The thresholds of a classifier, from the `evaluation.json` beside its weights; None where there is none.
+
+    Those found on hand-labeled sequences go before those found on passages labeled by rule.
+
+    Args:
+        model: folder or Hub name.
+        revision: branch, tag or commit of a Hub name.
+
+    Returns:
+        Scores up to the first are code, from the second on natural language.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    file = find_file(model, revision, EVALUATION)
+    if file is None:
+        return None
+    try:
+        sets = json.loads(file.read_text(encoding="utf-8"))
+        figures = sets.get("hand-labelled sequences") or sets["held-out passages"]
+        found = float(figures["code_to"]), float(figures["natural_language_from"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{file} holds no thresholds ({error!r}); train the classifier again, or give them") from error
+    if found[0] >= found[1]:
+        # The kinds are apart on what was evaluated: any cut between them has no false positives. The middle is taken.
+        middle = (found[0] + found[1]) / 2
+        found = math.nextafter(middle, 0), middle
+    _check_thresholds(found, str(file))
+    return found
+
+
+def _check_thresholds(thresholds: tuple[float, float], what: str) -> None:
+    code_to, natural_language_from = thresholds
+    if not 0 <= code_to < natural_language_from <= 1:
+        raise MemtaxError(
+            f"the thresholds of {what} are no verdict: code_to ({code_to}) must be below natural_language_from "
+            f"({natural_language_from}), both in [0, 1]"
+        )
 
 
 def natural_language_class(id2label: dict[int, str], wanted: str | int | None = None) -> int:
@@ -141,8 +234,13 @@ def natural_language_class(id2label: dict[int, str], wanted: str | int | None = 
 
 
 @functools.lru_cache(maxsize=1)
-def _load(path: str, revision: str | None, wanted: str | int | None, fingerprint: str) -> tuple[Any, Any, int]:
-    """Tokenizer, model and class number, once a process and as long as the files stay the same."""
+def _load(path: str, revision: str | None, wanted: str | int | None, fingerprint: str) -> Any:
+    """A classifier of n-grams, or tokenizer, model and class number; once a process, as long as the files stay the same."""
+    config, weights = (find_file(path, revision, name) for name in (NGRAM_CONFIG, NGRAM_WEIGHTS))
+    if config is not None:
+        if weights is None:
+            raise ModelError(f"{path} has {NGRAM_CONFIG} without {NGRAM_WEIGHTS}; train the classifier again")
+        return NgramClassifier.from_files(config, weights)
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
@@ -171,8 +269,10 @@ def _load(path: str, revision: str | None, wanted: str | int | None, fingerprint
     return tokenizer, model.eval().to(process_device()), number
 
 
-def _scores(loaded: tuple[Any, Any, int], texts: Sequence[str], max_length: int, at_once: int = 64) -> list[float]:
+def _scores(loaded: Any, texts: Sequence[str], max_length: int, at_once: int = 64) -> list[float]:
     """P(natural language) of each text; texts of similar length share a pass, so that little is padded."""
+    if isinstance(loaded, NgramClassifier):
+        return loaded.scores([text[: CHARACTERS_PER_TOKEN * max_length] for text in texts])
     import torch
 
     spare_threads()

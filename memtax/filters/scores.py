@@ -11,6 +11,8 @@ from memtax.filters.base import Batch, Filter
 from memtax.lm import extraction
 from memtax.lm.decoding import Decoding
 from memtax.lm.loading import DTYPES, QUANTIZATIONS, load_model, model_files
+from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, without_bos
+from memtax.provenance import digest
 
 if TYPE_CHECKING:
     from memtax.lm.scores import TokenScores
@@ -47,6 +49,8 @@ class LanguageModelFilter(Filter):
         batch_size: sequences a forward pass; None finds what fits.
         device_map: `auto` spreads a model over several devices; None puts it on one.
         quantization: one of `memtax.lm.loading.QUANTIZATIONS`, where bitsandbytes is installed.
+        bos: what the model reads before each sequence: one of `memtax.lm.special_tokens.BOS`, or token ids. It has no score
+            and is not part of the prompt, even where the tokens begin with it.
     """
 
     model: str
@@ -69,6 +73,7 @@ class LanguageModelFilter(Filter):
     batch_size: int | None = None
     device_map: str | None = None
     quantization: str | None = None
+    bos: str | tuple[int, ...] = "auto"
 
     name: ClassVar[str] = "scores"
     requires: ClassVar[tuple[str, ...]] = ("tokens",)
@@ -87,6 +92,7 @@ class LanguageModelFilter(Filter):
             raise MemtaxError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
         if self.quantization not in (None, *QUANTIZATIONS):
             raise MemtaxError(f"unknown quantization {self.quantization!r}; choose one of {', '.join(QUANTIZATIONS)}")
+        check_bos(self.bos)
         if self.batch_size is not None and self.batch_size < 1:
             raise MemtaxError(f"batch_size={self.batch_size} must be at least 1, or None to find what fits")
         if self.probability is not None:
@@ -131,23 +137,29 @@ class LanguageModelFilter(Filter):
         found += ["attention_entropy", "attention_gini"] * self.attention
         return tuple(found)
 
+    @property
+    def opening(self) -> BosIds:
+        """The ids before every row."""
+        return bos_ids(self.model, self.revision, self.bos)
+
     def inputs(self) -> Iterable[str]:
         """The model's configuration and weights: the rest of a checkpoint folder does not change a score."""
         return model_files(self.model)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As for every filter, but read once: the weights may be many gigabytes."""
-        return super().fingerprint
+        """As for every filter, with the BOS that is used, but read once: the weights may be many gigabytes."""
+        return digest(super().fingerprint, self.opening)
 
     def compute(self, batch: Batch) -> Batch:
         """Score a batch of token sequences."""
         from memtax.lm.scores import score
 
         spare_threads()
-        model = _load(self.model, self.revision, self.dtype, self.device_map, self.quantization, self.fingerprint)
+        opening = self.opening
+        model = _load(self.model, self.revision, self.dtype, self.device_map, self.quantization, opening, self.fingerprint)
         suppressed = _end_of_sequence(model) if self.reference_eos else None
-        sequences = batch["tokens"]
+        sequences = [without_bos(tokens, opening) for tokens in batch["tokens"]]
         most = self.batch_size and self.batch_size * max(map(len, sequences), default=1)
         if self.exact_only:
             return self._exact(model, sequences, suppressed, most)
@@ -203,10 +215,16 @@ class LanguageModelFilter(Filter):
 
 @functools.lru_cache(maxsize=1)
 def _load(
-    path: str, revision: str | None, dtype: str, device_map: str | None, quantization: str | None, fingerprint: str
+    path: str,
+    revision: str | None,
+    dtype: str,
+    device_map: str | None,
+    quantization: str | None,
+    bos: BosIds,
+    fingerprint: str,
 ) -> Any:
     """The model, once per process and as long as its files stay the same."""
-    return load_model(path, revision, dtype, device_map=device_map, quantization=quantization)
+    return load_model(path, revision, dtype, device_map=device_map, quantization=quantization, bos=bos)
 
 
 def _end_of_sequence(model: Any) -> int:

@@ -13,7 +13,10 @@ The rules, on the text's items (words, numbers and other characters; white space
    may be cut), as then what would follow is decided by the template.
 3. It is also incrementing if a number goes up by one from record to record, whatever else the records hold, at least
    `terms` times, in records that hold `coverage` of the characters, of which at least `recurring` are the counter's or
-   are found in the record before: numbered tables and lists, while numbered prose stays out.
+   are found in the record before, or in records of at most `SHORT_RECORD` items: numbered tables, lists of short entries, and
+   tables with a line for each of consecutive hexadecimal numbers, while numbered prose stays out. The numbers stand after one
+   and the same item; where they stand before it, as in `7. Pears` or `0x0a:`, short records or hexadecimal numbers are asked
+   for.
 4. Else it is *repeating* if one pattern, the best stretch and what goes on like it after interruptions, holds `coverage` of
    its characters; `coverage_to_end` suffices at the end of the text, with interruptions shorter than the period.
 
@@ -59,7 +62,7 @@ class TemplateFilter(Filter):
     name: ClassVar[str] = "templates"
     requires: ClassVar[tuple[str, ...]] = ("text",)
     columns: ClassVar[tuple[str, ...]] = ("is_incrementing", "is_repeating", "template_period")
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     repetitions: float = 2.5
     purity: float = 0.95
@@ -94,13 +97,14 @@ class TemplateFilter(Filter):
     def _decide(self, texts: list[str]) -> Iterator[Row]:
         """`is_incrementing`, `is_repeating` and `template_period` of some texts."""
         from memtax.filters._template_items import encode
-        from memtax.filters._template_search import describe
+        from memtax.filters._template_search import SHORT_RECORD, describe
 
         periods, shares = describe(*encode(texts), float(self.repetitions), float(self.purity), int(self.terms))
         covered, counted, main, ends_so, main_at_end, listed, recurring = shares.T
         enough = covered >= np.where(ends_so > 0, self.coverage_to_end, self.coverage)
         counts = enough & (counted >= covered / 2)
-        lists = ~counts & (listed >= self.coverage) & (recurring >= self.recurring)
+        short = (periods[:, 1] > 0) & (periods[:, 1] <= SHORT_RECORD)
+        lists = ~counts & (listed >= self.coverage) & ((recurring >= self.recurring) | short)
         repeats = ~counts & ~lists & ((main >= self.coverage) | (main_at_end >= self.coverage_to_end))
         period = np.where(lists, periods[:, 1], periods[:, 0]) * (counts | lists | repeats)
         return zip((counts | lists).tolist(), repeats.tolist(), (items or None for items in period.tolist()), strict=True)

@@ -22,8 +22,9 @@ from memtax.files import write_json, write_parquet
 from memtax.filters.base import Batch, Filter
 from memtax.leakage.figures import attack_metrics
 from memtax.lm.loading import DTYPES, load_model, load_tokenizer, model_files
+from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
 from memtax.progress import silence_libraries, skipped
-from memtax.provenance import fingerprint_path, write_record
+from memtax.provenance import digest, fingerprint_path, write_record
 
 if TYPE_CHECKING:
     import datasets
@@ -141,6 +142,7 @@ class AlignmentFilter(Filter):
         tokenizer: folder or Hub name; None takes the model's.
         length: most tokens of a text or paraphrase; None takes the model's positions.
         dtype: type of the weights, one of `memtax.lm.loading.DTYPES`.
+        bos: one of `memtax.lm.special_tokens.BOS`, or token ids.
     """
 
     model: str
@@ -149,6 +151,7 @@ class AlignmentFilter(Filter):
     tokenizer: str | None = None
     length: int | None = None
     dtype: str = "float32"
+    bos: str | tuple[int, ...] = "auto"
 
     name: ClassVar[str] = "alignment"
     requires: ClassVar[tuple[str, ...]] = ("text", "paraphrases")
@@ -168,6 +171,12 @@ class AlignmentFilter(Filter):
             raise MemtaxError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
         if self.length is not None and self.length < 2:
             raise MemtaxError(f"length={self.length} leaves no token to predict; it must be at least 2")
+        check_bos(self.bos)
+
+    @property
+    def opening(self) -> BosIds:
+        """The ids before every row."""
+        return bos_ids(self.model, self.revision, self.bos, self.tokenizer)
 
     def inputs(self) -> Iterable[str]:
         """The model's configuration and weights, and the tokenizer."""
@@ -175,19 +184,22 @@ class AlignmentFilter(Filter):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As for every filter, but read once: the weights may be many gigabytes."""
-        return super().fingerprint
+        """As for every filter, with the BOS that is used, but read once: the weights may be many gigabytes."""
+        return digest(super().fingerprint, self.opening)
 
     def compute(self, batch: Batch) -> Batch:
         """Align a batch of texts; a paraphrase that is null, or the text itself, has no alignment."""
-        from memtax.lm.scores import _longest
+        opening = self.opening
+        model, tokenizer = _load(self.model, self.revision, self.dtype, self.tokenizer, opening, self.fingerprint)
+        longest = min((most for most in (self.length, text_positions(model)) if most is not None), default=None)
 
-        model, tokenizer = _load(self.model, self.revision, self.dtype, self.tokenizer, self.fingerprint)
-        longest = min((most for most in (self.length, _longest(model)) if most is not None), default=None)
+        def encode(text: str) -> list[int]:
+            return list(without_bos(text_ids(tokenizer, [text])[0], opening))
+
         groups, cut = [], []
         for text, paraphrases in zip(batch["text"], batch["paraphrases"], strict=True):
-            tokens = [None if one is None or one == text else _encode(tokenizer, one) for one in paraphrases or ()]
-            whole = _encode(tokenizer, text or "")
+            tokens = [None if one is None or one == text else encode(one) for one in paraphrases or ()]
+            whole = encode(text or "")
             cut.append(longest is not None and any(len(one) > longest for one in (whole, *_present(tokens))))
             groups.append((whole[:longest], [None if one is None else one[:longest] for one in tokens]))
         found = align(model, groups, parameters=self.parameters)
@@ -234,7 +246,7 @@ def align_table(source: Source, function: AlignmentFilter, output: Path | str) -
         write_parquet(output / "alignment.parquet", whole)
         write_json(output / "summary.json", summary)
         inputs = {"pairs": fingerprint_path(source.path), "model": function.fingerprint}
-        write_record(output / "run.yaml", "align", {"pairs": source.label, **asdict(function)}, inputs)
+        write_record(output / "run.yaml", "align", {"pairs": source.label, **asdict(function), "bos": summary["bos"]}, inputs)
     world.wait()
     return summary
 
@@ -247,6 +259,7 @@ def summarize(rows: "datasets.Dataset", table: "pa.Table", function: AlignmentFi
     return {
         "model": function.model,
         "parameters": function.parameters,
+        "bos": list(function.opening),
         "texts": len(pairs),
         "aligned": len(values),
         "mean": _mean(values),
@@ -295,8 +308,7 @@ def load_pairs(source: Source) -> "datasets.Dataset":
     import pyarrow as pa
 
     dataset = open_dataset(source)
-    names = list(dataset.column_names or ())
-    name = columns.find_column(names, source.column, source.label)
+    name = columns.find_column(names := list(dataset.column_names or ()), source.column, source.label)
     if name != "text":
         if "text" in names:
             dataset = dataset.remove_columns("text")
@@ -357,8 +369,7 @@ def _packs(groups: Sequence[Group], most: int) -> Iterator[list[Group]]:
     pack: list[Group] = []
     count = longest = 0
     for group in groups:
-        sequences = (group[0], *_present(group[1]))
-        length = max(map(len, sequences))
+        length = max(map(len, sequences := (group[0], *_present(group[1]))))
         if pack and (count + len(sequences)) * max(longest, length) > most:
             yield pack
             pack, count, longest = [], 0, 0
@@ -377,18 +388,12 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    tokens: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return tokens
-
-
 def _tokenizer_files(path: str) -> list[str]:
     folder = Path(path)
     return sorted(str(file) for file in folder.glob("token*.json")) if folder.is_dir() else [path]
 
 
 @functools.lru_cache(maxsize=1)
-def _load(path: str, revision: str | None, dtype: str, tokenizer: str | None, fingerprint: str) -> tuple[Any, Any]:
+def _load(path: str, revision: str | None, dtype: str, tokenizer: str | None, bos: BosIds, fingerprint: str) -> tuple[Any, Any]:
     """Model and tokenizer, once per process and as long as their files stay the same."""
-    model = load_model(path, revision, dtype)
-    return model, load_tokenizer(tokenizer or path, None if tokenizer else revision)
+    return load_model(path, revision, dtype, bos=bos), load_tokenizer(tokenizer or path, None if tokenizer else revision)

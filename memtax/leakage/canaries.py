@@ -102,7 +102,13 @@ def read_record(folder: Path | str) -> list[Canary]:
     return found
 
 
-def read_out(canaries: Sequence[Canary], model: str, revision: str | None = None, dtype: str = "float32") -> dict[str, Any]:
+def read_out(
+    canaries: Sequence[Canary],
+    model: str,
+    revision: str | None = None,
+    dtype: str = "float32",
+    bos: str | tuple[int, ...] = "auto",
+) -> dict[str, Any]:
     """Exposure and extraction of every planted canary under a model.
 
     A canary is extracted if greedy decoding from its first half gives its second half. Likelihood is the mean log-probability
@@ -113,6 +119,7 @@ def read_out(canaries: Sequence[Canary], model: str, revision: str | None = None
         model: folder or Hub name, adapters too.
         revision: of a Hub name.
         dtype: number format of the weights.
+        bos: one of `memtax.lm.special_tokens.BOS`, or token ids.
 
     Returns:
         As `summarize`.
@@ -122,7 +129,7 @@ def read_out(canaries: Sequence[Canary], model: str, revision: str | None = None
     """
     from memtax.filters.scores import LanguageModelFilter
 
-    scorer = LanguageModelFilter(model, revision, 1, 1, dtype, token_logprobs=True, ranks=True)
+    scorer = LanguageModelFilter(model, revision, 1, 1, dtype, token_logprobs=True, ranks=True, bos=bos)
     found = scorer({"tokens": [list(canary.tokens) for canary in canaries]})
     if any(not row for row in found["token_logprobs"]):
         raise MemtaxError(f"{model} cannot score a canary; were they planted with another tokenizer?")

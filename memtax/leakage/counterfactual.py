@@ -22,6 +22,7 @@ from memtax.files import write_json, write_parquet
 from memtax.leakage.evidence import AttackFilter
 from memtax.leakage.membership import ROWS_PER_BATCH, prepare
 from memtax.leakage.reference_models import Training, subsets, train_models
+from memtax.lm.special_tokens import bos_ids
 from memtax.progress import silence_libraries
 from memtax.provenance import fingerprint_path, write_record
 
@@ -112,16 +113,17 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str, sour
     # Which of them a model was trained on differs from model to model; whole texts are meant.
     whole = {"is_member": False, "tokens": None, "chunk_start": None, "chunk_end": None}
     data = pa.Table.from_pylist([{**row, **whole} for row in given], schema=schema.arrow_schema(membership.COLUMNS))
+    opening = bos_ids(training.model, None, training.bos)
     rows: Any = None
     scores = []
     for number, folder in enumerate(folders):
-        scorer = AttackFilter(str(folder), ("loss",))
+        scorer = AttackFilter(str(folder), ("loss",), bos=opening)
         if rows is None:
             rows = datasets.Dataset(prepare(data, scorer).select(["sequence_id", *scorer.requires]))
         found = run_stage(rows, scorer, output / "parts" / f"{number:03d}", ROWS_PER_BATCH, 1)
         scores.append(found.column("attack_loss").to_pylist())
     table = compare(texts.column("sequence_id").to_pylist(), scores, included)
-    summary = _summary(table, training, texts)
+    summary = {**_summary(table, training, texts), "bos": list(opening)}
     if world.is_main:
         write_parquet(output / "scores.parquet", schema.validate(table, COLUMNS, "the scores"))
         write_json(output / "summary.json", summary)

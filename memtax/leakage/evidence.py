@@ -13,6 +13,8 @@ from memtax.errors import MemtaxError, RowError
 from memtax.filters.base import Batch, Filter
 from memtax.leakage.attacks import Attack, choose
 from memtax.lm.loading import DTYPES, load_model, load_tokenizer, model_files
+from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
+from memtax.provenance import digest
 
 if TYPE_CHECKING:
     from memtax.lm.scores import TokenScores
@@ -41,6 +43,7 @@ class AttackFilter(Filter):
         frequencies: for `dc_pdd`, the table of token counts.
         dtype: type of the weights while scoring.
         batch_size: positions a forward pass; None finds what fits.
+        bos: one of `memtax.lm.special_tokens.BOS`, or token ids; each model by its own tokenizer.
     """
 
     model: str
@@ -55,6 +58,7 @@ class AttackFilter(Filter):
     frequencies: str | None = None
     dtype: str = "float32"
     batch_size: int | None = None
+    bos: str | tuple[int, ...] = "auto"
 
     name: ClassVar[str] = "attacks"
     requires: ClassVar[tuple[str, ...]] = ("text", "tokens", "chunk_start", "chunk_end", "domain")
@@ -65,6 +69,7 @@ class AttackFilter(Filter):
         object.__setattr__(self, "prefixes", tuple((domain, tuple(tokens)) for domain, tokens in self.prefixes))
         if self.dtype not in DTYPES:
             raise MemtaxError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        check_bos(self.bos)
         if self.neighbours < 1:
             raise MemtaxError(f"neighbours must be at least 1, not {self.neighbours}")
         for attack in self.chosen:
@@ -87,6 +92,18 @@ class AttackFilter(Filter):
         """The attacks."""
         return choose(self.attacks)
 
+    @property
+    def opening(self) -> BosIds:
+        """The ids before every row."""
+        return bos_ids(self.model, self.revision, self.bos, self.tokenizer)
+
+    @property
+    def reference_opening(self) -> BosIds:
+        """Those of the reference model."""
+        from memtax.lm.loading import split_revision
+
+        return bos_ids(*split_revision(self.reference_model), self.bos) if self.reference_model else ()
+
     def inputs(self) -> Iterable[str]:
         """Files of every model and table that is read."""
         from memtax.corpus.tables import location
@@ -99,8 +116,8 @@ class AttackFilter(Filter):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As for every filter, but read once: the weights may be many gigabytes."""
-        return super().fingerprint
+        """As for every filter, with the BOS that is used, but read once: the weights may be many gigabytes."""
+        return digest(super().fingerprint, self.opening, self.reference_opening)
 
     def compute(self, batch: Batch) -> Batch:
         """Scores of a batch of texts."""
@@ -119,10 +136,11 @@ class Gatherer:
 
     def __init__(self, parameters: AttackFilter, batch: Batch, needed: set[str]) -> None:
         self.parameters, self.batch, self.needed = parameters, batch, needed
-        self.model = _model(parameters.model, parameters.revision, parameters.dtype, parameters.fingerprint)
+        opening = parameters.opening
+        self.model = _model(parameters.model, parameters.revision, parameters.dtype, opening, parameters.fingerprint)
         self.texts: list[str | None] = batch["text"]
         self.whole = [start is None for start in batch["chunk_start"]]
-        self.tokens = [list(tokens or ()) for tokens in batch["tokens"]]
+        self.tokens = [list(without_bos(tokens or (), opening)) for tokens in batch["tokens"]]
 
     def gather(self) -> list[dict[str, Any]]:
         """A dictionary a row, with the names of `EVIDENCE`; what a row does not have is missing from it."""
@@ -168,7 +186,7 @@ class Gatherer:
 
     def _lowercase(self, found: list[dict[str, Any]]) -> None:
         rows = self._readable()
-        lower = tokenize(self._tokenizer, [(self.texts[row] or "").lower() for row in rows])
+        lower = text_ids(self._tokenizer, [(self.texts[row] or "").lower() for row in rows])
         for row, value in zip(rows, self._likelihoods(lower, rows), strict=True):
             found[row]["lowercase"] = value
 
@@ -181,7 +199,7 @@ class Gatherer:
         else:
             texts = [self.texts[row] or "" for row in rows]
             near = neighbours(texts, str(self.parameters.neighbour_model), self.parameters.neighbours)
-        flat = tokenize(self._tokenizer, [text for texts in near for text in texts])
+        flat = text_ids(self._tokenizer, [text for texts in near for text in texts])
         owners = [row for row, texts in zip(rows, near, strict=True) for _ in texts]
         values = iter(self._likelihoods(flat, owners))
         for row, texts in zip(rows, near, strict=True):
@@ -190,9 +208,7 @@ class Gatherer:
 
     def _prefixed(self, found: list[dict[str, Any]]) -> None:
         """Texts are cut to what fits behind the prefix, and the prefix to half of the model's positions."""
-        from memtax.lm.scores import _longest
-
-        limit = _longest(self.model)
+        limit = text_positions(self.model)
         prefixes = {domain: list(tokens) for domain, tokens in self.parameters.prefixes}
         rows, joined, lengths = [], [], []
         for row, tokens in enumerate(self.tokens):
@@ -224,10 +240,11 @@ class Gatherer:
         from memtax.lm.loading import split_revision
 
         name, revision = split_revision(str(self.parameters.reference_model))
-        model = _model(name, revision, self.parameters.dtype, self.parameters.fingerprint)
+        opening = self.parameters.reference_opening
+        model = _model(name, revision, self.parameters.dtype, opening, self.parameters.fingerprint)
         same = any(text is None for text in self.texts) or same_tokenization(self._tokenizer, _tokenizer(name, revision))
         texts = [text or "" for text in self.texts]
-        theirs = self.tokens if same else tokenize(_tokenizer(name, revision), texts)
+        theirs = self.tokens if same else text_ids(_tokenizer(name, revision), texts)
         passed = token_values(model, theirs, False, self.parameters.batch_size)
         for row, values in enumerate(passed):
             if self.whole[row]:
@@ -268,7 +285,7 @@ def token_values(
     Raises:
         RowError: the model cannot take a text, or its logits are not numbers.
     """
-    from memtax.lm.scores import _longest, score
+    from memtax.lm.scores import score
 
     keys = [tuple(sequence) for sequence in sequences]
     places = {key: number for number, key in enumerate(dict.fromkeys(keys))}
@@ -276,7 +293,7 @@ def token_values(
     parts: list[list[tuple[int, int]]] = []
     for key in places:
         parts.append([])
-        for start, end, seen in _windows(len(key), _longest(model)):
+        for start, end, seen in _windows(len(key), text_positions(model)):
             parts[-1].append((len(windows), max(seen - start - 1, 0)))
             windows.append(key[start:end])
     try:
@@ -311,14 +328,6 @@ def _windows(length: int, limit: int | None) -> list[tuple[int, int, int]]:
         start = seen - max(limit // 2, 1)
         found.append((start, min(start + limit, length), seen))
     return found
-
-
-def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids without special tokens."""
-    if not texts:
-        return []
-    found = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, truncation=False, verbose=False)
-    return [list(ids) for ids in found["input_ids"]]
 
 
 def same_tokenization(first: Any, second: Any) -> bool:
@@ -364,9 +373,9 @@ def _corpus_probabilities(name: str, vocabulary: int, stamp: tuple[tuple[str, in
 
 
 @functools.lru_cache(maxsize=2)
-def _model(path: str, revision: str | None, dtype: str, fingerprint: str) -> Any:
+def _model(path: str, revision: str | None, dtype: str, bos: BosIds, fingerprint: str) -> Any:
     """A model, once per process and as long as its files stay the same."""
-    return load_model(path, revision, dtype)
+    return load_model(path, revision, dtype, bos=bos)
 
 
 @functools.lru_cache(maxsize=4)

@@ -12,6 +12,7 @@ from memtax.errors import ModelError, RowError
 from memtax.lm.generation import NO_NUMBERS, unusable
 from memtax.lm.loading import load_model, load_tokenizer, process_device
 from memtax.lm.memory import fitting, smaller
+from memtax.lm.special_tokens import text_ids, tokenizer_bos, with_bos
 from memtax.provenance import digest
 
 
@@ -112,11 +113,16 @@ class Generator:
         return len(self._encode([prompt])["input_ids"][0])
 
     def _encode(self, prompts: Sequence[str]) -> Any:
-        # A chat template has put the special tokens in already.
+        # A chat template has put the special tokens in already. After an end-of-sequence that a tokenizer appends by itself a
+        # decoder would begin another text: it gets what comes before the prompt alone.
         special = not getattr(self.tokenizer, "chat_template", None)
-        return self.tokenizer(
-            list(prompts), add_special_tokens=special, padding=True, return_tensors="pt", truncation=False, verbose=False
-        )
+        if not special or self.is_encoder_decoder:
+            return self.tokenizer(
+                list(prompts), add_special_tokens=special, padding=True, return_tensors="pt", truncation=False, verbose=False
+            )
+        opening = tokenizer_bos(self.tokenizer)
+        rows = [list(with_bos(ids, opening)) for ids in text_ids(self.tokenizer, prompts)]
+        return self.tokenizer.pad({"input_ids": rows}, padding=True, return_tensors="pt")
 
     @torch.inference_mode()
     def answers(self, jobs: Sequence[Job], batch_size: int, returned: int = 1, **settings: Any) -> list[list[Answer]]:

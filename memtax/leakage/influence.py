@@ -265,7 +265,7 @@ def last_states(model: Any, sequences: Sequence[Sequence[int]]) -> Matrix:
     """The last hidden state at the last token of each sequence.
 
     Args:
-        model: a causal language model.
+        model: a causal language model; its BOS is put before every sequence.
         sequences: token ids of each sequence.
 
     Returns:
@@ -280,8 +280,9 @@ def last_states(model: Any, sequences: Sequence[Sequence[int]]) -> Matrix:
     from memtax.lm.head import call, decompose
     from memtax.lm.memory import fitting, smaller
     from memtax.lm.scores import _ragged, evaluation
+    from memtax.lm.special_tokens import bos_of
 
-    ragged, found = _ragged(sequences), None
+    ragged, found = _ragged(sequences, bos_of(model)), None
     most = fitting(model, "states", BATCH_TOKENS["cpu" if model.device.type == "cpu" else "accelerator"])
     left = np.argsort(-ragged.lengths, kind="stable")
     with evaluation(model), torch.inference_mode():
@@ -304,10 +305,11 @@ def last_states(model: Any, sequences: Sequence[Sequence[int]]) -> Matrix:
             last = states[torch.arange(len(rows)), torch.from_numpy(lengths - 1).clamp(min=0)].cpu().double().numpy()
             if found is None:
                 found = np.full((len(sequences), last.shape[1]), np.nan)
-            if (bad := np.isnan(last).any(axis=1) & (lengths > 0)).any():
+            has = lengths > ragged.before[rows]
+            if (bad := np.isnan(last).any(axis=1) & has).any():
                 row = int(rows[np.argmax(bad)])
                 raise RowError("the hidden state at {row} is no number (NaN); check the weights, or try dtype float32", row)
-            found[rows] = np.where(lengths[:, None] > 0, last, np.nan)
+            found[rows] = np.where(has[:, None], last, np.nan)
     return np.zeros((0, 0)) if found is None else found
 
 

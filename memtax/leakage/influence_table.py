@@ -26,6 +26,7 @@ from memtax.leakage.influence import (
     last_states,
 )
 from memtax.lm.loading import load_model, load_tokenizer, model_files
+from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
 from memtax.progress import progress_bar, silence_libraries, skipped
 from memtax.provenance import digest, fingerprint_path, write_record
 
@@ -56,6 +57,7 @@ class InfluenceSettings:
         scale: of LiSSA; None takes what converges.
         per_tensor: also keep the matrix of every tensor.
         dtype: type of the weights.
+        bos: one of `memtax.lm.special_tokens.BOS`.
     """
 
     model: str
@@ -71,9 +73,11 @@ class InfluenceSettings:
     scale: float | None = None
     per_tensor: bool = False
     dtype: str = "float32"
+    bos: str = "auto"
 
     def __post_init__(self) -> None:
         check_methods(self.methods)
+        check_bos(self.bos)
         if self.length is not None and self.length < 2:
             raise MemtaxError(f"length={self.length} leaves no token to predict; it must be at least 2")
         if self.top < 1:
@@ -120,18 +124,16 @@ def influence_table(train: Source, test: Source, settings: InfluenceSettings, ou
         MemtaxError: an input cannot be used.
         StaleOutputError: the output holds parts of another input or of other settings.
     """
-    from memtax.lm.scores import _longest
-
     silence_libraries()
     world, output = World.current(), Path(output)
-    model = load_model(settings.model, settings.revision, settings.dtype)
-    limits = [limit for limit in (settings.length, _longest(model)) if limit is not None]
-    sets = {
-        name: load_examples(source, settings, min(limits, default=None)) for name, source in (("train", train), ("test", test))
-    }
+    bos = bos_ids(settings.model, settings.revision, settings.bos, settings.tokenizer)
+    model = load_model(settings.model, settings.revision, settings.dtype, bos=bos)
+    limits = [limit for limit in (settings.length, text_positions(model)) if limit is not None]
+    longest = min(limits, default=None)
+    sets = {name: load_examples(source, settings, longest, bos) for name, source in (("train", train), ("test", test))}
     parameters = settings.parameters or default_parameters(model)
     inputs = {name: digest(examples.ids, examples.tokens, examples.scored) for name, examples in sets.items()}
-    inputs["model"] = digest([fingerprint_path(file) for file in model_files(settings.model)], settings.revision)
+    inputs["model"] = digest([fingerprint_path(file) for file in model_files(settings.model)], settings.revision, bos)
     if world.is_main:
         identity = {"stage": "influence", "version": VERSION, **inputs, "dtype": settings.dtype, "parameters": parameters}
         claim(output / "parts", {**identity, "methods": list(settings.methods)})
@@ -144,17 +146,19 @@ def influence_table(train: Source, test: Source, settings: InfluenceSettings, ou
         world.wait()
     found = _collect(sets, settings, output / "parts", gradients)
     summary = summarize(found, sets, settings, parameters, model)
+    summary["bos"] = list(bos)
     if world.is_main:
         _write(found, sets, settings, output, summary)
         write_json(output / "summary.json", summary)
-        config = {"train": train.label, "test": test.label, **asdict(settings), "methods": list(settings.methods)}
+        used = {"methods": list(settings.methods), "bos": list(bos)}
+        config = {"train": train.label, "test": test.label, **asdict(settings), **used}
         write_record(output / "run.yaml", "influence", config, inputs)
     world.wait()
     return summary
 
 
-def load_examples(source: Source, settings: InfluenceSettings, longest: int | None) -> Examples:
-    """Rows of a source as tokens: the prompt's, if there is a prompt column, and then the example's.
+def load_examples(source: Source, settings: InfluenceSettings, longest: int | None, bos: BosIds = ()) -> Examples:
+    """Rows of a source as tokens, without BOS: the prompt's, if there is a prompt column, and then the example's.
 
     Raises:
         MemtaxError: a column is missing or of another type, an id occurs twice, or there is no row.
@@ -180,8 +184,8 @@ def load_examples(source: Source, settings: InfluenceSettings, longest: int | No
         raise MemtaxError(f"sequence_id of {source.label} must be integers, each once")
     tokens, scored, cut = [], [], 0
     for row in rows:
-        before = _encode(reader, row[settings.prompt_column]) if settings.prompt_column else []
-        whole = [*before, *_encode(reader, row[name])]
+        before = _encode(reader, row[settings.prompt_column], bos) if settings.prompt_column else []
+        whole = [*before, *_encode(reader, row[name], bos)]
         cut += longest is not None and len(whole) > longest
         tokens.append(whole[:longest])
         scored.append(([False] * len(before) + [True] * (len(whole) - len(before)))[:longest])
@@ -191,13 +195,11 @@ def load_examples(source: Source, settings: InfluenceSettings, longest: int | No
     return Examples(ids, tokens, scored, texts, classes, cut)
 
 
-def _encode(reader: Any, value: Any) -> list[int]:
+def _encode(reader: Any, value: Any, bos: BosIds) -> list[int]:
     if value is None:
         return []
-    if isinstance(value, str):
-        tokens: list[int] = reader(value, add_special_tokens=False, verbose=False)["input_ids"]
-        return tokens
-    return [int(token) for token in value]
+    tokens = text_ids(reader, [value])[0] if isinstance(value, str) else [int(token) for token in value]
+    return list(without_bos(tokens, bos))
 
 
 def _parts(examples: Examples) -> list[slice]:

@@ -16,11 +16,12 @@ from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet
 from memtax.leakage.attacks import ATTACKS, choose
-from memtax.leakage.evidence import AttackFilter, tokenize
+from memtax.leakage.evidence import AttackFilter
 from memtax.leakage.figures import ALL, METRICS, RESAMPLES, Figures, figures
 from memtax.leakage.finished import StrongSettings, check_finished, late_scores, read_finished
 from memtax.leakage.strong import POOLED
 from memtax.lm.loading import load_tokenizer, split_revision
+from memtax.lm.special_tokens import text_ids, without_bos
 from memtax.progress import silence_libraries, skipped
 from memtax.provenance import write_record
 
@@ -143,6 +144,7 @@ def infer_membership(
     world = World.current()
     summary = {
         "model": scorer.model,
+        "bos": list(scorer.opening),
         "attacks": [attack.name for attack in chosen],
         "reserved": {"recall": len(prefixed), "rmia": len(population)},
         "frequencies": scorer.frequencies,
@@ -244,15 +246,17 @@ def _enough_for_prefixes(table: pa.Table) -> bool:
 
 
 def prepare(data: pa.Table, scorer: AttackFilter) -> pa.Table:
-    """The table with tokens for every text and, where a tokenizer is to be had, text for every row of tokens."""
-    texts, tokens = data.column("text").to_pylist(), data.column("tokens").to_pylist()
+    """The table with tokens for every text and, where a tokenizer is to be had, text for every row of tokens; without BOS."""
+    opening = scorer.opening
+    texts = data.column("text").to_pylist()
+    tokens = [None if ids is None else without_bos(ids, opening) for ids in data.column("tokens").to_pylist()]
     if any(ids is None for ids in tokens):
         tokenizer = load_tokenizer(scorer.tokenizer or scorer.model, None if scorer.tokenizer else scorer.revision)
         rows = [row for row, ids in enumerate(tokens) if ids is None]
         unique = list(dict.fromkeys(texts[row] or "" for row in rows))
-        found = dict(zip(unique, tokenize(tokenizer, unique), strict=True))
+        found = dict(zip(unique, text_ids(tokenizer, unique), strict=True))
         for row in rows:
-            tokens[row] = found[texts[row] or ""]
+            tokens[row] = without_bos(found[texts[row] or ""], opening)
     elif any(text is None for text in texts):
         try:
             tokenizer = load_tokenizer(scorer.tokenizer or scorer.model, None if scorer.tokenizer else scorer.revision)
@@ -305,6 +309,7 @@ def _write(output: Path, table: pa.Table, names: Sequence[str], summary: Mapping
     write_parquet(output / "metrics.parquet", pa.Table.from_pylist(list(_metric_rows(summary["domains"]))))
     write_json(output / "membership.json", summary)
     config = {name: value for name, value in asdict(scorer).items() if name != "prefixes"} | {"attacks": summary["attacks"]}
+    config["bos"] = list(scorer.opening)
     write_record(output / "run.yaml", "mia", config, {"model": scorer.fingerprint})
 
 

@@ -23,6 +23,7 @@ from memtax.engine import World
 from memtax.engine.once import check, once
 from memtax.errors import MemtaxError
 from memtax.files import asset, write_text
+from memtax.lm.special_tokens import bos_ids, check_bos
 from memtax.progress import is_quiet, progress_bar, set_quiet, silence_libraries
 from memtax.provenance import digest
 
@@ -44,6 +45,7 @@ class Training:
         batch_size: texts a step.
         max_length: tokens of a text at once; a longer one is trained on in pieces.
         seed: of subsets and training.
+        bos: one of `memtax.lm.special_tokens.BOS`.
     """
 
     model: str
@@ -56,8 +58,10 @@ class Training:
     max_length: int = 256
     lora_rank: int = 16
     seed: int = 1024
+    bos: str = "auto"
 
     def __post_init__(self) -> None:
+        check_bos(self.bos)
         if self.models < 4:
             raise MemtaxError(f"{self.models} models cannot tell chance from memory; train at least 4")
         if not 0 < self.share < 1:
@@ -125,10 +129,11 @@ def _plan(training: Training, output: Path) -> list[tuple[Path, list[int], dict[
     """Folder, rows and identity of each model."""
     content = [json.loads(line)["text"] for line in (output / TEXTS).read_text(encoding="utf-8").splitlines()]
     included = subsets(len(content), training)
+    bos = list(bos_ids(training.model, None, training.bos))
     found: list[tuple[Path, list[int], dict[str, object]]] = []
     for number in range(training.models):
         used = np.flatnonzero(included[number]).tolist()
-        identity = {"training": asdict(training), "model": number, "rows": digest(used), "texts": digest(content)}
+        identity = {"training": asdict(training), "bos": bos, "model": number, "rows": digest(used), "texts": digest(content)}
         found.append((output / "models" / f"{number:03d}", used, identity))
     return found
 
@@ -184,7 +189,7 @@ def _train(folder: Path, rows: Path, used: Sequence[int], training: Training, nu
     arguments._n_gpu = min(arguments.n_gpu, 1)
     write_text(folder / "rows.json", json.dumps(list(used)))
     script.train(
-        script.ModelArguments(training.model, full=training.full, lora_rank=training.lora_rank),
+        script.ModelArguments(training.model, full=training.full, lora_rank=training.lora_rank, bos=training.bos),
         script.DataArguments(str(rows), column="text", rows_file=str(folder / "rows.json"), max_length=training.max_length),
         arguments,
     )

@@ -25,11 +25,18 @@ class Ragged:
 
     flat: npt.NDArray[np.int64]
     offsets: npt.NDArray[np.int64]
+    bos: npt.NDArray[np.int64] | None = None
+    """Tokens at the beginning of each sequence that were put before its text; None: none anywhere."""
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each sequence."""
         return np.diff(self.offsets)
+
+    @property
+    def before(self) -> npt.NDArray[np.int64]:
+        """Tokens before the text of each sequence."""
+        return np.zeros(len(self.offsets) - 1, np.int64) if self.bos is None else self.bos
 
     def row_of(self, position: int) -> int:
         """The sequence that holds a position of `flat`."""
@@ -50,10 +57,10 @@ class Block:
 
 
 def order(ragged: Ragged, fewest: int = 2) -> npt.NDArray[np.int64]:
-    """The sequences of at least `fewest` tokens, longest first."""
+    """The sequences whose text has at least `fewest` tokens, longest first."""
     lengths = ragged.lengths
     rows = np.argsort(-lengths, kind="stable")
-    return rows[lengths[rows] >= fewest]
+    return rows[(lengths - ragged.before)[rows] >= fewest]
 
 
 def first_block(

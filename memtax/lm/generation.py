@@ -11,6 +11,7 @@ from memtax.errors import RowError
 from memtax.lm.head import Parts, call, decompose, ignores_padding
 from memtax.lm.memory import fitting, smaller
 from memtax.lm.scores import BATCH_TOKENS, TokenScores, evaluation, score
+from memtax.lm.special_tokens import bos_of, with_bos
 
 FIRST_LOOK = 4
 """Continuation tokens that the exact-only mode looks at before it goes on: most sequences fail on one of them."""
@@ -134,7 +135,7 @@ def generate(
     """Greedy continuations of given lengths; end-of-sequence does not stop them.
 
     Args:
-        model: as for `memtax.lm.scores.score`.
+        model: as for `memtax.lm.scores.score`; its BOS is put before every prefix that does not begin with it.
         prefixes: token ids, at least one each.
         counts: tokens to generate after each prefix.
         suppressed: a token id that may not be chosen.
@@ -147,6 +148,7 @@ def generate(
         RowError: the model's logits for a prefix are not numbers.
         ModelError: one row alone does not fit into memory.
     """
+    prefixes = [with_bos(prefix, bos_of(model)) for prefix in prefixes]
     found: list[list[int]] = [[] for _ in prefixes]
     kind = "cpu" if model.device.type == "cpu" else "accelerator"
     most = batch_tokens or fitting(model, "tokens", BATCH_TOKENS[kind])

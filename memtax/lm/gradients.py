@@ -18,7 +18,8 @@ from memtax.lm._recording import Recorder, Sites, check_uncalled, find_sites, fr
 from memtax.lm.batches import PaddingSide, Ragged
 from memtax.lm.head import call, check_padding, decompose
 from memtax.lm.memory import fitting, smaller
-from memtax.lm.scores import _check_ids, _check_lengths, _longest, _ragged, _vocabulary, evaluation
+from memtax.lm.scores import _check_ids, _check_lengths, _ragged, _vocabulary, evaluation
+from memtax.lm.special_tokens import bos_of, positions
 
 PARAMETERS = ("head", "embeddings+head", "lora", "all-linear")
 """Parameter sets: the LM head; it and the input embedding; the weights of LoRA adapters; every linear layer, head included.
@@ -100,11 +101,11 @@ def capture(
 
     Args:
         model: a `transformers` causal language model, or a PEFT model around one. Its own `requires_grad` flags and `.grad`
-            are left as they are.
+            are left as they are. Its BOS is put before every sequence that does not begin with it, and is no target.
         sequences: token ids of each sequence. One without a target (fewer than two tokens) has the gradient 0.
         parameters: one of `PARAMETERS`.
         scored: for each sequence which tokens count as targets, as long as the sequence; None: all. The first token never is
-            one: nothing comes before it.
+            one: nothing comes before it, or BOS alone.
         batch_tokens: positions a pass; None starts from what suits the model's device and halves it as often as the memory
             runs out.
         padding_side: "right"; "left" serves models that only attend.
@@ -119,9 +120,9 @@ def capture(
             that it does not ignore, or one sequence alone that does not fit into memory.
         MemtaxError: `scored` does not fit the sequences.
     """
-    ragged = _ragged(sequences)
+    ragged = _ragged(sequences, bos_of(model))
     _check_ids(ragged, _vocabulary(model))
-    _check_lengths(ragged, _longest(model))
+    _check_lengths(ragged, positions(model))
     weights = _weights(ragged, scored)
     sites = find_sites(model, parameters)
     kind = "cpu" if model.device.type == "cpu" else "accelerator"
@@ -190,12 +191,16 @@ def _numpy(values: torch.Tensor) -> npt.NDArray[np.float64]:
 
 
 def _weights(ragged: Ragged, scored: Sequence[Sequence[bool]] | None) -> list[npt.NDArray[np.float64]]:
-    """For each sequence the weight in its loss of tokens 1.., 1 / N where they count: (length - 1)."""
-    if scored is not None and [len(row) for row in scored] != ragged.lengths.tolist():
+    """For each sequence, after its BOS, the weight in its loss of tokens 1.., 1 / N where they count: (length - 1)."""
+    before = ragged.before
+    texts = ragged.lengths - before
+    if scored is not None and [len(row) for row in scored] != texts.tolist():
         raise MemtaxError("scored must have an entry for every token of every sequence")
     found = []
-    for row, length in enumerate(ragged.lengths):
+    for row, length in enumerate(texts):
         counted = np.ones(max(length - 1, 0), bool) if scored is None else np.asarray(scored[row][1:], bool)
+        # The first token is not scored after BOS either. An empty text after BOS has BOS - 1 places.
+        counted = np.concatenate([np.zeros(before[row] if length else max(before[row] - 1, 0), bool), counted])
         found.append(counted / max(counted.sum(), 1))
     return found
 

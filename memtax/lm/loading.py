@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def load_model(
     trust_remote_code: bool = False,
     device_map: str | None = None,
     quantization: str | None = None,
+    bos: str | Sequence[int] = "auto",
 ) -> Any:
     """Load a causal language model for scoring: in evaluation mode, without gradients.
 
@@ -42,6 +43,8 @@ def load_model(
         trust_remote_code: whether code that comes with the model may run.
         device_map: `auto` spreads the layers over all devices and the memory of the machine; it takes the place of `device`.
         quantization: one of `QUANTIZATIONS`; the weights that are not quantized have `dtype`.
+        bos: what stands before every row that memtax shows the model: one of `memtax.lm.special_tokens.BOS`, by the tokenizer
+            that lies beside the model, or token ids.
 
     Returns:
         The `transformers` model, or the `peft` model around it.
@@ -52,12 +55,16 @@ def load_model(
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     _check_folder(path)
+    from memtax.lm.special_tokens import bos_ids, set_bos
+
+    opening = bos_ids(path, revision, bos)
     placement = _placement(device_map, quantization)
-    if _find(path, revision, _ADAPTER) is not None:
+    if find_file(path, revision, _ADAPTER) is not None:
         model = _load_adapter(path, revision, dtype, trust_remote_code, placement)
     else:
         model = _load_weights(path, revision, dtype, trust_remote_code, placement)
     model = model.requires_grad_(False).eval()
+    set_bos(model, opening)
     return model if placement else model.to(process_device() if device is None else device)
 
 
@@ -69,13 +76,14 @@ def split_revision(name: str) -> tuple[str, str | None]:
     return path, revision or None
 
 
-def check_model(path: str | Path, revision: str | None, longest: int) -> None:
+def check_model(path: str | Path, revision: str | None, longest: int, bos: int = 0) -> None:
     """Say what is wrong with a model before hours are spent on its corpus: only its configuration is read.
 
     Args:
         path: a folder or a Hub name.
         revision: branch, tag or commit of a Hub name.
         longest: tokens of the longest sequence that it is to score.
+        bos: tokens that are put before it.
 
     Raises:
         ModelError: no model is there, or its positions are fewer than the tokens.
@@ -83,8 +91,9 @@ def check_model(path: str | Path, revision: str | None, longest: int) -> None:
     from transformers import AutoConfig
 
     _check_folder(path)
-    if _find(path, revision, _ADAPTER) is not None:
+    if find_file(path, revision, _ADAPTER) is not None:
         return
+    longest += bos
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
     except Exception as error:
@@ -92,7 +101,8 @@ def check_model(path: str | Path, revision: str | None, longest: int) -> None:
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and longest > positions:
         raise ModelError(
-            f"sequences of {longest} tokens are longer than the {positions} positions of {path}; ask for shorter ones"
+            f"sequences of {longest} tokens{' (BOS included)' if bos else ''} "
+            f"are longer than the {positions} positions of {path}; ask for shorter ones"
         )
 
 
@@ -100,7 +110,7 @@ def vocabulary_size(path: str | Path, revision: str | None = None) -> int | None
     """Token ids that a model knows, from its configuration alone; None for an adapter, or where that does not tell."""
     from transformers import AutoConfig
 
-    if _find(path, revision, _ADAPTER) is not None:
+    if find_file(path, revision, _ADAPTER) is not None:
         return None
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
@@ -135,7 +145,7 @@ def parameter_count(path: str | Path, revision: str | None = None) -> int | None
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    if _find(path, revision, _ADAPTER) is not None:
+    if find_file(path, revision, _ADAPTER) is not None:
         return None
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
@@ -223,9 +233,9 @@ def _load_adapter(
 ) -> Any:
     from peft import PeftModel
 
-    config = _find(path, revision, _ADAPTER)
+    config = find_file(path, revision, _ADAPTER)
     assert config is not None
-    if _find(path, revision, "adapter_model.safetensors") is None:
+    if find_file(path, revision, "adapter_model.safetensors") is None:
         raise ModelError(f"{path} holds no adapter_model.safetensors; pickled weights are not loaded, save it again")
     name, base_revision = _base(config)
     _check_folder(name)
@@ -237,6 +247,17 @@ def _load_adapter(
             return PeftModel.from_pretrained(base, str(path), revision=revision)
     except Exception as error:
         raise ModelError(f"the adapter {path} does not load onto its base model: {_line(error)}") from error
+
+
+def base_model(path: str | Path, revision: str | None = None) -> tuple[str, str | None] | None:
+    """Name and revision of an adapter's base model; None where there is no adapter, or it names none."""
+    config = find_file(path, revision, _ADAPTER)
+    if config is None:
+        return None
+    try:
+        return _base(config)
+    except ModelError:
+        return None  # load_model says why
 
 
 def _base(adapter: Path) -> tuple[str, str | None]:
@@ -278,7 +299,7 @@ def _is_path(path: str | Path) -> bool:
     return isinstance(path, Path) or str(path).startswith(("/", ".", "~")) or str(path).count("/") > 1
 
 
-def _find(path: str | Path, revision: str | None, name: str) -> Path | None:
+def find_file(path: str | Path, revision: str | None, name: str) -> Path | None:
     """A file of a model folder or Hub repository, or None if there is none or the repository cannot be reached."""
     if Path(path).is_dir():
         file = Path(path) / name

@@ -21,6 +21,7 @@ from memtax.lm.decoding import Decoding
 from memtax.lm.head import Parts, as_it_is, call, check_padding, decompose
 from memtax.lm.memory import fitting, smaller
 from memtax.lm.reduction import Wanted, reduce
+from memtax.lm.special_tokens import BosIds, bos_of, positions, with_bos
 
 BATCH_TOKENS = {"cpu": 4096, "accelerator": 65_536}
 """Positions a forward pass: what two cores, and one accelerator, are kept busy by (see `score`)."""
@@ -97,7 +98,8 @@ def score(
     probabilities are reduced in float32. On a CPU the result is the same bits for 1, 2, 4, 8, ... threads.
 
     Args:
-        model: a `transformers` causal language model, or a PEFT model around one. Dropout is off while it runs.
+        model: a `transformers` causal language model, or a PEFT model around one. Dropout is off while it runs. Its BOS (see
+            `memtax.lm.special_tokens`) is put before every sequence that does not begin with it, and has no entry.
         sequences: token ids of each sequence, of any length.
         moments: also `means` and `variances`.
         ranks: also `ranks`.
@@ -118,12 +120,12 @@ def score(
             model's logits are not numbers, one sequence alone does not fit into memory, or the model does not ignore padding
             on the left.
     """
-    ragged = _ragged(sequences)
-    longest = _longest(model)
+    ragged = _ragged(sequences, bos_of(model))
+    longest = positions(model)
     _check_ids(ragged, _vocabulary(model))
     _check_lengths(ragged, longest)
     wanted = Wanted(not match_only, moments, ranks, decoding, suppressed)
-    offsets = np.concatenate([[0], np.cumsum(np.maximum(ragged.lengths - start, 0))])
+    offsets = np.concatenate([[0], np.cumsum(np.maximum(ragged.lengths - ragged.before - start, 0))])
     found = {name: torch.empty(int(offsets[-1]), dtype=dtype).numpy() for name, dtype in wanted.columns.items()}
     heads: Attention = {}
     recorder = recording(model) if attention else contextlib.nullcontext(None)
@@ -166,7 +168,8 @@ def _forward(
     while len(rows):
         block = first_block(ragged, rows, most, longest, side)
         try:
-            found = _score_block(model, parts, block, wanted, start, side, _CHUNK_LOGITS[kind], recorder)
+            before = ragged.before[block.rows]
+            found = _score_block(model, parts, block, wanted, start, before, side, _CHUNK_LOGITS[kind], recorder)
         except (RuntimeError, MemoryError) as error:
             if recorder:
                 recorder.clear()
@@ -182,21 +185,24 @@ def _score_block(
     block: Block,
     wanted: Wanted,
     start: int,
+    before: npt.NDArray[np.int64],
     side: PaddingSide,
     chunk_logits: int,
     recorder: AttentionRecorder | None,
 ) -> Found:
-    """The wanted numbers of a batch's scored tokens, row after row."""
+    """The wanted numbers of a batch's scored tokens, row after row; `before` each text stand so many tokens of BOS."""
     ids = torch.from_numpy(block.ids).to(model.device)
     mask = torch.from_numpy(block.mask).to(model.device)
     arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask.long(), "use_cache": False}
     if recorder:
-        recorder.mask = mask
+        # Attention to BOS counts; attention from BOS is not about the text. Padding is on the right.
+        opening = np.arange(block.mask.shape[1]) < before[np.minimum(np.arange(len(block.mask)), len(before) - 1)][:, None]
+        recorder.mask = mask & ~torch.from_numpy(opening).to(mask.device)
     if side == "left":
         arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     # Where the model gives logits only: virtual tokens of a prompt adapter come first and have no target.
     states = call(parts.backbone, **arguments)[0] if parts else call(model, **arguments).logits[:, -ids.shape[1] :]
-    rows, targets = _needed(states, ids, mask, len(block.rows), start)
+    rows, targets = _needed(states, ids, mask, torch.from_numpy(start + before).to(mask.device))
     del states
     pieces = []
     for hidden, target in _chunks(rows, targets, chunk_logits // (rows.shape[1] if parts is None else _vocabulary(model))):
@@ -206,7 +212,7 @@ def _score_block(
 
 
 def _needed(
-    states: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, rows: int, start: int
+    states: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, skipped: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The one shift and mask: the state at position t is about token t + 1, and both must be tokens, not padding.
 
@@ -214,15 +220,16 @@ def _needed(
         states: (batch, length, width).
         ids: (batch, length).
         mask: (batch, length), True on tokens.
-        rows: how many leading rows of the batch are asked for; the others only fill it.
-        start: first token of a sequence that is asked for, counted without the padding.
+        skipped: (rows), for the leading rows of the batch, which are asked for (the others only fill it), the first token
+            that is asked for, counted without the padding.
 
     Returns:
         States (scored tokens, width) and the tokens they are about (scored tokens), row after row.
     """
+    rows = len(skipped)
     needed = mask[:rows, :-1] & mask[:rows, 1:]
-    if start > 1:
-        needed &= mask[:rows, :-1].cumsum(-1) >= start
+    if bool((skipped > 1).any()):
+        needed &= mask[:rows, :-1].cumsum(-1) >= skipped[:, None]
     return states[:rows, :-1][needed.to(states.device)], ids[:rows, 1:][needed]
 
 
@@ -236,11 +243,17 @@ def _chunks(rows: torch.Tensor, targets: torch.Tensor, most: int) -> Iterator[tu
     yield from zip(torch.split(rows, size), torch.split(targets, size), strict=True)
 
 
-def _ragged(sequences: Sequence[Sequence[int]]) -> Ragged:
+def _ragged(sequences: Sequence[Sequence[int]], bos: BosIds = ()) -> Ragged:
+    """The sequences end to end, each after the BOS ids unless it begins with them."""
+    before: npt.NDArray[np.int64] | None = None
+    if bos:
+        opened = [with_bos(sequence, bos) for sequence in sequences]
+        before = np.array([len(new) - len(old) for new, old in zip(opened, sequences, strict=True)], np.int64)
+        sequences = opened
     lengths = np.fromiter((len(sequence) for sequence in sequences), dtype=np.int64, count=len(sequences))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     flat = np.fromiter(itertools.chain.from_iterable(sequences), dtype=np.int64, count=int(offsets[-1]))
-    return Ragged(flat, offsets)
+    return Ragged(flat, offsets, before)
 
 
 def _vocabulary(model: Any) -> int:
@@ -250,12 +263,6 @@ def _vocabulary(model: Any) -> int:
     if head is not None and hasattr(head, "weight"):
         sizes.append(head.weight.shape[0])
     return int(min(sizes))
-
-
-def _longest(model: Any) -> int | None:
-    """Positions that the model was made for, or None where its configuration names no limit."""
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(longest) if longest else None
 
 
 def _check_ids(ragged: Ragged, vocabulary: int) -> None:
@@ -272,7 +279,9 @@ def _check_lengths(ragged: Ragged, longest: int | None) -> None:
     if longest is not None and len(ragged.lengths) and ragged.lengths.max() > longest:
         row = int(ragged.lengths.argmax())
         raise RowError(
-            f"{{row}} has {ragged.lengths[row]} tokens but the model has {longest} positions; cut the sequences to windows", row
+            f"{{row}} has {ragged.lengths[row]} tokens{' (BOS included)' if ragged.before[row] else ''} but the model has "
+            f"{longest} positions; cut the sequences to windows",
+            row,
         )
 
 

@@ -46,6 +46,7 @@ def audit(
     region: str = "US",
     resamples: int = 1000,
     canaries: Path | str | None = None,
+    bos: str = "auto",
 ) -> dict[str, Any]:
     """Audit a model against its training set; finished parts in `output` are reused.
 
@@ -64,6 +65,7 @@ def audit(
         resamples: bootstrap resamples of the intervals of membership inference.
         canaries: record of planted canaries, as `training/finetune_lora.py` writes it; by default the one in the folder of the
             model or adapter, if there is one.
+        bos: what the model reads before each sequence, one of `memtax.lm.special_tokens.BOS`.
 
     Returns:
         The contents of `audit.json`.
@@ -90,6 +92,7 @@ def audit(
         prompt=prompt,
         continuation=continuation,
         dtype=dtype,
+        bos=bos,
     )
     metrics = run(config).metrics
     record = Path(canaries) if canaries is not None else find_record(audited)
@@ -109,6 +112,7 @@ def audit(
         "train": train,
         "held_out": held_out,
         "window": {"prompt": prompt, "continuation": continuation},
+        "bos": metrics["run"]["bos"],
         "sequences": len(rows),
         "skipped": metrics["skipped"],
         "extraction": metrics["extraction"],
@@ -165,7 +169,7 @@ def _canaries(planted: Sequence[Canary], config: RunConfig) -> dict[str, Any]:
     """Exposure and extraction of planted canaries, or why there is none."""
     if not planted:
         return {"measurable": False, "reason": "no record of planted canaries was given"}
-    return {"measurable": True, **read_out(planted, config.model, config.revision, config.dtype)}
+    return {"measurable": True, **read_out(planted, config.model, config.revision, config.dtype, config.opening)}
 
 
 def _membership(config: RunConfig, audited: str, output: Path, held_out: str | None, resamples: int) -> dict[str, Any]:
@@ -184,6 +188,7 @@ def _membership(config: RunConfig, audited: str, output: Path, held_out: str | N
         resamples=resamples,
         tokenizer=config.tokenizer,
         dtype=config.dtype,
+        bos=config.bos,
     )
     return {"measurable": True, "domains": found.summary["domains"]}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from memtax.errors import MemtaxError
+from memtax.lm.special_tokens import BosIds, bos_ids, check_bos
 
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,)}
 
@@ -47,6 +48,7 @@ class RunConfig:
         continuation: continuation tokens.
         recitation_threshold: a continuation that occurs more often than this is recitation.
         dtype: number format of the model's weights.
+        bos: what every model reads before each sequence: `auto` (what the tokenizer adds by itself), `always` or `never`.
         seed: of splits and resampling.
         title: how report and card call the run; None makes one of model and corpus.
         license: Hub identifier of the corpus's license, for the card.
@@ -77,6 +79,7 @@ class RunConfig:
     continuation: int = 32
     recitation_threshold: int = 5
     dtype: str = "float32"
+    bos: str = "auto"
     seed: int = 1024
     title: str | None = None
     license: str | None = None
@@ -95,6 +98,7 @@ class RunConfig:
             raise MemtaxError("frequencies: they replace those of counts; give counts as well, or neither")
         if self.code_scores is not None and self.code_model is not None:
             raise MemtaxError("code_scores: they replace those of code_model; give one of the two")
+        check_bos(self.bos)
         if self.dtype not in ("float32", "bfloat16", "float16", "auto"):
             raise MemtaxError(f"dtype: {self.dtype!r} is not one of float32, bfloat16, float16, auto")
 
@@ -102,6 +106,11 @@ class RunConfig:
     def window(self) -> int:
         """Tokens of a sequence: prompt and continuation."""
         return self.prompt + self.continuation
+
+    @property
+    def opening(self) -> BosIds:
+        """The ids before every row: the same for every model of the run, which reads the same tokens."""
+        return bos_ids(self.model, self.revision, self.bos, self.tokenizer)
 
     @property
     def sequence_source(self) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax.errors import MemtaxError
 from memtax.files import metric_path
+from memtax.lm.special_tokens import bos_before, bos_ids, bos_of, check_bos, text_ids, tokenizer_bos, without_bos
 
 if TYPE_CHECKING:
     import datasets
@@ -25,6 +26,7 @@ def evaluate_model(
     prompt: int = 32,
     continuation: int = 32,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    bos: str = "auto",
 ) -> "pa.Table":
     """Compute modules on what a model says about the sequences of a dataset.
 
@@ -40,6 +42,7 @@ def evaluate_model(
         prompt: tokens of the prompt.
         continuation: tokens after it; rows that do not reach its end take no part in modules about extraction.
         options: name of a module to further arguments of its `compute`.
+        bos: what the model reads before each row, one of `memtax.lm.special_tokens.BOS`, by the tokenizer if there is one.
 
     Returns:
         One row a figure: `metric`, `measure`, `value`, and `low` and `high` where there is an interval. `rows` says how many
@@ -55,7 +58,7 @@ def evaluate_model(
     unread = [name for name in options or {} if name not in paths]
     if unread or not paths:
         raise MemtaxError(f"options are for {', '.join(unread)}, metrics are {', '.join(paths) or 'none'}; name both alike")
-    evidence = _Evidence(model, dataset, tokenizer, prompt, continuation)
+    evidence = _Evidence(model, dataset, tokenizer, prompt, continuation, bos)
     found: list[dict[str, Any]] = []
     for name, path in paths.items():
         inputs = _INPUTS[name](evidence)
@@ -74,20 +77,30 @@ def evaluate_model(
 class _Evidence:
     """What modules read; each piece is made when it is first asked for."""
 
-    def __init__(self, model: Any, dataset: Any, tokenizer: Any, prompt: int, continuation: int) -> None:
+    def __init__(self, model: Any, dataset: Any, tokenizer: Any, prompt: int, continuation: int, bos: str) -> None:
         from memtax.corpus.sources import Source, open_dataset
         from memtax.lm.loading import load_model, load_tokenizer, split_revision
 
         if prompt < 1 or continuation < 1:
             raise MemtaxError(f"prompt={prompt} and continuation={continuation} must be at least 1 token each")
         named = split_revision(str(model)) if isinstance(model, (str, Path)) else None
-        self.model = load_model(*named) if named else model
         if tokenizer is None and named:
             self._tokenizer: Callable[[], Any] = functools.partial(load_tokenizer, *named)
         elif isinstance(tokenizer, (str, Path)):
             self._tokenizer = functools.partial(load_tokenizer, tokenizer)
         else:
             self._tokenizer = lambda: tokenizer
+        if tokenizer is not None:
+            self.bos = tokenizer_bos(self.tokenizer, bos)
+        elif named:
+            self.bos = bos_ids(*named, bos)
+        else:
+            # A loaded model without its tokenizer keeps what it was loaded with.
+            check_bos(bos)
+            if bos == "always" and not bos_of(model):
+                raise MemtaxError("bos='always' needs the tokenizer that names the token; give tokenizer=NAME")
+            self.bos = () if bos == "never" else bos_of(model)
+        self.model = load_model(*named, bos=self.bos) if named else model
         self.dataset = open_dataset(Source.parse(dataset)) if isinstance(dataset, str) else dataset
         self.prompt, self.end = prompt, prompt + continuation
 
@@ -102,8 +115,8 @@ class _Evidence:
     def tokens(self) -> list[list[int]]:
         for name in ("tokens", "input_ids"):
             if name in self.dataset.column_names:
-                return [list(row or ()) for row in self.dataset[name][:]]
-        return [self.tokenizer(text or "")["input_ids"] for text in self.column("text")]
+                return [list(without_bos(row or (), self.bos)) for row in self.dataset[name][:]]
+        return [list(without_bos(row, self.bos)) for row in text_ids(self.tokenizer, self.column("text"))]
 
     @functools.cached_property
     def texts(self) -> list[str]:
@@ -115,7 +128,8 @@ class _Evidence:
     def scores(self) -> Any:
         from memtax.lm.scores import score
 
-        return score(self.model, self.tokens, moments=True)
+        with bos_before(self.model, self.bos):
+            return score(self.model, self.tokens, moments=True)
 
     @functools.cached_property
     def whole(self) -> list[int]:
@@ -154,7 +168,8 @@ def _extraction(evidence: _Evidence) -> dict[str, Any]:
 
     rows = evidence.of_whole(evidence.tokens)
     counts = [evidence.end - evidence.prompt] * len(rows)
-    generated = generate(evidence.model, [row[: evidence.prompt] for row in rows], counts)
+    with bos_before(evidence.model, evidence.bos):
+        generated = generate(evidence.model, [row[: evidence.prompt] for row in rows], counts)
     return {"predictions": generated, "references": [row[evidence.prompt : evidence.end] for row in rows]}
 
 

@@ -114,7 +114,9 @@ def _identify(name: str) -> str:
     return digest(fingerprint_path(source.path), source.name, source.split)[:32]
 
 
-def probe_layers(source: str, model: str, predictor: Predictor, output: Path, *, most: int = 20_000) -> list[dict[str, Any]]:
+def probe_layers(
+    source: str, model: str, predictor: Predictor, output: Path, *, most: int = 20_000, bos: str = "auto"
+) -> list[dict[str, Any]]:
     """Probe a model's layers for memorized-or-not and for the category, beside controls.
 
     Args:
@@ -123,6 +125,7 @@ def probe_layers(source: str, model: str, predictor: Predictor, output: Path, *,
         predictor: its factors are the control without layers, its target and category what is probed.
         output: folder of `probes.json` and `figures/probes_*`.
         most: sequences that are read, the first of the dataset: states of all layers are held at once.
+        bos: what the model reads before each sequence, one of `memtax.lm.special_tokens.BOS`.
 
     Returns:
         The rows of both probes.
@@ -131,6 +134,7 @@ def probe_layers(source: str, model: str, predictor: Predictor, output: Path, *,
         MemtaxError: there are no tokens, or a class has too few rows.
     """
     from memtax.lm.loading import load_model
+    from memtax.lm.special_tokens import bos_of, without_bos
     from memtax.taxonomy.probes import hidden_states, probe
 
     chosen = declared.resolve(predictor.factors, predictor.target)
@@ -139,8 +143,10 @@ def probe_layers(source: str, model: str, predictor: Predictor, output: Path, *,
     schema.require(table.column_names, ["tokens"], source)
     rows = usable(table, chosen, predictor.target, predictor.category, source)
     groups = split_groups(table)[rows.kept]
-    tokens = table.column("tokens").filter(rows.kept).to_pylist()
-    states = hidden_states(load_model(model), tokens)
+    language_model = load_model(model, bos=bos)
+    opening = bos_of(language_model)
+    tokens = [without_bos(row, opening) for row in table.column("tokens").filter(rows.kept).to_pylist()]
+    states = hidden_states(language_model, tokens)
     found = []
     for name, labels in (("memorized", rows.labels.astype(np.int64)), ("category", rows.categories)):
         # Classes that are absent, as a category may be, have no number of their own.
@@ -149,7 +155,7 @@ def probe_layers(source: str, model: str, predictor: Predictor, output: Path, *,
         title = f"What each layer knows: {name}"
         model_figures.save(model_figures.probe_layers(own), output / "figures", f"probes_{name}", title)
         found += own
-    write_json(output / "probes.json", {"model": model, "rows": len(tokens), "probes": found})
+    write_json(output / "probes.json", {"model": model, "bos": list(opening), "rows": len(tokens), "probes": found})
     return found
 
 

@@ -58,5 +58,7 @@ def given_columns(config: RunConfig, dataset: "datasets.Dataset") -> "list[pa.Ta
             name: [value if is_member else None for value, is_member in zip(values, member, strict=True)]
             for name, values in found.items()
         }
-        tables.append(pa.table({"sequence_id": ids, **columns}, schema=schema.arrow_schema(["sequence_id", *names])))
+        if key == "code_scores":
+            columns["text_kind"] = CodeFilter(scores=source).verdicts(columns["nl_score"])
+        tables.append(pa.table({"sequence_id": ids, **columns}, schema=schema.arrow_schema(["sequence_id", *columns])))
     return tables

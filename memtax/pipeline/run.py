@@ -68,7 +68,7 @@ def run(config: RunConfig) -> RunResult:
     output = Path(config.output)
     check_attached(config)
     for member in _members(config):
-        check_model(member.path, member.revision, config.window)
+        check_model(member.path, member.revision, config.window, len(config.opening))
     described = describe(config)
     dataset = join(described.dataset, _score(config, described.dataset, output / "scores" / "model"))
     if config.reference_model is not None:
@@ -89,6 +89,7 @@ def _score(config: RunConfig, dataset: "datasets.Dataset", folder: Path) -> "pa.
         continuation=config.continuation,
         dtype=config.dtype,
         token_logprobs=True,
+        bos=config.opening,
     )
     return run_stage(dataset, scores, folder, ROWS_PER_BATCH)
 
@@ -124,6 +125,7 @@ def _score_exactly(config: RunConfig, dataset: "datasets.Dataset", folder: Path,
         continuation=config.continuation,
         dtype=config.dtype,
         exact_only=True,
+        bos=config.opening,
     )
     return run_stage(dataset, scores, folder, ROWS_PER_BATCH)
 
@@ -266,6 +268,7 @@ def _describe_run(config: RunConfig, described: Described, table: "pa.Table", ou
         "sequences": table.num_rows,
         "prompt": config.prompt,
         "continuation": config.continuation,
+        "bos": list(config.opening),
     }
 
 

@@ -1,7 +1,7 @@
 """`memtax score`: the forward pass over any sequences, without the rest of a run."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from memtax.files import write_json, write_parquet
 from memtax.filters.scores import LanguageModelFilter
 from memtax.lm import extraction
 from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
+from memtax.lm.special_tokens import bos_ids
 from memtax.pipeline.stages import on_main
 from memtax.progress import silence_libraries
 from memtax.provenance import fingerprint_path, write_record
@@ -102,13 +103,17 @@ def score_sequences(
     silence_libraries()
     world = World.current()
     output = Path(output)
+    opening = bos_ids(scores.model, scores.revision, scores.bos, tokenizer)
+    # One tokenizer made the tokens, and says for both models what comes before them.
+    scores = replace(scores, bos=opening)
+    reference = reference and replace(reference, bos=opening)
     for each in (scores, *([reference] if reference else [])):
-        check_model(each.model, each.revision, length or _reach(scores))
+        check_model(each.model, each.revision, length or _reach(scores), len(opening))
     reader = None
     if holds_text(source):
         reader = load_tokenizer(tokenizer or scores.model, None if tokenizer else scores.revision)
     known = vocabulary_size(scores.model, scores.revision)
-    rows = load_rows(source, length=length or _reach(scores), tokenizer=reader, vocabulary_size=known)
+    rows = load_rows(source, length=length or _reach(scores), tokenizer=reader, vocabulary_size=known, bos=opening)
     table = run_stage(rows, scores, output / "parts", ROWS_PER_BATCH, per_shard(len(rows)))
     if reference is not None:
         theirs = run_stage(rows, reference, output / "reference", ROWS_PER_BATCH, per_shard(len(rows)))
@@ -125,6 +130,7 @@ def score_sequences(
         inputs = {"sequences": fingerprint_path(source.path), "model": scores.fingerprint}
         config = {"sequences": source.label, **asdict(scores), "length": length}
         config |= {"windows": [list(window) for window in scores.windows], "reference": reference and reference.model}
+        config["bos"] = list(opening)
         write_record(output / "run.yaml", "score", config, inputs)
 
     on_main(world, write)
@@ -153,7 +159,12 @@ def summarize(table: "pa.Table", scores: LanguageModelFilter, units: statistics.
         known = np.array([value is not None for value in values], bool)
         memorized = np.array([value for value in values if value is not None], bool)
         windows.append({"prompt": window[0], "continuation": window[1], **statistics.share(memorized, units[known])})
-    found: dict[str, Any] = {"model": scores.model, "sequences": table.num_rows, "extraction": windows}
+    found: dict[str, Any] = {
+        "model": scores.model,
+        "bos": list(scores.opening),
+        "sequences": table.num_rows,
+        "extraction": windows,
+    }
     if "is_memorized_by_reference" in table.column_names:
         found["reference"] = beyond_reference(
             table.column("is_memorized").to_pylist(), table.column("is_memorized_by_reference").to_pylist(), units=units

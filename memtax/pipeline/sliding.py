@@ -1,5 +1,6 @@
 """`memtax score --stride`: every window of long texts, with shares, coverage and a heat map by position."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from memtax.files import write_json, write_parquet
 from memtax.filters.scores import LanguageModelFilter
 from memtax.lm import windows
 from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
+from memtax.lm.special_tokens import bos_ids
 from memtax.pipeline.scoring import ROWS_PER_BATCH, ScoreResult, per_shard
 from memtax.pipeline.stages import on_main
 from memtax.progress import silence_libraries, skipped
@@ -53,9 +55,12 @@ def score_windows(
     world = World.current()
     output = Path(output)
     window = scores.prompt + scores.continuation
-    check_model(scores.model, scores.revision, window)
+    opening = bos_ids(scores.model, scores.revision, scores.bos, tokenizer)
+    scores = replace(scores, bos=opening)
+    check_model(scores.model, scores.revision, window, len(opening))
     reader = load_tokenizer(tokenizer or scores.model, None if tokenizer else scores.revision) if holds_text(source) else None
-    texts = load_rows(source, tokenizer=reader, vocabulary_size=vocabulary_size(scores.model, scores.revision))
+    known = vocabulary_size(scores.model, scores.revision)
+    texts = load_rows(source, tokenizer=reader, vocabulary_size=known, bos=opening)
     rows, owners, begins, lengths = _cut(texts, window, stride, source.label)
     skipped(len(lengths) - len(np.unique(owners)), f"shorter than the {window} tokens of a window, in {source.label}")
     try:
@@ -67,7 +72,7 @@ def score_windows(
         raise error.at(text, place) from error
     name = "continuation_logprob" if scores.decoding is None else "decoding_logprob"
     logprobs = np.array(table.column(name).to_pylist(), dtype=np.float64)
-    found = summarize(texts, owners, begins, lengths, logprobs, scores, stride)
+    found = {**summarize(texts, owners, begins, lengths, logprobs, scores, stride), "bos": list(opening)}
 
     def write() -> None:
         import pyarrow as pa
@@ -80,9 +85,19 @@ def score_windows(
         title = f"{Path(scores.model).name} on {Path(source.path).name}, window by window"
         run = {"title": title, "model": Path(scores.model).name, "corpus": Path(source.path).name}
         lengths_of = {"prompt": scores.prompt, "continuation": scores.continuation}
-        write_json(output / "metrics.json", {"run": {**run, **lengths_of, "tokens": int(sum(lengths))}, "sliding": found})
+        write_json(
+            output / "metrics.json",
+            {"run": {**run, **lengths_of, "tokens": int(sum(lengths))}, "sliding": found},
+        )
         inputs = {"sequences": fingerprint_path(source.path), "model": scores.fingerprint}
-        config = {"sequences": source.label, "model": scores.model, "revision": scores.revision, **lengths_of, "stride": stride}
+        config: dict[str, Any] = {
+            "sequences": source.label,
+            "model": scores.model,
+            "revision": scores.revision,
+            **lengths_of,
+            "stride": stride,
+        }
+        config["bos"] = list(opening)
         write_record(output / "run.yaml", "score", config, inputs)
         report.write(output)
 

@@ -102,7 +102,7 @@ def describe(config: RunConfig) -> Described:
         CompressibilityFilter(),
     ]
     if config.code_model is not None:
-        filters.append(CodeFilter(config.code_model))
+        filters.append(CodeFilter(config.code_model, verdict=True))
     for each in filters:
         dataset = join(dataset, run_stage(dataset, each, output / "filters" / each.name, ROWS_PER_BATCH))
     for added in match_columns(config, dataset, ROWS_PER_BATCH) if config.embedding_model is not None else ():
@@ -168,11 +168,12 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
 
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
     source = Source.parse(config.sequence_source, column=config.column)
-    members = load_sequences(source, window=config.window, tokenizer=tokenizer)
+    members = load_sequences(source, window=config.window, tokenizer=tokenizer, bos=config.opening)
     tables = [_with_membership(members.dataset, True)]
     skipped = dict(members.skipped)
     if config.held_out is not None:
-        others = load_sequences(Source.parse(config.held_out, column=config.column), window=config.window, tokenizer=tokenizer)
+        control = Source.parse(config.held_out, column=config.column)
+        others = load_sequences(control, window=config.window, tokenizer=tokenizer, bos=config.opening)
         table = _with_membership(others.dataset, False)
         # Unnamed documents of both sources are numbered from 0 and are not the same.
         at = table.column_names.index("document")

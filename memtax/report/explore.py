@@ -30,6 +30,7 @@ class Explorer:
         prompt: tokens of a prompt.
         continuation: tokens after it.
         title: heading of the page.
+        bos: what the model reads before a text, one of `memtax.lm.special_tokens.BOS`.
     """
 
     features: "pa.Table"
@@ -40,25 +41,29 @@ class Explorer:
     prompt: int = 32
     continuation: int = 32
     title: str = "memtax"
+    bos: str = "auto"
     _cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def load(cls, run: Path | str, model: str | None = None) -> "Explorer":
+    def load(cls, run: Path | str, model: str | None = None, bos: str = "auto") -> "Explorer":
         """Read a run directory, or a dataset that `memtax push` published, whose predictor is `NAME-predictor`.
 
         Raises:
-            MemtaxError: it has no table of features.
+            MemtaxError: it has no table of features, or `bos` is unknown.
         """
+        from memtax.lm.special_tokens import check_bos
+
+        check_bos(bos)
         folder = Path(run)
         if folder.is_dir():
-            return cls._of_run(folder, model)
+            return cls._of_run(folder, model, bos)
         from memtax.corpus.sources import Source, open_dataset
 
         table = open_dataset(Source(str(run), "features")).with_format("arrow")[:]
-        return cls(table, f"{run}-predictor", model, f"{run}:token_frequencies:train", title=str(run))
+        return cls(table, f"{run}-predictor", model, f"{run}:token_frequencies:train", title=str(run), bos=bos)
 
     @classmethod
-    def _of_run(cls, run: Path, model: str | None) -> "Explorer":
+    def _of_run(cls, run: Path, model: str | None, bos: str) -> "Explorer":
         import pyarrow.parquet as pq
         import yaml
 
@@ -78,6 +83,8 @@ class Explorer:
             int(config.get("prompt", 32)),
             int(config.get("continuation", 32)),
             str(config.get("title") or run.name),
+            # As the run's own rows were measured.
+            str(config.get("bos", bos)) if bos == "auto" else bos,
         )
 
     @property
@@ -207,9 +214,10 @@ class Explorer:
         from memtax.filters.token_frequencies import TokenFrequencyFilter
         from memtax.lm import extraction
         from memtax.lm.scores import score
+        from memtax.lm.special_tokens import bos_of, text_ids, without_bos
 
         model, tokenizer = self._loaded
-        tokens = tokenizer(text)["input_ids"][: self.prompt + self.continuation]
+        tokens = without_bos(text_ids(tokenizer, [text])[0], bos_of(model))[: self.prompt + self.continuation]
         scores = score(model, [tokens])
         found = {name: values[0] for name, values in extraction.columns(scores, self.prompt, self.continuation).items()}
         pieces = [tokenizer.decode([token]) for token in tokens]
@@ -243,7 +251,7 @@ class Explorer:
 
         if "model" not in self._cache:
             named = split_revision(str(self.model))
-            self._cache["model"] = load_model(*named), load_tokenizer(*named)
+            self._cache["model"] = load_model(*named, bos=self.bos), load_tokenizer(*named)
         model, tokenizer = self._cache["model"]
         return model, tokenizer
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-NL, CODE = 0.525, 0.4
-"""P(natural language) from which a sequence is NL, and up to which it is code (Prashanth et al. 2024); between: uncertain."""
+_KINDS = {"nl": "natural language", "code": "code"}
+"""Groups to the values of `text_kind`."""
 _NUMBERS = ("spearman", "low", "high", "pearson", "xi", "xi_low", "xi_high")
 
 
@@ -40,7 +40,7 @@ def correlations(
         category: column of indices into `memtax.schema.CATEGORIES`.
 
     Returns:
-        One dict per factor and group (`all`; `nl` and `code` if the table has `nl_score`; each category): `factor`, `group`,
+        One dict per factor and group (`all`; `nl` and `code` if the table has `text_kind`; each category): `factor`, `group`,
         `n`, `unit` and `units` (what intervals are over, and how many), `spearman` with its 95% interval `low` and `high`,
         `pearson`, `xi` (factor -> target) with `xi_low` and `xi_high` from subsampling of units, `reason`, which says why the
         numbers are None (fewer than 10 rows with or without the target, or with another than the factor's commonest value),
@@ -49,9 +49,9 @@ def correlations(
     labels, labelled = declared.read_target(table, target)
     categories, categorised = declared.read_category(table, category)
     groups = {"all": labelled}
-    if "nl_score" in table.column_names:
-        score = declared.read(table, declared.Factor("nl_score", "identity"))
-        groups |= {"nl": labelled & (score >= NL), "code": labelled & (score <= CODE)}
+    kinds = np.array(table.column("text_kind").to_pylist(), object) if "text_kind" in table.column_names else None
+    if kinds is not None and any(kind is not None for kind in kinds):
+        groups |= {name: labelled & (kinds == kind) for name, kind in _KINDS.items()}
     groups |= {name: labelled & categorised & (categories == code) for code, name in enumerate(CATEGORIES)}
     units = units_of(table)
     found = []

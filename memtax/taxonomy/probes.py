@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from memtax import statistics
 from memtax.errors import MemtaxError
+from memtax.lm.special_tokens import bos_of
 from memtax.progress import progress_bar
 from memtax.taxonomy.copies import Groups
 from memtax.taxonomy.evaluation import Estimate
@@ -25,7 +26,7 @@ def hidden_states(
     """One vector a layer and sequence.
 
     Args:
-        model: a `transformers` causal language model.
+        model: a `transformers` causal language model; its BOS is put before every sequence and not pooled.
         sequences: token ids, all sequences of one length.
         pooling: mean over tokens, or the last token's state.
         batch: sequences a forward pass.
@@ -43,14 +44,15 @@ def hidden_states(
         raise MemtaxError(f"sequences of one length are needed, not of {', '.join(map(str, sorted(lengths))) or 'none'}")
     if pooling not in ("mean", "last"):
         raise MemtaxError(f"pooling is 'mean' or 'last', not {pooling!r}")
-    tokens = torch.as_tensor(np.asarray(sequences, np.int64))
+    bos = bos_of(model)
+    tokens = torch.as_tensor(np.array([[*bos, *sequence] for sequence in sequences], np.int64))
     parts = []
     with torch.inference_mode(), progress_bar("hidden states", len(tokens)) as bar:
         for start in range(0, len(tokens), batch):
             ids = tokens[start : start + batch].to(model.device)
             # The base model: a probe needs no logits.
             layers = model.base_model(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
-            pooled = [(layer.float().mean(1) if pooling == "mean" else layer[:, -1].float()) for layer in layers]
+            pooled = [(layer[:, len(bos) :].float().mean(1) if pooling == "mean" else layer[:, -1].float()) for layer in layers]
             parts.append(torch.stack(pooled).cpu().numpy())
             bar.update(len(ids))
     return np.concatenate(parts, axis=1)

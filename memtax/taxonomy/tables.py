@@ -13,6 +13,7 @@ from memtax import schema
 from memtax.corpus.sources import Source, open_dataset, reading
 from memtax.errors import MemtaxError
 from memtax.taxonomy.copies import COLUMN, with_sketch
+from memtax.filters.code_vs_nl import PUBLISHED, CodeFilter
 from memtax.taxonomy.labels import THRESHOLD, taxonomy
 
 if TYPE_CHECKING:
@@ -137,7 +138,17 @@ def from_published(table: "pa.Table", in_sample: bool) -> "pa.Table":
                 columns[name] = pc.max_element_wise(pc.subtract(columns[name], 1), 0, skip_nulls=False)
     if "memorization_score" in columns and "is_memorized" not in columns:
         columns["is_memorized"] = pc.equal(columns["memorization_score"], 1)
-    return pa.table(columns)
+    return _with_kind(pa.table(columns))
+
+
+def _with_kind(table: "pa.Table") -> "pa.Table":
+    """The table with `text_kind`, if it has published scores: they are the published classifier's."""
+    import pyarrow as pa
+
+    if "nl_score" not in table.column_names or "text_kind" in table.column_names:
+        return table
+    kinds = CodeFilter(PUBLISHED[0]).verdicts(table.column("nl_score").to_pylist())
+    return table.append_column("text_kind", pa.array(kinds, pa.string()))
 
 
 def _plain_windows(tokens: "pa.ChunkedArray") -> NDArray[np.bool_]:

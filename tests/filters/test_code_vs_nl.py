@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -12,11 +13,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.utils import murmurhash3_32
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 from memtax.errors import MemtaxError, ModelError
 from memtax.files import asset
 from memtax.filters._passages import CODE, NATURAL_LANGUAGE, draw, label_of, prose_share, read_domains
+from memtax.filters.code_ngrams import NgramClassifier
 from memtax.filters.code_vs_nl import CodeFilter, natural_language_class
 
 PROSE = "The house stood on the hill for many years, and nobody in the village knew who had built it or why. " * 4
@@ -92,11 +95,93 @@ def test_scores_are_the_softmax_of_one_text_at_a_time(trained):
 
 
 def test_verdicts_follow_the_thresholds():
-    each = CodeFilter("x")
+    each = CodeFilter("usvsnsp/code-vs-nl")
     assert each.verdicts([0.0, 0.4, 0.41, 0.524, 0.525, 1.0, None]) == [
         "code", "code", "uncertain", "uncertain", "natural language", "natural language", None]  # fmt: skip
-    with pytest.raises(MemtaxError, match="code_to"):
+    given = CodeFilter("x", code_to=0.2, natural_language_from=0.3)
+    assert given.verdicts([0.2, 0.25, 0.3]) == ["code", "uncertain", "natural language"]
+    with pytest.raises(MemtaxError, match="pairs"):
         CodeFilter("x", code_to=0.6)
+    with pytest.raises(MemtaxError, match="code_to"):
+        CodeFilter("x", code_to=0.6, natural_language_from=0.4)
+
+
+def write_evaluation(folder, **sets):
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    figures = {name.replace("_", " "): {"code_to": low, "natural_language_from": high} for name, (low, high) in sets.items()}
+    figures = {name.replace("held out", "held-out").replace("hand l", "hand-l"): value for name, value in figures.items()}
+    (folder / "evaluation.json").write_text(json.dumps(figures))
+    return CodeFilter(str(folder))
+
+
+def test_thresholds_come_with_the_classifier(tmp_path):
+    own = write_evaluation(tmp_path / "own", held_out_passages=(0.03, 0.7))
+    before = own.fingerprint
+    assert own.thresholds == (0.03, 0.7)
+    assert own.verdicts([0.03, 0.4, 0.7]) == ["code", "uncertain", "natural language"]
+    labels = write_evaluation(tmp_path / "own", held_out_passages=(0.03, 0.7), hand_labelled_sequences=(0.1, 0.6))
+    assert labels.thresholds == (0.1, 0.6)
+    # Part of what the results are made from.
+    assert labels.fingerprint != before
+    # Where the kinds are apart any cut has no false positives.
+    apart = write_evaluation(tmp_path / "own", held_out_passages=(0.8, 0.2))
+    assert apart.verdicts([0.2, 0.49, 0.5, 0.8]) == ["code", "code", "natural language", "natural language"]
+    (tmp_path / "own" / "evaluation.json").write_text("[]")
+    with pytest.raises(ModelError, match="no thresholds"):
+        _ = CodeFilter(str(tmp_path / "own")).thresholds
+
+
+def test_a_classifier_without_thresholds_gives_no_verdicts_and_says_so(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    assert CodeFilter(str(tmp_path)).verdicts([0.1, None, 0.9]) == [None, None, None]
+    assert "evaluation.json" in capsys.readouterr().out
+
+
+def test_ngrams_give_the_logistic_regression_of_their_weighted_counts(tmp_path):
+    sources = {"a": [SOURCE]}, {"b": [PROSE]}
+    passages = draw(*sources, rows=60, seed=1)
+    classifier = NgramClassifier.fit(passages.texts, passages.labels)
+    assert NgramClassifier.fit(passages.texts, passages.labels).scores([PROSE]) == classifier.scores([PROSE])
+    texts = [PROSE[:90], SOURCE[:90], "aa b", "\ud800"]
+    for text, score in zip(texts, classifier.scores(texts), strict=True):
+        clean = re.sub(r"\s\s+", " ", text.encode("utf-8", "replace").decode())
+        grams = [clean[start : start + size] for size in (1, 2, 3, 4) for start in range(len(clean) - size + 1)]
+        buckets = np.array([murmurhash3_32(gram.encode(), seed=0) for gram in grams]).astype(np.int64)
+        values = np.bincount(np.abs(buckets) % 2**17, minlength=2**17).astype(float)
+        values[values > 0] = (1 + np.log(values[values > 0])) * classifier.idf[values > 0]
+        odds = values @ classifier.weights / np.linalg.norm(values) + classifier.bias
+        assert score == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-9)
+    assert classifier.scores([PROSE])[0] > 0.5 > classifier.scores([SOURCE])[0]
+    classifier.save_pretrained(tmp_path)
+    again = NgramClassifier.from_files(tmp_path / "ngram_config.json", tmp_path / "model.safetensors")
+    assert again.scores(texts) == classifier.scores(texts)
+    (tmp_path / "model.safetensors").write_bytes(b"{}")
+    with pytest.raises(ModelError, match="cannot be read"):
+        CodeFilter(str(tmp_path))({"text": ["a"]})
+
+
+def test_ngrams_are_trained_evaluated_and_loaded_like_an_encoder(script, data, tmp_path):
+    options = ["--data", str(data), "--labels", str(data / "labels.jsonl"), "--output_dir", str(tmp_path), "--ngrams", "True"]
+    found = script.train(*script.parse([*options, "--max_steps", "10", "--evaluation_rows", "60"]))
+    assert found["held-out passages"]["roc_auc"]["value"] > 0.9
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "README.md", "evaluation.json", "figures", "model.safetensors", "ngram_config.json"}  # fmt: skip
+    added = CodeFilter(str(tmp_path), verdict=True)({"text": [PROSE, SOURCE, None, ""]})
+    assert added["text_kind"] == ["natural language", "code", None, None]
+    assert added["nl_score"][2:] == [None, None]
+    card = (tmp_path / "README.md").read_text()
+    assert "character n-grams" in card
+    assert "pipeline(" not in card
+    assert "base_model" not in card
+
+
+def test_without_the_default_encoder_ngrams_are_trained(script, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "resolve_model", lambda name: name)
+    monkeypatch.setattr(script, "find_file", lambda *name: None)
+    options = ["--data", str(data), "--output_dir", str(tmp_path), "--max_steps", "4", "--evaluation_rows", "20"]
+    script.train(*script.parse(options))
+    assert (tmp_path / "ngram_config.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -203,7 +288,11 @@ def test_thresholds_are_where_false_positives_vanish(script):
 def test_published_scores_are_looked_up(tmp_path):
     rows = {"sequence_id": [9, 2], "nl_scores": [0.9, 0.1]}
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "scores.parquet")
-    added = CodeFilter(scores=str(tmp_path / "scores.parquet"), verdict=True)({"sequence_id": [2, 1, 9]})
+    own = {"scores": str(tmp_path / "scores.parquet"), "verdict": True}
+    added = CodeFilter(**own, code_to=0.4, natural_language_from=0.525)({"sequence_id": [2, 1, 9]})
+    # A table of scores does not say whose they are.
+    assert CodeFilter(**own)({"sequence_id": [2, 1, 9]}) == {**added, "text_kind": [None, None, None]}
+    assert CodeFilter(scores="usvsnsp/pile-pythia-code-vs-nl-scores::deduped").thresholds == (0.4, 0.525)
     assert added == {"nl_score": [0.1, None, 0.9], "text_kind": ["code", None, "natural language"]}
     with pytest.raises(MemtaxError, match="nl_score"):
         datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "other.parquet")

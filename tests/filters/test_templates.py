@@ -48,6 +48,10 @@ INCREMENTING = {
     "after a heading": "List of rooms:\n\nroom 31, room 32, room 33, room 34, room 35, room 36, room 37",
     "table with other columns": "| 51 | red 3.1 |\n| 52 | red 9.7 |\n| 53 | blue 2.2 |\n| 54 | red 8.4 |\n| 55 | blue 1.9 |",
     "other content now and then": "see item 7 in box Q, see item 8 in box Q, see item 9 in box R, see item 10 in box R, see",
+    "list of short entries": "4. Oslo\n5. Bergen\n6. Narvik\n7. Lillehammer\n8. Bodo\n9. Kirkenes\n10. Alta",
+    "ranks with points": "2) Mora, 41\n\n3) Falun, 39\n\n4) Kiruna, 33\n\n5) Lund, 30\n\n6) Visby, 22",
+    "table by hexadecimal numbers": "0x3d: 0x8f, # WAVE BAR\n0x3e: 0x11, # SMALL DOT\n0x3f: 0xa2, # HALF ARROW\n0x40: 0xee,"
+    " # ROUND TICK\n0x41: 0x05, # END OF LINE",
     "code page": "'\\xe9' # 0x51 -> SMALL E\n'\\xea' # 0x52 -> E HAT\n'\\x1f' # 0x53 -> UNIT\n'\\xbb' # 0x54 -> SMALL Q",
 }
 REPEATING = {
@@ -69,6 +73,8 @@ REPEATING = {
     "weeks": "Sat shut, Sat shut, Sat shut, Sat shut, Sat shut",
 }
 NEITHER = {
+    "numbered steps": "1. Take the cover off and put it aside. 2. Unplug both cables behind it. 3. Turn the small screw to the"
+    " left until it stops. 4. Wait ten minutes. 5. Put all of it together again.",
     "empty": "",
     "one word": "memorandum",
     "prose": "The quick brown fox jumps over the lazy dog, and then rests under the old elm by the river bank.",

@@ -50,12 +50,14 @@ def test_correlations_give_reasons():
 
 def test_correlations_of_nl_and_code():
     data = simulated.table(rows=2000)
-    score = np.random.default_rng(0).random(2000)
-    found = correlations(simulated.with_column(data, "nl_score", score), ["a"])
+    kinds = np.random.default_rng(0).choice(["natural language", "code", "uncertain"], 2000)
+    found = correlations(simulated.with_column(data, "text_kind", kinds), ["a"])
     sizes = {row["group"]: row["n"] for row in found}
-    # NL from .525 on, code up to .4, in between neither.
     assert list(sizes) == ["all", "nl", "code", "recitation", "reconstruction", "recollection"]
-    assert (sizes["nl"], sizes["code"]) == ((score >= 0.525).sum(), (score <= 0.4).sum())
+    assert (sizes["nl"], sizes["code"]) == ((kinds == "natural language").sum(), (kinds == "code").sum())
+    # A score without the classifier's thresholds says nothing of the kind.
+    found = correlations(simulated.with_column(data, "nl_score", np.random.default_rng(0).random(2000)), ["a"])
+    assert "nl" not in {row["group"] for row in found}
 
 
 def test_extraction_rates_by_hand():

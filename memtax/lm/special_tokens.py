@@ -1,0 +1,193 @@
+"""The one rule about special tokens: what is counted and scored is text; BOS only stands before it.
+
+A text's token ids never contain what a tokenizer adds by itself (`text_ids`): counts, windows, prompts and scores are about
+the text. A model that was pretrained with a beginning-of-sequence token before every sequence (Llama, Mistral, Gemma) has
+learned to expect one, so the same token is put before every row that the model reads: once, not scored, not counted as part of
+the prompt. Windows from the middle of a document are rows like any other. End-of-sequence is never added.
+
+The first token of a row stays without a score in either case, so that the figures of models with and without BOS cover the
+same tokens.
+
+`auto` is what the tokenizer does by itself. GPT-NeoX (Pythia), GPT-2 and Qwen add nothing; a `bos_token` that the tokenizer
+merely names is not added.
+"""
+
+import contextlib
+import functools
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from memtax.errors import MemtaxError, ModelError
+from memtax.lm.loading import base_model, load_tokenizer
+
+BOS = ("auto", "always", "never")
+"""Values of `--bos`: what the tokenizer does by itself, its `bos_token` in any case, or none."""
+
+BosIds = tuple[int, ...]
+"""Token ids before every row; empty for none."""
+
+_PROBE = "a b"
+_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+
+
+def text_ids(tokenizer: Any, texts: Sequence[str | None]) -> list[list[int]]:
+    """Token ids of each text, without special tokens; a missing text has none."""
+    if not len(texts):
+        return []
+    encoded = tokenizer(
+        [text or "" for text in texts], add_special_tokens=False, return_attention_mask=False, truncation=False, verbose=False
+    )
+    return [list(ids) for ids in encoded["input_ids"]]
+
+
+def check_bos(bos: str | Sequence[int]) -> None:
+    """Check a value of `bos`.
+
+    Raises:
+        MemtaxError: it is neither one of `BOS` nor token ids.
+    """
+    if isinstance(bos, str) and bos not in BOS:
+        raise MemtaxError(f"unknown bos {bos!r}; choose one of {', '.join(BOS)}")
+    if not isinstance(bos, str) and not all(isinstance(token, int) and token >= 0 for token in bos):
+        raise MemtaxError(f"bos holds {list(bos)!r}; token ids are whole numbers of at least 0")
+
+
+def tokenizer_bos(tokenizer: Any, bos: str | Sequence[int] = "auto") -> BosIds:
+    """The ids that stand before every row, by a tokenizer.
+
+    Args:
+        tokenizer: a tokenizer of `transformers`.
+        bos: one of `BOS`, or the ids themselves.
+
+    Raises:
+        MemtaxError: an unknown value.
+        ModelError: `always`, and the tokenizer names no beginning-of-sequence token.
+    """
+    check_bos(bos)
+    if not isinstance(bos, str):
+        return tuple(bos)
+    if bos == "never":
+        return ()
+    token = getattr(tokenizer, "bos_token_id", None)
+    if bos == "always":
+        if token is None:
+            name = getattr(tokenizer, "name_or_path", "") or "it"
+            raise ModelError(f"the tokenizer ({name}) names no beginning-of-sequence token; use --bos auto or --bos never")
+        return (int(token),)
+    plain = list(tokenizer(_PROBE, add_special_tokens=False)["input_ids"])
+    whole = list(tokenizer(_PROBE)["input_ids"])
+    for start in range(len(whole) - len(plain) + 1):
+        if whole[start : start + len(plain)] == plain:
+            return tuple(whole[:start])
+    return (int(token),) if token is not None and whole[:1] == [token] else ()
+
+
+def bos_ids(
+    path: str | Path, revision: str | None = None, bos: str | Sequence[int] = "auto", tokenizer: str | Path | None = None
+) -> BosIds:
+    """The ids that stand before every row of a model, by its tokenizer; the model itself is not loaded.
+
+    An adapter without a tokenizer of its own has that of its base model. Without any tokenizer `auto` adds nothing.
+
+    Args:
+        path: the model's folder or Hub name.
+        revision: branch, tag or commit of a Hub name.
+        bos: one of `BOS`, or the ids themselves.
+        tokenizer: folder or Hub name of another tokenizer, which then decides.
+
+    Raises:
+        MemtaxError: an unknown value.
+        ModelError: `always`, and no beginning-of-sequence token is named.
+    """
+    check_bos(bos)
+    if not isinstance(bos, str):
+        return tuple(bos)
+    if bos == "never":
+        return ()
+    where = (str(tokenizer), None) if tokenizer is not None else (str(path), revision)
+    return _bos_ids(*where, bos, _stamp(where[0]))
+
+
+@functools.lru_cache(maxsize=16)
+def _bos_ids(path: str, revision: str | None, bos: str, stamp: tuple[tuple[str, int, int], ...]) -> BosIds:
+    if Path(path).is_dir() and not stamp:
+        base = base_model(path, revision)
+        if base is not None:
+            return bos_ids(*base, bos)
+        if bos == "always":
+            raise ModelError(f"{path} has no tokenizer to name a beginning-of-sequence token; give one with --tokenizer")
+        return ()
+    try:
+        found = load_tokenizer(path, revision)
+    except ModelError:
+        if bos == "always":
+            raise
+        base = base_model(path, revision)
+        return bos_ids(*base, bos) if base is not None else ()
+    return tokenizer_bos(found, bos)
+
+
+def _stamp(path: str) -> tuple[tuple[str, int, int], ...]:
+    """Sizes and times of a folder's tokenizer files; empty for a Hub name."""
+    files = [Path(path) / name for name in _FILES]
+    status = [(file.name, file.stat()) for file in files if file.is_file()]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in status)
+
+
+_MODELS: "weakref.WeakKeyDictionary[Any, BosIds]" = weakref.WeakKeyDictionary()
+
+
+def set_bos(model: Any, ids: Sequence[int]) -> None:
+    """Put these ids before every row that memtax shows this model from now on; `load_model` does it."""
+    _MODELS[model] = tuple(ids)
+
+
+def bos_of(model: Any) -> BosIds:
+    """The ids before every row of a loaded model; none if `set_bos` was not called for it or what it wraps."""
+    if model in _MODELS:
+        return _MODELS[model]
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return _MODELS.get(inner, ())
+
+
+@contextlib.contextmanager
+def bos_before(model: Any, ids: Sequence[int]) -> Iterator[None]:
+    """`set_bos` for a while."""
+    before = _MODELS.get(model)
+    set_bos(model, ids)
+    try:
+        yield
+    finally:
+        if before is None:
+            del _MODELS[model]
+        else:
+            _MODELS[model] = before
+
+
+def with_bos(row: Sequence[int], ids: BosIds) -> Sequence[int]:
+    """The row after the ids; a row that begins with them already is left as it is."""
+    return row if not ids or starts_with_bos(row, ids) else [*ids, *row]
+
+
+def without_bos(row: Sequence[int], ids: BosIds) -> Sequence[int]:
+    """The text of a row that may begin with the ids: they are not part of its prompt."""
+    return row[len(ids) :] if ids and starts_with_bos(row, ids) else row
+
+
+def starts_with_bos(row: Sequence[int], ids: BosIds) -> bool:
+    """Whether a row begins with the ids."""
+    return len(row) >= len(ids) and all(int(row[place]) == token for place, token in enumerate(ids))
+
+
+def positions(model: Any) -> int | None:
+    """Positions that a model was made for, BOS included; None where its configuration names no limit."""
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return int(longest) if longest else None
+
+
+def text_positions(model: Any) -> int | None:
+    """Positions that a model has for text, BOS not counted; None where its configuration names no limit."""
+    longest = positions(model)
+    return longest if longest is None else longest - len(bos_of(model))
