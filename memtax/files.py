@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax import journal, outputs
 from memtax.errors import MemtaxError
+from memtax.records import read_json as read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,22 +133,6 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Mapping[str, Any]) -> None:
     """Write JSON atomically, keys in the given order. NaN and infinity are refused: JSON has no such numbers."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path | str) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        MemtaxError: the file holds something else.
-        OSError: it cannot be read.
-    """
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise MemtaxError(f"{path} is not JSON ({error}); run the stage that writes it again") from error
-    if not isinstance(found, dict):
-        raise MemtaxError(f"{path} holds a {type(found).__name__}, not an object; run the stage that writes it again")
-    return found
 
 
 def write_parquet(path: Path | str, table: "pa.Table") -> None:

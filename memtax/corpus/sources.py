@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.corpus import guard
+from memtax.corpus.folder_cards import check_folder
 from memtax.errors import MemtaxError
 from memtax.files import visible_files
 from memtax.provenance import digest
@@ -128,6 +129,8 @@ def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset
     path = Path(source.path).expanduser()
     if not path.exists():
         return _open_hub(source)
+    if path.is_dir():
+        check_folder(path)
     if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
         return _open_saved(source, path)
     with reading(source.label):
