@@ -192,7 +192,7 @@ def options(
     wait: Annotated[bool, typer.Option("--wait", help="Wait where another run holds the output, instead of refusing.")] = False,
 ) -> None:
     """Options of every verb."""
-    from memtax.progress import set_memory, set_notes_to_errors, set_quiet, set_strict
+    from memtax.progress import limit_threads, set_memory, set_notes_to_errors, set_quiet, set_strict
 
     # One look for every bar: ours. Read when `datasets` is imported.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -214,10 +214,13 @@ def options(
     set_strict(strict)
     if memory is not None:
         set_memory(memory)
+    else:
+        limit_threads()
 
 
 _USAGE: Any = typer.BadParameter.__bases__[0]
 """What Typer raises for the words of a command line: `UsageError` of Click, or of the copy of Click that Typer has."""
+_GLOBAL = ("--debug", "--wait", "--strict", "--memory", "--version")
 _MEMORY = "out of memory; choose smaller batches or shards, or a machine with more (or a larger --memory)"
 
 
@@ -256,6 +259,9 @@ def _mendable(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, _USAGE):
         said: str = error.format_message().rstrip(".")
+        option = getattr(error, "option_name", None)
+        if option in _GLOBAL and error.ctx is not None and error.ctx.parent is not None:
+            return f"{option} goes before the verb: memtax {option} ... {error.ctx.info_name} ..."
         return f"{said[:1].lower()}{said[1:]} (see {error.ctx.command_path if error.ctx else 'memtax'} --help)"
     if isinstance(error, OSError):
         # Disk full, read-only output, no permission: the file system's own words say it best.
