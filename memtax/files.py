@@ -2,52 +2,41 @@
 
 import contextlib
 import errno
-import fcntl
-import glob
 import json
 import os
 import re
 import shutil
-import socket
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memtax import journal, outputs
 from memtax.errors import MemtaxError
+from memtax.records import read_json as read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<kind>tmp|old)|\.tmp[A-Za-z0-9]{6}")
-"""Names that `atomic_path` and `atomic_directory` give to what is not finished; the last form is that of safetensors."""
-
-
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
+    """Yield a path of the same name in a temporary directory beside `path`; rename it on success, remove it on failure.
 
-    The temporary name starts with a dot and ends in `.tmp`, so that readers who glob for finished parts never see it.
+    The name of the temporary directory starts with a dot, so that readers who look for finished parts never see it. What a
+    writer leaves beside its file is removed with it.
 
     Raises:
         OSError: the system refuses, named by `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        # mkstemp makes files private; a result should carry the permissions any other new file would.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
+        with journal.temporary_directory(path) as folder:
+            temporary = folder / path.name
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
     except Exception as error:
         number = system_error(error)
         if number is None:
@@ -55,8 +44,6 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         # Writers know the temporary file at best; the user knows the one that was to be.
         reason = os.strerror(number) if number else str(error)
         raise OSError(number, reason, str(destination(path))) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def system_error(error: BaseException) -> int | None:
@@ -75,118 +62,66 @@ def system_error(error: BaseException) -> int | None:
 
 @contextlib.contextmanager
 def atomic_directory(path: Path | str) -> Iterator[Path]:
-    """Yield an empty temporary directory beside `path`; it replaces `path` on success and is removed on failure."""
+    """Yield an empty directory that replaces `path` on success and is removed on failure.
+
+    Files that somebody else put into the former directory are kept: what memtax wrote is listed in it.
+
+    Raises:
+        MemtaxError: another run works in the former directory.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
+    with journal.temporary_directory(path) as folder:
+        temporary = folder / path.name
+        temporary.mkdir()
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            os.replace(path, old / path.name)
-            os.replace(temporary, path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        names = sorted(str(each.relative_to(temporary)) for each in temporary.rglob("*") if not each.is_dir())
+        (temporary / outputs.LISTING).write_text(json.dumps([name for name in names if name != outputs.LISTING]), "ascii")
+        if path.is_dir():
+            _keep_others(path, temporary)
+            former = folder / outputs.REPLACED
+            former.mkdir()
+            os.replace(path, former / path.name)
+        os.replace(temporary, path)
+
+
+def _keep_others(former: Path, new: Path) -> None:
+    """Bring what memtax did not write from a directory into the one that replaces it."""
+    held = outputs.held_inside(former)
+    if held is not None:
+        raise MemtaxError(f"{held} is in use by another run; wait for it before {former} is replaced")
+    try:
+        own = {*json.loads((former / outputs.LISTING).read_text("ascii")), outputs.LISTING}
+    except (OSError, ValueError, TypeError, RecursionError):
+        return  # Of an earlier version: all of it is taken for memtax's.
+    for path in sorted(former.rglob("*")):
+        name = path.relative_to(former)
+        if str(name) in own or os.path.lexists(new / name) or any(journal.is_temporary(part) for part in name.parts):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            if not any(Path(each).is_relative_to(name) for each in own):
+                (new / name).mkdir(parents=True)
+            continue
+        (new / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, new / name, follow_symlinks=False)
+        except OSError:  # Not every file system has links.
+            shutil.copy2(path, new / name, follow_symlinks=False)
 
 
 def destination(path: Path | str) -> Path:
     """Where a path inside a directory that is not finished will be, once that is renamed; any other path as it is."""
-    parts = []
-    for part in Path(path).parts:
-        found = _TEMPORARY.fullmatch(part)
-        parts.append(found["name"] if found and found["name"] and found["kind"] == "tmp" else part)
-    return Path(*parts)
+    return Path(*(part for part in Path(path).parts if not journal.is_temporary(part)))
 
 
-@contextlib.contextmanager
-def hold(output: Path | str, command: str, wait: bool = False) -> Iterator[None]:
-    """Hold an output directory, so that no second run writes into it.
-
-    The lock is a file beside the directory (`.NAME.lock`; inside, where its parent is read-only), with the holder's words in
-    it. The system frees it when the holder dies, however it dies: a file that was left behind holds nothing.
-
-    Args:
-        output: the directory; it need not exist.
-        command: how a refusal calls this run.
-        wait: wait for the holder to end instead of refusing.
-
-    Raises:
-        MemtaxError: another run holds the directory.
-    """
-    handle, path = _locked(Path(output), wait)
-    try:
-        held = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "command": command,
-        }
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(held).encode(), 0)
-        _sweep(Path(output))
-        yield
-    finally:
-        # First the name, then the lock: whoever waits finds the name gone and makes a new file.
-        with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(handle)
-
-
-def _sweep(output: Path) -> None:
-    """Remove what a killed run left half-written. Only the holder may: nobody else writes here."""
-    # The other processes of a job start together with the first and may be writing already.
-    before = time.time() - (60 if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0)
-    beside = output.parent.glob(f".{glob.escape(output.name)}.*") if output.parent.is_dir() else ()
-    for path in sorted({*beside, *(output.rglob(".*") if output.is_dir() else ())}):
-        found = _TEMPORARY.fullmatch(path.name)
-        if found is None or not path.exists() or path.stat().st_mtime > before:
-            continue
-        name = found["name"] or ""
-        if found["kind"] == "old" and (path / name).exists() and not (path.parent / name).exists():
-            # Killed between the two renames of `atomic_directory`: the former directory is still the one.
-            os.replace(path / name, path.parent / name)
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _locked(output: Path, wait: bool) -> tuple[int, Path]:
-    output = Path(os.path.abspath(output))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    path = output.parent / f".{output.name}.lock"
-    if output.is_dir() and not os.access(output.parent, os.W_OK):
-        path = output / ".lock"
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before may have removed the file between our opening and locking it.
-            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-                return handle, path
-        except BlockingIOError:
-            message = f"{output} is in use by {_holder(handle)}; wait for it (memtax --wait ...) or choose another output"
-            os.close(handle)
-            raise MemtaxError(message) from None
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
-
-
-def _holder(handle: int) -> str:
-    """What a lock file says of its holder."""
-    try:
-        held = json.loads(os.pread(handle, 4096, 0))
-        return f"process {held['pid']} on {held['host']} since {held['since']} ({held['command']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another run"
+def visible_files(folder: Path | str) -> list[Path]:
+    """Every file below a folder, sorted, without hidden ones and those in hidden folders."""
+    folder = Path(folder)
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -198,22 +133,6 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Mapping[str, Any]) -> None:
     """Write JSON atomically, keys in the given order. NaN and infinity are refused: JSON has no such numbers."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path | str) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        MemtaxError: the file holds something else.
-        OSError: it cannot be read.
-    """
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise MemtaxError(f"{path} is not JSON ({error}); run the stage that writes it again") from error
-    if not isinstance(found, dict):
-        raise MemtaxError(f"{path} holds a {type(found).__name__}, not an object; run the stage that writes it again")
-    return found
 
 
 def write_parquet(path: Path | str, table: "pa.Table") -> None:

@@ -52,6 +52,22 @@ def set_memory(gib: float | None) -> None:
 
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (_memory if hard == resource.RLIM_INFINITY else min(_memory, hard), hard))
+    limit_threads()
+
+
+def limit_threads() -> None:
+    """Have tokenizers work in one thread where the system limits this process's memory.
+
+    Its threads each take memory of their own, and it ends the process where one cannot start.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    if any(limit != resource.RLIM_INFINITY for limit in limits):
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        os.environ["RAYON_NUM_THREADS"] = "1"
 
 
 def memory() -> int | None:

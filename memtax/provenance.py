@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memtax.files import write_text
+from memtax.files import visible_files, write_text
 
 if TYPE_CHECKING:
     import datasets
@@ -86,7 +86,7 @@ def fingerprint_path(path: Path | str) -> str:
     if not path.exists():
         return digest("name", str(path))
     hashed = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")) if path.is_dir() else [path]
+    files = visible_files(path) if path.is_dir() else [path]
     for file in files:
         hashed.update(str(file.relative_to(path)).encode())
         with file.open("rb") as handle:

@@ -22,8 +22,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 def test_what_the_system_refuses_names_the_file_that_was_to_be(tmp_path):
-    unfinished = tmp_path / ".part.abcdefgh.tmp"
-    unfinished.mkdir()
+    unfinished = tmp_path / ".part.memtax-12-0123456789abcdef-0.tmp" / "part"
+    unfinished.mkdir(parents=True)
     with pytest.raises(OSError, match="No space left on device") as told, atomic_path(unfinished / "a.safetensors"):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert (told.value.errno, told.value.filename) == (errno.ENOSPC, str(tmp_path / "part" / "a.safetensors"))
@@ -54,7 +54,7 @@ def test_a_directory_is_replaced_as_a_whole(tmp_path):
     for name in ("first", "second"):
         with atomic_directory(target) as temporary:
             (temporary / name).touch()
-    assert os.listdir(target) == ["second"]
+    assert sorted(os.listdir(target)) == [".memtax-files", "second"]
     assert os.listdir(tmp_path) == ["d"]
 
 

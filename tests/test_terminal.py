@@ -137,3 +137,14 @@ def test_flags_that_are_off_have_no_second_name():
 def test_the_version_is_printed():
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.output) == (0, f"memtax {memtax.__version__}\n")
+
+
+@pytest.mark.parametrize("option", ["--debug", "--wait", "--strict", "--memory"])
+def test_an_option_of_every_verb_that_follows_the_verb_is_told_where_it_goes(option, monkeypatch, capsys):
+    from memtax import cli
+
+    monkeypatch.setattr(sys, "argv", ["memtax", "count", "rows.jsonl", "--output", "out", option, "4"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert f"{option} goes before the verb: memtax {option} ... count" in capsys.readouterr().err

@@ -23,14 +23,20 @@ class Verb(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb under the lock of its output."""
-        from memtax.files import hold
+        from memtax import outputs
 
         try:
             output = _output(ctx.params)
-            # Of the processes of one job the first holds the directory for all.
-            if output is None or os.environ.get("RANK", "0") != "0":
+            if output is None:
                 return self._tell(ctx)
-            with hold(output, shlex.join(["memtax", *sys.argv[1:]])[:300], _wait):
+            if ctx.command.name == "push":
+                with outputs.read(output, _wait):
+                    return self._tell(ctx)
+            # Of the processes of one job the first holds the directory for all.
+            if os.environ.get("RANK", "0") != "0":
+                with outputs.share(output):
+                    return self._tell(ctx)
+            with outputs.hold(output, shlex.join(["memtax", *sys.argv[1:]])[:300], _wait):
                 return self._tell(ctx)
         except KeyboardInterrupt:
             # Here, because Click would end it without a word.
@@ -50,7 +56,7 @@ class Verb(TyperCommand):
 
 def _stop() -> NoReturn:
     signal.setitimer(signal.ITIMER_REAL, 0)
-    typer.echo("\nmemtax: stopped; what is finished is kept, the same command goes on from there", err=True)
+    typer.echo("\nmemtax: interrupted; finished parts are kept. Run the same command again to resume.", err=True)
     # Python notes an interruption that passes through the execution of a string (dataclasses, numba) as one that nobody
     # caught, and `python -m` would then end by the signal itself. The next string that is executed clears the note.
     eval("0")  # noqa: S307
@@ -67,8 +73,9 @@ def _output(given: dict[str, Any]) -> Path | None:
         from memtax.pipeline import RunConfig
 
         return Path(RunConfig.load(given["config"]).output)
-    # `report` and `push` write into the run; one that is not there gets no lock file beside it, but an error.
-    return given["run"] if "run" in given and Path(given["run"]).is_dir() else None
+    # `report` writes into a run and `push` reads one; what is none is left as it is.
+    run = Path(given["run"]) if "run" in given else None
+    return run if run is not None and ((run / "metrics.json").is_file() or (run / "dataset" / "features").is_dir()) else None
 
 
 class _Terminated(KeyboardInterrupt):
@@ -186,7 +193,7 @@ def options(
     wait: Annotated[bool, typer.Option("--wait", help="Wait where another run holds the output, instead of refusing.")] = False,
 ) -> None:
     """Options of every verb."""
-    from memtax.progress import set_memory, set_notes_to_errors, set_quiet, set_strict
+    from memtax.progress import limit_threads, set_memory, set_notes_to_errors, set_quiet, set_strict
 
     # One look for every bar: ours. Read when `datasets` is imported.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -208,10 +215,13 @@ def options(
     set_strict(strict)
     if memory is not None:
         set_memory(memory)
+    else:
+        limit_threads()
 
 
 _USAGE: Any = typer.BadParameter.__bases__[0]
 """What Typer raises for the words of a command line: `UsageError` of Click, or of the copy of Click that Typer has."""
+_GLOBAL = ("--debug", "--wait", "--strict", "--memory", "--version")
 _MEMORY = "out of memory; choose smaller batches or shards, or a machine with more (or a larger --memory)"
 
 
@@ -250,6 +260,9 @@ def _mendable(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, _USAGE):
         said: str = error.format_message().rstrip(".")
+        option = getattr(error, "option_name", None)
+        if option in _GLOBAL and error.ctx is not None and error.ctx.parent is not None:
+            return f"{option} goes before the verb: memtax {option} ... {error.ctx.info_name} ..."
         return f"{said[:1].lower()}{said[1:]} (see {error.ctx.command_path if error.ctx else 'memtax'} --help)"
     if isinstance(error, OSError):
         # Disk full, read-only output, no permission: the file system's own words say it best.

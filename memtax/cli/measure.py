@@ -184,11 +184,10 @@ def filter_(
 
     Example: `memtax filter duplicates templates runs/demo/dataset:features --counts counts --output filtered`
     """
-    import yaml
-
     from memtax.corpus.sources import Source
     from memtax.errors import MemtaxError
     from memtax.pipeline.filtering import apply_filters
+    from memtax.records import parse_yaml
 
     if len(names) < 2:
         raise MemtaxError("name at least one filter and then the dataset: memtax filter NAME... DATASET --output DIR")
@@ -202,9 +201,6 @@ def filter_(
         parameters.pop("frequencies", None)
     if "duplicates" not in names and frequencies is None:
         parameters.pop("counts", None)
-    try:
-        parameters |= {name: yaml.safe_load(value) for name, _, value in pairs}
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise MemtaxError(f"a value of --set is not YAML: {' '.join(str(error).split())}") from error
+    parameters |= {name: parse_yaml(value, f"the value of --set {name}") for name, _, value in pairs}
     result = apply_filters(names[:-1], Source.parse(names[-1]), output, parameters, engine, master)
     return Outcome({"output": output, **dataclasses.asdict(result)}, result.lines())

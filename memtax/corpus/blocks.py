@@ -16,6 +16,7 @@ from memtax.corpus.binary import file_stamp
 from memtax.corpus.contract import Block, Corpus, Shard
 from memtax.corpus.sources import Source, open_dataset, reading
 from memtax.errors import MemtaxError
+from memtax.files import visible_files
 
 if TYPE_CHECKING:
     import datasets
@@ -295,7 +296,7 @@ def open_corpus(
     if isinstance(source, Source):
         dataset, label, column = open_dataset(source), source.label, source.column
         path = Path(source.path).expanduser()
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path] if path.exists() else []
+        files = visible_files(path) if path.is_dir() else [path] if path.exists() else []
         hub = None if files else getattr(dataset, "_fingerprint", None)
         identity: Any = [label, source.revision, [file_stamp(file) for file in files], hub]
     else:

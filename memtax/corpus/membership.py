@@ -13,6 +13,7 @@ from memtax import schema
 from memtax.corpus.guard import LONGEST_LINE
 from memtax.corpus.sources import Source, open_dataset, reading, split_name
 from memtax.errors import MemtaxError
+from memtax.files import visible_files
 from memtax.progress import skipped
 
 COLUMNS = ("sequence_id", "domain", "document", "is_member", "text", "tokens", "chunk_start", "chunk_end")
@@ -181,7 +182,7 @@ def _labelled(data: str, column: str | None) -> Iterator[Row]:
 def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
     """Domain to its two files: paths that are the same but for the word that says which of the two it is."""
     found: dict[str, dict[bool, Path]] = {}
-    for file in sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")):
+    for file in visible_files(folder):
         name = file.relative_to(folder).as_posix()
         role = _ROLE.search(name)
         if role:

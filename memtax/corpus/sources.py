@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.corpus import guard
+from memtax.corpus.folder_cards import check_folder
 from memtax.errors import MemtaxError
+from memtax.files import visible_files
 from memtax.provenance import digest
 
 if TYPE_CHECKING:
@@ -127,12 +129,13 @@ def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset
     path = Path(source.path).expanduser()
     if not path.exists():
         return _open_hub(source)
+    if path.is_dir():
+        check_folder(path)
     if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
         return _open_saved(source, path)
     with reading(source.label):
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and not file.name.startswith("."):
-                guard.check(file)
+        for file in visible_files(path) if path.is_dir() else [path]:
+            guard.check(file)
         return _load(source, **(_folder_arguments(path) if path.is_dir() else _file_arguments(path)))
 
 
@@ -150,7 +153,7 @@ def local_parquet(source: Source) -> list[Path]:
     if not path.is_dir() or (path / "README.md").exists() or (path / "dataset_dict.json").exists():
         return []
     with reading(source.label):
-        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".") and _reader(file)]
+        files = [file for file in visible_files(path) if _reader(file)]
         if not files or any(file.suffix != ".parquet" for file in files):
             return []
         from datasets.data_files import DataFilesDict, get_data_patterns
@@ -183,7 +186,7 @@ def _file_arguments(path: Path) -> dict[str, Any]:
 def _folder_arguments(path: Path) -> dict[str, Any]:
     from datasets.config import HF_DATASETS_CACHE
 
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    files = visible_files(path)
     readers = {reader for reader in map(_reader, files) if reader}
     if not readers:
         raise MemtaxError(f"the folder {path} holds no file that memtax reads ({', '.join(READERS)}, also gzipped)")

@@ -13,7 +13,7 @@ from memtax import schema
 from memtax.corpus.large_ids import TokenTable
 from memtax.corpus.sources import Source, open_dataset, reading, split_name
 from memtax.errors import MemtaxError
-from memtax.files import write_parquet
+from memtax.files import visible_files, write_parquet
 
 if TYPE_CHECKING:
     from memtax.corpus.totals import Counts
@@ -126,7 +126,7 @@ def read_frequencies(name: str) -> TokenTable:
 def stamp(name: str) -> tuple[tuple[str, int, int], ...]:
     """Name, time and size of every file below a local path: a cached table is stale when this changes. Empty for Hub names."""
     path = Path(location(name))
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path] if path.exists() else []
+    files = visible_files(path) if path.is_dir() else [path] if path.exists() else []
     return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 

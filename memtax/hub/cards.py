@@ -8,6 +8,7 @@ from typing import Any
 
 from memtax.errors import MemtaxError
 from memtax.files import asset, destination
+from memtax.records import parse_yaml
 
 
 def plain(text: Any) -> str:
@@ -75,15 +76,10 @@ def split(text: str) -> tuple[dict[str, Any], str]:
     Raises:
         MemtaxError: the front matter is no YAML mapping.
     """
-    import yaml
-
     found = re.match(r"---\n(.*?)\n---\n+(.*)", text, re.DOTALL)
     if found is None:
         return {}, text
-    try:
-        front = yaml.safe_load(found[1]) or {}
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise MemtaxError(f"the front matter of the card is not YAML: {' '.join(str(error).split())}") from error
+    front = parse_yaml(found[1], "the front matter of the card") or {}
     if not isinstance(front, dict):
         raise MemtaxError(f"the front matter of the card must hold keys and values, not {type(front).__name__}")
     return front, found[2]

@@ -22,7 +22,7 @@ def write_card(folder: Path) -> None:
 
 def language_model_card(folder: Path) -> str:
     """The card of a causal language model."""
-    config = read_json(folder / "config.json")
+    config = read_json(folder / "config.json", finite=False)
     metadata = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
@@ -35,7 +35,7 @@ def language_model_card(folder: Path) -> str:
 
 def adapter_card(folder: Path) -> str:
     """The card of an adapter."""
-    config = read_json(folder / "adapter_config.json")
+    config = read_json(folder / "adapter_config.json", finite=False)
     base = hub_name(config.get("base_model_name_or_path"))
     metadata = {"library_name": "peft", "tags": ["lora", "memorization", "memtax"], "base_model": base}
     shape = {name: config[name] for name in ("peft_type", "r", "lora_alpha", "lora_dropout") if config.get(name) is not None}

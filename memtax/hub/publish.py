@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from memtax.errors import MemtaxError
-from memtax.files import asset, read_json
+from memtax.files import asset
 from memtax.hub.cards import finish, render, split
 from memtax.hub.model_index import classifier_index, extraction_index, predictor_index
 from memtax.hub.models import adapter_card, is_adapter, language_model_card
 from memtax.hub.push import Pushed, Repository, folder_files, push
 from memtax.provenance import versions
+from memtax.records import interpreting, read_json, read_run
 
 PARTS = ("dataset", "models", "metrics", "explorer")
 _APP = '''"""The explorer of {dataset}."""
@@ -57,7 +58,9 @@ def publish(
     Raises:
         MemtaxError: there is nothing to publish, or the Hub refuses or cannot be reached.
     """
-    for repository in plan(source, repo_id, parts, published, private=bool(private)):
+    with interpreting(f"a record in {source}"):
+        repositories = plan(source, repo_id, parts, published, private=bool(private))
+    for repository in repositories:
         yield repository if dry_run else push(repository, private)
 
 
@@ -204,17 +207,10 @@ def _measured(folder: Path) -> dict[str, Any]:
 
 def _record(source: Path) -> dict[str, Any]:
     """The run's record, beside or above the source; empty without a whole one."""
-    import yaml
-
     for path in (folder / "run.yaml" for folder in (source, source.parent, source.parent.parent)):
         if path.is_file():
-            try:
-                record = yaml.safe_load(path.read_text(encoding="utf-8"))
-            except (ValueError, RecursionError, yaml.YAMLError) as error:
-                raise MemtaxError(f"{path} is no record of a run: {' '.join(str(error).split())}") from error
-            whole = (
-                isinstance(record, dict) and {"memtax", "config", "inputs", "commit", "versions", "finished"} <= record.keys()
-            )
+            record = read_run(path)
+            whole = {"memtax", "config", "inputs", "commit", "versions", "finished"} <= record.keys()
             return record if whole else {}
     return {}
 

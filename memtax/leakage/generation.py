@@ -101,7 +101,10 @@ class Generator:
         filled = template.replace("{text}", text)
         if getattr(self.tokenizer, "chat_template", None):
             messages = [{"role": "user", "content": filled}]
-            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            try:
+                return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            except Exception as error:  # The template comes with the model: it may do anything, but stays in its sandbox.
+                raise ModelError(f"the chat template of the tokenizer fails: {' '.join(str(error).split())[:200]}") from error
         return filled
 
     def fits(self, job: Job) -> bool:

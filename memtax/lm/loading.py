@@ -4,7 +4,6 @@ Weights are read from safetensors only: the older `.bin` files are pickles, whic
 """
 
 import importlib.util
-import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from memtax.engine.world import device as shared_device
-from memtax.errors import ModelError
+from memtax.errors import MemtaxError, ModelError
+from memtax.records import read_json
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 """Weights' types that can be asked for; `auto` is the type they were saved in."""
@@ -21,6 +21,7 @@ QUANTIZATIONS = ("8bit", "4bit")
 """Weights of fewer bits, where bitsandbytes is installed."""
 
 _ADAPTER = "adapter_config.json"
+_MOST_LAYERS = 10_000
 
 
 def load_model(
@@ -263,10 +264,13 @@ def base_model(path: str | Path, revision: str | None = None) -> tuple[str, str 
 def _base(adapter: Path) -> tuple[str, str | None]:
     """Name and revision of the base model that an adapter configuration names."""
     try:
-        found = json.loads(adapter.read_text(encoding="utf-8"))
-        return str(found["base_model_name_or_path"]), found.get("revision")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = read_json(adapter, finite=False)
+        base, revision = str(found["base_model_name_or_path"]), found.get("revision")
+    except (OSError, KeyError, MemtaxError) as error:
         raise ModelError(f"{adapter} cannot be read or names no base model ({_line(error)})") from error
+    if (Path(base) / _ADAPTER).exists():
+        raise ModelError(f"{adapter} names {base} as its base model, which is itself an adapter; merge that one into its base")
+    return base, revision
 
 
 def _check_folder(path: str | Path) -> None:
@@ -288,10 +292,23 @@ def _check_folder(path: str | Path) -> None:
         checkpoints = sorted(child.name for child in folder.iterdir() if (child / "config.json").exists())
         hint = f"did you mean {folder / checkpoints[-1]}?" if checkpoints else "give the folder that save_pretrained wrote"
         raise ModelError(f"{path} holds no config.json; {hint}")
+    _check_layers(folder / "config.json")
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
         found = f"only {pickled[0]}, a pickle, which is never loaded" if pickled else "no weights"
         raise ModelError(f"{path} holds {found}; save the model again with save_pretrained (safetensors)")
+
+
+def _check_layers(path: Path) -> None:
+    """Refuse a configuration whose mere reading would not end: `transformers` makes a list of the layers."""
+    try:
+        found = read_json(path, finite=False)
+    except (OSError, MemtaxError) as error:
+        raise ModelError(f"the model in {path.parent} cannot be loaded: {_line(error)}") from error
+    parts = [found, *(value for value in found.values() if isinstance(value, dict))]
+    for key, value in ((key, value) for part in parts for key, value in part.items()):
+        if "layer" in key and isinstance(value, int) and value > _MOST_LAYERS:
+            raise ModelError(f"{path}: {key} is {value}, more than the {_MOST_LAYERS:,} layers that a model may have")
 
 
 def _is_path(path: str | Path) -> bool:

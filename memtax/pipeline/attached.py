@@ -1,6 +1,5 @@
 """What other verbs found about a run's model, made part of the run: configs of its dataset and sections of its report."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from memtax import schema
 from memtax.errors import MemtaxError
 from memtax.hub.folder import Config
+from memtax.records import read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +45,7 @@ def attach(config: "RunConfig") -> tuple[list[Config], dict[str, Any]]:
     configs, metrics = [], {}
     for name, folder in _given(config).items():
         configs.append(Config(name, ROWS[name], {"train": _declared(pq.read_table(folder / f"{name}.parquet"))}))
-        metrics[name] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        metrics[name] = read_json(folder / "summary.json")
         if Path(metrics[name]["model"]).exists():
             metrics[name]["model"] = Path(metrics[name]["model"]).name
         if name == "influence" and (folder / "top.parquet").is_file():

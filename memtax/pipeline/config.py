@@ -9,8 +9,16 @@ from typing import Any
 
 from memtax.errors import MemtaxError
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos
+from memtax.records import read_yaml
 
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,)}
+_RANGES = {
+    "prompt": (1, 2**20),
+    "continuation": (1, 2**20),
+    "recitation_threshold": (0, 2**63 - 1),
+    "seed": (0, 2**32 - 1),
+}
+"""Least and greatest value of each number; generators of random numbers take seeds below 2**32."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +99,11 @@ class RunConfig:
         for field in dataclasses.fields(self):
             declared = field.type.__name__ if isinstance(field.type, type) else str(field.type)
             _check_type(field.name, declared, getattr(self, field.name))
-        for name, least in (("prompt", 1), ("continuation", 1), ("recitation_threshold", 0), ("seed", 0)):
+        for name, (least, most) in _RANGES.items():
             if getattr(self, name) < least:
                 raise MemtaxError(f"{name}: {getattr(self, name)} is below {least}")
+            if getattr(self, name) > most:
+                raise MemtaxError(f"{name}: {getattr(self, name)} is above {most}")
         if self.frequencies is not None and self.counts is None:
             raise MemtaxError("frequencies: they replace those of counts; give counts as well, or neither")
         if self.code_scores is not None and self.code_model is not None:
@@ -152,22 +162,14 @@ class RunConfig:
         Raises:
             MemtaxError: the file is missing, is no YAML mapping, or does not fit.
         """
-        import yaml
-
         try:
-            text = Path(path).read_text(encoding="utf-8")
-            values, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+            values = read_yaml(path)
         except OSError as error:
             raise MemtaxError(f"the configuration {path} cannot be read: {error.strerror}") from error
-        except (ValueError, RecursionError, yaml.YAMLError) as error:
-            raise MemtaxError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
         if isinstance(values, dict) and "memtax" in values and isinstance(values.get("config"), dict):
             values = values["config"]
         if not isinstance(values, dict):
             raise MemtaxError(f"{path} must hold keys and values (model: ..., corpus: ...), not {type(values).__name__}")
-        names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-        if twice := sorted({str(name) for name in names if names.count(name) > 1}):
-            raise MemtaxError(f"{path} gives {', '.join(twice)} more than once; YAML would take the last: keep one")
         return cls.from_dict({**values, **{name: value for name, value in overrides.items() if value is not None}})
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax import schema
 from memtax.errors import MemtaxError
-from memtax.files import read_json
+from memtax.records import read_json, read_run
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,7 +51,7 @@ class Run:
             held_out = held_out.filter(pc.invert(held_out.column("is_member")))
         return cls(
             metrics=read_json(metrics_path) if metrics_path.exists() else {},
-            record=_yaml(run / "run.yaml"),
+            record=read_run(run / "run.yaml") if (run / "run.yaml").exists() else {},
             features_path=features_path if features_path.exists() else None,
             features=_table(features_path),
             held_out=held_out,
@@ -91,15 +91,3 @@ def _table(path: Path) -> "pa.Table | None":
             f"{path} cannot be read ({str(error).splitlines()[0]}); run the stage that writes it again"
         ) from error
     return schema.validate(table, names, str(path))
-
-
-def _yaml(path: Path) -> Mapping[str, Any]:
-    import yaml
-
-    if not path.exists():
-        return {}
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:
-        raise MemtaxError(f"{path} is not YAML ({str(error).splitlines()[0]}); restore it or remove it") from error
-    return found if isinstance(found, dict) else {}

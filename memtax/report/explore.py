@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax import schema
 from memtax.errors import MemtaxError
+from memtax.records import read_run, whole_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,13 +66,12 @@ class Explorer:
     @classmethod
     def _of_run(cls, run: Path, model: str | None, bos: str) -> "Explorer":
         import pyarrow.parquet as pq
-        import yaml
 
         path = run / "dataset" / "features" / "train.parquet"
         if not path.is_file():
             raise MemtaxError(f"{run} holds no dataset/features; give the directory of a finished run")
         record = run / "run.yaml"
-        config: Mapping[str, Any] = yaml.safe_load(record.read_text(encoding="utf-8"))["config"] if record.is_file() else {}
+        config: Mapping[str, Any] = read_run(record).get("config", {}) if record.is_file() else {}
         predictor, frequencies = run / "models" / "predictor", run / "dataset" / "token_frequencies" / "train.parquet"
         neighbours = run / "dataset" / "neighbours" / "train.parquet"
         return cls(
@@ -80,8 +80,8 @@ class Explorer:
             model,
             str(frequencies) if frequencies.is_file() else None,
             pq.read_table(neighbours) if neighbours.is_file() else None,
-            int(config.get("prompt", 32)),
-            int(config.get("continuation", 32)),
+            whole_number(config, "prompt", record, 32, 1, 2**31),
+            whole_number(config, "continuation", record, 32, 1, 2**31),
             str(config.get("title") or run.name),
             # As the run's own rows were measured.
             str(config.get("bos", bos)) if bos == "auto" else bos,

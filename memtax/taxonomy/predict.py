@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memtax.corpus.sources import Source
 from memtax.engine.once import MANIFEST, check
 from memtax.errors import MemtaxError
-from memtax.files import write_json, write_parquet, write_text
+from memtax.files import visible_files, write_json, write_parquet, write_text
 from memtax.progress import progress_bar, refuse, skipped
 from memtax.provenance import digest
 from memtax.taxonomy.tables import batches
@@ -101,7 +101,7 @@ def summarize(folder: Path | str) -> dict[str, Any]:
 
 def _stamp(path: Path) -> str:
     """Digest of the files' names, sizes and times: reading terabytes twice, to know that they are the same, is too much."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    files = visible_files(path) if path.is_dir() else [path]
     return digest([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()])
 
 

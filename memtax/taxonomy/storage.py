@@ -1,7 +1,6 @@
 """A predictor's folder: `predictor.json`, `model.safetensors` and a card. Nothing in it can run code."""
 
 import hashlib
-import json
 import re
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from memtax.errors import MemtaxError
 from memtax.files import atomic_path, write_json, write_text
 from memtax.hub.cards import render
 from memtax.provenance import versions
+from memtax.records import read_json
 from memtax.schema import CATEGORIES
 from memtax.taxonomy.evaluation import METRICS
 from memtax.taxonomy.logistic import LogisticModel, Scaler
@@ -63,17 +63,17 @@ def load(directory: Path) -> dict[str, Any]:
     from safetensors.numpy import load as deserialise
 
     try:
-        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(directory / CONFIG)
         weights = (directory / WEIGHTS).read_bytes()
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, MemtaxError) as error:
         raise MemtaxError(f"{directory} holds no predictor ({error}); name a folder that memtax fit wrote") from error
-    if not isinstance(config, dict) or config.get("memtax_predictor") != FORMAT:
+    if config.get("memtax_predictor") != FORMAT:
         raise MemtaxError(f"{directory / CONFIG} is not a memtax predictor of format {FORMAT}; fit it again with this version")
     if hashlib.sha256(weights).hexdigest() != config.get("weights_sha256"):
         raise MemtaxError(f"{directory / WEIGHTS} is not the file that {CONFIG} was written with; save the predictor again")
     try:
         return _fields(config, deserialise(weights))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise MemtaxError(f"{directory} holds a damaged predictor ({error!r}); save it again") from error
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from memtax import schema
 from memtax.corpus.sources import Source, open_dataset, reading
 from memtax.errors import MemtaxError
-from memtax.taxonomy.copies import COLUMN, with_sketch
 from memtax.filters.code_vs_nl import PUBLISHED, CodeFilter
+from memtax.taxonomy.copies import COLUMN, with_sketch
 from memtax.taxonomy.labels import THRESHOLD, taxonomy
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ import pytest
 
 from memtax.corpus.spans import Span
 from memtax.errors import MemtaxError
-from memtax.files import hold
+from memtax.outputs import hold
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """\
 import sys, time
-from memtax.files import hold
+from memtax.outputs import hold
 with hold(sys.argv[1], "memtax count"):
     print(1, flush=True)
     time.sleep(60)
@@ -62,10 +62,10 @@ def test_a_second_run_is_refused_with_the_holders_name_and_a_dead_holder_holds_n
         pass
     holder.kill()
     holder.wait()
-    assert (tmp_path / ".out.lock").exists()
+    assert (tmp_path / "out" / ".memtax").exists()
     with hold(tmp_path / "out", "third"):
-        assert json.loads((tmp_path / ".out.lock").read_text())["pid"] == os.getpid()
-    assert not list(tmp_path.iterdir())
+        assert json.loads((tmp_path / "out" / ".memtax").read_text().splitlines()[1])["pid"] == os.getpid()
+    assert not any((tmp_path / "out").iterdir())
 
 
 def test_waiting_gets_the_directory_once_it_is_free(holder, tmp_path):
@@ -73,7 +73,7 @@ def test_waiting_gets_the_directory_once_it_is_free(holder, tmp_path):
     subprocess.Popen(["sh", "-c", f"sleep 1; kill {holder.pid}"])
     with hold(tmp_path / "out", "patient", wait=True):
         assert time.monotonic() - started > 0.5
-    assert not (tmp_path / ".out.lock").exists()
+    assert not any((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
@@ -96,9 +96,10 @@ def test_signals_end_in_one_line(tmp_path, number, code):
     error = child.communicate(timeout=60)[1]
     assert child.returncode == code
     lines = [line for line in error.replace("\r", "\n").splitlines() if line.strip()]
-    assert lines[-1] == "memtax: stopped; what is finished is kept, the same command goes on from there"
+    assert lines[-1] == "memtax: interrupted; finished parts are kept. Run the same command again to resume."
     assert "Traceback" not in error
-    assert not (tmp_path / ".out.lock").exists()
+    assert "pid" not in (tmp_path / "out" / ".memtax").read_text()
+    assert not list(tmp_path.rglob("*.journal"))
 
 
 LIBRARIES = """\
@@ -148,7 +149,7 @@ def test_signals_end_in_one_line_whatever_a_library_makes_of_them(tmp_path, verb
     words, more = [sys.executable, "-m", "libraries", verb], environment(NUMBER=str(int(number)))
     done = subprocess.run(words, cwd=tmp_path, env=more, capture_output=True, text=True, timeout=60, preexec_fn=hear_ctrl_c)
     assert done.returncode == code
-    assert done.stderr == "\nmemtax: stopped; what is finished is kept, the same command goes on from there\n"
+    assert done.stderr == "\nmemtax: interrupted; finished parts are kept. Run the same command again to resume.\n"
 
 
 def test_the_memory_that_is_stated_is_kept_to(tmp_path, monkeypatch):
@@ -171,18 +172,6 @@ def test_the_memory_that_is_stated_is_kept_to(tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "_memory", int(0.3 * 2**30))
     with pytest.raises(MemtaxError, match=r"counting 50 windows takes about \d+\.\d GiB, more than --memory 0\.3"):
         CountJob(corpus=(str(tmp_path / "rows.jsonl"),), spans=(Span.parse("0:2"),)).run(tmp_path / "refused")
-
-
-def test_what_a_killed_run_left_is_swept_and_a_replaced_directory_comes_back(tmp_path):
-    out = tmp_path / "out"
-    (out / ".stage.abcd1234.tmp").mkdir(parents=True)
-    (out / ".part.parquet.abcd_234.tmp").write_text("half")
-    (out / ".tmpAb12Cd").write_text("of safetensors")
-    (out / ".kept").write_text("the user's own")
-    (out / ".dataset.abcd1234.old" / "dataset").mkdir(parents=True)
-    (out / ".dataset.abcd1234.old" / "dataset" / "rows").write_text("1")
-    with hold(out, "next"):
-        assert sorted(str(path.relative_to(out)) for path in out.rglob("*")) == [".kept", "dataset", "dataset/rows"]
 
 
 def test_an_output_that_cannot_be_written_is_one_line(tmp_path):

@@ -1,0 +1,195 @@
+"""Records are data: bounded before they are interpreted, and what is wrong with one is said in one line."""
+
+import json
+import time
+
+import pytest
+import yaml
+
+from memtax import records
+from memtax.corpus.folder_cards import check_folder
+from memtax.corpus.sources import Source, open_dataset
+from memtax.errors import MemtaxError, ModelError
+from memtax.pipeline import RunConfig
+
+CONFIG = {"model": "m", "corpus": "c", "output": "o"}
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+HOSTILE = {
+    "bomb": (BOMB, "more than 50,000 values"),
+    "merged": ("a: &a {x: 1}\n" + "".join(f"b{n}: {{<<: *a}}\n" for n in range(30_000)), "more than 50,000 values"),
+    "itself": ("model: &a [*a]\n", "contains itself"),
+    "itself deeper": ("config: &a {b: {c: [*a]}}\n", "contains itself"),
+    "deep": ("model: " + "[" * 100_000, "nested more than 64"),
+    "keys": ("".join(f"k{n}: 1\n" for n in range(60_000)), "more than 50,000 values"),
+    "large": ("model: " + "x" * 2**21, "bytes"),
+    "tag": ("model: !!python/object/apply:os.system [true]\n", "not YAML"),
+    "binary": ("\x00\x01", "not YAML"),
+    "empty number": ('model: !!int ""\n', "not YAML"),
+    "no time": ('model: !!timestamp "x"\n', "not YAML"),
+    "undefined": ("model: *b\n", "not YAML"),
+    "twice": ("model: 1\nmodel: 2\n", "gives model more than once"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_yaml_is_refused_at_once(tmp_path, name):
+    text, reason = HOSTILE[name]
+    (tmp_path / "run.yaml").write_text(text)
+    started = time.monotonic()
+    for read in (records.read_yaml, records.read_run, RunConfig.load):
+        with pytest.raises(MemtaxError, match=reason) as error:
+            read(tmp_path / "run.yaml")
+        assert len(str(error.value)) < 1000
+    assert time.monotonic() - started < 5
+
+
+def test_aliases_that_stay_small_are_values():
+    text = "a: &a [1, 2]\nb: *a\nc: {<<: &m {x: 1}, y: *a}\n"
+    assert records.parse_yaml(text, "x") == {"a": [1, 2], "b": [1, 2], "c": {"x": 1, "y": [1, 2]}}
+    # Counted as they expand: 4 levels of 10 are 11,111 values with their lists, 5 are ten times as many.
+    levels = BOMB.splitlines(keepends=True)
+    assert len(records.parse_yaml("".join(levels[:3]), "x")["a2"]) == 10
+    with pytest.raises(MemtaxError):
+        records.parse_yaml("".join(levels[:5]), "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"a": NaN}', "NaN is not a finite"),
+        ('{"a": -Infinity}', "not a finite"),
+        ('{"a": 1e999}', "not a finite"),
+        ('{"a": 1' + "0" * 30 + "}", "out of range"),
+        ('{"a": ' + "9" * 5000 + "}", "not JSON"),
+        ('{"a": [', "not JSON"),
+        ("[1]", "holds a list"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested more than 64"),
+        ("\x00", "not JSON"),
+        ("", "not JSON"),
+    ],
+)
+def test_hostile_json_is_refused(tmp_path, text, reason):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(MemtaxError, match=reason):
+        records.read_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(MemtaxError, match="not JSON"):
+        records.read_json(tmp_path / "x.json")
+
+
+def test_json_that_is_fine_is_read(tmp_path):
+    value = {"a": ["[" * 100, '"}\\', 1.5e300, -(2**63), None, True], "b": {"": {}}}
+    (tmp_path / "x.json").write_text(json.dumps(value))
+    assert records.read_json(tmp_path / "x.json") == value
+    (tmp_path / "x.json").write_text('{"a": Infinity, "b": 1000000000000000019884624838656}')
+    assert records.read_json(tmp_path / "x.json", finite=False) == {"a": float("inf"), "b": 1000000000000000019884624838656}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("recitation_threshold", 10**30, "recitation_threshold: .* is above"),
+        ("seed", 10**30, "seed: .* is above 4294967295"),
+        ("prompt", 10**9, "prompt: .* is above"),
+        ("seed", -1, "seed: -1 is below 0"),
+        ("seed", 1.5, "seed: 1.5 is not a whole number"),
+        ("seed", True, "seed: True is not a whole number"),
+        ("corpus", ["a"], "corpus: .* is not text"),
+        ("model", {"a": 1}, "model: .* is not text"),
+        ("checkpoints", "a", "checkpoints: 'a' is not a list"),
+        ("prompt", "many", "prompt: 'many' is not a whole number"),
+    ],
+)
+def test_a_value_of_a_wrong_type_or_range_is_named(tmp_path, key, value, reason):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"memtax": "run", "config": {**CONFIG, key: value}}))
+    with pytest.raises(MemtaxError, match=reason):
+        RunConfig.load(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"config": [1]}, {"versions": "x"}, {"inputs": {"a": [1]}}, {"commit": 1}, {"versions": {1: "x"}}, {"memtax": None}],
+)
+def test_a_record_of_wrong_types_is_refused(tmp_path, change):
+    whole = {"memtax": "run", "config": CONFIG, "inputs": {}, "commit": None, "versions": {}, "finished": "x"}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(whole))
+    assert records.read_run(tmp_path / "run.yaml") == whole
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**whole, **change}))
+    with pytest.raises(MemtaxError, match=next(iter(change))):
+        records.read_run(tmp_path / "run.yaml")
+
+
+CARDS = ["/etc/x.parquet", "../x.parquet", "a/../../x.parquet", "file:///x.parquet", "file:x.parquet", "~/x.parquet"]
+CARDS += ["http://localhost:1/x.parquet", "zip://x.parquet::http://localhost:1/x.zip", "hf://datasets/a/b/x.parquet"]
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_that_leads_out_of_its_folder_is_refused(tmp_path, name):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for made in (folder / "in.jsonl", tmp_path / "x.jsonl"):
+        made.write_text('{"a": 1}\n')
+    forms = [
+        name,
+        [name],
+        {"train": name},
+        [{"split": "train", "path": name}],
+        [{"split": "train", "path": ["in.jsonl", name]}],
+    ]
+    for card in ("README.md", ".huggingface.yaml"):
+        for form in forms:
+            text = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": form}]})
+            (folder / card).write_text(f"---\n{text}---\n" if card == "README.md" else text)
+            with pytest.raises(MemtaxError, match="is not a file of its folder"):
+                open_dataset(Source(str(folder)))
+        (folder / card).unlink()
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: in.jsonl\n---\n")
+    assert open_dataset(Source(str(folder)))["a"] == [1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe\x00",
+        b"---\na: !!python/name:os.system\n---\n",
+        b"---\nconfigs: 3\n---\n",
+        b"---\n" + BOMB.encode() + b"---\n",
+    ],
+)
+def test_a_card_that_is_no_card_is_one_line(tmp_path, content):
+    (tmp_path / "README.md").write_bytes(content)
+    with pytest.raises(MemtaxError):
+        check_folder(tmp_path)
+
+
+@pytest.mark.parametrize("record", ["state.json", "dataset_dict.json"])
+def test_a_saved_dataset_that_leads_out_of_its_folder_is_refused(tmp_path, record):
+    value = {"_data_files": [{"filename": "../x.arrow"}]} if record == "state.json" else {"splits": ["../x"]}
+    (tmp_path / record).write_text(json.dumps(value))
+    with pytest.raises(MemtaxError, match="is not a file of its folder"):
+        open_dataset(Source(str(tmp_path)))
+
+
+def test_a_model_whose_record_does_not_end_is_refused_at_once(tmp_path):
+    from memtax.lm.loading import check_model, load_model, model_files
+
+    started = time.monotonic()
+    layers, itself, deep = (tmp_path / name for name in ("layers", "itself", "deep"))
+    for folder in (layers, itself, deep):
+        folder.mkdir()
+        (folder / "model.safetensors").touch()
+        (folder / "adapter_model.safetensors").touch()
+    (layers / "config.json").write_text(json.dumps({"model_type": "qwen2", "num_hidden_layers": 10**8}))
+    (itself / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(itself), "peft_type": "LORA"}))
+    (deep / "adapter_config.json").write_text('{"base_model_name_or_path": ' + "[" * 100_000)
+    with pytest.raises(ModelError, match="num_hidden_layers is 100000000"):
+        check_model(layers, None, 1)
+    with pytest.raises(ModelError, match="is itself an adapter"):
+        load_model(itself)
+    with pytest.raises(ModelError, match="is itself an adapter"):
+        model_files(itself)
+    with pytest.raises(ModelError, match="nested more than"):
+        load_model(deep)
+    assert time.monotonic() - started < 20
