@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memtax.checksums import verify
 from memtax.corpus import guard
 from memtax.errors import MemtaxError
 from memtax.provenance import digest
@@ -127,6 +128,7 @@ def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset
     path = Path(source.path).expanduser()
     if not path.exists():
         return _open_hub(source)
+    verify(path)
     if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
         return _open_saved(source, path)
     with reading(source.label):

@@ -1,18 +1,19 @@
-"""Make a directory once: reuse it when it is the same work, refuse it when it is not."""
+"""Make a directory once: reuse it when it is the same work, refuse it when it is not, make it again when it is damaged."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memtax.errors import StaleOutputError
-from memtax.files import atomic_directory, write_json
+from memtax import checksums
+from memtax.errors import MemtaxError, StaleOutputError
+from memtax.files import atomic_directory, read_json, write_json
+from memtax.progress import report_warning
 
 MANIFEST = "stage.json"
 
 
 def once(directory: Path | str, identity: dict[str, Any], make: Callable[[Path], None]) -> bool:
-    """Fill `directory` by `make`, unless a finished one with the same identity is there.
+    """Fill `directory` by `make`, unless a finished one with the same identity is there, whose files match their checksums.
 
     Args:
         directory: appears whole, by rename, when `make` returns.
@@ -26,13 +27,28 @@ def once(directory: Path | str, identity: dict[str, Any], make: Callable[[Path],
         StaleOutputError: `directory` is the result of other inputs or parameters.
     """
     directory = Path(directory)
-    if directory.exists():
-        check(directory, identity)
+    if directory.exists() and is_whole(directory, identity):
         return False
     with atomic_directory(directory) as temporary:
         make(temporary)
         write_json(temporary / MANIFEST, identity)
+        checksums.seal(temporary, "the command that made it", identity)
     return True
+
+
+def is_whole(directory: Path, identity: dict[str, Any]) -> bool:
+    """Whether a directory that `once` made can be used again; if not, a line on standard error says why.
+
+    Raises:
+        StaleOutputError: it is the result of other inputs or parameters.
+    """
+    # The record proves as well as the manifest whose directory this is, so that either may be damaged.
+    if not checksums.is_of(directory, identity):
+        check(directory, identity)
+    reason = checksums.damage(directory, identity)
+    if reason is not None:
+        report_warning(f"{reason}; {directory} is made again")
+    return reason is None
 
 
 def check(directory: Path, identity: dict[str, Any]) -> None:
@@ -41,10 +57,9 @@ def check(directory: Path, identity: dict[str, Any]) -> None:
     Raises:
         StaleOutputError: they differ, or the directory has no readable manifest.
     """
-    manifest = directory / MANIFEST
     try:
-        found = dict(json.loads(manifest.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
+        found = read_json(directory / MANIFEST)
+    except (OSError, MemtaxError):
         raise StaleOutputError(
             f"{directory} is there, but {MANIFEST} in it is missing or unreadable; remove that folder or choose another output"
         ) from None

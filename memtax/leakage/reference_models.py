@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.engine import World
-from memtax.engine.once import check, once
+from memtax.engine.once import is_whole, once
 from memtax.errors import MemtaxError
 from memtax.files import asset, write_text
 from memtax.progress import is_quiet, progress_bar, set_quiet, silence_libraries
@@ -98,9 +99,12 @@ def train_models(texts: Sequence[str | None], training: Training, output: Path) 
         write_text(output / TEXTS, "".join(json.dumps({"text": text or ""}) + "\n" for text in texts))
     world.wait()
     plan = _plan(training, output)
-    for folder, _, identity in plan:
-        if folder.exists():
-            check(folder, identity)
+    if world.is_main:
+        for folder, _, identity in plan:
+            if folder.exists() and not is_whole(folder, identity):
+                # Whoever trains it again may be another process, which this one waits for by the folder.
+                shutil.rmtree(folder)
+    world.wait()
     if world.size == 1:
         train_share(training, output, 0, 1)
     else:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from memtax.checksums import verify
 from memtax.engine.world import device as shared_device
 from memtax.errors import ModelError
 
@@ -120,6 +121,8 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
 
     if not Path(path).is_dir() and _is_path(path):
         raise ModelError(f"{path} does not exist; give a tokenizer's folder or its name on the Hub")
+    for file in sorted(Path(path).glob("*.json")):
+        verify(file)
     try:
         found = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
     except Exception as error:  # each tokenizer class fails in its own way
@@ -261,6 +264,7 @@ def _check_folder(path: str | Path) -> None:
         return
     if not folder.is_dir():
         raise ModelError(f"{path} is a file; give the folder that holds the model's config.json and weights")
+    verify(folder)
     if (folder / _ADAPTER).exists():
         return
     if not (folder / "config.json").exists():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema, statistics
+from memtax.checksums import seal
 from memtax.corpus.rows import holds_text, load_rows
 from memtax.corpus.sources import Source
 from memtax.engine import World
@@ -121,6 +122,7 @@ def score_sequences(
         config = {"sequences": source.label, **asdict(scores), "length": length}
         config |= {"windows": [list(window) for window in scores.windows], "reference": reference and reference.model}
         write_record(output / "run.yaml", "score", config, inputs)
+        seal(output, "the same memtax score command", scores.fingerprint, ("scores.parquet", "summary.json", "run.yaml"))
 
     on_main(world, write)
     world.wait()

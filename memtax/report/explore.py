@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema
+from memtax.checksums import verify
 from memtax.errors import MemtaxError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Explorer:
         path = run / "dataset" / "features" / "train.parquet"
         if not path.is_file():
             raise MemtaxError(f"{run} holds no dataset/features; give the directory of a finished run")
+        verify(run)
         record = run / "run.yaml"
         config: Mapping[str, Any] = yaml.safe_load(record.read_text(encoding="utf-8"))["config"] if record.is_file() else {}
         predictor, frequencies = run / "models" / "predictor", run / "dataset" / "token_frequencies" / "train.parquet"
