@@ -46,8 +46,8 @@ class FileCheckpoint(Checkpoint):
             StaleOutputError: the file is of another pass.
         """
         totals, done = Totals.zero(query), np.zeros(shards, np.bool_)
+        self._refuse_other()
         if not self._parts.is_usable(self.path.name):
-            self._refuse_other()
             return totals, done
         with np.load(self.path, allow_pickle=False) as kept:
             totals.frequencies = kept["frequencies"]

@@ -142,10 +142,10 @@ def location(name: str) -> str:
 def _read(name: str, file: str, columns: tuple[str, str], summed: tuple[str, ...]) -> list[pa.Table]:
     """The table, or the tables to be summed, validated and in our names."""
     path, config, split = split_name(name)
+    verify(path)
     if (Path(path) / file).is_file():
         path = str(Path(path) / file)
     if Path(path).is_file() and path.endswith(".parquet"):
-        verify(path)
         with reading(path):
             tables = [pq.read_table(path)]
     else:
