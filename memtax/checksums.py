@@ -8,6 +8,7 @@ are hidden files: readers of a dataset and uploads pass over them.
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,9 @@ RECORD = ".memtax-checksums.json"
 _SUFFIX = ".sum"
 _LEVELS = 4
 """A record is looked for in so many folders above a path: `dataset/CONFIG/SPLIT.parquet` lies three below its run."""
-_MOST = 2**26
-"""Bytes of a record that are read at most."""
+_MOST = 2**24
+"""Bytes of a record, and of a `run.yaml`, that are read at once at most."""
+_CHECKSUM = re.compile(r"[0-9a-f]{32} [0-9]{1,18}")
 _TIMES = (b"finished:", b"seconds:")
 """Lines of `run.yaml` that differ from run to run; all other bytes of a directory do not."""
 
@@ -35,7 +37,7 @@ def checksum(path: Path) -> str:
     """The file's xxh3 digest (128 bits, hexadecimal) and its size in bytes, parted by a space; of `run.yaml` without times."""
     import xxhash
 
-    if path.name == "run.yaml":
+    if path.name == "run.yaml" and path.stat().st_size <= _MOST:
         content = b"".join(line for line in path.read_bytes().splitlines(True) if not line.startswith(_TIMES))
         return f"{xxhash.xxh3_128_hexdigest(content)} {len(content)}"
     with path.open("rb") as file:
@@ -176,13 +178,18 @@ class Record:
                 text = file.read(_MOST).decode("utf-8")
             found = json.loads(text)
             record = cls(folder, found["memtax"], found["work"], found["files"])
-            if text == _text(record.command, record.work, record.files):
+            if record._is_sound() and text == _text(record.command, record.work, record.files):
                 return record
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
         raise MemtaxError(f"{path} is damaged; run the command that made the folder again, or remove that file")
+
+    def _is_sound(self) -> bool:
+        """Whether the record is what `seal` writes: anybody may have made it."""
+        named = all(".." not in Path(name).parts and not Path(name).is_absolute() for name in self.files)
+        return named and isinstance(self.command, str) and all(map(_CHECKSUM.fullmatch, self.files.values()))
 
     def names(self, path: Path) -> list[str]:
         """Recorded files that are `path`, or lie below it."""
@@ -194,7 +201,7 @@ class Record:
         if not path.is_file():
             return f"{path} is missing"
         size = self.files[name].rpartition(" ")[2]
-        # The size first: it costs nothing.
+        # The size first: it costs nothing, and no more is read than was written.
         if path.name != "run.yaml" and size != str(path.stat().st_size):
             return f"{path} has {path.stat().st_size:,} bytes and not the {int(size):,} that were written"
         return None if checksum(path) == self.files[name] else f"{path} does not match its checksum"

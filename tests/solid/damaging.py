@@ -55,7 +55,18 @@ def inputs(folder):
 def commands(given, out):
     """Verb to its words: those of `killing`, and a run."""
     table = verbs(given, out)
-    table["count"] = ("count", given / "rows.jsonl", "--output", out, "--window", "8:16", "--shard-tokens", 1000, "--threads", 1)
+    table["count"] = (
+        "count",
+        given / "rows.jsonl",
+        "--output",
+        out,
+        "--window",
+        "8:16",
+        "--shard-tokens",
+        1000,
+        "--threads",
+        1,
+    )
     table["run"] = ("run", given / "run.yaml")
     configuration = {"model": given / "model", "corpus": given / "train.jsonl", "held_out": given / "test.jsonl", "output": out}
     lines = [f"{name}: {value}\n" for name, value in {**configuration, "prompt": 8, "continuation": 8}.items()]
@@ -230,7 +241,9 @@ def read(verb, given, out, pristine, wanted, flips, chance):
             shutil.rmtree(result, ignore_errors=True)
             hidden = ("stage.json", "index.html")
             recorded = [path for path in files(out) if path.name not in hidden and "figures" not in path.parts]
-            done = flip(chance.choice([path for path in recorded if not path.name.startswith(".") or "check" in path.name]), chance)
+            done = flip(
+                chance.choice([path for path in recorded if not path.name.startswith(".") or "check" in path.name]), chance
+            )
             status, printed = run(words, log)
             same = status or seen(words, out, result, printed, wanted) == undisturbed or "used as it is" in printed
             counts[judge(f"{words[0]} after {verb}, {done}", status, printed, same)] += 1
@@ -278,7 +291,9 @@ def more_inputs(given):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.table({"sequence_id": range(300), "is_memorized": [i % 3 == 0 for i in range(300)]}), given / "other.parquet")
+    pq.write_table(
+        pa.table({"sequence_id": range(300), "is_memorized": [i % 3 == 0 for i in range(300)]}), given / "other.parquet"
+    )
     texts = [json.loads(line) for line in (given / "few.jsonl").read_text().splitlines()]
     rows = (json.dumps({**row, "sequence_id": i, "label": i % 2}) + "\n" for i, row in enumerate(texts))
     (given / "few_labelled.jsonl").write_text("".join(rows))
@@ -294,10 +309,10 @@ def prepare():
     import tqdm
     import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
 
-    import memtax.cli
-    import memtax.corpus.kernels
-    import memtax.pipeline.fitting  # noqa: F401
+    from memtax.provenance import git_commit
 
+    # Once for all forks: what is edited meanwhile makes no difference.
+    git_commit()
     torch.set_num_threads(1)
     tqdm.tqdm.set_lock(threading.RLock())
 
