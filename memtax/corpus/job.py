@@ -93,6 +93,7 @@ class CountJob:
         if (output / TOTALS).exists():
             reason = checksums.damage(output, identity, [TOTALS])
             if reason is None:
+                keeper.remove()
                 return read_json(output / TOTALS)
             report_warning(f"{reason}; the corpus is counted again")
         counts = self._count(corpus, cut, memorized, keeper)

@@ -4,8 +4,9 @@
     python tests/solid/damaging.py FOLDER --flips 8 --verb count --seed 3
 
 Each attempt restores the undisturbed output, changes one thing in it (one bit of one file, its time kept; or a part that is
-deleted, cut, or replaced by another's), and runs the command in a fork of this process. It must end in the undisturbed bytes, or
-be refused in one line. Verbs that read another's output must refuse it or give the undisturbed result. Prints one JSON line per verb.
+deleted, cut, or replaced by another's), and runs the command in a fork of this process. It must end in the undisturbed bytes,
+or be refused in one line. Verbs that read another's output must refuse it or give the undisturbed result. Prints one JSON line
+per verb.
 """
 
 import argparse
@@ -55,18 +56,7 @@ def inputs(folder):
 def commands(given, out):
     """Verb to its words: those of `killing`, and a run."""
     table = verbs(given, out)
-    table["count"] = (
-        "count",
-        given / "rows.jsonl",
-        "--output",
-        out,
-        "--window",
-        "8:16",
-        "--shard-tokens",
-        1000,
-        "--threads",
-        1,
-    )
+    table["count"] = (*table["count"][:4], "--window", "8:16", "--shard-tokens", 1000, "--threads", 1)
     table["run"] = ("run", given / "run.yaml")
     configuration = {"model": given / "model", "corpus": given / "train.jsonl", "held_out": given / "test.jsonl", "output": out}
     lines = [f"{name}: {value}\n" for name, value in {**configuration, "prompt": 8, "continuation": 8}.items()]
@@ -239,15 +229,18 @@ def read(verb, given, out, pristine, wanted, flips, chance):
         for _ in range(max(1, flips // 3)):
             restore(pristine, out)
             shutil.rmtree(result, ignore_errors=True)
-            hidden = ("stage.json", "index.html")
-            recorded = [path for path in files(out) if path.name not in hidden and "figures" not in path.parts]
-            done = flip(
-                chance.choice([path for path in recorded if not path.name.startswith(".") or "check" in path.name]), chance
-            )
+            done = flip(chance.choice(recorded(out)), chance)
             status, printed = run(words, log)
             same = status or seen(words, out, result, printed, wanted) == undisturbed or "used as it is" in printed
             counts[judge(f"{words[0]} after {verb}, {done}", status, printed, same)] += 1
     return counts
+
+
+def recorded(out):
+    """Files that readers may look at, and the record of them."""
+    others = ("stage.json", "index.html")
+    found = [path for path in files(out) if path.name not in others and "figures" not in path.parts]
+    return [path for path in found if not path.name.startswith(".") or "checksums" in path.name]
 
 
 def seen(words, out, result, printed, wanted):
@@ -291,9 +284,8 @@ def more_inputs(given):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(
-        pa.table({"sequence_id": range(300), "is_memorized": [i % 3 == 0 for i in range(300)]}), given / "other.parquet"
-    )
+    other = pa.table({"sequence_id": range(300), "is_memorized": [i % 3 == 0 for i in range(300)]})
+    pq.write_table(other, given / "other.parquet")
     texts = [json.loads(line) for line in (given / "few.jsonl").read_text().splitlines()]
     rows = (json.dumps({**row, "sequence_id": i, "label": i % 2}) + "\n" for i, row in enumerate(texts))
     (given / "few_labelled.jsonl").write_text("".join(rows))
