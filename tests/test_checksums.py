@@ -44,9 +44,7 @@ def test_every_bit_of_every_file_counts(folder, name):
     for place in {0, 1, times // 2, times - 1}:
         for bit in range(8):
             flip(folder / name, place, bit)
-            with pytest.raises(
-                MemtaxError, match=r"run the same memtax score command again, or remove \S+checksums.json"
-            ) as told:
+            with pytest.raises(MemtaxError, match="run the same memtax score command again, or remove") as told:
                 verify(folder)
             assert name in str(told.value)
             assert name in damage(folder, {"a": 1})
@@ -85,7 +83,7 @@ def test_a_card_may_be_edited(folder, capsys):
     verify(folder)
     assert "README.md was changed since memtax wrote it; it is used as it is" in capsys.readouterr().err
     (folder / "dataset" / "README.md").unlink()
-    with pytest.raises(MemtaxError, match="README.md is missing"):
+    with pytest.raises(MemtaxError, match=r"README\.md is missing"):
         verify(folder)
 
 
