@@ -51,6 +51,12 @@ def is_whole(directory: Path, identity: dict[str, Any]) -> bool:
     return reason is None
 
 
+def invalidate(directory: Path, identity: dict[str, Any]) -> None:
+    """Mark a damaged directory as not finished, so that `once` makes it again, in whichever process."""
+    write_json(directory / MANIFEST, identity)
+    (directory / checksums.RECORD).unlink(missing_ok=True)
+
+
 def check(directory: Path, identity: dict[str, Any]) -> None:
     """Compare the manifest of a directory with an identity.
 

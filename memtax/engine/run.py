@@ -168,10 +168,15 @@ def stage_identity(dataset: "datasets.Dataset", function: BatchFunction, cut: Pl
     }
 
 
-def claim(output: Path, identity: dict[str, Any]) -> None:
+def claim(output: Path, identity: dict[str, Any], parts: Parts | None = None) -> None:
     """Mark `output` as the stage's directory, or check that it already is.
 
     Without a manifest, parts that match their checksums prove it as well.
+
+    Args:
+        output: the directory of the manifest.
+        identity: what the stage is made from.
+        parts: where they do not lie in `output` itself.
 
     Raises:
         StaleOutputError: the directory belongs to another input, function or cut.
@@ -180,8 +185,8 @@ def claim(output: Path, identity: dict[str, Any]) -> None:
     if manifest.exists():
         check(output, identity)
         return
-    parts = Parts.of(output, identity)
-    names = {*parts.names(), *(path.name for path in output.glob("part-*.parquet"))}
+    parts = parts or Parts.of(output, identity)
+    names = {*parts.names(), *(path.name for path in parts.folder.glob("part-*.parquet"))}
     if not all(parts.is_usable(name) for name in sorted(names)):
         check(output, identity)
     write_json(manifest, identity)

@@ -8,7 +8,6 @@ import functools
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,8 +19,9 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
+from memtax.checksums import RECORD
 from memtax.engine import World
-from memtax.engine.once import is_whole, once
+from memtax.engine.once import invalidate, is_whole, once
 from memtax.errors import MemtaxError
 from memtax.files import asset, write_text
 from memtax.progress import is_quiet, progress_bar, set_quiet, silence_libraries
@@ -102,15 +102,14 @@ def train_models(texts: Sequence[str | None], training: Training, output: Path) 
     if world.is_main:
         for folder, _, identity in plan:
             if folder.exists() and not is_whole(folder, identity):
-                # Whoever trains it again may be another process, which this one waits for by the folder.
-                shutil.rmtree(folder)
+                invalidate(folder, identity)
     world.wait()
     if world.size == 1:
         train_share(training, output, 0, 1)
     else:
         _train_in_child(training, output, world)
         # Not by a barrier: that gives up after half an hour. If another process fails, the launcher ends this one too.
-        while not all(folder.exists() for folder, _, _ in plan):
+        while not all((folder / RECORD).exists() for folder, _, _ in plan):
             time.sleep(0.2)
     return [folder for folder, _, _ in plan]
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from memtax.checksums import Parts, seal
 from memtax.corpus.sources import Source
-from memtax.engine.once import MANIFEST, check
+from memtax.engine.once import MANIFEST
+from memtax.engine.run import claim
 from memtax.errors import MemtaxError
-from memtax.files import write_json, write_text
+from memtax.files import write_text
 from memtax.progress import progress_bar, refuse, skipped
 from memtax.provenance import digest
 from memtax.taxonomy.tables import batches
@@ -54,21 +55,19 @@ def predict_dataset(predictor: "Predictor", source: Source | str, output: Path |
         "model": model,
         "source": [source.label, _stamp(Path(source.path))],
     }
-    if (output / MANIFEST).exists():
-        check(output, identity)
-    write_json(output / MANIFEST, identity)
-    write_text(output / "README.md", "---\nconfigs:\n- config_name: default\n  data_files: data/*.parquet\n---\n")
     parts = Parts.of(output / "data", identity)
+    claim(output, identity, parts)
+    write_text(output / "README.md", "---\nconfigs:\n- config_name: default\n  data_files: data/*.parquet\n---\n")
     # Parts before the first that is missing or damaged are not even read from the source again.
     names: list[str] = []
     while parts.is_usable(name := _name(len(names))):
         names.append(name)
-    done, lost = _finished(parts, names)
+    kept, (done, lost) = len(names), _finished(parts, names)
     refuse(lost, _REASON)
     with progress_bar("predicting", None, initial=done) as bar:
         for table in _parts(source, done):
             name = _name(len(names))
-            if _is_finished(parts, name, table):
+            if len(names) > kept and _is_finished(parts, name, table):
                 lost += _finished(parts, [name])[1]
             else:
                 probabilities = predictor.predict(table, model).cast("float32")  # type: ignore[arg-type]
