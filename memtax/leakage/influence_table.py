@@ -223,25 +223,22 @@ def _capture(
     from memtax.lm._storage import save_gradients
     from memtax.lm.gradients import Gradients, capture
 
-    work = [(name, number, rows) for name, examples in sets.items() for number, rows in enumerate(_parts(examples))]
-    mine = work[world.rank :: world.size]
+    every = [(name, number, rows) for name, examples in sets.items() for number, rows in enumerate(_parts(examples))]
+    mine = every[world.rank :: world.size]
     with progress_bar("gradients", sum(rows.stop - rows.start for _, _, rows in mine)) as bar:
         for name, number, rows in mine:
-            part, examples = _part(name, number), sets[name]
+            part, examples, sequences = _part(name, number), sets[name], sets[name].tokens[rows]
             if not parts.is_usable(part):
-                sequences = examples.tokens[rows]
                 found = Gradients({}, {}, tuple(sum(one[1:]) for one in examples.scored[rows]))
-                more = {}
                 try:
                     if set(settings.methods) - {"repsim"}:
                         found = capture(model, sequences, parameters=parameters, scored=examples.scored[rows])
-                    if "repsim" in settings.methods:
-                        more = {"states": torch.from_numpy(last_states(model, sequences))}
+                    states = last_states(model, sequences) if "repsim" in settings.methods else None
                 except RowError as error:
                     named = f"the {name} example with sequence_id {examples.ids[rows][error.row]}"
                     raise error.at(error.row, named) from error
                 with parts.writing(part) as path:
-                    save_gradients(path, found, more)
+                    save_gradients(path, found, None if states is None else {"states": torch.from_numpy(states)})
             bar.update(rows.stop - rows.start)
 
 

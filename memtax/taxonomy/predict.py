@@ -58,14 +58,25 @@ def predict_dataset(predictor: "Predictor", source: Source | str, output: Path |
     parts = Parts.of(output / "data", identity)
     claim(output, identity, parts)
     write_text(output / "README.md", "---\nconfigs:\n- config_name: default\n  data_files: data/*.parquet\n---\n")
-    # Parts before the first that is missing or damaged are not even read from the source again.
+    names, rows, lost = _predict(predictor, source, parts, model)
+    if not names:
+        raise MemtaxError(f"{source.label} has no rows")
+    _check_whole(parts, names, rows)
+    skipped(lost, _REASON)
+    seal(output, "the same memtax predict command", identity, ["README.md", MANIFEST, "data"])
+    return output
+
+
+def _predict(predictor: "Predictor", source: Source, parts: Parts, model: str) -> tuple[list[str], int, int]:
+    """Write the parts that are missing or damaged; names of all, rows of the source, and rows without a probability."""
     names: list[str] = []
+    # Parts before the first that is to be written are not even read from the source again.
     while parts.is_usable(name := _name(len(names))):
         names.append(name)
-    kept, (done, lost) = len(names), _finished(parts, names)
+    kept, (rows, lost) = len(names), _finished(parts, names)
     refuse(lost, _REASON)
-    with progress_bar("predicting", None, initial=done) as bar:
-        for table in _parts(source, done):
+    with progress_bar("predicting", None, initial=rows) as bar:
+        for table in _parts(source, rows):
             name = _name(len(names))
             if len(names) > kept and _is_finished(parts, name, table):
                 lost += _finished(parts, [name])[1]
@@ -75,14 +86,9 @@ def predict_dataset(predictor: "Predictor", source: Source | str, output: Path |
                 lost += probabilities.null_count
                 parts.write_parquet(name, table.append_column("memorized_probability", probabilities))
             names.append(name)
-            done += table.num_rows
+            rows += table.num_rows
             bar.update(table.num_rows)
-    if not names:
-        raise MemtaxError(f"{source.label} has no rows")
-    _check_whole(parts, names, done)
-    skipped(lost, _REASON)
-    seal(output, "the same memtax predict command", identity, ["README.md", MANIFEST, "data"])
-    return output
+    return names, rows, lost
 
 
 def _name(number: int) -> str:
