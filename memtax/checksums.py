@@ -67,19 +67,21 @@ class Parts:
         path = self.folder / name
         if not path.exists():
             return False
-        record = _record_of(path)
-        if not record.exists():
-            report_warning(f"{path} has no checksum; it is made again")
-        elif not self._matches(path, record):
-            report_warning(f"{path} does not match its checksum; it is made again")
-        else:
+        if self._matches(path):
             return True
+        reason = "does not match its checksum" if _record_of(path).exists() else "has no checksum"
+        report_warning(f"{path} {reason}; it is made again")
         return False
 
-    def _matches(self, path: Path, record: Path) -> bool:
+    def prove(self) -> bool:
+        """Whether there are parts, and all that have a record are whole and of this work."""
+        names = self.names()
+        return bool(names) and all(self._matches(self.folder / name) for name in names)
+
+    def _matches(self, path: Path) -> bool:
         # The record is never interpreted: any changed byte in it makes a difference.
         try:
-            with record.open("rb") as file:
+            with _record_of(path).open("rb") as file:
                 return file.read(1000) == self._line(path, path.name).encode()
         except OSError:
             return False

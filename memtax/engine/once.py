@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from memtax import checksums
+from memtax.checksums import Parts
 from memtax.errors import MemtaxError, StaleOutputError
 from memtax.files import atomic_directory, read_json, write_json
 from memtax.progress import report_warning
@@ -42,9 +43,7 @@ def is_whole(directory: Path, identity: dict[str, Any]) -> bool:
     Raises:
         StaleOutputError: it is the result of other inputs or parameters.
     """
-    # The record proves as well as the manifest whose directory this is, so that either may be damaged.
-    if not checksums.is_of(directory, identity):
-        check(directory, identity)
+    check(directory, identity)
     reason = checksums.damage(directory, identity)
     if reason is not None:
         report_warning(f"{reason}; {directory} is made again")
@@ -57,21 +56,35 @@ def invalidate(directory: Path, identity: dict[str, Any]) -> None:
     (directory / checksums.RECORD).unlink(missing_ok=True)
 
 
-def check(directory: Path, identity: dict[str, Any]) -> None:
+def check(directory: Path, identity: dict[str, Any], parts: Parts | None = None) -> None:
     """Compare the manifest of a directory with an identity.
+
+    A manifest that is damaged or missing is written again where the files beside it prove what they are made from: by their
+    record, or because all parts match theirs.
 
     Raises:
         StaleOutputError: they differ, or the directory has no readable manifest.
     """
+    reason = _difference(directory, identity)
+    if reason is None:
+        return
+    if not checksums.is_of(directory, identity) and not (parts is not None and parts.prove()):
+        raise StaleOutputError(reason)
+    report_warning(f"{directory / MANIFEST} is damaged; it is made again")
+    write_json(directory / MANIFEST, identity)
+
+
+def _difference(directory: Path, identity: dict[str, Any]) -> str | None:
+    """What is wrong with the manifest."""
     try:
         found = read_json(directory / MANIFEST)
     except (OSError, MemtaxError):
-        raise StaleOutputError(
+        return (
             f"{directory} is there, but {MANIFEST} in it is missing or unreadable; remove that folder or choose another output"
-        ) from None
-    changed = [name for name in identity if found.get(name) != identity[name]]
-    if changed:
-        raise StaleOutputError(
-            f"{directory} holds results of another run (changed: {', '.join(changed)}); "
-            "remove that folder or choose another output"
         )
+    changed = [name for name in identity if found.get(name) != identity[name]]
+    if not changed:
+        return None
+    return (
+        f"{directory} holds results of another run (changed: {', '.join(changed)}); remove that folder or choose another output"
+    )

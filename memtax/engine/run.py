@@ -171,8 +171,6 @@ def stage_identity(dataset: "datasets.Dataset", function: BatchFunction, cut: Pl
 def claim(output: Path, identity: dict[str, Any], parts: Parts | None = None) -> None:
     """Mark `output` as the stage's directory, or check that it already is.
 
-    Without a manifest, parts that match their checksums prove it as well.
-
     Args:
         output: the directory of the manifest.
         identity: what the stage is made from.
@@ -181,15 +179,11 @@ def claim(output: Path, identity: dict[str, Any], parts: Parts | None = None) ->
     Raises:
         StaleOutputError: the directory belongs to another input, function or cut.
     """
-    manifest = output / MANIFEST
-    if manifest.exists():
-        check(output, identity)
-        return
     parts = parts or Parts.of(output, identity)
-    names = {*parts.names(), *(path.name for path in parts.folder.glob("part-*.parquet"))}
-    if not all(parts.is_usable(name) for name in sorted(names)):
-        check(output, identity)
-    write_json(manifest, identity)
+    if (output / MANIFEST).exists() or parts.names() or any(parts.folder.glob("part-*.parquet")):
+        check(output, identity, parts)
+    else:
+        write_json(output / MANIFEST, identity)
 
 
 def read(output: Path, function: BatchFunction, cut: Plan, dataset: "datasets.Dataset") -> "pa.Table":

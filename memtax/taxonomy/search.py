@@ -164,7 +164,7 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         StaleOutputError: it holds results of other data or another configuration.
     """
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        check(folder, identity)
+        check(folder, identity, _parts(folder, identity))
     else:
         write_json(folder / MANIFEST, identity)
 

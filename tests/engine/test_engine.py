@@ -125,16 +125,19 @@ def test_parts_prove_the_work_when_the_manifest_is_gone(tmp_path):
     run(rows(100), function, tmp_path / "out", rows_per_batch=2)
     manifest = tmp_path / "out" / "stage.json"
     before = manifest.read_bytes()
-    manifest.write_bytes(before[:-30])
-    with pytest.raises(StaleOutputError, match="unreadable"):
+    (tmp_path / "log").unlink()
+    for damaged in (before[:-30], before.replace(b'"rows": 100', b'"rows": 101'), b"", None):
+        manifest.unlink() if damaged is None else manifest.write_bytes(damaged)
+        with pytest.raises(StaleOutputError):
+            run(rows(99), function, tmp_path / "out", rows_per_batch=2)
         run(rows(100), function, tmp_path / "out", rows_per_batch=2)
+        assert manifest.read_bytes() == before
+        assert not (tmp_path / "log").exists()
+    for record in (tmp_path / "out").glob(".*.sum"):
+        record.unlink()
     manifest.unlink()
     with pytest.raises(StaleOutputError, match="missing"):
-        run(rows(99), function, tmp_path / "out", rows_per_batch=2)
-    (tmp_path / "log").unlink()
-    run(rows(100), function, tmp_path / "out", rows_per_batch=2)
-    assert manifest.read_bytes() == before
-    assert not (tmp_path / "log").exists()
+        run(rows(100), function, tmp_path / "out", rows_per_batch=2)
 
 
 def test_a_missing_column_is_named_before_anything_is_written(tmp_path):
