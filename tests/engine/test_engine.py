@@ -156,6 +156,31 @@ def test_once_makes_reuses_and_refuses(tmp_path):
         once(tmp_path / "d", {"a": 2}, make)
 
 
+def test_once_makes_again_what_is_damaged_and_repairs_its_manifest(tmp_path, capsys):
+    def make(folder):
+        (folder / "in").mkdir()
+        (folder / "in" / "made").write_text("whole")
+        (folder / "other").write_text("whole")
+
+    for damage in (
+        lambda folder: (folder / "in" / "made").write_text("whols"),
+        lambda folder: (folder / "other").unlink(),
+        lambda folder: (folder / "other").write_text(""),
+        lambda folder: (folder / ".memtax-checksums.json").write_text("{}"),
+        lambda folder: (folder / ".memtax-checksums.json").unlink(),
+    ):
+        once(tmp_path / "d", {"a": 1}, make)
+        damage(tmp_path / "d")
+        assert once(tmp_path / "d", {"a": 1}, make)
+        assert f"{tmp_path / 'd'} is made again" in capsys.readouterr().err
+        assert (tmp_path / "d" / "in" / "made").read_text() == (tmp_path / "d" / "other").read_text() == "whole"
+    manifest = (tmp_path / "d" / "stage.json").read_bytes()
+    for damaged in (b"", manifest.replace(b"1", b"0")):
+        (tmp_path / "d" / "stage.json").write_bytes(damaged)
+        assert not once(tmp_path / "d", {"a": 1}, make)
+        assert (tmp_path / "d" / "stage.json").read_bytes() == manifest
+
+
 def test_once_leaves_nothing_of_a_failed_attempt(tmp_path):
     def make(folder):
         (folder / "half").touch()

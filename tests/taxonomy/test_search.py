@@ -148,6 +148,34 @@ def test_an_interrupted_search_goes_on(tmp_path):
     assert sorted(finished(tmp_path, {"a": 1})) == list(range(len(CONFIG.partitions)))
 
 
+def test_files_of_partitions_that_are_not_as_written_are_scored_again(tmp_path, capsys):
+    problem = CONFIG.prepare(planted(1500))
+    search_slice(problem, CONFIG, tmp_path, {"a": 1}, 0, 20)
+    search_slice(problem, CONFIG, tmp_path, {"a": 1}, 20, 30)
+    folder = tmp_path / "partitions"
+    wanted = finished(tmp_path, {"a": 1})
+    first, second = sorted(folder.glob("*.parquet"))
+    content = first.read_bytes()
+    for fault in (
+        lambda: first.write_bytes(second.read_bytes()),
+        lambda: first.write_bytes(content[:200]),
+        lambda: first.write_bytes(content.replace(b"partition", b"partitioo")),
+        first.unlink,
+    ):
+        fault()
+        assert finished(tmp_path, {"a": 1}).keys() == set(range(20, 30))
+        # Another slice: what takes the file's place has another name.
+        search_slice(problem, CONFIG, tmp_path, {"a": 1}, 0, 10)
+        search_slice(problem, CONFIG, tmp_path, {"a": 1}, 0, 30)
+        assert finished(tmp_path, {"a": 1}) == wanted
+        search_slice(problem, CONFIG, tmp_path, {"a": 1}, 0, 30)
+        for path in [path for path in folder.iterdir() if "000020-000030" not in path.name]:
+            path.unlink()
+        search_slice(problem, CONFIG, tmp_path, {"a": 1}, 0, 20)
+        assert first.read_bytes() == content
+    assert "000000-000020.parquet does not match its checksum; it is made again" in capsys.readouterr().err
+
+
 def test_a_column_that_only_tells_in_test_rows_does_not_help(tmp_path):
     rng = np.random.default_rng(3)
     labels = rng.random(4000) < 0.4
