@@ -96,13 +96,14 @@ def reading(what: str) -> Iterator[None]:
         MemtaxError: an error of the file system, of Arrow, of `datasets` or of the Hub client came up inside.
     """
     import pyarrow as pa
+    import yaml
     from datasets.exceptions import DatasetsError
 
     try:
         yield
     except MemtaxError:
         raise
-    except (*_RAISED, pa.ArrowException, DatasetsError) as error:
+    except (*_RAISED, pa.ArrowException, DatasetsError, yaml.YAMLError) as error:
         root: BaseException = error
         # `datasets` wraps the reader's own error in "An error occurred while generating the dataset".
         while isinstance(root, DatasetsError) and root.__cause__ is not None:

@@ -82,7 +82,8 @@ def _difference(directory: Path, identity: dict[str, Any]) -> str | None:
         return (
             f"{directory} is there, but {MANIFEST} in it is missing or unreadable; remove that folder or choose another output"
         )
-    changed = [name for name in identity if found.get(name) != identity[name]]
+    missing = object()
+    changed = [name for name in {**identity, **found} if found.get(name, missing) != identity.get(name, missing)]
     if not changed:
         return None
     return (
