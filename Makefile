@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test lint format bench docs clean fuzz kill soak
+.PHONY: demo test lint format bench docs clean fuzz kill damage soak
 
 # The environment is made once; the stamp is newer than what it was made from.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -19,12 +19,15 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(TESTS)
 
-# Long forms of what the tests do shortened: fuzzing, kills at random moments, and an hour of them in little memory.
+# Long forms of what the tests do shortened: fuzzing, kills at random moments, damaged files, and an hour of kills in little memory.
 fuzz: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 MEMTAX_FUZZ=20000 $(BIN)/python -m pytest tests/solid/test_hostile.py
 
 kill: $(VENV)/.installed
 	OMP_NUM_THREADS=1 MEMTAX_KILLS=120 $(BIN)/python -m pytest tests/solid/test_kills.py
+
+damage: $(VENV)/.installed
+	OMP_NUM_THREADS=1 MEMTAX_FLIPS=1000 $(BIN)/python -m pytest tests/solid/test_damage.py
 
 soak: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/solid/killing.py $(or $(TMPDIR),/tmp)/memtax-soak --kills 56 --minutes 60 --memory 8

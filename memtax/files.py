@@ -137,11 +137,16 @@ def write_json(path: Path | str, value: Mapping[str, Any]) -> None:
 
 def write_parquet(path: Path | str, table: "pa.Table") -> None:
     """Write a table as Parquet (zstd) atomically. The bytes depend on the table's values and schema only."""
+    with atomic_path(path) as temporary:
+        encode_parquet(temporary, table)
+
+
+def encode_parquet(path: Path, table: "pa.Table") -> None:
+    """Write a table as Parquet (zstd) into a file that is not in use yet; see `write_parquet`."""
     import pyarrow.parquet as pq
 
-    with atomic_path(path) as temporary:
-        # One chunk a column: how a table was assembled must not show in the file.
-        pq.write_table(table.combine_chunks(), temporary, compression="zstd", row_group_size=65_536)
+    # One chunk per column: how a table was assembled must not show in the file.
+    pq.write_table(table.combine_chunks(), path, compression="zstd", row_group_size=65_536)
 
 
 def asset(name: str) -> Path:

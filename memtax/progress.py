@@ -129,6 +129,13 @@ def say(line: str) -> None:
         tqdm.write(printable(line), file=sys.stderr if _notes_to_errors else sys.stdout)
 
 
+def report_warning(line: str) -> None:
+    """A line on standard error, from any process and in quiet mode too: something is not as it should be."""
+    from tqdm.auto import tqdm
+
+    tqdm.write(printable(f"memtax: {' '.join(line.split())}"), file=sys.stderr)
+
+
 def _is_main() -> bool:
     """Whether this is the main process, or a child that it started."""
     return os.environ.get("RANK", os.environ.get("MEMTAX_RANK", "0")) == "0"

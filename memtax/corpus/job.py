@@ -1,7 +1,6 @@
 """The whole job of `memtax count`: open, cut windows, count (resumably, here or on Spark), write."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memtax import checksums
 from memtax.corpus.columns import id_column, row_ids
 from memtax.corpus.contract import Corpus
 from memtax.corpus.counting import SHARD_TOKENS, Counts, count
@@ -21,8 +21,8 @@ from memtax.corpus.spans import CutWindows, Span, cut_windows
 from memtax.corpus.tables import write_counts
 from memtax.engine.run import claim
 from memtax.errors import MemtaxError
-from memtax.files import write_json
-from memtax.progress import say, skipped
+from memtax.files import read_json, write_json
+from memtax.progress import report_warning, say, skipped
 
 TOTALS = "totals.json"
 ENGINES = ("local", "spark")
@@ -89,13 +89,18 @@ class CountJob:
         memorized = None if self.memorized is None else read_ids(self.memorized)
         identity = self._identity(corpus, cut, memorized)
         claim(output, identity)
+        keeper = FileCheckpoint(output / FILE, identity)
         if (output / TOTALS).exists():
-            return _read_totals(output)
-        counts = self._count(corpus, cut, memorized, output, identity)
+            reason = checksums.damage(output, identity, [TOTALS])
+            if reason is None:
+                keeper.remove()
+                return read_json(output / TOTALS)
+            report_warning(f"{reason}; the corpus is counted again")
+        counts = self._count(corpus, cut, memorized, keeper)
         if memorized is not None and not _has_memorized(counts):
             say(f"none of the {len(memorized):,} memorized ids is that of a sequence of the corpus; are they another corpus's?")
         further = [(span.name, each.ids) for span, each in zip(self.spans[1:], cut[1:], strict=False)]
-        write_counts(output, cut[0].ids if cut else None, counts, further)
+        names = write_counts(output, cut[0].ids if cut else None, counts, further)
         totals = {
             "tokens": counts.tokens,
             "sequences": counts.sequences,
@@ -105,7 +110,8 @@ class CountJob:
         }
         # The totals come last: they say that the tables are there.
         write_json(output / TOTALS, totals)
-        (output / FILE).unlink(missing_ok=True)
+        checksums.seal(output, "the same memtax count command", identity, [*names, TOTALS])
+        keeper.remove()
         return totals
 
     def _open(self) -> Corpus:
@@ -127,7 +133,7 @@ class CountJob:
     def _size(self, corpus: Corpus) -> int | None:
         return corpus.vocabulary_size if self.reading.vocabulary_size is None else self.reading.vocabulary_size
 
-    def _count(self, corpus: Corpus, cut: list[CutWindows], memorized: Any, output: Path, identity: dict[str, Any]) -> Counts:
+    def _count(self, corpus: Corpus, cut: list[CutWindows], memorized: Any, keeper: FileCheckpoint) -> Counts:
         options: dict[str, Any] = {
             "vocabulary_size": self._size(corpus),
             "separator": self.separator,
@@ -136,7 +142,6 @@ class CountJob:
             "shard_tokens": self.shard_tokens,
         }
         windows = [each.windows for each in cut]
-        keeper = FileCheckpoint(output / FILE, identity)
         if self.engine == "spark":
             from memtax.corpus.on_spark import count_on_spark
 
@@ -171,11 +176,6 @@ def _digest(*arrays: npt.NDArray[Any]) -> str:
         hashed.update(f"{array.dtype}{array.shape}".encode())
         hashed.update(np.ascontiguousarray(array).data)
     return hashed.hexdigest()[:32]
-
-
-def _read_totals(output: Path) -> dict[str, Any]:
-    totals: dict[str, Any] = json.loads((output / TOTALS).read_text(encoding="utf-8"))
-    return totals
 
 
 def read_ids(name: str) -> npt.NDArray[np.int64]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memtax.checksums import verify
 from memtax.corpus.binary import open_headerless, open_megatron, open_npy
 from memtax.corpus.blocks import ParquetCorpus, open_corpus
 from memtax.corpus.contract import Block, Corpus, Shard
@@ -133,6 +134,7 @@ def _open(name: str | Source, how: Reading) -> list[Corpus]:
             raise MemtaxError(f"{path} is missing beside its index {path.with_suffix('.idx')}")
     elif not path.exists() and path.with_name(path.name + ".bin").is_file() and path.with_name(path.name + ".idx").is_file():
         path = path.with_name(path.name + ".bin")
+    verify(path)
     if path.suffix == ".bin" and path.is_file():
         return [_open_bin(path, how)]
     if path.suffix == ".npy" and path.is_file():

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from memtax.checksums import Parts
 from memtax.corpus.counting import Checkpoint
 from memtax.corpus.large_ids import LargeIds
 from memtax.corpus.totals import Query, Totals
-from memtax.errors import MemtaxError, StaleOutputError
-from memtax.files import atomic_path
+from memtax.errors import StaleOutputError
 
 FILE = "progress.npz"
 
@@ -40,38 +40,43 @@ class FileCheckpoint(Checkpoint):
     _next: float = field(default=0.0, init=False)
 
     def load(self, query: Query, shards: int) -> tuple[Totals, npt.NDArray[np.bool_]]:
-        """Totals so far, and which shards are in them.
+        """Totals so far, and which shards are in them: none, with a line that says so, where the file is damaged.
 
         Raises:
             StaleOutputError: the file is of another pass.
-            MemtaxError: it cannot be read.
         """
         totals, done = Totals.zero(query), np.zeros(shards, np.bool_)
-        if not self.path.exists():
+        self._refuse_other()
+        if not self._parts.is_usable(self.path.name):
             return totals, done
-        try:
-            with np.load(self.path, allow_pickle=False) as kept:
-                found = json.loads(str(kept["identity"]))
-                names = [name for name in self.identity if found.get(name) != json.loads(json.dumps(self.identity[name]))]
-                if names:
-                    raise StaleOutputError(
-                        f"{self.path} is from a pass with another {', '.join(names)}; "
-                        "remove that file, or choose another output"
-                    )
-                totals.frequencies = kept["frequencies"]
-                totals.large = LargeIds(kept["large_ids"], kept["large_counts"])
-                for name, arrays in (("found", totals.found), ("near", totals.near)):
-                    for number in range(len(arrays)):
-                        arrays[number] = kept[f"{name}{number}"]
-                totals.tokens, totals.sequences = (int(value) for value in kept["read"])
-                done = kept["done"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            if isinstance(error, MemtaxError):
-                raise
-            raise MemtaxError(f"{self.path} cannot be read; remove it to count from the start") from error
+        with np.load(self.path, allow_pickle=False) as kept:
+            totals.frequencies = kept["frequencies"]
+            totals.large = LargeIds(kept["large_ids"], kept["large_counts"])
+            for name, arrays in (("found", totals.found), ("near", totals.near)):
+                for number in range(len(arrays)):
+                    arrays[number] = kept[f"{name}{number}"]
+            totals.tokens, totals.sequences = (int(value) for value in kept["read"])
+            done = kept["done"]
         if len(done) != shards:
             raise StaleOutputError(f"{self.path} knows {len(done)} shards, not {shards}; remove it to count from the start")
         return totals, done
+
+    @property
+    def _parts(self) -> Parts:
+        return Parts.of(self.path.parent, self.identity)
+
+    def _refuse_other(self) -> None:
+        """Refuse a whole file of another pass; one that is damaged is replaced."""
+        try:
+            with np.load(self.path, allow_pickle=False) as kept:
+                identity = json.loads(str(kept["identity"]))
+                names = [name for name in self.identity if identity.get(name) != json.loads(json.dumps(self.identity[name]))]
+        except (OSError, ValueError, KeyError, EOFError, AttributeError, NotImplementedError, zipfile.BadZipFile):
+            return
+        if names:
+            raise StaleOutputError(
+                f"{self.path} is from a pass with another {', '.join(names)}; remove that file, or choose another output"
+            )
 
     def save(self, totals: Totals, done: npt.NDArray[np.bool_]) -> None:
         """Replace the file, unless that was done a moment ago."""
@@ -80,7 +85,7 @@ class FileCheckpoint(Checkpoint):
             return
         arrays = {f"found{number}": array for number, array in enumerate(totals.found)}
         arrays |= {f"near{number}": array for number, array in enumerate(totals.near)}
-        with atomic_path(self.path) as temporary, temporary.open("wb") as file:
+        with self._parts.writing(self.path.name) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
                 identity=np.array(json.dumps(self.identity)),
@@ -95,4 +100,4 @@ class FileCheckpoint(Checkpoint):
 
     def remove(self) -> None:
         """The pass is finished."""
-        self.path.unlink(missing_ok=True)
+        self._parts.remove(self.path.name)

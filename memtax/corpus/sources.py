@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memtax.checksums import verify
 from memtax.corpus import guard
 from memtax.corpus.folder_cards import check_folder
 from memtax.errors import MemtaxError
@@ -97,13 +98,14 @@ def reading(what: str) -> Iterator[None]:
         MemtaxError: an error of the file system, of Arrow, of `datasets` or of the Hub client came up inside.
     """
     import pyarrow as pa
+    import yaml
     from datasets.exceptions import DatasetsError
 
     try:
         yield
     except MemtaxError:
         raise
-    except (*_RAISED, pa.ArrowException, DatasetsError) as error:
+    except (*_RAISED, pa.ArrowException, DatasetsError, yaml.YAMLError) as error:
         root: BaseException = error
         # `datasets` wraps the reader's own error in "An error occurred while generating the dataset".
         while isinstance(root, DatasetsError) and root.__cause__ is not None:
@@ -131,6 +133,7 @@ def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset
         return _open_hub(source)
     if path.is_dir():
         check_folder(path)
+    verify(path)
     if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
         return _open_saved(source, path)
     with reading(source.label):

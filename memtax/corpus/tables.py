@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from memtax import schema
+from memtax.checksums import verify
 from memtax.corpus.large_ids import TokenTable
 from memtax.corpus.sources import Source, open_dataset, reading, split_name
 from memtax.errors import MemtaxError
@@ -32,7 +33,7 @@ def write_counts(
     sequence_ids: Sequence[int] | npt.NDArray[np.int64] | None,
     counts: "Counts",
     further: "Sequence[tuple[str, npt.NDArray[np.int64]]]" = (),
-) -> None:
+) -> list[str]:
     """Write `num_duplicates.parquet` and `token_frequencies.parquet` into a directory, each atomically.
 
     With near-duplicates, the first has a column of them. Memorized sequences told apart give `memorized_frequencies.parquet`
@@ -45,11 +46,15 @@ def write_counts(
             ids that occur.
         further: for each further matrix of windows its name, for `num_duplicates_<name>.parquet`, and its sequence ids.
 
+    Returns:
+        Names of the files.
+
     Raises:
         MemtaxError: ids and windows differ in number, or an id comes twice.
     """
     named = [] if sequence_ids is None else [("", sequence_ids), *((f"_{name}", ids) for name, ids in further)]
     windows = (counts.window_counts, *counts.further)
+    tables: dict[str, dict[str, npt.NDArray[np.int64]]] = {}
     for number, (suffix, each) in enumerate(named):
         ids = np.asarray(each, np.int64)
         if len(ids) != len(windows[number]):
@@ -60,19 +65,18 @@ def write_counts(
         table = {"sequence_id": ids, "sequence_duplicates": windows[number]}
         if counts.near:
             table["sequence_near_duplicates"] = counts.near[number]
-        _write(Path(directory) / DUPLICATES_FILE.replace(".", f"{suffix}.", 1), table)
+        tables[DUPLICATES_FILE.replace(".", f"{suffix}.", 1)] = table
     ids = np.concatenate([np.arange(len(counts.token_frequencies)), counts.large_ids])
     every = np.concatenate([counts.token_frequencies, counts.large_frequencies])
-    _write(Path(directory) / FREQUENCIES_FILE, {"token_id": ids, "token_frequency": every})
+    tables[FREQUENCIES_FILE] = {"token_id": ids, "token_frequency": every}
     if counts.memorized_frequencies is not None:
         large = np.zeros(0, np.int64) if counts.large_memorized_frequencies is None else counts.large_memorized_frequencies
         memorized = np.concatenate([counts.memorized_frequencies, large])
         for split, part in zip(SUMMED_SPLITS, (memorized, every - memorized), strict=True):
-            _write(Path(directory) / f"{split}_frequencies.parquet", {"token_id": ids, "token_frequency": part})
-
-
-def _write(path: Path, columns: dict[str, npt.NDArray[np.int64]]) -> None:
-    write_parquet(path, schema.validate(pa.table(columns), columns, path.name))
+            tables[f"{split}_frequencies.parquet"] = {"token_id": ids, "token_frequency": part}
+    for name, columns in tables.items():
+        write_parquet(Path(directory) / name, schema.validate(pa.table(columns), columns, name))
+    return list(tables)
 
 
 def read_duplicates(name: str) -> tuple[Int64, Int64]:
@@ -138,6 +142,7 @@ def location(name: str) -> str:
 def _read(name: str, file: str, columns: tuple[str, str], summed: tuple[str, ...]) -> list[pa.Table]:
     """The table, or the tables to be summed, validated and in our names."""
     path, config, split = split_name(name)
+    verify(path)
     if (Path(path) / file).is_file():
         path = str(Path(path) / file)
     if Path(path).is_file() and path.endswith(".parquet"):

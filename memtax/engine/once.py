@@ -1,18 +1,20 @@
-"""Make a directory once: reuse it when it is the same work, refuse it when it is not."""
+"""Make a directory once: reuse it when it is the same work, refuse it when it is not, make it again when it is damaged."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memtax.errors import StaleOutputError
-from memtax.files import atomic_directory, write_json
+from memtax import checksums
+from memtax.checksums import Parts
+from memtax.errors import MemtaxError, StaleOutputError
+from memtax.files import atomic_directory, read_json, write_json
+from memtax.progress import report_warning
 
 MANIFEST = "stage.json"
 
 
 def once(directory: Path | str, identity: dict[str, Any], make: Callable[[Path], None]) -> bool:
-    """Fill `directory` by `make`, unless a finished one with the same identity is there.
+    """Fill `directory` by `make`, unless a finished one with the same identity is there, whose files match their checksums.
 
     Args:
         directory: appears whole, by rename, when `make` returns.
@@ -26,31 +28,64 @@ def once(directory: Path | str, identity: dict[str, Any], make: Callable[[Path],
         StaleOutputError: `directory` is the result of other inputs or parameters.
     """
     directory = Path(directory)
-    if directory.exists():
-        check(directory, identity)
+    if directory.exists() and is_whole(directory, identity):
         return False
     with atomic_directory(directory) as temporary:
         make(temporary)
         write_json(temporary / MANIFEST, identity)
+        checksums.seal(temporary, "the command that made it", identity)
     return True
 
 
-def check(directory: Path, identity: dict[str, Any]) -> None:
+def is_whole(directory: Path, identity: dict[str, Any]) -> bool:
+    """Whether a directory that `once` made can be used again; if not, a line on standard error says why.
+
+    Raises:
+        StaleOutputError: it is the result of other inputs or parameters.
+    """
+    check(directory, identity)
+    reason = checksums.damage(directory, identity)
+    if reason is not None:
+        report_warning(f"{reason}; {directory} is made again")
+    return reason is None
+
+
+def invalidate(directory: Path, identity: dict[str, Any]) -> None:
+    """Mark a damaged directory as not finished, so that `once` makes it again, in whichever process."""
+    write_json(directory / MANIFEST, identity)
+    (directory / checksums.RECORD).unlink(missing_ok=True)
+
+
+def check(directory: Path, identity: dict[str, Any], parts: Parts | None = None) -> None:
     """Compare the manifest of a directory with an identity.
+
+    A manifest that is damaged or missing is written again where the files beside it prove what they are made from: by their
+    record, or because all parts match theirs.
 
     Raises:
         StaleOutputError: they differ, or the directory has no readable manifest.
     """
-    manifest = directory / MANIFEST
+    reason = _difference(directory, identity)
+    if reason is None:
+        return
+    if not checksums.is_of(directory, identity) and not (parts is not None and parts.prove()):
+        raise StaleOutputError(reason)
+    report_warning(f"{directory / MANIFEST} is damaged; it is made again")
+    write_json(directory / MANIFEST, identity)
+
+
+def _difference(directory: Path, identity: dict[str, Any]) -> str | None:
+    """What is wrong with the manifest."""
     try:
-        found = dict(json.loads(manifest.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
-        raise StaleOutputError(
+        found = read_json(directory / MANIFEST)
+    except (OSError, MemtaxError):
+        return (
             f"{directory} is there, but {MANIFEST} in it is missing or unreadable; remove that folder or choose another output"
-        ) from None
-    changed = [name for name in identity if found.get(name) != identity[name]]
-    if changed:
-        raise StaleOutputError(
-            f"{directory} holds results of another run (changed: {', '.join(changed)}); "
-            "remove that folder or choose another output"
         )
+    missing = object()
+    changed = [name for name in {**identity, **found} if found.get(name, missing) != identity.get(name, missing)]
+    if not changed:
+        return None
+    return (
+        f"{directory} holds results of another run (changed: {', '.join(changed)}); remove that folder or choose another output"
+    )

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memtax import schema
+from memtax.checksums import Parts
 from memtax.engine.once import MANIFEST, check
 from memtax.engine.shards import Plan, plan
 from memtax.engine.world import World
 from memtax.errors import MemtaxError, RowError
-from memtax.files import write_json, write_parquet
+from memtax.files import write_json
 from memtax.progress import progress_bar
 from memtax.provenance import digest, fingerprint_dataset
 
@@ -57,7 +58,8 @@ def run(
 ) -> "pa.Table":
     """Apply `function` to every row and return its columns, keyed by `sequence_id`, in the dataset's order.
 
-    Finished shards lie in `output` as Parquet parts and are reused by the next call with the same input and function.
+    Finished shards lie in `output` as Parquet parts and are reused by the next call with the same input and function, if they
+    match their checksums; a line on standard error names one that does not, and it is computed again.
     Under `accelerate launch` (GPUs) or `torchrun` (CPUs) the shards are dealt to the processes; the parts, and so the
     result, are the same bytes for any number of processes.
 
@@ -79,6 +81,7 @@ def run(
     cut = plan(len(dataset), rows_per_batch, batches_per_shard)
     output = Path(output)
     identity = stage_identity(dataset, function, cut)
+    parts = Parts.of(output, identity)
     world = World.current()
     if world.is_main:
         claim(output, identity)
@@ -89,14 +92,13 @@ def run(
     mine = [shard for shard in range(cut.shards) if shard % world.size == world.rank]
     with progress_bar(function.name, sum(_rows(cut, shard) for shard in mine)) as bar:
         for shard in mine:
-            part = cut.part(output, shard)
-            if not part.exists():
+            if not parts.is_usable(cut.part(shard)):
                 rows = narrow.select(range(*cut.bounds(shard)))
-                write_parquet(part, compute_shard(rows, function, cut.rows_per_batch, shard, bar.update))
+                parts.write_parquet(cut.part(shard), compute_shard(rows, function, cut.rows_per_batch, shard, bar.update))
             else:
                 bar.update(_rows(cut, shard))
     world.wait()
-    return read(output, function, cut)
+    return read(output, function, cut, narrow)
 
 
 def _rows(cut: Plan, shard: int) -> int:
@@ -166,30 +168,36 @@ def stage_identity(dataset: "datasets.Dataset", function: BatchFunction, cut: Pl
     }
 
 
-def claim(output: Path, identity: dict[str, Any]) -> None:
+def claim(output: Path, identity: dict[str, Any], parts: Parts | None = None) -> None:
     """Mark `output` as the stage's directory, or check that it already is.
+
+    Args:
+        output: the directory of the manifest.
+        identity: what the stage is made from.
+        parts: where they do not lie in `output` itself.
 
     Raises:
         StaleOutputError: the directory belongs to another input, function or cut.
     """
-    if (output / MANIFEST).exists() or any(output.glob("part-*.parquet")):
-        check(output, identity)
+    parts = parts or Parts.of(output, identity)
+    if (output / MANIFEST).exists() or parts.names() or any(parts.folder.glob("part-*.parquet")):
+        check(output, identity, parts)
     else:
         write_json(output / MANIFEST, identity)
 
 
-def read(output: Path, function: BatchFunction, cut: Plan) -> "pa.Table":
+def read(output: Path, function: BatchFunction, cut: Plan, dataset: "datasets.Dataset") -> "pa.Table":
     """The finished parts in order, memory-mapped.
 
     Raises:
-        MemtaxError: a part is missing or has another number of rows than its shard.
+        MemtaxError: a part is missing, or its rows are not those of its shard.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     tables = []
     for shard in range(cut.shards):
-        part = cut.part(output, shard)
+        part = output / cut.part(shard)
         try:
             table = pq.read_table(part, memory_map=True)
         except (OSError, pa.ArrowInvalid) as error:
@@ -199,4 +207,8 @@ def read(output: Path, function: BatchFunction, cut: Plan) -> "pa.Table":
         tables.append(table)
     if not tables:
         return schema.arrow_schema([KEY, *function.columns]).empty_table()
-    return pa.concat_tables(tables)
+    table = pa.concat_tables(tables)
+    keys = dataset.select_columns([KEY]).with_format("arrow")[:].column(KEY).cast(pa.int64())
+    if table.column(KEY) != keys:
+        raise MemtaxError(f"the parts in {output} hold other sequence_ids than the input; delete that folder and run again")
+    return table

@@ -1,7 +1,6 @@
 """How a table is cut: batches are fixed row blocks inside shards of fixed size, whatever the number of processes."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from memtax.errors import MemtaxError
 
@@ -42,9 +41,9 @@ class Plan:
         """First row and one past the last row of a shard."""
         return shard * self.rows_per_shard, min((shard + 1) * self.rows_per_shard, self.rows)
 
-    def part(self, directory: Path, shard: int) -> Path:
-        """The shard's Parquet file."""
-        return directory / f"part-{shard:05d}-of-{self.shards:05d}.parquet"
+    def part(self, shard: int) -> str:
+        """Name of the shard's Parquet file."""
+        return f"part-{shard:05d}-of-{self.shards:05d}.parquet"
 
 
 def plan(rows: int, rows_per_batch: int, batches_per_shard: int = 16) -> Plan:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memtax.checksums import Parts
 from memtax.errors import MemtaxError
 from memtax.progress import say
 
@@ -142,8 +143,10 @@ def run_on_spark(
 
     schema.require(dataset.column_names, (KEY, *function.requires), f"the input of {function.name!r}")
     cut = plan(len(dataset), rows_per_batch)
-    claim(output, stage_identity(dataset, function, cut))
-    missing = [shard for shard in range(cut.shards) if not cut.part(output, shard).exists()]
+    identity = stage_identity(dataset, function, cut)
+    claim(output, identity)
+    parts = Parts.of(output.resolve(), identity)
+    missing = [shard for shard in range(cut.shards) if not parts.is_usable(cut.part(shard))]
     if missing:
         spark = session(master)
         columns = [KEY, *(name for name in function.requires if name != KEY)]
@@ -152,7 +155,7 @@ def run_on_spark(
             # The workers read the rows from files, so that the driver holds one shard at a time.
             for shard in missing:
                 _stage(dataset, columns, cut, shard, staged)
-            work = _shard_work(function, cut, output.resolve(), staged.resolve())
+            work = _shard_work(function, cut, parts, staged.resolve())
             numbers = spark.createDataFrame([(shard,) for shard in missing], "number long")
             numbers = numbers.repartition(min(len(missing), 4 * spark.sparkContext.defaultParallelism))
             numbers.mapInArrow(work, "number long").count()
@@ -162,7 +165,7 @@ def run_on_spark(
             raise own_words(error) or MemtaxError(f"Spark stopped: {' '.join(str(error).split())[:300]}") from error
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-    return read(output, function, cut)
+    return read(output, function, cut, dataset)
 
 
 def _stage(dataset: "datasets.Dataset", columns: list[str], cut: "Plan", shard: int, folder: Path) -> None:
@@ -173,7 +176,7 @@ def _stage(dataset: "datasets.Dataset", columns: list[str], cut: "Plan", shard: 
     write_parquet(folder / f"{shard}.parquet", table)
 
 
-def _shard_work(function: "BatchFunction", cut: "Plan", output: Path, staged: Path) -> Any:
+def _shard_work(function: "BatchFunction", cut: "Plan", parts: Parts, staged: Path) -> Any:
     """What a task does: the batches of each shard, as `memtax.engine.run` cuts them."""
 
     def work(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
@@ -181,12 +184,11 @@ def _shard_work(function: "BatchFunction", cut: "Plan", output: Path, staged: Pa
         import pyarrow.parquet as pq
 
         from memtax.engine.run import compute_shard
-        from memtax.files import write_parquet
 
         for batch in batches:
             for shard in batch.column(0).to_pylist():
                 rows = datasets.Dataset(pq.read_table(staged / f"{shard}.parquet"))
-                write_parquet(cut.part(output, shard), compute_shard(rows, function, cut.rows_per_batch, shard))
+                parts.write_parquet(cut.part(shard), compute_shard(rows, function, cut.rows_per_batch, shard))
             yield batch
 
     return work

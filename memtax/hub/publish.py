@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.files import asset
 from memtax.hub.cards import finish, render, split
@@ -85,6 +86,7 @@ def plan(
         MemtaxError: the source has nothing to publish, or a name is not one.
     """
     source = Path(source)
+    verify(source)
     unknown = [part for part in parts if part not in PARTS]
     if unknown or not parts:
         raise MemtaxError(f"parts are some of {', '.join(PARTS)}, not {', '.join(unknown) or 'none'}")
@@ -179,6 +181,7 @@ def _published(source: Path, repo_id: str, run: Mapping[str, Any], name: str) ->
 
 def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | None) -> Repository:
     """A model's folder with its card; a language model or adapter without one of ours gets it now."""
+    verify(folder)
     files = folder_files(folder, MODEL_FILES, exclude=("trainer_state.json",))
     more: dict[str, Any] = {"license": run.get("config", {}).get("license"), "datasets": [dataset] if dataset else None}
     text = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from memtax import schema, statistics
+from memtax.checksums import seal
 from memtax.corpus import columns
 from memtax.corpus.sources import Source, open_dataset
 from memtax.engine import World
@@ -247,6 +248,8 @@ def align_table(source: Source, function: AlignmentFilter, output: Path | str) -
         write_json(output / "summary.json", summary)
         inputs = {"pairs": fingerprint_path(source.path), "model": function.fingerprint}
         write_record(output / "run.yaml", "align", {"pairs": source.label, **asdict(function), "bos": summary["bos"]}, inputs)
+        names = ("alignment.parquet", "summary.json", "run.yaml")
+        seal(output, "the same memtax align command", function.fingerprint, names)
     world.wait()
     return summary
 

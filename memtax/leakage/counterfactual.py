@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from memtax import schema, statistics
+from memtax.checksums import seal
 from memtax.corpus import membership
 from memtax.engine import World
 from memtax.engine import run as run_stage
@@ -21,7 +22,7 @@ from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet
 from memtax.leakage.evidence import AttackFilter
 from memtax.leakage.membership import ROWS_PER_BATCH, prepare
-from memtax.leakage.reference_models import Training, subsets, train_models
+from memtax.leakage.reference_models import TEXTS, Training, subsets, train_models
 from memtax.lm.special_tokens import bos_ids
 from memtax.progress import silence_libraries
 from memtax.provenance import fingerprint_path, write_record
@@ -129,6 +130,8 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str, sour
         write_json(output / "summary.json", summary)
         inputs = {"texts": fingerprint_path(source), "model": fingerprint_path(training.model)}
         write_record(output / "run.yaml", "counterfactual", {"texts": source, **asdict(training)}, inputs)
+        names = ("scores.parquet", "summary.json", "run.yaml", TEXTS)
+        seal(output, "the same memtax counterfactual command", asdict(training), names)
     world.wait()
     return CounterfactualResult(output, table, summary)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from memtax import schema
+from memtax.checksums import verify
 from memtax.corpus.sources import reading
 from memtax.errors import MemtaxError
 from memtax.leakage.attacks import Attack
@@ -25,6 +26,7 @@ def read_finished(path: Path) -> pa.Table:
     """
     import pyarrow.parquet as pq
 
+    verify(path)
     with reading(str(path)):
         if not path.is_dir():
             return pq.read_table(path)

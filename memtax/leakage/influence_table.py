@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax import schema, statistics
+from memtax.checksums import Parts, seal
 from memtax.corpus import columns
 from memtax.corpus.sources import Source, open_dataset
 from memtax.engine import World
@@ -134,17 +135,19 @@ def influence_table(train: Source, test: Source, settings: InfluenceSettings, ou
     parameters = settings.parameters or default_parameters(model)
     inputs = {name: digest(examples.ids, examples.tokens, examples.scored) for name, examples in sets.items()}
     inputs["model"] = digest([fingerprint_path(file) for file in model_files(settings.model)], settings.revision, bos)
+    identity = {"stage": "influence", "version": VERSION, **inputs, "dtype": settings.dtype, "parameters": parameters}
+    identity |= {"methods": list(settings.methods)}
+    parts = Parts.of(output / "parts", identity)
     if world.is_main:
-        identity = {"stage": "influence", "version": VERSION, **inputs, "dtype": settings.dtype, "parameters": parameters}
-        claim(output / "parts", {**identity, "methods": list(settings.methods)})
+        claim(parts.folder, identity)
     world.wait()
     gradients = bool(set(settings.methods) - {"repsim"})
-    _capture(model, sets, parameters, settings, output / "parts", world)
+    _capture(model, sets, parameters, settings, parts, world)
     world.wait()
     if gradients:
-        _products(model, sets, settings, output / "parts", world)
+        _products(model, sets, settings, parts, world)
         world.wait()
-    found = _collect(sets, settings, output / "parts", gradients)
+    found = _collect(sets, settings, parts.folder, gradients)
     summary = summarize(found, sets, settings, parameters, model)
     summary["bos"] = list(bos)
     if world.is_main:
@@ -153,6 +156,8 @@ def influence_table(train: Source, test: Source, settings: InfluenceSettings, ou
         used = {"methods": list(settings.methods), "bos": list(bos)}
         config = {"train": train.label, "test": test.label, **asdict(settings), **used}
         write_record(output / "run.yaml", "influence", config, inputs)
+        names = ("influence.parquet", "top.parquet", "matrix.safetensors", "summary.json", "run.yaml")
+        seal(output, "the same memtax influence command", identity, names)
     world.wait()
     return summary
 
@@ -207,12 +212,12 @@ def _parts(examples: Examples) -> list[slice]:
     return [slice(start, min(start + ROWS_PER_PART, count)) for start in range(0, count, ROWS_PER_PART)]
 
 
-def _part(folder: Path, name: str, number: int) -> Path:
-    return folder / f"{name}-{number:05d}.safetensors"
+def _part(name: str, number: int) -> str:
+    return f"{name}-{number:05d}.safetensors"
 
 
 def _capture(
-    model: Any, sets: Mapping[str, Examples], parameters: str, settings: InfluenceSettings, folder: Path, world: World
+    model: Any, sets: Mapping[str, Examples], parameters: str, settings: InfluenceSettings, parts: Parts, world: World
 ) -> None:
     """Write the gradients and hidden states of this process's parts."""
     import torch
@@ -220,28 +225,26 @@ def _capture(
     from memtax.lm._storage import save_gradients
     from memtax.lm.gradients import Gradients, capture
 
-    work = [(name, number, rows) for name, examples in sets.items() for number, rows in enumerate(_parts(examples))]
-    mine = work[world.rank :: world.size]
+    every = [(name, number, rows) for name, examples in sets.items() for number, rows in enumerate(_parts(examples))]
+    mine = every[world.rank :: world.size]
     with progress_bar("gradients", sum(rows.stop - rows.start for _, _, rows in mine)) as bar:
         for name, number, rows in mine:
-            path, examples = _part(folder, name, number), sets[name]
-            if not path.exists():
-                sequences = examples.tokens[rows]
+            part, examples, sequences = _part(name, number), sets[name], sets[name].tokens[rows]
+            if not parts.is_usable(part):
                 found = Gradients({}, {}, tuple(sum(one[1:]) for one in examples.scored[rows]))
-                more = {}
                 try:
                     if set(settings.methods) - {"repsim"}:
                         found = capture(model, sequences, parameters=parameters, scored=examples.scored[rows])
-                    if "repsim" in settings.methods:
-                        more = {"states": torch.from_numpy(last_states(model, sequences))}
+                    states = last_states(model, sequences) if "repsim" in settings.methods else None
                 except RowError as error:
                     named = f"the {name} example with sequence_id {examples.ids[rows][error.row]}"
                     raise error.at(error.row, named) from error
-                save_gradients(path, found, more)
+                with parts.writing(part) as path:
+                    save_gradients(path, found, None if states is None else {"states": torch.from_numpy(states)})
             bar.update(rows.stop - rows.start)
 
 
-def _products(model: Any, sets: Mapping[str, Examples], settings: InfluenceSettings, folder: Path, world: World) -> None:
+def _products(model: Any, sets: Mapping[str, Examples], settings: InfluenceSettings, parts: Parts, world: World) -> None:
     """Write the inner products of this process's training parts with all examples."""
     import torch
     from safetensors.torch import save_file
@@ -255,21 +258,21 @@ def _products(model: Any, sets: Mapping[str, Examples], settings: InfluenceSetti
     mine = [number for number in range(len(train)) if number % world.size == world.rank]
     with progress_bar("inner products", len(mine) * len(others), "blocks") as bar:
         for number in mine:
-            path = _part(folder, "products", number)
-            if path.exists():
+            part = _part("products", number)
+            if parts.is_usable(part):
                 bar.update(len(others))
                 continue
-            ours, _ = load_gradients(_part(folder, "train", number), model)
+            ours, _ = load_gradients(parts.folder / _part("train", number), model)
             blocks: dict[str, list[npt.NDArray[np.float64]]] = {}
             for name, other in others:
                 same = name == "train" and other == number
-                theirs = ours if same else load_gradients(_part(folder, name, other), model)[0]
+                theirs = ours if same else load_gradients(parts.folder / _part(name, other), model)[0]
                 for tensor, values in ours.gram(theirs).items():
                     blocks.setdefault(f"{name}|{tensor}", []).append(values)
                 bar.update(1)
             tensors = {key: torch.from_numpy(np.concatenate(values, axis=1)) for key, values in blocks.items()}
-            with atomic_path(path) as temporary:
-                save_file(tensors, temporary)
+            with parts.writing(part) as path:
+                save_file(tensors, path)
 
 
 def _collect(sets: Mapping[str, Examples], settings: InfluenceSettings, folder: Path, gradients: bool) -> dict[str, Influence]:
@@ -283,13 +286,13 @@ def _collect(sets: Mapping[str, Examples], settings: InfluenceSettings, folder: 
     sizes: dict[str, int] = {}
     for name, count in counts.items():
         for number in range(count):
-            with safe_open(str(_part(folder, name, number)), "numpy") as file:
+            with safe_open(str(folder / _part(name, number)), "numpy") as file:
                 sizes = facts_of(file)["sizes"]
                 if "|states" in file.keys():  # noqa: SIM118 (it is no mapping)
                     states[name].append(file.get_tensor("|states"))
     blocks: dict[str, list[npt.NDArray[np.float64]]] = {}
     for number in range(counts["train"] if gradients else 0):
-        with safe_open(str(_part(folder, "products", number)), "numpy") as file:
+        with safe_open(str(folder / _part("products", number)), "numpy") as file:
             for key in file.keys():  # noqa: SIM118
                 blocks.setdefault(key, []).append(file.get_tensor(key))
     whole = {key: np.concatenate(values) for key, values in blocks.items()}

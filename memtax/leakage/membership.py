@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from memtax import schema
+from memtax.checksums import seal
 from memtax.corpus.membership import COLUMNS, load_membership, load_neighbours
 from memtax.engine import World
 from memtax.engine import run as run_stage
@@ -311,6 +312,8 @@ def _write(output: Path, table: pa.Table, names: Sequence[str], summary: Mapping
     config = {name: value for name, value in asdict(scorer).items() if name != "prefixes"} | {"attacks": summary["attacks"]}
     config["bos"] = list(scorer.opening)
     write_record(output / "run.yaml", "mia", config, {"model": scorer.fingerprint})
+    names = ("scores.parquet", "metrics.parquet", "membership.json", "run.yaml")
+    seal(output, "the same memtax mia command", scorer.fingerprint, names)
 
 
 def _metric_rows(domains: Mapping[str, Figures]) -> list[dict[str, Any]]:

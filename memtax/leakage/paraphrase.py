@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 
 from memtax import schema
+from memtax.checksums import seal
 from memtax.engine import World
 from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError, RowError
@@ -300,5 +301,7 @@ def paraphrase(texts: pa.Table, paraphraser: Paraphraser, output: Path | str, so
         config = {"texts": source, **asdict(paraphraser)}
         inputs = {"texts": fingerprint_path(source), "model": paraphraser.fingerprint}
         write_record(output / "run.yaml", "paraphrase", config, inputs)
+        names = ("paraphrases.parquet", "summary.json", "run.yaml")
+        seal(output, "the same memtax paraphrase command", paraphraser.fingerprint, names)
     world.wait()
     return ParaphraseResult(output, table, summary)

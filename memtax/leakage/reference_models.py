@@ -19,8 +19,9 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
+from memtax.checksums import RECORD
 from memtax.engine import World
-from memtax.engine.once import check, once
+from memtax.engine.once import invalidate, is_whole, once
 from memtax.errors import MemtaxError
 from memtax.files import asset, write_text
 from memtax.lm.special_tokens import bos_ids, check_bos
@@ -102,15 +103,17 @@ def train_models(texts: Sequence[str | None], training: Training, output: Path) 
         write_text(output / TEXTS, "".join(json.dumps({"text": text or ""}) + "\n" for text in texts))
     world.wait()
     plan = _plan(training, output)
-    for folder, _, identity in plan:
-        if folder.exists():
-            check(folder, identity)
+    if world.is_main:
+        for folder, _, identity in plan:
+            if folder.exists() and not is_whole(folder, identity):
+                invalidate(folder, identity)
+    world.wait()
     if world.size == 1:
         train_share(training, output, 0, 1)
     else:
         _train_in_child(training, output, world)
         # Not by a barrier: that gives up after half an hour. If another process fails, the launcher ends this one too.
-        while not all(folder.exists() for folder, _, _ in plan):
+        while not all((folder / RECORD).exists() for folder, _, _ in plan):
             time.sleep(0.2)
     return [folder for folder, _, _ in plan]
 

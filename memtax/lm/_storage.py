@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from memtax.files import atomic_path
 from memtax.lm._kernels import Flat, Head, Held, Kernel, Outer, Recomputed, Table, Tied
 from memtax.lm.gradients import Gradients
 from memtax.lm.head import decompose
@@ -16,7 +15,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def save_gradients(path: Path | str, gradients: Gradients, more: Mapping[str, torch.Tensor] | None = None) -> None:
-    """Write gradients, and further tensors beside them, in one file."""
+    """Write gradients, and further tensors beside them, into one file that is not in use yet."""
     from safetensors.torch import save_file
 
     tensors = {f"{name}|{key}": value for name, kernel in gradients.kernels.items() for key, value in _fields(kernel).items()}
@@ -24,9 +23,8 @@ def save_gradients(path: Path | str, gradients: Gradients, more: Mapping[str, to
     # Views share memory, which the format does not allow.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     facts = json.dumps({"sizes": dict(gradients.sizes), "targets": gradients.targets})
-    with atomic_path(path) as temporary:
-        # One entry: the format writes several in a random order, and the same gradients are to be the same bytes.
-        save_file(tensors, temporary, metadata={"gradients": facts})
+    # One entry: the format writes several in a random order, and the same gradients are to be the same bytes.
+    save_file(tensors, path, metadata={"gradients": facts})
 
 
 def facts_of(file: Any) -> dict[str, Any]:

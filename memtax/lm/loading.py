@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from memtax.checksums import verify
 from memtax.engine.world import device as shared_device
 from memtax.errors import MemtaxError, ModelError
 from memtax.records import read_json
@@ -131,6 +132,8 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
 
     if not Path(path).is_dir() and _is_path(path):
         raise ModelError(f"{path} does not exist; give a tokenizer's folder or its name on the Hub")
+    for file in sorted(Path(path).glob("*.json")):
+        verify(file)
     try:
         found = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
     except Exception as error:  # each tokenizer class fails in its own way
@@ -286,6 +289,7 @@ def _check_folder(path: str | Path) -> None:
         return
     if not folder.is_dir():
         raise ModelError(f"{path} is a file; give the folder that holds the model's config.json and weights")
+    verify(folder)
     if (folder / _ADAPTER).exists():
         return
     if not (folder / "config.json").exists():

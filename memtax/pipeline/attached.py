@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema
+from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.hub.folder import Config
 from memtax.records import read_json
@@ -33,6 +34,7 @@ def check(config: "RunConfig") -> None:
         MemtaxError: a directory is not the output of its verb.
     """
     for name, folder in _given(config).items():
+        verify(folder)
         for file in (f"{name}.parquet", "summary.json"):
             if not (folder / file).is_file():
                 raise MemtaxError(f"{name}: {folder} has no {file}; give the output of `memtax {_VERBS[name]}`")

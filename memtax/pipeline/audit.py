@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memtax import statistics
+from memtax.checksums import seal
 from memtax.errors import MemtaxError
 from memtax.files import read_json, write_json, write_text
 from memtax.leakage.canaries import Canary, find_record, read_out, read_record
@@ -127,6 +128,7 @@ def audit(
     write_json(output / "audit.json", result)
     write_text(output / "card_section.md", card_section(result))
     write(output / "index.html", result)
+    seal(output, "the same memtax audit command", "audit", ("audit.json", "card_section.md"))
     return result
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema
+from memtax.checksums import seal
 from memtax.corpus.columns import column_kind, id_column, row_ids
 from memtax.corpus.sources import Source, open_dataset
 from memtax.engine import run as run_stage
@@ -109,6 +110,7 @@ def apply_filters(
         dataset = _join(dataset, added)
     path = output / "features.parquet"
     write_parquet(path, _plain(dataset))
+    seal(output, "the same memtax filter command", [each.fingerprint for each in filters], [path.name])
     return Filtered(path, len(dataset), nulls)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memtax import schema
+from memtax.checksums import seal
 from memtax.corpus.sources import Source
 from memtax.engine.once import MANIFEST, check
 from memtax.errors import MemtaxError
@@ -106,6 +107,8 @@ def fit(
     settings = {"source": source, "factors": list(chosen), "target": target, "category": category, "seed": seed}
     settings |= {"memorized_only": memorized_only, "calibration": calibration, "resamples": resamples}
     write_record(output / "run.yaml", "fit", settings, inputs)
+    names = ("predictor.json", "model.safetensors", "README.md", "inference.json", "correlations.json", "run.yaml")
+    seal(output, "the same memtax fit command", identity, [name for name in names if (output / name).exists()])
     return predictor
 
 
@@ -199,9 +202,9 @@ def search(
     claim(output, identity)
     stop = len(config.partitions) if stop is None else stop
     search_slice(problem, config, output, identity, start, stop)
-    found = conclude(problem, config, output)
+    found = conclude(problem, config, output, identity)
     if found is None:
-        missing = len(config.partitions) - len(finished(output))
+        missing = len(config.partitions) - len(finished(output, identity))
         say(f"{missing} of {len(config.partitions)} partitions are not scored yet; merge the other slices with --merge")
         return None
     model_figures.write_search(found, output / "figures")
@@ -216,6 +219,8 @@ def search(
         {"source": source, **_plain(config)},
         {source: fingerprint_path(Source.parse(source).path)},
     )
+    names = ("search.json", "partitions.parquet", "greedy.json", "run.yaml")
+    seal(output, "the same memtax search command", identity, [name for name in names if (output / name).exists()])
     return found
 
 

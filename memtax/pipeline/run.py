@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax import report, schema
+from memtax.checksums import seal
 from memtax.engine import World, once
 from memtax.engine import run as run_stage
 from memtax.files import write_json
@@ -204,6 +205,7 @@ def _conclude(
     inputs = {**described.inputs, "model": fingerprint_path(config.model)}
     inputs |= {name: fingerprint_path(str(getattr(config, name))) for name in found}
     write_record(output / "run.yaml", "run", config.to_dict(), inputs, time.time() - started)
+    seal(output, "the same memtax command (run, demo or audit)", "run", ("dataset", "metrics.json", "run.yaml"))
     report.write(output)
     return metrics
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memtax import schema, statistics
+from memtax.checksums import seal
 from memtax.corpus.rows import holds_text, load_documents, load_rows
 from memtax.corpus.sources import Source
 from memtax.engine import World
@@ -132,6 +133,7 @@ def score_sequences(
         config |= {"windows": [list(window) for window in scores.windows], "reference": reference and reference.model}
         config["bos"] = list(opening)
         write_record(output / "run.yaml", "score", config, inputs)
+        seal(output, "the same memtax score command", scores.fingerprint, ("scores.parquet", "summary.json", "run.yaml"))
 
     on_main(world, write)
     world.wait()

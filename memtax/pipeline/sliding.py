@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memtax import report, schema
+from memtax.checksums import seal
 from memtax.corpus.rows import holds_text, load_rows
 from memtax.corpus.sources import Source
 from memtax.engine import World
@@ -99,6 +100,7 @@ def score_windows(
         }
         config["bos"] = list(opening)
         write_record(output / "run.yaml", "score", config, inputs)
+        seal(output, "the same memtax score command", scores.fingerprint, ("windows.parquet", "metrics.json", "run.yaml"))
         report.write(output)
 
     on_main(world, write)

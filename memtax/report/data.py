@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema
+from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.records import read_json, read_run
 
@@ -44,6 +45,7 @@ class Run:
         metrics_path = run / "metrics.json"
         if not metrics_path.exists() and not features_path.exists():
             raise MemtaxError(f"{run} holds neither metrics.json nor dataset/features; give the directory of a finished run")
+        verify(run)
         held_out = _table(run / "dataset" / "membership" / "train.parquet")
         if held_out is not None and "is_member" in held_out.column_names:
             import pyarrow.compute as pc

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema
+from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.records import read_run, whole_number
 
@@ -70,6 +71,7 @@ class Explorer:
         path = run / "dataset" / "features" / "train.parquet"
         if not path.is_file():
             raise MemtaxError(f"{run} holds no dataset/features; give the directory of a finished run")
+        verify(run)
         record = run / "run.yaml"
         config: Mapping[str, Any] = read_run(record).get("config", {}) if record.is_file() else {}
         predictor, frequencies = run / "models" / "predictor", run / "dataset" / "token_frequencies" / "train.parquet"

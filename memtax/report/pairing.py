@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memtax import schema, statistics
+from memtax.checksums import verify
 from memtax.errors import MemtaxError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def read_run(path: Path) -> ScoredRun:
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         raise MemtaxError(f"{path} holds no table of sequences; give the directory of a finished run, or a Parquet file")
+    verify(file)
     try:
         known = pq.read_schema(file).names
         schema.require(known, ("sequence_id", "is_memorized"), str(file))

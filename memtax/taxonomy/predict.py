@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memtax.checksums import Parts, seal
 from memtax.corpus.sources import Source
-from memtax.engine.once import MANIFEST, check
+from memtax.engine.once import MANIFEST
+from memtax.engine.run import claim
 from memtax.errors import MemtaxError
-from memtax.files import visible_files, write_json, write_parquet, write_text
+from memtax.files import visible_files, write_text
 from memtax.progress import progress_bar, refuse, skipped
 from memtax.provenance import digest
 from memtax.taxonomy.tables import batches
@@ -30,14 +32,14 @@ def predict_dataset(predictor: "Predictor", source: Source | str, output: Path |
     Args:
         predictor: the model.
         source: a dataset, in our layout or the published one; it is streamed.
-        output: folder of the result, a dataset of Parquet parts. Finished parts are kept.
+        output: folder of the result, a dataset of Parquet parts. Finished parts that match their checksums are kept.
         model: `taxonomic` or `baseline`.
 
     Returns:
         The folder.
 
     Raises:
-        MemtaxError: the source lacks a column, or has no rows.
+        MemtaxError: the source lacks a column, or has no rows; or the folder holds parts that are not of this work.
         StaleOutputError: the folder holds predictions of another predictor or source.
     """
     output = Path(output)
@@ -53,25 +55,66 @@ def predict_dataset(predictor: "Predictor", source: Source | str, output: Path |
         "model": model,
         "source": [source.label, _stamp(Path(source.path))],
     }
-    if (output / MANIFEST).exists():
-        check(output, identity)
-    write_json(output / MANIFEST, identity)
+    parts = Parts.of(output / "data", identity)
+    claim(output, identity, parts)
     write_text(output / "README.md", "---\nconfigs:\n- config_name: default\n  data_files: data/*.parquet\n---\n")
-    done, lost = _finished(output / "data")
-    refuse(lost, _REASON)
-    with progress_bar("predicting", None) as bar:
-        for number, table in enumerate(_parts(source, done), len(list((output / "data").glob("part-*.parquet")))):
-            probabilities = predictor.predict(table, model).cast("float32")  # type: ignore[arg-type]
-            refuse(probabilities.null_count, _REASON)
-            lost += probabilities.null_count
-            write_parquet(
-                output / "data" / f"part-{number:06d}.parquet", table.append_column("memorized_probability", probabilities)
-            )
-            bar.update(table.num_rows)
-    if not any((output / "data").glob("part-*.parquet")):
+    names, rows, lost = _predict(predictor, source, parts, model)
+    if not names:
         raise MemtaxError(f"{source.label} has no rows")
+    _check_whole(parts, names, rows)
     skipped(lost, _REASON)
+    seal(output, "the same memtax predict command", identity, ["README.md", MANIFEST, "data"])
     return output
+
+
+def _predict(predictor: "Predictor", source: Source, parts: Parts, model: str) -> tuple[list[str], int, int]:
+    """Write the parts that are missing or damaged; names of all, rows of the source, and rows without a probability."""
+    names: list[str] = []
+    # Parts before the first that is to be written are not even read from the source again.
+    while parts.is_usable(name := _name(len(names))):
+        names.append(name)
+    kept, (rows, lost) = len(names), _finished(parts, names)
+    refuse(lost, _REASON)
+    with progress_bar("predicting", None, initial=rows) as bar:
+        for table in _parts(source, rows):
+            name = _name(len(names))
+            if len(names) > kept and _is_finished(parts, name, table):
+                lost += _finished(parts, [name])[1]
+            else:
+                probabilities = predictor.predict(table, model).cast("float32")  # type: ignore[arg-type]
+                refuse(probabilities.null_count, _REASON)
+                lost += probabilities.null_count
+                parts.write_parquet(name, table.append_column("memorized_probability", probabilities))
+            names.append(name)
+            rows += table.num_rows
+            bar.update(table.num_rows)
+    return names, rows, lost
+
+
+def _name(number: int) -> str:
+    return f"part-{number:06d}.parquet"
+
+
+def _is_finished(parts: Parts, name: str, table: "pa.Table") -> bool:
+    """Whether a part is there and has as many rows as this table of the source."""
+    import pyarrow.parquet as pq
+
+    return parts.is_usable(name) and pq.read_metadata(parts.folder / name).num_rows == table.num_rows
+
+
+def _check_whole(parts: Parts, names: list[str], rows: int) -> None:
+    """Check that the folder holds these parts, with so many rows, and no other Parquet file, whose rows would be read as well.
+
+    Raises:
+        MemtaxError: it does not.
+    """
+    import pyarrow.parquet as pq
+
+    if others := sorted(path.name for path in parts.folder.glob("*.parquet") if path.name not in names):
+        raise MemtaxError(f"{parts.folder / others[0]} is not a part of this dataset; remove it and run the same command again")
+    written = sum(pq.read_metadata(parts.folder / name).num_rows for name in names)
+    if written != rows:
+        raise MemtaxError(f"{parts.folder} holds {written:,} rows and not {rows:,}; remove that folder and run again")
 
 
 def summarize(folder: Path | str) -> dict[str, Any]:
@@ -105,11 +148,11 @@ def _stamp(path: Path) -> str:
     return digest([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()])
 
 
-def _finished(folder: Path) -> tuple[int, int]:
-    """Rows of the parts that are there, and how many of them have no probability."""
+def _finished(parts: Parts, names: list[str]) -> tuple[int, int]:
+    """Rows of finished parts, and how many of them have no probability."""
     import pyarrow.parquet as pq
 
-    columns = [pq.read_table(path, columns=["memorized_probability"]).column(0) for path in folder.glob("part-*.parquet")]
+    columns = [pq.read_table(parts.folder / name, columns=["memorized_probability"]).column(0) for name in names]
     return sum(len(column) for column in columns), sum(column.null_count for column in columns)
 
 

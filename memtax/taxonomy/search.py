@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scipy.special import expit
 
 from memtax import statistics
+from memtax.checksums import Parts
 from memtax.engine.once import MANIFEST, check
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet
@@ -141,13 +142,18 @@ def search_slice(
     if not 0 <= start < stop <= len(partitions):
         raise MemtaxError(f"slice {start} to {stop} is not inside the partitions 0 to {len(partitions)}")
     claim(folder, identity)
-    done = finished(folder)
+    parts = _parts(folder, identity)
+    for name in sorted(path.name for path in parts.folder.glob("*.parquet")):
+        if not parts.is_usable(name) and name in parts.names():
+            # The file that takes its place may have another name.
+            parts.remove(name)
+    done = finished(folder, identity)
     with progress_bar("partitions", stop - start, "partitions", unit_scale=False) as bar:
         for first in range(start, stop, SLICE):
             numbers = [number for number in range(first, min(first + SLICE, stop)) if number not in done]
             if numbers:
                 rows = score(problem, ((number, partitions[number]) for number in numbers), config.criterion)
-                write_parquet(folder / "partitions" / f"{numbers[0]:06d}-{numbers[-1] + 1:06d}.parquet", _table(rows))
+                parts.write_parquet(f"{numbers[0]:06d}-{numbers[-1] + 1:06d}.parquet", _table(rows))
             bar.update(min(first + SLICE, stop) - first)
 
 
@@ -158,7 +164,7 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
         StaleOutputError: it holds results of other data or another configuration.
     """
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        check(folder, identity)
+        check(folder, identity, _parts(folder, identity))
     else:
         write_json(folder / MANIFEST, identity)
 
@@ -172,29 +178,35 @@ def merge(folder: Path, others: Sequence[Path], identity: dict[str, Any]) -> Non
     claim(folder, identity)
     for other in others:
         check(other, identity)
-        done = finished(folder)
-        rows = [row for number, row in sorted(finished(other).items()) if number not in done]
+        done = finished(folder, identity)
+        rows = [row for number, row in sorted(finished(other, identity).items()) if number not in done]
         if rows:
             name = digest([row["partition"] for row in rows])[:16]
-            write_parquet(folder / "partitions" / f"merged-{name}.parquet", _table(rows))
+            _parts(folder, identity).write_parquet(f"merged-{name}.parquet", _table(rows))
 
 
-def finished(folder: Path) -> dict[int, dict[str, Any]]:
-    """Rows of the partitions that were scored, by number."""
+def _parts(folder: Path, identity: dict[str, Any]) -> Parts:
+    return Parts.of(folder / "partitions", identity)
+
+
+def finished(folder: Path, identity: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Rows of the partitions that were scored for this search, by number; a file that does not match its checksum is none."""
     import pyarrow.parquet as pq
 
-    rows = [row for path in sorted((folder / "partitions").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    parts = _parts(folder, identity)
+    usable = [name for name in parts.names() if parts.is_usable(name)]
+    rows = [row for name in usable for row in pq.read_table(parts.folder / name).to_pylist()]
     return {row["partition"]: row for row in rows}
 
 
-def conclude(problem: Problem, config: SearchConfig, folder: Path) -> dict[str, Any] | None:
+def conclude(problem: Problem, config: SearchConfig, folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """Choose the best partition and judge it once on the test rows; None while partitions are missing.
 
     Returns:
         JSON-ready `chosen` (its row), `models` (coefficients of the groups), `metrics` (on the test rows, the partition's
         models against the baseline, with intervals and paired differences), `ranked` (all partitions, best first).
     """
-    rows = finished(folder)
+    rows = finished(folder, identity)
     if len(rows) < len(config.partitions):
         return None
     sign = 1 if config.criterion in SMALLER else -1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.files import atomic_path, write_json, write_text
 from memtax.hub.cards import render
@@ -62,6 +63,8 @@ def load(directory: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.numpy import load as deserialise
 
+    for name in (CONFIG, WEIGHTS):
+        verify(directory / name)
     try:
         config = read_json(directory / CONFIG)
         weights = (directory / WEIGHTS).read_bytes()

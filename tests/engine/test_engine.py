@@ -91,12 +91,52 @@ def test_other_input_in_the_same_folder_is_refused(tmp_path):
         run(rows(100), function, tmp_path / "out", rows_per_batch=4)
 
 
-def test_a_damaged_part_is_named(tmp_path):
+@pytest.mark.parametrize("fault", ["cut", "swapped", "bit", "record", "no record"])
+def test_a_part_that_is_not_as_written_is_computed_again_and_named(tmp_path, capsys, fault):
     function = FirstToken(log=str(tmp_path / "log"))
     run(rows(100), function, tmp_path / "out", rows_per_batch=2)
+    before = parts(tmp_path / "out")
     part = tmp_path / "out" / "part-00001-of-00004.parquet"
-    part.write_bytes(part.read_bytes()[:50])
-    with pytest.raises(MemtaxError, match="part-00001-of-00004"):
+    record = part.with_name(f".{part.name}.sum")
+    if fault == "cut":
+        part.write_bytes(part.read_bytes()[:50])
+    elif fault == "swapped":  # with the record that belongs to it
+        other = part.with_name("part-00002-of-00004.parquet")
+        part.write_bytes(other.read_bytes())
+        record.write_bytes(other.with_name(f".{other.name}.sum").read_bytes())
+    elif fault == "no record":
+        record.unlink()
+    else:
+        damaged = part if fault == "bit" else record
+        content = bytearray(damaged.read_bytes())
+        content[len(content) // 2] ^= 4
+        damaged.write_bytes(content)
+    (tmp_path / "log").unlink()
+    table = run(rows(100), function, tmp_path / "out", rows_per_batch=2)
+    assert table.column("match_length").to_pylist() == expected(100)
+    assert parts(tmp_path / "out") == before
+    assert len((tmp_path / "log").read_text().split()) == 16  # the batches of one shard
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "made again" in line)
+    assert part.name in line
+
+
+def test_parts_prove_the_work_when_the_manifest_is_gone(tmp_path):
+    function = FirstToken(log=str(tmp_path / "log"))
+    run(rows(100), function, tmp_path / "out", rows_per_batch=2)
+    manifest = tmp_path / "out" / "stage.json"
+    before = manifest.read_bytes()
+    (tmp_path / "log").unlink()
+    for damaged in (before[:-30], before.replace(b'"rows": 100', b'"rows": 101'), b"", None):
+        manifest.unlink() if damaged is None else manifest.write_bytes(damaged)
+        with pytest.raises(StaleOutputError):
+            run(rows(99), function, tmp_path / "out", rows_per_batch=2)
+        run(rows(100), function, tmp_path / "out", rows_per_batch=2)
+        assert manifest.read_bytes() == before
+        assert not (tmp_path / "log").exists()
+    for record in (tmp_path / "out").glob(".*.sum"):
+        record.unlink()
+    manifest.unlink()
+    with pytest.raises(StaleOutputError, match="missing"):
         run(rows(100), function, tmp_path / "out", rows_per_batch=2)
 
 
@@ -114,6 +154,31 @@ def test_once_makes_reuses_and_refuses(tmp_path):
     assert not once(tmp_path / "d", {"a": 1}, make)
     with pytest.raises(StaleOutputError, match="changed: a"):
         once(tmp_path / "d", {"a": 2}, make)
+
+
+def test_once_makes_again_what_is_damaged_and_repairs_its_manifest(tmp_path, capsys):
+    def make(folder):
+        (folder / "in").mkdir()
+        (folder / "in" / "made").write_text("whole")
+        (folder / "other").write_text("whole")
+
+    for damage in (
+        lambda folder: (folder / "in" / "made").write_text("whols"),
+        lambda folder: (folder / "other").unlink(),
+        lambda folder: (folder / "other").write_text(""),
+        lambda folder: (folder / ".memtax-checksums.json").write_text("{}"),
+        lambda folder: (folder / ".memtax-checksums.json").unlink(),
+    ):
+        once(tmp_path / "d", {"a": 1}, make)
+        damage(tmp_path / "d")
+        assert once(tmp_path / "d", {"a": 1}, make)
+        assert f"{tmp_path / 'd'} is made again" in capsys.readouterr().err
+        assert (tmp_path / "d" / "in" / "made").read_text() == (tmp_path / "d" / "other").read_text() == "whole"
+    manifest = (tmp_path / "d" / "stage.json").read_bytes()
+    for damaged in (b"", manifest.replace(b"1", b"0")):
+        (tmp_path / "d" / "stage.json").write_bytes(damaged)
+        assert not once(tmp_path / "d", {"a": 1}, make)
+        assert (tmp_path / "d" / "stage.json").read_bytes() == manifest
 
 
 def test_once_leaves_nothing_of_a_failed_attempt(tmp_path):

@@ -168,7 +168,7 @@ def test_threads_processes_and_a_kill_leave_the_same_bytes(tables, scorer, tmp_p
     monkeypatch.setattr(membership, "ROWS_PER_BATCH", 16)
     run(tables, scorer, tmp_path / "one")
     wanted = files(tmp_path / "one")
-    assert sum("part-" in name for name in wanted) == 3  # 48 rows in shards of 16
+    assert sum(name.endswith(".parquet") and "part-" in name for name in wanted) == 3  # 48 rows in shards of 16
     gone = sorted((tmp_path / "one").rglob("part-*.parquet"))[1]
     gone.unlink()
     threads = torch.get_num_threads()

@@ -178,6 +178,32 @@ class TestPredict:
         with pytest.raises(StaleOutputError):
             predict_dataset(other, str(tmp_path / "corpus.parquet"), tmp_path / "scored")
 
+    def test_no_row_is_lost_or_doubled_whatever_happened_to_a_part(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(tables, "BATCH", 64)
+        predictor, _ = self.make(tmp_path)
+        out = predict_dataset(predictor, str(tmp_path / "corpus.parquet"), tmp_path / "scored")
+        first, middle, last = parts = sorted((out / "data").glob("*.parquet"))
+        wanted = [part.read_bytes() for part in parts]
+        faults = {
+            "deleted": middle.unlink,
+            "the first deleted": first.unlink,
+            "cut": lambda: middle.write_bytes(wanted[1][:100]),
+            "swapped": lambda: (first.write_bytes(wanted[1]), middle.write_bytes(wanted[0])),
+            "the last in its place": lambda: middle.write_bytes(wanted[2]),
+            "all deleted but the last": lambda: (first.unlink(), middle.unlink()),
+            "emptied": lambda: last.write_bytes(b""),
+        }
+        for fault in faults.values():
+            fault()
+            predict_dataset(predictor, str(tmp_path / "corpus.parquet"), tmp_path / "scored")
+            assert [part.read_bytes() for part in parts] == wanted
+        named = [line for line in capsys.readouterr().err.splitlines() if "made again" in line]
+        # cut, both swapped, one in another's place, emptied; what is deleted has no name.
+        assert len(named) == 5
+        (out / "data" / "part-000009.parquet").write_bytes(wanted[0])
+        with pytest.raises(MemtaxError, match=r"part-000009\.parquet is not a part of this dataset; remove it"):
+            predict_dataset(predictor, str(tmp_path / "corpus.parquet"), tmp_path / "scored")
+
     def test_another_calibration_is_another_predictor(self, tmp_path):
         self.make(tmp_path)
         plain, again = (

@@ -96,7 +96,7 @@ def test_the_planted_partition_is_found(tmp_path, criterion):
     config = SearchConfig(NAMES, NAMES, criterion=criterion, resamples=50)
     problem = config.prepare(planted())
     search_slice(problem, config, tmp_path, {"a": 1})
-    found = conclude(problem, config, tmp_path)
+    found = conclude(problem, config, tmp_path, {"a": 1})
     chosen = found["chosen"]
     assert (chosen["factor_1"], chosen["factor_2"]) == ("f2", "f3")
     # By the proper score the threshold is the quantile nearest to the planted one; rankings may prefer its neighbour.
@@ -145,7 +145,35 @@ def test_an_interrupted_search_goes_on(tmp_path):
     fresh = CONFIG.prepare(planted(1500))
     search_slice(fresh, CONFIG, tmp_path, {"a": 1})
     assert all((tmp_path / "partitions" / name).stat().st_mtime_ns == time for name, time in stamp.items())
-    assert sorted(finished(tmp_path)) == list(range(len(CONFIG.partitions)))
+    assert sorted(finished(tmp_path, {"a": 1})) == list(range(len(CONFIG.partitions)))
+
+
+def test_files_of_partitions_that_are_not_as_written_are_scored_again(tmp_path, capsys):
+    problem = CONFIG.prepare(planted(1500))
+    search_slice(problem, CONFIG, tmp_path, {"a": 1}, 0, 20)
+    search_slice(problem, CONFIG, tmp_path, {"a": 1}, 20, 30)
+    folder = tmp_path / "partitions"
+    wanted = finished(tmp_path, {"a": 1})
+    first, second = sorted(folder.glob("*.parquet"))
+    content = first.read_bytes()
+    for fault in (
+        lambda: first.write_bytes(second.read_bytes()),
+        lambda: first.write_bytes(content[:200]),
+        lambda: first.write_bytes(content.replace(b"partition", b"partitioo")),
+        first.unlink,
+    ):
+        fault()
+        assert finished(tmp_path, {"a": 1}).keys() == set(range(20, 30))
+        # Another slice: what takes the file's place has another name.
+        search_slice(problem, CONFIG, tmp_path, {"a": 1}, 0, 10)
+        search_slice(problem, CONFIG, tmp_path, {"a": 1}, 0, 30)
+        assert finished(tmp_path, {"a": 1}) == wanted
+        search_slice(problem, CONFIG, tmp_path, {"a": 1}, 0, 30)
+        for path in [path for path in folder.iterdir() if "000020-000030" not in path.name]:
+            path.unlink()
+        search_slice(problem, CONFIG, tmp_path, {"a": 1}, 0, 20)
+        assert first.read_bytes() == content
+    assert "000000-000020.parquet does not match its checksum; it is made again" in capsys.readouterr().err
 
 
 def test_a_column_that_only_tells_in_test_rows_does_not_help(tmp_path):
@@ -160,7 +188,7 @@ def test_a_column_that_only_tells_in_test_rows_does_not_help(tmp_path):
     leak[test] = 5.0 * labels[test]
     problem = config.prepare(data.append_column("leak", pa.array(leak)))
     search_slice(problem, config, tmp_path, {"a": 1})
-    found = conclude(problem, config, tmp_path)
+    found = conclude(problem, config, tmp_path, {"a": 1})
     # Scaler, thresholds, fits and choice never saw those rows: all coefficients of the leak are noise.
     assert abs(found["models"]["baseline"]["coefficients"]["leak"]) < 0.15
     validation = found["chosen"]["log_loss"]
@@ -191,7 +219,7 @@ def test_the_categories_are_judged_beside_the_partition(tmp_path):
     problem = config.prepare(data)
     search_slice(problem, config, tmp_path, {"a": 1}, 0, 54)
     search_slice(problem, config, tmp_path, {"a": 1})
-    metrics = conclude(problem, config, tmp_path)["metrics"]
+    metrics = conclude(problem, config, tmp_path, {"a": 1})["metrics"]
     assert list(metrics["models"]) == ["baseline", "taxonomic", "partition"]
     losses = {name: metrics["models"][name]["aggregate"]["log_loss"]["value"] for name in metrics["models"]}
     assert losses["taxonomic"] < losses["partition"] < losses["baseline"]

@@ -36,14 +36,14 @@ def test_fit_then_predict(data, tmp_path):
     assert done.output.strip().endswith(str(tmp_path / "model"))
     assert {path.name for path in (tmp_path / "model").iterdir()} == {
         "README.md", "correlations.json", "figures", "inference.json", "model.safetensors", "predictor.json", "run.yaml",
-        "stage.json",
+        "stage.json", ".memtax-checksums.json",
     }  # fmt: skip
     predictor = Predictor.from_pretrained(tmp_path / "model")
     assert (predictor.factors, predictor.metrics["calibration"]) == (("a", "b"), "recalibration")
     for flags, model in ((), "taxonomic"), (("--baseline",), "baseline"):
         done = typed("predict", tmp_path / "model", data, "-o", tmp_path / model, *flags)
         assert done.exit_code == 0
-        (part,) = (tmp_path / model / "data").iterdir()
+        (part,) = (tmp_path / model / "data").glob("*.parquet")
         found = pq.read_table(part)["memorized_probability"].combine_chunks()
         assert found == predictor.predict(pq.read_table(data), model).cast("float32")
 

@@ -1,0 +1,269 @@
+"""Checksums of finished files: a file is used again only while it holds the bytes that were written, for the same work.
+
+Each part has a record of its own beside it (`.NAME.sum`), so that processes that write different parts share nothing. The
+final files of a directory share one record (`.memtax-checksums.json`). Both name the work that the files belong to. Records
+are hidden files: readers of a dataset and uploads pass over them.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax.errors import MemtaxError
+from memtax.files import atomic_path, encode_parquet, write_text
+from memtax.progress import report_warning
+from memtax.provenance import digest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RECORD = ".memtax-checksums.json"
+_SUFFIX = ".sum"
+_LEVELS = 4
+"""A record is looked for in so many folders above a path: `dataset/CONFIG/SPLIT.parquet` lies three below its run."""
+_MOST = 2**24
+"""Bytes of a record, and of a `run.yaml`, that are read at once at most."""
+_CHECKSUM = re.compile(r"[0-9a-f]{32} [0-9]{1,18}")
+_TIMES = (b"finished:", b"seconds:")
+"""Lines of `run.yaml` that differ from run to run; all other bytes of a directory do not."""
+
+
+def checksum(path: Path) -> str:
+    """The file's xxh3 digest (128 bits, hexadecimal) and its size in bytes, parted by a space; of `run.yaml` without times."""
+    import xxhash
+
+    if path.name == "run.yaml" and path.stat().st_size <= _MOST:
+        content = b"".join(line for line in path.read_bytes().splitlines(True) if not line.startswith(_TIMES))
+        return f"{xxhash.xxh3_128_hexdigest(content)} {len(content)}"
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, xxhash.xxh3_128)
+        return f"{found.hexdigest()} {file.tell()}"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one piece of work, which lie in one directory.
+
+    Attributes:
+        folder: the directory.
+        work: digest of what the parts are made from; see `of`.
+    """
+
+    folder: Path
+    work: str
+
+    @classmethod
+    def of(cls, folder: Path | str, identity: Any) -> "Parts":
+        """The parts that are made from `identity`: JSON values of inputs, parameters and versions."""
+        return cls(Path(folder), digest(identity))
+
+    def is_usable(self, name: str) -> bool:
+        """Whether the part is there, whole, and of this work and name; a line on standard error names one that is not."""
+        path = self.folder / name
+        if not path.exists():
+            return False
+        if self._matches(path):
+            return True
+        reason = "does not match its checksum" if _record_of(path).exists() else "has no checksum"
+        report_warning(f"{path} {reason}; it is made again")
+        return False
+
+    def prove(self) -> bool:
+        """Whether there are parts, and all that have a record are whole and of this work."""
+        names = self.names()
+        return bool(names) and all(self._matches(self.folder / name) for name in names)
+
+    def _matches(self, path: Path) -> bool:
+        # The record is never interpreted: any changed byte in it makes a difference.
+        try:
+            with _record_of(path).open("rb") as file:
+                return file.read(1000) == self._line(path, path.name).encode()
+        except OSError:
+            return False
+
+    def _line(self, path: Path, name: str) -> str:
+        return f"xxh3_128 {checksum(path)} {digest(self.work, name)}\n"
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Yield a temporary path; on success the part appears by rename, after its record."""
+        path = self.folder / name
+        with atomic_path(path) as temporary:
+            yield temporary
+            write_text(_record_of(path), self._line(temporary, name))
+
+    def write_parquet(self, name: str, table: "pa.Table") -> None:
+        """Write a table as a part."""
+        with self.writing(name) as temporary:
+            encode_parquet(temporary, table)
+
+    def names(self) -> list[str]:
+        """Parts that are there and have a record, whole or not."""
+        names = sorted(record.name[1 : -len(_SUFFIX)] for record in self.folder.glob(f".*{_SUFFIX}"))
+        return [name for name in names if (self.folder / name).exists()]
+
+    def remove(self, name: str) -> None:
+        """Remove a part and its record, as far as they are there."""
+        (self.folder / name).unlink(missing_ok=True)
+        _record_of(self.folder / name).unlink(missing_ok=True)
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_SUFFIX}")
+
+
+def seal(folder: Path | str, command: str, identity: Any, names: Iterable[str] | None = None) -> None:
+    """Record the files of a finished directory.
+
+    Args:
+        folder: the directory.
+        command: what makes the files again, for messages: `the same memtax score command`.
+        identity: JSON values of what the files are made from.
+        names: files, and folders with all their files, relative to the directory; None takes all. Hidden files are left out.
+    """
+    folder = Path(folder)
+    chosen = [folder] if names is None else [folder / name for name in names]
+    files = sorted({file for path in chosen for file in _visible(path, folder)})
+    sums = {file.relative_to(folder).as_posix(): _sum(file) for file in files}
+    write_text(folder / RECORD, _text(command, digest(identity), sums))
+
+
+def _visible(path: Path, folder: Path) -> Iterable[Path]:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return (file for file in files if file.is_file() and not any(n.startswith(".") for n in file.relative_to(folder).parts))
+
+
+def _sum(file: Path) -> str:
+    """The checksum; of a part, which was checked or written a moment ago, the one of its record."""
+    with contextlib.suppress(OSError, ValueError):
+        _, found, size, _ = _record_of(file).read_text(encoding="utf-8").split(" ")
+        return f"{found} {size}"
+    return checksum(file)
+
+
+def _text(command: str, work: str, sums: dict[str, str]) -> str:
+    content = {"memtax": command, "work": work, "files": sums}
+    return json.dumps({**content, "record": digest(content)}, indent=1) + "\n"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The record of a finished directory.
+
+    Attributes:
+        folder: the directory.
+        command: what made it.
+        work: digest of what it was made from.
+        files: relative name to checksum.
+    """
+
+    folder: Path
+    command: str
+    work: str
+    files: dict[str, str]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record | None":
+        """The record of a directory; None where there is none.
+
+        Raises:
+            MemtaxError: it is damaged.
+        """
+        path = folder / RECORD
+        try:
+            with path.open("rb") as file:
+                text = file.read(_MOST).decode("utf-8")
+            found = json.loads(text)
+            record = cls(folder, found["memtax"], found["work"], found["files"])
+            if record._is_sound() and text == _text(record.command, record.work, record.files):
+                return record
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass
+        raise MemtaxError(f"{path} is damaged; run the command that made the folder again, or remove that file")
+
+    def _is_sound(self) -> bool:
+        """Whether the record is what `seal` writes: anybody may have made it."""
+        named = all(".." not in Path(name).parts and not Path(name).is_absolute() for name in self.files)
+        return named and isinstance(self.command, str) and all(map(_CHECKSUM.fullmatch, self.files.values()))
+
+    def names(self, path: Path) -> list[str]:
+        """Recorded files that are `path`, or lie below it."""
+        return [name for name in self.files if path == self.folder / name or path in (self.folder / name).parents]
+
+    def difference(self, name: str) -> str | None:
+        """What is wrong with a file; None if it is as recorded."""
+        path = self.folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        size = self.files[name].rpartition(" ")[2]
+        # The size first: it costs nothing, and no more is read than was written.
+        if path.name != "run.yaml" and size != str(path.stat().st_size):
+            return f"{path} has {path.stat().st_size:,} bytes and not the {int(size):,} that were written"
+        return None if checksum(path) == self.files[name] else f"{path} does not match its checksum"
+
+
+def damage(folder: Path, identity: Any, names: Iterable[str] | None = None) -> str | None:
+    """Why the files of a finished directory cannot be used again.
+
+    Args:
+        folder: a directory that was sealed.
+        identity: what the files must be made from.
+        names: files that must be among those recorded.
+
+    Returns:
+        A reason that names the file; None if every recorded file is as it was written.
+    """
+    try:
+        record = Record.read(folder)
+    except MemtaxError:
+        return f"{folder / RECORD} is damaged"
+    if record is None:
+        return f"{folder} has no checksums"
+    if record.work != digest(identity) or any(name not in record.files for name in names or ()):
+        return f"{folder / RECORD} is of other work"
+    return next((reason for name in record.files if (reason := record.difference(name))), None)
+
+
+def is_of(folder: Path, identity: Any) -> bool:
+    """Whether a directory's record is whole and of this work."""
+    with contextlib.suppress(MemtaxError):
+        record = Record.read(folder)
+        return record is not None and record.work == digest(identity)
+    return False
+
+
+def verify(path: Path | str) -> None:
+    """Check a file or folder that a verb reads, if the directory that it lies in has a record.
+
+    A card (`README.md`) may be edited by hand: one that differs is named in a line on standard error, and used.
+
+    Args:
+        path: a file or folder; one that is not there, or that no record lists, is not checked.
+
+    Raises:
+        MemtaxError: a file differs from what was written, is missing, or the record is damaged.
+    """
+    path = Path(path).absolute()
+    if not path.exists():
+        return
+    for folder in [path, *path.parents][: _LEVELS + 1]:
+        record = Record.read(folder) if folder.is_dir() else None
+        names = record.names(path) if record is not None else []
+        if record is None or not names:
+            continue
+        for name in names:
+            reason = record.difference(name)
+            if reason is None:
+                continue
+            if name.endswith("README.md") and (folder / name).is_file():
+                report_warning(f"{folder / name} was changed since memtax wrote it; it is used as it is")
+                continue
+            raise MemtaxError(f"{reason}; run {record.command} again, or remove {folder / RECORD} to use the files as they are")
+        return
