@@ -32,20 +32,21 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     HfArgumentParser,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from memtax import statistics
+from memtax.engine.script import run_training
 from memtax.errors import MemtaxError
 from memtax.files import atomic_path, write_json, write_text
 from memtax.filters._passages import BUFFER, LABELS, Documents, Passages, draw, read_domains, read_texts, text_at_hand
 from memtax.filters.code_vs_nl import CodeFilter, _scores
 from memtax.hub.cards import render
+from memtax.hub.checkpoints import ResumableTrainer, digest_rows, make_output
 from memtax.hub.models import hub_name
-from memtax.hub.training import drop_pickles, push_trained, resume_point, take_push
+from memtax.hub.training import drop_pickles, push_trained, take_push
 from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
 from memtax.progress import progress_bar, say, silence_libraries
 from memtax.provenance import versions
@@ -194,6 +195,7 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
     """Train, save the model with its card and `evaluation.json`, and return the evaluation."""
     silence_libraries()
     repository = take_push(arguments)
+    output = make_output(arguments)
     base = resolve_model(model_arguments.base)
     code, prose = read_documents(data_arguments, arguments.seed)
     (code, code_held), (prose, prose_held) = hold_out(code), hold_out(prose)
@@ -210,21 +212,23 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
     model = AutoModelForSequenceClassification.from_pretrained(
         base, dtype=torch.float32, num_labels=2, id2label=names, label2id={name: label for label, name in names.items()}
     )
-    trainer = Trainer(
+    encoded = _Rows(passages, tokenizer, model_arguments.max_length)
+    trainer = ResumableTrainer(
+        data=digest_rows(encoded[row] for row in range(len(encoded))),
+        settings={"time_limit": data_arguments.time_limit},
         model=model,
         args=arguments,
-        train_dataset=_Rows(passages, tokenizer, model_arguments.max_length),
+        train_dataset=encoded,
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
         callbacks=[_Watch(data_arguments.time_limit)],
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=resume_point(arguments))
+    trainer.resume()
     trainer.save_model()
     found: dict[str, Any] = {}
     if trainer.is_world_process_zero():
-        output = Path(arguments.output_dir)
         drop_pickles(output)
         held = draw(code_held, prose_held, data_arguments.evaluation_rows, arguments.seed, data_arguments.relabel)
         sets = {"held-out passages": (held.texts, held.labels)}
@@ -378,11 +382,10 @@ def parse(arguments: list[str]) -> tuple[ModelArguments, DataArguments, Training
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, train, and print what the evaluation found."""
-    try:
-        found = train(*parse(sys.argv[1:] if arguments is None else arguments))
-    except MemtaxError as error:
-        print(f"train_code_vs_nl: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    run_training("train_code_vs_nl", lambda: _print(train(*parse(sys.argv[1:] if arguments is None else arguments))))
+
+
+def _print(found: dict[str, Any]) -> None:
     for name, figures in found.items():
         auc = figures["roc_auc"]
         print(f"{name} ({figures['rows']:,}): ROC-AUC {auc['value']:.4f} ({auc['low']:.4f} to {auc['high']:.4f}), ", end="")
