@@ -26,10 +26,14 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<kind>tmp|old)|\.tmp[
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
 
     The temporary name starts with a dot and ends in `.tmp`, so that readers who glob for finished parts never see it.
+
+    Args:
+        path: of the finished file.
+        private: whether the owner alone may read it; it holds personal data.
 
     Raises:
         OSError: the system refuses, named by `path`.
@@ -43,10 +47,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        # mkstemp makes files private; a result should carry the permissions any other new file would.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        if not private:
+            # mkstemp makes files private; a result should carry the permissions any other new file would.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     except Exception as error:
         number = system_error(error)
@@ -189,15 +194,15 @@ def _holder(handle: int) -> str:
         return "another run"
 
 
-def write_text(path: Path | str, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    with atomic_path(path) as temporary:
+def write_text(path: Path | str, text: str, private: bool = False) -> None:
+    """Write UTF-8 text atomically; `private` as in `atomic_path`."""
+    with atomic_path(path, private) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path | str, value: Mapping[str, Any]) -> None:
+def write_json(path: Path | str, value: Mapping[str, Any], private: bool = False) -> None:
     """Write JSON atomically, keys in the given order. NaN and infinity are refused: JSON has no such numbers."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", private)
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
@@ -216,11 +221,11 @@ def read_json(path: Path | str) -> dict[str, Any]:
     return found
 
 
-def write_parquet(path: Path | str, table: "pa.Table") -> None:
+def write_parquet(path: Path | str, table: "pa.Table", private: bool = False) -> None:
     """Write a table as Parquet (zstd) atomically. The bytes depend on the table's values and schema only."""
     import pyarrow.parquet as pq
 
-    with atomic_path(path) as temporary:
+    with atomic_path(path, private) as temporary:
         # One chunk a column: how a table was assembled must not show in the file.
         pq.write_table(table.combine_chunks(), temporary, compression="zstd", row_group_size=65_536)
 

@@ -29,6 +29,7 @@ from memtax.engine.script import run_training
 from memtax.errors import MemtaxError
 from memtax.files import write_text
 from memtax.hub.checkpoints import ResumableTrainer, digest_rows, make_output
+from memtax.hub.privacy import public_name
 from memtax.hub.training import push_trained, take_push, tidy
 from memtax.lm.loading import load_model, load_tokenizer
 
@@ -237,15 +238,16 @@ def adapted(arguments: ModelArguments) -> Any:
 
 
 def write_training_record(output: Path, rows: int, data: DataArguments, canaries: list[dict[str, Any]]) -> None:
-    """Which rows and canaries were trained on."""
+    """Which rows and canaries were trained on; the owner alone may read it."""
     used = json.loads(Path(data.rows_file).read_text(encoding="utf-8")) if data.rows_file else None
-    record = {"dataset": data.dataset, "rows": used, "training_rows": rows}
+    record = {"dataset": public_name(data.dataset), "rows": used, "training_rows": rows}
     record |= {"canaries": data.canaries, "canary_seed": data.canary_seed}
-    write_text(output / "training_rows.json", json.dumps(record) + "\n")
+    write_text(output / "training_rows.json", json.dumps(record) + "\n", private=True)
     for name, planted in (("member", True), ("nonmember", False)):
         lines = [json.dumps(canary) + "\n" for canary in canaries if bool(canary["repetitions"]) is planted]
         if lines:
-            write_text(output / "canaries" / f"canaries.{name}.jsonl", "".join(lines))
+            (output / "canaries").mkdir(mode=0o700, exist_ok=True)
+            write_text(output / "canaries" / f"canaries.{name}.jsonl", "".join(lines), private=True)
 
 
 def train(model_arguments: ModelArguments, data: DataArguments, training: TrainingArguments) -> Path:

@@ -46,6 +46,7 @@ from memtax.filters.code_vs_nl import CodeFilter, _scores
 from memtax.hub.cards import render
 from memtax.hub.checkpoints import ResumableTrainer, digest_rows, make_output
 from memtax.hub.models import hub_name
+from memtax.hub.privacy import public_name
 from memtax.hub.training import drop_pickles, push_trained, take_push
 from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
 from memtax.progress import progress_bar, say, silence_libraries
@@ -338,9 +339,9 @@ def _write_card(
         "license": "apache-2.0" if base != model_arguments.base or model_arguments.base == DEFAULT_MODEL else None,
     }
     training = {
-        "base model": model_arguments.base,
+        "base model": public_name(model_arguments.base),
         "preset": data_arguments.preset,
-        "sources": ", ".join(sources),
+        "sources": ", ".join(map(public_name, sources)),
         "passages labelled by": "their own share of prose" if data_arguments.relabel else "their source",
         "steps": steps,
         "batch": arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size,

@@ -16,11 +16,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from small import WORDS, random_texts, word_tokenizer
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from memtax.files import asset
 from memtax.hub.checkpoints import CHECKSUMS
+from tests.leakage.small import WORDS, random_texts, word_tokenizer
 
 KILLS = int(os.environ.get("MEMTAX_TRAINING_KILLS", "1"))
 COMMON = ("--use_cpu", "True", "--report_to", "none", "--disable_tqdm", "True", "--seed", "3")
