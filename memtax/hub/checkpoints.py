@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from memtax.errors import MemtaxError
 from memtax.files import read_json, write_json
@@ -148,6 +148,18 @@ class ResumableTrainer(Trainer):
             raise MemtaxError(
                 f"{where} was trained {' and '.join(reasons)}; choose another --output_dir, or remove that one to train anew"
             )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load the weights through `from_pretrained`, which knows the names that a model's tensors have in files.
+
+        The Trainer's own way leaves tensors that are saved under another name, such as the head of a GPT-NeoX, as they are.
+        """
+        loaded_into = self.model if model is None else model
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not isinstance(loaded_into, PreTrainedModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        saved = type(loaded_into).from_pretrained(resume_from_checkpoint, dtype=loaded_into.dtype, use_safetensors=True)
+        loaded_into.load_state_dict(saved.state_dict())
 
     control: Any
 

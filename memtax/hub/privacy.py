@@ -23,8 +23,25 @@ _TEXT = (".json", ".jsonl", ".txt", ".md", ".svg", ".jinja", ".py", ".html", ".y
 _VOCABULARY = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json")
 """Files of token strings: replacing any of them would break the tokenizer."""
 _COMMON = frozenset(
-    ("root", "user", "users", "admin", "administrator", "runner", "ubuntu", "debian", "node", "nobody")
-    + ("jupyter", "home", "localhost", "memtax", "work", "data", "model")
+    {
+        "root",
+        "user",
+        "users",
+        "admin",
+        "administrator",
+        "runner",
+        "ubuntu",
+        "debian",
+        "node",
+        "nobody",
+        "jupyter",
+        "home",
+        "localhost",
+        "memtax",
+        "work",
+        "data",
+        "model",
+    }
 )
 """Names of users and hosts that name nobody, and that texts hold by chance."""
 _PATH_KEY = re.compile(r"name_or_path$|path|file$|folder|directory|^dataset$|^source$|^output$|^tokenizer$|^corpus$|^model$")
