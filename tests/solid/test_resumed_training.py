@@ -1,8 +1,10 @@
 """Training scripts that are killed and started again end in the bytes of an undisturbed training.
 
-`MEMTAX_TRAINING_KILLS=20` kills each script that many times; by default `train_lm` and `finetune_lora` are killed once each.
+`MEMTAX_TRAINING_KILLS=20` kills each script that many times; by default a kill is what it leaves: no later checkpoints, and a
+last one that is cut.
 """
 
+import importlib.util
 import json
 import os
 import random
@@ -22,7 +24,7 @@ from memtax.files import asset
 from memtax.hub.checkpoints import CHECKSUMS
 from tests.leakage.small import WORDS, random_texts, word_tokenizer
 
-KILLS = int(os.environ.get("MEMTAX_TRAINING_KILLS", "1"))
+KILLS = int(os.environ.get("MEMTAX_TRAINING_KILLS", "0"))
 COMMON = ("--use_cpu", "True", "--report_to", "none", "--disable_tqdm", "True", "--seed", "3")
 STEPS = ("--save_strategy", "steps", "--save_steps", "3", "--logging_steps", "2", "--per_device_train_batch_size", "8")
 RESUME = ("--resume_from_checkpoint", "True")
@@ -76,6 +78,36 @@ def contents(folder):
     return found
 
 
+@pytest.mark.parametrize("name", ["train_lm", "finetune_lora"])
+def test_what_a_kill_leaves_is_resumed_to_the_same_bytes(name, given, tmp_path, capsys):
+    specification = importlib.util.spec_from_file_location(f"resumed_{name}", asset(f"training/{name}.py"))
+    script = sys.modules[specification.name] = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    torch.set_printoptions(profile="full")
+    script.main([*command(name, given, tmp_path / "whole")[2:], "--num_train_epochs", "2"])
+    expected = contents(tmp_path / "whole")
+    output = tmp_path / "cut"
+    shutil.copytree(tmp_path / "whole", output)
+    for path in output.glob("checkpoint-*"):
+        if int(path.name.rpartition("-")[2]) > 6:
+            shutil.rmtree(path)
+    optimizer = output / "checkpoint-6" / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:-20])
+    words = [*command(name, given, output)[2:], "--num_train_epochs", "2", *RESUME]
+    capsys.readouterr()
+    script.main(words)
+    printed = "".join(capsys.readouterr())
+    assert "checkpoint-6 cannot be used (optimizer.pt damaged): resuming from checkpoint-3" in printed
+    found = contents(output)
+    assert found.keys() == expected.keys()
+    assert [file for file in expected if found[file] != expected[file]] == []
+    other = [str(given / "others.jsonl") if word.endswith("texts.jsonl") else word for word in words]
+    with pytest.raises(SystemExit):
+        script.main(other)
+    assert "was trained with other data" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not KILLS, reason="MEMTAX_TRAINING_KILLS is not set")
 @pytest.mark.parametrize("name", ["train_lm", "finetune_lora"])
 def test_a_killed_training_ends_in_the_bytes_of_an_undisturbed_one(name, given, tmp_path):
     torch.set_printoptions(profile="full")
