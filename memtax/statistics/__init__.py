@@ -1,5 +1,6 @@
 """Statistics of rankings, probabilities and rates, each with an interval."""
 
+from memtax.statistics.clusters import cluster_mean, cluster_rate, sign_flip_test
 from memtax.statistics.correlation import spearman_interval
 from memtax.statistics.curves import best_threshold, pr_curve, reliability_curve, roc_curve
 from memtax.statistics.intervals import (
@@ -27,9 +28,11 @@ from memtax.statistics.measures import (
 )
 from memtax.statistics.operating import fpr_at_tpr, operating_evaluators, tpr_at_fpr
 from memtax.statistics.paired import mcnemar, paired_difference
+from memtax.statistics.units import FEWEST_UNITS, count_units, expanded_level, fewest_units, unit_codes
 from memtax.statistics.xi import chatterjee_xi, xi_interval
 
 __all__ = [
+    "FEWEST_UNITS",
     "Interval",
     "auroc",
     "average_precision",
@@ -40,9 +43,14 @@ __all__ = [
     "calibration_noise",
     "chatterjee_xi",
     "clopper_pearson",
+    "cluster_mean",
+    "cluster_rate",
+    "count_units",
     "evaluator",
+    "expanded_level",
     "expected_calibration_error",
     "f1_score",
+    "fewest_units",
     "fpr_at_tpr",
     "log_loss",
     "mcnemar",
@@ -57,8 +65,10 @@ __all__ = [
     "reliability_curve",
     "resample",
     "roc_curve",
+    "sign_flip_test",
     "spearman",
     "spearman_interval",
     "tpr_at_fpr",
+    "unit_codes",
     "xi_interval",
 ]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 from memtax.errors import MemtaxError
 from memtax.statistics.arrays import Array
 from memtax.statistics.measures import Evaluator, calibration_noise, evaluator, expected_calibration_error, once
+from memtax.statistics.units import FEWEST_UNITS, expanded_level, fewest_units, strata_of, unit_index
 
 _CHUNK = 1 << 19  # weights held at once: a few MB stay in the cache, and memory does not grow with the resamples
 _MOST_UNDEFINED = 0.05
@@ -48,6 +50,26 @@ def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> Interva
     return Interval(successes / trials, float(low), float(high))
 
 
+@overload
+def bootstrap_interval(
+    statistic: Callable[..., float],
+    *arrays: ArrayLike,
+    resamples: int = ...,
+    level: float = ...,
+    seed: int = ...,
+    strata: ArrayLike | None = ...,
+    units: None = ...,
+) -> Interval: ...
+@overload
+def bootstrap_interval(
+    statistic: Callable[..., float],
+    *arrays: ArrayLike,
+    resamples: int = ...,
+    level: float = ...,
+    seed: int = ...,
+    strata: ArrayLike | None = ...,
+    units: ArrayLike | None,
+) -> Interval | None: ...
 def bootstrap_interval(
     statistic: Callable[..., float],
     *arrays: ArrayLike,
@@ -55,12 +77,13 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 1024,
     strata: ArrayLike | None = None,
-) -> Interval:
+    units: ArrayLike | None = None,
+) -> Interval | None:
     """Percentile bootstrap interval of `statistic(*arrays)` over rows that are drawn together with replacement.
 
-    That of a calibration error is `calibration_interval`.
+    That of a calibration error is `calibration_interval`. With units, the percentiles are those of `expanded_level`.
 
-    Statistics of this module are evaluated many resamples at a time; any other function is called once a resample.
+    Statistics of this module are evaluated many resamples at a time; any other function is called once per resample.
 
     Args:
         statistic: function of the arrays; the order of rows must not matter to it.
@@ -69,19 +92,53 @@ def bootstrap_interval(
         level: coverage.
         seed: seed of the draws.
         strata: (rows,) group of each row; each group keeps its size in every resample. None: rows are drawn freely.
+        units: (rows,) unit of each row, from `unit_codes`; whole units are drawn. None: rows are independent.
+
+    Returns:
+        The interval; None where a stratum has fewer than `FEWEST_UNITS` units.
 
     Raises:
         MemtaxError: the statistic is undefined on the data, or on more than 5% of the resamples.
     """
     evaluate = evaluator(statistic, *arrays)
     value, rows = once(evaluate, arrays[0]), np.asarray(arrays[0]).shape[0]
+    if units is not None:
+        if fewest_units(units, strata) < FEWEST_UNITS:
+            return None
+        level = expanded_level(level, units, strata)
     if statistic is expected_calibration_error:
-        draws, noise = resample([evaluate, calibration_noise(arrays[0], arrays[1])], rows, resamples, seed, strata)
+        draws, noise = resample([evaluate, calibration_noise(arrays[0], arrays[1])], rows, resamples, seed, strata, units)
         return calibration_interval(value, draws, noise, level)
-    draws = resample([evaluate], rows, resamples, seed, strata)
+    draws = resample([evaluate], rows, resamples, seed, strata, units)
     return percentile_interval(value, draws[0], level)
 
 
+@overload
+def paired_bootstrap_difference(
+    statistic: Callable[..., float],
+    labels: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    resamples: int = ...,
+    level: float = ...,
+    seed: int = ...,
+    strata: ArrayLike | None = ...,
+    units: None = ...,
+) -> Interval: ...
+@overload
+def paired_bootstrap_difference(
+    statistic: Callable[..., float],
+    labels: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    resamples: int = ...,
+    level: float = ...,
+    seed: int = ...,
+    strata: ArrayLike | None = ...,
+    units: ArrayLike | None,
+) -> Interval | None: ...
 def paired_bootstrap_difference(
     statistic: Callable[..., float],
     labels: ArrayLike,
@@ -92,15 +149,30 @@ def paired_bootstrap_difference(
     level: float = 0.95,
     seed: int = 1024,
     strata: ArrayLike | None = None,
-) -> Interval:
-    """`statistic(labels, first) - statistic(labels, second)` with an interval from resamples that both share."""
+    units: ArrayLike | None = None,
+) -> Interval | None:
+    """`statistic(labels, first) - statistic(labels, second)` with an interval from resamples that both share.
+
+    `strata`, `units` and what is returned are as in `bootstrap_interval`.
+    """
+    if units is not None:
+        if fewest_units(units, strata) < FEWEST_UNITS:
+            return None
+        level = expanded_level(level, units, strata)
     evaluators = [evaluator(statistic, labels, first), evaluator(statistic, labels, second)]
-    draws = resample(evaluators, np.asarray(labels).shape[0], resamples, seed, strata)
+    draws = resample(evaluators, np.asarray(labels).shape[0], resamples, seed, strata, units)
     value = once(evaluators[0], labels) - once(evaluators[1], labels)
     return percentile_interval(value, draws[0] - draws[1], level)
 
 
-def resample(evaluators: Sequence[Evaluator], rows: int, resamples: int, seed: int, strata: ArrayLike | None = None) -> Array:
+def resample(
+    evaluators: Sequence[Evaluator],
+    rows: int,
+    resamples: int,
+    seed: int,
+    strata: ArrayLike | None = None,
+    units: ArrayLike | None = None,
+) -> Array:
     """Evaluate statistics on the same bootstrap resamples.
 
     Args:
@@ -109,22 +181,22 @@ def resample(evaluators: Sequence[Evaluator], rows: int, resamples: int, seed: i
         resamples: resamples drawn, at least one.
         seed: seed of the draws.
         strata: as in `bootstrap_interval`.
+        units: (rows,) unit of each row; units are drawn in place of rows, each with all its rows of the stratum. A unit with
+            rows in two strata is drawn in each.
 
     Returns:
         (evaluators, resamples) values. Columns belong together: their differences are paired.
 
     Raises:
-        MemtaxError: no resample is asked for, or the strata are not one a row.
+        MemtaxError: no resample is asked for, or strata or units are not one per row.
     """
     if resamples < 1:
         raise MemtaxError(f"at least 1 resample is needed, not {resamples}")
-    if strata is None:
-        groups = [np.arange(rows)]
-    else:
-        codes = np.asarray(strata)
-        if codes.shape != (rows,):
-            raise MemtaxError(f"{len(codes)} strata for {rows} rows: one a row is needed")
-        groups = [np.flatnonzero(codes == code) for code in np.unique(codes)]
+    groups = strata_of(strata, rows)
+    index = None
+    if units is not None:
+        codes = unit_index(units, rows)[0]
+        index = [np.unique(codes[group], return_inverse=True)[1].ravel() for group in groups]
     rng = np.random.default_rng(seed)
     values = np.empty((len(evaluators), resamples))
     chunk = max(1, _CHUNK // max(rows, 1))
@@ -132,9 +204,11 @@ def resample(evaluators: Sequence[Evaluator], rows: int, resamples: int, seed: i
     threads = min(len(evaluators), os.cpu_count() or 1, _THREADS) if rows >= _LARGE else 1
     for start in range(0, resamples, chunk):
         weights = np.zeros((min(chunk, resamples - start), rows))
-        for one in weights:
-            for group in groups:
-                one[group] = np.bincount(rng.integers(0, len(group), len(group)), minlength=len(group))
+        for drawn in weights:
+            for place, group in enumerate(groups):
+                number = len(group) if index is None else int(index[place].max()) + 1
+                times = np.bincount(rng.integers(0, number, number), minlength=number)
+                drawn[group] = times if index is None else times[index[place]]
         values[:, start : start + len(weights)] = _apply(evaluators, weights, threads)
     return values
 

@@ -1,0 +1,152 @@
+"""Rates and means whose rows come in units that depend on each other, such as windows of one document."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from memtax.errors import MemtaxError
+from memtax.statistics.arrays import Array, columns, require_binary
+from memtax.statistics.intervals import Interval, clopper_pearson, tail_of
+from memtax.statistics.units import FEWEST_UNITS, count_units, unit_codes, unit_index
+
+__all__ = ["FEWEST_UNITS", "cluster_mean", "cluster_rate", "count_units", "sign_flip_test", "unit_codes"]
+
+PERMUTATIONS = 9_999
+_ENUMERATED = 16
+_CHUNK = 1 << 20
+
+
+def cluster_rate(outcomes: ArrayLike, units: ArrayLike, level: float = 0.95) -> Interval | None:
+    """A rate over rows in units, with an exact binomial interval of the effective number of rows (Korn & Graubard 1998).
+
+    The effective number is rate (1 - rate) / variance, the variance that of leaving one unit out, times the squared ratio
+    of Student's quantiles of independent rows to those of the units' degrees of freedom (`_Units`). Without any success or
+    without any failure, no variance can be estimated: rows of one unit count as one, (sum n)^2 / sum n^2 units of n rows.
+
+    Args:
+        outcomes: (rows,) 0 or 1.
+        units: (rows,) code of the unit of each row, from `unit_codes`.
+        level: coverage over new units.
+
+    Returns:
+        The rate of all rows, with its interval; None below `FEWEST_UNITS` units, which say nothing about other units. Where
+        each row is its own unit, the interval of Clopper & Pearson.
+
+    Raises:
+        MemtaxError: outcomes are not 0 or 1, lengths differ, no row, or a level outside (0, 1).
+    """
+    from scipy.special import betaincinv
+    from scipy.stats import t
+
+    (y,) = columns(outcomes=outcomes)
+    require_binary(y, "outcomes")
+    clusters = _Units(y, units)
+    if clusters.number < FEWEST_UNITS:
+        return None
+    tail, rows, rate = tail_of(level), len(y), float(y.mean())
+    if clusters.number == rows:
+        return clopper_pearson(int(y.sum()), rows, level)
+    effective = clusters.equal_size
+    if clusters.variance > 0:
+        effective = rate * (1 - rate) / clusters.variance
+        effective *= float(t.isf(tail, rows - 1) / t.isf(tail, clusters.freedom)) ** 2
+    effective = min(effective, float(rows))
+    successes = rate * effective
+    low = betaincinv(successes, effective - successes + 1, tail) if rate > 0 else 0.0
+    high = betaincinv(successes + 1, effective - successes, 1 - tail) if rate < 1 else 1.0
+    return Interval(rate, float(low), float(high))
+
+
+def cluster_mean(values: ArrayLike, units: ArrayLike, level: float = 0.95) -> Interval | None:
+    """A mean over rows in units, with Student's interval of the variance of leaving one unit out (Bell & McCaffrey 2002).
+
+    For the difference of two paired rates, `values` are the rows' differences.
+
+    Args:
+        values: (rows,).
+        units: (rows,) code of the unit of each row.
+        level: coverage over new units.
+
+    Returns:
+        The mean of all rows, with its interval; None below `FEWEST_UNITS` units.
+
+    Raises:
+        MemtaxError: lengths differ, no row, NaN, or a level outside (0, 1).
+    """
+    from scipy.stats import t
+
+    (x,) = columns(values=values)
+    clusters = _Units(x, units)
+    if clusters.number < FEWEST_UNITS:
+        return None
+    half = float(t.isf(tail_of(level), clusters.freedom)) * np.sqrt(clusters.variance)
+    mean = float(x.mean())
+    return Interval(mean, float(mean - half), float(mean + half))
+
+
+class _Units:
+    """Variance of a mean over rows in units, and the degrees of freedom of that variance.
+
+    With e_g the sum of unit g's deviations from the mean and n_g of n rows: variance = (G - 1) / G sum_g (e_g / (n - n_g))^2,
+    the jackknife. Its degrees of freedom (Satterthwaite) are (sum v)^2 / sum v^2 - 1 with v_g = n_g (1 - r) + n_g^2 r the
+    variance of e_g where rows of a unit correlate by r, which is estimated by the moments of the e_g.
+    """
+
+    def __init__(self, values: Array, units: ArrayLike) -> None:
+        index, sizes = unit_index(units, len(values))
+        rows, self.number = len(values), len(sizes)
+        self.equal_size = rows**2 / float((sizes.astype(np.float64) ** 2).sum())
+        sums = np.bincount(index, values - values.mean())
+        self.variance, self.freedom = 0.0, 1.0
+        if self.number < 2:
+            return
+        self.variance = float((self.number - 1) / self.number * ((sums / (rows - sizes)) ** 2).sum())
+        spread = float(values.var())
+        pairs = float((sizes * (sizes - 1.0)).sum())
+        shared = ((sums**2).sum() - spread * rows) / (pairs * spread) if pairs * spread > 0 else 0.0
+        shared = min(max(shared, 0.0), 1.0)
+        parts = sizes * (1 - shared) + sizes.astype(np.float64) ** 2 * shared
+        self.freedom = max(1.0, float(parts.sum() ** 2 / (parts**2).sum()) - 1)
+
+
+def sign_flip_test(differences: ArrayLike, units: ArrayLike, permutations: int = PERMUTATIONS, seed: int = 1024) -> float:
+    """Two-sided p-value that paired differences are as likely to have either sign, for all rows of a unit at once.
+
+    Differences are summed by unit; under the null hypothesis each sum may change its sign. With all sums of one size this
+    is McNemar's exact test over units; up to 16 sums other than 0 all signs are enumerated, else they are drawn.
+
+    Args:
+        differences: (rows,) second minus first measurement.
+        units: (rows,) code of the unit of each row.
+        permutations: signs drawn where they are not enumerated; the smallest p-value is 1 / (permutations + 1).
+        seed: of these draws.
+
+    Returns:
+        The p-value; 1 where no sum differs from 0.
+
+    Raises:
+        MemtaxError: lengths differ, no row, NaN, or no permutation.
+    """
+    from scipy.stats import binomtest
+
+    (x,) = columns(differences=differences)
+    if permutations < 1:
+        raise MemtaxError(f"at least 1 permutation is needed, not {permutations}")
+    index, _ = unit_index(units, len(x))
+    sums = np.bincount(index, x)
+    sums = sums[sums != 0]
+    if not len(sums):
+        return 1.0
+    sizes, counts = np.unique(np.abs(sums), return_counts=True)
+    if len(sizes) == 1:
+        return float(binomtest(int((sums > 0).sum()), len(sums)).pvalue)
+    bound = abs(sums.sum()) - 1e-9 * np.abs(sums).sum()
+    if len(sums) <= _ENUMERATED:
+        signs = (np.arange(1 << len(sums))[:, None] >> np.arange(len(sums)) & 1) * 2.0 - 1
+        return float((np.abs(signs @ sums) >= bound).mean())
+    # Of the sums of one size, a binomial number is positive: draws do not grow with the number of units.
+    rng = np.random.default_rng(seed)
+    extreme, chunk = 0, max(1, _CHUNK // len(sizes))
+    for start in range(0, permutations, chunk):
+        positive = rng.binomial(counts, 0.5, size=(min(chunk, permutations - start), len(sizes)))
+        extreme += int((np.abs((2.0 * positive - counts) @ sizes) >= bound).sum())
+    return (extreme + 1) / (permutations + 1)

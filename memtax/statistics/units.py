@@ -1,0 +1,141 @@
+"""Units of resampling: rows of one document depend on each other, so documents are drawn, split and counted, not rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike, NDArray
+
+from memtax.errors import MemtaxError
+
+FEWEST_UNITS = 10
+"""Fewer units do not show how far units differ: an interval over them is withheld."""
+
+
+def unit_codes(documents: Any = None, texts: Any = None, tokens: Any = None, rows: int | None = None) -> NDArray[np.int64]:
+    """The unit of each row: its document; without one, rows of equal text; without text, of equal tokens; else the row.
+
+    Args:
+        documents: (rows,) name or number of the document of each row, null where unknown; None: unknown for all.
+        texts: (rows,) text, or source text of a chunk; null where unknown.
+        tokens: (rows,) lists of token ids; null where unknown.
+        rows: number of rows, where no column is given.
+
+    Returns:
+        Codes (rows,) from 0, numbered by first appearance: the same for the same table.
+
+    Raises:
+        MemtaxError: columns of different lengths, or neither a column nor a number of rows.
+    """
+    columns = [column for column in (documents, texts, tokens) if column is not None]
+    lengths = {len(column) for column in columns} | ({rows} if rows is not None else set())
+    if len(lengths) != 1:
+        raise MemtaxError(f"units of resampling need columns of one length, or a number of rows, not {sorted(lengths)}")
+    (count,) = lengths
+    codes = np.full(count, -1, np.int64)
+    used = 0
+    for column, key in ((documents, None), (texts, None), (tokens, _token_bytes)):
+        missing = np.flatnonzero(codes < 0)
+        if column is None or not len(missing):
+            continue
+        found = _codes(column, missing, key)
+        codes[missing] = np.where(found < 0, -1, found + used)
+        used = max(used, int(codes.max(initial=-1)) + 1)
+    missing = np.flatnonzero(codes < 0)
+    codes[missing] = used + np.arange(len(missing))
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first)).astype(np.int64)[inverse.ravel()]
+
+
+def count_units(units: ArrayLike) -> int:
+    """Number of distinct units among codes (rows,)."""
+    return len(np.unique(np.asarray(units)))
+
+
+def unit_index(units: ArrayLike, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Index (rows,) of each row's unit among the distinct units, and rows (units,) of each.
+
+    Raises:
+        MemtaxError: there is not one unit per row.
+    """
+    codes = np.asarray(units)
+    if codes.shape != (rows,):
+        raise MemtaxError(f"{codes.size} units for {rows} rows: one per row is needed")
+    _, index, sizes = np.unique(codes, return_inverse=True, return_counts=True)
+    return index.ravel().astype(np.int64), sizes.astype(np.int64)
+
+
+def strata_of(strata: ArrayLike | None, rows: int) -> list[NDArray[np.int64]]:
+    """Rows of each stratum; one stratum of all rows without strata.
+
+    Raises:
+        MemtaxError: there is not one stratum per row.
+    """
+    if strata is None:
+        return [np.arange(rows)]
+    codes = np.asarray(strata)
+    if codes.shape != (rows,):
+        raise MemtaxError(f"{len(codes)} strata for {rows} rows: one per row is needed")
+    return [np.flatnonzero(codes == code) for code in np.unique(codes)]
+
+
+def fewest_units(units: ArrayLike, strata: ArrayLike | None = None) -> int:
+    """Number of units in the stratum that has fewest; of all units without strata."""
+    codes = np.asarray(units)
+    return min(count_units(codes[group]) for group in strata_of(strata, len(codes)))
+
+
+def expanded_level(level: float, units: ArrayLike, strata: ArrayLike | None = None) -> float:
+    """Level at which percentiles of resamples of whole units cover `level`, although units are few or of unequal size.
+
+    The tails are those of Student's t in place of the normal distribution (Hesterberg 2015, expanded percentiles), with
+    (sum n)^2 / sum n^2 - 1 degrees of freedom for units of n rows, widened by what leaving one unit out would add to the
+    standard error (Bell & McCaffrey 2002).
+
+    Args:
+        level: coverage wanted.
+        units: (rows,) codes.
+        strata: (rows,) as in `resample`; the stratum with the widest tails decides.
+
+    Returns:
+        The level to hand to `percentile_interval` or `calibration_interval`.
+    """
+    from scipy.stats import norm, t
+
+    codes = np.asarray(units)
+    reach = norm.isf((1 - level) / 2)
+    for group in strata_of(strata, len(codes)):
+        _, sizes = unit_index(codes[group], len(group))
+        share = sizes / sizes.sum()
+        if len(share) > 1:
+            wider = np.sqrt((share**2 / (1 - share) ** 2).sum() / (share**2).sum())
+            reach = max(reach, wider * t.isf((1 - level) / 2, max(1.0, 1 / (share**2).sum() - 1)))
+    return float(1 - 2 * norm.sf(reach))
+
+
+def _codes(column: Any, rows: NDArray[np.int64], key: Any) -> NDArray[np.int64]:
+    """Codes of the column's values at `rows`; -1 where the value is null."""
+    if key is not None:
+        values: Sequence[Any] = [None if value is None else key(value) for value in _listed(column, rows)]
+        array = pa.array(values, pa.binary())
+    elif isinstance(column, pa.Array | pa.ChunkedArray):
+        array = column.take(pa.array(rows))
+    else:
+        array = pa.array([column[row] for row in rows], from_pandas=True)
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    if pa.types.is_dictionary(array.type):
+        array = array.cast(array.type.value_type)
+    indices = array.dictionary_encode().indices
+    return np.asarray(indices.fill_null(-1)).astype(np.int64)
+
+
+def _listed(column: Any, rows: NDArray[np.int64]) -> list[Any]:
+    if isinstance(column, pa.Array | pa.ChunkedArray):
+        return [value if value is None else np.asarray(value) for value in column.take(pa.array(rows)).to_pylist()]
+    return [column[row] for row in rows]
+
+
+def _token_bytes(tokens: Any) -> bytes:
+    return np.asarray(tokens, np.int64).tobytes()
