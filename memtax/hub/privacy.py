@@ -51,7 +51,7 @@ _SECRET_NAME = re.compile(
 _CREDENTIAL = re.compile(
     rb"\bhf_[A-Za-z0-9]{30,}\b|\bgh[pousr]_[A-Za-z0-9]{36,}\b|\bgithub_pat_\w{40,}|\bglpat-[\w-]{20,}|\bsk-[A-Za-z0-9_-]{32,}"
     rb"|\bxox[abprs]-[A-Za-z0-9-]{20,}|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-    rb"|[a-z][a-z0-9+.-]*://[^\s/:@\"'<>]+:[^\s/@\"'<>]+@"
+    rb"|://[^\s/:@\"'<>]{1,100}:[^\s/@\"'<>]{1,200}@"
 )
 _BLOCK = 1 << 24
 

@@ -76,7 +76,7 @@ def test_metadata_of_parquet_is_rewritten_and_values_are_counted(folder):
     write_parquet(folder / "train.parquet", table)
     files, notes = screen({"train.parquet": folder / "train.parquet"}, Machine.current(folder))
     written = pq.read_table(pa.BufferReader(files["train.parquet"]))
-    assert written.schema.metadata[b"made"] == b"source: corpus.jsonl, rows: 3"
+    assert written.schema.metadata[b"memtax"] == b"source: corpus.jsonl, rows: 3"
     assert written.column("text").to_pylist() == table.column("text").to_pylist()
     assert any(note.startswith("train.parquet: 1 values hold") for note in notes)
 
