@@ -11,7 +11,8 @@ from transformers.trainer_callback import CallbackHandler
 from memtax import schema
 from memtax.engine import World
 from memtax.errors import MemtaxError
-from memtax.files import write_parquet
+from memtax.files import read_json, write_json, write_parquet
+from memtax.hub.checkpoints import checkpoint_folder
 from memtax.lm.generation import match_lengths
 from memtax.lm.special_tokens import BosIds, bos_before, bos_of, check_bos, tokenizer_bos, without_bos
 from memtax.progress import say
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 TABLE = "memorization.parquet"
 """The table's name in the Trainer's output directory: one row a measurement and sequence."""
+STATE = "memorization_state.json"
+"""In a checkpoint: what was measured up to it."""
 
 
 class MemorizationCallback(TrainerCallback):
@@ -31,7 +34,8 @@ class MemorizationCallback(TrainerCallback):
     `memorization/count`, `memorization/match_length` (mean) and, where the sequences carry a `taxonomy` column,
     `memorization/<category>` (rate) and `memorization/<category>_count` are logged like the Trainer's own, so they reach its
     history and TensorBoard, W&B, trackio or whatever else it reports to. When training ends the table is written to
-    `memorization.parquet` in the output directory. With several processes each scores a share of the sequences.
+    `memorization.parquet` in the output directory. With several processes each scores a share of the sequences. Checkpoints
+    carry what was measured so far, so the table of a resumed training is that of an undisturbed one.
 
     Args:
         sequences: dataset with `tokens` (and optionally `taxonomy` and `sequence_id`), or a list of token lists.
@@ -82,6 +86,32 @@ class MemorizationCallback(TrainerCallback):
         self.rows: list[dict[str, Any]] = []
         """One entry a measurement: step, epoch, sequences, memorized, match_length (mean) and counts by category."""
         self._lengths: list[tuple[int, list[int | None]]] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take up what was measured before the checkpoint that training resumes from.
+
+        Raises:
+            MemtaxError: what the checkpoint holds was measured on other sequences.
+        """
+        if not state.global_step or self._lengths:
+            return
+        path = checkpoint_folder(args, state.global_step) / STATE
+        if path.is_file():
+            self._restore(path)
+        elif state.is_world_process_zero:
+            say(f"  measurements before step {state.global_step:,} are missing: {path} is not there")
+        measured = self._lengths[-1][0] if self._lengths else 0
+        if self.every is None and state.epoch == int(state.epoch) and measured < state.global_step:
+            # The checkpoint was saved at the epoch's last step, just before its measurement.
+            self._measure(args, state, control, kwargs["model"])
+        elif measured == state.global_step:
+            self._stop_if_reached(control)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Add what was measured so far to the checkpoint."""
+        if state.is_world_process_zero:
+            measured = {"ids": self.ids, "rows": self.rows, "lengths": self._lengths}
+            write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE, measured)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure after every `every` steps."""
@@ -144,8 +174,7 @@ class MemorizationCallback(TrainerCallback):
         self._log(args, state, control, logs)
         if state.is_world_process_zero:
             say(f"  epoch {state.epoch:4.1f}  {line}")
-        if self.stop_at_rate is not None and logs["memorization/rate"] >= self.stop_at_rate:
-            control.should_training_stop = True
+        if self._stop_if_reached(control):
             control.should_save = True
 
     def _opening(self, model: Any, tokenizer: Any) -> BosIds:
@@ -154,6 +183,19 @@ class MemorizationCallback(TrainerCallback):
             return ()
         # A processor of images tells nothing about text.
         return tokenizer_bos(tokenizer, self.bos) if hasattr(tokenizer, "bos_token_id") else bos_of(model)
+    def _restore(self, path: Path) -> None:
+        measured = read_json(path)
+        if measured.get("ids") != self.ids:
+            raise MemtaxError(f"{path} was measured on other sequences; watch the same ones, or start a new training")
+        self.rows = measured["rows"]
+        self._lengths = [(step, lengths) for step, lengths in measured["lengths"]]
+
+    def _stop_if_reached(self, control: Any) -> bool:
+        """Ask to stop if the last measurement reached `stop_at_rate`."""
+        last = self.rows[-1]
+        reached = self.stop_at_rate is not None and last["memorized"] / last["sequences"] >= self.stop_at_rate
+        control.should_training_stop |= reached
+        return reached
 
     def _match_lengths(self, model: Any) -> list[int | None]:
         """The match length of every sequence; with several processes each does every so-manieth and they exchange."""

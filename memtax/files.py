@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, private: bool = False) -> Iterator[Path]:
     """Yield a path of the same name in a temporary directory beside `path`; rename it on success, remove it on failure.
 
     The name of the temporary directory starts with a dot, so that readers who look for finished parts never see it. What a
     writer leaves beside its file is removed with it.
+
+    Args:
+        path: of the finished file.
+        private: whether the owner alone may read it; it holds personal data.
 
     Raises:
         OSError: the system refuses, named by `path`.
@@ -33,9 +37,13 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         with journal.temporary_directory(path) as folder:
             temporary = folder / path.name
+            if private:
+                temporary.touch(mode=0o600)
             yield temporary
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
+            if private:
+                temporary.chmod(0o600)
             os.replace(temporary, path)
     except Exception as error:
         number = system_error(error)
@@ -124,20 +132,20 @@ def visible_files(folder: Path | str) -> list[Path]:
     )
 
 
-def write_text(path: Path | str, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    with atomic_path(path) as temporary:
+def write_text(path: Path | str, text: str, private: bool = False) -> None:
+    """Write UTF-8 text atomically; `private` as in `atomic_path`."""
+    with atomic_path(path, private) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path | str, value: Mapping[str, Any]) -> None:
+def write_json(path: Path | str, value: Mapping[str, Any], private: bool = False) -> None:
     """Write JSON atomically, keys in the given order. NaN and infinity are refused: JSON has no such numbers."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", private)
 
 
-def write_parquet(path: Path | str, table: "pa.Table") -> None:
+def write_parquet(path: Path | str, table: "pa.Table", private: bool = False) -> None:
     """Write a table as Parquet (zstd) atomically. The bytes depend on the table's values and schema only."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, private) as temporary:
         encode_parquet(temporary, table)
 
 

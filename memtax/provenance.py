@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -37,6 +38,30 @@ PACKAGES = (
     "rapidfuzz",
     "statsmodels",
 )
+
+SETTINGS = (
+    "ACCELERATE_MIXED_PRECISION",
+    "ACCELERATE_USE_CPU",
+    "CUDA_VISIBLE_DEVICES",
+    "HF_DATASETS_CACHE",
+    "HF_DATASETS_OFFLINE",
+    "HF_ENDPOINT",
+    "HF_EVALUATE_OFFLINE",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_DISABLE_TELEMETRY",
+    "HF_HUB_DISABLE_XET",
+    "HF_HUB_DOWNLOAD_TIMEOUT",
+    "HF_HUB_OFFLINE",
+    "MKL_NUM_THREADS",
+    "NUMBA_DISABLE_JIT",
+    "NUMBA_NUM_THREADS",
+    "NUMBA_THREADING_LAYER",
+    "OMP_NUM_THREADS",
+    "TOKENIZERS_PARALLELISM",
+    "TRANSFORMERS_OFFLINE",
+)
+"""The environment variables that `memtax env` shows; all others may hold a secret."""
 
 
 def digest(*values: Any) -> str:
@@ -119,11 +144,19 @@ def git_commit() -> str | None:
     return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
 
 
+def _shareable(value: str) -> str:
+    """A setting without the home folder and without user, password and query of an address."""
+    value = re.sub(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s]*@", r"\1", value)
+    value = value.partition("?")[0] if "://" in value else value
+    home = str(Path.home())
+    return f"~{value[len(home) :]}" if len(home) > 1 and f"{value}/".startswith(f"{home}/") else value
+
+
 def environment() -> dict[str, Any]:
     """What a bug report needs: versions, platform, processors, memory, accelerators and the settings that matter."""
     facts: dict[str, Any] = {
         "platform": platform.platform(),
-        "executable": sys.executable,
+        "executable": _shareable(sys.executable),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "commit": git_commit(),
         "versions": versions(),
@@ -136,12 +169,7 @@ def environment() -> dict[str, Any]:
 
     facts["accelerators"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts["torch_threads"] = torch.get_num_threads()
-    facts["settings"] = {
-        name: value
-        for name, value in sorted(os.environ.items())
-        if name.startswith(("HF_", "ACCELERATE_", "OMP_", "NUMBA_", "CUDA_VISIBLE"))
-        and not any(secret in name for secret in ("TOKEN", "SECRET", "KEY", "PASSWORD"))
-    }
+    facts["settings"] = {name: _shareable(os.environ[name]) for name in SETTINGS if name in os.environ}
     return facts
 
 

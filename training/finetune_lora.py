@@ -4,7 +4,8 @@
         --question_column question --answer_column answer --output_dir OUT \
         --canaries 64 --canary_repetitions 1 4 16 --num_train_epochs 5 --learning_rate 1e-3
 
-`--resume_from_checkpoint True` goes on from the last checkpoint, if there is one.
+`--resume_from_checkpoint True` resumes from the last whole checkpoint, if there is one, and ends in the files of an
+undisturbed training.
 
 The dataset is anything `datasets.load_dataset` reads, with a column of text or token ids. Every option of
 `transformers.TrainingArguments` is accepted too. What was trained on is written beside the adapter: `canaries/` holds a
@@ -13,21 +14,23 @@ reads as they are; `training_rows.json` holds the rows of the dataset that were 
 """
 
 import json
-import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import HfArgumentParser, Trainer, TrainingArguments
+from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from memtax.corpus.columns import find_column
 from memtax.corpus.sources import Source, open_dataset
+from memtax.engine.script import run_training
 from memtax.errors import MemtaxError
 from memtax.files import write_text
-from memtax.hub.training import push_trained, resume_point, take_push, tidy
+from memtax.hub.checkpoints import ResumableTrainer, digest_rows, make_output
+from memtax.hub.privacy import public_name
+from memtax.hub.training import push_trained, take_push, tidy
 from memtax.lm.loading import load_model, load_tokenizer
 from memtax.lm.special_tokens import BosIds, text_ids, tokenizer_bos, without_bos
 
@@ -113,11 +116,33 @@ def after_bos(rows: list[Row], bos: BosIds) -> list[Row]:
     return [{"input_ids": [*bos, *row["input_ids"]], "labels": [*ignored, *row["labels"]]} for row in rows]
 
 
+def read_rows_file(path: str | None, rows: int) -> list[int] | None:
+    """The places of the rows to use among `rows` of them; None without a file: all.
+
+    Raises:
+        MemtaxError: the file holds anything but a JSON list of whole numbers from 0 to `rows` - 1.
+    """
+    if path is None:
+        return None
+    try:
+        used = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise MemtaxError(f"--rows_file {path} cannot be read ({reason}); it must be a JSON list of row numbers") from error
+    if not isinstance(used, list):
+        raise MemtaxError(f"--rows_file {path} holds a {type(used).__name__}, not a list of row numbers")
+    for value in used:
+        if type(value) is not int or not 0 <= value < rows:
+            raise MemtaxError(f"--rows_file {path} names row {value!r}; the dataset has rows 0 to {rows - 1}")
+    return used
+
+
 def read_rows(data: DataArguments, tokenizer: Any, bos: BosIds = ()) -> list[Row]:
     """Input ids and labels of the training rows: of each row of the dataset that is used, or of its pieces; without BOS."""
     rows = open_dataset(Source.parse(data.dataset, column=data.column))
-    if data.rows_file is not None:
-        rows = rows.select(json.loads(Path(data.rows_file).read_text(encoding="utf-8")))
+    used = read_rows_file(data.rows_file, len(rows))
+    if used is not None:
+        rows = rows.select(used)
     if data.question_column is not None and data.answer_column is not None:
         for name in (data.question_column, data.answer_column):
             find_column(list(rows.column_names), name, data.dataset)
@@ -214,23 +239,29 @@ def adapted(arguments: ModelArguments) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, config)
+        with_adapter = get_peft_model(model, config)
     except ValueError as error:
         raise MemtaxError(f"no adapter fits {name}: {str(error).rstrip('.')}; name its layers with --lora_targets") from error
+    for adapter in with_adapter.peft_config.values():
+        if isinstance(adapter.target_modules, set):
+            # PEFT would save a set in an order that differs between processes.
+            adapter.target_modules = sorted(adapter.target_modules)
+    return with_adapter
 
 
 def write_training_record(
     output: Path, rows: int, data: DataArguments, canaries: list[dict[str, Any]], bos: BosIds = ()
 ) -> None:
-    """Which rows and canaries were trained on."""
+    """Which rows and canaries were trained on; the owner alone may read it."""
     used = json.loads(Path(data.rows_file).read_text(encoding="utf-8")) if data.rows_file else None
-    record = {"dataset": data.dataset, "rows": used, "training_rows": rows}
+    record = {"dataset": public_name(data.dataset), "rows": used, "training_rows": rows}
     record |= {"canaries": data.canaries, "canary_seed": data.canary_seed, "bos": list(bos)}
-    write_text(output / "training_rows.json", json.dumps(record) + "\n")
+    write_text(output / "training_rows.json", json.dumps(record) + "\n", private=True)
     for name, planted in (("member", True), ("nonmember", False)):
         lines = [json.dumps(canary) + "\n" for canary in canaries if bool(canary["repetitions"]) is planted]
         if lines:
-            write_text(output / "canaries" / f"canaries.{name}.jsonl", "".join(lines))
+            (output / "canaries").mkdir(mode=0o700, exist_ok=True)
+            write_text(output / "canaries" / f"canaries.{name}.jsonl", "".join(lines), private=True)
 
 
 def train(model_arguments: ModelArguments, data: DataArguments, training: TrainingArguments) -> Path:
@@ -249,6 +280,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     data = replace(data, max_length=min(data.max_length, positions - len(bos) if positions else data.max_length))
     repository = take_push(training)
+    output = make_output(training)
     rows = read_rows(data, tokenizer, bos)
     canaries = make_canaries(data, tokenizer, bos)
     planted = [{"input_ids": c["tokens"], "labels": c["tokens"]} for c in canaries for _ in range(c["repetitions"])]
@@ -256,7 +288,12 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
         raise MemtaxError(f"{data.dataset} has no text of two tokens or more to train on")
     # The Trainer would drop columns by the wrapped model's signature.
     training.remove_unused_columns = False
-    trainer = Trainer(
+    names = ("full", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
+    names += ("canaries", "canary_candidates", "canary_repetitions", "canary_seed")
+    given = {**asdict(model_arguments), **asdict(data)}
+    trainer = ResumableTrainer(
+        data=digest_rows(after_bos(rows + planted, bos)),
+        settings={name: given[name] for name in names},
         model=model,
         args=training,
         train_dataset=after_bos(rows + planted, bos),
@@ -266,9 +303,8 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
     if training.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-    trainer.train(resume_from_checkpoint=resume_point(training))
+    trainer.resume()
     trainer.save_model()
-    output = Path(str(training.output_dir))
     if trainer.is_world_process_zero():
         write_training_record(output, len(rows), data, canaries, bos)
         tidy(output)
@@ -279,11 +315,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and train."""
     parser = HfArgumentParser([ModelArguments, DataArguments, TrainingArguments])
-    try:
-        print(train(*parser.parse_args_into_dataclasses(arguments)))
-    except MemtaxError as error:
-        print(f"finetune_lora: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    run_training("finetune_lora", lambda: print(train(*parser.parse_args_into_dataclasses(arguments))))
 
 
 if __name__ == "__main__":

@@ -33,12 +33,12 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     HfArgumentParser,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from memtax.engine.script import run_training
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_text
 from memtax.filters._code_evaluation import draw_figure, evaluate, read_labels
@@ -46,8 +46,10 @@ from memtax.filters._passages import BUFFER, LABELS, Documents, Passages, draw, 
 from memtax.filters.code_ngrams import NgramClassifier
 from memtax.filters.code_vs_nl import EVALUATION, CodeFilter, _scores, read_thresholds
 from memtax.hub.cards import render
+from memtax.hub.checkpoints import ResumableTrainer, digest_rows, make_output
 from memtax.hub.models import hub_name
-from memtax.hub.training import drop_pickles, push_trained, resume_point, take_push
+from memtax.hub.privacy import public_name
+from memtax.hub.training import drop_pickles, push_trained, take_push
 from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
 from memtax.lm.loading import find_file
 from memtax.progress import progress_bar, say, silence_libraries
@@ -209,6 +211,7 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
     if model_arguments.ngrams:
         return train_ngrams(model_arguments, data_arguments, arguments)
     repository = take_push(arguments)
+    output = make_output(arguments)
     base = resolve_model(model_arguments.base)
     code, prose = read_documents(data_arguments, arguments.seed)
     (code, code_held), (prose, prose_held) = hold_out(code), hold_out(prose)
@@ -225,27 +228,29 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
     model = AutoModelForSequenceClassification.from_pretrained(
         base, dtype=torch.float32, num_labels=2, id2label=names, label2id={name: label for label, name in names.items()}
     )
-    trainer = Trainer(
+    encoded = _Rows(passages, tokenizer, model_arguments.max_length)
+    trainer = ResumableTrainer(
+        data=digest_rows(encoded[row] for row in range(len(encoded))),
+        settings={"time_limit": data_arguments.time_limit},
         model=model,
         args=arguments,
-        train_dataset=_Rows(passages, tokenizer, model_arguments.max_length),
+        train_dataset=encoded,
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
         callbacks=[_Watch(data_arguments.time_limit)],
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=resume_point(arguments))
+    trainer.resume()
     trainer.save_model()
     found: dict[str, Any] = {}
     if trainer.is_world_process_zero():
-        output = Path(arguments.output_dir)
         drop_pickles(output)
         # As users will load it: the trained object still computes in the Trainer's half precision.
         model = AutoModelForSequenceClassification.from_pretrained(output).eval()
         found = _evaluate_all((tokenizer, model, 0), code_held, prose_held, data_arguments, arguments)
         details = {
-            "base model": model_arguments.base,
+            "base model": public_name(model_arguments.base),
             "steps": trainer.state.global_step,
             "batch": arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size,
             "learning rate": arguments.learning_rate,
@@ -272,7 +277,7 @@ def train_ngrams(
     steps = arguments.max_steps if arguments.max_steps > 0 else 200
     rows = steps * arguments.per_device_train_batch_size
     passages = draw(code, prose, rows, arguments.seed, data_arguments.relabel)
-    output = Path(arguments.output_dir)
+    output = make_output(arguments)
     classifier = NgramClassifier.fit(passages.texts, passages.labels)
     classifier.save_pretrained(output)
     found = _evaluate_all(classifier, code_held, prose_held, data_arguments, arguments)
@@ -323,7 +328,7 @@ def _write_card(
     }
     training = {
         "preset": data_arguments.preset,
-        "sources": ", ".join(sources),
+        "sources": ", ".join(map(public_name, sources)),
         "passages labelled by": "their own share of prose" if data_arguments.relabel else "their source",
         "seed": arguments.seed,
         **details,
@@ -364,11 +369,10 @@ def parse(arguments: list[str]) -> tuple[ModelArguments, DataArguments, Training
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, train, and print what the evaluation found."""
-    try:
-        found = train(*parse(sys.argv[1:] if arguments is None else arguments))
-    except MemtaxError as error:
-        print(f"train_code_vs_nl: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    run_training("train_code_vs_nl", lambda: _print(train(*parse(sys.argv[1:] if arguments is None else arguments))))
+
+
+def _print(found: dict[str, Any]) -> None:
     for name, figures in found.items():
         auc = figures["roc_auc"]
         print(f"{name} ({figures['rows']:,}): ROC-AUC {auc['value']:.4f} ({auc['low']:.4f} to {auc['high']:.4f}), ", end="")

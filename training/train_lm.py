@@ -5,15 +5,14 @@
 
 The dataset is anything `datasets.load_dataset` reads, with a column of token ids (`tokens` or `input_ids`), each row at
 most `--context_length` long, or of text, which is cut into rows of that length. Every option of
-`transformers.TrainingArguments` is accepted too.
+`transformers.TrainingArguments` is accepted too. `--resume_from_checkpoint True` resumes from the last whole checkpoint, if
+there is one, and ends in the files of an undisturbed training.
 """
 
 import functools
 import json
-import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +22,6 @@ from transformers import (
     GPTNeoXConfig,
     HfArgumentParser,
     PreTrainedModel,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
 )
@@ -32,11 +30,15 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from memtax.callback import MemorizationCallback
 from memtax.corpus.columns import column_kind, find_column, tokenize
 from memtax.corpus.sources import Source, open_dataset
+from memtax.engine.script import run_training
 from memtax.errors import MemtaxError
-from memtax.hub.training import push_trained, resume_point, take_push, tidy
+from memtax.files import write_text
+from memtax.hub.checkpoints import ResumableTrainer, digest_rows, make_output
+from memtax.hub.training import push_trained, take_push, tidy
 from memtax.lm.loading import load_model
 from memtax.lm.special_tokens import BosIds, tokenizer_bos, with_bos, without_bos
 from memtax.progress import progress_bar
+from memtax.provenance import fingerprint_dataset
 
 TIMINGS = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
 """What the Trainer notes in its state at the end."""
@@ -167,6 +169,7 @@ def train(
         watched: rows to watch instead of the first 2,000 training rows; a `taxonomy` column gives counts by category.
     """
     repository = take_push(training_arguments)
+    output = make_output(training_arguments)
     tokenizer = AutoTokenizer.from_pretrained(model_arguments.tokenizer)
     bos = tokenizer_bos(tokenizer, model_arguments.bos)
     rows = read_rows(data_arguments.dataset, tokenizer, model_arguments.context_length)
@@ -187,7 +190,11 @@ def train(
         stop_at_rate=data_arguments.stop_at_rate,
         bos=model_arguments.bos,
     )
-    trainer = Trainer(
+    watching = {**asdict(data_arguments), "watched": digest_rows({"ids": ids} for ids in callback.tokens)}
+    del watching["dataset"]
+    trainer = ResumableTrainer(
+        data=fingerprint_dataset(rows, ["input_ids"]),
+        settings=watching,
         model=model,
         args=training_arguments,
         train_dataset=rows,
@@ -198,7 +205,7 @@ def train(
     # Our bar and the callback's lines replace the dictionaries that these print.
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=resume_point(training_arguments))
+    trainer.resume()
     trainer.save_model()
     # How long it took is no part of the result: the same training is to leave the same files.
     for entry in trainer.state.log_history:
@@ -206,8 +213,7 @@ def train(
             entry.pop(name, None)
     trainer.save_state()
     if trainer.is_world_process_zero():
-        output = Path(training_arguments.output_dir)
-        (output / "memorization.json").write_text(json.dumps(callback.rows, indent=2) + "\n", encoding="utf-8")
+        write_text(output / "memorization.json", json.dumps(callback.rows, indent=2) + "\n")
         tidy(output)
         push_trained(output, repository, training_arguments.hub_private_repo)
     return callback
@@ -216,11 +222,7 @@ def train(
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line and train."""
     parser = HfArgumentParser([ModelArguments, DataArguments, TrainingArguments])
-    try:
-        train(*parser.parse_args_into_dataclasses(arguments))
-    except MemtaxError as error:
-        print(f"train_lm: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+    run_training("train_lm", lambda: train(*parser.parse_args_into_dataclasses(arguments)))
 
 
 if __name__ == "__main__":

@@ -80,10 +80,16 @@ def push(
         str | None,
         typer.Option(help="SCHEME_MODEL: the dataset in the layout of usvsnsp/semantic-filters, with splits so named."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every file and card; send nothing.")] = False,
+    records: Annotated[
+        bool, typer.Option("--records", help="Send training_rows.json and the record of canaries with a trained model.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show every file and card, what was rewritten and what stays; send nothing.")
+    ] = False,
 ) -> Outcome:
     """Publish a run on the Hugging Face Hub: dataset, models and, if asked, the metric Spaces, with cards.
 
+    Paths below your folders, and the names of user and host, are replaced in what is sent; a credential is refused.
     What is there already is not sent again, and a broken upload goes on where it was. The token is that of `hf auth login`
     or of HF_TOKEN.
 
@@ -95,7 +101,8 @@ def push(
 
     def lines() -> Iterator[str]:
         # Each is told when its repository is done.
-        for done in publish(run, repo_id, listed(part), private=private or None, dry_run=dry_run, published=published):
+        options: dict[str, Any] = {"dry_run": dry_run, "published": published, "records": records}
+        for done in publish(run, repo_id, listed(part), private=private or None, **options):
             repositories.append(done.facts())
             yield from done.lines()
 

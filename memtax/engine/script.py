@@ -1,4 +1,4 @@
-"""What the scripts in `dataset_scripts/` share: options of output and upload, an error in one line, one push for all."""
+"""What the scripts in `dataset_scripts/` and `training/` share: output and upload, one push for all, errors in one line."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from memtax.engine.world import World
 from memtax.errors import MemtaxError
+from memtax.files import system_error
 
 
 def parser(documentation: str | None) -> argparse.ArgumentParser:
@@ -51,3 +52,23 @@ def start(
         print(f"{Path(options.prog).stem}: {error}", file=sys.stderr)  # noqa: T201
         return 2
     return 0
+
+
+def run_training(name: str, run: Callable[[], object]) -> None:
+    """Run a training script; errors of the user's and of the system are one line.
+
+    Args:
+        name: of the script, as the line calls it.
+        run: parses the command line and trains.
+
+    Raises:
+        SystemExit: with status 2, after an error.
+    """
+    try:
+        run()
+    except Exception as error:
+        number = system_error(error)
+        if not isinstance(error, MemtaxError) and number is None:
+            raise
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from error

@@ -8,6 +8,7 @@ from typing import Any
 
 from memtax.errors import MemtaxError
 from memtax.files import asset, destination
+from memtax.hub.privacy import public_name
 from memtax.records import parse_yaml
 
 
@@ -97,23 +98,13 @@ def finish(text: str, repo_id: str, run: Mapping[str, Any], metadata: Mapping[st
     header, body = split(text)
     found = _HERE.search(body)
     here = found[1] if found else _literal(repo_id)
-    config = {name: _portable(value) for name, value in run.get("config", {}).items() if value not in (None, [], ())}
+    config = {name: public_name(value) for name, value in run.get("config", {}).items() if value not in (None, [], ())}
     return render(
         "published.md.j2",
         {**header, **metadata},
         body=_HERE.sub("", body).replace(here, _literal(repo_id)).rstrip(),
-        run=run,
+        # Inputs are named as the user gave them.
+        run={**run, "inputs": {public_name(name): value for name, value in run["inputs"].items()}} if run else run,
         config=config,
         shown=("model", "revision", "corpus", "held_out", "tokenizer", "prompt", "continuation", "dtype", "seed"),
     )
-
-
-def _portable(value: Any) -> Any:
-    """A value without the paths of the machine that wrote it: of a path its last part. A Hub name has one slash at most."""
-    if isinstance(value, (list, tuple)):
-        return [_portable(entry) for entry in value]
-    if not isinstance(value, str):
-        return value
-    path, colon, rest = value.partition(":")
-    local = path.startswith(("/", "~", ".")) or path.count("/") > 1 or Path(path).exists()
-    return Path(path).name + colon + rest if local else value

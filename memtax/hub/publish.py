@@ -4,6 +4,7 @@ import email
 import io
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from memtax.files import asset
 from memtax.hub.cards import finish, render, split
 from memtax.hub.model_index import classifier_index, extraction_index, predictor_index
 from memtax.hub.models import adapter_card, is_adapter, language_model_card
+from memtax.hub.privacy import CANARIES, STAYS, Machine, public_url, screen
 from memtax.hub.push import Pushed, Repository, folder_files, push
 from memtax.provenance import versions
 from memtax.records import interpreting, read_json, read_run
@@ -42,6 +44,7 @@ def publish(
     private: bool | None = None,
     dry_run: bool = False,
     published: str | None = None,
+    records: bool = False,
 ) -> Iterator[Repository | Pushed]:
     """Push what `plan` gives, one repository after the other.
 
@@ -52,15 +55,16 @@ def publish(
         private: whether new repositories are private; None: the account's default.
         dry_run: send nothing.
         published: see `plan`.
+        records: see `plan`.
 
     Yields:
         What was done with each repository; in a dry run, what it would hold. Both have `lines()` and `facts()`.
 
     Raises:
-        MemtaxError: there is nothing to publish, or the Hub refuses or cannot be reached.
+        MemtaxError: there is nothing to publish, a file holds a credential, or the Hub refuses or cannot be reached.
     """
     with interpreting(f"a record in {source}"):
-        repositories = plan(source, repo_id, parts, published, private=bool(private))
+        repositories = plan(source, repo_id, parts, published, private=bool(private), records=records)
     for repository in repositories:
         yield repository if dry_run else push(repository, private)
 
@@ -72,6 +76,7 @@ def plan(
     published: str | None = None,
     *,
     private: bool = False,
+    records: bool = False,
 ) -> list[Repository]:
     """The repositories that a run, or a folder with one dataset or model, is published as.
 
@@ -81,9 +86,11 @@ def plan(
         parts: some of `PARTS`.
         published: scheme and model, as in `deduped_12b`: the dataset takes the layout of `usvsnsp/semantic-filters`.
         private: whether Spaces must do without a wheel that anybody can fetch.
+        records: whether a model takes the record of its training rows and canaries along.
 
     Raises:
-        MemtaxError: the source has nothing to publish, or a name is not one.
+        MemtaxError: the source has nothing to publish, a name is not one, or a file holds a credential or, being binary, a
+            path of this machine.
     """
     source = Path(source)
     verify(source)
@@ -100,9 +107,9 @@ def plan(
             )
         folders = sorted(path for path in (source / "models").glob("*") if _is_model(path))
         if "models" in parts:
-            found += [_model(folder, f"{repo_id}-{folder.name}", run, repo_id) for folder in folders]
+            found += [_model(folder, f"{repo_id}-{folder.name}", run, repo_id, records) for folder in folders]
     elif _is_model(source):
-        found.append(_model(source, repo_id, run, None))
+        found.append(_model(source, repo_id, run, None, records))
     elif any(source.rglob("*.parquet")) and (source / "README.md").is_file():
         found.append(_dataset(source, repo_id, run))
     elif list(parts) != ["metrics"]:
@@ -111,7 +118,13 @@ def plan(
         found.append(_explorer(f"{repo_id}-explorer", repo_id, str(run.get("config", {}).get("title") or repo_id), private))
     if "metrics" in parts:
         found += spaces(owner, private)
-    return found
+    machine = Machine.current(source)
+    return [_screened(repository, machine) for repository in found]
+
+
+def _screened(repository: Repository, machine: Machine) -> Repository:
+    files, notes = screen(repository.files, machine)
+    return replace(repository, files=files, notes=(*notes, *repository.notes))
 
 
 def spaces(owner: str, private: bool = False) -> list[Repository]:
@@ -152,7 +165,7 @@ def _installation(repo_id: str, private: bool) -> dict[str, bytes]:
 
     wheel, content = build()
     if not private:
-        line = f"memtax @ {constants.ENDPOINT}/spaces/{repo_id}/resolve/main/{wheel}\n"
+        line = f"memtax @ {public_url(constants.ENDPOINT)}/spaces/{repo_id}/resolve/main/{wheel}\n"
         return {"requirements.txt": line.encode(), wheel: content}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
@@ -179,10 +192,15 @@ def _published(source: Path, repo_id: str, run: Mapping[str, Any], name: str) ->
     return Repository(repo_id, "dataset", {**files, "README.md": card.encode()})
 
 
-def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | None) -> Repository:
+def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | None, records: bool = False) -> Repository:
     """A model's folder with its card; a language model or adapter without one of ours gets it now."""
     verify(folder)
-    files = folder_files(folder, MODEL_FILES, exclude=("trainer_state.json",))
+    files = folder_files(folder, MODEL_FILES, exclude=STAYS)
+    kept_records = folder_files(folder, ("training_rows.json", f"{CANARIES}/*.jsonl"))
+    files |= kept_records if records else {}
+    notes = () if records else tuple(f"stays here: {name} (--records sends it)" for name in kept_records)
+    others = folder_files(folder, STAYS[1:])
+    notes += (f"stays here: {', '.join(others)}",) if others else ()
     more: dict[str, Any] = {"license": run.get("config", {}).get("license"), "datasets": [dataset] if dataset else None}
     text = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else None
     if _is_predictor(folder):
@@ -198,7 +216,7 @@ def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | No
     text = text or language_model_card(folder)
     metadata, _ = split(text)
     kept = {name: value for name, value in more.items() if value is not None and name not in metadata}
-    return Repository(repo_id, "model", files | {"README.md": finish(text, repo_id, run, kept).encode()})
+    return Repository(repo_id, "model", files | {"README.md": finish(text, repo_id, run, kept).encode()}, notes)
 
 
 def _measured(folder: Path) -> dict[str, Any]:

@@ -32,11 +32,13 @@ class Repository:
         repo_id: `org/name`.
         kind: dataset, model or space.
         files: path in the repository to a local file, or to the content itself.
+        notes: what was rewritten in the files, what stays on this machine, and what else the user should know.
     """
 
     repo_id: str
     kind: Kind
     files: Mapping[str, Path | bytes]
+    notes: Sequence[str] = ()
 
     @property
     def card(self) -> str:
@@ -50,16 +52,18 @@ class Repository:
         return sum(map(_size, self.files.values()))
 
     def lines(self) -> Iterator[str]:
-        """The files with their sizes, then the card: what a dry run shows."""
+        """The files with their sizes, notes, then the card: what a dry run shows."""
         yield f"{self.kind} {self.repo_id}: {len(self.files)} files, {self.size:,} bytes"
         for path, content in sorted(self.files.items()):
             yield f"  {_size(content):>13,}  {path}"
+        yield from (f"  {note}" for note in self.notes)
         yield from (f"  | {line}".rstrip() for line in self.card.splitlines())
 
     def facts(self) -> dict[str, Any]:
         """The same for scripts: the files with their sizes in bytes, and the card."""
         files = {path: _size(content) for path, content in sorted(self.files.items())}
-        return {"repo_id": self.repo_id, "kind": self.kind, "bytes": self.size, "files": files, "card": self.card}
+        head = {"repo_id": self.repo_id, "kind": self.kind, "bytes": self.size}
+        return {**head, "files": files, "notes": list(self.notes), "card": self.card}
 
 
 @dataclass(frozen=True)
@@ -86,14 +90,15 @@ class Pushed:
         return f"{self.url}/commit/{self.commit}"
 
     def lines(self) -> Iterator[str]:
-        """A line: the address and what was sent."""
+        """The address and what was sent, then the notes."""
         sent = f"{len(self.changed)} of {len(self.repository.files)} files uploaded, {len(self.deleted)} deleted"
         yield f"{self.url} ({sent if self.changed or self.deleted else 'up to date'})"
+        yield from (f"  {note}" for note in self.repository.notes)
 
     def facts(self) -> dict[str, Any]:
         """The same for scripts."""
         where = {"repo_id": self.repository.repo_id, "kind": self.repository.kind, "url": self.url, "commit": self.commit}
-        return {**where, "changed": list(self.changed), "deleted": list(self.deleted)}
+        return {**where, "changed": list(self.changed), "deleted": list(self.deleted), "notes": list(self.repository.notes)}
 
 
 def folder_files(

@@ -29,22 +29,6 @@ def take_push(arguments: Any) -> str | None:
     return str(name)
 
 
-def resume_point(arguments: Any) -> str | None:
-    """The checkpoint that training goes on from: with `--resume_from_checkpoint True` the last whole one, if there is any.
-
-    So a script that was killed goes on when the same command is given again.
-
-    Args:
-        arguments: `transformers.TrainingArguments`.
-    """
-    asked = arguments.resume_from_checkpoint
-    if str(asked).lower() != "true":
-        return None if asked is None else str(asked)
-    # The state is written after weights and optimizer: without it a checkpoint was not finished.
-    whole = [path.parent for path in Path(arguments.output_dir).glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
-
-
 def tidy(output: Path) -> None:
     """Give a finished language model or adapter and its checkpoints our cards, and drop the pickles that the Trainer left."""
     drop_pickles(output)

@@ -14,6 +14,7 @@ from memtax.engine import run as run_stage
 from memtax.files import write_json
 from memtax.filters.scores import LanguageModelFilter
 from memtax.hub.folder import Config, write_dataset
+from memtax.hub.privacy import public_name
 from memtax.leakage.from_run import membership_of_run
 from memtax.lm.loading import check_model, load_tokenizer, model_files
 from memtax.pipeline.attached import attach
@@ -261,7 +262,7 @@ def _configs(
 
 def _describe_run(config: RunConfig, described: Described, table: "pa.Table", output: Path) -> dict[str, Any]:
     totals = json.loads((output / "counts" / "totals.json").read_text(encoding="utf-8"))
-    model, corpus = (Path(name).name if Path(name).exists() else name for name in (config.model, config.corpus))
+    model, corpus = public_name(config.model), public_name(config.corpus)
     return {
         "title": config.title or f"{model} on {corpus}",
         "model": model,

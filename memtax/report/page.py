@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.files import atomic_directory, write_text
+from memtax.hub.privacy import public_config
 from memtax.records import interpreting
 from memtax.report import examples, figures, listing, sections, words
 from memtax.report.data import Run
@@ -158,7 +159,7 @@ def _record(record: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of `run.yaml` that the footer shows."""
     import yaml
 
-    config = record.get("config")
+    config = public_config(record.get("config"))
     return {
         "commit": record.get("commit"),
         "versions": [(str(name), str(version)) for name, version in (record.get("versions") or {}).items()],

@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from memtax.errors import MemtaxError
-from memtax.hub.training import resume_point, take_push
+from memtax.hub.training import take_push
 from tests.hubserver import TOKEN, Blob, HubServer
 
 ROOT = Path(__file__).parents[2]
@@ -134,15 +134,3 @@ def test_a_push_without_an_account_is_refused_before_training():
     with pytest.raises(MemtaxError, match="--hub_model_id org/name"):
         take_push(arguments)
     assert take_push(SimpleNamespace(push_to_hub=False)) is None
-
-
-def test_training_goes_on_from_the_last_whole_checkpoint(tmp_path):
-    arguments = SimpleNamespace(output_dir=str(tmp_path), resume_from_checkpoint="True")
-    assert resume_point(arguments) is None  # the first time there is nothing to go on from
-    for step in (5, 20, 100):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if step < 100:  # the last was not finished
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-    assert resume_point(arguments) == str(tmp_path / "checkpoint-20")
-    assert resume_point(SimpleNamespace(output_dir=str(tmp_path), resume_from_checkpoint=None)) is None
-    assert resume_point(SimpleNamespace(output_dir="x", resume_from_checkpoint="y/checkpoint-5")) == "y/checkpoint-5"
