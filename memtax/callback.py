@@ -183,6 +183,7 @@ class MemorizationCallback(TrainerCallback):
             return ()
         # A processor of images tells nothing about text.
         return tokenizer_bos(tokenizer, self.bos) if hasattr(tokenizer, "bos_token_id") else bos_of(model)
+
     def _restore(self, path: Path) -> None:
         measured = read_json(path)
         if measured.get("ids") != self.ids:
