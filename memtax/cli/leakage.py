@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from memtax.cli.base import DTYPE, REVISED, app, listed
+from memtax.cli.base import DTYPE, REVISED, SHOW, app, listed
 from memtax.cli.outcome import Outcome
 
 
@@ -161,6 +161,7 @@ def influence(
     scale: Annotated[float | None, typer.Option(help="Of LiSSA; default: what converges.")] = None,
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="Also the matrix of every tensor.")] = False,
     dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
+    show_personal_data: Annotated[bool, typer.Option("--show-personal-data", help=SHOW)] = False,
 ) -> Outcome:
     """Influence of training examples on test examples: gradient match, DataInf, LiSSA and RepSim.
 
@@ -193,6 +194,7 @@ def influence(
         scale=scale,
         per_tensor=per_tensor,
         dtype=dtype,
+        show_personal_data=show_personal_data,
     )
     found = influence_table(Source.parse(train, column=column), Source.parse(test, column=column), settings, output)
     if not World.current().is_main:
@@ -258,6 +260,7 @@ def audit(
     region: Annotated[str, typer.Option(help="Country of telephone numbers without a country code.")] = "US",
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of membership inference.")] = 1000,
     canaries: Annotated[Path | None, typer.Option(help="Record of planted canaries; default: the model's own.")] = None,
+    show_personal_data: Annotated[bool, typer.Option("--show-personal-data", help=SHOW)] = False,
 ) -> Outcome:
     """Audit a fine-tuned model: what can be extracted, what of it is worrying, who can tell members, what to do.
 

@@ -72,7 +72,7 @@ def plan(
     """The repositories that a run, or a folder with one dataset or model, is published as.
 
     Args:
-        source: run directory, or the folder of a dataset or model.
+        source: directory of a run or audit, or the folder of a dataset or model.
         repo_id: `org/name`. The dataset takes this name, models `org/name-MODEL`, metrics `org/METRIC`.
         parts: some of `PARTS`.
         published: scheme and model, as in `deduped_12b`: the dataset takes the layout of `usvsnsp/semantic-filters`.
@@ -81,7 +81,7 @@ def plan(
     Raises:
         MemtaxError: the source has nothing to publish, or a name is not one.
     """
-    source = Path(source)
+    source = _run_folder(Path(source))
     unknown = [part for part in parts if part not in PARTS]
     if unknown or not parts:
         raise MemtaxError(f"parts are some of {', '.join(PARTS)}, not {', '.join(unknown) or 'none'}")
@@ -107,6 +107,11 @@ def plan(
     if "metrics" in parts:
         found += spaces(owner, private)
     return found
+
+
+def _run_folder(source: Path) -> Path:
+    """What an audit has to publish is its run's."""
+    return source / "run" if (source / "audit.json").is_file() and (source / "run").is_dir() else source
 
 
 def spaces(owner: str, private: bool = False) -> list[Repository]:

@@ -9,9 +9,10 @@ import numpy as np
 
 from memtax import schema, statistics
 from memtax.errors import MemtaxError
-from memtax.files import write_json, write_parquet
+from memtax.files import make_private, write_json, write_parquet
 from memtax.report import figures, plain, words
 from memtax.report.parts import Panel, Section, Table
+from memtax.report.quoting import complete, quotable, shows_personal_data
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +46,7 @@ class Comparison:
         ]
 
 
-def compare(first: Path | str, second: Path | str) -> Comparison:
+def compare(first: Path | str, second: Path | str, *, show_personal_data: bool = False) -> Comparison:
     """Compare what two runs memorized, sequence by sequence.
 
     Sequences are matched by `sequence_id`. Where that means other tokens in the other run, as after deduplication, they are
@@ -55,6 +56,8 @@ def compare(first: Path | str, second: Path | str) -> Comparison:
         first: the directory of a run or audit, or a Parquet file with `sequence_id` and `is_memorized` (as `memtax score`
             writes).
         second: another, over the same sequences or some of them.
+        show_personal_data: quote texts as they are; otherwise personal data in them is masked, unless both are audits that show
+            it.
 
     Returns:
         What changed.
@@ -64,7 +67,7 @@ def compare(first: Path | str, second: Path | str) -> Comparison:
     """
     import pyarrow as pa
 
-    one, two = _read(Path(first)), _read(Path(second))
+    one, two = (_read(Path(path), show_personal_data) for path in (first, second))
     at_one, at_two, matched_by = _pairs(one, two)
     before, after = one.memorized[at_one], two.memorized[at_two]
     scored = np.array([a is not None and b is not None for a, b in zip(before, after, strict=True)], bool)
@@ -75,6 +78,7 @@ def compare(first: Path | str, second: Path | str) -> Comparison:
     old, new = one.taxonomy[at_one], two.taxonomy[at_two]
     groups = {"all": np.ones(len(old), bool)} | {name: old == name for name in schema.CATEGORIES}
     moved = was != now
+    show = show_personal_data or (one.shown and two.shown)
     texts = two.texts[at_two] if two.texts is not None else one.texts[at_one] if one.texts is not None else None
     changed = {
         "sequence_id": one.ids[at_one][moved],
@@ -84,9 +88,10 @@ def compare(first: Path | str, second: Path | str) -> Comparison:
         "taxonomy_after": new[moved].tolist(),
     }
     if texts is not None:
-        changed["text"] = texts[moved].tolist()
+        changed["text"] = quotable(texts[moved].tolist(), show=show)
     summary = {
         "schema": SCHEMA,
+        "personal_data_shown": show,
         "first": one.about,
         "second": two.about,
         "matched_by": matched_by,
@@ -107,10 +112,12 @@ def write(comparison: Comparison, output: Path | str) -> Path:
         Path of the page.
     """
     output = Path(output)
+    if comparison.summary["personal_data_shown"]:
+        make_private(output)
     write_json(output / "comparison.json", comparison.summary)
     write_parquet(output / "changed.parquet", comparison.changed)
     summary = comparison.summary
-    return plain.write_page(
+    page = plain.write_page(
         output / "index.html",
         "What changed between two runs",
         "two runs compared",
@@ -120,6 +127,9 @@ def write(comparison: Comparison, output: Path | str) -> Path:
         "Change of the share memorized, in percentage points",
         [_tile(name, group) for name, group in summary["groups"].items()],
     )
+    if summary["personal_data_shown"]:
+        make_private(output, ("comparison.json", "changed.parquet", "index.html"))
+    return page
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,7 @@ class _Run:
         taxonomy: codes of the categories (rows,).
         texts: of the sequences (rows,); None: the run has none.
         tokens: of the sequences, to match runs that number them otherwise; None: the run has none.
+        shown: whether it is an audit that shows personal data.
     """
 
     about: dict[str, Any]
@@ -141,6 +152,7 @@ class _Run:
     taxonomy: "np.ndarray"
     texts: "np.ndarray | None"
     tokens: "pa.ChunkedArray | None"
+    shown: bool = False
 
     def by_tokens(self) -> dict[bytes, int]:
         """The first row of every sequence, by its tokens."""
@@ -154,7 +166,7 @@ class _Run:
         return len(self.ids) if matched_by == "sequence_id" else len(self.by_tokens())
 
 
-def _read(path: Path) -> _Run:
+def _read(path: Path, show_personal_data: bool) -> _Run:
     import pyarrow.parquet as pq
 
     features = Path("dataset", "features", "train.parquet")
@@ -173,7 +185,7 @@ def _read(path: Path) -> _Run:
         if isinstance(error, MemtaxError):
             raise
         raise MemtaxError(f"{file} cannot be read: {error}") from error
-    table = table.sort_by("sequence_id")
+    table = complete(table, file.parent.parent.parent, texts=show_personal_data).sort_by("sequence_id")
     ids = table.column("sequence_id").to_numpy()
     if len(ids) > 1 and (ids[1:] == ids[:-1]).any():
         raise MemtaxError(f"{file} has sequence_id {ids[1:][ids[1:] == ids[:-1]][0]} more than once; ids must be unique")
@@ -184,6 +196,7 @@ def _read(path: Path) -> _Run:
         _categories(table),
         np.array(table.column("text").to_pylist(), object) if "text" in known else None,
         table.column("tokens") if "tokens" in known else None,
+        shows_personal_data(path),
     )
 
 
