@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +155,22 @@ def encode_parquet(path: Path, table: "pa.Table") -> None:
 
     # One chunk per column: how a table was assembled must not show in the file.
     pq.write_table(table.combine_chunks(), path, compression="zstd", row_group_size=65_536)
+
+
+def make_private(folder: Path | str, names: Iterable[str] = ()) -> None:
+    """Make a directory that only its owner may enter.
+
+    Args:
+        folder: the directory; it need not exist.
+        names: files and folders in it, as far as they are there, that only their owner may read even where they are moved.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    for name in names:
+        for path in (folder / name, *(folder / name).rglob("*")):
+            if path.exists() and not path.is_symlink():
+                path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def asset(name: str) -> Path:

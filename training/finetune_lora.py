@@ -29,7 +29,7 @@ from memtax.engine.script import run_training
 from memtax.errors import MemtaxError
 from memtax.files import write_text
 from memtax.hub.checkpoints import ResumableTrainer, digest_rows, make_output
-from memtax.hub.privacy import public_name
+from memtax.hub.screening import public_name
 from memtax.hub.training import push_trained, take_push, tidy
 from memtax.lm.loading import load_model, load_tokenizer
 from memtax.lm.special_tokens import BosIds, text_ids, tokenizer_bos, without_bos

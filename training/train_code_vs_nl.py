@@ -48,7 +48,7 @@ from memtax.filters.code_vs_nl import EVALUATION, CodeFilter, _scores, read_thre
 from memtax.hub.cards import render
 from memtax.hub.checkpoints import ResumableTrainer, digest_rows, make_output
 from memtax.hub.models import hub_name
-from memtax.hub.privacy import public_name
+from memtax.hub.screening import public_name
 from memtax.hub.training import drop_pickles, push_trained, take_push
 from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
 from memtax.lm.loading import find_file

@@ -146,6 +146,7 @@ _wait = False
 REVISED = "Folder or Hub name of the model, NAME@REVISION for a revision."
 DTYPE = "float32, bfloat16, float16 or auto."
 BOS = "Beginning-of-sequence token before each row, never scored: auto (if the tokenizer adds it), always or never."
+SHOW = "Quote texts as they are, personal data too; the output is readable by its owner alone."
 
 
 def listed(values: Iterable[str] | None) -> list[str]:

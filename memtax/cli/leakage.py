@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from memtax.cli.base import BOS, DTYPE, REVISED, app, listed
+from memtax.cli.base import BOS, DTYPE, REVISED, SHOW, app, listed
 from memtax.cli.outcome import Outcome
 
 
@@ -171,6 +171,7 @@ def influence(
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="Also the matrix of every tensor.")] = False,
     dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
     bos: Annotated[str, typer.Option(help=BOS)] = "auto",
+    show_personal_data: Annotated[bool, typer.Option("--show-personal-data", help=SHOW)] = False,
 ) -> Outcome:
     """Influence of training examples on test examples: gradient match, DataInf, LiSSA and RepSim.
 
@@ -204,6 +205,7 @@ def influence(
         per_tensor=per_tensor,
         dtype=dtype,
         bos=bos,
+        show_personal_data=show_personal_data,
     )
     found = influence_table(Source.parse(train, column=column), Source.parse(test, column=column), settings, output)
     if not World.current().is_main:
@@ -271,6 +273,7 @@ def audit(
     region: Annotated[str, typer.Option(help="Country of telephone numbers without a country code.")] = "US",
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples of membership inference.")] = 1000,
     canaries: Annotated[Path | None, typer.Option(help="Record of planted canaries; default: the model's own.")] = None,
+    show_personal_data: Annotated[bool, typer.Option("--show-personal-data", help=SHOW)] = False,
 ) -> Outcome:
     """Audit a fine-tuned model: what can be extracted, what of it is worrying, who can tell members, what to do.
 

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from memtax.cli.base import BOS, app, listed
+from memtax.cli.base import BOS, SHOW, app, listed
 from memtax.cli.outcome import Outcome
 
 PARTS = "dataset, models, metrics or explorer. May be repeated."
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="Run directory.")]) -> Outcome:
+def report(run: Annotated[Path, typer.Argument(help="Directory of a run or audit.")]) -> Outcome:
     """Write the report of a run again.
 
     Example: `memtax report runs/demo`
@@ -30,6 +30,7 @@ def compare(
     first: Annotated[Path, typer.Argument(help="Before: directory of a run or audit, or a Parquet file of memtax score.")],
     second: Annotated[Path, typer.Argument(help="After: another, over the same sequences or some of them.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of page, figures and changed sequences.")],
+    show_personal_data: Annotated[bool, typer.Option("--show-personal-data", help=SHOW)] = False,
 ) -> Outcome:
     """Compare two runs: paired differences, McNemar's test, and what was newly memorized or forgotten.
 
@@ -37,7 +38,7 @@ def compare(
     """
     from memtax.report import compare as comparing
 
-    found = comparing.compare(first, second)
+    found = comparing.compare(first, second, show_personal_data=show_personal_data)
     page = comparing.write(found, output)
     lines = [*found.lines(), f"page     {page}", f"figures  {output / 'comparison.json'}"]
     return Outcome({"output": output, "page": page, **found.summary}, lines)
@@ -45,7 +46,7 @@ def compare(
 
 @app.command()
 def explore(
-    run: Annotated[str, typer.Argument(help="Run directory, or the name of a dataset that was pushed.")],
+    run: Annotated[str, typer.Argument(help="Directory of a run or audit, or the name of a dataset that was pushed.")],
     model: Annotated[str | None, typer.Option("--model", "-m", help="Model for texts of your own.")] = None,
     bos: Annotated[str, typer.Option(help=BOS)] = "auto",
     port: Annotated[int, typer.Option(help="Where the page is served; 0: the first free one from 7860.")] = 0,
@@ -72,7 +73,7 @@ def explore(
 
 @app.command()
 def push(
-    run: Annotated[Path, typer.Argument(help="Run directory, or the folder of one dataset or model.")],
+    run: Annotated[Path, typer.Argument(help="Directory of a run or audit, or the folder of one dataset or model.")],
     repo_id: Annotated[str, typer.Option("--repo-id", help="org/name of the dataset; models are named org/name-MODEL.")],
     part: Annotated[list[str], typer.Option(help=PARTS)] = ["dataset", "models"],  # noqa: B006
     private: Annotated[bool, typer.Option("--private", help="New repositories are private; public ones are refused.")] = False,

@@ -193,7 +193,11 @@ def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: list[str | None]) -> t
 
 def decode(tokenizer: "PreTrainedTokenizerBase", windows: npt.NDArray[np.int32]) -> list[str]:
     """Text of each row of `windows` (rows, tokens), special tokens kept."""
-    rows = windows.tolist()
+    return decode_rows(tokenizer, windows.tolist())
+
+
+def decode_rows(tokenizer: "PreTrainedTokenizerBase", rows: list[list[int]]) -> list[str]:
+    """Text of each row, of any length, special tokens kept."""
     if tokenizer.is_fast:
         # The backend decodes a batch on all cores; `batch_decode` is a Python loop.
         texts: list[str] = tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=False)

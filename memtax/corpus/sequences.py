@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -112,6 +112,44 @@ def load_sequences(
     for reason, rows_left in skipped.items():
         say_skipped(rows_left, f"{reason}, in {corpus.label}")
     return Sequences(_dataset(table), dict(skipped))
+
+
+@dataclass(frozen=True)
+class Document:
+    """A row of a source with the windows that were cut from it.
+
+    Attributes:
+        text: of the whole row.
+        windows: text of each window, in order.
+        whole: whether the row is a text that was tokenized here; a row of tokens may itself be cut from a longer text.
+    """
+
+    text: str
+    windows: list[str]
+    whole: bool
+
+
+def documents(
+    source: Source, *, window: int, tokenizer: "PreTrainedTokenizerBase", cut: Cut | None = None
+) -> Iterator[Document]:
+    """The rows that `load_sequences` cuts windows from; their windows are its sequences in the same order.
+
+    Args:
+        source: as for `load_sequences`.
+        window: tokens per sequence.
+        tokenizer: decodes tokens, and encodes a text column.
+        cut: as for `load_sequences`.
+    """
+    corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=None)
+    cut = cut or ("first" if corpus.kind == "tokens" else "all")
+    for _, block in corpus.blocks_with(()):
+        starts, owners = _window_starts(block, window, cut)
+        windows = columns.decode(tokenizer, block.tokens[starts[:, None] + np.arange(window)].astype(np.int32, copy=False))
+        rows, first = np.unique(owners, return_index=True)
+        tokens = [block.tokens[block.offsets[row] : block.offsets[row + 1]].tolist() for row in rows]
+        texts = columns.decode_rows(tokenizer, tokens)
+        for text, start, end in zip(texts, first, [*first[1:], len(owners)], strict=True):
+            yield Document(text, windows[start:end], corpus.kind == "text")
 
 
 def _document_column(corpus: DatasetCorpus) -> str | None:

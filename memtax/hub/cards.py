@@ -8,7 +8,7 @@ from typing import Any
 
 from memtax.errors import MemtaxError
 from memtax.files import asset, destination
-from memtax.hub.privacy import public_name
+from memtax.hub.screening import public_name
 from memtax.records import parse_yaml
 
 

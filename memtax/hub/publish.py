@@ -14,8 +14,8 @@ from memtax.files import asset
 from memtax.hub.cards import finish, render, split
 from memtax.hub.model_index import classifier_index, extraction_index, predictor_index
 from memtax.hub.models import adapter_card, is_adapter, language_model_card
-from memtax.hub.privacy import CANARIES, STAYS, Machine, public_url, screen
 from memtax.hub.push import Pushed, Repository, folder_files, push
+from memtax.hub.screening import CANARIES, STAYS, Machine, public_url, screen
 from memtax.provenance import versions
 from memtax.records import interpreting, read_json, read_run
 
@@ -81,7 +81,7 @@ def plan(
     """The repositories that a run, or a folder with one dataset or model, is published as.
 
     Args:
-        source: run directory, or the folder of a dataset or model.
+        source: directory of a run or audit, or the folder of a dataset or model.
         repo_id: `org/name`. The dataset takes this name, models `org/name-MODEL`, metrics `org/METRIC`.
         parts: some of `PARTS`.
         published: scheme and model, as in `deduped_12b`: the dataset takes the layout of `usvsnsp/semantic-filters`.
@@ -92,7 +92,7 @@ def plan(
         MemtaxError: the source has nothing to publish, a name is not one, or a file holds a credential or, being binary, a
             path of this machine.
     """
-    source = Path(source)
+    source = _run_folder(Path(source))
     verify(source)
     unknown = [part for part in parts if part not in PARTS]
     if unknown or not parts:
@@ -125,6 +125,11 @@ def plan(
 def _screened(repository: Repository, machine: Machine) -> Repository:
     files, notes = screen(repository.files, machine)
     return replace(repository, files=files, notes=(*notes, *repository.notes))
+
+
+def _run_folder(source: Path) -> Path:
+    """What an audit has to publish is its run's."""
+    return source / "run" if (source / "audit.json").is_file() and (source / "run").is_dir() else source
 
 
 def spaces(owner: str, private: bool = False) -> list[Repository]:

@@ -15,7 +15,7 @@ from memtax.corpus.sources import Source, open_dataset
 from memtax.engine import World
 from memtax.engine.run import claim
 from memtax.errors import MemtaxError, RowError
-from memtax.files import atomic_path, write_json, write_parquet
+from memtax.files import atomic_path, make_private, write_json, write_parquet
 from memtax.leakage.influence import (
     ITERATIONS,
     METHODS,
@@ -26,6 +26,7 @@ from memtax.leakage.influence import (
     from_products,
     last_states,
 )
+from memtax.leakage.influence_top import top_table
 from memtax.lm.loading import load_model, load_tokenizer, model_files
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
 from memtax.progress import progress_bar, silence_libraries, skipped
@@ -59,6 +60,7 @@ class InfluenceSettings:
         per_tensor: also keep the matrix of every tensor.
         dtype: type of the weights.
         bos: one of `memtax.lm.special_tokens.BOS`.
+        show_personal_data: list texts as they are; otherwise personal data in them is masked.
     """
 
     model: str
@@ -75,6 +77,7 @@ class InfluenceSettings:
     per_tensor: bool = False
     dtype: str = "float32"
     bos: str = "auto"
+    show_personal_data: bool = False
 
     def __post_init__(self) -> None:
         check_methods(self.methods)
@@ -359,8 +362,11 @@ def _write(
 
     train, test = sets["train"], sets["test"]
     write_parquet(output / "influence.parquet", _pairs(found, train, test))
-    top = _top(found, train, test, settings.top)
+    sides = (train.ids, train.texts), (test.ids, test.texts)
+    top = top_table(found, *sides, settings.top, mask=not settings.show_personal_data)
     write_parquet(output / "top.parquet", top)
+    if settings.show_personal_data:
+        make_private(output, ("top.parquet",))
     tensors = {method: torch.from_numpy(one.values.astype(np.float32)) for method, one in found.items()}
     if settings.per_tensor:
         for method, one in found.items():
@@ -382,21 +388,3 @@ def _pairs(found: Mapping[str, Influence], train: Examples, test: Examples) -> "
     for method, one in found.items():
         table[method] = pa.array(one.values.T.ravel().astype(np.float32), from_pandas=True)  # NaN is null
     return schema.validate(pa.table(table), list(table), "the influences")
-
-
-def _top(found: Mapping[str, Influence], train: Examples, test: Examples, most: int) -> "pa.Table":
-    """The most influential training examples of each test example, by each method."""
-    import pyarrow as pa
-
-    rows = []
-    for method, one in found.items():
-        for column, best in enumerate(one.top(most)):
-            for rank, row in enumerate(best):
-                value = one.values[row, column]
-                if np.isfinite(value):
-                    ids = {"test_id": test.ids[column], "method": method, "rank": rank + 1, "train_id": train.ids[row]}
-                    texts = {"test_text": test.texts[column], "train_text": train.texts[row]}
-                    rows.append({**ids, "influence": float(value), **texts})
-    kinds = {"test_id": pa.int64(), "method": pa.string(), "rank": pa.int32(), "train_id": pa.int64()}
-    kinds |= {"influence": pa.float32(), "test_text": pa.string(), "train_text": pa.string()}
-    return pa.Table.from_pylist(rows, schema=pa.schema(kinds))

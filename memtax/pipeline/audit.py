@@ -1,7 +1,6 @@
 """The audit of a fine-tuned model: what it can be made to say of its training set, how bad that is, and what to do."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,27 +9,23 @@ import numpy as np
 from memtax import statistics
 from memtax.checksums import seal
 from memtax.errors import MemtaxError
-from memtax.files import read_json, write_json, write_text
+from memtax.files import make_private, read_json, write_json, write_text
 from memtax.leakage.canaries import Canary, find_record, read_out, read_record
 from memtax.lm.extraction import discoverable
-from memtax.pipeline import pii
 from memtax.pipeline.audit_page import card_section, write
+from memtax.pipeline.audit_texts import KINDS, Row, distinct, kind_of, listed, personal_figures, read_rows
 from memtax.pipeline.config import RunConfig
+from memtax.pipeline.personal import personal_data
 from memtax.pipeline.run import run
-from memtax.schema import CATEGORIES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of `audit.json`: raised when a key changes its meaning or goes."""
 
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
 SAMPLES, PROBABILITIES = (1, 100, 10_000), (0.1, 0.5, 0.9)
-SHOWN = 200
-"""Sequences that JSON and page list."""
-
-Row = dict[str, Any]
 
 
 def audit(
@@ -48,6 +43,7 @@ def audit(
     resamples: int = 1000,
     canaries: Path | str | None = None,
     bos: str = "auto",
+    show_personal_data: bool = False,
 ) -> dict[str, Any]:
     """Audit a model against its training set; finished parts in `output` are reused.
 
@@ -67,6 +63,8 @@ def audit(
         canaries: record of planted canaries, as `training/finetune_lora.py` writes it; by default the one in the folder of the
             model or adapter, if there is one.
         bos: what the model reads before each sequence, one of `memtax.lm.special_tokens.BOS`.
+        show_personal_data: quote texts as they are, in page, JSON and the run's dataset and report, for those who may see them.
+            Reports, comparisons, explorers and pushes made of the audit follow it.
 
     Returns:
         The contents of `audit.json`.
@@ -94,7 +92,10 @@ def audit(
         continuation=continuation,
         dtype=dtype,
         bos=bos,
+        mask_personal_data=not show_personal_data,
+        region=region,
     )
+    make_private(output)
     metrics = run(config).metrics
     record = Path(canaries) if canaries is not None else find_record(audited)
     planted = read_record(record) if record is not None else []
@@ -104,7 +105,8 @@ def audit(
     if not World.current().is_main:
         return {}
     table = _features(output / "run")
-    rows, units = table.to_pylist(), statistics.Units.of_table(table)
+    rows = read_rows(output / "run", personal_data(config))
+    units = _units(output / "run")
     result: dict[str, Any] = {
         "schema": "memtax.audit",
         "schema_version": SCHEMA_VERSION,
@@ -114,21 +116,24 @@ def audit(
         "held_out": held_out,
         "window": {"prompt": prompt, "continuation": continuation},
         "bos": metrics["run"]["bos"],
+        "personal_data_shown": show_personal_data,
         "sequences": len(rows),
+        "distinct": {"sequences": distinct(rows), "memorized": distinct([row for row in rows if row["is_memorized"]])},
         "skipped": metrics["skipped"],
         "extraction": metrics["extraction"],
         "sampling": discoverable([row["continuation_logprob"] for row in rows], SAMPLES, PROBABILITIES, units),
         "kinds": _kinds(rows, units),
         "canaries": _canaries(planted, config),
         "membership": membership,
-        "personal_data": _personal_data(rows, region),
+        "personal_data": personal_figures(rows),
         "advice": _advice(table, rows, units, output / "run"),
-        "worrying_sequences": _listed([row for row in rows if _kind(row) == "worrying"], region),
+        "worrying_sequences": listed([row for row in rows if kind_of(row) == "worrying"]),
     }
     write_json(output / "audit.json", result)
     write_text(output / "card_section.md", card_section(result))
     write(output / "index.html", result)
     seal(output, "the same memtax audit command", "audit", ("audit.json", "card_section.md"))
+    make_private(output, ("audit.json", "index.html", "card_section.md", "run", "membership"))
     return result
 
 
@@ -151,20 +156,25 @@ def _features(folder: Path) -> "pa.Table":
     return pq.read_table(folder / "dataset" / "features" / "train.parquet")
 
 
-def _kind(row: Mapping[str, Any]) -> str | None:
-    """Benign or worrying, of a memorized sequence; `unknown` without a category, None if it is not memorized."""
-    if not row["is_memorized"]:
-        return None
-    if row.get("is_memorized_by_reference"):
-        return "benign"
-    return "unknown" if row["taxonomy"] is None else "worrying" if CATEGORIES[row["taxonomy"]] == "recollection" else "benign"
+def _units(folder: Path) -> statistics.Units:
+    """Documents of the members, by their names as they are: the features have them masked."""
+    import pyarrow.parquet as pq
+
+    sequences = pq.read_table(folder / "sequences" / "train.parquet")
+    return statistics.Units.of_table(sequences.filter(sequences.column("is_member")))
 
 
 def _kinds(rows: Sequence[Row], units: statistics.Units) -> dict[str, Any]:
     """Memorized sequences by kind, as a share of all with a verdict, with intervals over documents."""
     known = np.array([row["is_memorized"] is not None for row in rows], bool)
-    kinds = np.array([_kind(row) for row in rows], object)[known]
-    return {name: statistics.share(kinds == name, units[known]) for name in ("worrying", "benign", "unknown")}
+    kinds = np.array([kind_of(row) for row in rows], object)
+    return {
+        name: {
+            **statistics.share(kinds[known] == name, units[known]),
+            "distinct": distinct([row for row, kind in zip(rows, kinds, strict=True) if kind == name]),
+        }
+        for name in KINDS
+    }
 
 
 def _canaries(planted: Sequence[Canary], config: RunConfig) -> dict[str, Any]:
@@ -195,53 +205,16 @@ def _membership(config: RunConfig, audited: str, output: Path, held_out: str | N
     return {"measurable": True, "domains": found.summary["domains"]}
 
 
-def _personal_data(rows: Sequence[Row], region: str) -> dict[str, Any]:
-    """Sequences with personal data among the memorized, by kind of memorization and kind of data."""
-    if missing := pii.missing_packages():
-        reason = f"not installed: {', '.join(missing)}; pip install 'memtax[pii]'"
-        return {"measurable": False, "reason": reason}
-    counts: dict[str, Counter[str]] = {"worrying": Counter(), "benign": Counter(), "unknown": Counter()}
-    affected = []
-    for row in rows:
-        kind = _kind(row)
-        found = pii.find(row["text"] or "", region) if kind else []
-        if kind and found:
-            counts[kind].update({one.kind for one in found})
-            affected.append(row)
-    by_kind = {name: dict(counter) for name, counter in counts.items()}
-    return {"measurable": True, "by_kind": by_kind, "count": len(affected), "sequences": _listed(affected, region)}
-
-
-def _listed(rows: Sequence[Row], region: str) -> list[dict[str, Any]]:
-    """What is shown of sequences: text with personal data masked, or no text where nothing can mask it."""
-    blind = bool(pii.missing_packages())
-    found = []
-    for row in rows[:SHOWN]:
-        text = row["text"]
-        shown = None if blind or text is None else pii.mask(text, pii.find(text, region))
-        category = None if row["taxonomy"] is None else CATEGORIES[row["taxonomy"]]
-        found.append(
-            {
-                "sequence_id": row["sequence_id"],
-                "document": row.get("document"),
-                "category": category,
-                "duplicates": row["sequence_duplicates"],
-                "text": shown,
-            }
-        )
-    return found
-
-
 def _advice(table: "pa.Table", rows: Sequence[Row], units: statistics.Units, folder: Path) -> dict[str, Any]:
     """Which sequences to drop, which to deduplicate, and what the predictor expects of the second."""
-    drop = [row["sequence_id"] for row in rows if _kind(row) == "worrying"]
+    drop = [row["sequence_id"] for row in rows if kind_of(row) == "worrying"]
     # Only copies can be taken away; what the base model says anyway stays as it is.
     places = [
         place
         for place, row in enumerate(rows)
         if row["is_memorized"] and (row["sequence_duplicates"] or 0) > 1 and not row.get("is_memorized_by_reference")
     ]
-    rest = np.array([row["is_memorized"] is not None and _kind(row) != "worrying" for row in rows], bool)
+    rest = np.array([row["is_memorized"] is not None and kind_of(row) != "worrying" for row in rows], bool)
     memorized = np.array([bool(row["is_memorized"]) for row in rows], bool)
     after = statistics.share(memorized[rest], units[rest])
     return {

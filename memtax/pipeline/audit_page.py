@@ -65,18 +65,27 @@ def write(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """The audit in a sentence."""
-    found, worrying = result["extraction"]["all"], result["kinds"]["worrying"]
-    extracted = f"{found['memorized']:,} of {found['sequences']:,} sequences can be extracted"
-    return f"{extracted}, {worrying['memorized']:,} of them worrying"
+    """The audit in a sentence: what can be extracted, how much of it is worrying, and how much holds personal data."""
+    found, worrying, personal = result["extraction"]["all"], result["kinds"]["worrying"], result["personal_data"]
+    texts = _texts(result["distinct"]["memorized"])
+    extracted = f"{found['memorized']:,} of {found['sequences']:,} sequences can be extracted ({texts})"
+    extracted += f", {worrying['memorized']:,} of them worrying ({_texts(worrying['distinct'])})"
+    if not personal["measurable"]:
+        return f"{extracted}; personal data not looked for"
+    return f"{extracted}, {personal['count']:,} with personal data ({_texts(personal['distinct'])})"
+
+
+def _texts(count: int) -> str:
+    return f"{count:,} distinct text{'s' * (count != 1)}"
 
 
 def card_section(result: Mapping[str, Any]) -> str:
     """A section for the model's card, in Markdown; holds no text of the training set."""
     window = result["window"]
     lines = ["## Memorization audit", "", f"{headline(result)} ({window['prompt']} tokens of prompt, greedy decoding)."]
-    lines += ["", "| | sequences | share (95% interval) |", "|---|---|---|"]
-    lines += [f"| {name} | {one['memorized']:,} | {_share(one)} |" for name, one in result["kinds"].items()]
+    lines += ["", "| | sequences | distinct texts | share (95% interval) |", "|---|---|---|---|"]
+    kinds = result["kinds"].items()
+    lines += [f"| {name} | {one['memorized']:,} | {one['distinct']:,} | {_share(one)} |" for name, one in kinds]
     if result["canaries"]["measurable"]:
         lines += ["", conclusion(result["canaries"]) + "."]
     lines += ["", _membership(result).heading + ".", "", _personal(result).heading + ".", ""]
@@ -132,18 +141,38 @@ def _sampling(result: Mapping[str, Any]) -> Finding:
 def _worrying(result: Mapping[str, Any]) -> Finding:
     one = result["kinds"]
     rows = [
-        [str(row["sequence_id"]), f"{row['duplicates']}", row["text"] or "not shown: it cannot be masked"]
+        [str(row["sequence_id"]), f"{row['duplicates']}", ", ".join(row["personal_data"]) or words.DASH, _quoted(row)]
         for row in result["worrying_sequences"]
     ]
     text = (
-        f"Worrying: recollected, that is rare and no template ({_share(one['worrying'])}). Benign: repeated often, templated, "
-        f"or completed by the base model as well ({_share(one['benign'])}). A secret that was repeated often counts as "
-        f"benign here, so look for personal data below."
+        f"Worrying: recollected, that is rare and no template, or with personal data, however often it occurs "
+        f"({_share(one['worrying'])}). Benign: repeated often or templated without personal data, or completed by the base "
+        f"model as well ({_share(one['benign'])}). Each text is listed once. {_shown(result)}"
     )
-    if rows:
-        text += " The only worrying one:" if one["worrying"]["memorized"] == 1 else f" The first {len(rows):,} worrying ones:"
+    if not result["personal_data"]["measurable"]:
+        text += " Personal data was not looked for, so that a secret that was repeated often counts as benign here."
     heading = f"{one['worrying']['memorized']:,} memorized sequences are worrying, {one['benign']['memorized']:,} benign"
-    return Finding(heading, text, "Recollected sequences", ("sequence_id", "Occurrences", "Text, personal data masked"), rows)
+    caption = f"{len(rows):,} of {_texts(one['worrying']['distinct'])}, those with personal data first"
+    head = ("sequence_id", "Occurrences", "Personal data", _text_head(result))
+    return Finding(heading, text, caption, head, rows)
+
+
+def _quoted(row: Mapping[str, Any]) -> str:
+    return row["text"] or "not shown: it cannot be masked"
+
+
+def _text_head(result: Mapping[str, Any]) -> str:
+    return "Text as it is" if result["personal_data_shown"] else "Text, personal data masked"
+
+
+def _shown(result: Mapping[str, Any]) -> str:
+    """How texts are quoted."""
+    if result["personal_data_shown"]:
+        return "Texts are quoted as they are (--show-personal-data)."
+    return (
+        "In texts, every run of five or more digits and everything with the form of an e-mail address or a credential is "
+        "masked, valid or not; what is counted is valid."
+    )
 
 
 def _canaries(result: Mapping[str, Any]) -> Finding:
@@ -217,13 +246,24 @@ def _personal(result: Mapping[str, Any]) -> Finding:
     found = result["personal_data"]
     if not found["measurable"]:
         return Finding("Personal data: not looked for", f"{found['reason']}.")
-    rows = [[str(row["sequence_id"]), row["category"] or "unknown", row["text"] or ""] for row in found["sequences"]]
+    rows = [
+        [
+            str(row["sequence_id"]),
+            f"{row['windows']:,}",
+            row["category"] or "unknown",
+            ", ".join(row["personal_data"]),
+            _quoted(row),
+        ]
+        for row in found["sequences"]
+    ]
     text = (
-        "E-mail addresses, telephone numbers, bank accounts and payment cards among the sequences that can be extracted, "
-        "found by form, checksum and numbering plan. Names and postal addresses are not looked for."
+        "E-mail addresses, telephone numbers, bank accounts, payment cards, identity numbers, public IP addresses and "
+        "credentials among the sequences that can be extracted, found in whole documents by form, checksum and numbering plan; "
+        "a sequence counts if it holds any part of one. Names and postal addresses are not looked for."
     )
-    heading = f"Memorized sequences with personal data: {found['count']:,}"
-    return Finding(heading, text, "Findings, masked", ("sequence_id", "Category", "Text"), rows)
+    heading = f"{found['count']:,} memorized sequences hold personal data ({_texts(found['distinct'])})"
+    head = ("sequence_id", "Sequences", "Category", "Personal data", _text_head(result))
+    return Finding(heading, text, f"{len(rows):,} of {_texts(found['distinct'])}", head, rows)
 
 
 def _advice(result: Mapping[str, Any]) -> Finding:
@@ -243,6 +283,7 @@ def _advice(result: Mapping[str, Any]) -> Finding:
     ]
     text = (
         "Expectations are the fitted predictor's, and it knows associations, not causes: train again and run memtax compare. "
-        "audit.json lists the sequences. The folder run/ holds texts of the training set as they are: keep it to yourself."
+        "audit.json lists the sequences. The folder run/ holds texts of the training set as they are: keep this folder, which "
+        "its owner alone may read, to yourself."
     )
     return Finding("What to do", text, "Remedies", ("Remedy", "Sequences", "Expected effect"), rows)

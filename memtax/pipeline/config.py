@@ -60,6 +60,8 @@ class RunConfig:
         seed: of splits and resampling.
         title: how report and card call the run; None makes one of model and corpus.
         license: Hub identifier of the corpus's license, for the card.
+        mask_personal_data: mask personal data in the texts of dataset and report, and leave out its tokens; `audit` does.
+        region: country of telephone numbers without a country code, for `mask_personal_data`.
     """
 
     model: str
@@ -91,6 +93,8 @@ class RunConfig:
     seed: int = 1024
     title: str | None = None
     license: str | None = None
+    mask_personal_data: bool = False
+    region: str = "US"
 
     def __post_init__(self) -> None:
         for name in ("checkpoints", "models"):
@@ -181,7 +185,7 @@ def _check_type(name: str, declared: str, value: Any) -> None:
         if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
             raise MemtaxError(f"{name}: {value!r} is not a list of texts")
     elif not isinstance(value, _KINDS[kind]) or (kind == "int" and isinstance(value, bool)):
-        wanted = {"str": "text", "int": "a whole number"}[kind]
+        wanted = {"str": "text", "int": "a whole number", "bool": "true or false"}[kind]
         raise MemtaxError(f"{name}: {value!r} is not {wanted}")
     elif isinstance(value, str) and not value.strip():
         raise MemtaxError(f"{name}: is empty; give a value or leave the key out")

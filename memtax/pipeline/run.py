@@ -14,13 +14,14 @@ from memtax.engine import run as run_stage
 from memtax.files import write_json
 from memtax.filters.scores import LanguageModelFilter
 from memtax.hub.folder import Config, write_dataset
-from memtax.hub.privacy import public_name
+from memtax.hub.screening import public_name
 from memtax.leakage.from_run import membership_of_run
 from memtax.lm.loading import check_model, load_tokenizer, model_files
 from memtax.pipeline.attached import attach
 from memtax.pipeline.attached import check as check_attached
 from memtax.pipeline.config import RunConfig
 from memtax.pipeline.neighbours import NEAREST
+from memtax.pipeline.personal import mask_attached, masked, personal_data
 from memtax.pipeline.series import Member, growth, score_series
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
 from memtax.provenance import fingerprint_dataset, fingerprint_path, write_record
@@ -191,7 +192,12 @@ def _conclude(
         metrics["reference"] = by_category(table)
     more, found = attach(config)
     metrics |= found
-    configs = [*_configs(config, _features(config, table, predictor), everything, series, output), *more]
+    features = _features(config, table, predictor)
+    if config.mask_personal_data:
+        personal = personal_data(config)
+        features, everything = masked(features, personal), masked(everything, personal)
+        more = [mask_attached(each) for each in more]
+    configs = [*_configs(config, features, everything, series, output), *more]
     facts = metrics["run"]
     summary = {
         "model": facts["model"],

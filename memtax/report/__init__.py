@@ -7,7 +7,8 @@ def write(run: Path | str) -> Path:
     """Write `report/index.html` (one self-contained file) and `report/figures/` from what the run directory holds.
 
     Args:
-        run: a run directory: `metrics.json`, `dataset/`, `run.yaml`. A part that is missing is left out, and the page says so.
+        run: the directory of a run or audit: `metrics.json`, `dataset/`, `run.yaml`. A part that is missing is left out,
+            and the page says so.
 
     Returns:
         Path of the page. The same run directory gives the same bytes.
@@ -15,9 +16,10 @@ def write(run: Path | str) -> Path:
     Raises:
         MemtaxError: the directory holds neither `metrics.json` nor a dataset, or one of its files cannot be read.
     """
+    from memtax.report.data import run_folder
     from memtax.report.page import write as write_page
 
-    return write_page(Path(run))
+    return write_page(run_folder(run))
 
 
 __all__ = ["write"]

@@ -9,10 +9,11 @@ import numpy as np
 
 from memtax import schema, statistics
 from memtax.errors import MemtaxError
-from memtax.files import write_json, write_parquet
+from memtax.files import make_private, write_json, write_parquet
 from memtax.report import figures, plain, words
 from memtax.report.pairing import pair_rows, read_run, shared_units
 from memtax.report.parts import Panel, Section, Table
+from memtax.report.quoting import quotable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +48,7 @@ class Comparison:
         ]
 
 
-def compare(first: Path | str, second: Path | str) -> Comparison:
+def compare(first: Path | str, second: Path | str, *, show_personal_data: bool = False) -> Comparison:
     """Compare what two runs memorized, sequence by sequence.
 
     Sequences are matched by `sequence_id`. Where that means other tokens in the other run, as after deduplication, they are
@@ -57,6 +58,8 @@ def compare(first: Path | str, second: Path | str) -> Comparison:
         first: the directory of a run or audit, or a Parquet file with `sequence_id` and `is_memorized` (as `memtax score`
             writes).
         second: another, over the same sequences or some of them.
+        show_personal_data: quote texts as they are; otherwise personal data in them is masked, unless both are audits that show
+            it.
 
     Returns:
         What changed.
@@ -66,7 +69,7 @@ def compare(first: Path | str, second: Path | str) -> Comparison:
     """
     import pyarrow as pa
 
-    one, two = read_run(Path(first)), read_run(Path(second))
+    one, two = (read_run(Path(path), show_personal_data) for path in (first, second))
     at_one, at_two, matched_by = pair_rows(one, two)
     before, after = one.memorized[at_one], two.memorized[at_two]
     scored = np.array([a is not None and b is not None for a, b in zip(before, after, strict=True)], bool)
@@ -78,6 +81,7 @@ def compare(first: Path | str, second: Path | str) -> Comparison:
     groups = {"all": np.ones(len(old), bool)} | {name: old == name for name in schema.CATEGORIES}
     moved = was != now
     units = shared_units(one, two, at_one, at_two)
+    show = show_personal_data or (one.shown and two.shown)
     texts = two.texts[at_two] if two.texts is not None else one.texts[at_one] if one.texts is not None else None
     changed = {
         "sequence_id": one.ids[at_one][moved],
@@ -87,9 +91,10 @@ def compare(first: Path | str, second: Path | str) -> Comparison:
         "taxonomy_after": new[moved].tolist(),
     }
     if texts is not None:
-        changed["text"] = texts[moved].tolist()
+        changed["text"] = quotable(texts[moved].tolist(), show=show)
     summary = {
         "schema": SCHEMA,
+        "personal_data_shown": show,
         "first": one.about,
         "second": two.about,
         "matched_by": matched_by,
@@ -110,10 +115,12 @@ def write(comparison: Comparison, output: Path | str) -> Path:
         Path of the page.
     """
     output = Path(output)
+    if comparison.summary["personal_data_shown"]:
+        make_private(output)
     write_json(output / "comparison.json", comparison.summary)
     write_parquet(output / "changed.parquet", comparison.changed)
     summary = comparison.summary
-    return plain.write_page(
+    page = plain.write_page(
         output / "index.html",
         "What changed between two runs",
         "two runs compared",
@@ -123,6 +130,9 @@ def write(comparison: Comparison, output: Path | str) -> Path:
         "Change of the share memorized, in percentage points",
         [_tile(name, group) for name, group in summary["groups"].items()],
     )
+    if summary["personal_data_shown"]:
+        make_private(output, ("comparison.json", "changed.parquet", "index.html"))
+    return page
 
 
 def _shared(summary: Mapping[str, Any]) -> str:

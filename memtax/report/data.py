@@ -17,6 +17,12 @@ HEAVY = ("tokens", "text", "token_texts", "token_logprobs")
 """Columns that are only read for the sequences shown one by one."""
 
 
+def run_folder(path: Path | str) -> Path:
+    """The directory of a run: that of an audit is in it."""
+    path = Path(path)
+    return path / "run" if (path / "audit.json").is_file() and (path / "run").is_dir() else path
+
+
 @dataclass(frozen=True)
 class Run:
     """What the report reads of a run directory; whatever is not there is None or empty."""

@@ -9,6 +9,7 @@ from memtax import schema
 from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.records import read_run, whole_number
+from memtax.report.data import run_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +49,7 @@ class Explorer:
 
     @classmethod
     def load(cls, run: Path | str, model: str | None = None, bos: str = "auto") -> "Explorer":
-        """Read a run directory, or a dataset that `memtax push` published, whose predictor is `NAME-predictor`.
+        """Read the directory of a run or audit, or a dataset that `memtax push` published, whose predictor is `NAME-predictor`.
 
         Raises:
             MemtaxError: it has no table of features, or `bos` is unknown.
@@ -56,7 +57,7 @@ class Explorer:
         from memtax.lm.special_tokens import check_bos
 
         check_bos(bos)
-        folder = Path(run)
+        folder = run_folder(run)
         if folder.is_dir():
             return cls._of_run(folder, model, bos)
         from memtax.corpus.sources import Source, open_dataset
@@ -164,7 +165,7 @@ class Explorer:
         if not found:
             raise MemtaxError(f"no sequence {sequence_id} in this run")
         row = found[0]
-        pieces = row.pop("token_texts", None) or [str(token) for token in row.get("tokens") or ()]
+        pieces = row.pop("token_texts", None) or [str(token) for token in row.get("tokens") or () if token is not None]
         logprobs = row.pop("token_logprobs", None) or [None] * (len(pieces) - 1)
         row["tokens_shown"] = _shown(pieces, [None, *logprobs])
         row["taxonomy"] = _category(row.get("taxonomy"))

@@ -30,7 +30,8 @@
   }
 
   function describe(example, index) {
-    const parts = [`token ${index + 1} of ${example.tokens.length}`, JSON.stringify(visible(example.pieces[index])), `id ${example.tokens[index]}`];
+    const parts = [`token ${index + 1} of ${example.tokens.length}`, JSON.stringify(visible(example.pieces[index]))];
+    parts.push(example.tokens[index] === null ? "masked: personal data" : `id ${example.tokens[index]}`);
     if (example.probabilities) {
       const probability = example.probabilities[index];
       parts.push(probability === null ? "no probability: nothing stands before it" : `probability ${format(probability)}`);

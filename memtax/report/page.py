@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.files import atomic_directory, write_text
-from memtax.hub.privacy import public_config
+from memtax.hub.screening import public_config
 from memtax.records import interpreting
 from memtax.report import examples, figures, listing, sections, words
 from memtax.report.data import Run

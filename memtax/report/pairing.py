@@ -9,6 +9,7 @@ import numpy as np
 from memtax import schema, statistics
 from memtax.checksums import verify
 from memtax.errors import MemtaxError
+from memtax.report.quoting import complete, shows_personal_data
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +29,7 @@ class ScoredRun:
         texts: of the sequences (rows,); None: the run has none.
         tokens: of the sequences, to match runs that number them otherwise; None: the run has none.
         documents: that the sequences were cut from (rows,), None where unknown.
+        shown: whether it is an audit that shows personal data.
     """
 
     about: dict[str, Any]
@@ -37,6 +39,7 @@ class ScoredRun:
     texts: "np.ndarray | None"
     tokens: "pa.ChunkedArray | None"
     documents: "np.ndarray"
+    shown: bool = False
 
     def by_tokens(self) -> dict[bytes, int]:
         """The first row of every sequence, by its tokens."""
@@ -50,8 +53,12 @@ class ScoredRun:
         return len(self.ids) if matched_by == "sequence_id" else len(self.by_tokens())
 
 
-def read_run(path: Path) -> ScoredRun:
+def read_run(path: Path, show_personal_data: bool = False) -> ScoredRun:
     """Verdicts of a run, of an audit's run, or of a Parquet file.
+
+    Args:
+        path: of the run, audit or file.
+        show_personal_data: take texts of an audit as they are, not as it masked them.
 
     Raises:
         MemtaxError: there is no table, it cannot be read, or its ids are not unique.
@@ -73,7 +80,7 @@ def read_run(path: Path) -> ScoredRun:
         if isinstance(error, MemtaxError):
             raise
         raise MemtaxError(f"{file} cannot be read: {error}") from error
-    table = table.sort_by("sequence_id")
+    table = complete(table, file.parent.parent.parent, texts=show_personal_data).sort_by("sequence_id")
     ids = table.column("sequence_id").to_numpy()
     if len(ids) > 1 and (ids[1:] == ids[:-1]).any():
         raise MemtaxError(f"{file} has sequence_id {ids[1:][ids[1:] == ids[:-1]][0]} more than once; ids must be unique")
@@ -85,6 +92,7 @@ def read_run(path: Path) -> ScoredRun:
         np.array(table.column("text").to_pylist(), object) if "text" in known else None,
         table.column("tokens") if "tokens" in known else None,
         np.array(table.column("document").to_pylist() if "document" in known else [None] * table.num_rows, object),
+        shows_personal_data(path),
     )
 
 

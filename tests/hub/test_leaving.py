@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet, write_text
-from memtax.hub.privacy import Machine, public_name, screen
 from memtax.hub.publish import plan
+from memtax.hub.screening import Machine, public_name, screen
 from memtax.provenance import environment
 
 TELLING = "acme-merger-2031"

@@ -11,14 +11,15 @@ import pytest
 from transformers import AutoTokenizer, TrainingArguments
 from typer.testing import CliRunner
 
+from memtax import privacy
 from memtax.cli import app
 from memtax.errors import MemtaxError
 from memtax.files import asset
-from memtax.pipeline import pii
-from memtax.pipeline.audit import _advice, _kind, audit
+from memtax.pipeline.audit import _advice, audit
+from memtax.pipeline.audit_texts import kind_of
 
 ONCE, OFTEN, COPIES = 12, 3, 8
-needs_pii = pytest.mark.skipif(bool(pii.missing_packages()), reason="the extra pii is not installed")
+needs_pii = pytest.mark.skipif(bool(privacy.missing_packages()), reason="the extra pii is not installed")
 ADDRESS = "kq@zw.org"
 
 
@@ -79,8 +80,8 @@ def test_canaries_planted_once_are_worrying_and_those_planted_often_are_not(plan
     import pyarrow.parquet as pq
 
     output, found = audited
-    assert (found["schema"], found["schema_version"]) == ("memtax.audit", 1)
-    table = pq.read_table(output / "run/dataset/features/train.parquet").to_pylist()
+    assert (found["schema"], found["schema_version"]) == ("memtax.audit", 2)
+    table = pq.read_table(output / "run/sequences/train.parquet").to_pylist()
     tokens = {row["sequence_id"]: tuple(row["tokens"]) for row in table}
     dropped = {tokens[number] for number in found["advice"]["drop"]["sequence_ids"]}
     once, often = (starts(planted, material, texts) for texts in planted[2:])
@@ -114,7 +115,7 @@ def test_personal_data_is_found_and_masked(audited):
 
 def test_without_detector_and_held_out_it_says_so(planted, audited, monkeypatch):
     folder, tuned, once, _ = planted
-    monkeypatch.setattr(pii, "missing_packages", lambda: ["phonenumbers"])
+    monkeypatch.setattr(privacy, "missing_packages", lambda: ["phonenumbers"])
     found = audit(str(tuned), str(folder / "train.jsonl"), folder / "alone", prompt=8, continuation=8)
     assert found["membership"] == {
         "measurable": False,
@@ -196,17 +197,19 @@ def test_predicted_effect_of_deduplication_is_the_predictors_own(tmp_path):
 
 def test_what_the_base_model_completes_is_not_worrying():
     row = {"is_memorized": True, "is_memorized_by_reference": False, "taxonomy": 2}
-    assert _kind(row) == "worrying"
-    assert _kind({**row, "is_memorized_by_reference": True}) == "benign"
-    assert [_kind({**row, "taxonomy": code}) for code in (0, 1, None)] == ["benign", "benign", "unknown"]
-    assert _kind({**row, "is_memorized": False}) is None
+    assert kind_of(row) == "worrying"
+    assert kind_of({**row, "is_memorized_by_reference": True}) == "benign"
+    assert [kind_of({**row, "taxonomy": code}) for code in (0, 1, None)] == ["benign", "benign", "unknown"]
+    assert kind_of({**row, "is_memorized": False}) is None
 
 
 @needs_pii
 def test_kinds_of_personal_data_by_their_checksums():
     # 4111 1111 1111 1111 and GB82 WEST 1234 5698 7654 32 are the usual valid examples; one digit more spoils the checksum.
     text = "jo@firm.co.uk, +44 20 7946 0018, 4111 1111 1111 1111, GB82 WEST 1234 5698 7654 32, 4111 1111 1111 1112, a@b"
-    found = pii.find(text)
+    found = privacy.find(text)
     assert [one.kind for one in found] == ["email", "telephone", "payment card", "bank account"]
-    assert pii.mask(text, found).startswith("[email, 13 characters], [telephone, 16 characters], [payment card, 19 characters]")
-    assert pii.find("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 and 0000 0000 0000 0000") == []
+    assert privacy.mask(text, found).startswith(
+        "[email, 13 characters], [telephone, 16 characters], [payment card, 19 characters]"
+    )
+    assert privacy.find("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 and 0000 0000 0000 0000") == []

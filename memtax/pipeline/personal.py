@@ -1,0 +1,175 @@
+"""Personal data of a run's sequences: found on whole documents, mapped to windows, masked in what is published."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax import privacy
+from memtax.corpus.sequences import Document, documents
+from memtax.corpus.sources import Source
+from memtax.engine import once
+from memtax.files import write_parquet
+from memtax.hub.folder import Config
+from memtax.lm.loading import load_tokenizer
+from memtax.pipeline.config import RunConfig
+from memtax.privacy import Finding
+from memtax.progress import progress_bar
+from memtax.provenance import fingerprint_dataset
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FOLDER = "personal_data"
+"""Stage directory, in the run's directory."""
+VERSION = 1
+"""Raised whenever the same texts would give other findings."""
+
+
+@dataclass(frozen=True)
+class PersonalData:
+    """What of each sequence is personal data.
+
+    Attributes:
+        hidden: `sequence_id` to what must not be shown of its text, in order and without overlap.
+        kinds: `sequence_id` to the kinds of valid personal data in its window, cut by the window's edge or not; only sequences
+            that have any.
+    """
+
+    hidden: Mapping[int, Sequence[Finding]]
+    kinds: Mapping[int, frozenset[str]]
+
+
+def personal_data(config: RunConfig) -> PersonalData:
+    """Find the personal data of a run's sequences, once.
+
+    Args:
+        config: the run, whose sequences are cut already.
+
+    Raises:
+        StaleOutputError: the output holds the findings of other sequences.
+    """
+    import datasets
+    import pyarrow.parquet as pq
+
+    output = Path(config.output)
+    sequences = pq.read_table(output / "sequences" / "train.parquet", columns=["sequence_id", "tokens", "text"])
+    missing = privacy.missing_packages()
+    identity = {
+        "stage": "personal data",
+        "version": VERSION,
+        "sequences": fingerprint_dataset(datasets.Dataset(sequences), ("sequence_id", "tokens")),
+        "region": config.region,
+        "packages": {name: None if name in missing else version(name) for name in privacy.PACKAGES.values()},
+    }
+
+    def make(folder: Path) -> None:
+        ids = sequences.column("sequence_id").to_pylist()
+        write_parquet(folder / "findings.parquet", _table(ids, _findings(config, len(ids)), not missing))
+
+    once(output / FOLDER, identity, make)
+    return _read(output / FOLDER / "findings.parquet")
+
+
+def _findings(config: RunConfig, rows: int) -> Iterator[tuple[list[Finding], list[Finding]]]:
+    """What must not be shown of each window, and what of it is valid."""
+    tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
+    sources = [config.sequence_source, *([config.held_out] if config.held_out is not None else [])]
+    with progress_bar("personal data", rows) as bar:
+        for source in sources:
+            for document in documents(Source.parse(source, column=config.column), window=config.window, tokenizer=tokenizer):
+                yield from _of_windows(document, config.region)
+                bar.update(len(document.windows))
+
+
+def _of_windows(document: Document, region: str) -> Iterator[tuple[list[Finding], list[Finding]]]:
+    valid = [] if privacy.missing_packages() else privacy.find(document.text, region)
+    hidden = privacy.cover(document.text, valid, open_ends=not document.whole)
+    for window, place in zip(document.windows, privacy.locate(document.text, document.windows), strict=True):
+        if place is None:
+            # Its text is not the document's: what stands in it is all that is known.
+            alone = [] if privacy.missing_packages() else privacy.find(window, region)
+            yield privacy.cover(window, alone, open_ends=True), alone
+        else:
+            yield privacy.cover(window, privacy.window_spans(hidden, place)), privacy.window_spans(valid, place)
+
+
+def _table(ids: Sequence[int], findings: Iterator[tuple[list[Finding], list[Finding]]], measurable: bool) -> "pa.Table":
+    import pyarrow as pa
+
+    rows: list[tuple[int, str, int, int, bool]] = []
+    for sequence_id, (hidden, valid) in zip(ids, findings, strict=True):
+        rows += [(sequence_id, each.kind, each.start, each.end, False) for each in hidden]
+        rows += [(sequence_id, each.kind, each.start, each.end, True) for each in valid]
+    kinds = {"sequence_id": pa.int64(), "kind": pa.string(), "start": pa.int32(), "end": pa.int32(), "valid": pa.bool_()}
+    columns = zip(*rows, strict=True) if rows else [()] * len(kinds)
+    return pa.table([pa.array(column, kind) for column, kind in zip(columns, kinds.values(), strict=True)], list(kinds))
+
+
+def _read(path: Path) -> PersonalData:
+    import pyarrow.parquet as pq
+
+    hidden: dict[int, list[Finding]] = {}
+    kinds: dict[int, set[str]] = {}
+    for row in pq.read_table(path).to_pylist():
+        if row["valid"]:
+            kinds.setdefault(row["sequence_id"], set()).add(row["kind"])
+        else:
+            hidden.setdefault(row["sequence_id"], []).append(Finding(row["kind"], row["start"], row["end"]))
+    return PersonalData(hidden, {sequence_id: frozenset(found) for sequence_id, found in kinds.items()})
+
+
+def masked(table: "pa.Table", found: PersonalData) -> "pa.Table":
+    """A table of sequences as it may be published.
+
+    Args:
+        table: `sequence_id`, and any of `text`, `document`, `tokens` and `token_texts`.
+        found: of the sequences.
+
+    Returns:
+        The table with personal data masked in its texts, and null in the place of tokens that hold any of it.
+    """
+    import pyarrow as pa
+
+    names = [name for name in ("text", "document", "tokens", "token_texts") if name in table.column_names]
+    ids = table.column("sequence_id").to_pylist()
+    rows = table.select(names).to_pylist()
+    for sequence_id, row in zip(ids, rows, strict=True):
+        _mask_row(row, found.hidden.get(sequence_id, ()))
+    for name in names:
+        place, field = table.column_names.index(name), table.schema.field(name)
+        table = table.set_column(place, field, pa.array([row[name] for row in rows], field.type))
+    return table
+
+
+def _mask_row(row: dict[str, Any], hidden: Sequence[Finding]) -> None:
+    if row.get("document"):
+        # Names of documents are people's and customers' often enough.
+        row["document"] = privacy.mask_text(row["document"])
+    text = row.get("text")
+    if text is None or not hidden:
+        return
+    row["text"] = privacy.mask(text, hidden)
+    if row.get("token_texts") is not None:
+        row["token_texts"], gone = privacy.mask_pieces(text, row["token_texts"], hidden)
+        if row.get("tokens") is not None:
+            row["tokens"] = [None if masked else token for token, masked in zip(row["tokens"], gone, strict=True)]
+
+
+def mask_attached(config: Config) -> Config:
+    """A config that another verb made, with personal data masked in its texts."""
+    import pyarrow as pa
+
+    splits = {}
+    for split, table in config.splits.items():
+        for place, field in enumerate(table.schema):
+            if field.name in ("text", "paraphrases"):
+                values = [_mask_value(value) for value in table.column(place).to_pylist()]
+                table = table.set_column(place, field, pa.array(values, field.type))
+        splits[split] = table
+    return replace(config, splits=splits)
+
+
+def _mask_value(value: Any) -> Any:
+    return [privacy.mask_text(each) for each in value] if isinstance(value, list) else privacy.mask_text(value)

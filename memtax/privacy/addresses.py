@@ -1,0 +1,91 @@
+"""E-mail addresses in the forms that texts give them: spelled out, spaced, broken by a line, upper case."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from memtax.privacy.folding import INVISIBLE
+
+_AT = re.compile(r"@|\(at\)|\[at\]|\{at\}|<at>|\bat\b|%40|&#64;|&commat;|\\u0040", re.IGNORECASE)
+_ATOM = r"[^\s@<>()\[\]{}\"',;:|]"
+_BLANK = rf"[ \t{INVISIBLE}]"
+_SPACE = rf"{_BLANK}{{0,3}}(?:\\n|\\r|\r?\n)?{_BLANK}{{0,16}}"
+"""A few spaces, and a line break at most."""
+_SPELLED_DOT = rf"{_SPACE}(?:\(dot\)|\[dot\]|\{{dot\}}){_SPACE}|\s+dot\s+"
+_LOOSE_DOT = rf"{_SPELLED_DOT}|{_BLANK}{{1,2}}\.{_BLANK}{{1,2}}|\.{_BLANK}*\r?\n{_BLANK}*|{_BLANK}*\r?\n{_BLANK}*\."
+"""A dot that is spelled out or stands apart."""
+_LOCAL = re.compile(rf"(?:{_ATOM}+(?:{_LOOSE_DOT})){{0,4}}{_ATOM}+(?P<space>{_SPACE})\Z", re.IGNORECASE)
+_LABEL = r"[^\W_](?:[\w-]*[^\W_])?"
+_DOMAIN = re.compile(rf"(?P<space>{_SPACE})(?P<labels>{_LABEL}(?:(?:\.|{_LOOSE_DOT}){_LABEL})*)", re.IGNORECASE)
+_WORD_BEFORE = re.compile(rf"{_ATOM}+{_BLANK}*\r?\n{_BLANK}*\Z")
+_WORD_AFTER = re.compile(rf"{_BLANK}*\r?\n{_BLANK}*[\w.-]*\w")
+_LETTERS_BEFORE = re.compile(rf"(?:(?<!\S){_ATOM}[ \t]){{2,64}}\Z")
+_LETTERS_AFTER = re.compile(r"(?:[ \t][\w.-](?!\S)){3,128}")
+_LONGEST = 128
+"""Characters before an at sign that are looked at."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Something that has the form of an address.
+
+    Attributes:
+        start: its first character in the text.
+        end: the character after its last.
+        text: the address as it would be written, lower case.
+    """
+
+    start: int
+    end: int
+    text: str
+
+
+def addresses(folded: str) -> Iterator[Address]:
+    """Everything in a text that has the form of an e-mail address, valid or not, in order.
+
+    Args:
+        folded: a text from `fold`.
+    """
+    for sign in _AT.finditer(folded):
+        head = folded[max(0, sign.start() - _LONGEST) : sign.start()]
+        found = _spaced(folded, head, sign) if sign[0] == "@" else None
+        found = found or _written(folded, head, sign)
+        if found is not None:
+            yield found
+
+
+def _spaced(folded: str, head: str, sign: re.Match[str]) -> Address | None:
+    """An address with a space after every character."""
+    before, after = _LETTERS_BEFORE.search(head), _LETTERS_AFTER.match(folded, sign.end())
+    if before is None or after is None:
+        return None
+    start = sign.start() - len(before[0])
+    return Address(start, after.end(), re.sub(r"\s", "", folded[start : after.end()]).lower())
+
+
+def _written(folded: str, head: str, sign: re.Match[str]) -> Address | None:
+    before, after = _LOCAL.search(head), _DOMAIN.match(folded, sign.end())
+    close = sign[0] == "@" and sign.end() < len(folded) and not folded[sign.end()].isspace()
+    if before is None:
+        return None
+    if after is None:
+        # Cut, or of another form: what stands close to the at sign is part of it.
+        if before["space"] or not (close or sign.end() == len(folded)):
+            return None
+        return Address(sign.start() - len(before[0]), sign.end(), "")
+    labels = re.split(rf"\.|{_LOOSE_DOT}", after["labels"], flags=re.IGNORECASE)
+    if sign[0].lower() == "at":
+        # The word stands in every text: it is an at sign only where a dot is spelled out too.
+        if not re.search(_SPELLED_DOT, after["labels"], re.IGNORECASE) or not before["space"] or not after["space"]:
+            return None
+    elif len(labels) < 2 and (before["space"] or after["space"]):
+        return None
+    start, end = sign.start() - len(before[0]), after.end()
+    local = re.sub(_SPELLED_DOT, ".", before[0], flags=re.IGNORECASE)
+    written = re.sub(r"\s|\\[nr]|" + INVISIBLE, "", local) + "@" + ".".join(label.strip() for label in labels)
+    if len(labels) < 2 and (more := _WORD_AFTER.match(folded, end)):
+        written += re.sub(r"\s", "", more[0])
+        end = more.end()
+    if more := _WORD_BEFORE.search(folded[max(0, start - _LONGEST) : start]):
+        start -= len(more[0])
+    return Address(start, end, written.lower())
