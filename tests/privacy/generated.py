@@ -4,7 +4,15 @@ import random
 
 import phonenumbers
 
-BANKS = {"DE": (18, ""), "ES": (20, ""), "BE": (12, ""), "AT": (16, ""), "GB": (14, "WEST"), "NL": (10, "ABNA"), "IE": (14, "AIBK")}
+BANKS = {
+    "DE": (18, ""),
+    "ES": (20, ""),
+    "BE": (12, ""),
+    "AT": (16, ""),
+    "GB": (14, "WEST"),
+    "NL": (10, "ABNA"),
+    "IE": (14, "AIBK"),
+}
 """Digits of an account number after the check digits, and the letters that stand before them."""
 PREFIXES = ("4", "51", "55", "34", "37", "6011")
 REGIONS = ("US", "GB", "DE", "FR", "ES", "BR", "IN", "JP")

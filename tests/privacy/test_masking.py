@@ -1,5 +1,6 @@
 """Personal data never stands in a masked text, wherever the text is cut; what is counted is what is valid in the document."""
 
+import itertools
 import random
 import re
 import sys
@@ -15,7 +16,7 @@ from memtax.privacy import Finding
 pytest.importorskip("phonenumbers", reason="the extra pii is not installed")
 pytest.importorskip("stdnum", reason="the extra pii is not installed")
 sys.path.insert(0, str(Path(__file__).parent))
-from generated import FORMS, MAKERS, records  # noqa: E402
+from generated import FORMS, MAKERS, records
 
 SEPARATORS = " \t\r\n-./()"
 
@@ -82,7 +83,7 @@ def test_windows_are_located_where_they_were_cut():
     for _ in range(200):
         document = "".join(rng.choice("ab c") for _ in range(80)).strip() + "."
         edges = [0, *sorted(rng.sample(range(1, len(document)), 4)), len(document)]
-        pieces = [document[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+        pieces = [document[start:end] for start, end in itertools.pairwise(edges)]
         for piece, place in zip(pieces, privacy.locate(document, pieces), strict=True):
             # Blank windows hold nothing to be located.
             assert place is None if not piece.strip() else document[slice(*place)] == piece
