@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = "personal_data"
 """Stage directory, in the run's directory."""
-VERSION = 1
+VERSION = 2
 """Raised whenever the same texts would give other findings."""
 
 
