@@ -22,6 +22,7 @@ from generated import FORMS, MAKERS, card, grouped, iban, records
 
 
 def digits(rng: random.Random, count: int) -> str:
+    """So many random digits."""
     return "".join(rng.choice("0123456789") for _ in range(count))
 
 
@@ -49,10 +50,12 @@ OTHERS: dict[str, Callable[[random.Random], str]] = {
 
 
 def share(part: int, whole: int) -> str:
+    """A share in percent with its counts."""
     return f"{part / whole:.1%} ({part:,} of {whole:,})" if whole else "-"
 
 
 def main() -> None:
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=2400)
     parser.add_argument("--seed", type=int, default=0)
@@ -68,11 +71,8 @@ def main() -> None:
         findings = privacy.find(document)
         characters += len(document)
         # Right: of the kind, and of the value with nothing left out but at most a sign before it.
-        good = [
-            each
-            for each in findings
-            if each.kind == kind and each.start <= place + 1 and each.end >= place + len(value.rstrip())
-        ]
+        end = place + len(value.rstrip())
+        good = [each for each in findings if each.kind == kind and each.start <= place + 1 and each.end >= end]
         total[kind, form] += 1
         right[kind, form] += bool(good)
         found_of[kind] += len(good)
