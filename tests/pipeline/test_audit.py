@@ -23,6 +23,7 @@ from memtax.pipeline.audit_texts import kind_of
 from memtax.report.compare import compare
 from memtax.report.compare import write as write_comparison
 from memtax.report.explore import Explorer
+from memtax.statistics import Units
 
 ONCE, OFTEN, COPIES = 12, 3, 8
 needs_pii = pytest.mark.skipif(bool(privacy.missing_packages()), reason="the extra pii is not installed")
@@ -296,7 +297,8 @@ def test_predicted_effect_of_deduplication_is_the_predictors_own(tmp_path):
     )
     predictor = Predictor.fit(table, factors=["sequence_duplicates"], resamples=20)
     predictor.save_pretrained(tmp_path / "models" / "predictor")
-    found = _advice(table, table.to_pylist(), tmp_path)["deduplicate"]
+    rows = [{**row, "personal_data": frozenset()} for row in table.to_pylist()]
+    found = _advice(table, rows, Units.of_rows(table.num_rows), tmp_path)["deduplicate"]
     chosen = np.asarray(table.column("is_memorized")) & (copies > 1)
     assert found["sequence_ids"] == np.flatnonzero(chosen).tolist()
     known = {
