@@ -115,3 +115,22 @@ def test_documents_have_the_windows_of_the_sequences(tmp_path, bos):
         whole = load_sequences(source, window=5, tokenizer=letters, cut=cut, bos=bos).dataset["text"]
         found = documents(source, window=5, tokenizer=letters, cut=cut, bos=bos)
         assert [window for document in found for window in document.windows] == list(whole)
+
+
+def test_lists_of_influence_quote_no_number_and_no_address():
+    import numpy as np
+
+    from memtax.leakage.influence import Influence
+    from memtax.leakage.influence_top import top_table
+
+    kinds, _, _, texts = zip(*records(24, seed=8), strict=True)
+    # Cut, as a user's own examples may be.
+    texts = [text[: len(text) - 3 * number] for number, text in enumerate(texts)]
+    sides = (list(range(24)), texts), (list(range(2)), texts[:2])
+    found = {"repsim": Influence("repsim", np.arange(48.0).reshape(24, 2), {})}
+    masked = top_table(found, *sides, 24, mask=True).to_pylist()
+    for row in masked:
+        for text in (row["train_text"], row["test_text"]):
+            assert longest_run(text) <= 4, text
+            assert kinds[row["train_id"]] != "email" or "@" not in row["train_text"], row
+    assert {row["train_text"] for row in top_table(found, *sides, 24, mask=False).to_pylist()} == set(texts)
