@@ -73,7 +73,8 @@ def inferred(folder):
     """What `memtax mia` leaves: a domain in which an attack shows membership, and one where it has no figures."""
     measured = dict.fromkeys(("auroc", "tpr_at_fpr_0.01", "tpr_at_fpr_0.05", "fpr_at_tpr_0.95"), INTERVAL)
     told, nothing = ({"shows_membership": shown, "reason": "of <it>"} for shown in (True, False))
-    counts = {"members": 30, "nonmembers": 20, "copies": 2, "shared": 0, "units": {"name": "documents", "members": 15, "nonmembers": 12}}
+    units = {"name": "documents", "members": 15, "nonmembers": 12}
+    counts = {"members": 30, "nonmembers": 20, "copies": 2, "shared": 0, "units": units}
     differences = {"tokens": {"members": 12.5, "nonmembers": None, "auroc": None}}
     code = {"attacks": {"loss": {**measured, "verdict": told}}, "blind": measured, "shift": differences}
     code |= {"set_test": {"p_value": 0.004, "blind_p_value": None}}
