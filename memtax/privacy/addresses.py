@@ -79,7 +79,9 @@ def _written(folded: str, head: str, sign: re.Match[str]) -> Address | None:
         if not re.search(_SPELLED_DOT, after["labels"], re.IGNORECASE) or not before["space"] or not after["space"]:
             return None
     elif len(labels) < 2 and (before["space"] or after["space"]):
-        return None
+        # Unless a line break and the end of the text cut it.
+        if before["space"] or "\n" not in after["space"] or folded[after.end() :].strip(".-"):
+            return None
     start, end = sign.start() - len(before[0]), after.end()
     local = re.sub(_SPELLED_DOT, ".", before[0], flags=re.IGNORECASE)
     written = re.sub(r"\s|\\[nr]|" + INVISIBLE, "", local) + "@" + ".".join(label.strip() for label in labels)
