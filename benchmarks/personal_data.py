@@ -105,9 +105,8 @@ def main() -> None:
         print(f"| {name} | {share(by_other[name], each_other)} |")
     recall = share(sum(right.values()), sum(total.values()))
     precision = share(sum(found_of.values()), sum(found_of.values()) + sum(wrong.values()))
-    print(
-        f"\nAll kinds: recall {recall}, precision {precision}; {characters / seconds / 1e3:,.0f} thousand characters a second"
-    )
+    print(f"\nAll kinds: recall {recall}, precision {precision}.")
+    print(f"{characters / seconds / 1e3:,.0f} thousand characters per second.")
 
 
 if __name__ == "__main__":

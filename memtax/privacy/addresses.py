@@ -78,7 +78,7 @@ def _written(folded: str, head: str, sign: re.Match[str]) -> Address | None:
         # The word stands in every text: it is an at sign only where a dot is spelled out too.
         if not re.search(_SPELLED_DOT, after["labels"], re.IGNORECASE) or not before["space"] or not after["space"]:
             return None
-    elif len(labels) < 2 and (before["space"] or after["space"]):
+    elif len(labels) < 2 and (before["space"] or after["space"]) and not _cut_below(folded, before, after):
         return None
     start, end = sign.start() - len(before[0]), after.end()
     local = re.sub(_SPELLED_DOT, ".", before[0], flags=re.IGNORECASE)
@@ -89,3 +89,8 @@ def _written(folded: str, head: str, sign: re.Match[str]) -> Address | None:
     if more := _WORD_BEFORE.search(folded[max(0, start - _LONGEST) : start]):
         start -= len(more[0])
     return Address(start, end, written.lower())
+
+
+def _cut_below(folded: str, before: re.Match[str], after: re.Match[str]) -> bool:
+    """Whether a line break follows the at sign, and the end of the text cuts the domain."""
+    return not before["space"] and "\n" in after["space"] and not folded[after.end() :].strip(".-")
