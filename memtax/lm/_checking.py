@@ -73,9 +73,7 @@ def _compare(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Norm of the difference to autograd's gradient for every tensor, and of that gradient; one gradient is held at a time."""
     # Weights of fewer bits are integers, which have no gradient in autograd.
-    tensors = {
-        name: tensor for name, tensor in model.named_parameters() if name in kernels and tensor.is_floating_point()
-    }
+    tensors = {name: tensor for name, tensor in model.named_parameters() if name in kernels and tensor.is_floating_point()}
     turned = {weight for module, (weight, _) in sites.linear.items() if not isinstance(module, torch.nn.Linear)}
     differences: dict[str, float] = {}
     norms: dict[str, float] = {}
