@@ -53,8 +53,8 @@ def check_gradients(model: Any, sites: Sites, key: tuple[str, str], capture: Cap
     for name, difference in differences.items():
         if not difference <= tolerance * norms[name] + noise:
             raise ModelError(
-                f"the gradient of {name} differs from autograd's on a short example (norm of the difference {difference:.2g}, of "
-                f"the gradient {norms[name]:.2g}); choose another parameter set than {key[0]!r}"
+                f"the gradient of {name} differs from autograd's on a short example (norm of the difference {difference:.2g}, "
+                f"of the gradient {norms[name]:.2g}); choose another parameter set than {key[0]!r}"
             )
     checked.add(state)
 

@@ -120,7 +120,8 @@ def capture(
 
     Raises:
         ModelError: an id or a length that the model cannot take, a parameter set that it does not have or whose gradients
-            differ from autograd's, padding on the left that it does not ignore, or one sequence alone that does not fit into memory.
+            differ from autograd's, padding on the left that it does not ignore, or one sequence alone that does not
+            fit into memory.
         MemtaxError: `scored` does not fit the sequences.
     """
     ragged = _ragged(sequences, bos_of(model))
@@ -140,15 +141,7 @@ def capture(
     with evaluation(model), frozen(model):
         if padding_side == "left":
             check_padding(model)
-        if len(left):
-
-            def short(examples: Sequence[Sequence[int]]) -> Mapping[str, Kernel]:
-                rows = _ragged(examples)
-                return _capture_batch(
-                    model, sites, rows, _weights(rows, None), np.arange(len(examples)), padding_side, False, kind
-                )
-
-            check_gradients(model, sites, (parameters, padding_side), short)
+        _check_once(model, sites, parameters, padding_side, kind)
         while len(left):
             rows = left[: _count(ragged.lengths[left], most)]
             whole = len(rows) == len(ragged.lengths)
@@ -169,6 +162,16 @@ def capture(
         raise MemtaxError("there are no sequences to take gradients at")
     joined = {name: join([pieces[row][name] for row in range(len(pieces))]) for name in sites.names}
     return _finish(joined, sites, weights)
+
+
+def _check_once(model: Any, sites: Sites, parameters: str, side: PaddingSide, kind: str) -> None:
+    """Compare the set's gradients with autograd's, the first time that it is used."""
+
+    def short(examples: Sequence[Sequence[int]]) -> Mapping[str, Kernel]:
+        rows = _ragged(examples)
+        return _capture_batch(model, sites, rows, _weights(rows, None), np.arange(len(examples)), side, False, kind)
+
+    check_gradients(model, sites, (parameters, side), short)
 
 
 def join(kernels: Sequence[Kernel]) -> Kernel:

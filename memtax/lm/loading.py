@@ -270,7 +270,7 @@ def _resize(base: Any, saved: Path, name: str, path: str | Path) -> None:
     parts = {kind: names.get(id(layer)) for kind, layer in layers.items() if layer is not None}
     try:
         with safe_open(str(saved), "pt") as file:
-            for key in file.keys():  # noqa: SIM118: no dictionary
+            for key in file.keys():  # noqa: SIM118
                 inner = key.removeprefix("base_model.model.").replace(".base_layer", "")
                 for kind, part in parts.items():
                     if part is not None and inner == f"{part}.weight":
@@ -284,8 +284,8 @@ def _resize(base: Any, saved: Path, name: str, path: str | Path) -> None:
     if len(rows) != 1 or not (tied or len(wanted) == 2):
         new, old = next(sizes for sizes in wanted.values() if sizes[0] != sizes[1])
         raise ModelError(
-            f"the adapter {path} was saved with {new} token embeddings but {name} has {old}, and the adapter does not hold both "
-            "embedding and head; save it again with save_embedding_layers=True, or resize and save the base model"
+            f"the adapter {path} was saved with {new} token embeddings but {name} has {old}, and the adapter does not hold "
+            "both embedding and head; save it again with save_embedding_layers=True, or resize and save the base model"
         )
     base.resize_token_embeddings(rows.pop(), mean_resizing=False)
 
