@@ -261,8 +261,9 @@ def _has_record(folder: Path) -> bool:
     records = {
         "run.yaml": rb"memtax: \w+\s",
         "predictor.json": rb'\s*\{\s*"memtax_predictor":',
-        "audit.json": rb'\s*\{\s*"(model|extraction)":',
-        "comparison.json": rb"\s*\{",
+        "metrics.json": rb'\s*\{\s*"(run|extraction)":',
+        "audit.json": rb'\s*\{\s*"schema": "memtax',
+        "comparison.json": rb'\s*\{\s*"schema": "memtax',
     }
     if any(_starts(folder / name, start) for name, start in records.items()):
         return True

@@ -14,7 +14,7 @@ from memtax.corpus.contract import Block
 from memtax.corpus.opening import Reading, open_sources
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
-from memtax.progress import progress_bar, skipped
+from memtax.progress import progress_bar, say, skipped
 
 if TYPE_CHECKING:
     import datasets
@@ -62,7 +62,7 @@ def load_rows(
 
     corpus = open_sources([source], Reading(column=source.column, tokenizer=tokenizer))
     tables: list[pa.Table] = []
-    rows, short = 0, 0
+    rows, short, cut, unread = 0, 0, 0, 0
     with progress_bar("reading sequences", corpus.rows) as bar:
         for shard in corpus.shards(_SHARD_TOKENS):
             for block in shard.blocks():
@@ -73,9 +73,15 @@ def load_rows(
                 tokens, offsets = columns.drop_opening(block.tokens, block.offsets, bos)
                 tables.append(_table(ids, tokens, offsets, length))
                 rows += count
-                short += 0 if length is None else int((np.diff(offsets) < length).sum())
+                if length is not None:
+                    beyond = np.diff(offsets) - length
+                    short += int((beyond < 0).sum())
+                    cut += int((beyond > 0).sum())
+                    unread += int(beyond[beyond > 0].sum())
                 bar.update(count)
     skipped(short, f"shorter than {length} tokens, in {source.label}; values that need them are null")
+    if cut:
+        say(f"{source.label}: {cut:,} of {rows:,} rows cut to their first {length} tokens, {unread:,} tokens not read")
     table = pa.concat_tables(tables)
     columns.check_unique(table.column("sequence_id").to_numpy(), "sequence_id", source.label)
     return datasets.Dataset(table.cast(schema.features(COLUMNS).arrow_schema))

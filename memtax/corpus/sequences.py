@@ -130,7 +130,12 @@ class Document:
 
 
 def documents(
-    source: Source, *, window: int, tokenizer: "PreTrainedTokenizerBase", cut: Cut | None = None
+    source: Source,
+    *,
+    window: int,
+    tokenizer: "PreTrainedTokenizerBase",
+    cut: Cut | None = None,
+    bos: Sequence[int] = (),
 ) -> Iterator[Document]:
     """The rows that `load_sequences` cuts windows from; their windows are its sequences in the same order.
 
@@ -139,10 +144,13 @@ def documents(
         window: tokens per sequence.
         tokenizer: decodes tokens, and encodes a text column.
         cut: as for `load_sequences`.
+        bos: as for `load_sequences`.
     """
     corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=None)
     cut = cut or ("first" if corpus.kind == "tokens" else "all")
     for _, block in corpus.blocks_with(()):
+        opened, offsets = columns.drop_opening(block.tokens, block.offsets, bos)
+        block = replace(block, tokens=opened, offsets=offsets)
         starts, owners = _window_starts(block, window, cut)
         windows = columns.decode(tokenizer, block.tokens[starts[:, None] + np.arange(window)].astype(np.int32, copy=False))
         rows, first = np.unique(owners, return_index=True)

@@ -152,6 +152,7 @@ def influence_table(train: Source, test: Source, settings: InfluenceSettings, ou
         world.wait()
     found = _collect(sets, settings, parts.folder, gradients)
     summary = summarize(found, sets, settings, parameters, model)
+    summary = {**summary, "personal_data_shown": settings.show_personal_data}
     summary["bos"] = list(bos)
     if world.is_main:
         _write(found, sets, settings, output, summary)

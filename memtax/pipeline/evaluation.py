@@ -45,8 +45,8 @@ def evaluate_model(
         bos: what the model reads before each row, one of `memtax.lm.special_tokens.BOS`, by the tokenizer if there is one.
 
     Returns:
-        One row a figure: `metric`, `measure`, `value`, and `low` and `high` where there is an interval. `rows` says how many
-        sequences the figure is about.
+        One row a figure: `metric`, `measure`, `value`, and `low` and `high` where there is an interval; `reason` says why a
+        figure or an interval is withheld, `rows` how many sequences the figure is about.
 
     Raises:
         MemtaxError: a name is unknown, or what a module needs is neither in the dataset nor to be had from the model.
@@ -65,12 +65,13 @@ def evaluate_model(
         rows = len(next(iter(inputs.values())))
         results = evaluate.load(path).compute(**inputs, **(options or {}).get(name, {}))
         for measure, value in results.items():
-            interval = measure.endswith(("_low", "_high")) and measure.rpartition("_")[0] in results
-            if not interval and not isinstance(value, (list, dict)):
-                bounds = {bound: results.get(f"{measure}_{bound}") for bound in ("low", "high")}
-                found.append({"metric": name, "measure": measure, "value": value, **bounds, "rows": rows})
+            beside = measure.endswith(("_low", "_high", "_reason")) and measure.rpartition("_")[0] in results
+            if not beside and not isinstance(value, (list, dict)):
+                more = {kind: results.get(f"{measure}_{kind}") for kind in ("low", "high", "reason")}
+                found.append({"metric": name, "measure": measure, "value": value, **more, "rows": rows})
     floats = [pa.field(name, pa.float64()) for name in ("value", "low", "high")]
-    schema = pa.schema([("metric", pa.string()), ("measure", pa.string()), *floats, ("rows", pa.int64())])
+    names = [("metric", pa.string()), ("measure", pa.string())]
+    schema = pa.schema([*names, *floats, ("reason", pa.string()), ("rows", pa.int64())])
     return pa.Table.from_pylist(found, schema=schema)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = "personal_data"
 """Stage directory, in the run's directory."""
-VERSION = 1
+VERSION = 2
 """Raised whenever the same texts would give other findings."""
 
 
@@ -78,7 +78,8 @@ def _findings(config: RunConfig, rows: int) -> Iterator[tuple[list[Finding], lis
     sources = [config.sequence_source, *([config.held_out] if config.held_out is not None else [])]
     with progress_bar("personal data", rows) as bar:
         for source in sources:
-            for document in documents(Source.parse(source, column=config.column), window=config.window, tokenizer=tokenizer):
+            reading = Source.parse(source, column=config.column)
+            for document in documents(reading, window=config.window, tokenizer=tokenizer, bos=config.opening):
                 yield from _of_windows(document, config.region)
                 bar.update(len(document.windows))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from memtax.privacy.folding import INVISIBLE
 
 _AT = re.compile(r"@|\(at\)|\[at\]|\{at\}|<at>|\bat\b|%40|&#64;|&commat;|\\u0040", re.IGNORECASE)
-_ATOM = r"[^\s@<>()\[\]{}\"',;:|]"
+_ATOM = r"(?:[^\s@<>()\[\]{}\"',;:|]|(?<=\w)'(?=\w))"
 _BLANK = rf"[ \t{INVISIBLE}]"
 _SPACE = rf"{_BLANK}{{0,3}}(?:\\n|\\r|\r?\n)?{_BLANK}{{0,16}}"
 """A few spaces, and a line break at most."""

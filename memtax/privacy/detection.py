@@ -23,7 +23,12 @@ _IBAN = re.compile(rf"(?<![A-Z0-9])[A-Z]{_GAP}[A-Z]{_GAP}[0-9]{_GAP}[0-9](?:{_GA
 _LIGHT = re.compile(rf"[ \t\r\n{INVISIBLE}.-]{{1,4}}|[ \t]{{0,4}}\r?\n[ \t]{{0,16}}")
 """What may stand between the digits of a payment card."""
 _CARDS = frozenset(
-    [*((size,) for size in range(13, 20)), (4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 4, 4, 1), (4, 6, 5), (4, 6, 4), (8, 8), (6, 10)]
+    [
+        *((size,) for size in range(13, 20)),
+        *((4, 4, 4, last) for last in range(1, 5)),
+        *((4, 4, 4, 4, last) for last in range(1, 4)),
+        *((4, 6, 5), (4, 6, 4), (8, 8), (6, 10)),
+    ]
 )
 """Digits in each group of a card's number as cards and forms write it."""
 _IPV4 = re.compile(r"(?<![\w.-])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w-]|\.[0-9])")
@@ -167,10 +172,12 @@ def _telephones(folded: str, region: str) -> Iterator[Finding]:
         # Only where digits are: the matcher takes seconds per megabyte. What stands before tells codes from numbers.
         start, stop = max(end, run.start() - 16), run.end() + 12
         snippet = folded[start:stop].replace(INVISIBLE, " ")
-        for text in (snippet, *([re.sub(r"[\r\n]", " ", snippet)] if "\n" in snippet else ())):
-            for match in phonenumbers.PhoneNumberMatcher(text, region):
-                place = start + match.start
-                glued = folded[place - 1 : place].isalnum() or folded[place - 1 : place] in ("_", "#", "=", "/")
-                if not glued and not _SERIAL.search(folded, max(0, place - 24), place):
-                    yield Finding("telephone", place, start + match.end)
+        forms = (snippet, *([re.sub(r"[\r\n]", " ", snippet)] if "\n" in snippet else ()))
+        matches = {(match.start, match.end) for text in forms for match in phonenumbers.PhoneNumberMatcher(text, region)}
+        # The part of a number after a line break may be valid too: the longest counts.
+        for first, last in sorted(matches, key=lambda span: (span[0] - span[1], span)):
+            place = start + first
+            glued = folded[place - 1 : place].isalnum() or folded[place - 1 : place] in ("_", "#", "=", "/")
+            if not glued and not _SERIAL.search(folded, max(0, place - 24), place):
+                yield Finding("telephone", place, start + last)
         end = run.end()

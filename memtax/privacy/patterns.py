@@ -33,8 +33,8 @@ ASSIGNED = re.compile(
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 _ACCOUNT = re.compile(r"\b[A-Z]{2}\s?[0-9]{2}(?:[\s\-\u200b]{0,3}[A-Z0-9]{4}){2,7}(?:[\s\-\u200b]{0,3}[A-Z0-9]{1,3})?\b")
 _EDGE = rf"{SEPARATOR}{{0,12}}[0-9](?:{SEPARATOR}{{0,12}}[0-9])*"
-_FIRST = re.compile(rf"{_EDGE}(?=\D|\Z)|[\w.+-]*@?[\w-]+(?:\.[\w-]+)+|[\w.+-]*@[\w.-]*")
-_LAST = re.compile(rf"(?:{_EDGE}{SEPARATOR}{{0,12}}|[\w+-]+(?:\.[\w+-]*)+@?|[\w.+-]+@[\w.-]*)\Z")
+_FIRST = re.compile(rf"{_EDGE}(?=\D|\Z)|[\w.+-]*@?[\w-]+(?:\.[\w-]+)+|[\w.+-]*@\s{{0,18}}[\w.-]*")
+_LAST = re.compile(rf"(?:{_EDGE}{SEPARATOR}{{0,12}}|[\w+-]+(?:\.[\w+-]*)+@?|[\w.+-]+@\s{{0,18}}[\w.-]*)\Z")
 
 
 def conceal(text: str, *, open_ends: bool = False) -> list[Finding]:

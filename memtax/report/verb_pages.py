@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memtax.files import read_json
+from memtax.files import make_private, read_json
 from memtax.leakage.membership import representatives
 from memtax.report import attached, figures, membership, words
 from memtax.report.parts import Panel, Quote, Section, Table
@@ -189,14 +189,20 @@ def influence(folder: Path | str) -> Path:
     missing = (f"{words.count(more)} more test examples are in top.parquet.",) if more > 0 else ()
     sections = [Section(whole.anchor, whole.heading, whole.text, whole.parts, missing)]
     sections += [_example(rows) for rows in list(tests.values())[:SHOWN]]
-    return write_page(
+    shown = found.get("personal_data_shown") is True
+    quoted = "Texts are quoted as they are." if shown else "Personal data in texts is masked."
+    quoted += " Long texts are cut; top.parquet has them whole."
+    page = write_page(
         folder / "index.html",
         f"Influence of {words.count(found['train'])} training examples on {words.count(found['test'])} test examples",
         "which training examples matter",
         [("Model", str(found["model"])), ("Parameters", found["parameters"]), ("Methods", ", ".join(found["methods"]))],
         sections,
-        "Every pair is in influence.parquet, every figure in summary.json. Long texts are cut; top.parquet has them whole.",
+        f"Every pair is in influence.parquet, every figure in summary.json. {quoted}",
     )
+    if shown:
+        make_private(folder, ("index.html",))
+    return page
 
 
 def _example(rows: Sequence[Mapping[str, Any]]) -> Section:

@@ -31,7 +31,7 @@ from memtax.statistics.paired import cluster_difference, mcnemar, paired_differe
 from memtax.statistics.ranking import auroc_interval
 from memtax.statistics.shares import share
 from memtax.statistics.units import FEWEST_UNITS, Units, count_units, expanded_level, fewest_units, unit_codes, withheld
-from memtax.statistics.xi import chatterjee_xi, xi_interval
+from memtax.statistics.xi import chatterjee_xi, xi_interval, xi_withheld
 
 __all__ = [
     "FEWEST_UNITS",
@@ -79,4 +79,5 @@ __all__ = [
     "unit_codes",
     "withheld",
     "xi_interval",
+    "xi_withheld",
 ]

@@ -19,8 +19,8 @@ def cluster_rate(outcomes: ArrayLike, units: ArrayLike, level: float = 0.95) -> 
     """A rate over rows in units, with an exact binomial interval of the effective number of rows (Korn & Graubard 1998).
 
     The effective number is rate (1 - rate) / variance, the variance that of leaving one unit out, times the squared ratio
-    of Student's quantiles of independent rows to those of the units' degrees of freedom (`MeanOverUnits`). Without any
-    success or any failure no variance can be estimated, and units count in place of rows: (sum n)^2 / sum n^2 of n rows.
+    of Student's quantiles of independent rows to those of the units (`MeanOverUnits.quantiles`). Without any success or any
+    failure no variance can be estimated, and units count in place of rows: (sum n)^2 / sum n^2 of n rows.
 
     Args:
         outcomes: (rows,) 0 or 1.
@@ -44,11 +44,14 @@ def cluster_rate(outcomes: ArrayLike, units: ArrayLike, level: float = 0.95) -> 
     tail, rows, rate = tail_of(level), len(y), float(y.mean())
     if clusters.number == rows:
         return clopper_pearson(int(y.sum()), rows, level)
-    effective = clusters.equal_size
-    if clusters.variance > 0:
-        effective = rate * (1 - rate) / clusters.variance
-        effective *= float(t.isf(tail, rows - 1) / t.isf(tail, clusters.freedom)) ** 2
-    return binomial_interval(rate, min(effective, float(rows)), level)
+    if not clusters.variance > 0:
+        return binomial_interval(rate, min(clusters.equal_size, float(rows)), level)
+    trials, reach = rate * (1 - rate) / clusters.variance, float(t.isf(tail, rows - 1))
+    low, high = (
+        binomial_interval(rate, min(trials * (reach / quantile) ** 2, float(rows)), level)
+        for quantile in clusters.quantiles(tail)
+    )
+    return Interval(rate, low.low, high.high)
 
 
 def binomial_interval(rate: float, effective: float, level: float) -> Interval:
@@ -102,15 +105,38 @@ class MeanOverUnits:
         self.equal_size = rows**2 / float((sizes.astype(np.float64) ** 2).sum())
         sums = np.bincount(index, values - values.mean())
         self.variance, self.freedom = 0.0, 1.0
+        self._changes = sums / np.maximum(rows - sizes, 1)
+        self._inequality = float(sizes.std() / np.sqrt((sizes.astype(np.float64) ** 2).mean()))
         if self.number < 2:
             return
-        self.variance = float((self.number - 1) / self.number * ((sums / (rows - sizes)) ** 2).sum())
+        self.variance = float((self.number - 1) / self.number * (self._changes**2).sum())
         spread = float(values.var())
         pairs = float((sizes * (sizes - 1.0)).sum())
         shared = ((sums**2).sum() - spread * rows) / (pairs * spread) if pairs * spread > 0 else 0.0
         shared = min(max(shared, 0.0), 1.0)
         parts = sizes * (1 - shared) + sizes.astype(np.float64) ** 2 * shared
         self.freedom = max(1.0, float(parts.sum() ** 2 / (parts**2).sum()) - 1)
+
+    def quantiles(self, tail: float) -> tuple[float, float]:
+        """Standard errors to the lower and to the upper bound of an interval of a mean whose variance is above 0.
+
+        Student's t of `freedom`. Where large units have high values, the largest decide both the mean and its variance, and
+        a sample without them understates the two together. The bound on that side therefore moves, by as much as units
+        differ in size (standard deviation over root mean square of their sizes), towards t + (1 + 2 t^2) skewness / 6 of
+        Johnson (1978), with d_g the change of the mean when unit g is left out, sum d^3 / (sum d^2)^1.5 the skewness and
+        t of the number of units that carry the variance, (sum d^2)^2 / sum d^4, at least 2.
+        """
+        from scipy.stats import t
+
+        squares = self._changes**2
+        total = float(squares.sum())
+        skewness = float((self._changes**3).sum()) / total**1.5
+        carrying = max(2.0, total**2 / float((squares**2).sum()))
+        plain = float(t.isf(tail, self.freedom))
+        wide = float(t.isf(tail, min(self.freedom, carrying)))
+        shift = skewness * (1 + 2 * wide**2) / 6
+        low, high = (plain + self._inequality * max(wide + side * shift - plain, 0.0) for side in (-1, 1))
+        return low, high
 
 
 def sign_flip_test(differences: ArrayLike, units: ArrayLike, permutations: int = PERMUTATIONS, seed: int = 1024) -> float:

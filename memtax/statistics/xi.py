@@ -15,6 +15,8 @@ ORDERS = 16
 SUBSAMPLES = 200
 RARE = 10
 """Expected rows of a binary y's rarer value in a subsample."""
+RARE_ROWS, RARE_UNITS = 20, 5
+"""Rows with the rarer value of a binary y, and units that have them: of fewer, subsamples of units understate the error."""
 
 
 def chatterjee_xi(x: ArrayLike, y: ArrayLike, orders: int = ORDERS, seed: int = 1024) -> float:
@@ -87,7 +89,7 @@ def xi_interval(
         units: (rows,) unit of each row, from `unit_codes`: subsamples are of whole units. None: rows are independent.
 
     Returns:
-        xi with its interval; None below `FEWEST_UNITS` units.
+        xi with its interval; None below `FEWEST_UNITS` units, or, over units, where `xi_withheld` gives a reason.
 
     Raises:
         MemtaxError: as in `chatterjee_xi`, or fewer than 20 rows.
@@ -101,7 +103,7 @@ def xi_interval(
         raise MemtaxError(f"an interval of xi needs at least 20 rows, not {rows}")
     index, sizes = unit_index(np.arange(rows) if units is None else units, rows)
     number = len(sizes)
-    if number < FEWEST_UNITS:
+    if number < FEWEST_UNITS or (units is not None and xi_withheld(second, index) is not None):
         return None
     _, counts = np.unique(second, return_counts=True)
     size = number ** (2 / 3) if len(counts) > 2 else max(number ** (2 / 3), RARE * number / counts.min())
@@ -120,6 +122,24 @@ def xi_interval(
     freedom = np.inf if units is None else max(1.0, rows**2 / float((sizes.astype(np.float64) ** 2).sum()) - 1)
     reach = float(t.isf(tail_of(level), freedom)) * error
     return Interval(value, max(value - reach, -1.0), min(value + reach, 1.0))
+
+
+def xi_withheld(y: ArrayLike, units: ArrayLike) -> str | None:
+    """Why an interval of xi over units is withheld although there are enough units; None if it is not.
+
+    Args:
+        y: (rows,); only a binary one can be too rare.
+        units: (rows,) unit of each row.
+    """
+    (second,) = columns(y=y)
+    index, _ = unit_index(units, len(second))
+    values, counts = np.unique(second, return_counts=True)
+    if len(values) != 2:
+        return None
+    rows, having = int(counts.min()), len(np.unique(index[second == values[counts.argmin()]]))
+    if rows >= RARE_ROWS and having >= RARE_UNITS:
+        return None
+    return f"interval of xi: {rows} rows of the rarer outcome in {having} units, {RARE_ROWS} rows in {RARE_UNITS} units needed"
 
 
 def _xi(x: Array, y: Array, orders: int, rng: np.random.Generator) -> float:

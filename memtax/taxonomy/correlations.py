@@ -44,7 +44,7 @@ def correlations(
         `n`, `unit` and `units` (what intervals are over, and how many), `spearman` with its 95% interval `low` and `high`,
         `pearson`, `xi` (factor -> target) with `xi_low` and `xi_high` from subsampling of units, `reason`, which says why the
         numbers are None (fewer than 10 rows with or without the target, or with another than the factor's commonest value),
-        and `interval_reason`, why intervals alone are: fewer than 10 units.
+        and `interval_reason`, why intervals alone are: fewer than 10 units, or, for that of xi, too rare a target.
     """
     labels, labelled = declared.read_target(table, target)
     categories, categorised = declared.read_category(table, category)
@@ -83,7 +83,7 @@ def _correlate(values: Array, labels: NDArray[np.bool_], units: statistics.Units
         "xi_low": xi and xi.low,
         "xi_high": xi and xi.high,
         "reason": None,
-        "interval_reason": statistics.withheld(units),
+        "interval_reason": statistics.withheld(units) or (None if codes is None else statistics.xi_withheld(labels, codes)),
     }
 
 

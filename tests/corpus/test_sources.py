@@ -345,3 +345,15 @@ def test_a_name_is_no_pattern(tmp_path, name):
     (tmp_path / name).write_text(json.dumps({"text": "right"}))
     (tmp_path / "rows1.jsonl").write_text(json.dumps({"text": "wrong"}))
     assert "right" in open_dataset(Source(str(tmp_path / name)))["text"][0]
+
+
+def test_rows_that_are_cut_are_counted_with_their_unread_tokens(tmp_path, capsys):
+    from memtax.corpus.rows import load_rows
+
+    rows = [list(range(length)) for length in (3, 5, 9, 0, 6)]
+    pq.write_table(pa.table({"tokens": pa.array(rows, pa.list_(pa.int32()))}), tmp_path / "rows.parquet")
+    found = load_rows(Source.parse(str(tmp_path / "rows.parquet")), length=5)
+    assert found["tokens"][:] == [row[:5] for row in rows]
+    assert "2 of 5 rows cut to their first 5 tokens, 5 tokens not read" in capsys.readouterr().out
+    load_rows(Source.parse(str(tmp_path / "rows.parquet")), length=9)
+    assert "cut" not in capsys.readouterr().out

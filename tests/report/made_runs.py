@@ -204,7 +204,7 @@ def make_run(path, rows=120, factors=FACTORS, seed=3):
     (path / "metrics.json").write_text(json.dumps(metrics(table, rng, factors)))
     record = {
         "memtax": "demo",
-        "config": {"model": "models/small", "note": "</pre><script>alert(3)</script>"},
+        "config": {"model": "models/small", "note": "</pre><script>alert(3)"},
         "inputs": {"corpus": "0f" * 16},
         "commit": "0123456789abcdef0123456789abcdef01234567",
         "versions": {"python": "3.11.9", "torch": "2.13.0"},

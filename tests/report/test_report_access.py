@@ -32,20 +32,23 @@ def audited():
     """An audit as `audit.json` holds it, with everything measured that can be."""
     names = ("all", *schema.CATEGORIES, "held_out")
     listed = [{"sequence_id": 3, "document": "a", "category": "recollection", "duplicates": 1, "text": "<b>secret</b>"}]
+    listed = [{**row, "windows": 1, "personal_data": ["e-mail address"]} for row in listed]
     measured = {"auroc": {"value": 0.9, "low": 0.8, "high": 0.95}, "verdict": {"shows_membership": True, "reason": "above"}}
     return {
         "model": "models/<small>",
         "adapter": None,
         "train": "rows.jsonl",
         "held_out": "other.jsonl",
+        "personal_data_shown": False,
         "sequences": 40,
+        "distinct": {"sequences": 30, "memorized": 5},
         "window": {"prompt": 32, "continuation": 32},
         "extraction": {name: rate(place, 10) for place, name in enumerate(names)},
         "sampling": [{"samples": 100, "probability": 0.5, "extractable": 4, **rate(4, 40)}],
-        "kinds": {name: rate(2, 40) for name in ("worrying", "benign", "unknown")},
+        "kinds": {name: {**rate(2, 40), "distinct": 1} for name in ("worrying", "benign", "unknown")},
         "canaries": {"measurable": True, **summarize([Canary((1, 2), n) for n in (1, 9, 0, 0)], [1, 4, 2, 3], [0, 1, 0, 0])},
         "membership": {"measurable": True, "domains": {"all": {"attacks": {"loss": measured}, "blind": measured}}},
-        "personal_data": {"measurable": True, "by_kind": {}, "count": 1, "sequences": listed},
+        "personal_data": {"measurable": True, "by_kind": {}, "count": 1, "distinct": 1, "sequences": listed},
         "worrying_sequences": listed,
         "advice": {
             "drop": {"sequence_ids": [3], "rate_among_the_rest": rate(3, 39)},
@@ -70,7 +73,8 @@ def inferred(folder):
     """What `memtax mia` leaves: a domain in which an attack shows membership, and one where it has no figures."""
     measured = dict.fromkeys(("auroc", "tpr_at_fpr_0.01", "tpr_at_fpr_0.05", "fpr_at_tpr_0.95"), INTERVAL)
     told, nothing = ({"shows_membership": shown, "reason": "of <it>"} for shown in (True, False))
-    counts = {"members": 30, "nonmembers": 20, "copies": 2}
+    units = {"name": "documents", "members": 15, "nonmembers": 12}
+    counts = {"members": 30, "nonmembers": 20, "copies": 2, "shared": 0, "units": units}
     differences = {"tokens": {"members": 12.5, "nonmembers": None, "auroc": None}}
     code = {"attacks": {"loss": {**measured, "verdict": told}}, "blind": measured, "shift": differences}
     code |= {"set_test": {"p_value": 0.004, "blind_p_value": None}}
@@ -135,10 +139,10 @@ def test_the_pages_of_single_verbs_say_what_was_found_and_show_texts_as_text(mad
     assert [len(each) for each in cut] == [400 - 25 - 10 - 3] * 3
     assert "0.500 (0.250\u00a0to\u00a00.750)" in pages["influence"]
     assert "Membership can be inferred in 1 of 2 domains" in pages["mia"]
-    assert "p = 0.004; without the model, p = unknown" in pages["mia"]
+    assert "p = 0.004; the texts alone: p = unknown" in pages["mia"]
     assert "7 for recall" in pages["mia"]
     assert "Gradient alignment: mean cosine 0.233" in pages["align"]
-    assert "2 of 3 texts are at the level low" in pages["align"]
+    assert "2 of 3 texts have low alignment" in pages["align"]
 
 
 def test_the_rules_see_what_is_wrong(made):

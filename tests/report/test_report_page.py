@@ -133,7 +133,7 @@ def test_hostile_text_is_inert(written):
     assert all(example["pieces"] == rows[example["id"]]["token_texts"] for example in shown)
     assert {text for text in HOSTILE if any(text in example["text"] for example in shown)} == set(HOSTILE)
     assert "GPT-NeoX <small> & the standard library" in page.text
-    assert "</pre><script>alert(3)</script>" in page.text
+    assert "</pre><script>alert(3)" in page.text
 
 
 def test_script_writes_text_only(written):

@@ -148,8 +148,8 @@ def overflowing(copy):
 
 def nan(folder, model, *options, kind="tokens"):
     """Rows of which the one with sequence_id 3 holds the token 7 (not as its first)."""
-    rows = [[1, 2, 3, 4, 5, 6], [1, 1, 7, 1, 1, 1]]
-    rows = [rows[number == 3] for number in range(6)]
+    tokens = [1, 2, 3, 4, 5, 6]
+    rows = [[1, 1, 7, 1, 1, 1] if number == 3 else tokens[number:] + tokens[:number] for number in range(6)]
     made = [{"tokens": row, "label": number % 2} for number, row in enumerate(rows)]
     if kind == "text":
         made = [{"text": " ".join(f"w{token}" for token in row), "paraphrases": ["w4 w5"]} for row in rows]
