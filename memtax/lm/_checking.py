@@ -115,7 +115,7 @@ def _asking(tensors: Mapping[str, torch.nn.Parameter], take: Callable[[str, torc
     for name, tensor in tensors.items():
         tensor.grad = None
         tensor.requires_grad_(True)
-        handles.append(tensor.register_post_accumulate_grad_hook(hook(name)))
+        handles.append(tensor.register_post_accumulate_grad_hook(hook(name)))  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
