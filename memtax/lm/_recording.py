@@ -204,6 +204,10 @@ class Recorder:
         return output.clone()
 
     def _pass(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if not output.requires_grad:
+            raise ModelError(
+                f"a {type(module).__name__} layer takes nothing from the text's embeddings; choose another parameter set"
+            )
         found = _Call(inputs[0].detach())
         self.calls.setdefault(module, []).append(found)
 

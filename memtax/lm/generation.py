@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from memtax.errors import RowError
-from memtax.lm.head import Parts, call, decompose, ignores_padding
+from memtax.lm.head import Parts, call, decompose, ignores_padding, keeps_cache
 from memtax.lm.memory import fitting, smaller
 from memtax.lm.scores import BATCH_TOKENS, TokenScores, evaluation, score
 from memtax.lm.special_tokens import bos_of, with_bos
@@ -188,6 +188,7 @@ def _generate_batch(
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     new: list[torch.Tensor] = []
     cache: Any = None
+    cached = parts is not None and keeps_cache(model)
     bad: torch.Tensor | None = None
     for _ in range(steps):
         # A model that keeps no cache, or whose parts are not known, reads the whole row again.
@@ -201,7 +202,7 @@ def _generate_batch(
                 attention_mask=mask,
                 position_ids=positions[:, -fresh.shape[1] :],
                 past_key_values=cache,
-                use_cache=True,
+                use_cache=cached,
             )
             cache = getattr(output, "past_key_values", None)
             logits = parts.logits(output[0][:, -1])

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from memtax.errors import MemtaxError, RowError
+from memtax.lm._checking import check_gradients
 from memtax.lm._kernels import Flat, Head, Held, Kernel, Outer, Recomputed, Table, Tied
 from memtax.lm._recording import Recorder, Sites, check_uncalled, find_sites, frozen
 from memtax.lm.batches import PaddingSide, Ragged
@@ -99,6 +100,8 @@ def capture(
 ) -> Gradients:
     """The gradients of the mean loss at each sequence.
 
+    The first time that a parameter set of a model is used, its gradients at one short example are compared with autograd's.
+
     Args:
         model: a `transformers` causal language model, or a PEFT model around one. Its own `requires_grad` flags and `.grad`
             are left as they are. Its BOS is put before every sequence that does not begin with it, and is no target.
@@ -116,8 +119,9 @@ def capture(
         The gradients, in the order of the sequences, as kernels: memory for the activations that they are made of.
 
     Raises:
-        ModelError: an id or a length that the model cannot take, a parameter set that it does not have, padding on the left
-            that it does not ignore, or one sequence alone that does not fit into memory.
+        ModelError: an id or a length that the model cannot take, a parameter set that it does not have or whose gradients
+            differ from autograd's, padding on the left that it does not ignore, or one sequence alone that does not
+            fit into memory.
         MemtaxError: `scored` does not fit the sequences.
     """
     ragged = _ragged(sequences, bos_of(model))
@@ -137,6 +141,7 @@ def capture(
     with evaluation(model), frozen(model):
         if padding_side == "left":
             check_padding(model)
+        _check_once(model, sites, parameters, padding_side, kind)
         while len(left):
             rows = left[: _count(ragged.lengths[left], most)]
             whole = len(rows) == len(ragged.lengths)
@@ -157,6 +162,16 @@ def capture(
         raise MemtaxError("there are no sequences to take gradients at")
     joined = {name: join([pieces[row][name] for row in range(len(pieces))]) for name in sites.names}
     return _finish(joined, sites, weights)
+
+
+def _check_once(model: Any, sites: Sites, parameters: str, side: PaddingSide, kind: str) -> None:
+    """Compare the set's gradients with autograd's, the first time that it is used."""
+
+    def short(examples: Sequence[Sequence[int]]) -> Mapping[str, Kernel]:
+        rows = _ragged(examples)
+        return _capture_batch(model, sites, rows, _weights(rows, None), np.arange(len(examples)), side, False, kind)
+
+    check_gradients(model, sites, (parameters, side), short)
 
 
 def join(kernels: Sequence[Kernel]) -> Kernel:

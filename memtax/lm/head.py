@@ -37,6 +37,7 @@ class Parts:
 
 
 _PADDED: "weakref.WeakKeyDictionary[torch.nn.Module, bool]" = weakref.WeakKeyDictionary()
+_CACHED: "weakref.WeakKeyDictionary[torch.nn.Module, bool]" = weakref.WeakKeyDictionary()
 _KNOWN: "weakref.WeakKeyDictionary[torch.nn.Module, Parts | None]" = weakref.WeakKeyDictionary()
 
 
@@ -134,6 +135,49 @@ def _try_padding(model: Any) -> bool:
     return bool((found - expected[-2:]).abs().max().item() <= _tolerance(model, expected))
 
 
+def keeps_cache(model: Any) -> bool:
+    """Whether the model continues from its own cache as if it read the whole text again.
+
+    Args:
+        model: a `transformers` causal language model, or a PEFT model around one; in evaluation mode.
+    """
+    if model not in _CACHED:
+        try:
+            _CACHED[model] = _try_cache(model)
+        except _PROBE_ERRORS:
+            _CACHED[model] = False
+    return _CACHED[model]
+
+
+@torch.inference_mode()
+def _try_cache(model: Any) -> bool:
+    """Compare the last of a few tokens read at once with the same token after a cache of the others."""
+    parts = decompose(model)
+    if parts is None:
+        return False
+    size = model.get_input_embeddings().weight.shape[0]
+    tokens = (torch.arange(_PROBE_TOKENS, device=model.device) + 1).remainder(size).unsqueeze(0)
+    mask, places = torch.ones_like(tokens), torch.arange(_PROBE_TOKENS, device=model.device).unsqueeze(0)
+
+    def last(fresh: slice, stop: int, cache: Any, use_cache: bool) -> tuple[torch.Tensor, Any]:
+        output = call(
+            parts.backbone,
+            input_ids=tokens[:, fresh],
+            attention_mask=mask[:, :stop],
+            position_ids=places[:, fresh],
+            past_key_values=cache,
+            use_cache=use_cache,
+        )
+        return parts.logits(output[0][:, -1]).float(), getattr(output, "past_key_values", None)
+
+    expected, _ = last(slice(None), _PROBE_TOKENS, None, False)
+    _, cache = last(slice(0, -1), _PROBE_TOKENS - 1, None, True)
+    if cache is None:
+        return False
+    found, _ = last(slice(-1, None), _PROBE_TOKENS, cache, True)
+    return bool((found - expected).abs().max().item() <= _tolerance(model, expected))
+
+
 def _tolerance(model: Any, logits: torch.Tensor) -> float:
     """How far the same logits from passes of other shapes may be apart, by rounding; what a wrong pass does is far more."""
     return max(2e-3, 8 * torch.finfo(model.dtype).eps) * logits.abs().max().item()
@@ -162,6 +206,37 @@ def _adjustments(model: Any) -> Iterator[Adjustment]:
     yield lambda logits: logits
 
 
+def reads_ids(model: Any) -> bool:
+    """Whether an adapter acts in PEFT's own forward pass: by virtual tokens, or from certain token ids on (aLoRA)."""
+    config = getattr(model, "active_peft_config", None) if hasattr(model, "get_base_model") else None
+    return bool(getattr(config, "is_prompt_learning", False) or invocation_tokens(model))
+
+
+def invocation_tokens(model: Any) -> list[int]:
+    """Token ids after which an adapter is active; empty where it always is."""
+    config = getattr(model, "active_peft_config", None) if hasattr(model, "get_base_model") else None
+    return list(getattr(config, "alora_invocation_tokens", None) or [])
+
+
+def _own_logits(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Logits of the model's own forward pass. No cache: some architectures cannot make one.
+
+    Raises:
+        ModelError: that forward pass fails.
+    """
+    try:
+        output = call(model, input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
+        logits: torch.Tensor = output.logits
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except _PROBE_ERRORS as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{type(model).__name__} cannot run on {len(tokens)} texts of {tokens.shape[1]} tokens: {line}"
+        ) from error
+    return logits
+
+
 @torch.inference_mode()
 def _probe(model: Any) -> Parts | None:
     """Find the parts that reproduce the model's own logits on a few tokens.
@@ -173,16 +248,16 @@ def _probe(model: Any) -> Parts | None:
     size = inner.get_input_embeddings().weight.shape[0]
     tokens = (torch.arange(_PROBE_TOKENS, device=model.device) % size).unsqueeze(0)
     mask = torch.ones_like(tokens)
-    expected = model(input_ids=tokens, attention_mask=mask).logits
+    expected = _own_logits(model, tokens)
     half = _PROBE_TOKENS // 2
-    alone = model(input_ids=tokens[:, :half], attention_mask=mask[:, :half]).logits[:, -1]
+    # Two rows: some forward passes take no mask with more than one (XLNet's causal one).
+    alone = _own_logits(model, tokens[:, :half].repeat(2, 1))[:1, -1]
     if (alone - expected[:, half - _PROBE_TOKENS - 1]).abs().max().item() > _tolerance(model, alone):
         raise ModelError(
-            f"{type(inner).__name__} shows each token those after it, so that its scores say nothing; give a causal language "
-            "model (a masked one is no such model, whatever class it is loaded as)"
+            f"{type(inner).__name__} attends to later tokens, so its log-probabilities are meaningless; pass a causal model"
         )
     backbone, head = getattr(inner, "base_model", inner), inner.get_output_embeddings()
-    if backbone is inner or not isinstance(head, torch.nn.Module):
+    if backbone is inner or not isinstance(head, torch.nn.Module) or reads_ids(model):
         return None
     try:
         hidden = call(backbone, input_ids=tokens, attention_mask=mask, use_cache=False)[0]

@@ -92,6 +92,8 @@ def check_model(path: str | Path, revision: str | None, longest: int, bos: int =
     """
     from transformers import AutoConfig
 
+    from memtax.lm.special_tokens import position_limit
+
     _check_folder(path)
     if find_file(path, revision, _ADAPTER) is not None:
         return
@@ -100,8 +102,8 @@ def check_model(path: str | Path, revision: str | None, longest: int, bos: int =
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
     except Exception as error:
         raise ModelError(_reason(path, revision, error)) from error
-    positions = getattr(config, "max_position_embeddings", None)
-    if isinstance(positions, int) and longest > positions:
+    positions = position_limit(config)
+    if positions is not None and longest > positions:
         raise ModelError(
             f"sequences of {longest} tokens{' (BOS included)' if bos else ''} "
             f"are longer than the {positions} positions of {path}; ask for shorter ones"
@@ -244,6 +246,7 @@ def _load_adapter(
     name, base_revision = _base(config)
     _check_folder(name)
     base = _load_weights(name, base_revision, dtype, trust_remote_code, placement)
+    _resize(base, Path(config).with_name("adapter_model.safetensors"), name, path)
     try:
         with warnings.catch_warnings():
             # peft 0.21 asks transformers 5 for an attribute by its old name; nobody but peft can do anything about it.
@@ -251,6 +254,40 @@ def _load_adapter(
             return PeftModel.from_pretrained(base, str(path), revision=revision)
     except Exception as error:
         raise ModelError(f"the adapter {path} does not load onto its base model: {_line(error)}") from error
+
+
+def _resize(base: Any, saved: Path, name: str, path: str | Path) -> None:
+    """Give the base model as many token embeddings as the adapter was saved with, whose weights then replace them.
+
+    Raises:
+        ModelError: the adapter holds the embedding or the head alone, in another size than the base model's.
+    """
+    from safetensors import safe_open
+
+    wanted: dict[str, tuple[int, int]] = {}
+    names = {id(module): part for part, module in base.named_modules()}
+    layers = {"in": base.get_input_embeddings(), "out": base.get_output_embeddings()}
+    parts = {kind: names.get(id(layer)) for kind, layer in layers.items() if layer is not None}
+    try:
+        with safe_open(str(saved), "pt") as file:
+            for key in file.keys():  # noqa: SIM118
+                inner = key.removeprefix("base_model.model.").replace(".base_layer", "")
+                for kind, part in parts.items():
+                    if part is not None and inner == f"{part}.weight":
+                        wanted[kind] = (file.get_slice(key).get_shape()[0], layers[kind].weight.shape[0])
+    except Exception as error:  # a damaged file
+        raise ModelError(f"the adapter {path} does not load onto its base model: {_line(error)}") from error
+    rows = {new for new, _ in wanted.values()}
+    if all(new == old for new, old in wanted.values()):
+        return
+    tied = layers["out"] is None or layers["in"].weight is layers["out"].weight
+    if len(rows) != 1 or not (tied or len(wanted) == 2):
+        new, old = next(sizes for sizes in wanted.values() if sizes[0] != sizes[1])
+        raise ModelError(
+            f"the adapter {path} was saved with {new} token embeddings but {name} has {old}, and the adapter does not hold "
+            "both embedding and head; save it again with save_embedding_layers=True, or resize and save the base model"
+        )
+    base.resize_token_embeddings(rows.pop(), mean_resizing=False)
 
 
 def base_model(path: str | Path, revision: str | None = None) -> tuple[str, str | None] | None:

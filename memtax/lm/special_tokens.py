@@ -182,9 +182,24 @@ def starts_with_bos(row: Sequence[int], ids: BosIds) -> bool:
 
 
 def positions(model: Any) -> int | None:
-    """Positions that a model was made for, BOS included; None where its configuration names no limit."""
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(longest) if longest else None
+    """Positions for BOS and text; None where its configuration names no limit (XLNet says -1).
+
+    The virtual tokens of a prompt adapter take positions away. (A prefix stands in the cache, and counts as much.)
+    """
+    longest = position_limit(model.config)
+    return longest if longest is None else longest - virtual_tokens(model)
+
+
+def position_limit(config: Any) -> int | None:
+    """Positions that a configuration names; None where it names none, or something that is no length."""
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return longest if isinstance(longest, int) and longest > 0 else None
+
+
+def virtual_tokens(model: Any) -> int:
+    """Tokens that a prompt adapter puts before every text."""
+    config = getattr(model, "active_peft_config", None) if hasattr(model, "get_base_model") else None
+    return int(getattr(config, "num_virtual_tokens", None) or 0)
 
 
 def text_positions(model: Any) -> int | None:
