@@ -195,7 +195,7 @@ def test_a_sequence_beyond_the_models_positions_is_an_error():
 @pytest.mark.parametrize("kind", [BertConfig, RobertaConfig])
 def test_a_masked_language_model_is_refused(kind):
     sizes = {"vocab_size": 101, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48}
-    with pytest.raises(ModelError, match="shows each token those after it, so that its scores say nothing"):
+    with pytest.raises(ModelError, match="attends to later tokens, so its log-probabilities are meaningless"):
         score(AutoModelForCausalLM.from_config(kind(**sizes)).eval(), [[5, 6, 7]])
     # The same architecture as a decoder attends to what came before.
     decoder = AutoModelForCausalLM.from_config(kind(**sizes, is_decoder=True)).eval()
