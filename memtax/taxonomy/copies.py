@@ -146,11 +146,16 @@ def with_sketch(table: "pa.Table") -> "pa.Table":
 
 def units_of(table: "pa.Table") -> statistics.Units:
     """Units of resampling of a table whose tokens and texts may be sketches."""
+    import pyarrow as pa
+
     if COLUMN not in table.column_names:
         return statistics.Units.of_table(table)
     sketches = sketch_rows(table)
     documents = table.column("document") if "document" in table.column_names else None
-    texts = None if sketches is None else [None if key == _EMPTY else key for key in sketches[:, 0].tolist()]
+    texts = None
+    if sketches is not None:
+        # Arrow reads Python numbers as int64, which the upper half of the hashes does not fit.
+        texts = pa.array(sketches[:, 0], mask=sketches[:, 0] == _EMPTY)
     codes = statistics.unit_codes(documents, texts, rows=table.num_rows)
     if documents is not None and documents.null_count < table.num_rows:
         return statistics.Units(codes, "document")

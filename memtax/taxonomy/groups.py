@@ -121,6 +121,11 @@ class Problem:
         rows = usable(table, read, target, category)
         groups = split_groups(table)[rows.kept]
         split = stratified_split(rows.categories * 2 + rows.labels, validation, test, seed, groups.codes)
+        if not len(split.validation) or not len(split.test):
+            raise TooFewRowsError(
+                f"{len(rows.labels):,} rows cannot be split: documents and near-copies join them into too few groups "
+                f"({len(np.unique(groups.codes)):,}); give rows of more documents"
+            )
         few = too_few(rows.labels[split.train], "training")
         if few is not None:
             raise TooFewRowsError(f"no partition of {target!r} can be searched: {few} (rows left out: {rows.lost})")

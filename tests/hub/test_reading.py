@@ -32,7 +32,7 @@ def semantic_filters(seed, memorized_only=False):
     score = np.where(rng.random(ROWS) < 1 / (1 + np.exp(3 - duplicates / 4)), 1.0, 0.5)
     return parquet(
         sequence_id=np.arange(ROWS) + 10_000 * memorized_only,
-        tokens=[[1 + (row + place) % 50 for place in range(64)] for row in range(ROWS)],
+        tokens=rng.integers(1, 51, (ROWS, 64)).tolist(),
         text=[f"text {row}" for row in range(ROWS)],
         sequence_duplicates=duplicates,
         **{f"{name}_frequency": rng.integers(10, 10_000, ROWS) for name in ("max", "min")},

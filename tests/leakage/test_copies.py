@@ -27,6 +27,7 @@ def test_copies_change_no_figure():
     assert once == often
 
 
-def test_a_text_on_both_sides_counts_on_both():
-    found = figures(table([("same", True, 1.0), ("same", False, 1.0)] * 2), ["attack_loss"], resamples=10)["one"]
-    assert (found["members"], found["nonmembers"], found["copies"]) == (1, 1, 2)
+def test_a_text_on_both_sides_counts_on_neither():
+    rows = [("same", True, 1.0), ("same", False, 1.0), ("seen", True, 1.0), ("unseen", False, 0.5)]
+    domain = figures(table(rows * 2), ["attack_loss"], resamples=10)["one"]
+    assert (domain["members"], domain["nonmembers"], domain["shared"]) == (1, 1, 1)

@@ -36,7 +36,7 @@ def test_fit_then_predict(data, tmp_path):
     assert done.output.strip().endswith(str(tmp_path / "model"))
     assert {path.name for path in (tmp_path / "model").iterdir()} == {
         "README.md", "correlations.json", "figures", "inference.json", "model.safetensors", "predictor.json", "run.yaml",
-        "stage.json", ".memtax-checksums.json",
+        "stage.json", ".memtax-checksums.json", ".memtax",
     }  # fmt: skip
     predictor = Predictor.from_pretrained(tmp_path / "model")
     assert (predictor.factors, predictor.metrics["calibration"]) == (("a", "b"), "recalibration")
