@@ -181,9 +181,17 @@ def test_running_out_of_memory_halves_the_batch_and_loses_no_row(name):
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    def fail(*_):
+        raise RuntimeError("shapes do not match")
+
     model = build("gpt2")
-    model.base_model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("shapes do not match")))
-    with pytest.raises(RuntimeError, match="shapes do not match"):
+    hook = model.base_model.register_forward_pre_hook(fail)
+    with pytest.raises(ModelError, match=r"GPT2LMHeadModel cannot run on 1 texts of 8 tokens: shapes do not match$"):
+        score(model, [[1, 2]])
+    hook.remove()
+    decompose(model)
+    model.base_model.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match=r"^shapes do not match$"):
         score(model, [[1, 2]])
 
 
