@@ -28,6 +28,31 @@ REPLACED = ".replaced"
 _FIRST_LINE = b'{"memtax": "output"}\n'
 
 _holds: "list[_Hold]" = []
+_wait = False
+
+
+def set_wait(wait: bool) -> None:
+    """Let `holding` wait for another holder to end (`--wait`), instead of refusing."""
+    global _wait
+    _wait = wait
+
+
+@contextlib.contextmanager
+def holding(output: Path | str, command: str) -> Iterator[None]:
+    """Hold the output of a job: the first of its processes does, for all; one inside an output that is held is held with it.
+
+    Raises:
+        MemtaxError: see `hold`.
+    """
+    root = Path(os.path.realpath(output))
+    if any(hold.root == root or hold.root in root.parents for hold in _holds):
+        yield
+    elif os.environ.get("RANK", "0") != "0":
+        with share(output):
+            yield
+    else:
+        with hold(output, command, _wait):
+            yield
 
 
 @contextlib.contextmanager

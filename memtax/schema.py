@@ -370,6 +370,39 @@ def validate(table: "pa.Table", names: Iterable[str], what: str = "the table") -
     return pa.table(columns, schema=schema)
 
 
+def is_declared(name: str) -> bool:
+    """Whether `column` knows the name."""
+    try:
+        column(name)
+    except MemtaxError:
+        return False
+    return True
+
+
+def described(field: "pa.Field") -> Column:
+    """The declared column of a field's name; for a column of the user's, its type."""
+    if is_declared(field.name):
+        return column(field.name)
+    return Column(field.name, str(field.type), "-", "a column of the input", "as in the input")
+
+
+def checked(table: "pa.Table", what: str = "the table") -> "pa.Table":
+    """The table with declared columns cast and checked as `validate` does, and with `datasets.Features` in its metadata.
+
+    Raises:
+        MemtaxError: a declared column has another type, or nulls where there may be none.
+    """
+    import datasets
+    import pyarrow as pa
+
+    known = [name for name in table.column_names if is_declared(name)]
+    cast = validate(table, known, what)
+    whole = pa.table({name: (cast if name in known else table).column(name) for name in table.column_names})
+    own = datasets.Features.from_arrow_schema(table.drop_columns(known).schema.remove_metadata())
+    ours = features(known)
+    return whole.cast(datasets.Features({n: ours[n] if n in known else own[n] for n in table.column_names}).arrow_schema)
+
+
 def rename_published(names: Iterable[str]) -> Mapping[str, str]:
     """The renaming that turns published column names into ours, for those among `names` that differ."""
     return {name: PUBLISHED[name] for name in names if name in PUBLISHED}

@@ -1,14 +1,22 @@
-"""The `memtax` command: one short function per verb, which calls one library function and prints where the result is."""
+"""The `memtax` command: one verb per job, with options made from the job's settings."""
 
-from memtax.cli.base import app, main
-
-# The order of imports is the order of the verbs in the help.
-# isort: off
-from memtax.cli import job as job
-from memtax.cli import measure as measure
 from memtax.cli import explain as explain
+from memtax.cli import job as job
 from memtax.cli import leakage as leakage
+from memtax.cli import measure as measure
 from memtax.cli import results as results
-# isort: on
+from memtax.cli.base import app, main
+from memtax.cli.derive import register
+from memtax.jobs import VERBS
+
+_ORDER = (
+    *("demo", "run", "count", "score", "filter", "fit", "search", "predict", "paraphrase", "align", "mia", "influence"),
+    *("counterfactual", "audit", "report", "compare", "explore", "push", "env"),
+)
+"""Of the verbs in the help."""
+
+for verb in VERBS:
+    register(app, verb)
+app.registered_commands.sort(key=lambda command: _ORDER.index(command.name or getattr(command.callback, "__name__", "")))
 
 __all__ = ["app", "main"]

@@ -26,6 +26,8 @@ class Verb(TyperCommand):
         from memtax import outputs
 
         try:
+            if getattr(ctx.command.callback, "holds_output", False):
+                return self._tell(ctx)
             output = _output(ctx.params)
             if output is None:
                 return self._tell(ctx)
@@ -194,6 +196,7 @@ def options(
     wait: Annotated[bool, typer.Option("--wait", help="Wait where another run holds the output, instead of refusing.")] = False,
 ) -> None:
     """Options of every verb."""
+    from memtax.outputs import set_wait
     from memtax.progress import limit_threads, set_memory, set_notes_to_errors, set_quiet, set_strict
 
     # One look for every bar: ours. Read when `datasets` is imported.
@@ -202,6 +205,7 @@ def options(
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     global _debug, _wait
     _debug, _wait = debug, wait
+    set_wait(wait)
 
     def forget() -> None:
         # One process may run several commands, as tests do: what one was told ends with it.

@@ -53,49 +53,6 @@ def paraphrase(
 
 
 @app.command()
-def align(
-    pairs: Annotated[str, typer.Argument(help="Rows with a text and its paraphrases: path[:config[:split]].")],
-    model: Annotated[str, typer.Option("--model", "-m", help=REVISED)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, table, summary and record go.")],
-    parameters: Annotated[str, typer.Option(help="head, embeddings+head, lora or all-linear.")] = "embeddings+head",
-    column: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name; default: the model's.")] = None,
-    length: Annotated[int | None, typer.Option(help="Most tokens of a text; default: the model's positions.")] = None,
-    dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
-    bos: Annotated[str, typer.Option(help=BOS)] = "auto",
-) -> Outcome:
-    """Gradient alignment: how alike the gradients at a text and at its paraphrases are.
-
-    The rows have a text and `paraphrases`, a list with null for each that failed, as `memtax paraphrase` writes them; or there
-    is a row for each `paraphrase`. The table also holds the norm of the gradient at each text.
-
-    Example: `memtax align runs/paraphrases/paraphrases.parquet --model runs/demo/models/small-gpt-neox --output alignment`
-
-    Several processes: `accelerate launch -m memtax align ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax align ...` on
-    CPUs.
-    """
-    from memtax.corpus.sources import Source
-    from memtax.engine import World
-    from memtax.leakage.alignment import AlignmentFilter, align_table
-    from memtax.lm.loading import split_revision
-    from memtax.report import verb_pages
-
-    name, revision = split_revision(model)
-    function = AlignmentFilter(name, revision, parameters, tokenizer, length, dtype, bos)
-    found = align_table(Source.parse(pairs, column=column), function, output)
-    if not World.current().is_main:
-        return Outcome({}, [])
-    page = verb_pages.align(output)
-    mean = "" if found["mean"] is None else f", mean cosine {found['mean']:.3f}"
-    lines = [f"{found['aligned']:,} of {found['texts']:,} texts aligned{mean}"]
-    if area := found["membership"].get("auroc"):
-        bounds = area["reason"] if area["low"] is None else f"{area['low']:.3f} to {area['high']:.3f}"
-        lines.append(f"AUROC of members {area['value']:.3f} ({bounds})")
-    lines += [f"table    {output / 'alignment.parquet'}", f"summary  {output / 'summary.json'}", f"page     {page}"]
-    return Outcome({"output": output, "page": page, **found}, lines)
-
-
-@app.command()
 def mia(
     model: Annotated[str, typer.Option("--model", "-m", help=REVISED)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where scores, figures and record go.")],

@@ -25,7 +25,12 @@ class Config:
     @property
     def columns(self) -> list[str]:
         """Column names, those of the first split; all splits have the same."""
-        return list(next(iter(self.splits.values())).column_names)
+        return list(self.schema.names)
+
+    @property
+    def schema(self) -> "pa.Schema":
+        """The Arrow schema of the first split."""
+        return next(iter(self.splits.values())).schema
 
 
 def write_dataset(
@@ -35,18 +40,18 @@ def write_dataset(
 
     Args:
         folder: the dataset repository.
-        configs: what it holds; the first one is the default. Every column must be declared in `memtax.schema`.
+        configs: what it holds; the first one is the default. Columns that `memtax.schema` does not declare are those of the
+            user's input, and keep their types.
         title: of the card.
         summary: name to value, shown as a table in the card.
         license_id: the Hub's identifier of the license, if it is known.
     """
     with atomic_directory(folder) as temporary:
         for config in configs:
-            features = schema.features(config.columns)
             for split, table in config.splits.items():
-                checked = schema.validate(table, config.columns, f"{config.name}/{split}")
                 # The features travel in the Parquet metadata: this is how ClassLabel names survive.
-                write_parquet(temporary / config.name / f"{split}.parquet", checked.cast(features.arrow_schema))
+                checked = schema.checked(table, f"{config.name}/{split}")
+                write_parquet(temporary / config.name / f"{split}.parquet", checked)
         write_text(temporary / "README.md", dataset_card(configs, title, summary, license_id, Path(folder)))
 
 
@@ -78,7 +83,7 @@ def dataset_card(
         title=title,
         summary=summary,
         configs=configs,
-        columns={config.name: [schema.column(name) for name in config.columns] for config in configs},
+        columns={config.name: [schema.described(field) for field in config.schema] for config in configs},
         categories=schema.CATEGORIES,
         notes=None,
         version=versions()["memtax"],

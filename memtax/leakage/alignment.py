@@ -8,24 +8,19 @@ definition is summed over them. Larger means more likely a member.
 import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from memtax import schema, statistics
-from memtax.checksums import seal
 from memtax.corpus import columns
 from memtax.corpus.sources import Source, open_dataset
-from memtax.engine import World
-from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError, RowError
-from memtax.files import write_json, write_parquet
 from memtax.filters.base import Batch, Filter
 from memtax.leakage.figures import attack_metrics
 from memtax.lm.loading import DTYPES, load_model, load_tokenizer, model_files
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
-from memtax.progress import silence_libraries, skipped
-from memtax.provenance import digest, fingerprint_path, write_record
+from memtax.provenance import digest
 
 if TYPE_CHECKING:
     import datasets
@@ -213,45 +208,6 @@ class AlignmentFilter(Filter):
             "gradient_norm": [one.norm for one in found],
             "is_cut": cut,
         }
-
-
-def align_table(source: Source, function: AlignmentFilter, output: Path | str) -> dict[str, Any]:
-    """Align the rows of a source; finished parts in `output` are reused, and shared among processes.
-
-    Args:
-        source: rows with a text and `paraphrases` (a list of strings, null where one failed), or one row a paraphrase with a
-            text and `paraphrase`: then rows of the same `sequence_id` (without one: of the same text) belong together.
-        function: what to compute, with which model.
-        output: the directory: `parts/`, `alignment.parquet` (the source's columns and the filter's), `summary.json`,
-            `run.yaml`.
-
-    Returns:
-        What `summary.json` holds.
-
-    Raises:
-        MemtaxError: an input cannot be used.
-        StaleOutputError: the output holds parts of another input or of other settings.
-    """
-    silence_libraries()
-    output, world = Path(output), World.current()
-    rows = load_pairs(source)
-    pairs = zip(rows["text"], rows["paraphrases"], strict=True)
-    lost = sum(not text or all(one is None for one in paraphrases or ()) for text, paraphrases in pairs)
-    skipped(lost, f"without a text or any paraphrase, in {source.label}; the alignment is null")
-    table = run_stage(rows, function, output / "parts", ROWS_PER_BATCH, BATCHES_PER_PART)
-    summary = summarize(rows, table, function)
-    if world.is_main:
-        whole = rows.data.table.replace_schema_metadata(None)
-        for name in function.columns:
-            whole = whole.append_column(name, schema.validate(table, [name], "the alignment").column(name))
-        write_parquet(output / "alignment.parquet", whole)
-        write_json(output / "summary.json", summary)
-        inputs = {"pairs": fingerprint_path(source.path), "model": function.fingerprint}
-        write_record(output / "run.yaml", "align", {"pairs": source.label, **asdict(function), "bos": summary["bos"]}, inputs)
-        names = ("alignment.parquet", "summary.json", "run.yaml")
-        seal(output, "the same memtax align command", function.fingerprint, names)
-    world.wait()
-    return summary
 
 
 def summarize(rows: "datasets.Dataset", table: "pa.Table", function: AlignmentFilter) -> dict[str, Any]:

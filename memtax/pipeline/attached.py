@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema
-from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.hub.folder import Config
-from memtax.records import read_json
+from memtax.results import read_summary, read_table, table_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,12 +15,12 @@ if TYPE_CHECKING:
     from memtax.pipeline.config import RunConfig
 
 ROWS = {
-    "paraphrases": "One row a text: its paraphrases, and why those that are null failed.",
-    "alignment": "One row a text: how alike its gradient and those of its paraphrases are.",
-    "influence": "One row a training example and a test example: the influence of the one on the other.",
+    "paraphrases": "One row per text: its paraphrases, and why those that are null failed.",
+    "alignment": "One row per text: how alike its gradient and those of its paraphrases are.",
+    "influence": "One row per training example and test example: the influence of the one on the other.",
 }
 """Key of the configuration, which is the file's name too, to what a row of the table is."""
-_VERBS = {"paraphrases": "paraphrase", "alignment": "align", "influence": "influence"}
+VERBS = {"paraphrases": "paraphrase", "alignment": "align", "influence": "influence"}
 SHOWN = 5
 """Test examples whose strongest influences the report shows, and how many of each."""
 _TEXT = 200
@@ -34,24 +33,23 @@ def check(config: "RunConfig") -> None:
         MemtaxError: a directory is not the output of its verb.
     """
     for name, folder in _given(config).items():
-        verify(folder)
-        for file in (f"{name}.parquet", "summary.json"):
-            if not (folder / file).is_file():
-                raise MemtaxError(f"{name}: {folder} has no {file}; give the output of `memtax {_VERBS[name]}`")
+        try:
+            read_summary(folder, VERBS[name])
+            table_file(folder, name)
+        except MemtaxError as error:
+            raise MemtaxError(f"{name}: {error}") from error
 
 
 def attach(config: "RunConfig") -> tuple[list[Config], dict[str, Any]]:
     """Configs for the dataset, and figures for `metrics.json`."""
-    import pyarrow.parquet as pq
-
     configs, metrics = [], {}
     for name, folder in _given(config).items():
-        configs.append(Config(name, ROWS[name], {"train": _declared(pq.read_table(folder / f"{name}.parquet"))}))
-        metrics[name] = read_json(folder / "summary.json")
+        configs.append(Config(name, ROWS[name], {"train": _declared(read_table(folder, name))}))
+        metrics[name] = read_summary(folder, VERBS[name])
         if Path(metrics[name]["model"]).exists():
             metrics[name]["model"] = Path(metrics[name]["model"]).name
-        if name == "influence" and (folder / "top.parquet").is_file():
-            metrics[name]["top"] = _top(pq.read_table(folder / "top.parquet").to_pylist())
+        if name == "influence":
+            metrics[name]["top"] = _top(read_table(folder, "top").to_pylist())
     return configs, metrics
 
 

@@ -9,6 +9,7 @@ from memtax.leakage.membership import representatives
 from memtax.report import attached, figures, membership, words
 from memtax.report.parts import Panel, Quote, Section, Table
 from memtax.report.plain import write_page
+from memtax.results import read_summary, read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +92,7 @@ def _value(measure: str, value: float | None) -> str:
 
 
 def align(folder: Path | str) -> Path:
-    """Write `index.html` from `alignment.parquet` and `summary.json`.
+    """Write `index.html` from the dataset and `summary.json`.
 
     Args:
         folder: output of `memtax align`.
@@ -99,11 +100,9 @@ def align(folder: Path | str) -> Path:
     Returns:
         The page.
     """
-    import pyarrow.parquet as pq
-
     folder = Path(folder)
-    found = read_json(folder / "summary.json")
-    table = pq.read_table(folder / "alignment.parquet")
+    found = read_summary(folder, "align")
+    table = read_table(folder, "alignment")
     section = attached.alignment(found)
     members = table.column("is_member").to_pylist() if "is_member" in table.column_names else [None] * table.num_rows
     groups: dict[str, list[float]] = {}
@@ -123,7 +122,7 @@ def align(folder: Path | str) -> Path:
         "gradients at texts and their paraphrases",
         [("Model", str(found["model"])), ("Parameters", found["parameters"]), ("Texts", words.count(found["texts"]))],
         [section, _lost(found)],
-        "Every number is in summary.json, every text's in alignment.parquet.",
+        "Every number is in summary.json, every text's in dataset/alignment.",
     )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,7 +19,9 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, PreTr
 from memtax import schema
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError, ModelError
-from memtax.leakage.alignment import Alignment, AlignmentFilter, align, align_table, load_pairs
+from memtax.jobs.align import Align
+from memtax.leakage.alignment import Alignment, AlignmentFilter, align, load_pairs
+from memtax.results import read_summary
 
 SIZE = 60
 COMMON = {
@@ -150,8 +151,9 @@ def pairs(tmp_path_factory):
 
 
 def test_a_table_of_pairs(folder, pairs, tmp_path):
-    summary = align_table(Source.parse(str(pairs)), AlignmentFilter(folder), tmp_path / "out")
-    table = pq.read_table(tmp_path / "out" / "alignment.parquet")
+    job = Align(pairs=str(pairs), model=folder, output=tmp_path / "out")
+    done = job.run()
+    table, summary = done.table("alignment"), done.figures
     rows = table.to_pylist()
     assert [row["sequence_id"] for row in rows] == list(range(500, 570))
     assert rows[0]["is_member"] is True  # the source's columns stay
@@ -182,9 +184,9 @@ def test_a_table_of_pairs(folder, pairs, tmp_path):
     assert found["auroc"]["value"] == pytest.approx(np.mean(wins))
     assert found["auroc"]["low"] <= found["auroc"]["value"] <= found["auroc"]["high"]
     assert found["members"] + found["non-members"] == 67
-    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
-    again = align_table(Source.parse(str(pairs)), AlignmentFilter(folder), tmp_path / "out")
-    assert again == summary
+    assert read_summary(tmp_path / "out", "align") == summary
+    assert job.run().figures == summary
+    assert Align.load(tmp_path / "out" / "run.yaml") == job
 
 
 def test_one_row_a_paraphrase_and_other_column_names(folder, pairs, tmp_path):
@@ -257,7 +259,7 @@ def test_two_processes_write_what_one_writes(folder, pairs, tmp_path):
     assert two.returncode == 0, two.stderr[-2000:]
     # 70 rows in batches of 16, 4 batches a part: two parts, one a process.
     assert len(list((tmp_path / "two" / "parts").glob("part-*.parquet"))) == 2
-    for name in ("alignment.parquet", "summary.json"):
+    for name in ("dataset/alignment/train.parquet", "summary.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert two.stdout.count("texts aligned") == 1
 

@@ -1,0 +1,92 @@
+"""Commands from the settings of jobs: options, help, `--config`, and the answer on the terminal."""
+
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from memtax.cli.outcome import Outcome
+from memtax.jobs import job_class
+from memtax.jobs.settings import check_values, fields, flag_of, from_values, has_default, optional
+
+_CONFIG = "YAML file of these options by name, or the run.yaml of a finished job; options given here come first."
+
+
+def register(app: Any, verb: str) -> None:
+    """Add the command of a verb to an app."""
+    app.command(name=verb.rstrip("_"))(command(verb))
+
+
+def command(verb: str) -> Callable[..., Outcome]:
+    """A function that Typer makes a command of."""
+    kind: Any = job_class(verb)
+    parameters = [_parameter(name, field, hint) for name, (field, hint) in fields(kind).items()]
+    parameters.append(_config_parameter(kind))
+
+    def run(**values: Any) -> Outcome:
+        given = {name: value for name, value in values.items() if name != "config" and value is not None}
+        done = from_values(kind, given, "the command line").run()
+        return Outcome({"output": done.output, **({"page": done.page} if done.page else {}), **done.figures}, done.lines)
+
+    # Typer reads the options of a command from the signature and the annotations of its function.
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__doc__, run.__name__ = inspect.cleandoc(kind.__doc__), verb
+    run.holds_output = True  # type: ignore[attr-defined]
+    return run
+
+
+def _parameter(name: str, field: Any, hint: Any) -> inspect.Parameter:
+    """A setting as a parameter of Typer's; None stands for "not given", so that the defaults stay with the settings."""
+    kind, _ = optional(hint)
+    is_list = typing.get_origin(kind) is tuple
+    # Literals and numbers are checked with the settings, so that a file, a call and a command line are told the same.
+    shown = kind if kind in (bool, Path) or typing.get_origin(kind) is typing.Literal else _base(kind)
+    meta = field.metadata
+    default = None if is_list else field.default
+    required = not has_default(field)
+    if meta["argument"]:
+        metavar = f"{name.upper()}..." if is_list else name.upper()
+        info: Any = typer.Argument(help=meta["help"], metavar=metavar, show_default=False)
+    else:
+        flag = flag_of(name)
+        names = [f"{flag}/--no-{flag[2:]}" if kind is bool else flag, *([meta["short"]] if meta["short"] else [])]
+        text = meta["help"] + (" May be repeated." if is_list else "")
+        if is_list and field.default:
+            text += f" [default: {','.join(map(str, field.default))}]"
+        info = typer.Option(*names, help=text, show_default=default not in (None, False, ""))
+    annotation = list[str] | None if is_list else (shown if shown is bool else shown | None)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if required else default,
+        annotation=Annotated[annotation, info],
+    )
+
+
+def _base(kind: Any) -> Any:
+    return kind if kind in (int, float, str) else str
+
+
+def _config_parameter(kind: Any) -> inspect.Parameter:
+    def read(ctx: typer.Context, path: Path | None) -> Path | None:
+        if path is not None:
+            from memtax.jobs.base import read_settings
+
+            values = read_settings(path, kind.verb)
+            check_values(kind, values, str(path))
+            ctx.default_map = {name: value for name, value in values.items() if value is not None}
+        return path
+
+    info = typer.Option("--config", help=_CONFIG, is_eager=True, callback=read)
+    return inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, info])
+
+
+def example(verb: str) -> str | None:
+    """The example in a verb's help."""
+    found = re.search(r"Example: `(memtax [^`]+)`", job_class(verb).__doc__ or "")
+    return found[1] if found else None

@@ -1,0 +1,68 @@
+"""`memtax align`: gradient alignment of texts with their paraphrases."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from memtax.jobs.base import Job, Result, Rows, Work
+from memtax.jobs.options import ColumnOption, ModelOptions
+from memtax.jobs.settings import argument, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Align(ModelOptions, ColumnOption, Job):
+    """Gradient alignment: how alike the gradients at a text and at its paraphrases are.
+
+    The rows have a text and `paraphrases`, a list with null for each that failed, as `memtax paraphrase` writes them; or there
+    is a row for each `paraphrase`. The table also holds the norm of the gradient at each text.
+
+    Example: `memtax align runs/paraphrases/dataset --model runs/demo/models/small-gpt-neox --output alignment`
+
+    Several processes: `accelerate launch -m memtax align ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax align ...` on
+    CPUs.
+    """
+
+    pairs: str = argument("Rows with a text and its paraphrases: path[:config[:split]].")
+    parameters: Literal["embeddings+head", "head", "lora", "all-linear"] = option(
+        "Weights whose gradients are compared.", "embeddings+head"
+    )
+    length: int | None = option("Most tokens per text; default: the model's positions.", None, least=2)
+
+    def make(self, work: Work) -> Result:
+        """See `memtax.leakage.alignment`."""
+        from memtax import schema
+        from memtax.corpus.sources import Source
+        from memtax.leakage.alignment import BATCHES_PER_PART, ROWS_PER_BATCH, AlignmentFilter, load_pairs, summarize
+        from memtax.lm.loading import split_revision
+        from memtax.progress import skipped
+        from memtax.report import verb_pages
+
+        function = AlignmentFilter(
+            *split_revision(self.model), self.parameters, self.tokenizer, self.length, self.dtype, self.bos
+        )
+        source = Source.parse(self.pairs, column=self.column)
+        rows = load_pairs(source)
+        pairs = zip(rows["text"], rows["paraphrases"], strict=True)
+        lost = sum(not text or all(other is None for other in paraphrases or ()) for text, paraphrases in pairs)
+        skipped(lost, f"without a text or any paraphrase, in {source.label}; the alignment is null")
+        added = work.stage(rows, function, "parts", ROWS_PER_BATCH, BATCHES_PER_PART)
+        table = rows.data.table.replace_schema_metadata(None)
+        for name in function.columns:
+            table = table.append_column(name, schema.validate(added, [name], "the alignment").column(name))
+        figures = summarize(rows, added, function)
+        return Result(
+            title="Gradient alignment",
+            tables=[Rows("alignment", "One row per text, with the alignment of its gradient with its paraphrases'.", table)],
+            figures=figures,
+            lines=_lines(figures),
+            page=verb_pages.align,
+        )
+
+
+def _lines(figures: Mapping[str, Any]) -> list[str]:
+    mean = "" if figures["mean"] is None else f", mean cosine {figures['mean']:.3f}"
+    lines = [f"{figures['aligned']:,} of {figures['texts']:,} texts aligned{mean}"]
+    if area := figures["membership"].get("auroc"):
+        bounds = area["reason"] if area["low"] is None else f"{area['low']:.3f} to {area['high']:.3f}"
+        lines.append(f"AUROC of members {area['value']:.3f} ({bounds})")
+    return lines

@@ -1,0 +1,241 @@
+"""What every verb shares: the lock of its output, the record that replays it, its dataset, summary and page."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from memtax import outputs
+from memtax.errors import MemtaxError
+from memtax.jobs.settings import fields, from_values, option, to_values
+from memtax.results import SUMMARY, envelope, read_table
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+    from memtax.engine import World
+    from memtax.engine.run import BatchFunction
+
+_KEYS = {"memtax", "config"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a job works, and how it runs batch functions.
+
+    Attributes:
+        output: the directory.
+        world: this process among the processes of the job.
+    """
+
+    output: Path
+    world: "World"
+
+    def stage(
+        self, rows: "datasets.Dataset", function: "BatchFunction", folder: str, rows_per_batch: int, batches_per_part: int = 16
+    ) -> "pa.Table":
+        """Columns of a batch function, from finished parts in `output/folder` and from what is missing there.
+
+        See `memtax.engine.run`.
+        """
+        from memtax.engine import run
+
+        return run(rows, function, self.output / folder, rows_per_batch, batches_per_part)
+
+    def on_main(self, work: Callable[[], Any]) -> None:
+        """Do something on the main process alone; the others wait for it."""
+        if self.world.is_main:
+            work()
+        self.world.wait()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table of the output's dataset.
+
+    Attributes:
+        name: of the configuration that `load_dataset` takes.
+        row: a sentence that says what a row is.
+        table: the rows, or the Parquet files that hold them.
+    """
+
+    name: str
+    row: str
+    table: "pa.Table | Sequence[Path]"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job made; `Job.run` writes it.
+
+    Attributes:
+        title: of card and page.
+        tables: of the dataset; the first is the default one.
+        figures: of `summary.json`.
+        lines: for the terminal.
+        facts: rows of the card's first table.
+        page: writes `index.html` into the directory, from the files in it.
+        inputs: name to fingerprint of what was read, besides the settings marked as sources.
+        files: further files and folders in the directory that belong to the result.
+        is_private: whether only the owner may read the output.
+    """
+
+    title: str
+    tables: Sequence[Rows]
+    figures: Mapping[str, Any]
+    lines: Sequence[str] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    page: Callable[[Path], Path] | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[str] = ()
+    is_private: bool = False
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished job.
+
+    Attributes:
+        output: the directory: `dataset/`, `summary.json`, `run.yaml` and, for most verbs, `index.html`.
+        figures: of `summary.json`; empty on processes other than the main.
+        lines: for the terminal.
+        page: the page, if there is one.
+    """
+
+    output: Path
+    figures: Mapping[str, Any]
+    lines: Sequence[str]
+    page: Path | None = None
+
+    def table(self, name: str | None = None) -> "pa.Table":
+        """A table of the dataset; None for the default one.
+
+        Raises:
+            MemtaxError: there is none of that name, or it was changed since it was written.
+        """
+        return read_table(self.output, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Settings of a verb that writes an output directory. A subclass adds fields and `make`."""
+
+    verb: ClassVar[str]
+    output: Path = option("Output directory.", short="-o")
+
+    def __init_subclass__(cls) -> None:
+        cls.verb = cls.__module__.rpartition(".")[2]
+
+    def make(self, work: Work) -> Result:
+        """Do the work; finished parts in `work.output` are reused. Every process of the job runs it.
+
+        Raises:
+            MemtaxError: an input cannot be used.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, path: Path | str, **changed: Any) -> Self:
+        """Settings from a YAML file of them, or from the `run.yaml` of a finished job.
+
+        Raises:
+            MemtaxError: the file cannot be read, is the record of another verb, or does not fit.
+        """
+        return from_values(cls, {**read_settings(path, cls.verb), **changed}, str(path))
+
+    def run(self) -> Finished:
+        """Make the results and write them; parts that are finished are reused.
+
+        Under `accelerate launch` or `torchrun` the work is shared among the processes, with the same bytes as from one.
+
+        Raises:
+            MemtaxError: an input cannot be used, or another job holds the output.
+            StaleOutputError: the output holds parts made from other inputs or settings.
+        """
+        from memtax.engine import World
+        from memtax.progress import silence_libraries
+
+        started = time.time()
+        with outputs.holding(self.output, f"memtax {self.verb}"):
+            silence_libraries()
+            world = World.current()
+            result = self.make(Work(self.output, world))
+            page = self._write(result, started) if world.is_main else None
+            world.wait()
+        if not world.is_main:
+            return Finished(self.output, {}, ())
+        names = ("dataset", SUMMARY, *(["index.html"] if page else []))
+        where = [f"{name.partition('.')[0]:<9}{self.output / name}" for name in names]
+        return Finished(self.output, result.figures, [*result.lines, *where], page)
+
+    def _write(self, result: Result, started: float) -> Path | None:
+        from memtax import checksums
+        from memtax.files import make_private, write_json
+        from memtax.hub.folder import Config, write_dataset
+        from memtax.provenance import fingerprint_path, write_record
+
+        if result.is_private:
+            make_private(self.output)
+        configs = [Config(rows.name, rows.row, {"train": rows.table}) for rows in result.tables]
+        inputs = {name: fingerprint_path(value) for name, value in self._sources().items()} | dict(result.inputs)
+        write_dataset(self.output / "dataset", configs, result.title, result.facts or self._facts())
+        write_json(self.output / SUMMARY, envelope(self.verb, result.figures), private=result.is_private)
+        write_record(self.output / "run.yaml", self.verb, to_values(self), inputs, time.time() - started)
+        page = result.page(self.output) if result.page is not None else None
+        names = ["dataset", SUMMARY, "run.yaml", *(["index.html"] if page else []), *result.files]
+        if result.is_private:
+            make_private(self.output, names)
+        checksums.seal(self.output, f"the same memtax {self.verb} command", {**self.identity(), "inputs": inputs}, names)
+        return page
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, without the place that it is written to."""
+        values = to_values(self)
+        values.pop("output")
+        return {"verb": self.verb, "settings": values}
+
+    def _sources(self) -> dict[str, str]:
+        """Name to path of every setting that names an input and was given."""
+        from memtax.corpus.sources import split_name
+        from memtax.lm.loading import split_revision
+
+        paths = {}
+        for name, (declared, _) in fields(type(self)).items():
+            value = getattr(self, name)
+            if declared.metadata["source"] and value is not None:
+                for number, each in enumerate(value if isinstance(value, tuple) else (value,)):
+                    path = split_revision(str(each))[0] if name.endswith("model") else split_name(str(each))[0]
+                    paths[f"{name} {number}" if isinstance(value, tuple) else name] = path
+        return paths
+
+    def _facts(self) -> dict[str, Any]:
+        from memtax.hub.screening import public_name
+
+        return {
+            name: public_name(str(getattr(self, name)))
+            for name, (declared, _) in fields(type(self)).items()
+            if declared.metadata["source"] and getattr(self, name) is not None
+        }
+
+
+def read_settings(path: Path | str, verb: str) -> dict[str, Any]:
+    """The settings in a YAML file: keys and values, or the record of a finished job.
+
+    Raises:
+        MemtaxError: the file cannot be read, holds no mapping, or is the record of another verb.
+    """
+    from memtax.records import read_yaml
+
+    try:
+        values = read_yaml(path)
+    except OSError as error:
+        raise MemtaxError(f"the configuration {path} cannot be read: {error.strerror}") from error
+    if isinstance(values, dict) and values.keys() >= _KEYS and isinstance(values["config"], dict):
+        if values["memtax"] != verb:
+            raise MemtaxError(f"{path} is the record of memtax {values['memtax']}, not of memtax {verb}")
+        values = values["config"]
+    if not isinstance(values, dict):
+        raise MemtaxError(f"{path} must hold keys and values (model: ..., output: ...), not {type(values).__name__}")
+    return {str(name): value for name, value in values.items()}

@@ -1,0 +1,40 @@
+"""Options that several verbs have: declared once, so that they have the same name, default and help everywhere."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from memtax.jobs.settings import option
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Bos = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """A causal language model and how it runs."""
+
+    model: str = option("Folder or Hub name of the model, NAME@REVISION for a revision.", short="-m", source=True)
+    tokenizer: str | None = option("Folder or Hub name of the tokenizer; default: the model's.", None)
+    bos: Bos = option(
+        "Beginning-of-sequence token before each row, never scored: auto (if the tokenizer adds it), always or never.", "auto"
+    )
+    dtype: Dtype = option("Number format of the weights.", "float32")
+    device_map: str | None = option("auto spreads a large model over all devices.", None)
+    quantization: Literal["8bit", "4bit"] | None = option("Load the weights in 8 or 4 bits (needs bitsandbytes).", None)
+    batch_size: int | None = option("Rows per forward pass; default: as many as fit.", None, least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnOption:
+    """Where the rows' content is."""
+
+    column: str | None = option("Column of tokens or text; default: found by its type.", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuoteOption:
+    """Whether texts are quoted with personal data."""
+
+    show_personal_data: bool = option(
+        "Quote texts as they are, personal data too; the output is readable by its owner alone.", False
+    )
