@@ -10,49 +10,6 @@ from memtax.cli.outcome import Outcome
 
 
 @app.command()
-def paraphrase(
-    data: Annotated[str, typer.Argument(help="Texts: a folder of domains, or path[:config[:split]].")],
-    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the paraphraser, NAME@REVISION.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, table, summary and record go.")],
-    column: Annotated[str | None, typer.Option(help="Column of text, or several: question,answer.")] = None,
-    mode: Annotated[
-        str, typer.Option(help="greedy_Nprompts, beam_single_prompt, beam_Nprompts or nucleus_Nprompts.")
-    ] = "greedy_Nprompts",
-    prompts: Annotated[
-        str, typer.Option(help="near_duplicate, syntactic_rewrite, bare, or a file of templates.")
-    ] = "near_duplicate",
-    count: Annotated[int, typer.Option(help="Paraphrases a text.")] = 3,
-    beams: Annotated[int, typer.Option(help="Width of the beam search.")] = 5,
-    top_p: Annotated[float, typer.Option(help="Of nucleus sampling.")] = 0.9,
-    temperature: Annotated[float, typer.Option(help="Of nucleus sampling.")] = 0.5,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1 discourages repetition.")] = 1.05,
-    min_ratio: Annotated[float, typer.Option(help="Least new tokens, over those of the text.")] = 0.9,
-    max_ratio: Annotated[float, typer.Option(help="Most new tokens, over those of the text.")] = 1.1,
-    min_words: Annotated[int, typer.Option(help="Least words.")] = 3,
-    max_edits: Annotated[float, typer.Option(help="Most edited characters and words, as a share.")] = 0.9,
-    min_similarity: Annotated[float | None, typer.Option(help="Least cosine of the embeddings.")] = None,
-    similarity_model: Annotated[str | None, typer.Option(help="A sentence-transformers model; default: MiniLM.")] = None,
-    dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
-    batch_size: Annotated[int, typer.Option(help="Prompts at once.")] = 16,
-) -> Outcome:
-    """Paraphrase texts with a language model; a paraphrase that fails is null, with the reason.
-
-    Example: `memtax paraphrase train.jsonl --column text --model Qwen/Qwen2.5-1.5B-Instruct --output runs/paraphrases`
-    """
-    options = dict(locals())
-    from memtax.corpus.membership import load_texts
-    from memtax.leakage.paraphrase import Paraphraser
-    from memtax.leakage.paraphrase import paraphrase as run_paraphrase
-    from memtax.lm.loading import split_revision
-
-    for name in ("data", "output", "column", "model"):
-        options.pop(name)
-    paraphraser = Paraphraser(*split_revision(model), **options)
-    result = run_paraphrase(load_texts(data, column=column), paraphraser, output, data)
-    return Outcome({"output": output, **result.summary}, result.lines())
-
-
-@app.command()
 def mia(
     model: Annotated[str, typer.Option("--model", "-m", help=REVISED)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where scores, figures and record go.")],
@@ -176,43 +133,6 @@ def influence(
     files = {"pairs": "influence.parquet", "matrices": "matrix.safetensors", "top": "top.parquet", "summary": "summary.json"}
     lines += [f"{kind:<9}{output / file}" for kind, file in files.items()]
     return Outcome({"output": output, "page": page, **found}, [*lines, f"page     {page}"])
-
-
-@app.command()
-def counterfactual(
-    data: Annotated[str, typer.Argument(help="Texts: a folder of domains, or path[:config[:split]].")],
-    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model to start from.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where models, scores and record go.")],
-    models: Annotated[int, typer.Option(help="Models to train, each on a random part of the texts.")] = 8,
-    share: Annotated[float, typer.Option(help="Share of the texts that each is trained on.")] = 0.5,
-    full: Annotated[bool, typer.Option("--full", help="Train all weights instead of a LoRA adapter.")] = False,
-    epochs: Annotated[float, typer.Option(help="Passes over the texts.")] = 3,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-3,
-    batch_size: Annotated[int, typer.Option(help="Texts a step.")] = 16,
-    max_length: Annotated[int, typer.Option(help="Tokens of a text at once; a longer one is trained on in pieces.")] = 256,
-    lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
-    seed: Annotated[int, typer.Option(help="Of subsets and training.")] = 1024,
-    bos: Annotated[str, typer.Option(help=BOS)] = "auto",
-    column: Annotated[str | None, typer.Option(help="Column of text.")] = None,
-) -> Outcome:
-    """Counterfactual memorization: how much likelier a text is for models trained with it than for others.
-
-    The scores serve `memtax mia --references` for the attacks lira and rmia. Finished models are not trained again.
-
-    Example: `memtax counterfactual train.jsonl --model EleutherAI/pythia-70m --models 16 --output runs/counterfactual`
-
-    Several processes train models side by side: `accelerate launch -m memtax counterfactual ...` on GPUs, `torchrun
-    --nproc_per_node 2 -m memtax counterfactual ...` on CPUs.
-    """
-    options = dict(locals())
-    from memtax.corpus.membership import load_texts
-    from memtax.leakage.counterfactual import Training
-    from memtax.leakage.counterfactual import counterfactual as run_counterfactual
-
-    for name in ("data", "output", "column"):
-        options.pop(name)
-    result = run_counterfactual(load_texts(data, column=column), Training(**options), output, data)
-    return Outcome({"output": output, **result.summary}, result.lines())
 
 
 @app.command()

@@ -1,10 +1,11 @@
 """What every verb shares: the lock of its output, the record that replays it, its dataset, summary and page."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from memtax import outputs
 from memtax.errors import MemtaxError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from memtax.engine import World
     from memtax.engine.run import BatchFunction
 
+T = TypeVar("T")
 _KEYS = {"memtax", "config"}
 
 
@@ -144,6 +146,11 @@ class Job:
             MemtaxError: the file cannot be read, is the record of another verb, or does not fit.
         """
         return from_values(cls, {**read_settings(path, cls.verb), **changed}, str(path))
+
+    def build(self, kind: type[T], **given: Any) -> T:
+        """A dataclass, such as a filter, from the settings that have its fields' names, and what is given besides."""
+        names = [declared.name for declared in dataclasses.fields(kind) if declared.init]  # type: ignore[arg-type]
+        return kind(**{name: getattr(self, name) for name in names if hasattr(self, name)} | given)
 
     def run(self) -> Finished:
         """Make the results and write them; parts that are finished are reused.

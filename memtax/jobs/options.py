@@ -19,6 +19,12 @@ class ModelOptions:
         "Beginning-of-sequence token before each row, never scored: auto (if the tokenizer adds it), always or never.", "auto"
     )
     dtype: Dtype = option("Number format of the weights.", "float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementOptions:
+    """Where a model lies, and how many rows it takes at once."""
+
     device_map: str | None = option("auto spreads a large model over all devices.", None)
     quantization: Literal["8bit", "4bit"] | None = option("Load the weights in 8 or 4 bits (needs bitsandbytes).", None)
     batch_size: int | None = option("Rows per forward pass; default: as many as fit.", None, least=1)

@@ -5,7 +5,6 @@ as reference models.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from memtax import schema, statistics
-from memtax.checksums import seal
 from memtax.corpus import membership
-from memtax.engine import World
 from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
-from memtax.files import write_json, write_parquet
 from memtax.leakage.evidence import AttackFilter
 from memtax.leakage.membership import ROWS_PER_BATCH, prepare
-from memtax.leakage.reference_models import TEXTS, Training, subsets, train_models
+from memtax.leakage.reference_models import Training, subsets, train_models
 from memtax.lm.special_tokens import bos_ids
-from memtax.progress import silence_libraries
-from memtax.provenance import fingerprint_path, write_record
+from memtax.provenance import fingerprint_table
 
 COLUMNS = (
     "sequence_id",
@@ -42,29 +37,8 @@ FDR = 0.05
 """False discovery rate of Benjamini & Hochberg (1995)."""
 
 
-@dataclass(frozen=True)
-class CounterfactualResult:
-    """Where the table is, and the figures of `summary.json`.
-
-    Attributes:
-        output: the directory.
-        table: one row a text.
-        summary: the contents of `summary.json`.
-    """
-
-    output: Path
-    table: pa.Table
-    summary: Mapping[str, Any] = field(default_factory=dict)
-
-    def lines(self) -> list[str]:
-        """What came out, and the path; none on processes other than the main."""
-        if not World.current().is_main:
-            return []
-        return [*describe(self.summary), f"table    {self.output / 'scores.parquet'}"]
-
-
 def describe(summary: Mapping[str, Any]) -> list[str]:
-    """The contents of `summary.json` in words."""
+    """The figures in words."""
     mean, count = summary["mean"], summary["clearly_memorized"]
     if mean is None:
         return ["no text was both in and out"]
@@ -79,7 +53,7 @@ def describe(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def counterfactual(texts: pa.Table, training: Training, output: Path | str, source: str = "") -> CounterfactualResult:
+def counterfactual(texts: pa.Table, training: Training, output: Path | str) -> tuple[pa.Table, dict[str, Any]]:
     """Train the models, score every text under each, and compare (Zhang et al. 2021).
 
     Models that are finished in `output` are not trained again; parts of scores are reused too. Under `accelerate launch` or
@@ -88,12 +62,12 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str, sour
     Args:
         texts: `sequence_id`, `domain` and `text`, from `memtax.corpus.membership.load_texts`.
         training: how models are trained.
-        output: the directory: `models/`, `parts/`, `scores.parquet`, `summary.json`, `run.yaml`.
-        source: where the texts are from, for the record.
+        output: the directory of `models/` and `parts/`.
 
     Returns:
-        For each text the mean LL under models trained with it minus that under the others, with a 95% Welch interval, and
-        LL and inclusion model by model. Null where fewer than 2 models are on a side, or a text has no token to score.
+        Table: for each text the mean LL under models trained with it minus that under the others, with a 95% Welch interval,
+        and LL and inclusion model by model; null where fewer than 2 models are on a side, or a text has no token to score.
+        And the figures over all texts.
 
     Raises:
         MemtaxError: there are too few texts, or the model cannot be trained.
@@ -101,9 +75,7 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str, sour
     """
     import datasets
 
-    silence_libraries()
     output = Path(output)
-    world = World.current()
     if len(texts) < 4:
         raise MemtaxError(f"{len(texts)} texts are too few to train on halves of; give at least 4")
     included = subsets(len(texts), training)
@@ -120,20 +92,20 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str, sour
     for number, folder in enumerate(folders):
         scorer = AttackFilter(str(folder), ("loss",), bos=opening)
         if rows is None:
-            rows = datasets.Dataset(prepare(data, scorer).select(["sequence_id", *scorer.requires]))
+            prepared = prepare(data, scorer).select(["sequence_id", *scorer.requires])
+            rows = datasets.Dataset(prepared, fingerprint=fingerprint_table(prepared))
         found = run_stage(rows, scorer, output / "parts" / f"{number:03d}", ROWS_PER_BATCH, 1)
         scores.append(found.column("attack_loss").to_pylist())
     table = compare(texts.column("sequence_id").to_pylist(), scores, included)
-    summary = {**_summary(table, training, texts), "bos": list(opening)}
-    if world.is_main:
-        write_parquet(output / "scores.parquet", schema.validate(table, COLUMNS, "the scores"))
-        write_json(output / "summary.json", summary)
-        inputs = {"texts": fingerprint_path(source), "model": fingerprint_path(training.model)}
-        write_record(output / "run.yaml", "counterfactual", {"texts": source, **asdict(training)}, inputs)
-        names = ("scores.parquet", "summary.json", "run.yaml", TEXTS)
-        seal(output, "the same memtax counterfactual command", asdict(training), names)
-    world.wait()
-    return CounterfactualResult(output, table, summary)
+    return schema.validate(table, COLUMNS, "the scores"), {**_summary(table, training, texts), "bos": list(opening)}
+
+
+def with_texts(scores: pa.Table, texts: pa.Table) -> pa.Table:
+    """The scores with document and text of each row, by which `memtax mia` knows that it reads the same texts."""
+    for name in ("document", "text"):
+        if name in texts.column_names:
+            scores = scores.append_column(name, texts.column(name))
+    return scores
 
 
 def compare(ids: Sequence[int], scores: Sequence[Sequence[float | None]], included: npt.NDArray[np.bool_]) -> pa.Table:
@@ -226,4 +198,4 @@ def _summary(table: pa.Table, training: Training, texts: pa.Table) -> dict[str, 
     }
 
 
-__all__ = ["CounterfactualResult", "Training", "compare", "counterfactual", "subsets"]
+__all__ = ["Training", "compare", "counterfactual", "subsets"]

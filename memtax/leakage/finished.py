@@ -1,40 +1,16 @@
 """Attacks that read finished tables: gradients of `memtax align`, reference models of `memtax counterfactual`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from memtax import schema
-from memtax.checksums import verify
-from memtax.corpus.sources import reading
 from memtax.errors import MemtaxError
 from memtax.leakage.attacks import Attack
-from memtax.leakage.reference_models import TEXTS
 from memtax.leakage.strong import POOLED, VARIANCES, deviations, log_mean_probability
-
-
-def read_finished(path: Path) -> pa.Table:
-    """A Parquet file, or what `memtax counterfactual` wrote into a folder, with the texts that it is about.
-
-    Raises:
-        MemtaxError: it cannot be read.
-    """
-    import pyarrow.parquet as pq
-
-    verify(path)
-    with reading(str(path)):
-        if not path.is_dir():
-            return pq.read_table(path)
-        table = pq.read_table(path / "scores.parquet")
-        if not (path / TEXTS).exists():
-            return table
-        texts = [json.loads(line)["text"] for line in (path / TEXTS).read_text(encoding="utf-8").splitlines()]
-    return table.append_column("text", pa.array(texts, pa.string()))
 
 
 @dataclass(frozen=True)

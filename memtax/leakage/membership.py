@@ -19,12 +19,13 @@ from memtax.files import write_json, write_parquet
 from memtax.leakage.attacks import ATTACKS, choose
 from memtax.leakage.evidence import AttackFilter
 from memtax.leakage.figures import ALL, METRICS, RESAMPLES, Figures, figures
-from memtax.leakage.finished import StrongSettings, check_finished, late_scores, read_finished
+from memtax.leakage.finished import StrongSettings, check_finished, late_scores
 from memtax.leakage.strong import POOLED
 from memtax.lm.loading import load_tokenizer, split_revision
 from memtax.lm.special_tokens import text_ids, without_bos
 from memtax.progress import silence_libraries, skipped
 from memtax.provenance import write_record
+from memtax.results import read_table
 
 ROWS_PER_BATCH = 256
 """Texts a call of the filter, whatever the number of processes."""
@@ -207,7 +208,7 @@ def run_command(
         raise MemtaxError("neighbours come from a model or from texts: give --neighbour-model or --neighbour-texts, not both")
     strong = StrongSettings(lira_variances, rmia_a)
     parameters["given_neighbours"] = neighbour_texts is not None
-    tables = {key: read_finished(path) for key, path in (("columns", columns), ("references", references)) if path is not None}
+    tables = {key: read_table(path) for key, path in (("columns", columns), ("references", references)) if path is not None}
     chosen = tuple(attack or (*DEFAULT, *_possible(parameters, tables)))
     # ReCaLL's prefixes are cut from the texts, later.
     early = tuple(each.name for each in choose(chosen) if not each.late and each.name != "recall")

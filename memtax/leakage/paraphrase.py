@@ -2,24 +2,17 @@
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from memtax import schema
-from memtax.checksums import seal
-from memtax.engine import World
-from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError, RowError
-from memtax.files import write_json, write_parquet
 from memtax.filters.base import Batch, Filter
 from memtax.leakage.validation import REASONS, Validation, edits
 from memtax.lm.loading import DTYPES, model_files
-from memtax.progress import silence_libraries
-from memtax.provenance import fingerprint_path, write_record
 
 if TYPE_CHECKING:
     from memtax.leakage.generation import Answer, Generator, Job
@@ -237,55 +230,16 @@ def _encoder(model: str | None) -> Any:
     )
 
 
-@dataclass(frozen=True)
-class ParaphraseResult:
-    """Where the table is, and the figures of `summary.json`.
-
-    Attributes:
-        output: the directory.
-        table: one row a text.
-        summary: the contents of `summary.json`.
-    """
-
-    output: Path
-    table: pa.Table
-    summary: Mapping[str, Any]
-
-    def lines(self) -> list[str]:
-        """What came out, and the path; none on processes other than the main."""
-        if not World.current().is_main:
-            return []
-        valid, asked = self.summary["valid"], self.summary["asked"]
-        found = [f"{valid:,} of {asked:,} paraphrases of {self.summary['texts']:,} texts are valid"]
-        found += [f"  {reason:<18}{count:,}" for reason, count in self.summary["failed"].items()]
-        return [*found, f"table    {self.output / 'paraphrases.parquet'}"]
-
-
-def paraphrase(texts: pa.Table, paraphraser: Paraphraser, output: Path | str, source: str = "") -> ParaphraseResult:
-    """Paraphrase texts; finished parts in `output` are reused, so that a run that was stopped goes on.
+def summarize(table: pa.Table, paraphraser: Paraphraser) -> dict[str, Any]:
+    """How many paraphrases are valid, and why the others failed.
 
     Args:
-        texts: `sequence_id`, `text` and columns that are kept, from `memtax.corpus.membership.load_texts`.
-        paraphraser: model and settings.
-        output: the directory: `parts/`, `paraphrases.parquet`, `summary.json`, `run.yaml`.
-        source: where the texts are from, for the record.
-
-    Raises:
-        MemtaxError: the model or an input cannot be used.
-        StaleOutputError: the output holds parts of another input or of other settings.
+        table: the columns of the filter.
+        paraphraser: what made them.
     """
-    import datasets
-
-    silence_libraries()
-    output = Path(output)
-    rows = datasets.Dataset(texts.select(["sequence_id", "text"]))
-    made = run_stage(rows, paraphraser, output / "parts", ROWS_PER_BATCH, 1)
-    table = pa.table({name: texts.column(name) for name in texts.column_names})
-    for name in paraphraser.columns:
-        table = table.append_column(name, made.column(name))
-    reasons = [reason for row in made.column("paraphrase_reasons").to_pylist() for reason in row]
+    reasons = [reason for row in table.column("paraphrase_reasons").to_pylist() for reason in row]
     counts = Counter(reasons)
-    summary = {
+    return {
         "model": paraphraser.model,
         "mode": paraphraser.mode,
         "prompts": paraphraser.prompts,
@@ -294,14 +248,3 @@ def paraphrase(texts: pa.Table, paraphraser: Paraphraser, output: Path | str, so
         "valid": counts[None],
         "failed": {reason: counts[reason] for reason in REASONS if counts[reason]},
     }
-    world = World.current()
-    if world.is_main:
-        write_parquet(output / "paraphrases.parquet", schema.validate(table, table.column_names, "the paraphrases"))
-        write_json(output / "summary.json", summary)
-        config = {"texts": source, **asdict(paraphraser)}
-        inputs = {"texts": fingerprint_path(source), "model": paraphraser.fingerprint}
-        write_record(output / "run.yaml", "paraphrase", config, inputs)
-        names = ("paraphrases.parquet", "summary.json", "run.yaml")
-        seal(output, "the same memtax paraphrase command", paraphraser.fingerprint, names)
-    world.wait()
-    return ParaphraseResult(output, table, summary)
