@@ -15,8 +15,8 @@ from transformers import LlamaModel, Trainer, TrainingArguments
 from memtax import MemorizationCallback
 from memtax.corpus.sources import Source
 from memtax.files import asset
-from memtax.filters.scores import LanguageModelFilter
-from memtax.leakage.alignment import AlignmentFilter, align_table
+from memtax.jobs.align import Align
+from memtax.jobs.score import Score
 from memtax.leakage.generation import Generator
 from memtax.leakage.influence_table import InfluenceSettings, influence_table
 from memtax.leakage.membership import run_command
@@ -24,8 +24,6 @@ from memtax.lm.generation import match_lengths
 from memtax.lm.loading import load_model
 from memtax.pipeline.audit import audit
 from memtax.pipeline.evaluation import evaluate_model
-from memtax.pipeline.scoring import score_sequences
-from memtax.pipeline.sliding import score_windows
 from memtax.report.explore import Explorer
 
 LENGTH = 12
@@ -79,13 +77,12 @@ def script(name):
 def test_a_text_is_the_same_ids_for_every_verb(kind, tmp_path, shown):
     folder = small.save(kind, tmp_path / "model")
     data = Source.parse(write(tmp_path / "texts.jsonl"))
-    scores = LanguageModelFilter(folder, prompt=6, continuation=6, generated=True)
+    common = {"sequences": data.path, "model": folder, "prompt": (6,), "continuation": (6,)}
 
-    result = score_sequences(data, scores, tmp_path / "score")
+    result = Score(**common, generate=True, output=tmp_path / "score").run()
     check(shown, kind)
-    assert result.summary["bos"] == [*small.ADDED[kind]]
-    assert f"bos:\n  - {small.BOS}" in (tmp_path / "score" / "run.yaml").read_text() or not small.ADDED[kind]
-    score_windows(data, LanguageModelFilter(folder, prompt=6, continuation=6), tmp_path / "sliding", stride=6)
+    assert result.figures["bos"] == [*small.ADDED[kind]]
+    Score(**common, stride=6, output=tmp_path / "sliding").run()
     check(shown, kind)
 
     others = write(tmp_path / "others.jsonl", [small.words(row) for row in small.rows(12, LENGTH, seed=9)])
@@ -96,7 +93,8 @@ def test_a_text_is_the_same_ids_for_every_verb(kind, tmp_path, shown):
     pairs = tmp_path / "pairs.jsonl"
     lines = [json.dumps({"text": text, "paraphrases": [TEXTS[place - 1]]}) for place, text in enumerate(TEXTS)]
     pairs.write_text("\n".join(lines))
-    assert align_table(Source.parse(str(pairs)), AlignmentFilter(folder), tmp_path / "align")["bos"] == [*small.ADDED[kind]]
+    aligned = Align(pairs=str(pairs), model=folder, output=tmp_path / "align").run()
+    assert aligned.figures["bos"] == [*small.ADDED[kind]]
     check(shown, kind)
 
     settings = InfluenceSettings(folder, methods=("gradient_match", "repsim"))
@@ -119,9 +117,9 @@ def test_rows_of_tokens_that_begin_with_bos_are_their_text(kind, tmp_path, shown
     opening = [*small.ADDED[kind]]
     for name, rows in (("plain", ROWS), ("opened", [opening + row for row in ROWS])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"tokens": row}) + "\n" for row in rows))
-    scores = LanguageModelFilter(folder, prompt=6, continuation=6)
+    common = {"model": folder, "prompt": (6,), "continuation": (6,)}
     tables = [
-        score_sequences(Source.parse(str(tmp_path / f"{name}.jsonl")), scores, tmp_path / name).table.read_bytes()
+        Score(sequences=str(tmp_path / f"{name}.jsonl"), output=tmp_path / name, **common).run().table()
         for name in ("plain", "opened")
     ]
     assert tables[0] == tables[1]

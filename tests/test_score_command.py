@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
 from memtax import schema
+from memtax.results import read_summary
 
 ROOT = Path(__file__).parent.parent
 SIZE = 211
@@ -81,7 +82,7 @@ def whole(work):
 
 def test_table_summary_and_what_is_printed(work, whole):
     output, said = whole
-    table = pq.read_table(output / "scores.parquet")
+    table = pq.read_table(output / "dataset/scores/train.parquet")
     rows = [json.loads(line) for line in (work / "rows.jsonl").read_text().splitlines()]
     assert table.column("sequence_id").to_pylist() == [row["sequence_id"] for row in rows]
     assert all(schema.column(name) for name in table.column_names)
@@ -91,7 +92,7 @@ def test_table_summary_and_what_is_printed(work, whole):
     assert [row for row, value in enumerate(memorized) if value is None] == short
     # Every 40th row was generated greedily with end-of-sequence suppressed: memorized, but for those where it came first.
     assert 40 < sum(memorized[::40]) < 60
-    summary = json.loads((output / "summary.json").read_text())
+    summary = read_summary(output, "score")
     first, second = summary["extraction"]
     assert first["memorized"] == sum(bool(value) for value in memorized)
     assert (second["prompt"], second["continuation"], second["sequences"]) == (8, 16, sum(len(r["tokens"]) >= 24 for r in rows))
@@ -99,7 +100,7 @@ def test_table_summary_and_what_is_printed(work, whole):
     assert summary["reference"]["model_memorized"] == first["memorized"]
     assert [row["samples"] for row in summary["discoverable"]][:4] == [1, 1, 1, 1]
     assert f"prompt 16, continuation 16: {first['memorized']} of {first['sequences']:,} memorized" in said
-    assert str(output / "scores.parquet") in said
+    assert str(output / "dataset") in said
 
 
 def run_here(monkeypatch, arguments):
@@ -115,14 +116,14 @@ def run_here(monkeypatch, arguments):
 def test_exact_only_finds_the_same(work, whole, monkeypatch):
     output = work / "exact"
     assert run_here(monkeypatch, command(work, output, "--exact-only")) == 0
-    found, expected = (pq.read_table(path / "scores.parquet") for path in (output, whole[0]))
+    found, expected = (pq.read_table(path / "dataset/scores/train.parquet") for path in (output, whole[0]))
     assert found.column_names == ["sequence_id", "is_memorized", "match_length"]
     assert found.select(["is_memorized", "match_length"]) == expected.select(["is_memorized", "match_length"])
 
 
 def test_pythias_own_rule_for_end_of_sequence(work, monkeypatch, tmp_path):
     assert run_here(monkeypatch, command(work, tmp_path / "out", "--reference-eos", "--generate")) == 0
-    table = pq.read_table(tmp_path / "out" / "scores.parquet")
+    table = pq.read_table(tmp_path / "out" / "dataset/scores/train.parquet")
     assert all(table.column("is_memorized").to_pylist()[::40])
     scores = table.column("memorization_score").to_pylist()
     assert [value == 1 if value is not None else None for value in scores] == table.column("is_memorized").to_pylist()
@@ -134,7 +135,7 @@ def test_two_processes_write_the_bytes_of_one(work, whole):
     said = call(work, output, *options, torchrun=2)
     assert parts(output) == parts(whole[0])
     assert len(parts(output)) > 8  # several parts each for the two processes, of both models
-    assert said.count("scores.parquet") == 1  # one process speaks
+    assert said.count("two/dataset") == 1  # one process speaks
 
 
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(work, whole):
@@ -148,7 +149,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(work, whole):
     process.wait()
     done = {path: path.stat().st_mtime_ns for path in output.glob("parts/part-*.parquet")}
     assert done
-    assert not (output / "scores.parquet").exists()
+    assert not (output / "dataset/scores/train.parquet").exists()
     call(work, output, *options)
     assert {path: path.stat().st_mtime_ns for path in done} == done  # what was finished is kept
     assert parts(output) == parts(whole[0])
@@ -164,8 +165,8 @@ def test_other_settings_in_the_same_directory_are_refused(work, whole, monkeypat
     [
         (["--model", "/no/such/model"], "/no/such/model does not exist"),
         (["--prompt", "0"], "prompt must be at least 1 token, not 0"),
-        (["--batch-size", "many"], "--batch-size 'many' is neither a number nor auto"),
-        (["--batch-size", "0"], "batch_size=0 must be at least 1"),
+        (["--batch-size", "many"], "--batch-size expects a whole number, got 'many'"),
+        (["--batch-size", "0"], "--batch-size is 0; it must be at least 1"),
         (["--probability", "1.5"], "probability=1.5"),
         (["--top-p", "0"], "top_p=0.0"),
         (["--exact-only", "--moments"], "exact_only gives is_memorized and match_length alone"),
@@ -180,7 +181,7 @@ def test_what_cannot_work_is_one_line(work, tmp_path, options, message, monkeypa
     assert status == 2
     assert message in error[-1]
     assert error[-1].startswith("memtax: ")
-    assert not (tmp_path / "out" / "scores.parquet").exists()
+    assert not (tmp_path / "out" / "dataset/scores/train.parquet").exists()
 
 
 def test_a_megatron_file_is_read_as_it_is(work, whole, monkeypatch, tmp_path):
@@ -197,9 +198,9 @@ def test_a_megatron_file_is_read_as_it_is(work, whole, monkeypatch, tmp_path):
     arguments = command(work, tmp_path / "out", "--exact-only")
     arguments[arguments.index(str(work / "rows.jsonl"))] = str(tmp_path / "corpus.bin")
     assert run_here(monkeypatch, arguments) == 0
-    found = pq.read_table(tmp_path / "out" / "scores.parquet")
+    found = pq.read_table(tmp_path / "out" / "dataset/scores/train.parquet")
     assert found.column("sequence_id").to_pylist() == list(range(50))
-    expected = pq.read_table(whole[0] / "scores.parquet").slice(0, 50)
+    expected = pq.read_table(whole[0] / "dataset/scores/train.parquet").slice(0, 50)
     assert found.column("match_length").to_pylist() == expected.column("match_length").to_pylist()
 
 
@@ -231,7 +232,7 @@ def test_text_rows_take_the_models_tokenizer(work, tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit) as stop:
         score(" ".join(words[10:30]), "known")
     assert stop.value.code == 0
-    assert pq.read_table(tmp_path / "known" / "scores.parquet").column("match_length")[1].as_py() is not None
+    assert pq.read_table(tmp_path / "known" / "dataset/scores/train.parquet").column("match_length")[1].as_py() is not None
     with pytest.raises(SystemExit) as stop:
         score("w1 w2 w3 w250 w4 w5 w6 w7", "unknown")
     assert stop.value.code == 2

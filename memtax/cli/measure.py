@@ -2,11 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from memtax.cli.base import BOS, DTYPE, REVISED, app, listed, numbers
+from memtax.cli.base import app, listed
 from memtax.cli.outcome import Outcome
 
 
@@ -66,104 +66,6 @@ def count(
     )
     totals = job.run(output)
     return Outcome({"output": output, **totals}, [f"{describe(totals, job.spans)}: {output}"])
-
-
-@app.command()
-def score(
-    sequences: Annotated[str, typer.Argument(help="Rows of tokens or text: path[:config[:split]].")],
-    model: Annotated[str, typer.Option("--model", "-m", help=REVISED)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, table, summary and record go.")],
-    prompt: Annotated[list[str], typer.Option(help="Prompt tokens. May be repeated.")] = ["32"],  # noqa: B006
-    continuation: Annotated[list[str], typer.Option(help="Continuation tokens. May be repeated.")] = ["32"],  # noqa: B006
-    reference_model: Annotated[str | None, typer.Option(help="A model that was not trained on the sequences.")] = None,
-    exact_only: Annotated[
-        bool, typer.Option("--exact-only", help="Only which are memorized, at a fraction of the time.")
-    ] = False,
-    generate: Annotated[
-        bool, typer.Option("--generate", help="Also memorization_score, by free-running greedy decoding.")
-    ] = False,
-    reference_eos: Annotated[
-        bool, typer.Option("--reference-eos", help="End-of-sequence is never chosen, as in Pythia's evaluation.")
-    ] = False,
-    temperature: Annotated[float, typer.Option(help="Of the sampling scheme for (n, p)-extraction.")] = 1.0,
-    top_k: Annotated[int | None, typer.Option(help="Of the sampling scheme.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Of the sampling scheme.")] = None,
-    probability: Annotated[float | None, typer.Option(help="Also the samples needed to extract with this probability.")] = None,
-    token_logprobs: Annotated[bool, typer.Option("--token-logprobs", help="Also the log-probability of every token.")] = False,
-    moments: Annotated[
-        bool, typer.Option("--moments", help="Also mean and variance of log p at every token (Min-K%++).")
-    ] = False,
-    ranks: Annotated[bool, typer.Option("--ranks", help="Also the rank of every token.")] = False,
-    attention: Annotated[
-        bool, typer.Option("--attention", help="Also entropy and Gini coefficient of each attention head.")
-    ] = False,
-    stride: Annotated[int | None, typer.Option(help="Rows are long texts: score a window every so many tokens.")] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens of a row that are read; default: what the windows cover.")] = None,
-    column: Annotated[str | None, typer.Option(help="Column of tokens or text.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub name, for text; default: the model's.")] = None,
-    dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
-    bos: Annotated[str, typer.Option(help=BOS)] = "auto",
-    batch_size: Annotated[str, typer.Option(help="Sequences a forward pass, or auto: what fits.")] = "auto",
-    device_map: Annotated[str | None, typer.Option(help="auto spreads a large model over all devices.")] = None,
-    quantization: Annotated[str | None, typer.Option(help="8bit or 4bit, where bitsandbytes is installed.")] = None,
-) -> Outcome:
-    """Score sequences by one forward pass: perplexities, extraction, and more where asked.
-
-    Every pair of a prompt and a continuation length is measured, from the same pass. With `--stride` a long text, such as a
-    book, is read window by window, and a report with a heat map is written.
-
-    Example: `memtax score runs/demo/dataset:features --model runs/demo/models/small-gpt-neox --prompt 16,32 --output scores`
-
-    Several processes: `accelerate launch -m memtax score ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax score ...`
-    on CPUs.
-    """
-    from memtax.corpus.sources import Source
-    from memtax.errors import MemtaxError
-    from memtax.filters.scores import LanguageModelFilter
-    from memtax.lm.loading import split_revision
-    from memtax.pipeline.scoring import score_sequences
-    from memtax.pipeline.sliding import score_windows
-
-    if batch_size != "auto" and not batch_size.isdecimal():
-        raise MemtaxError(f"--batch-size {batch_size!r} is neither a number nor auto")
-    lengths = numbers(continuation, "--continuation", int), numbers(prompt, "--prompt", int)
-    windows = [(before, after) for after in lengths[0] for before in lengths[1]]
-    name, revision = split_revision(model)
-    common: dict[str, Any] = {
-        "prompt": windows[0][0],
-        "continuation": windows[0][1],
-        "reference_eos": reference_eos,
-        "dtype": dtype,
-        "bos": bos,
-        "batch_size": None if batch_size == "auto" else int(batch_size),
-        "device_map": device_map,
-        "quantization": quantization,
-    }
-    scores = LanguageModelFilter(
-        name,
-        revision,
-        windows=tuple(windows[1:]),
-        exact_only=exact_only,
-        generated=generate,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        probability=probability,
-        token_logprobs=token_logprobs,
-        moments=moments,
-        ranks=ranks,
-        attention=attention,
-        **common,
-    )
-    reference = LanguageModelFilter(*split_revision(reference_model), exact_only=True, **common) if reference_model else None
-    source = Source.parse(sequences, column=column)
-    if stride is None:
-        result = score_sequences(source, scores, output, reference=reference, tokenizer=tokenizer, length=length)
-    elif reference or length or exact_only or len(windows) > 1:
-        raise MemtaxError("--stride takes one prompt and one continuation length, and no reference, exact-only or length")
-    else:
-        result = score_windows(source, scores, output, stride=stride, tokenizer=tokenizer)
-    return Outcome({"output": output, "table": result.table, **result.summary}, result.lines())
 
 
 @app.command(name="filter")

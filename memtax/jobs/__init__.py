@@ -2,7 +2,7 @@
 
 import importlib
 
-VERBS = ("paraphrase", "align", "counterfactual")
+VERBS = ("score", "paraphrase", "align", "counterfactual")
 """Names of the verbs, which are those of their files and of their Python functions."""
 
 

@@ -1,60 +1,48 @@
 """`memtax score --stride`: every window of long texts, with shares, coverage and a heat map by position."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memtax import report, schema
-from memtax.checksums import seal
+from memtax import schema
 from memtax.corpus.rows import holds_text, load_rows
 from memtax.corpus.sources import Source
-from memtax.engine import World
-from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError, RowError
-from memtax.files import write_json, write_parquet
 from memtax.filters.scores import LanguageModelFilter
 from memtax.lm import windows
 from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
 from memtax.lm.special_tokens import bos_ids
-from memtax.pipeline.scoring import ROWS_PER_BATCH, ScoreResult, per_shard
-from memtax.pipeline.stages import on_main
-from memtax.progress import silence_libraries, skipped
-from memtax.provenance import fingerprint_path, write_record
+from memtax.pipeline.scoring import ROWS_PER_BATCH, Stage, per_shard
+from memtax.progress import skipped
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
 
 def score_windows(
-    source: Source,
-    scores: LanguageModelFilter,
-    output: Path | str,
-    *,
-    stride: int,
-    tokenizer: str | None = None,
-) -> ScoreResult:
-    """Score the windows of every row of a source, each row a text; finished parts in `output` are reused.
+    source: Source, scores: LanguageModelFilter, stage: Stage, *, stride: int, tokenizer: str | None = None
+) -> tuple["pa.Table", dict[str, Any]]:
+    """Score the windows of every row of a source, each row a text.
 
     Args:
-        source: tokens or texts, one long text a row (a `.txt` file is one text).
+        source: tokens or texts, one long text per row (a `.txt` file is one text).
         scores: model, lengths of prefix (prompt) and suffix (continuation), and sampling scheme; one pair of lengths.
-        output: the directory: `parts/`, `windows.parquet`, `metrics.json`, `report/`, `run.yaml`.
+        stage: as for `memtax.pipeline.scoring.score_sequences`.
         stride: tokens between the starts of windows.
         tokenizer: folder or Hub name; None takes the model's.
 
     Returns:
-        The result, whose summary has `thresholds` and `texts` (with the heat map).
+        A table of the windows, and figures: `thresholds` and `texts` (with the heat map).
 
     Raises:
         ModelError: the windows are longer than the model's positions.
         MemtaxError: an input cannot be used, or no text holds a window.
-        StaleOutputError: the output holds parts of another input or of other settings.
+        StaleOutputError: there are parts of another input or of other settings.
     """
-    silence_libraries()
-    world = World.current()
-    output = Path(output)
+    import pyarrow as pa
+
     window = scores.prompt + scores.continuation
     opening = bos_ids(scores.model, scores.revision, scores.bos, tokenizer)
     scores = replace(scores, bos=opening)
@@ -65,7 +53,7 @@ def score_windows(
     rows, owners, begins, lengths = _cut(texts, window, stride, source.label)
     skipped(len(lengths) - len(np.unique(owners)), f"shorter than the {window} tokens of a window, in {source.label}")
     try:
-        table = run_stage(rows, scores, output / "parts", ROWS_PER_BATCH, per_shard(len(rows)))
+        table = stage(rows, scores, "parts", ROWS_PER_BATCH, per_shard(len(rows)))
     except RowError as error:
         # Windows are numbered among themselves.
         text = texts["sequence_id"][int(owners[error.row])]
@@ -73,39 +61,11 @@ def score_windows(
         raise error.at(text, place) from error
     name = "continuation_logprob" if scores.decoding is None else "decoding_logprob"
     logprobs = np.array(table.column(name).to_pylist(), dtype=np.float64)
-    found = {**summarize(texts, owners, begins, lengths, logprobs, scores, stride), "bos": list(opening)}
-
-    def write() -> None:
-        import pyarrow as pa
-
-        ids = np.asarray(texts["sequence_id"])[owners]
-        columns = {"text_id": pa.array(ids), "window_start": pa.array(begins)}
-        columns |= {each: table.column(each) for each in table.column_names if each != "sequence_id"}
-        final = schema.validate(pa.table(columns), list(columns), "the windows")
-        write_parquet(output / "windows.parquet", final.cast(schema.features(columns).arrow_schema))
-        title = f"{Path(scores.model).name} on {Path(source.path).name}, window by window"
-        run = {"title": title, "model": Path(scores.model).name, "corpus": Path(source.path).name}
-        lengths_of = {"prompt": scores.prompt, "continuation": scores.continuation}
-        write_json(
-            output / "metrics.json",
-            {"run": {**run, **lengths_of, "tokens": int(sum(lengths))}, "sliding": found},
-        )
-        inputs = {"sequences": fingerprint_path(source.path), "model": scores.fingerprint}
-        config: dict[str, Any] = {
-            "sequences": source.label,
-            "model": scores.model,
-            "revision": scores.revision,
-            **lengths_of,
-            "stride": stride,
-        }
-        config["bos"] = list(opening)
-        write_record(output / "run.yaml", "score", config, inputs)
-        seal(output, "the same memtax score command", scores.fingerprint, ("windows.parquet", "metrics.json", "run.yaml"))
-        report.write(output)
-
-    on_main(world, write)
-    world.wait()
-    return ScoreResult(output, output / "windows.parquet", found)
+    figures = summarize(texts, owners, begins, lengths, logprobs, scores, stride)
+    figures |= {"model": scores.model, "tokens": int(lengths.sum()), "bos": list(opening)}
+    columns = {"text_id": pa.array(np.asarray(texts["sequence_id"])[owners]), "window_start": pa.array(begins)}
+    columns |= {each: table.column(each) for each in table.column_names if each != "sequence_id"}
+    return schema.validate(pa.table(columns), list(columns), "the windows"), figures
 
 
 def summarize(

@@ -30,8 +30,7 @@ def sections(run: Run) -> list[Section]:
     from memtax.report.attached import attached
     from memtax.report.membership import members
 
-    found = [what(run), when(run), goes_with(run), predicts(run), members(run), *attached(run)]
-    return [where(run), *found] if run.metrics.get("sliding") else found
+    return [what(run), when(run), goes_with(run), predicts(run), members(run), *attached(run)]
 
 
 def gaps(run: Run) -> Section:
@@ -123,9 +122,8 @@ def _beyond(run: Run) -> tuple[Panel | Table, ...]:
     )
 
 
-def where(run: Run) -> Section:
-    """Sliding windows over long texts."""
-    sliding = run.metrics["sliding"]
+def where(sliding: Mapping[str, Any]) -> Section:
+    """Sliding windows over long texts; `sliding` is from `memtax.pipeline.sliding`."""
     text = (
         f"Every {count(sliding['stride'])} tokens a window: the probability that its last {count(sliding['continuation'])} "
         f"tokens are drawn, whole, after the {count(sliding['prompt'])} before them."

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax.files import make_private, read_json
 from memtax.leakage.membership import representatives
-from memtax.report import attached, figures, membership, words
+from memtax.report import attached, figures, membership, sections, words
 from memtax.report.parts import Panel, Quote, Section, Table
 from memtax.report.plain import write_page
 from memtax.results import read_summary, read_table
@@ -89,6 +89,27 @@ def _domain(number: int, name: str, one: Mapping[str, Any], found: Mapping[str, 
 def _value(measure: str, value: float | None) -> str:
     """A mean; a year has no separators."""
     return f"{value:.0f}" if measure == "latest_year" and value is not None else words.number(value)
+
+
+def windows(folder: Path | str) -> Path:
+    """Write `index.html` of `memtax score --stride` from its summary.
+
+    Args:
+        folder: the output.
+
+    Returns:
+        The page.
+    """
+    figures = read_summary(folder, "score")
+    lengths = f"{figures['prompt']} + {figures['continuation']} tokens, every {figures['stride']}"
+    return write_page(
+        Path(folder) / "index.html",
+        words.say_sliding(figures),
+        "where long texts are memorized",
+        [("Model", str(figures["model"])), ("Tokens", words.count(figures["tokens"])), ("Windows", lengths)],
+        [sections.where(figures)],
+        "Every number is in summary.json, every window in dataset/windows.",
+    )
 
 
 def align(folder: Path | str) -> Path:

@@ -125,13 +125,23 @@ def test_gradients_of_align_serve_the_attacks(finetuned, tmp_path):
     pq.write_table(texts.append_column("paraphrases", [paraphrases]), tmp_path / "pairs.parquet")
     commands = (
         ["align", str(tmp_path / "pairs.parquet"), "--parameters", "lora", "--output", str(tmp_path / "align")],
-        ["mia", str(finetuned / "canaries"), "--columns", str(tmp_path / "align" / "alignment.parquet"), "--resamples", "100"],
+        [
+            "mia",
+            str(finetuned / "canaries"),
+            "--columns",
+            str(tmp_path / "align" / "dataset" / "alignment" / "train.parquet"),
+            "--resamples",
+            "100",
+        ],
     )
     commands[1].extend(["--output", str(tmp_path / "mia")])
     for command in commands:
         done = CliRunner().invoke(app, [*command, "--model", str(finetuned)], catch_exceptions=False)
         assert done.exit_code == 0
-    aligned = {row["sequence_id"]: row for row in pq.read_table(tmp_path / "align" / "alignment.parquet").to_pylist()}
+    aligned = {
+        row["sequence_id"]: row
+        for row in pq.read_table(tmp_path / "align" / "dataset" / "alignment" / "train.parquet").to_pylist()
+    }
     scores = pq.read_table(tmp_path / "mia" / "scores.parquet").to_pylist()
     # Larger is a member: the norm is negated, the alignment is as it is; what has none has no score.
     assert all(row["attack_gradient_norm"] == -aligned[row["sequence_id"]]["gradient_norm"] for row in scores)

@@ -271,7 +271,7 @@ def test_command_resumes(copier, texts, tmp_path):
     arguments += ["--prompts", str(copier / "prompts.txt"), "--count", "2", "--repetition-penalty", "1"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0
-    table = pq.read_table(tmp_path / "out" / "paraphrases.parquet")
+    table = pq.read_table(tmp_path / "out" / "dataset" / "paraphrases" / "train.parquet")
     assert table.num_rows == 45
     assert table.column("is_member").to_pylist() == [True] * 40 + [False] * 5
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -280,10 +280,10 @@ def test_command_resumes(copier, texts, tmp_path):
     assert len(parts) == 2
     before = parts[0].stat().st_mtime_ns
     parts[1].unlink()
-    whole = (tmp_path / "out" / "paraphrases.parquet").read_bytes()
+    whole = (tmp_path / "out" / "dataset" / "paraphrases" / "train.parquet").read_bytes()
     CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert parts[0].stat().st_mtime_ns == before
-    assert (tmp_path / "out" / "paraphrases.parquet").read_bytes() == whole
+    assert (tmp_path / "out" / "dataset" / "paraphrases" / "train.parquet").read_bytes() == whole
     with pytest.raises(StaleOutputError):
         CliRunner().invoke(app, [*arguments, "--min-words", "5"], catch_exceptions=False)
 

@@ -15,6 +15,7 @@ from models import build
 
 from memtax.errors import MemtaxError
 from memtax.lm import windows
+from memtax.results import read_summary
 from memtax.statistics.blocks import block_bootstrap_mean
 
 PROMPT, CONTINUATION = 6, 4
@@ -110,7 +111,7 @@ def test_the_command_finds_the_stretch_that_was_learned(tmp_path, monkeypatch, c
         main()
     assert stop.value.code == 0
 
-    table = pq.read_table(tmp_path / "out" / "windows.parquet")
+    table = pq.read_table(tmp_path / "out" / "dataset" / "windows" / "train.parquet")
     begins = table.column("window_start").to_pylist()
     assert begins == list(range(0, 300 - 10 + 1, 5))
     assert set(table.column("text_id").to_pylist()) == {4}
@@ -121,7 +122,7 @@ def test_the_command_finds_the_stretch_that_was_learned(tmp_path, monkeypatch, c
         expected = logp.gather(-1, window[0, 1:, None])[PROMPT - 1 :].sum().item()
         assert logprob == pytest.approx(expected, abs=1e-4)
 
-    sliding = json.loads((tmp_path / "out" / "metrics.json").read_text())["sliding"]
+    sliding = read_summary(tmp_path / "out", "score")
     assert sliding["too_short"] == 1
     logprobs = table.column("continuation_logprob").to_pylist()
     for row in sliding["thresholds"]:
@@ -131,7 +132,7 @@ def test_the_command_finds_the_stretch_that_was_learned(tmp_path, monkeypatch, c
     likely = [place for place, value in enumerate(heat) if value is not None and value > math.log(0.1)]
     assert likely
     assert set(likely) <= set(range(79, 121))
-    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    page = (tmp_path / "out" / "index.html").read_text()
     assert "Where it is memorized" in page
     # The heat map is an image within the drawing; the page's policy lets it be seen.
     assert "data:image/png" in page

@@ -137,10 +137,10 @@ def test_what_other_verbs_found_is_part_of_dataset_and_report(result, tmp_path):
         name: load_dataset(str(found.output / "dataset"), name, split="train", cache_dir=str(tmp_path))
         for name in ("paraphrases", "alignment", "influence")
     }
-    written = pq.read_table(folder / "paraphrases" / "paraphrases.parquet")
+    written = pq.read_table(folder / "paraphrases" / "dataset" / "paraphrases" / "train.parquet")
     assert configs["paraphrases"]["paraphrase_reasons"][:] == written.column("paraphrase_reasons").to_pylist()
     assert configs["alignment"]["gradient_alignment"][0] == pytest.approx(
-        pq.read_table(folder / "alignment" / "alignment.parquet").column("gradient_alignment")[0].as_py()
+        pq.read_table(folder / "alignment" / "dataset" / "alignment" / "train.parquet").column("gradient_alignment")[0].as_py()
     )
     assert configs["alignment"]["is_member"][:] == [True, False, True, False]
     # Columns that a source brought and the schema does not know stay out.

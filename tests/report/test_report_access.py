@@ -88,7 +88,7 @@ def inferred(folder):
 def aligned(folder):
     """What `memtax align` leaves."""
     table = {"gradient_alignment": [0.9, 0.2, None, -0.4], "is_member": [True, False, True, False]}
-    pq.write_table(pa.table(table), folder / "alignment.parquet")
+    pq.write_table(pa.table(table), folder / "dataset" / "alignment" / "train.parquet")
     found = {"model": "m<i>", "parameters": "lora", "texts": 4, "aligned": 3, "mean": 0.7 / 3, "cut": 0}
     found |= {"levels": {"high": 1, "medium": 0, "low": 2}, "membership": {"auroc": INTERVAL}}
     found["paraphrases"] = {"given": 8, "used": 5, "missing": 2, "identical_to_the_text": 1}

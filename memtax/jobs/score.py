@@ -1,0 +1,122 @@
+"""`memtax score`: one forward pass over any sequences, or over every window of long texts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from memtax.errors import MemtaxError
+from memtax.jobs.base import Job, Result, Rows, Work
+from memtax.jobs.options import ColumnOption, ModelOptions, PlacementOptions
+from memtax.jobs.settings import argument, option
+
+if TYPE_CHECKING:
+    from memtax.filters.scores import LanguageModelFilter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(ModelOptions, PlacementOptions, ColumnOption, Job):
+    """Score sequences by one forward pass: perplexities, extraction, and more where asked.
+
+    Every pair of a prompt and a continuation length is measured, from the same pass. With `--stride` a long text, such as a
+    book, is read window by window, and the page has a heat map.
+
+    Example: `memtax score runs/demo/dataset:features --model runs/demo/models/small-gpt-neox --prompt 16,32 --output scores`
+
+    Several processes: `accelerate launch -m memtax score ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax score ...`
+    on CPUs.
+    """
+
+    sequences: str = argument("Rows of tokens or text: path[:config[:split]].")
+    prompt: tuple[int, ...] = option("Prompt tokens.", (32,))
+    continuation: tuple[int, ...] = option("Continuation tokens.", (32,))
+    reference_model: str | None = option("A model that was not trained on the sequences.", None, source=True)
+    exact_only: bool = option("Only which sequences are memorized, in a fraction of the time.", False)
+    generate: bool = option("Also memorization_score, by free-running greedy decoding.", False)
+    reference_eos: bool = option("End-of-sequence is never chosen, as in Pythia's evaluation.", False)
+    temperature: float = option("Temperature of the sampling scheme for (n, p)-extraction.", 1.0)
+    top_k: int | None = option("Tokens that the sampling scheme draws from.", None)
+    top_p: float | None = option("Probability mass that the sampling scheme draws from.", None)
+    probability: float | None = option("Also extraction_queries: samples until a continuation is seen with it.", None)
+    token_logprobs: bool = option("Also the log-probability of every token.", False)
+    moments: bool = option("Also mean and variance of the log-probabilities at every token.", False)
+    ranks: bool = option("Also the rank of every token.", False)
+    attention: bool = option("Also entropy and Gini coefficient of the attention.", False)
+    stride: int | None = option("Rows are long texts: score a window every so many tokens.", None, least=1)
+    length: int | None = option("Tokens that are read of each row; default: what the windows cover.", None, least=1)
+
+    def make(self, work: Work) -> Result:
+        """See `memtax.filters.scores` and, for windows, `memtax.pipeline.sliding`."""
+        from memtax.corpus.sources import Source
+
+        windows = [(prompt, continuation) for continuation in self.continuation for prompt in self.prompt]
+        if not windows:
+            raise MemtaxError("score needs at least one prompt and one continuation length")
+        scores = self._filter(self.model, windows[0], windows=tuple(windows[1:]), generated=self.generate)
+        reference = None
+        if self.reference_model is not None:
+            plain = dict.fromkeys(("token_logprobs", "moments", "ranks", "attention"), False)
+            plain |= {"temperature": 1.0, "top_k": None, "top_p": None, "probability": None, "exact_only": True}
+            reference = self._filter(self.reference_model, windows[0], **plain)
+        source = Source.parse(self.sequences, column=self.column)
+        if self.stride is None:
+            return self._sequences(work, source, scores, reference)
+        if reference or self.length or self.exact_only or len(windows) > 1:
+            raise MemtaxError("--stride takes one prompt and one continuation length, and no reference, exact-only or length")
+        return self._windows(work, source, scores, self.stride)
+
+    def _filter(self, model: str, window: tuple[int, int], **given: Any) -> "LanguageModelFilter":
+        from memtax.filters.scores import LanguageModelFilter
+        from memtax.lm.loading import split_revision
+
+        name, revision = split_revision(model)
+        prompt, continuation = window
+        return self.build(LanguageModelFilter, model=name, revision=revision, prompt=prompt, continuation=continuation, **given)
+
+    def _sequences(self, work: Work, source: Any, scores: Any, reference: Any) -> Result:
+        from memtax.pipeline.scoring import score_sequences
+
+        table, figures, opening = score_sequences(
+            source, scores, work.stage, reference=reference, tokenizer=self.tokenizer, length=self.length
+        )
+        return Result(
+            title="Scores of sequences",
+            tables=[Rows("scores", "One row per sequence: perplexities and extraction under the model.", table)],
+            figures={**figures, "bos": list(opening)},
+            lines=_lines(figures),
+        )
+
+    def _windows(self, work: Work, source: Any, scores: Any, stride: int) -> Result:
+        from memtax.pipeline.sliding import score_windows
+        from memtax.report import verb_pages
+
+        table, figures = score_windows(source, scores, work.stage, stride=stride, tokenizer=self.tokenizer)
+        return Result(
+            title="Scores of windows",
+            tables=[Rows("windows", "One row per window of a text: its perplexities and extraction.", table)],
+            figures=figures,
+            lines=_lines(figures),
+            page=verb_pages.windows,
+        )
+
+
+def _lines(figures: Mapping[str, Any]) -> list[str]:
+    """A line for each window and threshold, and the comparison with the reference."""
+    lines = []
+    for row in figures.get("thresholds", ()):
+        share, coverage = (
+            f"{row[name]['value']:.2%} ({row[name]['low']:.2%} to {row[name]['high']:.2%})" for name in ("share", "coverage")
+        )
+        lines.append(f"p_z >= {row['threshold']}: {share} of the windows, {coverage} of the tokens")
+    for row in figures.get("extraction", ()):
+        share = "" if row["rate"] is None else f", {row['rate']:.2%} ({_interval(row)})"
+        what = f"prompt {row['prompt']}, continuation {row['continuation']}"
+        lines.append(f"{what}: {row['memorized']:,} of {row['sequences']:,} memorized{share}")
+    if beyond := figures.get("reference"):
+        lines.append(f"of {beyond['model_memorized']:,} memorized, the reference model completes {beyond['predictable']:,}")
+    return lines
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["low"] is None:
+        return f"interval withheld: {row['reason']}"
+    return f"{row['low']:.2%} to {row['high']:.2%}, over {row['units']:,} {row['unit']}s"
