@@ -5,46 +5,36 @@
 
 DATA is what `memtax paraphrase` reads: a folder with a file of members and one of non-members for each domain, MIMIR, TOFU
 (`locuslab/TOFU:full --column question,answer`), WikiMIA, or any text column. `OUT/dataset` is a dataset repository with one
-split a family of prompts; every other option is passed on to the paraphraser. Run again, it goes on where it stopped.
+split per family of prompts; every other option is passed on to the paraphraser. Run again, it goes on where it stopped.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from memtax.corpus.membership import load_texts
 from memtax.engine import World, script
 from memtax.hub.folder import Config, write_dataset
-from memtax.leakage.paraphrase import MODES, Paraphraser, paraphrase
-from memtax.lm.loading import split_revision
+from memtax.jobs.paraphrase import Paraphrase
+from memtax.jobs.settings import from_values
 
-ROW = "One row a text: its paraphrases, and why those that are null failed."
+OPTIONS = {"column": str, "mode": str, "count": int, "repetition_penalty": float, "min_similarity": float, "dtype": str}
+"""Options that are passed on to `memtax paraphrase`, where they are given."""
+ROW = "One row per text: its paraphrases, and why those that are null failed."
 
 
 def build(arguments: argparse.Namespace) -> Path:
     """Paraphrase the texts with each family of prompts and write the dataset's folder."""
-    texts = load_texts(arguments.data, column=arguments.column)
-    name, revision = split_revision(arguments.model)
     output = Path(arguments.output)
-    splits, summary = {}, {"texts": arguments.data, "paraphraser": arguments.model, "mode": arguments.mode}
+    given = {name: value for name in (*OPTIONS, "batch_size") if (value := getattr(arguments, name)) is not None}
+    splits, summary = {}, {"texts": arguments.data, "paraphraser": arguments.model}
     for prompts in arguments.prompts or ["near_duplicate", "syntactic_rewrite"]:
         family = Path(prompts).stem
-        paraphraser = Paraphraser(
-            name,
-            revision,
-            prompts=prompts,
-            mode=arguments.mode,
-            count=arguments.count,
-            repetition_penalty=arguments.repetition_penalty,
-            min_similarity=arguments.min_similarity,
-            dtype=arguments.dtype,
-            batch_size=arguments.batch_size,
-        )
-        made = paraphrase(texts, paraphraser, output / family, arguments.data)
-        for line in made.lines():
-            print(line)
-        splits[family] = made.table
-        summary[f"valid ({family})"] = f"{made.summary['valid']:,} of {made.summary['asked']:,}"
+        values = {"data": arguments.data, "model": arguments.model, "prompts": prompts, "output": output / family, **given}
+        done = from_values(Paraphrase, values).run()
+        if World.current().is_main:
+            print(*done.lines, sep="\n")
+            splits[family] = done.table("paraphrases")
+            summary[f"valid ({family})"] = f"{done.figures['valid']:,} of {done.figures['asked']:,}"
     if World.current().is_main:
         write_dataset(output / "dataset", [Config("paraphrases", ROW, splits)], arguments.title, summary, arguments.license)
     return output / "dataset"
@@ -55,14 +45,9 @@ def main(line: list[str] | None = None) -> int:
     parser = script.parser(__doc__)
     parser.add_argument("data")
     parser.add_argument("--model", required=True)
-    parser.add_argument("--column")
     parser.add_argument("--prompts", action="append", help="a family or a file of templates; may be given again")
-    parser.add_argument("--mode", default=MODES[0], choices=MODES)
-    parser.add_argument("--count", type=int, default=3)
-    parser.add_argument("--repetition-penalty", type=float, default=1.05)
-    parser.add_argument("--min-similarity", type=float)
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--batch-size", type=int, default=16)
+    for name, kind in (*OPTIONS.items(), ("batch_size", int)):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind)
     parser.add_argument("--title", default="Paraphrases")
     parser.add_argument("--license", help="the Hub's identifier of the texts' license")
     return script.start(parser, build, line)

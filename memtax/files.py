@@ -157,6 +157,15 @@ def encode_parquet(path: Path, table: "pa.Table") -> None:
     pq.write_table(table.combine_chunks(), path, compression="zstd", row_group_size=65_536)
 
 
+def link(path: Path, new: Path) -> None:
+    """Give a finished file a second name, or copy it where the file system has no links."""
+    new.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, new)
+    except OSError:
+        shutil.copy2(path, new)
+
+
 def make_private(folder: Path | str, names: Iterable[str] = ()) -> None:
     """Make a directory that only its owner may enter.
 

@@ -3,7 +3,6 @@
 from memtax.cli import explain as explain
 from memtax.cli import job as job
 from memtax.cli import leakage as leakage
-from memtax.cli import measure as measure
 from memtax.cli import results as results
 from memtax.cli.base import app, main
 from memtax.cli.derive import register

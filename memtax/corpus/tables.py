@@ -143,8 +143,9 @@ def _read(name: str, file: str, columns: tuple[str, str], summed: tuple[str, ...
     """The table, or the tables to be summed, validated and in our names."""
     path, config, split = split_name(name)
     verify(path)
-    if (Path(path) / file).is_file():
-        path = str(Path(path) / file)
+    # In the output of `memtax count`, and in that of `write_counts`.
+    for place in (Path(path, "dataset", Path(file).stem, "train.parquet"), Path(path, file)):
+        path = str(place) if place.is_file() else path
     if Path(path).is_file() and path.endswith(".parquet"):
         with reading(path):
             tables = [pq.read_table(path)]

@@ -1,9 +1,23 @@
 """The filters, by catalogue name. Adding one is a file beside this one, a line here, and a test."""
 
+import difflib
 import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING
 
 from memtax.errors import MemtaxError
 from memtax.filters.base import Batch, Filter
+
+if TYPE_CHECKING:
+    from memtax.filters.code_vs_nl import CodeFilter as CodeFilter
+    from memtax.filters.compressibility import CompressibilityFilter as CompressibilityFilter
+    from memtax.filters.duplicates import DuplicateFilter as DuplicateFilter
+    from memtax.filters.embeddings import EmbeddingFilter as EmbeddingFilter
+    from memtax.filters.scores import LanguageModelFilter as LanguageModelFilter
+    from memtax.filters.semantic_matches import SemanticMatchFilter as SemanticMatchFilter
+    from memtax.filters.templates import TemplateFilter as TemplateFilter
+    from memtax.filters.textual_matches import TextualMatchFilter as TextualMatchFilter
+    from memtax.filters.token_frequencies import TokenFrequencyFilter as TokenFrequencyFilter
 
 CATALOGUE: dict[str, str] = {
     "duplicates": "memtax.filters.duplicates:DuplicateFilter",
@@ -19,21 +33,60 @@ CATALOGUE: dict[str, str] = {
 """Name to `module:class`; modules are imported when a filter is asked for."""
 
 
+ENTRY_POINTS = "memtax.filters"
+"""Group of entry points by which other packages add filters to the catalogue: `NAME = "module:class"`."""
+
+
+def catalogue() -> dict[str, str]:
+    """Name to `module:class` of every filter: memtax's own, and those of installed packages."""
+    others = {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+    return {**others, **CATALOGUE}
+
+
 def filter_class(name: str) -> type[Filter]:
     """The class of a catalogued filter.
 
     Raises:
-        MemtaxError: no filter has that name; the message suggests the nearest one.
+        MemtaxError: no filter has that name (the message suggests the nearest one), or its package cannot be imported.
     """
-    import difflib
-
-    if name not in CATALOGUE:
-        near = difflib.get_close_matches(name, CATALOGUE, 1)
+    known = catalogue()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise MemtaxError(f"unknown filter {name!r}; {hint}the catalogue has {', '.join(CATALOGUE)}")
-    module, _, attribute = CATALOGUE[name].partition(":")
-    found: type[Filter] = getattr(importlib.import_module(module), attribute)
-    return found
+        raise MemtaxError(f"unknown filter {name!r}; {hint}the catalogue has {', '.join(known)}")
+    module, _, attribute = known[name].partition(":")
+    try:
+        kind: type[Filter] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        if name in CATALOGUE:
+            raise
+        raise MemtaxError(f"filter {name!r} of another package cannot be imported from {known[name]}: {error}") from error
+    return kind
 
 
-__all__ = ["CATALOGUE", "Batch", "Filter", "filter_class"]
+def __getattr__(name: str) -> type[Filter]:
+    # Imported on first use: most filters bring libraries of their own.
+    for place in CATALOGUE.values():
+        module, _, attribute = place.partition(":")
+        if attribute == name:
+            kind: type[Filter] = getattr(importlib.import_module(module), attribute)
+            return kind
+    raise AttributeError(f"module 'memtax.filters' has no attribute {name!r}")
+
+
+__all__ = [
+    "CATALOGUE",
+    "Batch",
+    "CodeFilter",
+    "CompressibilityFilter",
+    "DuplicateFilter",
+    "EmbeddingFilter",
+    "Filter",
+    "LanguageModelFilter",
+    "SemanticMatchFilter",
+    "TemplateFilter",
+    "TextualMatchFilter",
+    "TokenFrequencyFilter",
+    "catalogue",
+    "filter_class",
+]

@@ -1,14 +1,14 @@
 """A dataset repository as a folder: Parquet files, one folder a config, and a card that `load_dataset` understands."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema
-from memtax.files import atomic_directory, write_parquet, write_text
+from memtax.files import atomic_directory, link, write_parquet, write_text
 from memtax.hub.cards import render
-from memtax.provenance import digest, fingerprint_dataset, versions
+from memtax.provenance import digest, fingerprint_table, versions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +21,15 @@ class Config:
     name: str
     row: str
     splits: "Mapping[str, pa.Table]"
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Split to a Parquet file that holds its table already, and is linked instead of being written again."""
+
+    @classmethod
+    def of_file(cls, name: str, row: str, path: Path) -> "Config":
+        """One split, `train`, from a finished Parquet file."""
+        import pyarrow.parquet as pq
+
+        return cls(name, row, {"train": pq.read_table(path, memory_map=True)}, {"train": path})
 
     @property
     def columns(self) -> list[str]:
@@ -49,6 +58,9 @@ def write_dataset(
     with atomic_directory(folder) as temporary:
         for config in configs:
             for split, table in config.splits.items():
+                if split in config.files:
+                    link(config.files[split], temporary / config.name / f"{split}.parquet")
+                    continue
                 # The features travel in the Parquet metadata: this is how ClassLabel names survive.
                 checked = schema.checked(table, f"{config.name}/{split}")
                 write_parquet(temporary / config.name / f"{split}.parquet", checked)
@@ -102,7 +114,4 @@ def size_category(rows: int) -> str:
 
 def content(config: Config) -> str:
     """Eight hexadecimal digits of a config's values."""
-    import datasets
-
-    splits = {name: fingerprint_dataset(datasets.Dataset(table), config.columns) for name, table in config.splits.items()}
-    return digest(splits)[:8]
+    return digest({name: fingerprint_table(table) for name, table in config.splits.items()})[:8]

@@ -2,7 +2,7 @@
 
 import importlib
 
-VERBS = ("score", "paraphrase", "align", "counterfactual")
+VERBS = ("count", "score", "filter", "paraphrase", "align", "counterfactual")
 """Names of the verbs, which are those of their files and of their Python functions."""
 
 

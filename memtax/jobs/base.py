@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from memtax.engine import World
     from memtax.engine.run import BatchFunction
+    from memtax.hub.folder import Config
 
 T = TypeVar("T")
 _KEYS = {"memtax", "config"}
@@ -60,12 +61,20 @@ class Rows:
     Attributes:
         name: of the configuration that `load_dataset` takes.
         row: a sentence that says what a row is.
-        table: the rows, or the Parquet files that hold them.
+        table: the rows, or a finished Parquet file of them.
     """
 
     name: str
     row: str
-    table: "pa.Table | Sequence[Path]"
+    table: "pa.Table | Path"
+
+    def config(self) -> "Config":
+        """As the dataset takes it."""
+        from memtax.hub.folder import Config
+
+        if isinstance(self.table, Path):
+            return Config.of_file(self.name, self.row, self.table)
+        return Config(self.name, self.row, {"train": self.table})
 
 
 @dataclass(frozen=True)
@@ -180,12 +189,12 @@ class Job:
     def _write(self, result: Result, started: float) -> Path | None:
         from memtax import checksums
         from memtax.files import make_private, write_json
-        from memtax.hub.folder import Config, write_dataset
+        from memtax.hub.folder import write_dataset
         from memtax.provenance import fingerprint_path, write_record
 
         if result.is_private:
             make_private(self.output)
-        configs = [Config(rows.name, rows.row, {"train": rows.table}) for rows in result.tables]
+        configs = [rows.config() for rows in result.tables]
         inputs = {name: fingerprint_path(value) for name, value in self._sources().items()} | dict(result.inputs)
         write_dataset(self.output / "dataset", configs, result.title, result.facts or self._facts())
         write_json(self.output / SUMMARY, envelope(self.verb, result.figures), private=result.is_private)

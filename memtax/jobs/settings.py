@@ -124,7 +124,11 @@ def _plain(value: Any) -> Any:
 
 def _checked(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
     name = flag_of(field.name) if not field.metadata["argument"] else field.name
-    checked = _converted(value, hint, name)
+    if field.metadata["argument"] and isinstance(value, list | tuple):
+        # A path may hold a comma.
+        checked: Any = tuple(_converted(item, typing.get_args(hint)[0], name) for item in value)
+    else:
+        checked = _converted(value, hint, name)
     for number in checked if isinstance(checked, tuple) else (checked,):
         if isinstance(number, int | float) and not isinstance(number, bool):
             least, most = field.metadata["least"], field.metadata["most"]

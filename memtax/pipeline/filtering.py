@@ -1,18 +1,13 @@
 """The job of `memtax filter`: filters of the catalogue over a dataset, on this machine or on Spark."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema
-from memtax.checksums import seal
 from memtax.corpus.columns import column_kind, id_column, row_ids
 from memtax.corpus.sources import Source, open_dataset
-from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
-from memtax.files import write_parquet
 from memtax.filters import Filter, filter_class
 from memtax.progress import skipped
 
@@ -21,31 +16,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_PER_BATCH = 256
-ENGINES = ("local", "spark")
-
-
-@dataclass(frozen=True)
-class Filtered:
-    """A dataset with the columns of filters.
-
-    Attributes:
-        table: the Parquet file of all columns.
-        rows: how many it has.
-        nulls: the columns that were added, with the nulls of each.
-    """
-
-    table: Path
-    rows: int
-    nulls: Mapping[str, int]
-
-    def lines(self) -> list[str]:
-        """What was added, and where it is."""
-        lost = ", ".join(f"{name} {count:,}" for name, count in self.nulls.items() if count)
-        return [
-            f"{self.rows:,} rows, columns added: {', '.join(self.nulls)}",
-            *([f"nulls    {lost}"] if lost else []),
-            f"table    {self.table}",
-        ]
 
 
 def make_filter(name: str, parameters: Mapping[str, Any]) -> Filter:
@@ -65,29 +35,23 @@ def make_filter(name: str, parameters: Mapping[str, Any]) -> Filter:
 
 
 def apply_filters(
-    names: Sequence[str],
-    source: Source,
-    output: Path,
-    parameters: Mapping[str, Any],
-    engine: str = "local",
-    master: str | None = None,
-) -> Filtered:
+    names: Sequence[str], source: Source, stage: Callable[..., "pa.Table"], parameters: Mapping[str, Any]
+) -> tuple["pa.Table", dict[str, int]]:
     """Add the columns of filters to a dataset.
 
     Args:
         names: of the catalogue, in the order in which they run; later ones can read what earlier ones add.
         source: rows with the columns that the filters require. Without `sequence_id`, rows are numbered.
-        output: finished shards of each filter, and the result.
+        stage: runs a filter over rows: with a folder's name and rows per batch.
         parameters: of the filters, by field name.
-        engine: `local` or `spark`.
-        master: of Spark.
+
+    Returns:
+        The table, and the number of nulls in each column that was added.
 
     Raises:
         MemtaxError: a filter, parameter or column is missing.
-        StaleOutputError: `output` holds shards of another input.
+        StaleOutputError: there are parts of another input.
     """
-    if engine not in ENGINES:
-        raise MemtaxError(f"engine {engine!r} is not one of {', '.join(ENGINES)}")
     filters = [make_filter(name, parameters) for name in names]
     known = {key for each in filters for key in (field.name for field in dataclasses.fields(each))}
     unknown = [key for key in parameters if key not in known]
@@ -98,20 +62,11 @@ def apply_filters(
     dataset = _open(source)
     nulls: dict[str, int] = {}
     for each in filters:
-        folder = output / "filters" / each.name
-        if engine == "spark":
-            from memtax.engine.spark import run_on_spark
-
-            added = run_on_spark(dataset, each, folder, ROWS_PER_BATCH, master)
-        else:
-            added = run_stage(dataset, each, folder, ROWS_PER_BATCH)
+        added = stage(dataset, each, f"filters/{each.name}", ROWS_PER_BATCH)
         skipped(_unknown(added), f"without any value of {each.name}, in {source.label}; its columns are null there")
         nulls |= {name: added.column(name).null_count for name in added.column_names if name != "sequence_id"}
         dataset = _join(dataset, added)
-    path = output / "features.parquet"
-    write_parquet(path, _plain(dataset))
-    seal(output, "the same memtax filter command", [each.fingerprint for each in filters], [path.name])
-    return Filtered(path, len(dataset), nulls)
+    return _plain(dataset), nulls
 
 
 def _unknown(added: "pa.Table") -> int:

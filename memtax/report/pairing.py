@@ -67,7 +67,8 @@ def read_run(path: Path, show_personal_data: bool = False) -> ScoredRun:
 
     features = Path("dataset", "features", "train.parquet")
     # An audit keeps its run in a folder of that name.
-    places = (path / features, path / "run" / features, path / "scores.parquet", path / "features.parquet", path)
+    scores = Path("dataset", "scores", "train.parquet")
+    places = (path / features, path / "run" / features, path / scores, path)
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         raise MemtaxError(f"{path} holds no table of sequences; give the directory of a finished run, or a Parquet file")

@@ -203,16 +203,15 @@ def test_a_workers_error_is_one_line(spark, tmp_path):
 
 
 def test_filters_give_the_bytes_of_the_local_engine(spark, tmp_path):
-    from memtax.corpus.sources import Source
-    from memtax.pipeline.filtering import apply_filters
+    from memtax.jobs.filter import Filter
 
     words = np.random.default_rng(1).integers(0, 50, (5000, 12))
     texts = [f"{i} " + " ".join(f"w{word}" for word in row) for i, row in enumerate(words)]
     datasets.Dataset.from_dict({"index": list(range(5000)), "text": texts}).to_parquet(tmp_path / "rows.parquet")
-    names, source = ["templates", "compressibility"], Source(str(tmp_path / "rows.parquet"))
-    local = apply_filters(names, source, tmp_path / "local", {})
-    there = apply_filters(names, source, tmp_path / "spark", {}, "spark", "local[2]")
-    assert local.table.read_bytes() == there.table.read_bytes()
+    names = ("templates", "compressibility", str(tmp_path / "rows.parquet"))
+    local = Filter(names=names, output=tmp_path / "local").run()
+    there = Filter(names=names, output=tmp_path / "spark", engine="spark", master="local[2]").run()
+    assert local.table().equals(there.table())
     parts = sorted(path.relative_to(tmp_path / "local") for path in (tmp_path / "local").rglob("part-*"))
     assert len(parts) == 4
     for part in parts:

@@ -140,10 +140,10 @@ def test_counts_over_a_corpus_on_the_hub_streamed_or_not(hub, tmp_path):
     for number, options in enumerate((["--streaming"], [])):
         output = tmp_path / str(number)
         memtax(hub, tmp_path / "cache", "count", "org/tokens", "--window", "2:4", *options, "--output", output)
-        found = pq.read_table(output / "num_duplicates.parquet").to_pydict()
+        found = pq.read_table(output / "dataset" / "num_duplicates" / "train.parquet").to_pydict()
         # (3, 4) occurs in rows 0 and 1, (4, 1) once, (2, 2) once.
         assert (found["sequence_id"], found["sequence_duplicates"]) == ([0, 1, 2], [2, 1, 1]), number
-        frequencies = pq.read_table(output / "token_frequencies.parquet").to_pydict()
+        frequencies = pq.read_table(output / "dataset" / "token_frequencies" / "train.parquet").to_pydict()
         # By hand: token 2 three times, 9 once.
         counts = dict(zip(frequencies["token_id"], frequencies["token_frequency"], strict=True))
         assert (counts[2], counts[9], counts.get(5, 0)) == (3, 1, 0)
@@ -156,7 +156,7 @@ def test_published_counts_serve_in_place_of_ones_own(hub, tmp_path):
         *("filter", "duplicates", "token_frequencies", "org/tokens", "--counts", "usvsnsp/generation-num-duplicates::deduped"),
         *("--frequencies", "usvsnsp/deduped-num-frequencies", "--output", tmp_path / "out"),
     )
-    found = pq.read_table(tmp_path / "out" / "features.parquet").to_pydict()
+    found = pq.read_table(tmp_path / "out" / "dataset" / "features" / "train.parquet").to_pydict()
     assert found["sequence_duplicates"] == [7, 1, 2]
     # Row 2 is 0, 1, 2, 2 with counts 11, 22, 33, 33 over both splits; rows 0 and 1 hold tokens without a count.
     assert found["max_frequency"] == [None, None, 33]

@@ -83,7 +83,7 @@ def test_two_processes_train_the_same_models(tmp_path):
     whole = [*torchrun, *command, str(tmp_path / "two")]
     done = subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("table ") == 1
+    assert done.stdout.count("summary  ") == 1
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -93,7 +93,8 @@ def test_two_processes_train_the_same_models(tmp_path):
     one, two = (sorted((tmp_path / name / "models").glob("*/adapter_model.safetensors")) for name in ("one", "two"))
     assert len(one) == 5
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
-    assert (tmp_path / "one" / "scores.parquet").read_bytes() == (tmp_path / "two" / "scores.parquet").read_bytes()
+    files = [tmp_path / name / "dataset" / "counterfactual" / "train.parquet" for name in ("one", "two")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_counterfactual_and_strong_attacks(tmp_path):
@@ -106,7 +107,7 @@ def test_counterfactual_and_strong_attacks(tmp_path):
     arguments += ["--epochs", "40", "--learning-rate", "0.01", "--batch-size", "32", "--output", str(tmp_path / "out")]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0
-    scores = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
+    scores = pq.read_table(tmp_path / "out" / "dataset" / "counterfactual" / "train.parquet").to_pylist()
     # With the text in the training data it is likelier, nearly always.
     values = [row["counterfactual_memorization"] for row in scores if row["counterfactual_memorization"] is not None]
     assert np.mean([value > 0 for value in values]) > 0.95
@@ -116,7 +117,7 @@ def test_counterfactual_and_strong_attacks(tmp_path):
     assert used == {number for number, row in enumerate(scores) if row["model_included"][4]}
     rows = [{"text": text, "label": int(number in used)} for number, text in enumerate(texts)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    table = pq.read_table(tmp_path / "out" / "scores.parquet")
+    table = pq.read_table(tmp_path / "out" / "dataset" / "counterfactual" / "train.parquet")
     for name in ("model_scores", "model_included"):
         cut = [values[:4] for values in table.column(name).to_pylist()]
         field = table.schema.field(name)

@@ -71,7 +71,7 @@ def readers(verb, given, kept, result):
     found = {
         "fit": [("predict", kept, given / "many.parquet", *to), ("push", kept, "--repo-id", "org/name", "--dry-run")],
         "count": [("filter", "duplicates", given / "rows.jsonl", "--counts", kept, *to)],
-        "score": [("compare", kept / "scores.parquet", given / "other.parquet", *to)],
+        "score": [("compare", kept, given / "other.parquet", *to)],
         "predict": [("predict", given.parent / "fitted", kept, *to)],
         "run": [("report", kept), ("push", kept, "--repo-id", "org/name", "--dry-run"), ("compare", kept, kept, *to)],
         "counterfactual": [(*mia, "--attack", "lira", "--references", kept)],

@@ -35,7 +35,7 @@ def test_a_huge_row_is_counted(ragged, given, tmp_path, monkeypatch, capsys):
     for source, more in (("tokens.jsonl", ()), ("texts.jsonl", ("--tokenizer", given / "model"))):
         out = tmp_path / source
         assert command(monkeypatch, capsys, "count", folder / source, "--window", "0:3", *more, "-o", out)[0] == 0
-        found = pq.read_table(out / "num_duplicates.parquet").to_pylist()
+        found = pq.read_table(out / "dataset" / "num_duplicates" / "train.parquet").to_pylist()
         # By hand: how often the first three tokens of each row of three or more stand anywhere.
         windows = [tuple(row[i : i + 3]) for row in rows for i in range(len(row) - 2)]
         assert [each["sequence_duplicates"] for each in found] == [
@@ -51,7 +51,7 @@ def test_a_huge_row_is_scored_like_its_beginning(ragged, given, tmp_path, monkey
         code, said = command(monkeypatch, capsys, "score", source, *options, "-o", tmp_path / name)
         # Shorter than 8: those of 0, 1 and 2 tokens.
         assert (code, "3 rows are left out" in said) == (0, True), said
-    huge, short = (pq.read_table(tmp_path / name / "scores.parquet") for name in ("huge", "short"))
+    huge, short = (pq.read_table(tmp_path / name / "dataset" / "scores" / "train.parquet") for name in ("huge", "short"))
     assert huge.column("continuation_perplexity").null_count == 3
     assert huge.equals(short)
 
@@ -60,7 +60,7 @@ def test_a_huge_row_goes_through_filters_and_attacks(ragged, given, tmp_path, mo
     folder, rows = ragged
     names = ("templates", "compressibility")
     assert command(monkeypatch, capsys, "filter", *names, folder / "texts.jsonl", "-o", tmp_path / "f")[0] == 0
-    found = pq.read_table(tmp_path / "f" / "features.parquet")
+    found = pq.read_table(tmp_path / "f" / "dataset" / "features" / "train.parquet")
     assert found.num_rows == len(rows)
     assert found.column("shannon_coding_length")[0].as_py() > 1
     options = ("--model", given / "model", "--attack", "loss", "--attack", "min_k", "--resamples", 5)

@@ -1,0 +1,77 @@
+"""`memtax count`: every token and every asked-for window of a corpus, counted exactly in one pass."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from memtax.jobs.base import Job, Result, Rows, Work
+from memtax.jobs.settings import argument, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count(Job):
+    """Count every token and every asked-for window of a corpus, exactly, in one pass.
+
+    Writes the tables `num_duplicates` and `token_frequencies`. Run the same command again to resume one that was interrupted.
+
+    Example: `memtax count runs/demo/dataset:features --window 32:64 --output counts`
+    """
+
+    corpus: tuple[str, ...] = argument(
+        "Corpus: .bin, .npy, Parquet, Arrow, JSONL, folders, globs, Hub names; with Spark, s3a:// too."
+    )
+    sequences: tuple[str, ...] = option("Where windows are cut from; default: the corpus itself.", (), source=True)
+    window: tuple[str, ...] = option("Tokens START:STOP of each sequence.", ("32:64",))
+    no_windows: bool = option("Count tokens only.", False)
+    column: str | None = option("Column of tokens or text; default: found by its type.", None)
+    tokenizer: str | None = option("Folder or Hub name of the tokenizer, for text.", None, source=True)
+    vocabulary_size: int | None = option("Ids at or above it are refused.", None, least=1)
+    sequence_length: int | None = option("Tokens per sequence of files without a header (Pythia: 2049).", None, least=1)
+    token_dtype: Literal["uint16", "uint32", "int32"] = option("Integers of files without a header.", "uint16")
+    document_separator: int | None = option("Token that ends documents; windows must not contain it.", None)
+    substitutions: int | None = option("Also count places with up to so many tokens replaced.", None)
+    memorized: str | None = option("Dataset of memorized ids; splits the token frequencies.", None, source=True)
+    streaming: bool = option("Read datasets on the fly, without a copy on disk.", False)
+    threads: int | None = option("Counting threads; default: all cores.", None, least=1)
+    shard_tokens: int = option("Tokens per shard, the unit of work and of resuming.", 2**23, least=1)
+    engine: Literal["local", "spark"] = option("Where the corpus is counted.", "local")
+    master: str | None = option("Spark master, such as spark://host:7077 or local[4].", None)
+
+    def make(self, work: Work) -> Result:
+        """See `memtax.corpus.job`."""
+        from memtax.corpus.job import CountJob, describe
+        from memtax.corpus.opening import Reading
+        from memtax.corpus.spans import Span
+        from memtax.lm.loading import load_tokenizer
+
+        tokenizer = load_tokenizer(self.tokenizer, None) if self.tokenizer else None
+        job = CountJob(
+            corpus=self.corpus,
+            sequences=() if self.no_windows else self.sequences or None,
+            spans=tuple(Span.parse(each) for each in self.window),
+            reading=Reading(
+                self.column, self.streaming, self.sequence_length, self.token_dtype, tokenizer, self.vocabulary_size
+            ),
+            separator=self.document_separator,
+            substitutions=self.substitutions,
+            memorized=self.memorized,
+            threads=self.threads,
+            shard_tokens=self.shard_tokens,
+            engine=self.engine,
+            master=self.master,
+        )
+        folder = work.output / "parts"
+        totals = job.run(folder)
+        files = sorted(folder.glob("*.parquet"), key=lambda path: path.name != "num_duplicates.parquet")
+        return Result(
+            title="Counts",
+            tables=[Rows(path.stem, _row(path), path) for path in files],
+            figures=totals,
+            lines=[describe(totals, job.spans)],
+        )
+
+
+def _row(path: Path) -> str:
+    if path.stem.startswith("num_duplicates"):
+        return "One row per sequence: how often its window occurs in the corpus."
+    return "One row per token of the vocabulary: how often it occurs in the corpus."
