@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memtax.callback import MemorizationCallback as MemorizationCallback
     from memtax.files import metric_path as metric_path
+    from memtax.jobs.writing import write as write
     from memtax.pipeline.evaluation import evaluate_model as evaluate_model
     from memtax.taxonomy.predictor import Predictor as Predictor
 
@@ -16,13 +17,25 @@ _LAZY = {
     "Predictor": "memtax.taxonomy.predictor",
     "evaluate_model": "memtax.pipeline.evaluation",
     "metric_path": "memtax.files",
+    "write": "memtax.jobs.writing",
 }
 
-__all__ = ["MemorizationCallback", "Predictor", "__version__", "evaluate_model", "metric_path"]
+_VERBS = ("align", "count", "counterfactual", "filter", "paraphrase", "score")
+"""Verbs that are functions of the same name: `memtax.score(sequences=..., model=..., output=...)`."""
+
+__all__ = ["MemorizationCallback", "Predictor", "__version__", "evaluate_model", "metric_path", "write"]
 
 
 def __getattr__(name: str) -> Any:
     # Imported on first use: `import memtax` must stay free of torch.
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _VERBS:
+        from memtax.jobs import function
+
+        return function(name)
     raise AttributeError(f"module 'memtax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_VERBS])

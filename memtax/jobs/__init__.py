@@ -1,16 +1,35 @@
 """The verbs, one file each: settings, and what is made from them. `base` derives everything else."""
 
 import importlib
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memtax.jobs.base import Finished, Job
 
 VERBS = ("count", "score", "filter", "paraphrase", "align", "counterfactual")
 """Names of the verbs, which are those of their files and of their Python functions."""
 
 
-def job_class(verb: str) -> "type":
+def job_class(verb: str) -> "type[Job]":
     """The class of a verb's settings, such as `Align` for `align`."""
-    module = importlib.import_module(f"memtax.jobs.{verb.rstrip('_')}")
-    kind: type = getattr(module, verb.rstrip("_").capitalize())
+    kind: type[Job] = getattr(importlib.import_module(f"memtax.jobs.{verb}"), verb.capitalize())
     return kind
 
 
-__all__ = ["VERBS", "job_class"]
+def function(verb: str) -> "Callable[..., Finished]":
+    """A verb as a function of its settings, by name: `memtax.align(pairs=..., model=..., output=...)`."""
+    from memtax.jobs.settings import from_values
+
+    kind = job_class(verb)
+
+    def call(**settings: Any) -> "Finished":
+        return from_values(kind, settings, f"memtax.{verb}").run()
+
+    call.__name__, call.__doc__ = verb, inspect.cleandoc(kind.__doc__ or "")
+    call.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]
+    return call
+
+
+__all__ = ["VERBS", "function", "job_class"]

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -91,6 +91,7 @@ class Result:
         inputs: name to fingerprint of what was read, besides the settings marked as sources.
         files: further files and folders in the directory that belong to the result.
         is_private: whether only the owner may read the output.
+        license_id: the Hub's identifier of the dataset's license, if it is known.
     """
 
     title: str
@@ -102,6 +103,7 @@ class Result:
     inputs: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[str] = ()
     is_private: bool = False
+    license_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -187,30 +189,12 @@ class Job:
         return Finished(self.output, result.figures, [*result.lines, *where], page)
 
     def _write(self, result: Result, started: float) -> Path | None:
-        from memtax import checksums
-        from memtax.files import make_private, write_json
-        from memtax.hub.folder import write_dataset
-        from memtax.provenance import fingerprint_path, write_record
+        from memtax.provenance import fingerprint_path
 
-        if result.is_private:
-            make_private(self.output)
-        configs = [rows.config() for rows in result.tables]
         inputs = {name: fingerprint_path(value) for name, value in self._sources().items()} | dict(result.inputs)
-        write_dataset(self.output / "dataset", configs, result.title, result.facts or self._facts())
-        write_json(self.output / SUMMARY, envelope(self.verb, result.figures), private=result.is_private)
-        write_record(self.output / "run.yaml", self.verb, to_values(self), inputs, time.time() - started)
-        page = result.page(self.output) if result.page is not None else None
-        names = ["dataset", SUMMARY, "run.yaml", *(["index.html"] if page else []), *result.files]
-        if result.is_private:
-            make_private(self.output, names)
-        checksums.seal(self.output, f"the same memtax {self.verb} command", {**self.identity(), "inputs": inputs}, names)
-        return page
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the result, without the place that it is written to."""
-        values = to_values(self)
-        values.pop("output")
-        return {"verb": self.verb, "settings": values}
+        facts = result.facts or self._facts()
+        seconds = time.time() - started
+        return write_result(self.output, self.verb, replace(result, facts=facts), to_values(self), inputs, seconds)
 
     def _sources(self) -> dict[str, str]:
         """Name to path of every setting that names an input and was given."""
@@ -234,6 +218,43 @@ class Job:
             for name, (declared, _) in fields(type(self)).items()
             if declared.metadata["source"] and getattr(self, name) is not None
         }
+
+
+def write_result(
+    output: Path, verb: str, result: Result, settings: Mapping[str, Any], inputs: Mapping[str, str], seconds: float
+) -> Path | None:
+    """Write what a job made: dataset with card, summary, record and page, with their checksums.
+
+    Args:
+        output: the directory.
+        verb: that made it.
+        result: what it made.
+        settings: as `to_values` gives them.
+        inputs: name to fingerprint of what was read.
+        seconds: that it took.
+
+    Returns:
+        The page, if the result has one.
+    """
+    from memtax import checksums
+    from memtax.files import make_private, write_json
+    from memtax.hub.folder import write_dataset
+    from memtax.provenance import write_record
+
+    if result.is_private:
+        make_private(output)
+    configs = [rows.config() for rows in result.tables]
+    write_dataset(output / "dataset", configs, result.title, result.facts, result.license_id)
+    write_json(output / SUMMARY, envelope(verb, result.figures), private=result.is_private)
+    write_record(output / "run.yaml", verb, settings, inputs, seconds)
+    page = result.page(output) if result.page is not None else None
+    names = ["dataset", SUMMARY, "run.yaml", *(["index.html"] if page else []), *result.files]
+    if result.is_private:
+        make_private(output, names)
+    values = {name: value for name, value in settings.items() if name != "output"}
+    identity = {"verb": verb, "settings": values, "inputs": dict(inputs)}
+    checksums.seal(output, f"the same memtax {verb} command", identity, names)
+    return page
 
 
 def read_settings(path: Path | str, verb: str) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""The contract of every verb: options from settings, a record that replays, one summary, a dataset that loads."""
+
+import json
+
+import pyarrow as pa
+import pytest
+import yaml
+from datasets import Dataset, load_dataset
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import memtax
+from memtax.checksums import verify
+from memtax.cli import app
+from memtax.errors import MemtaxError
+from memtax.jobs import VERBS, job_class
+from memtax.jobs.settings import fields, flag_of
+from memtax.results import read_summary, read_table
+
+SHARED = {"model": "-m", "output": "-o"}
+
+
+@pytest.fixture
+def texts(tmp_path):
+    rows = [{"text": "a b a b", "other": 1}, {"text": "1. one\n2. two\n3. three", "other": 2}, {"text": None, "other": 3}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_setting_is_an_option_and_a_key(verb):
+    options = {name: parameter for parameter in get_command(app).commands[verb].params for name in parameter.opts}
+    for name, (field, _) in fields(job_class(verb)).items():
+        shown = options[name if field.metadata["argument"] else flag_of(name)]
+        assert shown.help.startswith(field.metadata["help"])
+        if name in SHARED and not field.metadata["argument"]:
+            assert SHARED[name] in shown.opts
+    assert "--config" in options
+    assert callable(getattr(memtax, verb))
+
+
+def test_options_of_the_same_name_mean_the_same_everywhere():
+    seen = {}
+    for verb in VERBS:
+        for name, (field, hint) in fields(job_class(verb)).items():
+            if name in ("column", "bos", "dtype", "device_map", "quantization", "tokenizer", "show_personal_data", "output"):
+                seen.setdefault(name, set()).add((str(hint), field.default if name != "output" else None))
+    assert {name: kinds for name, kinds in seen.items() if len(kinds) > 1} == {}
+
+
+def test_the_record_replays_to_the_same_bytes(texts, tmp_path):
+    assert invoke("filter", "templates", texts, "--output", tmp_path / "one").exit_code == 0
+    assert invoke("filter", "--config", tmp_path / "one" / "run.yaml", "--output", tmp_path / "two").exit_code == 0
+    for name in ("dataset/features/train.parquet", "summary.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    record = yaml.safe_load((tmp_path / "one" / "run.yaml").read_text())
+    assert (record["memtax"], record["config"]["names"]) == ("filter", ["templates", str(texts)])
+    verify(tmp_path / "one")
+
+
+def test_a_file_of_settings_gives_way_to_the_command_line(texts, tmp_path):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"names": ["compressibility", str(texts)], "output": str(tmp_path / "a")}))
+    assert invoke("filter", "--config", tmp_path / "c.yaml").exit_code == 0
+    assert invoke("filter", "--config", tmp_path / "c.yaml", "templates", texts, "-o", tmp_path / "b").exit_code == 0
+    assert read_summary(tmp_path / "a", "filter")["filters"] == ["compressibility"]
+    assert read_summary(tmp_path / "b", "filter")["filters"] == ["templates"]
+    (tmp_path / "c.yaml").write_text("namse: [x]\n")
+    with pytest.raises(MemtaxError, match=r"unknown key 'namse' in .*c\.yaml; did you mean 'names'"):
+        invoke("filter", "--config", tmp_path / "c.yaml")
+    with pytest.raises(MemtaxError, match="is the record of memtax filter, not of memtax count"):
+        invoke("count", "--config", tmp_path / "a" / "run.yaml")
+
+
+def test_the_output_loads_and_answers_in_python_as_on_the_terminal(texts, tmp_path):
+    done = memtax.filter(names=["templates", str(texts)], output=tmp_path / "out")
+    assert done.figures["nulls"] == {"is_incrementing": 1, "is_repeating": 1, "template_period": 1}
+    loaded = load_dataset(str(tmp_path / "out" / "dataset"), "features", split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded["is_incrementing"] == [False, True, None]
+    # A column of the user's stays, and the card says whose it is.
+    assert loaded["other"] == [1, 2, 3]
+    assert "a column of the input" in (tmp_path / "out" / "dataset" / "README.md").read_text()
+    said = json.loads(invoke("filter", "templates", texts, "-o", tmp_path / "out", "--json").stdout)
+    assert said == {"output": str(tmp_path / "out"), **done.figures}
+    with pytest.raises(MemtaxError, match="is the output of memtax filter, not of memtax score"):
+        read_summary(tmp_path / "out", "score")
+    with pytest.raises(MemtaxError, match="has no table 'scores'; it has: features"):
+        read_table(tmp_path / "out", "scores")
+
+
+def test_a_mapped_dataset_gets_the_same_end(tmp_path):
+    rows = Dataset.from_dict({"text": ["a b a b", None], "nl_score": [0.5, None], "mine": [[1], []]})
+    done = memtax.write(rows, tmp_path / "out", title="Mine")
+    loaded = load_dataset(str(tmp_path / "out" / "dataset"), "features", split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded["mine"] == [[1], []]
+    assert loaded["sequence_id"] == [0, 1]
+    assert done.table().column("nl_score").type == pa.float32()
+    assert done.figures["features"]["nulls"] == {"text": 1, "nl_score": 1}
+    with pytest.raises(MemtaxError, match="column 'nl_score' of features/train is string, not float"):
+        memtax.write(Dataset.from_dict({"nl_score": ["x"]}), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
