@@ -58,24 +58,24 @@ def read_table(where: Path | str, name: str | None = None) -> "pa.Table":
     import pyarrow.parquet as pq
 
     folder = Path(where)
-    path = folder if folder.is_file() else table_file(folder, name)
-    checksums.verify(path)
+    paths = [folder] if folder.is_file() else table_files(folder, name)
+    checksums.verify(paths[0] if len(paths) == 1 else paths[0].parent)
     try:
-        return pq.read_table(path)
+        return pa.concat_tables([pq.read_table(path) for path in paths])
     except (OSError, pa.ArrowInvalid) as error:
-        raise MemtaxError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise MemtaxError(f"{paths[0]} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def table_file(folder: Path, name: str | None = None) -> Path:
-    """The Parquet file of a table in the output of a verb, or in a dataset folder.
+def table_files(folder: Path, name: str | None = None) -> list[Path]:
+    """The Parquet files of a table in the output of a verb, or in a dataset folder.
 
     Raises:
         MemtaxError: there is none.
     """
     root = folder / "dataset" if (folder / "dataset").is_dir() else folder
-    names = sorted(path.parent.name for path in root.glob("*/train.parquet"))
+    names = sorted({path.parent.name for path in root.glob("*/train*.parquet")})
     chosen = name if name is not None else names[0] if len(names) == 1 else None
     if chosen is None or chosen not in names:
         wanted = f"table {name!r}" if name else "single table"
         raise MemtaxError(f"{folder} has no {wanted}; it has: {', '.join(names) or 'none'}")
-    return root / chosen / "train.parquet"
+    return sorted((root / chosen).glob("train*.parquet"))

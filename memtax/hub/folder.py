@@ -1,11 +1,12 @@
 """A dataset repository as a folder: Parquet files, one folder a config, and a card that `load_dataset` understands."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema
+from memtax.checksums import checksum
 from memtax.files import atomic_directory, link, write_parquet, write_text
 from memtax.hub.cards import render
 from memtax.provenance import digest, fingerprint_table, versions
@@ -15,21 +16,39 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class ParquetFiles:
+    """A split that lies in finished Parquet files already: they are linked, not read."""
+
+    paths: tuple[Path, ...]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all files."""
+        import pyarrow.parquet as pq
+
+        return sum(int(pq.read_metadata(path).num_rows) for path in self.paths)
+
+    @property
+    def schema(self) -> "pa.Schema":
+        """The Arrow schema of the first file."""
+        import pyarrow.parquet as pq
+
+        return pq.read_schema(self.paths[0])
+
+    def link(self, folder: Path, split: str) -> None:
+        """Give the files names in a dataset's folder."""
+        for number, path in enumerate(self.paths):
+            name = split if len(self.paths) == 1 else f"{split}-{number:05d}-of-{len(self.paths):05d}"
+            link(path, folder / f"{name}.parquet")
+
+
+@dataclass(frozen=True)
 class Config:
     """One config of a dataset: its splits, and a sentence that says what a row is."""
 
     name: str
     row: str
-    splits: "Mapping[str, pa.Table]"
-    files: Mapping[str, Path] = field(default_factory=dict)
-    """Split to a Parquet file that holds its table already, and is linked instead of being written again."""
-
-    @classmethod
-    def of_file(cls, name: str, row: str, path: Path) -> "Config":
-        """One split, `train`, from a finished Parquet file."""
-        import pyarrow.parquet as pq
-
-        return cls(name, row, {"train": pq.read_table(path, memory_map=True)}, {"train": path})
+    splits: "Mapping[str, pa.Table | ParquetFiles]"
 
     @property
     def columns(self) -> list[str]:
@@ -58,8 +77,8 @@ def write_dataset(
     with atomic_directory(folder) as temporary:
         for config in configs:
             for split, table in config.splits.items():
-                if split in config.files:
-                    link(config.files[split], temporary / config.name / f"{split}.parquet")
+                if isinstance(table, ParquetFiles):
+                    table.link(temporary / config.name, split)
                     continue
                 # The features travel in the Parquet metadata: this is how ClassLabel names survive.
                 checked = schema.checked(table, f"{config.name}/{split}")
@@ -83,7 +102,7 @@ def dataset_card(
                 # `datasets` caches a folder by its card, not by its files: other content must make another card.
                 "description": f"{config.row} Content {content(config)}.",
                 **({"default": True} if config is configs[0] else {}),
-                "data_files": [{"split": split, "path": f"{config.name}/{split}.parquet"} for split in config.splits],
+                "data_files": [{"split": split, "path": _pattern(config, split)} for split in config.splits],
             }
             for config in configs
         ],
@@ -114,4 +133,15 @@ def size_category(rows: int) -> str:
 
 def content(config: Config) -> str:
     """Eight hexadecimal digits of a config's values."""
-    return digest({name: fingerprint_table(table) for name, table in config.splits.items()})[:8]
+    return digest(
+        {
+            name: [checksum(path) for path in table.paths] if isinstance(table, ParquetFiles) else fingerprint_table(table)
+            for name, table in config.splits.items()
+        }
+    )[:8]
+
+
+def _pattern(config: Config, split: str) -> str:
+    table = config.splits[split]
+    several = isinstance(table, ParquetFiles) and len(table.paths) > 1
+    return f"{config.name}/{split}{'-*' if several else ''}.parquet"

@@ -61,20 +61,19 @@ class Rows:
     Attributes:
         name: of the configuration that `load_dataset` takes.
         row: a sentence that says what a row is.
-        table: the rows, or a finished Parquet file of them.
+        table: the rows, or finished Parquet files of them.
     """
 
     name: str
     row: str
-    table: "pa.Table | Path"
+    table: "pa.Table | Sequence[Path]"
 
     def config(self) -> "Config":
         """As the dataset takes it."""
-        from memtax.hub.folder import Config
+        from memtax.hub.folder import Config, ParquetFiles
 
-        if isinstance(self.table, Path):
-            return Config.of_file(self.name, self.row, self.table)
-        return Config(self.name, self.row, {"train": self.table})
+        is_files = isinstance(self.table, list | tuple)
+        return Config(self.name, self.row, {"train": ParquetFiles(tuple(self.table)) if is_files else self.table})
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Count(Job):
         files = sorted(folder.glob("*.parquet"), key=lambda path: path.name != "num_duplicates.parquet")
         return Result(
             title="Counts",
-            tables=[Rows(path.stem, _row(path), path) for path in files],
+            tables=[Rows(path.stem, _row(path), [path]) for path in files],
             figures=totals,
             lines=[describe(totals, job.spans)],
         )

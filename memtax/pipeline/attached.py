@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from memtax import schema
 from memtax.errors import MemtaxError
 from memtax.hub.folder import Config
-from memtax.results import read_summary, read_table, table_file
+from memtax.results import read_summary, read_table, table_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,7 @@ def check(config: "RunConfig") -> None:
     for name, folder in _given(config).items():
         try:
             read_summary(folder, VERBS[name])
-            table_file(folder, name)
+            table_files(folder, name)
         except MemtaxError as error:
             raise MemtaxError(f"{name}: {error}") from error
 
