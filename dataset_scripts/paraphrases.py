@@ -15,7 +15,7 @@ from pathlib import Path
 from memtax.engine import World, script
 from memtax.hub.folder import Config, write_dataset
 from memtax.jobs.paraphrase import Paraphrase
-from memtax.jobs.settings import from_values
+from memtax.settings import from_values
 
 OPTIONS = {"column": str, "mode": str, "count": int, "repetition_penalty": float, "min_similarity": float, "dtype": str}
 """Options that are passed on to `memtax paraphrase`, where they are given."""

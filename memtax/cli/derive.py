@@ -11,7 +11,7 @@ import typer
 
 from memtax.cli.outcome import Outcome
 from memtax.jobs import job_class
-from memtax.jobs.settings import check_values, fields, flag_of, from_values, has_default, optional
+from memtax.settings import check_values, fields, flag_of, from_values, has_default, optional
 
 _CONFIG = "YAML file of these options by name, or the run.yaml of a finished job; options given here come first."
 

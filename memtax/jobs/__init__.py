@@ -20,7 +20,7 @@ def job_class(verb: str) -> "type[Job]":
 
 def function(verb: str) -> "Callable[..., Finished]":
     """A verb as a function of its settings, by name: `memtax.align(pairs=..., model=..., output=...)`."""
-    from memtax.jobs.settings import from_values
+    from memtax.settings import from_values
 
     kind = job_class(verb)
 

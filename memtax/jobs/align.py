@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import ColumnOption, ModelOptions
-from memtax.jobs.settings import argument, option
+from memtax.settings import argument, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from memtax import outputs
 from memtax.errors import MemtaxError
-from memtax.jobs.settings import fields, from_values, option, to_values
 from memtax.results import SUMMARY, envelope, read_table
+from memtax.settings import fields, from_values, option, to_values
 
 if TYPE_CHECKING:
     import datasets

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.settings import argument, option
+from memtax.settings import argument, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import Bos, ColumnOption
-from memtax.jobs.settings import argument, option
+from memtax.settings import argument, option
 
 
 @dataclass(frozen=True, kw_only=True)

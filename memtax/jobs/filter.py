@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from memtax.errors import MemtaxError
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.settings import argument, option
+from memtax.settings import argument, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from memtax.jobs.settings import option
+from memtax.settings import option
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Bos = Literal["auto", "always", "never"]

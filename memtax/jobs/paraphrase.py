@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import ColumnOption, Dtype
-from memtax.jobs.settings import argument, option
+from memtax.settings import argument, option
 
 Mode = Literal["greedy_Nprompts", "beam_single_prompt", "beam_Nprompts", "nucleus_Nprompts"]
 

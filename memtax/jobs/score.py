@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from memtax.errors import MemtaxError
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import ColumnOption, ModelOptions, PlacementOptions
-from memtax.jobs.settings import argument, option
+from memtax.settings import argument, option
 
 if TYPE_CHECKING:
     from memtax.filters.scores import LanguageModelFilter

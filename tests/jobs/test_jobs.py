@@ -14,8 +14,8 @@ from memtax.checksums import verify
 from memtax.cli import app
 from memtax.errors import MemtaxError
 from memtax.jobs import VERBS, job_class
-from memtax.jobs.settings import fields, flag_of
 from memtax.results import read_summary, read_table
+from memtax.settings import fields, flag_of
 
 SHARED = {"model": "-m", "output": "-o"}
 

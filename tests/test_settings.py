@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memtax.errors import MemtaxError
-from memtax.jobs.settings import argument, fields, flag_of, from_values, option, to_values
+from memtax.settings import argument, fields, flag_of, from_values, option, to_values
 
 
 @dataclass(frozen=True, kw_only=True)
