@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar, Union
 from memtax.errors import MemtaxError
 
 S = TypeVar("S")
+COMMAND_LINE = "the command line"
+"""The place of settings whose errors name flags."""
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 
@@ -82,8 +84,8 @@ def from_values(kind: type[S], values: Mapping[str, Any], where: str = "the conf
     given = check_values(kind, values, where)
     for name, (field, _) in fields(kind).items():
         if name not in given and not has_default(field):
-            label = name.upper() if field.metadata["argument"] else flag_of(name)
-            raise MemtaxError(f"{label} is missing: {field.metadata['help'][:1].lower()}{field.metadata['help'][1:]}")
+            text = field.metadata["help"]
+            raise MemtaxError(f"{label(field, where)} is missing: {text[:1].lower()}{text[1:]}")
     return kind(**given)
 
 
@@ -102,7 +104,7 @@ def check_values(kind: type, values: Mapping[str, Any], where: str) -> dict[str,
             raise MemtaxError(f"unknown key {name!r} in {where}; {hint}")
         field, hint = known[name]
         if value is not None or optional(hint)[1]:
-            given[name] = _checked(field, hint, value)
+            given[name] = _checked(field, hint, value, label(field, where))
     return given
 
 
@@ -122,8 +124,14 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _checked(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
-    name = flag_of(field.name) if not field.metadata["argument"] else field.name
+def label(field: "dataclasses.Field[Any]", where: str) -> str:
+    """How errors call a setting: as the place that it stands in calls it."""
+    if where != COMMAND_LINE:
+        return field.name
+    return field.name.upper() if field.metadata["argument"] else flag_of(field.name)
+
+
+def _checked(field: "dataclasses.Field[Any]", hint: Any, value: Any, name: str) -> Any:
     if field.metadata["argument"] and isinstance(value, list | tuple):
         # A path may hold a comma.
         checked: Any = tuple(_converted(item, typing.get_args(hint)[0], name) for item in value)

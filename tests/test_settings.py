@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memtax.errors import MemtaxError
-from memtax.settings import argument, fields, flag_of, from_values, option, to_values
+from memtax.settings import COMMAND_LINE, argument, fields, flag_of, from_values, option, to_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,27 +59,34 @@ def test_texts_of_a_command_line_are_read():
     ("values", "message"),
     [
         ({"sede": 1}, "unknown key 'sede' in the configuration; did you mean 'seed'"),
-        ({"seed": 10}, "--seed is 10; it must be at most 9"),
-        ({"seed": -1}, "--seed is -1; it must be at least 0"),
-        ({"seed": True}, "--seed expects a whole number, got True"),
-        ({"seed": "x"}, "--seed expects a whole number, got 'x'"),
-        ({"seed": 1.5}, "--seed expects a whole number, got 1.5"),
-        ({"rate": "much"}, "--rate expects a number, got 'much'"),
-        ({"rate": [1]}, r"--rate expects a number, got \[1\]"),
-        ({"kind": "c"}, "--kind expects one of a, b, got 'c'"),
-        ({"sizes": {"a": 1}}, "--sizes expects a list, got"),
-        ({"sizes": ["1", "two"]}, "--sizes expects a whole number, got 'two'"),
-        ({"name": "  "}, "--name is empty; give a value or leave it out"),
-        ({"name": 3}, "--name expects text, got 3"),
-        ({"loud": "yes"}, "--loud expects true or false, got 'yes'"),
-        ({"output": None}, "--output is missing: directory."),
-        ({"paths": None}, "PATHS is missing: inputs."),
+        ({"seed": 10}, "seed is 10; it must be at most 9"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"seed": True}, "seed expects a whole number, got True"),
+        ({"seed": "x"}, "seed expects a whole number, got 'x'"),
+        ({"seed": 1.5}, "seed expects a whole number, got 1.5"),
+        ({"rate": "much"}, "rate expects a number, got 'much'"),
+        ({"rate": [1]}, r"rate expects a number, got \[1\]"),
+        ({"kind": "c"}, "kind expects one of a, b, got 'c'"),
+        ({"sizes": {"a": 1}}, "sizes expects a list, got"),
+        ({"sizes": ["1", "two"]}, "sizes expects a whole number, got 'two'"),
+        ({"name": "  "}, "name is empty; give a value or leave it out"),
+        ({"name": 3}, "name expects text, got 3"),
+        ({"loud": "yes"}, "loud expects true or false, got 'yes'"),
+        ({"output": None}, "output is missing: directory."),
+        ({"paths": None}, "paths is missing: inputs."),
     ],
 )
 def test_what_does_not_fit_is_one_line(values, message):
     with pytest.raises(MemtaxError, match=message) as caught:
         from_values(Example, {"paths": ["x"], "output": "o", **values})
     assert "\n" not in str(caught.value)
+
+
+def test_the_command_line_is_told_its_flags():
+    with pytest.raises(MemtaxError, match="^--seed is 10; it must be at most 9$"):
+        from_values(Example, {"seed": "10"}, COMMAND_LINE)
+    with pytest.raises(MemtaxError, match="^PATHS is missing: inputs.$"):
+        from_values(Example, {"output": "o"}, COMMAND_LINE)
 
 
 def test_arguments_come_first_then_what_is_required_then_the_verbs_own():

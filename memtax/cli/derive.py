@@ -11,7 +11,7 @@ import typer
 
 from memtax.cli.outcome import Outcome
 from memtax.jobs import job_class
-from memtax.settings import check_values, fields, flag_of, from_values, has_default, optional
+from memtax.settings import COMMAND_LINE, check_values, fields, flag_of, from_values, has_default, optional
 
 _CONFIG = "YAML file of these options by name, or the run.yaml of a finished job; options given here come first."
 
@@ -29,7 +29,7 @@ def command(verb: str) -> Callable[..., Outcome]:
 
     def run(**values: Any) -> Outcome:
         given = {name: value for name, value in values.items() if name != "config" and value is not None}
-        done = from_values(kind, given, "the command line").run()
+        done = from_values(kind, given, COMMAND_LINE).run()
         return Outcome({"output": done.output, **({"page": done.page} if done.page else {}), **done.figures}, done.lines)
 
     # Typer reads the options of a command from the signature and the annotations of its function.

@@ -82,7 +82,7 @@ class Result:
 
     Attributes:
         title: of card and page.
-        tables: of the dataset; the first is the default one.
+        tables: of the dataset; the first is the default one. Without any the work is not complete, and nothing is written.
         figures: of `summary.json`.
         lines: for the terminal.
         facts: rows of the card's first table.
@@ -179,11 +179,11 @@ class Job:
             silence_libraries()
             world = World.current()
             result = self.make(Work(self.output, world))
-            page = self._write(result, started) if world.is_main else None
+            page = self._write(result, started) if world.is_main and result.tables else None
             world.wait()
         if not world.is_main:
             return Finished(self.output, {}, ())
-        names = ("dataset", SUMMARY, *(["index.html"] if page else []))
+        names = ("dataset", SUMMARY, *(["index.html"] if page else [])) if result.tables else ()
         where = [f"{name.partition('.')[0]:<9}{self.output / name}" for name in names]
         return Finished(self.output, result.figures, [*result.lines, *where], page)
 
@@ -205,7 +205,7 @@ class Job:
             value = getattr(self, name)
             if declared.metadata["source"] and value is not None:
                 for number, each in enumerate(value if isinstance(value, tuple) else (value,)):
-                    path = split_revision(str(each))[0] if name.endswith("model") else split_name(str(each))[0]
+                    path = split_revision(str(each))[0] if name.endswith(("model", "probe")) else split_name(str(each))[0]
                     paths[f"{name} {number}" if isinstance(value, tuple) else name] = path
         return paths
 

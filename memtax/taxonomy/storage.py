@@ -177,13 +177,15 @@ def push(predictor: "Predictor", repo_id: str, private: bool | None, token: str 
 
 
 def fetch(name: Path | str, revision: str | None, token: str | None) -> Path:
-    """The folder of a predictor: a local one, or the copy of one on the Hub.
+    """The folder of a predictor: a local one, the one in an output of `memtax fit` or `run`, or the copy of one on the Hub.
 
     Raises:
         MemtaxError: it is neither.
     """
     if Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
-        return Path(name)
+        # The output of `memtax fit`, of a run, or the predictor itself.
+        inside = Path(name) / "models" / "predictor"
+        return inside if (inside / CONFIG).exists() and not (Path(name) / CONFIG).exists() else Path(name)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

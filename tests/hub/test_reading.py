@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from memtax.results import read_summary, read_table
 from tests.hubserver import HubServer
 
 ROWS = 900
@@ -167,14 +168,13 @@ def test_the_published_filters_are_fit_searched_and_scored(hub, tmp_path):
     data = "usvsnsp/semantic-filters::pile_deduped_70m"
     more = ("--memorized-only", "usvsnsp/semantic-filters::memories_deduped_70m", "--resamples", "50")
     memtax(hub, tmp_path / "cache", "fit", data, *more, "--output", tmp_path / "predictor")
-    card = json.loads((tmp_path / "predictor" / "predictor.json").read_text())
+    card = json.loads((tmp_path / "predictor" / "models" / "predictor" / "predictor.json").read_text())
     assert "sequence_duplicates" in json.dumps(card)
     rules = ("--split-on", "sequence_duplicates,shannon_coding_length", "--quantiles", "0.5")
     memtax(hub, tmp_path / "cache", "search", data, *rules, "--resamples", "50", "--output", tmp_path / "search")
-    assert (tmp_path / "search" / "search.json").exists()
+    assert read_summary(tmp_path / "search", "search")["partitions"] == 8
     memtax(hub, tmp_path / "cache", "predict", tmp_path / "predictor", data, "--output", tmp_path / "scored")
-    parts = sorted((tmp_path / "scored" / "data").glob("*.parquet"))
-    probabilities = np.concatenate([pq.read_table(part).column("memorized_probability").to_numpy() for part in parts])
+    probabilities = read_table(tmp_path / "scored", "predictions").column("memorized_probability").to_numpy()
     assert len(probabilities) == ROWS
     assert np.isfinite(probabilities).all()
     rng = np.random.default_rng(0)

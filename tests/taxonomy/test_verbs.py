@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from memtax import cli
 from memtax.errors import MemtaxError, StaleOutputError
+from memtax.results import read_summary, read_table
 from memtax.taxonomy.predictor import Predictor
 from tests.lm.models import VOCABULARY, build
 from tests.taxonomy import simulated
@@ -33,18 +34,16 @@ def test_fit_then_predict(data, tmp_path):
         "fit", data, "-o", tmp_path / "model", "--factors", "a, b", "--resamples", 20, "--calibration", "recalibration"
     )
     assert done.exit_code == 0
-    assert done.output.strip().endswith(str(tmp_path / "model"))
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {
-        "README.md", "correlations.json", "figures", "inference.json", "model.safetensors", "predictor.json", "run.yaml",
-        "stage.json", ".memtax-checksums.json", ".memtax",
-    }  # fmt: skip
+    assert f"predictor {tmp_path / 'model/models/predictor'}" in done.output
+    assert {"README.md", "correlations.json", "figures", "inference.json", "model.safetensors", "predictor.json"} <= {
+        path.name for path in (tmp_path / "model/models/predictor").iterdir()
+    }
     predictor = Predictor.from_pretrained(tmp_path / "model")
     assert (predictor.factors, predictor.metrics["calibration"]) == (("a", "b"), "recalibration")
     for flags, model in ((), "taxonomic"), (("--baseline",), "baseline"):
         done = typed("predict", tmp_path / "model", data, "-o", tmp_path / model, *flags)
         assert done.exit_code == 0
-        (part,) = (tmp_path / model / "data").glob("*.parquet")
-        found = pq.read_table(part)["memorized_probability"].combine_chunks()
+        found = read_table(tmp_path / model, "predictions")["memorized_probability"].combine_chunks()
         assert found == predictor.predict(pq.read_table(data), model).cast("float32")
 
 
@@ -54,14 +53,14 @@ def test_a_folder_holds_the_predictor_of_one_table_and_one_set_of_options(data, 
         typed("fit", data, "-o", tmp_path / "model", "--factors", "a,c")
     # What could not be fitted does not stand in the way of what can.
     assert typed(*words).exit_code == 0
-    before = (tmp_path / "model/predictor.json").read_bytes()
+    before = (tmp_path / "model/models/predictor/predictor.json").read_bytes()
     assert typed(*words).exit_code == 0
     with pytest.raises(StaleOutputError, match=r"changed: seed\)"):
         typed(*words, "--seed", 5)
     pq.write_table(pq.read_table(data).slice(1), data)
     with pytest.raises(StaleOutputError, match=r"changed: inputs\)"):
         typed(*words)
-    assert (tmp_path / "model/predictor.json").read_bytes() == before
+    assert (tmp_path / "model/models/predictor/predictor.json").read_bytes() == before
 
 
 def test_probes_of_a_model(tmp_path):
@@ -74,24 +73,24 @@ def test_probes_of_a_model(tmp_path):
     build("gpt_neox").save_pretrained(tmp_path / "lm")
     options = ("--factors", "a,b", "--resamples", 20, "--no-explain", "--probe", tmp_path / "lm")
     assert typed("fit", tmp_path / "data.parquet", "-o", tmp_path / "model", *options).exit_code == 0
-    rows = json.loads((tmp_path / "model/probes.json").read_text())["probes"]
+    rows = json.loads((tmp_path / "model/models/predictor/probes.json").read_text())["probes"]
     # Embeddings and two layers, each with shuffled labels, and the factors; for memorized-or-not and for the category.
     assert len(rows) == 2 * (3 * 2 + 1)
     found = {(row["probe"], row["layer"]): row["value"] for row in rows}
     assert found["memorized", 0] > 0.9
     assert found["memorized, shuffled labels", 0] < 0.8
-    assert (tmp_path / "model/figures/probes_category.svg").exists()
+    assert (tmp_path / "model/models/predictor/figures/probes_category.svg").exists()
 
 
 def test_search_in_slices(data, tmp_path):
     words = ("search", data, "--factors", "a,b", "--split-on", "a,b", "--resamples", 20)
     assert typed(*words, "-o", tmp_path / "one", "--stop", 9).exit_code == 0
-    assert not (tmp_path / "one/search.json").exists()
+    assert not (tmp_path / "one/summary.json").exists()
     done = typed(*words, "-o", tmp_path / "two", "--start", 9, "--merge", tmp_path / "one", "--greedy")
     assert done.exit_code == 0
     # 2 ordered pairs x 9 pairs of quantiles.
-    assert sorted(pq.read_table(tmp_path / "two/partitions.parquet")["partition"].to_pylist()) == list(range(18))
-    assert (tmp_path / "two/greedy.json").exists()
+    assert sorted(read_table(tmp_path / "two", "partitions")["partition"].to_pylist()) == list(range(18))
+    assert "greedy" in read_summary(tmp_path / "two", "search")
 
 
 def test_what_the_user_can_mend_is_one_line(data, tmp_path, monkeypatch, capsys):
