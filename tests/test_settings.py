@@ -83,9 +83,9 @@ def test_what_does_not_fit_is_one_line(values, message):
 
 
 def test_the_command_line_is_told_its_flags():
-    with pytest.raises(MemtaxError, match="^--seed is 10; it must be at most 9$"):
+    with pytest.raises(MemtaxError, match=r"^--seed is 10; it must be at most 9$"):
         from_values(Example, {"seed": "10"}, COMMAND_LINE)
-    with pytest.raises(MemtaxError, match="^PATHS is missing: inputs.$"):
+    with pytest.raises(MemtaxError, match=r"^PATHS is missing: inputs\.$"):
         from_values(Example, {"output": "o"}, COMMAND_LINE)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from memtax.cli.base import BOS, SHOW, app, listed
+from memtax.cli.base import BOS, app, listed
 from memtax.cli.outcome import Outcome
 
 PARTS = "dataset, models, metrics or explorer. May be repeated."
@@ -23,25 +23,6 @@ def report(run: Annotated[Path, typer.Argument(help="Directory of a run or audit
 
     page = write(run)
     return Outcome({"output": run, "page": page, "figures": page.parent / "figures"}, [str(page)])
-
-
-@app.command()
-def compare(
-    first: Annotated[Path, typer.Argument(help="Before: directory of a run or audit, or a Parquet file of memtax score.")],
-    second: Annotated[Path, typer.Argument(help="After: another, over the same sequences or some of them.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of page, figures and changed sequences.")],
-    show_personal_data: Annotated[bool, typer.Option("--show-personal-data", help=SHOW)] = False,
-) -> Outcome:
-    """Compare two runs: paired differences, McNemar's test, and what was newly memorized or forgotten.
-
-    Example: `memtax compare runs/before runs/after --output runs/comparison`
-    """
-    from memtax.report import compare as comparing
-
-    found = comparing.compare(first, second, show_personal_data=show_personal_data)
-    page = comparing.write(found, output)
-    lines = [*found.lines(), f"page     {page}", f"figures  {output / 'comparison.json'}"]
-    return Outcome({"output": output, "page": page, **found.summary}, lines)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """Two runs over the same sequences: before and after deduplication, unlearning, more training, or another model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,18 +9,16 @@ import numpy as np
 
 from memtax import schema, statistics
 from memtax.errors import MemtaxError
-from memtax.files import make_private, write_json, write_parquet
 from memtax.report import figures, plain, words
 from memtax.report.pairing import pair_rows, read_run, shared_units
 from memtax.report.parts import Panel, Section, Table
 from memtax.report.quoting import quotable
+from memtax.results import read_summary, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.axes import Axes
 
-SCHEMA = "memtax/compare/2"
-"""Raised when a key of `comparison.json` changes its meaning."""
 SHOWN = 20
 """Changed sequences that the page quotes, a direction."""
 _EXCERPT = 240
@@ -32,7 +30,7 @@ class Comparison:
     """What `compare` found."""
 
     summary: Mapping[str, Any]
-    """As in `comparison.json`."""
+    """The figures."""
     changed: "pa.Table"
     """`sequence_id`, `change`, both categories, and the text where it is known."""
 
@@ -86,14 +84,13 @@ def compare(first: Path | str, second: Path | str, *, show_personal_data: bool =
     changed = {
         "sequence_id": one.ids[at_one][moved],
         **({"sequence_id_after": two.ids[at_two][moved]} if matched_by == "tokens" else {}),
-        "change": [CHANGES[0] if yes else CHANGES[1] for yes in now[moved]],
-        "taxonomy_before": old[moved].tolist(),
-        "taxonomy_after": new[moved].tolist(),
+        "change": pa.array([CHANGES[0] if yes else CHANGES[1] for yes in now[moved]], pa.string()),
+        "taxonomy_before": pa.array(old[moved].tolist(), pa.string()),
+        "taxonomy_after": pa.array(new[moved].tolist(), pa.string()),
     }
     if texts is not None:
-        changed["text"] = quotable(texts[moved].tolist(), show=show)
+        changed["text"] = pa.array(quotable(texts[moved].tolist(), show=show), pa.string())
     summary = {
-        "schema": SCHEMA,
         "personal_data_shown": show,
         "first": one.about,
         "second": two.about,
@@ -108,31 +105,23 @@ def compare(first: Path | str, second: Path | str, *, show_personal_data: bool =
     return Comparison(summary, pa.table(changed))
 
 
-def write(comparison: Comparison, output: Path | str) -> Path:
-    """Write `comparison.json`, `changed.parquet` and `index.html`.
+def write(folder: Path | str) -> Path:
+    """Write `index.html` of an output of `memtax compare`, from its summary and its table.
 
     Returns:
-        Path of the page.
+        The page.
     """
-    output = Path(output)
-    if comparison.summary["personal_data_shown"]:
-        make_private(output)
-    write_json(output / "comparison.json", comparison.summary)
-    write_parquet(output / "changed.parquet", comparison.changed)
-    summary = comparison.summary
-    page = plain.write_page(
-        output / "index.html",
+    summary = read_summary(folder, "compare")
+    return plain.write_page(
+        Path(folder) / "index.html",
         "What changed between two runs",
         "two runs compared",
         [("Before", str(summary["first"]["name"])), ("After", str(summary["second"]["name"]))],
-        [_how_much(summary), _where(summary), _which(comparison)],
-        "Every number is in comparison.json; every changed sequence in changed.parquet.",
+        [_how_much(summary), _where(summary), _which(read_table(folder, "changes").to_pylist())],
+        "Every number is in summary.json; every changed sequence in dataset/changes.",
         "Change of the share memorized, in percentage points",
         [_tile(name, group) for name, group in summary["groups"].items()],
     )
-    if summary["personal_data_shown"]:
-        make_private(output, ("comparison.json", "changed.parquet", "index.html"))
-    return page
 
 
 def _shared(summary: Mapping[str, Any]) -> str:
@@ -306,8 +295,8 @@ def _where(summary: Mapping[str, Any]) -> Section:
     )
 
 
-def _which(comparison: Comparison) -> Section:
-    rows = comparison.changed.to_pylist()
+def _which(rows: Sequence[Mapping[str, Any]]) -> Section:
+    """Changed sequences, in both directions."""
     parts, missing = [], []
     for change in CHANGES:
         chosen = [row for row in rows if row["change"] == change]
@@ -322,4 +311,4 @@ def _which(comparison: Comparison) -> Section:
         )
         caption = f"{change}: {len(cells)} of {len(chosen):,}"
         parts.append(Table(caption, ("sequence", "category", "text"), cells, texts=3))
-    return Section("sequences", "Which sequences", "All of them are in changed.parquet.", tuple(parts), tuple(missing))
+    return Section("sequences", "Which sequences", "All of them are in dataset/changes.", tuple(parts), tuple(missing))

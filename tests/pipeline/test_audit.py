@@ -7,11 +7,13 @@ import random
 import re
 import string
 import sys
+from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer, TrainingArguments
 from typer.testing import CliRunner
 
+import memtax
 from memtax import privacy
 from memtax.cli import app
 from memtax.errors import MemtaxError
@@ -21,7 +23,6 @@ from memtax.leakage.canaries import conclusion
 from memtax.pipeline.audit import _advice, audit
 from memtax.pipeline.audit_texts import kind_of
 from memtax.report.compare import compare
-from memtax.report.compare import write as write_comparison
 from memtax.report.explore import Explorer
 from memtax.statistics import Units
 
@@ -222,8 +223,8 @@ def test_views_of_an_audit_quote_no_personal_data(audited, tmp_path):
         comparison = compare(*sides)
         assert comparison.changed.num_rows == features.num_rows
         check_table(comparison.changed)
-        write_comparison(comparison, tmp_path / name)
-        for path in (tmp_path / name).iterdir():
+        memtax.compare(first=str(sides[0]), second=str(sides[1]), output=tmp_path / name)
+        for path in filter(Path.is_file, (tmp_path / name).rglob("*")):
             assert not leaked(path.read_bytes().decode(errors="replace")), path
     shown = compare(output, tmp_path / "clear.parquet", show_personal_data=True)
     assert any(leaked(text) for text in shown.changed.column("text").to_pylist())

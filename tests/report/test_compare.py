@@ -1,7 +1,5 @@
 """Comparison of two runs: by hand, against statsmodels, and by simulation."""
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +10,9 @@ from typer.testing import CliRunner
 from memtax import statistics
 from memtax.cli import app
 from memtax.errors import MemtaxError
-from memtax.report.compare import compare, write
+from memtax.jobs.compare import Compare
+from memtax.report.compare import compare
+from memtax.results import read_summary, read_table
 
 
 def table(path, ids, memorized, taxonomy=None, tokens=None, text=None, document=None):
@@ -86,15 +86,15 @@ def test_files_and_page(runs, tmp_path):
     result = CliRunner().invoke(app, ["compare", *map(str, runs), "--output", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert "1 newly memorized, 2 forgotten" in result.output
-    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["schema"] == "memtax/compare/2"
-    assert pq.read_table(tmp_path / "out" / "changed.parquet").num_rows == 3
+    assert read_summary(tmp_path / "out", "compare")["sequences"] == 4
+    assert read_table(tmp_path / "out", "changes").num_rows == 3
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "http://" not in page
     assert "https://" not in page
     first = (tmp_path / "out" / "index.html").read_bytes()
-    write(compare(*runs), tmp_path / "again")
+    Compare(first=str(runs[0]), second=str(runs[1]), output=tmp_path / "again").run()
     assert (tmp_path / "again" / "index.html").read_bytes() == first
 
 
@@ -121,9 +121,19 @@ def test_changes_of_whole_documents_are_as_many_as_the_documents(tmp_path):
 
 def test_after_deduplication_sequences_are_matched_by_their_tokens(tmp_path):
     # Before: [1] twice, both memorized, [2] memorized, [3] not. After, numbered anew: [3], [1] not, [2] and [4] memorized.
-    before = table(tmp_path / "a" / "scores.parquet", [0, 1, 2, 3], [True, True, True, False], tokens=[[1], [2], [1], [3]])
-    after = table(tmp_path / "b" / "scores.parquet", [0, 1, 2, 3], [False, False, True, True], tokens=[[3], [1], [2], [4]])
-    found = compare(before.parent, after.parent)
+    before = table(
+        tmp_path / "a" / "dataset" / "scores" / "train.parquet",
+        [0, 1, 2, 3],
+        [True, True, True, False],
+        tokens=[[1], [2], [1], [3]],
+    )
+    after = table(
+        tmp_path / "b" / "dataset" / "scores" / "train.parquet",
+        [0, 1, 2, 3],
+        [False, False, True, True],
+        tokens=[[3], [1], [2], [4]],
+    )
+    found = compare(before.parents[2], after.parents[2])
     # Shared: [1] forgotten, [2] kept, [3] never; [1] counts once, [4] is new.
     assert (found.summary["matched_by"], found.summary["sequences"]) == ("tokens", 3)
     assert (found.summary["only_in_first"], found.summary["only_in_second"]) == (0, 1)

@@ -9,11 +9,13 @@ import pytest
 from made_runs import make_run
 from markup import contrast, problems
 
+import memtax
 from memtax import schema
 from memtax.files import write_json
+from memtax.jobs.base import Result, Rows, write_result
 from memtax.leakage.canaries import Canary, summarize
 from memtax.pipeline import audit_page
-from memtax.report import compare, figures, page, sections, verb_pages
+from memtax.report import figures, page, sections, verb_pages
 from memtax.report.data import Run
 from memtax.report.parts import Panel
 
@@ -88,11 +90,12 @@ def inferred(folder):
 def aligned(folder):
     """What `memtax align` leaves."""
     table = {"gradient_alignment": [0.9, 0.2, None, -0.4], "is_member": [True, False, True, False]}
-    pq.write_table(pa.table(table), folder / "dataset" / "alignment" / "train.parquet")
     found = {"model": "m<i>", "parameters": "lora", "texts": 4, "aligned": 3, "mean": 0.7 / 3, "cut": 0}
     found |= {"levels": {"high": 1, "medium": 0, "low": 2}, "membership": {"auroc": INTERVAL}}
     found["paraphrases"] = {"given": 8, "used": 5, "missing": 2, "identical_to_the_text": 1}
-    write_json(folder / "summary.json", found)
+    write_result(
+        folder, "align", Result("Alignment", [Rows("alignment", "One row per text.", pa.table(table))], found), {}, {}, 0
+    )
 
 
 def run_page(run):
@@ -119,7 +122,7 @@ def made(tmp_path_factory):
         **{name: getattr(verb_pages, name)(folder / name) for name in ("influence", "mia", "align")},
         "run": run_page(run),
         "audit": folder / "audit.html",
-        "comparison": compare.write(compare.compare(run, other), folder / "comparison"),
+        "comparison": memtax.compare(first=str(run), second=str(other), output=folder / "comparison").page,
     }
 
 

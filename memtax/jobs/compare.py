@@ -1,0 +1,33 @@
+"""`memtax compare`: two runs over the same sequences, before and after."""
+
+from dataclasses import dataclass
+
+from memtax.jobs.base import Job, Result, Rows, Work
+from memtax.jobs.options import QuoteOption
+from memtax.settings import argument
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(QuoteOption, Job):
+    """Compare two runs: paired differences, McNemar's test, and what was newly memorized or forgotten.
+
+    Example: `memtax compare runs/before runs/after --output runs/comparison`
+    """
+
+    first: str = argument("Before: output of run, audit or score, or a Parquet file of scores.")
+    second: str = argument("After: another, over the same sequences or some of them.")
+
+    def make(self, work: Work) -> Result:
+        """See `memtax.report.compare`."""
+        from memtax.report import compare
+
+        found = compare.compare(self.first, self.second, show_personal_data=self.show_personal_data)
+        row = "One row per sequence that is memorized in one of the two runs only."
+        return Result(
+            title="What changed between two runs",
+            tables=[Rows("changes", row, found.changed)],
+            figures=found.summary,
+            lines=found.lines(),
+            page=compare.write,
+            is_private=bool(found.summary["personal_data_shown"]),
+        )
