@@ -78,7 +78,7 @@ def test_a_file_of_settings_gives_way_to_the_command_line(texts, tmp_path):
 
 def test_the_output_loads_and_answers_in_python_as_on_the_terminal(texts, tmp_path):
     done = memtax.filter(names=["templates", str(texts)], output=tmp_path / "out")
-    assert done.figures["nulls"] == {"is_incrementing": 1, "is_repeating": 1, "template_period": 1}
+    assert done.figures["nulls"] == {"is_incrementing": 1, "is_repeating": 1, "template_period": 2}
     loaded = load_dataset(str(tmp_path / "out" / "dataset"), "features", split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded["is_incrementing"] == [False, True, None]
     # A column of the user's stays, and the card says whose it is.

@@ -120,15 +120,16 @@ def test_changes_of_whole_documents_are_as_many_as_the_documents(tmp_path):
 
 
 def test_after_deduplication_sequences_are_matched_by_their_tokens(tmp_path):
+    places = [tmp_path / name / "dataset" / "scores" / "train.parquet" for name in "ab"]
     # Before: [1] twice, both memorized, [2] memorized, [3] not. After, numbered anew: [3], [1] not, [2] and [4] memorized.
     before = table(
-        tmp_path / "a" / "dataset" / "scores" / "train.parquet",
+        places[0],
         [0, 1, 2, 3],
         [True, True, True, False],
         tokens=[[1], [2], [1], [3]],
     )
     after = table(
-        tmp_path / "b" / "dataset" / "scores" / "train.parquet",
+        places[1],
         [0, 1, 2, 3],
         [False, False, True, True],
         tokens=[[3], [1], [2], [4]],
