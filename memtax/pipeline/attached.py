@@ -8,6 +8,7 @@ from memtax import schema
 from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.hub.folder import Config
+from memtax.leakage.alignment_memorization import add_memorization, agreement
 from memtax.records import read_json
 
 if TYPE_CHECKING:
@@ -40,14 +41,23 @@ def check(config: "RunConfig") -> None:
                 raise MemtaxError(f"{name}: {folder} has no {file}; give the output of `memtax {_VERBS[name]}`")
 
 
-def attach(config: "RunConfig") -> tuple[list[Config], dict[str, Any]]:
-    """Configs for the dataset, and figures for `metrics.json`."""
+def attach(config: "RunConfig", sequences: "pa.Table") -> tuple[list[Config], dict[str, Any]]:
+    """Configs for the dataset, and figures for `metrics.json`.
+
+    Args:
+        config: names the outputs of the other verbs.
+        sequences: the run's own rows; their memorization scores stand beside the alignment of the same texts.
+    """
     import pyarrow.parquet as pq
 
     configs, metrics = [], {}
     for name, folder in _given(config).items():
-        configs.append(Config(name, ROWS[name], {"train": _declared(pq.read_table(folder / f"{name}.parquet"))}))
+        table = pq.read_table(folder / f"{name}.parquet")
         metrics[name] = read_json(folder / "summary.json")
+        if name == "alignment":
+            table = add_memorization(table, sequences)
+            metrics[name]["memorization"] = agreement(table)
+        configs.append(Config(name, ROWS[name], {"train": _declared(table)}))
         if Path(metrics[name]["model"]).exists():
             metrics[name]["model"] = Path(metrics[name]["model"]).name
         if name == "influence" and (folder / "top.parquet").is_file():

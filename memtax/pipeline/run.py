@@ -190,7 +190,7 @@ def _conclude(
         metrics["membership"] = membership_of_run(everything)
     if config.reference_model is not None:
         metrics["reference"] = by_category(table)
-    more, found = attach(config)
+    more, found = attach(config, table)
     metrics |= found
     features = _features(config, table, predictor)
     if config.mask_personal_data:

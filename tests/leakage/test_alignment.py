@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, PreTr
 from memtax import schema
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError, ModelError
-from memtax.leakage.alignment import Alignment, AlignmentFilter, align, align_table, load_pairs
+from memtax.leakage.alignment import Alignment, AlignmentFilter, align, align_table
+from memtax.leakage.alignment_pairs import load_pairs
 
 SIZE = 60
 COMMON = {

@@ -18,9 +18,7 @@ def dense(train, test, weight):
     return np.array([[-(np.linalg.inv(hessian) @ v) @ g for v in test] for g in train])
 
 
-@given(
-    n=st.integers(1, 8), m=st.integers(1, 4), size=st.integers(1, 12), seed=st.integers(0, 999), power=st.integers(-4, 2)
-)
+@given(n=st.integers(1, 8), m=st.integers(1, 4), size=st.integers(1, 12), seed=st.integers(0, 999), power=st.integers(-4, 2))
 @settings(max_examples=60, deadline=None)
 def test_the_solve_in_the_span_equals_the_dense_inverse(n, m, size, seed, power):
     """More numbers than examples, fewer, and as many: the identity holds for all."""
@@ -81,7 +79,7 @@ def test_inner_products_that_are_not_finite_and_matrices_without_inverse_are_ref
         with pytest.raises(ModelError, match="not finite"):
             exact(gram, cross, 1.0)
     # Not a Gram matrix: rounding beyond what lambda covers.
-    with pytest.raises(MemtaxError, match="below the precision .*; use at least 1e-06, or dtype float32"):
+    with pytest.raises(MemtaxError, match=r"below the precision .*; use at least 1e-06, or dtype float32"):
         exact(np.array([[1.0, 2.0], [2.0, 1.0]]), np.ones((2, 1)), 1e-9)
 
 
