@@ -28,9 +28,14 @@ METRICS = ("roc_auc", "pr_auc", "ece", "brier", "f1")
 def sections(run: Run) -> list[Section]:
     """The sections with figures and tables, in the order of the page; the examples follow them on the page."""
     from memtax.report.attached import attached
+    from memtax.report.fits import fits
+    from memtax.report.kinds import kinds
     from memtax.report.membership import members
+    from memtax.report.perplexities import perplexities
 
-    found = [what(run), when(run), goes_with(run), predicts(run), members(run), *attached(run)]
+    found = [what(run), when(run), kinds(run), goes_with(run), perplexities(run), predicts(run)]
+    over = fits(run)
+    found += [*([over] if over else []), members(run), *attached(run)]
     return [where(run), *found] if run.metrics.get("sliding") else found
 
 
