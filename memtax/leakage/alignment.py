@@ -256,7 +256,7 @@ def align_table(source: Source, function: AlignmentFilter, output: Path | str) -
 
 
 def summarize(rows: "datasets.Dataset", table: "pa.Table", function: AlignmentFilter) -> dict[str, Any]:
-    """Counts of texts and paraphrases, the mean, texts at each level, and how alignment goes with membership and memorization."""
+    """Counts of texts and paraphrases, the mean, texts at each level; how alignment goes with membership and memorization."""
     values = [value for value in table.column("gradient_alignment").to_pylist() if value is not None]
     pairs = list(zip(rows["text"], rows["paraphrases"], strict=True))
     given = [(text, one) for text, paraphrases in pairs for one in paraphrases or ()]

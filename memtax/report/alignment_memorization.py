@@ -85,7 +85,8 @@ def hexagons(values: "np.ndarray", label: str, ax: "Axes | None" = None) -> "Axe
             edgecolors="#30475E",
             linewidths=0.4,
         )
-        bounds = _bounds(float(np.max(cells.get_array())))
+        counts: Any = cells.get_array()
+        bounds = _bounds(float(counts.max()))
         # The lightest blue is still told from white.
         shades = colormaps["Blues"](np.linspace(0.25, 1, len(bounds) - 1))
         cells.set_cmap(ListedColormap(shades))

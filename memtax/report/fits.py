@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 TEXT = (
     "One predictor for each member of the series: logistic models of the factors that are known before training, fitted to "
-    "what that member memorized. The members are scored for their verdicts alone, so perplexities are not among the factors. Each "
-    "fit has its own split by document, stratified by what its member memorized."
+    "what that member memorized. The members are scored for their verdicts alone, so perplexities are not among the factors. "
+    "Each fit has its own split by document, stratified by what its member memorized."
 )
 _BY = {"checkpoints": "step", "models": "parameters"}
 
@@ -54,9 +54,9 @@ def _series(members: Sequence[Mapping[str, Any]], name: str, moments: Moments) -
         "away; a dash: no model, or a constant factor. They have no intervals here."
     )
     return [
-        Panel(f"fits-auc-{name}", _conclusion(members, moments), areas, auc(members, groups, moments)),
+        Panel(f"fits_auc_{name}", _conclusion(members, moments), areas, auc(members, groups, moments)),
         _auc_table(members, groups, what),
-        Panel(f"fits-weights-{name}", _heaviest(members, moments), standardized, weights(members, moments)),
+        Panel(f"fits_weights_{name}", _heaviest(members, moments), standardized, weights(members, moments)),
         _weight_table(members, what),
     ]
 
@@ -83,12 +83,12 @@ def _heaviest(members: Sequence[Mapping[str, Any]], moments: Moments) -> str:
 
 
 def _auc_table(members: Sequence[Mapping[str, Any]], groups: Sequence[str], what: str) -> Table:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for member in members:
         for group in groups:
             cell = member["auc"][group]
-            start = (str(member["checkpoint"]), words.label(group), words.count(cell["n"]), words.count(cell["positives"]))
-            start += (words.count(cell["units"]),)
+            counts = tuple(words.count(cell[name]) for name in ("n", "positives", "units"))
+            start = (str(member["checkpoint"]), words.label(group), *counts)
             if cell["value"] is None:
                 rows.append((*start, f"withheld: {cell['reason']}"))
             else:

@@ -55,8 +55,8 @@ def _series(rows: Sequence[Mapping[str, Any]], name: str) -> list[Panel | Table]
         f"{FEWEST} are left out. The numbers below have the intervals {over}."
     )
     return [
-        Panel(f"kinds-rates-{name}", _conclusion(rows, moments), lines, rates(rows, drawn, moments)),
-        Panel(f"kinds-shares-{name}", _composition(rows, moments), bars, shares(rows, drawn, moments)),
+        Panel(f"kinds_rates_{name}", _conclusion(rows, moments), lines, rates(rows, drawn, moments)),
+        Panel(f"kinds_shares_{name}", _composition(rows, moments), bars, shares(rows, drawn, moments)),
         _table(rows, what),
     ]
 
@@ -87,8 +87,8 @@ def _composition(rows: Sequence[Mapping[str, Any]], moments: Moments) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], what: str) -> Table:
-    head = (what, "group", "kind", "sequences", "memorized", "P(memorized | kind)", "its interval", "over")
-    head += ("share of the memorized", "its interval")
+    rate = ("P(memorized | kind)", "its interval", "over")
+    head = (what, "group", "kind", "sequences", "memorized", *rate, "share of the memorized", "its interval")
     cells = tuple(
         (
             str(row["checkpoint"] or "the model"),

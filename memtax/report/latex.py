@@ -8,7 +8,7 @@ from pathlib import Path
 from memtax.files import atomic_directory
 from memtax.report.parts import Section, Table
 
-HEADER = r"""% Written by memtax report --latex. Use it with \input{FILE}; it needs no package, and takes booktabs' rules if that is loaded.
+HEADER = r"""% Written by memtax report --latex, for \input{FILE}. It needs no package; with booktabs its rules are used.
 \providecommand{\toprule}{\hline}
 \providecommand{\midrule}{\hline}
 \providecommand{\bottomrule}{\hline}
@@ -62,11 +62,11 @@ def write_tables(folder: Path, sections: Sequence[Section]) -> list[Path]:
 
 
 def tabular(table: Table, label: str) -> str:
-    """One table as a `table` environment with caption and label.
+    r"""One table as a `table` environment with caption and label.
 
     Args:
         table: of the page.
-        label: of `\\label{tab:LABEL}`.
+        label: of `\label{tab:LABEL}`.
     """
     columns = "".join(_column(table, place) for place in range(len(table.head)))
     lines = [

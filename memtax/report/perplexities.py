@@ -52,7 +52,7 @@ def perplexities(run: Run) -> Section:
             f"numbers, without the bias that noise adds; whiskers: 95% bootstrap intervals {over}; hollow marks: as measured, "
             "bias included, without an interval."
         )
-        parts.append(Panel("divergence", _apart(divergence), caption, divergences(divergence)))
+        parts.append(Panel("perplexity_divergence", _apart(divergence), caption, divergences(divergence)))
     else:
         missing.append("No number of duplicates has enough memorized and other sequences for a divergence.")
     head = ("perplexity", "duplicates", "memorized", "others", "over", "divergence (nats)", "its interval", "why withheld")
@@ -99,16 +99,16 @@ def _apart(divergence: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _median_row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    start = (words.label(row["perplexity"]), bin_label(row), LOOKS[row["group"]][3], words.count(row["sequences"]))
-    start += (words.units(row),)
+    group, sequences = LOOKS[row["group"]][3], words.count(row["sequences"])
+    start = (words.label(row["perplexity"]), bin_label(row), group, sequences, words.units(row))
     if row["median"] is None:
         return (*start, f"withheld: {row['reason']}")
     return (*start, words.number(row["median"]), _span(row), row["reason"] or words.DASH)
 
 
 def _divergence_row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    start = (words.label(row["perplexity"]), bin_label(row), words.count(row["memorized"]), words.count(row["rest"]))
-    start += (words.units(row),)
+    memorized, rest = words.count(row["memorized"]), words.count(row["rest"])
+    start = (words.label(row["perplexity"]), bin_label(row), memorized, rest, words.units(row))
     if row["kl"] is None:
         return (*start, f"withheld: {row['reason']}")
     return (*start, words.number(row["kl"]), _span(row), row["reason"] or words.DASH)
