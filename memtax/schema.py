@@ -232,6 +232,9 @@ _ALL = (
     Column("gradient_match", "float32", "nats^2", "influence without curvature; negative is helpful", _NO_EXAMPLE),
     Column("datainf", "float32", "nats^2", "influence by DataInf; negative is helpful", _NO_EXAMPLE),
     Column("lissa", "float32", "nats^2", "influence by LiSSA; negative is helpful", _NO_EXAMPLE),
+    Column(
+        "exact", "float32", "nats^2", "influence by the exact inverse of the damped Hessian; negative is helpful", _NO_EXAMPLE
+    ),
     Column("repsim", "float32", "cosine", "of the last hidden states; large is alike", _NO_EXAMPLE),
     # labels
     Column("taxonomy", "class", "category", "why a memorized sequence would be memorized", "an input of its rule is null"),

@@ -69,7 +69,7 @@ def influence(
     model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub name of the model or LoRA adapter.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where parts, tables, summary and record go.")],
     method: Annotated[
-        list[str], typer.Option(help="gradient_match, datainf, lissa or repsim; default: all. May be repeated.")
+        list[str], typer.Option(help="gradient_match, datainf, lissa, exact or repsim; default: all. May be repeated.")
     ] = [],  # noqa: B006
     parameters: Annotated[
         str | None, typer.Option(help="lora, head, embeddings+head or all-linear; default: lora if any.")
@@ -82,12 +82,15 @@ def influence(
     top: Annotated[int, typer.Option(help="Training examples listed for each test example.")] = 10,
     iterations: Annotated[int, typer.Option(help="Of LiSSA.")] = 10,
     scale: Annotated[float | None, typer.Option(help="Of LiSSA; default: what converges.")] = None,
+    damping: Annotated[
+        float | None, typer.Option(help="Lambda of DataInf, LiSSA and exact; default: for each tensor, from its gradients.")
+    ] = None,
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="Also the matrix of every tensor.")] = False,
     dtype: Annotated[str, typer.Option(help=DTYPE)] = "float32",
     bos: Annotated[str, typer.Option(help=BOS)] = "auto",
     show_personal_data: Annotated[bool, typer.Option("--show-personal-data", help=SHOW)] = False,
 ) -> Outcome:
-    """Influence of training examples on test examples: gradient match, DataInf, LiSSA and RepSim.
+    """Influence of training examples on test examples: gradient match, DataInf, LiSSA, exact inverse, RepSim.
 
     An influence is negative where training on the example lowers the loss at the test example; RepSim is a cosine.
 
@@ -116,6 +119,7 @@ def influence(
         top=top,
         iterations=iterations,
         scale=scale,
+        damping=damping,
         per_tensor=per_tensor,
         dtype=dtype,
         bos=bos,

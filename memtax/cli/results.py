@@ -14,15 +14,26 @@ PARTS = "dataset, models, metrics or explorer. May be repeated."
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="Directory of a run or audit.")]) -> Outcome:
+def report(
+    run: Annotated[Path, typer.Argument(help="Directory of a run or audit.")],
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Also write every table of the page as LaTeX, in report/tables.")
+    ] = False,
+) -> Outcome:
     """Write the report of a run again.
 
-    Example: `memtax report runs/demo`
+    Example: `memtax report runs/demo --latex`
     """
     from memtax.report import write
 
-    page = write(run)
-    return Outcome({"output": run, "page": page, "figures": page.parent / "figures"}, [str(page)])
+    page = write(run, latex=latex)
+    found = {"output": run, "page": page, "figures": page.parent / "figures"}
+    lines = [str(page)]
+    if latex:
+        tables = page.parent / "tables"
+        found["tables"] = tables
+        lines.append(f"{tables}: {len(list(tables.glob('*.tex')))} tables")
+    return Outcome(found, lines)
 
 
 @app.command()

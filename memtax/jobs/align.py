@@ -32,7 +32,8 @@ class Align(ModelOptions, ColumnOption, Job):
         """See `memtax.leakage.alignment`."""
         from memtax import schema
         from memtax.corpus.sources import Source
-        from memtax.leakage.alignment import BATCHES_PER_PART, ROWS_PER_BATCH, AlignmentFilter, load_pairs, summarize
+        from memtax.leakage.alignment import BATCHES_PER_PART, ROWS_PER_BATCH, AlignmentFilter, summarize
+        from memtax.leakage.alignment_pairs import load_pairs
         from memtax.lm.loading import split_revision
         from memtax.progress import skipped
         from memtax.report import verb_pages

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from memtax import schema, statistics
-from memtax.corpus import columns
-from memtax.corpus.sources import Source, open_dataset
+from memtax import statistics
 from memtax.errors import MemtaxError, RowError
 from memtax.filters.base import Batch, Filter
+from memtax.leakage.alignment_memorization import agreement
 from memtax.leakage.figures import attack_metrics
 from memtax.lm.loading import DTYPES, load_model, load_tokenizer, model_files
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
@@ -211,7 +210,7 @@ class AlignmentFilter(Filter):
 
 
 def summarize(rows: "datasets.Dataset", table: "pa.Table", function: AlignmentFilter) -> dict[str, Any]:
-    """Counts of texts and paraphrases, the mean, how many texts are at each level, and how well it tells members."""
+    """Counts of texts and paraphrases, the mean, texts at each level; how alignment goes with membership and memorization."""
     values = [value for value in table.column("gradient_alignment").to_pylist() if value is not None]
     pairs = list(zip(rows["text"], rows["paraphrases"], strict=True))
     given = [(text, one) for text, paraphrases in pairs for one in paraphrases or ()]
@@ -235,6 +234,7 @@ def summarize(rows: "datasets.Dataset", table: "pa.Table", function: AlignmentFi
         },
         "cut": sum(table.column("is_cut").to_pylist()),
         "membership": _membership(rows, table),
+        "memorization": agreement(rows.data.table.append_column("gradient_alignment", table.column("gradient_alignment"))),
     }
 
 
@@ -255,72 +255,6 @@ def _membership(rows: "datasets.Dataset", table: "pa.Table") -> dict[str, Any]:
     found: dict[str, Any] = {"members": sum(labels), "non-members": len(labels) - sum(labels)}
     found["units"] = {"name": unit, **metrics["units"]}
     return found | {name: metrics[name] for name in ("auroc", "fpr_at_tpr_0.95", "tpr_at_fpr_0.05")}
-
-
-def load_pairs(source: Source) -> "datasets.Dataset":
-    """Rows with `sequence_id`, `text` and `paraphrases`, besides the source's other columns.
-
-    Raises:
-        MemtaxError: a column is missing or of another type, or an id occurs twice.
-    """
-    import datasets
-    import pyarrow as pa
-
-    dataset = open_dataset(source)
-    name = columns.find_column(names := list(dataset.column_names or ()), source.column, source.label)
-    if name != "text":
-        if "text" in names:
-            dataset = dataset.remove_columns("text")
-        dataset = dataset.rename_column(name, "text")
-    table = (
-        pa.Table.from_pylist(list(dataset)) if not isinstance(dataset, datasets.Dataset) else dataset.with_format("arrow")[:]
-    )
-    if "paraphrases" not in table.column_names and "paraphrase" in table.column_names:
-        table = _gather(table)
-    schema.require(table.column_names, ("text", "paraphrases"), source.label)
-    table = _as_text(table, "text", pa.string(), source.label)
-    table = _as_text(table, "paraphrases", pa.list_(pa.string()), source.label)
-    if "sequence_id" not in table.column_names:
-        table = table.add_column(0, "sequence_id", pa.array(range(table.num_rows), pa.int64()))
-    table = table.set_column(
-        table.column_names.index("sequence_id"), "sequence_id", schema.validate(table, ["sequence_id"]).column(0)
-    )
-    if len(table.column("sequence_id").unique()) < table.num_rows:
-        raise MemtaxError(f"a sequence_id occurs twice in {source.label}; each text needs one of its own")
-    return datasets.Dataset(table.replace_schema_metadata(None))
-
-
-def _gather(table: "pa.Table") -> "pa.Table":
-    """One row a text, from one row a paraphrase; other columns are the first row's."""
-    import pyarrow as pa
-
-    key = "sequence_id" if "sequence_id" in table.column_names else "text"
-    first: dict[Any, int] = {}
-    lists: dict[Any, list[Any]] = {}
-    for row, (value, one) in enumerate(zip(table.column(key).to_pylist(), table.column("paraphrase").to_pylist(), strict=True)):
-        first.setdefault(value, row)
-        lists.setdefault(value, []).append(one)
-    kept = table.take(pa.array(list(first.values()), pa.int64())).drop_columns(["paraphrase"])
-    return kept.append_column("paraphrases", pa.array(list(lists.values())))
-
-
-def _as_text(table: "pa.Table", name: str, dtype: "pa.DataType", what: str) -> "pa.Table":
-    import pyarrow as pa
-
-    values = table.column(name)
-    try:
-        cast = values.cast(dtype)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
-        cast = None
-    # Numbers cast to strings, but are none.
-    inner = (
-        values.type.value_type
-        if cast is not None and pa.types.is_list(dtype) and not pa.types.is_null(values.type)
-        else values.type
-    )
-    if cast is None or (pa.types.is_primitive(inner) and not pa.types.is_null(inner)):
-        raise MemtaxError(f"column {name!r} of {what} holds {values.type}; it must hold {dtype}")
-    return table.set_column(table.column_names.index(name), name, cast)
 
 
 def _packs(groups: Sequence[Group], most: int) -> Iterator[list[Group]]:

@@ -1,9 +1,9 @@
 """Influence of training examples on test examples, from Gram matrices of their gradients.
 
 The influence of training example i on test example j is -<H^-1 g_j, g_i>: negative is helpful (training on i lowers the loss at
-j). H^-1 by gradient match (identity), DataInf (Kwon et al. 2024) and LiSSA (Agarwal et al. 2017; Koh & Liang 2017) stays in the
-span of the gradients, so that the inner products train x train (K) and train x test (C) of each tensor suffice. RepSim compares
-last hidden states instead: larger is alike.
+j). H^-1 by gradient match (identity), DataInf (Kwon et al. 2024), LiSSA (Agarwal et al. 2017; Koh & Liang 2017) and the exact
+inverse (`memtax.leakage.influence_exact`) stays in the span of the gradients, so that the inner products train x train (K) and
+train x test (C) of each tensor suffice. RepSim compares last hidden states instead: larger is alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.errors import MemtaxError, ModelError, RowError
+from memtax.leakage.influence_exact import exact, exact_damping
 
-METHODS = ("gradient_match", "datainf", "lissa", "repsim")
+METHODS = ("gradient_match", "datainf", "lissa", "exact", "repsim")
+CURVED = frozenset({"datainf", "lissa", "exact"})
+"""Methods that read the training Gram matrix."""
 ITERATIONS = 10
 """Of LiSSA."""
 
@@ -39,18 +42,19 @@ def damping(gram: Matrix, size: int) -> float:
     return float(np.trace(gram)) / (10 * len(gram) * size) if len(gram) else 0.0
 
 
-def datainf(gram: Matrix, cross: Matrix, size: int) -> Matrix:
+def datainf(gram: Matrix, cross: Matrix, size: int, weight: float | None = None) -> Matrix:
     """-<H^-1 g_j, g_i> with H^-1 v = (1 / (n lambda)) sum_k (v - <g_k, v> g_k / (lambda + <g_k, g_k>)).
 
     Args:
         gram: (train, train), inner products of the training gradients of one tensor.
         cross: (train, test), those with the test gradients.
         size: numbers in the tensor.
+        weight: lambda; None takes `damping`.
 
     Returns:
         (train, test); negative is helpful. 0 where no training example has a gradient.
     """
-    n, weight = len(gram), damping(gram, size)
+    n, weight = len(gram), damping(gram, size) if weight is None else weight
     if weight == 0:
         return np.zeros_like(cross)
     shares = cross / (weight + gram.diagonal())[:, None]
@@ -59,11 +63,18 @@ def datainf(gram: Matrix, cross: Matrix, size: int) -> Matrix:
 
 
 def lissa(
-    gram: Matrix, cross: Matrix, size: int, *, iterations: int = ITERATIONS, alpha: float = 1.0, scale: float | None = None
+    gram: Matrix,
+    cross: Matrix,
+    size: int,
+    *,
+    iterations: int = ITERATIONS,
+    alpha: float = 1.0,
+    scale: float | None = None,
+    weight: float | None = None,
 ) -> Matrix:
     """-<(alpha / s) r, g_i> after iterations of r <- v + r - (alpha / s) H r from r = v = g_j.
 
-    H = (1/n) sum_k g_k g_k^T + lambda I with DataInf's lambda. r stays v times a number plus a sum of training gradients: only
+    H = (1/n) sum_k g_k g_k^T + lambda I. r stays v times a number plus a sum of training gradients: only
     the coefficients are iterated.
 
     Args:
@@ -73,6 +84,7 @@ def lissa(
         iterations: how many.
         alpha: step.
         scale: s; None takes alpha ||H||, with which every step shrinks the error.
+        weight: lambda; None takes DataInf's, `damping`.
 
     Returns:
         (train, test); negative is helpful. 0 where no training example has a gradient.
@@ -80,7 +92,7 @@ def lissa(
     Raises:
         MemtaxError: the iteration would diverge: s < alpha ||H|| / 2.
     """
-    n, weight = len(gram), damping(gram, size)
+    n, weight = len(gram), damping(gram, size) if weight is None else weight
     if weight == 0:
         return np.zeros_like(cross)
     norm = _largest_eigenvalue(gram) / n + weight
@@ -98,6 +110,13 @@ def lissa(
         own, others = 1 + own * (1 - step * weight), others * (1 - step * weight) - step / n * along
     found: Matrix = -step * (own * cross + gram @ others)
     return found
+
+
+def _exact(gram: Matrix, cross: Matrix, size: int, weight: float | None) -> Matrix:
+    """The exact inverse; 0 where no training example has a gradient, as the other methods have it."""
+    if not gram.any():
+        return np.zeros_like(cross)
+    return exact(gram, cross, exact_damping(gram, damping(gram, size)) if weight is None else weight)
 
 
 def _largest_eigenvalue(gram: Matrix) -> float:
@@ -203,7 +222,7 @@ def influence(
         ours = capture(model, train, parameters=parameters, scored=train_scored)
         theirs = capture(model, test, parameters=parameters, scored=test_scored)
         cross, sizes = ours.gram(theirs), dict(ours.sizes)
-        gram = ours.gram() if set(methods) & {"datainf", "lissa"} else {}
+        gram = ours.gram() if set(methods) & CURVED else {}
         has = np.array(ours.targets) > 0, np.array(theirs.targets) > 0
     states = (last_states(model, train), last_states(model, test)) if "repsim" in methods else None
     return from_products(methods, gram, cross, sizes, has, states)
@@ -219,20 +238,23 @@ def from_products(
     *,
     iterations: int = ITERATIONS,
     scale: float | None = None,
+    weight: float | None = None,
 ) -> dict[str, Influence]:
     """Influence from inner products that are known already.
 
     Args:
         methods: some of `METHODS`.
-        gram: name of each tensor to (train, train); may be empty if neither DataInf nor LiSSA is asked for.
+        gram: name of each tensor to (train, train); may be empty if no method of `CURVED` is asked for.
         cross: name to (train, test).
         sizes: name to numbers in the tensor.
         has: which train and which test examples have a gradient; the others are left out, and count in no mean.
         states: last hidden states, for RepSim.
         iterations: of LiSSA.
         scale: of LiSSA.
+        weight: lambda of DataInf, LiSSA and the exact inverse, for every tensor; None takes each method's own.
 
     Raises:
+        MemtaxError: LiSSA does not converge, or lambda is not above 0 or too small for the exact inverse.
         ModelError: an inner product is not finite.
     """
     if not all(np.isfinite(matrix).all() for matrix in (*gram.values(), *cross.values())):
@@ -252,9 +274,11 @@ def from_products(
             else:
                 square = gram[name][np.ix_(rows, rows)]
                 if method == "datainf":
-                    value = datainf(square, inner, sizes[name])
+                    value = datainf(square, inner, sizes[name], weight)
+                elif method == "lissa":
+                    value = lissa(square, inner, sizes[name], iterations=iterations, scale=scale, weight=weight)
                 else:
-                    value = lissa(square, inner, sizes[name], iterations=iterations, scale=scale)
+                    value = _exact(square, inner, sizes[name], weight)
             tensors[name] = np.full(whole.shape, np.nan)
             tensors[name][np.ix_(rows, columns)] = value
         found[method] = Influence(method, np.sum(list(tensors.values()), axis=0), tensors)

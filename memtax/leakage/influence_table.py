@@ -17,6 +17,7 @@ from memtax.engine.run import claim
 from memtax.errors import MemtaxError, RowError
 from memtax.files import atomic_path, make_private, write_json, write_parquet
 from memtax.leakage.influence import (
+    CURVED,
     ITERATIONS,
     METHODS,
     Influence,
@@ -26,6 +27,7 @@ from memtax.leakage.influence import (
     from_products,
     last_states,
 )
+from memtax.leakage.influence_exact import check_damping
 from memtax.leakage.influence_top import top_table
 from memtax.lm.loading import load_model, load_tokenizer, model_files
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
@@ -57,6 +59,7 @@ class InfluenceSettings:
         top: how many training examples are listed for each test example.
         iterations: of LiSSA.
         scale: of LiSSA; None takes what converges.
+        damping: lambda of DataInf, LiSSA and the exact inverse; None takes one for each tensor from its gradients.
         per_tensor: also keep the matrix of every tensor.
         dtype: type of the weights.
         bos: one of `memtax.lm.special_tokens.BOS`.
@@ -74,6 +77,7 @@ class InfluenceSettings:
     top: int = 10
     iterations: int = ITERATIONS
     scale: float | None = None
+    damping: float | None = None
     per_tensor: bool = False
     dtype: str = "float32"
     bos: str = "auto"
@@ -84,6 +88,8 @@ class InfluenceSettings:
         check_bos(self.bos)
         if self.length is not None and self.length < 2:
             raise MemtaxError(f"length={self.length} leaves no token to predict; it must be at least 2")
+        if self.damping is not None:
+            check_damping(self.damping)
         if self.top < 1:
             raise MemtaxError(f"top={self.top} must be at least 1")
 
@@ -257,7 +263,7 @@ def _products(model: Any, sets: Mapping[str, Examples], settings: InfluenceSetti
 
     train = _parts(sets["train"])
     others = [("test", number) for number in range(len(_parts(sets["test"])))]
-    if set(settings.methods) & {"datainf", "lissa"}:
+    if set(settings.methods) & CURVED:
         others = [("train", number) for number in range(len(train))] + others
     mine = [number for number in range(len(train)) if number % world.size == world.rank]
     with progress_bar("inner products", len(mine) * len(others), "blocks") as bar:
@@ -306,7 +312,7 @@ def _collect(sets: Mapping[str, Examples], settings: InfluenceSettings, folder: 
     )
     train, test = (np.array([any(one[1:]) for one in sets[name].scored]) for name in ("train", "test"))
     both = (_stack(states["train"]), _stack(states["test"])) if "repsim" in settings.methods else None
-    options: dict[str, Any] = {"iterations": settings.iterations, "scale": settings.scale}
+    options: dict[str, Any] = {"iterations": settings.iterations, "scale": settings.scale, "weight": settings.damping}
     return from_products(settings.methods, gram, cross, sizes, (train, test), both, **options)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from memtax import schema
 from memtax.errors import MemtaxError
 from memtax.hub.folder import Config
+from memtax.leakage.alignment_memorization import add_memorization, agreement
 from memtax.results import read_summary, read_table, table_files
 
 if TYPE_CHECKING:
@@ -40,12 +41,21 @@ def check(config: "RunConfig") -> None:
             raise MemtaxError(f"{name}: {error}") from error
 
 
-def attach(config: "RunConfig") -> tuple[list[Config], dict[str, Any]]:
-    """Configs for the dataset, and figures for `metrics.json`."""
+def attach(config: "RunConfig", sequences: "pa.Table") -> tuple[list[Config], dict[str, Any]]:
+    """Configs for the dataset, and figures for the run.
+
+    Args:
+        config: names the outputs of the other verbs.
+        sequences: the run's own rows; their memorization scores stand beside the alignment of the same texts.
+    """
     configs, metrics = [], {}
     for name, folder in _given(config).items():
-        configs.append(Config(name, ROWS[name], {"train": _declared(read_table(folder, name))}))
+        table = read_table(folder, name)
         metrics[name] = read_summary(folder, VERBS[name])
+        if name == "alignment":
+            table = add_memorization(table, sequences)
+            metrics[name]["memorization"] = agreement(table)
+        configs.append(Config(name, ROWS[name], {"train": _declared(table)}))
         if Path(metrics[name]["model"]).exists():
             metrics[name]["model"] = Path(metrics[name]["model"]).name
         if name == "influence":

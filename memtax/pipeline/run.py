@@ -22,7 +22,8 @@ from memtax.pipeline.attached import check as check_attached
 from memtax.pipeline.config import RunConfig
 from memtax.pipeline.neighbours import NEAREST
 from memtax.pipeline.personal import mask_attached, masked, personal_data
-from memtax.pipeline.series import Member, growth, score_series
+from memtax.pipeline.series import Member, growth, kinds_over_series, score_series
+from memtax.pipeline.series_fits import fit_series
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
 from memtax.provenance import fingerprint_dataset, fingerprint_path, write_record
 from memtax.statistics import Units
@@ -32,6 +33,7 @@ from memtax.taxonomy.extraction_rates import extraction_rates
 from memtax.taxonomy.guess_recall import OVERLAP, by_duplicates, by_overlap, cross_tabulate
 from memtax.taxonomy.inference import infer
 from memtax.taxonomy.logistic import TooFewRowsError
+from memtax.taxonomy.perplexities import perplexities_by_duplicates
 from memtax.taxonomy.predictor import Predictor
 from memtax.taxonomy.reference import by_category
 
@@ -178,7 +180,10 @@ def _conclude(
         "extraction": extraction_rates(table, units=units),
         "growth": growth(series["checkpoints"], units),
         "growth_by_size": growth(series["models"], units),
+        "kinds": _kinds(table, series, units),
+        "fits": {name: fit_series(each, table, output / "fits" / name, config.seed) for name, each in series.items()},
         "correlations": correlations(table, factors),
+        "perplexities": perplexities_by_duplicates(table),
         "predictor": predictor_metrics,
         "inference": infer(table, factors),
         "guess_recall": _guess_recall(config, table),
@@ -190,7 +195,7 @@ def _conclude(
         metrics["membership"] = membership_of_run(everything)
     if config.reference_model is not None:
         metrics["reference"] = by_category(table)
-    more, found = attach(config)
+    more, found = attach(config, table)
     metrics |= found
     features = _features(config, table, predictor)
     if config.mask_personal_data:
@@ -215,6 +220,14 @@ def _conclude(
     seal(output, "the same memtax command (run, demo or audit)", "run", ("dataset", "metrics.json", "run.yaml"))
     report.write(output)
     return metrics
+
+
+def _kinds(table: "pa.Table", series: "dict[str, pa.Table | None]", units: Units) -> dict[str, list[dict[str, Any]]]:
+    """Code and natural language over each series; without a series, for the run's model alone."""
+    over = {name: each for name, each in series.items() if each is not None}
+    if not over:
+        return {"model": kinds_over_series(None, table, units)}
+    return {name: kinds_over_series(each, table, units) for name, each in over.items()}
 
 
 def _control(everything: "pa.Table") -> dict[str, dict[str, Any]]:

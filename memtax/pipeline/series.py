@@ -1,7 +1,7 @@
 """Several models and checkpoints over the same sequences: who memorizes what, by training time and by size."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from memtax.lm.loading import parameter_count, split_revision
 from memtax.statistics import Units
 from memtax.taxonomy.extraction_rates import extraction_rates
+from memtax.taxonomy.kinds import kind_rates
 
 if TYPE_CHECKING:
     import datasets
@@ -93,15 +94,38 @@ def growth(series: "pa.Table | None", units: Units | None = None) -> list[dict[s
         series: from `score_series`.
         units: of the sequences of one member; None takes them from the series.
     """
+    rows = []
+    for facts, mine in each_member(series):
+        rows += [{**facts, "category": category, **rate} for category, rate in extraction_rates(mine, units=units).items()]
+    return rows
+
+
+def kinds_over_series(series: "pa.Table | None", table: "pa.Table", units: Units | None = None) -> list[dict[str, Any]]:
+    """Code and natural language by category, memorized or not, for each member of a series.
+
+    Args:
+        series: from `score_series`, the rows of each member in the order of `table`; None: the run's own model alone.
+        table: the sequences with `text_kind`; without that column nothing is known.
+        units: of the sequences; None takes them from the table.
+
+    Returns:
+        Rows of `memtax.taxonomy.kinds.kind_rates`, each with `model`, `checkpoint`, `step` and `parameters` of its member.
+    """
+    if "text_kind" not in table.column_names:
+        return []
+    kinds = table.column("text_kind").to_pylist()
+    own = ({"model": None, "checkpoint": None, "step": None, "parameters": None}, table)
+    members = [own] if series is None else each_member(series)
+    return [{**facts, **row} for facts, mine in members for row in kind_rates(mine, kinds, units or Units.of_table(table))]
+
+
+def each_member(series: "pa.Table | None") -> "Iterator[tuple[dict[str, Any], pa.Table]]":
+    """The facts of each member of a series (`model`, `checkpoint`, `step`, `parameters`) and its rows, in its order."""
     import pyarrow.compute as pc
 
     if series is None:
-        return []
-    rows = []
+        return
     keys = zip(series.column("model").to_pylist(), series.column("checkpoint").to_pylist(), strict=True)
     for model, name in dict.fromkeys(keys):
         mine = series.filter(pc.and_(pc.equal(series.column("model"), model), pc.equal(series.column("checkpoint"), name)))
-        facts = {"model": model, "checkpoint": name}
-        facts |= {key: mine.column(key)[0].as_py() for key in ("step", "parameters")}
-        rows += [{**facts, "category": category, **rate} for category, rate in extraction_rates(mine, units=units).items()]
-    return rows
+        yield {"model": model, "checkpoint": name, **{key: mine.column(key)[0].as_py() for key in ("step", "parameters")}}, mine

@@ -1,16 +1,24 @@
 """The sections on what other verbs found about the model: paraphrases, gradient alignment, influence."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memtax.report import words
+from memtax.report.alignment_memorization import against_memorization
 from memtax.report.data import Run
-from memtax.report.parts import Section, Table
+from memtax.report.parts import Panel, Section, Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def attached(run: Run) -> list[Section]:
     """A section for each that the run was given."""
-    made = {"paraphrases": _paraphrases, "alignment": alignment, "influence": influence}
+    made = {
+        "paraphrases": _paraphrases,
+        "alignment": lambda found: alignment(found, run.alignment),
+        "influence": influence,
+    }
     return [make(found) for name, make in made.items() if (found := run.metrics.get(name))]
 
 
@@ -25,8 +33,13 @@ def _paraphrases(found: Mapping[str, Any]) -> Section:
     return Section("paraphrases", "Paraphrases", text, (table,) if rows else ())
 
 
-def alignment(found: Mapping[str, Any]) -> Section:
-    """How alike the gradients at texts and paraphrases are: the `summary.json` of `memtax align`."""
+def alignment(found: Mapping[str, Any], table: "pa.Table | None" = None) -> Section:
+    """How alike the gradients at texts and paraphrases are.
+
+    Args:
+        found: the `summary.json` of `memtax align`.
+        table: `gradient_alignment` of each text; with a memorization score beside it the two are plotted.
+    """
     text = (
         "A model that learned what a text says, and not its words, is pushed the same way by the text and by its paraphrases: "
         f"the cosine between the gradients ({found['parameters']}) is large. {words.count(found['aligned'])} of "
@@ -34,12 +47,13 @@ def alignment(found: Mapping[str, Any]) -> Section:
     )
     text += "." if found["mean"] is None else f"; the mean cosine is {words.fixed(found['mean'])}."
     levels = tuple((name, words.count(found["levels"][name])) for name in ("high", "medium", "low"))
-    parts = [Table("Texts by level: above 0.7 is high, below 0.3 low", ("level", "texts"), levels)]
+    parts: list[Panel | Table] = [Table("Texts by level: above 0.7 is high, below 0.3 low", ("level", "texts"), levels)]
     if member := found["membership"]:
         names = {"auroc": "AUROC", "tpr_at_fpr_0.05": "TPR at 5% FPR", "fpr_at_tpr_0.95": "FPR at 95% TPR"}
         rows = tuple((shown, words.estimate(member[name])) for name, shown in names.items() if name in member)
         parts.append(Table("How well it tells members", ("figure", "value and interval"), rows))
-    return Section("alignment", "Gradients at texts and their paraphrases", text, tuple(parts))
+    against, missing = against_memorization(found.get("memorization") or {}, table)
+    return Section("alignment", "Gradients at texts and their paraphrases", text, (*parts, *against), missing)
 
 
 def influence(found: Mapping[str, Any]) -> Section:

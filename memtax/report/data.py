@@ -39,6 +39,8 @@ class Run:
     """token_id and token_frequency."""
     neighbours: "pa.Table | None" = None
     """sequence_id, rank, neighbour_id and cosine."""
+    alignment: "pa.Table | None" = None
+    """One row per text of `memtax align`: gradient_alignment, and a memorization score where the run has the text."""
 
     @classmethod
     def read(cls, run: Path) -> "Run":
@@ -65,6 +67,7 @@ class Run:
             held_out=held_out,
             frequencies=_table(run / "dataset" / "token_frequencies" / "train.parquet"),
             neighbours=_table(run / "dataset" / "neighbours" / "train.parquet"),
+            alignment=_table(run / "dataset" / "alignment" / "train.parquet"),
         )
 
     def rows(self, sequence_ids: Sequence[int]) -> list[dict[str, Any]]:

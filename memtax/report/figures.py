@@ -35,6 +35,8 @@ COLOURS = {
 TEXT_COLOURS = {**COLOURS, "reconstruction": "#00785A", "recollection": "#B34F00", "baseline": "#9C4F7D"}
 """The same for words on white: dark enough to be read (4.5 to 1)."""
 GREY = "#8A8A8A"
+SERIES = ("#4B3F8F", "#A8790A", "#767676")
+"""Colors of lines that are not categories."""
 WIDE = 20
 """Coefficients beyond this are shown on a logarithmic axis."""
 WIDTH = 9.6

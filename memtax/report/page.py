@@ -12,6 +12,7 @@ from memtax.hub.screening import public_config
 from memtax.records import interpreting
 from memtax.report import examples, figures, listing, sections, words
 from memtax.report.data import Run
+from memtax.report.latex import write_tables
 from memtax.report.parts import Panel, Section
 from memtax.schema import CATEGORIES
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import jinja2
 
 HERE = Path(__file__).parent
+TABLES = "tables"
+"""Folder of the LaTeX tables, beside the page."""
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src '{script}'; base-uri 'none'; form-action 'none'"
@@ -30,13 +33,13 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u06
 """Controls that HTML forbids and marks that reorder the text around them."""
 
 
-def write(run: Path) -> Path:
+def write(run: Path, latex: bool = False) -> Path:
     """Write the report; see `memtax.report.write`."""
     with interpreting(f"metrics.json or run.yaml in {run}"):
-        return _write(run, Run.read(run))
+        return _write(run, Run.read(run), latex)
 
 
-def _write(run: Path, data: Run) -> Path:
+def _write(run: Path, data: Run, latex: bool) -> Path:
     parts = [*sections.sections(data), sections.gaps(data)]
     panels = [part for section in parts for part in section.parts if isinstance(part, Panel)]
     drawings = {panel.name: inline_svg(figures.svg(panel.figure), panel.name) for panel in panels}
@@ -45,6 +48,9 @@ def _write(run: Path, data: Run) -> Path:
             figures.add_title(panel.figure, panel.title)
             (folder / f"{panel.name}.svg").write_text(figures.svg(panel.figure), encoding="utf-8")
             (folder / f"{panel.name}.png").write_bytes(figures.png(panel.figure))
+    tables = run / "report" / TABLES
+    if latex or tables.is_dir():  # tables of an earlier report would contradict this page
+        write_tables(tables, parts)
     page = run / "report" / "index.html"
     write_text(page, render(data, parts, drawings))
     return page

@@ -28,9 +28,18 @@ METRICS = ("roc_auc", "pr_auc", "ece", "brier", "f1")
 def sections(run: Run) -> list[Section]:
     """The sections with figures and tables, in the order of the page; the examples follow them on the page."""
     from memtax.report.attached import attached
+    from memtax.report.fits import fits
+    from memtax.report.kinds import kinds
     from memtax.report.membership import members
+    from memtax.report.perplexities import perplexities
 
-    return [what(run), when(run), goes_with(run), predicts(run), members(run), *attached(run)]
+    over = fits(run)
+    return [
+        *(what(run), when(run), kinds(run), goes_with(run), perplexities(run), predicts(run)),
+        *([over] if over else []),
+        members(run),
+        *attached(run),
+    ]
 
 
 def gaps(run: Run) -> Section:

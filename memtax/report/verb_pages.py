@@ -1,6 +1,7 @@
 """The pages of `memtax mia`, `align` and `influence`, in the report's design, from the files that each verb wrote."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,7 @@ def align(folder: Path | str) -> Path:
     folder = Path(folder)
     found = read_summary(folder, "align")
     table = read_table(folder, "alignment")
-    section = attached.alignment(found)
+    section = attached.alignment(found, table)
     members = table.column("is_member").to_pylist() if "is_member" in table.column_names else [None] * table.num_rows
     groups: dict[str, list[float]] = {}
     for value, member in zip(table.column("gradient_alignment").to_pylist(), members, strict=True):
@@ -135,7 +136,7 @@ def align(folder: Path | str) -> Path:
         most = max(found["levels"], key=found["levels"].__getitem__)
         title = f"{words.count(found['levels'][most])} of {words.count(found['aligned'])} texts have {most} alignment"
         panel = Panel("alignment-texts", title, caption, cosines(groups))
-        section = Section(section.anchor, section.heading, section.text, (panel, *section.parts))
+        section = replace(section, parts=(panel, *section.parts))
     mean = "no text has a valid paraphrase" if found["mean"] is None else f"mean cosine {words.fixed(found['mean'])}"
     return write_page(
         folder / "index.html",

@@ -156,7 +156,8 @@ def expanded_level(level: float, units: ArrayLike, strata: ArrayLike | None = No
         if len(share) > 1:
             wider = np.sqrt((share**2 / (1 - share) ** 2).sum() / (share**2).sum())
             reach = max(reach, wider * t.isf((1 - level) / 2, max(1.0, 1 / (share**2).sum() - 1)))
-    return float(1 - 2 * norm.sf(reach))
+    # Tails that reach further than any resample: the level stays below 1, and the percentiles are the extremes.
+    return float(min(1 - 2 * norm.sf(reach), 1 - np.finfo(np.float64).eps))
 
 
 def _codes(column: Any, rows: NDArray[np.int64], key: Any) -> NDArray[np.int64]:

@@ -20,7 +20,8 @@ from memtax import schema
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError, ModelError
 from memtax.jobs.align import Align
-from memtax.leakage.alignment import Alignment, AlignmentFilter, align, load_pairs
+from memtax.leakage.alignment import Alignment, AlignmentFilter, align
+from memtax.leakage.alignment_pairs import load_pairs
 from memtax.results import read_summary
 
 SIZE = 60

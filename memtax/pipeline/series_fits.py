@@ -1,0 +1,77 @@
+"""A predictor for each model or checkpoint of a series: how weights and AUC change with training time and size."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtax.engine import once
+from memtax.files import read_json, write_json
+from memtax.pipeline.series import each_member
+from memtax.provenance import fingerprint_dataset
+from memtax.taxonomy import factors as declared
+from memtax.taxonomy.logistic import TooFewRowsError
+from memtax.taxonomy.predictor import Predictor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FILE = "fit.json"
+
+
+def fit_series(series: "pa.Table | None", table: "pa.Table", output: Path, seed: int) -> list[dict[str, Any]]:
+    """Fit one predictor for each member of a series, on the factors that are known before training.
+
+    The members are scored for their verdicts alone, so their own perplexities are not among the factors. Finished fits in
+    `output` are reused.
+
+    Args:
+        series: from `memtax.pipeline.series.score_series`, the rows of each member in the order of `table`.
+        table: the sequences with their factors, `taxonomy`, and what a split reads.
+        output: folder of the fits, one per member.
+        seed: of the splits.
+
+    Returns:
+        For each member `model`, `checkpoint`, `step`, `parameters`, `rows` (of each part of the split), `coefficients`
+        (`model`, `factor`, `coefficient`: log-odds per standard deviation) and `auc` (group to `n`, `positives`, `units`,
+        `value`, `low`, `high`, `reason`: of the taxonomic predictor on test sequences); or, in place of these three,
+        `reason`, why nothing was fitted.
+    """
+    if series is None:
+        return []
+    factors = declared.available(table.column_names, declared.BEFORE_TRAINING)
+    fits = []
+    for number, (facts, member) in enumerate(each_member(series)):
+        own = table.set_column(table.column_names.index("is_memorized"), "is_memorized", member.column("is_memorized"))
+        fits.append({**facts, **_fit(own, factors, output / f"{number:03d}", seed)})
+    return fits
+
+
+def _fit(table: "pa.Table", factors: tuple[str, ...], folder: Path, seed: int) -> dict[str, Any]:
+    import datasets
+
+    sources = [source for factor in declared.resolve(factors, "is_memorized") for source in factor.sources]
+    names = dict.fromkeys([*sources, "is_memorized", "taxonomy", "document", "tokens"])
+    columns = [name for name in names if name in table.column_names]
+    identity = {"stage": "series fit", "version": 1, "seed": seed, "factors": list(factors)}
+    identity["table"] = fingerprint_dataset(datasets.Dataset(table.select(columns)), columns)
+
+    def make(temporary: Path) -> None:
+        write_json(temporary / FILE, _measure(table, factors, seed))
+
+    once(folder, identity, make)
+    fit: dict[str, Any] = read_json(folder / FILE)
+    return fit
+
+
+def _measure(table: "pa.Table", factors: tuple[str, ...], seed: int) -> dict[str, Any]:
+    try:
+        # The interval of the AUC needs no resamples.
+        metrics = Predictor.fit(table, factors=factors, seed=seed, resamples=1).metrics
+    except TooFewRowsError as error:
+        return {"reason": str(error)}
+    auc = {}
+    for group, cell in metrics["models"]["taxonomic"].items():
+        values = cell["roc_auc"] or dict.fromkeys(("value", "low", "high"))
+        few = cell["interval_reason"] or "the two kinds of sequence are in too few units for an interval"
+        reason = cell["reason"] or (few if values["low"] is None else None)
+        auc[group] = {**{name: cell[name] for name in ("n", "positives", "units")}, **values, "reason": reason}
+    return {"rows": metrics["rows"], "coefficients": metrics["coefficients"], "auc": auc}

@@ -1,0 +1,77 @@
+"""The horizontal axis of a series: its checkpoints in order, or its models by size, at equal distances."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from memtax.report import words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MOST_LABELS = 8
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Members of a series in the order in which they are drawn.
+
+    Attributes:
+        keys: model and checkpoint of each.
+        labels: short label of each.
+        said: each in words.
+        unit: what the labels are.
+    """
+
+    keys: tuple[tuple[Any, Any], ...]
+    labels: tuple[str, ...]
+    said: tuple[str, ...]
+    unit: str
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]], by: str | None) -> "Moments":
+        """The members that occur in rows.
+
+        Args:
+            rows: with `model`, `checkpoint`, and the number named by `by`.
+            by: `step` for time, `parameters` for size; None for one model alone.
+        """
+        first: dict[tuple[Any, Any], Mapping[str, Any]] = {}
+        for row in rows:
+            first.setdefault(cls.key(row), row)
+        if by is None:
+            return cls(tuple(first), ("",) * len(first), ("the model",) * len(first), "")
+        known = all(row.get(by) is not None for row in first.values())
+        if known:
+            models = list(dict.fromkeys(key[0] for key in first)) if by == "step" else [None]
+            first = dict(sorted(first.items(), key=lambda item: (models.index(item[0][0]) if by == "step" else 0, item[1][by])))
+        labels = tuple(words.short(row[by]) if known else str(row["checkpoint"])[-16:] for row in first.values())
+        said = tuple(words.moment(row, by) for row in first.values())
+        names = {"step": "optimizer steps", "parameters": "parameters"}
+        return cls(tuple(first), labels, said, names[by] if known else {"step": "checkpoint", "parameters": "model"}[by])
+
+    @staticmethod
+    def key(row: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Which member a row is of."""
+        return row.get("model"), row.get("checkpoint")
+
+    @property
+    def single(self) -> bool:
+        """Whether there is one member only."""
+        return len(self.keys) == 1
+
+    def place(self, row: Mapping[str, Any]) -> float:
+        """Where a row is drawn."""
+        return self.place_of(self.key(row))
+
+    def place_of(self, key: tuple[Any, Any]) -> float:
+        """Where a member is drawn."""
+        return float(self.keys.index(key))
+
+    def label_axis(self, axes: "Axes") -> None:
+        """Put the labels below the axis, as many as fit."""
+        step = -(-len(self.labels) // _MOST_LABELS)
+        places = range(0, len(self.labels), step)
+        turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if max(map(len, self.labels)) > 5 else {}
+        axes.set_xticks(list(places), [self.labels[place] for place in places], fontsize=8, **turned)
+        axes.set_xlim(-0.6, len(self.labels) - 0.4)
