@@ -20,7 +20,19 @@ _LAZY = {
     "write": "memtax.jobs.writing",
 }
 
-_VERBS = ("align", "compare", "count", "counterfactual", "filter", "fit", "paraphrase", "predict", "score", "search")
+_VERBS = (
+    "align",
+    "compare",
+    "count",
+    "counterfactual",
+    "filter",
+    "fit",
+    "influence",
+    "paraphrase",
+    "predict",
+    "score",
+    "search",
+)
 """Verbs that are functions of the same name: `memtax.score(sequences=..., model=..., output=...)`."""
 
 __all__ = ["MemorizationCallback", "Predictor", "__version__", "evaluate_model", "metric_path", "write"]

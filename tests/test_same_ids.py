@@ -16,9 +16,9 @@ from memtax import MemorizationCallback
 from memtax.corpus.sources import Source
 from memtax.files import asset
 from memtax.jobs.align import Align
+from memtax.jobs.influence import Influence
 from memtax.jobs.score import Score
 from memtax.leakage.generation import Generator
-from memtax.leakage.influence_table import InfluenceSettings, influence_table
 from memtax.leakage.membership import run_command
 from memtax.lm.generation import match_lengths
 from memtax.lm.loading import load_model
@@ -97,8 +97,8 @@ def test_a_text_is_the_same_ids_for_every_verb(kind, tmp_path, shown):
     assert aligned.figures["bos"] == [*small.ADDED[kind]]
     check(shown, kind)
 
-    settings = InfluenceSettings(folder, methods=("gradient_match", "repsim"))
-    assert influence_table(data, data, settings, tmp_path / "influence")["bos"] == [*small.ADDED[kind]]
+    both = {"train": data.path, "test": data.path, "method": ("gradient_match", "repsim")}
+    assert Influence(**both, model=folder, output=tmp_path / "influence").run().figures["bos"] == [*small.ADDED[kind]]
     check(shown, kind)
 
     labelled = datasets.Dataset.from_dict({"text": TEXTS, "is_member": [True, False] * 6})

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memtax.jobs.base import Finished, Job
 
-VERBS = ("count", "score", "filter", "fit", "search", "predict", "paraphrase", "align", "counterfactual", "compare")
+VERBS = (
+    "count",
+    "score",
+    "filter",
+    "fit",
+    "search",
+    "predict",
+    "paraphrase",
+    "align",
+    "influence",
+    "counterfactual",
+    "compare",
+)
 """Names of the verbs, which are those of their files and of their Python functions."""
 
 

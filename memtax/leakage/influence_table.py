@@ -1,7 +1,7 @@
 """`memtax influence`: influence between two datasets, in parts that processes share and a stopped run goes on from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax import schema, statistics
-from memtax.checksums import Parts, seal
+from memtax.checksums import Parts
 from memtax.corpus import columns
 from memtax.corpus.sources import Source, open_dataset
 from memtax.engine import World
 from memtax.engine.run import claim
 from memtax.errors import MemtaxError, RowError
-from memtax.files import atomic_path, make_private, write_json, write_parquet
+from memtax.files import atomic_path
 from memtax.leakage.influence import (
     CURVED,
     ITERATIONS,
@@ -31,12 +31,13 @@ from memtax.leakage.influence_exact import check_damping
 from memtax.leakage.influence_top import top_table
 from memtax.lm.loading import load_model, load_tokenizer, model_files
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
-from memtax.progress import progress_bar, silence_libraries, skipped
-from memtax.provenance import digest, fingerprint_path, write_record
+from memtax.progress import progress_bar, skipped
+from memtax.provenance import digest, fingerprint_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MATRICES = "matrix.safetensors"
 ROWS_PER_PART = 64
 """Examples a part, whatever the number of processes."""
 VERSION = 2
@@ -115,7 +116,9 @@ class Examples:
     cut: int
 
 
-def influence_table(train: Source, test: Source, settings: InfluenceSettings, output: Path | str) -> dict[str, Any]:
+def influence_table(
+    train: Source, test: Source, settings: InfluenceSettings, output: Path | str
+) -> tuple["pa.Table", "pa.Table", dict[str, Any]]:
     """Influence of every row of `train` on every row of `test`; finished parts in `output` are reused.
 
     Under `accelerate launch` or `torchrun` the parts are shared among the processes.
@@ -124,17 +127,16 @@ def influence_table(train: Source, test: Source, settings: InfluenceSettings, ou
         train: rows with tokens or text, and the prompt and class columns of the settings.
         test: likewise.
         settings: model and what to compute.
-        output: the directory: `parts/`; `influence.parquet` (a row a pair); `matrix.safetensors` (for each method
-            (train, test), and `train_ids`, `test_ids`); `top.parquet`; `summary.json`; `run.yaml`.
+        output: the directory of `parts/` and `matrix.safetensors` (for each method (train, test), and `train_ids`,
+            `test_ids`).
 
     Returns:
-        What `summary.json` holds.
+        The influences, one row per pair; the most influential training examples of each test example; and the figures.
 
     Raises:
         MemtaxError: an input cannot be used.
         StaleOutputError: the output holds parts of another input or of other settings.
     """
-    silence_libraries()
     world, output = World.current(), Path(output)
     bos = bos_ids(settings.model, settings.revision, settings.bos, settings.tokenizer)
     model = load_model(settings.model, settings.revision, settings.dtype, bos=bos)
@@ -160,16 +162,11 @@ def influence_table(train: Source, test: Source, settings: InfluenceSettings, ou
     summary = summarize(found, sets, settings, parameters, model)
     summary = {**summary, "personal_data_shown": settings.show_personal_data}
     summary["bos"] = list(bos)
+    sides = (sets["train"].ids, sets["train"].texts), (sets["test"].ids, sets["test"].texts)
+    top = top_table(found, *sides, settings.top, mask=not settings.show_personal_data)
     if world.is_main:
-        _write(found, sets, settings, output, summary)
-        write_json(output / "summary.json", summary)
-        used = {"methods": list(settings.methods), "bos": list(bos)}
-        config = {"train": train.label, "test": test.label, **asdict(settings), **used}
-        write_record(output / "run.yaml", "influence", config, inputs)
-        names = ("influence.parquet", "top.parquet", "matrix.safetensors", "summary.json", "run.yaml")
-        seal(output, "the same memtax influence command", identity, names)
-    world.wait()
-    return summary
+        _write_matrices(found, sets, settings, output / MATRICES)
+    return _pairs(found, sets["train"], sets["test"]), top, summary
 
 
 def load_examples(source: Source, settings: InfluenceSettings, longest: int | None, bos: BosIds = ()) -> Examples:
@@ -356,31 +353,19 @@ def _classes(one: Influence, train: Examples, test: Examples) -> dict[str, Any]:
     return found
 
 
-def _write(
-    found: Mapping[str, Influence],
-    sets: Mapping[str, Examples],
-    settings: InfluenceSettings,
-    output: Path,
-    summary: Mapping[str, Any],
+def _write_matrices(
+    found: Mapping[str, Influence], sets: Mapping[str, Examples], settings: InfluenceSettings, path: Path
 ) -> None:
-    """The pairs, the matrices and the top lists."""
     import torch
     from safetensors.torch import save_file
 
-    train, test = sets["train"], sets["test"]
-    write_parquet(output / "influence.parquet", _pairs(found, train, test))
-    sides = (train.ids, train.texts), (test.ids, test.texts)
-    top = top_table(found, *sides, settings.top, mask=not settings.show_personal_data)
-    write_parquet(output / "top.parquet", top)
-    if settings.show_personal_data:
-        make_private(output, ("top.parquet",))
     tensors = {method: torch.from_numpy(one.values.astype(np.float32)) for method, one in found.items()}
     if settings.per_tensor:
         for method, one in found.items():
             named = {f"{method}|{name}": value for name, value in one.tensors.items()}
             tensors |= {name: torch.from_numpy(value.astype(np.float32)) for name, value in named.items()}
-    tensors |= {"train_ids": torch.tensor(train.ids), "test_ids": torch.tensor(test.ids)}
-    with atomic_path(output / "matrix.safetensors") as temporary:
+    tensors |= {f"{name}_ids": torch.tensor(sets[name].ids) for name in ("train", "test")}
+    with atomic_path(path) as temporary:
         save_file(tensors, temporary)
 
 

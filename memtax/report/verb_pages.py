@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memtax.files import make_private, read_json
+from memtax.files import read_json
 from memtax.leakage.membership import representatives
 from memtax.report import attached, figures, membership, sections, words
 from memtax.report.parts import Panel, Quote, Section, Table
@@ -190,7 +190,7 @@ def cosines(groups: Mapping[str, Sequence[float]], ax: "Axes | None" = None) -> 
 
 
 def influence(folder: Path | str) -> Path:
-    """Write `index.html` from `summary.json` and `top.parquet`.
+    """Write `index.html` from the summary and the table `top`.
 
     Args:
         folder: output of `memtax influence`.
@@ -198,32 +198,27 @@ def influence(folder: Path | str) -> Path:
     Returns:
         The page.
     """
-    import pyarrow.parquet as pq
-
     folder = Path(folder)
-    found = read_json(folder / "summary.json")
+    found = read_summary(folder, "influence")
     tests: dict[int, list[dict[str, Any]]] = {}
-    for row in pq.read_table(folder / "top.parquet").to_pylist():
+    for row in read_table(folder, "top").to_pylist():
         tests.setdefault(row["test_id"], []).append(row)
     whole = attached.influence(found)
     more = len(tests) - SHOWN
-    missing = (f"{words.count(more)} more test examples are in top.parquet.",) if more > 0 else ()
+    missing = (f"{words.count(more)} more test examples are in dataset/top.",) if more > 0 else ()
     sections = [Section(whole.anchor, whole.heading, whole.text, whole.parts, missing)]
     sections += [_example(rows) for rows in list(tests.values())[:SHOWN]]
     shown = found.get("personal_data_shown") is True
     quoted = "Texts are quoted as they are." if shown else "Personal data in texts is masked."
-    quoted += " Long texts are cut; top.parquet has them whole."
-    page = write_page(
+    quoted += " Long texts are cut; dataset/top has them whole."
+    return write_page(
         folder / "index.html",
         f"Influence of {words.count(found['train'])} training examples on {words.count(found['test'])} test examples",
         "which training examples matter",
         [("Model", str(found["model"])), ("Parameters", found["parameters"]), ("Methods", ", ".join(found["methods"]))],
         sections,
-        f"Every pair is in influence.parquet, every figure in summary.json. {quoted}",
+        f"Every pair is in dataset/influence, every figure in summary.json. {quoted}",
     )
-    if shown:
-        make_private(folder, ("index.html",))
-    return page
 
 
 def _example(rows: Sequence[Mapping[str, Any]]) -> Section:

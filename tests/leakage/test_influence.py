@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,6 +21,7 @@ from memtax.errors import MemtaxError, StaleOutputError
 from memtax.leakage import influence_table as module
 from memtax.leakage.influence import Influence, damping, datainf, delta, influence, lissa, repsim
 from memtax.leakage.influence_table import InfluenceSettings, influence_table
+from memtax.results import read_table
 
 SIZE = 40
 COMMON = {
@@ -294,9 +294,13 @@ def files(folder):
 
 
 def table(files, folder, output, **options):
-    chosen = InfluenceSettings(str(folder / "adapter"), prompt_column="question", class_column="topic", **options)
-    sources = [Source.parse(path, column="answer") for path in files]
-    return influence_table(*sources, chosen, output)
+    """Figures of `memtax influence`, which writes its tables into `output`."""
+    common = {"column": "answer", "prompt_column": "question", "class_column": "topic"}
+    return (
+        Influence(train=files[0], test=files[1], model=str(folder / "adapter"), output=output, **common, **options)
+        .run()
+        .figures
+    )
 
 
 def test_tables_of_a_saved_adapter(folder, files, tmp_path):
@@ -311,7 +315,7 @@ def test_tables_of_a_saved_adapter(folder, files, tmp_path):
     expected = influence(model, train, test, train_scored=scored[0], test_scored=scored[1])
     matrices = load_file(tmp_path / "out" / "matrix.safetensors")
     assert matrices["train_ids"].tolist() == list(range(1000, 1070))
-    pairs = pq.read_table(tmp_path / "out" / "influence.parquet")
+    pairs = read_table(tmp_path / "out", "influence")
     assert pairs.num_rows == 70 * 4
     for method, one in expected.items():
         scale = np.nanmax(np.abs(one.values))
@@ -324,7 +328,7 @@ def test_tables_of_a_saved_adapter(folder, files, tmp_path):
         assert column[71] == pytest.approx(matrices[method][1, 1].item())
     assert pairs.column("train_id").to_pylist()[71] == 1001
     assert pairs.column("test_id").to_pylist()[71] == 2001
-    top = pq.read_table(tmp_path / "out" / "top.parquet").to_pylist()
+    top = read_table(tmp_path / "out", "top").to_pylist()
     first = [row for row in top if row["method"] == "datainf" and row["test_id"] == 2000]
     assert [row["rank"] for row in first] == [1, 2, 3]
     assert [row["train_id"] - 1000 for row in first] == np.argsort(expected["datainf"].values[:, 0])[:3].tolist()
@@ -339,18 +343,18 @@ def test_tables_of_a_saved_adapter(folder, files, tmp_path):
 
 
 def test_finished_parts_are_reused_and_others_refused(folder, files, tmp_path, monkeypatch):
-    first = table(files, folder, tmp_path / "out", methods=("datainf",))
-    before = (tmp_path / "out" / "influence.parquet").read_bytes()
-    (tmp_path / "out" / "influence.parquet").unlink()
+    first = table(files, folder, tmp_path / "out", method=("datainf",))
+    before = (tmp_path / "out" / "dataset" / "influence" / "train.parquet").read_bytes()
+    (tmp_path / "out" / "dataset" / "influence" / "train.parquet").unlink()
 
     def never(*_, **__):
         raise AssertionError("captured again")
 
     monkeypatch.setattr("memtax.lm.gradients.capture", never)
-    assert table(files, folder, tmp_path / "out", methods=("datainf",)) == first
-    assert (tmp_path / "out" / "influence.parquet").read_bytes() == before
+    assert table(files, folder, tmp_path / "out", method=("datainf",)) == first
+    assert (tmp_path / "out" / "dataset" / "influence" / "train.parquet").read_bytes() == before
     with pytest.raises(StaleOutputError, match="parameters"):
-        table(files, folder, tmp_path / "out", methods=("datainf",), parameters="all-linear")
+        table(files, folder, tmp_path / "out", method=("datainf",), parameters="all-linear")
 
 
 @pytest.mark.parametrize("parameters", ["embeddings+head", "all-linear"])

@@ -66,9 +66,10 @@ INTERVAL = {"value": 0.5, "low": 0.25, "high": 0.75}
 def influenced(folder):
     """What `memtax influence` leaves, with texts of anyone's."""
     row = {"test_id": 7, "test_text": HOSTILE, "rank": 1, "train_id": 3, "influence": -0.25, "train_text": HOSTILE}
-    pq.write_table(pa.Table.from_pylist([row | {"method": name} for name in ("datainf", "repsim")]), folder / "top.parquet")
+    top = pa.Table.from_pylist([row | {"method": name} for name in ("datainf", "repsim")])
     methods = {"datainf": {"accuracy": INTERVAL, "coverage": None}, "repsim": {}}
-    write_json(folder / "summary.json", {"train": 9, "test": 1, "model": "m<i>", "parameters": "lora", "methods": methods})
+    found = {"train": 9, "test": 1, "model": "m<i>", "parameters": "lora", "methods": methods}
+    write_result(folder, "influence", Result("Influence", [Rows("top", "One row per rank.", top)], found), {}, {}, 0)
 
 
 def inferred(folder):

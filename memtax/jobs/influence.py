@@ -1,0 +1,73 @@
+"""`memtax influence`: influence of training examples on test examples."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from memtax.jobs.base import Job, Result, Rows, Work
+from memtax.jobs.options import ColumnOption, ModelOptions, QuoteOption
+from memtax.settings import argument, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Influence(ModelOptions, ColumnOption, QuoteOption, Job):
+    """Influence of training examples on test examples: gradient match, DataInf, LiSSA, exact inverse, RepSim.
+
+    An influence is negative where training on the example lowers the loss at the test example; RepSim is a cosine.
+
+    Example: `memtax influence train.jsonl unseen.jsonl --model runs/demo/models/small-gpt-neox --output influence`
+
+    Several processes: `accelerate launch -m memtax influence ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax influence
+    ...` on CPUs.
+    """
+
+    train: str = argument("Training examples, tokens or text: path[:config[:split]].")
+    test: str = argument("Test examples, likewise.")
+    method: tuple[Literal["gradient_match", "datainf", "lissa", "exact", "repsim"], ...] = option(
+        "gradient_match, datainf, lissa, exact or repsim; default: all.", ()
+    )
+    parameters: Literal["lora", "head", "embeddings+head", "all-linear"] | None = option(
+        "Weights whose gradients count; default: lora if there are adapters, else embeddings+head.", None
+    )
+    prompt_column: str | None = option("Text before each example, outside the loss.", None)
+    class_column: str | None = option("Classes, for accuracy and coverage of the top k.", None)
+    length: int | None = option("Most tokens per example; default: the model's positions.", None, least=2)
+    top: int = option("Training examples listed for each test example.", 10, least=1)
+    iterations: int = option("Iterations of LiSSA.", 10, least=1)
+    scale: float | None = option("Scale of LiSSA; default: what converges.", None)
+    damping: float | None = option("Lambda of DataInf, LiSSA and exact; default: for each tensor, from its gradients.", None)
+    per_tensor: bool = option("Also the matrix of every tensor.", False)
+
+    def make(self, work: Work) -> Result:
+        """See `memtax.leakage.influence_table`."""
+        from memtax.corpus.sources import Source
+        from memtax.leakage.influence import METHODS
+        from memtax.leakage.influence_table import MATRICES, InfluenceSettings, influence_table
+        from memtax.lm.loading import split_revision
+        from memtax.report import verb_pages
+
+        name, revision = split_revision(self.model)
+        settings = self.build(InfluenceSettings, model=name, revision=revision, methods=self.method or METHODS)
+        train, test = (Source.parse(source, column=self.column) for source in (self.train, self.test))
+        pairs, top, figures = influence_table(train, test, settings, work.output)
+        return Result(
+            title="Influence of training examples",
+            tables=[
+                Rows("influence", "One row per training and test example: the influence of the one on the other.", pairs),
+                Rows("top", "One row per test example, method and rank: a training example that matters most.", top),
+            ],
+            figures=figures,
+            lines=_lines(figures),
+            page=verb_pages.influence,
+            files=[MATRICES],
+            is_private=self.show_personal_data,
+        )
+
+
+def _lines(figures: Mapping[str, Any]) -> list[str]:
+    lines = [f"{figures['train']:,} training examples on {figures['test']:,} test examples, parameters {figures['parameters']}"]
+    for name, values in figures["methods"].items():
+        shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in values.items() if value)
+        if shown:
+            lines.append(f"{name:<15}{shown}")
+    return lines
