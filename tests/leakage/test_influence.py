@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, PreTrainedTokenizerFast
 
+import memtax
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError, StaleOutputError
 from memtax.leakage import influence_table as module
@@ -296,11 +297,8 @@ def files(folder):
 def table(files, folder, output, **options):
     """Figures of `memtax influence`, which writes its tables into `output`."""
     common = {"column": "answer", "prompt_column": "question", "class_column": "topic"}
-    return (
-        Influence(train=files[0], test=files[1], model=str(folder / "adapter"), output=output, **common, **options)
-        .run()
-        .figures
-    )
+    model = str(folder / "adapter")
+    return memtax.influence(train=files[0], test=files[1], model=model, output=output, **common, **options).figures
 
 
 def test_tables_of_a_saved_adapter(folder, files, tmp_path):
