@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from memtax.errors import MemtaxError
 from memtax.files import read_json, write_json
 from memtax.progress import say
+from memtax.shapes import REAL, TEXT
 
 CHECKSUMS = "checksums.json"
 """Sizes and digests of a checkpoint's files; a checkpoint without it was not finished."""
@@ -22,6 +23,9 @@ _LATER: tuple[str, ...] = ("README.md", "training_args.bin", CHECKSUMS)
 """Files of a checkpoint that are written, replaced or dropped after it is finished."""
 _PROGRESS: tuple[str, ...] = ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged", "_initial_global_step")
 """What the Trainer knows of the loss since its last log and leaves out of its checkpoints."""
+_IDENTITY = {"data": TEXT, "model": TEXT, "settings": dict}
+_CHECKPOINT = {"identity?": _IDENTITY, "progress?": {"*": REAL}, "files": {"*": list}}
+"""What `RECORD` and `CHECKSUMS` hold."""
 _NO_MATTER: tuple[str, ...] = (
     "output_dir",
     "resume_from_checkpoint",
@@ -128,10 +132,10 @@ class ResumableTrainer(Trainer):
         )
         trained = [*output.glob("*.safetensors"), *output.glob(f"checkpoint-*/{CHECKSUMS}")]
         if trained and (output / RECORD).is_file():
-            self._compare(read_json(output / RECORD), output)
+            self._compare(read_json(output / RECORD, _IDENTITY), output)
         point = resume_point(self.args)
         if point is not None and (Path(point) / CHECKSUMS).is_file():
-            self._compare(read_json(Path(point) / CHECKSUMS).get("identity", {}), Path(point))
+            self._compare(read_json(Path(point) / CHECKSUMS, _CHECKPOINT).get("identity", {}), Path(point))
         if self.is_world_process_zero():
             write_json(output / RECORD, self._identity)
         self.train(resume_from_checkpoint=point)
@@ -200,7 +204,7 @@ class _Checksums(TrainerCallback):
 
 def _progress(args: Any, state: Any) -> dict[str, Any] | None:
     path = checkpoint_folder(args, state.global_step) / CHECKSUMS
-    progress = read_json(path).get("progress", {}) if path.is_file() else {}
+    progress = read_json(path, _CHECKPOINT).get("progress", {}) if path.is_file() else {}
     return progress if set(progress) == set(_PROGRESS) else None
 
 
@@ -250,10 +254,10 @@ def _fault(folder: Path) -> str | None:
     if not (folder / "trainer_state.json").is_file() or not (folder / CHECKSUMS).is_file():
         return "it was not finished" if folder.is_dir() else "there is no such folder"
     try:
-        expected = read_json(folder / CHECKSUMS)["files"]
+        expected = read_json(folder / CHECKSUMS, _CHECKPOINT)["files"]
         found = _files(folder)
         damaged = [name for name, value in expected.items() if name not in found or _digest(found[name]) != value]
-    except (MemtaxError, OSError, KeyError, AttributeError):
+    except (MemtaxError, OSError):
         return f"{CHECKSUMS} is damaged"
     return f"{', '.join(damaged)} damaged" if damaged else None
 

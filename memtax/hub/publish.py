@@ -17,7 +17,8 @@ from memtax.hub.models import adapter_card, is_adapter, language_model_card
 from memtax.hub.push import Pushed, Repository, folder_files, push
 from memtax.hub.screening import CANARIES, STAYS, Machine, public_url, screen
 from memtax.provenance import versions
-from memtax.records import interpreting, read_json, read_run
+from memtax.record_shapes import METRICS
+from memtax.records import read_json, read_run
 
 PARTS = ("dataset", "models", "metrics", "explorer")
 _APP = '''"""The explorer of {dataset}."""
@@ -63,8 +64,7 @@ def publish(
     Raises:
         MemtaxError: there is nothing to publish, a file holds a credential, or the Hub refuses or cannot be reached.
     """
-    with interpreting(f"a record in {source}"):
-        repositories = plan(source, repo_id, parts, published, private=bool(private), records=records)
+    repositories = plan(source, repo_id, parts, published, private=bool(private), records=records)
     for repository in repositories:
         yield repository if dry_run else push(repository, private)
 
@@ -227,8 +227,8 @@ def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | No
 def _measured(folder: Path) -> dict[str, Any]:
     """The figures of the run that measured the language model in one of its folders; empty if there is none."""
     path = folder.parent.parent / "metrics.json"
-    metrics = read_json(path) if path.is_file() else {}
-    return metrics if metrics.get("run", {}).get("model") == folder.name else {}
+    metrics = read_json(path, METRICS) if path.is_file() else {}
+    return metrics if (metrics.get("run") or {}).get("model") == folder.name else {}
 
 
 def _record(source: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Attacks that read finished tables: gradients of `memtax align`, reference models of `memtax counterfactual`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from memtax.errors import MemtaxError
 from memtax.leakage.attacks import Attack
 from memtax.leakage.reference_models import TEXTS
 from memtax.leakage.strong import POOLED, VARIANCES, deviations, log_mean_probability
+from memtax.records import read_json_lines
 
 
 def read_finished(path: Path) -> pa.Table:
@@ -33,7 +33,7 @@ def read_finished(path: Path) -> pa.Table:
         table = pq.read_table(path / "scores.parquet")
         if not (path / TEXTS).exists():
             return table
-        texts = [json.loads(line)["text"] for line in (path / TEXTS).read_text(encoding="utf-8").splitlines()]
+        texts = [row["text"] for row in read_json_lines(path / TEXTS, {"text": str})]
     return table.append_column("text", pa.array(texts, pa.string()))
 
 

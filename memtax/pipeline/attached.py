@@ -8,7 +8,9 @@ from memtax import schema
 from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.hub.folder import Config
+from memtax.record_shapes import ATTACHED
 from memtax.records import read_json
+from memtax.shapes import TEXT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +49,7 @@ def attach(config: "RunConfig") -> tuple[list[Config], dict[str, Any]]:
     configs, metrics = [], {}
     for name, folder in _given(config).items():
         configs.append(Config(name, ROWS[name], {"train": _declared(pq.read_table(folder / f"{name}.parquet"))}))
-        metrics[name] = read_json(folder / "summary.json")
+        metrics[name] = read_json(folder / "summary.json", ATTACHED[name] | {"model": TEXT})
         if Path(metrics[name]["model"]).exists():
             metrics[name]["model"] = Path(metrics[name]["model"]).name
         if name == "influence" and (folder / "top.parquet").is_file():
