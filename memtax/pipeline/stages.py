@@ -194,12 +194,12 @@ def _check_apart(config: RunConfig, members: "pa.Table", others: "pa.Table") -> 
     """Refuse a control that is the training data: the same file given twice, or a copy of it."""
     kinds = [{tuple(row) for row in table.column("tokens").to_pylist()} for table in (members, others)]
     shared = kinds[0] & kinds[1]
-    if shared and len(shared) == min(map(len, kinds)):
-        raise MemtaxError(
-            f"held_out: all {len(shared):,} sequences of {config.held_out if shared == kinds[1] else config.sequence_source} are "
-            f"in {config.sequence_source if shared == kinds[1] else config.held_out} too; give texts that the model was not "
-            "trained on, or leave the key out"
-        )
+    for kind, name, other in ((1, config.held_out, config.sequence_source), (0, config.sequence_source, config.held_out)):
+        if shared and shared == kinds[kind]:
+            raise MemtaxError(
+                f"held_out: all {len(shared):,} sequences of {name} are in {other} too; give texts that the model was not "
+                "trained on, or leave the key out"
+            )
 
 
 def _with_membership(dataset: "datasets.Dataset", member: bool) -> "pa.Table":
