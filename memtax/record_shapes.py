@@ -89,6 +89,9 @@ _FIT = {
     "curves": Rows(_CURVES, 1_000),
     "coefficients": Rows({"model": NAME, "factor": NAME, "coefficient?": (REAL, None)}, 2_000),
 }
+_SHOWN_FIT: dict[str, Any] = {f"{key.removesuffix('?')}?": (shape, None) for key, shape in _FIT.items() if key != "models"}
+_SHOWN_FIT |= {"models?": ({"baseline": {"aggregate": _CELL, "*": _CELL}, "*": {"*": _CELL}}, {}, None), "reason?": _REASON}
+"""Of a fit, what the report shows."""
 PREDICTOR: Any = {
     "weights_sha256": TEXT,
     "target": NAME,
@@ -100,18 +103,19 @@ PREDICTOR: Any = {
 }
 """`predictor.json`."""
 
-_VERDICT = {"shows_membership": _FLAG, "reason": TEXT}
 _ATTACK = {
-    "auroc": (_FIGURE, None),
+    "auroc": (_ESTIMATE, None),
     "tpr_at_fpr_0.01?": (_FIGURE, None),
     "tpr_at_fpr_0.05?": (_FIGURE, None),
     "fpr_at_tpr_0.95?": (_FIGURE, None),
-    "verdict": _VERDICT,
+    "verdict": {"reason": TEXT},
 }
 _MEMBERSHIP = {
     "members": COUNT,
     "nonmembers": COUNT,
-    "attacks": {"*": _ATTACK},
+    "copies": COUNT,
+    "shared": COUNT,
+    "attacks": {"*": _ATTACK | {"verdict": {"shows_membership": _FLAG, "reason": TEXT}}},
     "blind": _ATTACK,
     "units": {"name": NAME, "members": COUNT, "nonmembers": COUNT},
     "set_test?": ({"p_value": SHARE, "blind_p_value": (SHARE, None)}, None),
@@ -168,7 +172,7 @@ METRICS: Any = {
     "growth?": (Rows(_GROWTH), None),
     "growth_by_size?": (Rows(_GROWTH), None),
     "correlations?": (Rows(_CORRELATIONS, 4_000), None),
-    "predictor?": (_FIT, {"reason": TEXT}, None),
+    "predictor?": (_SHOWN_FIT, None),
     "nulls?": ({"*": COUNT}, None),
     "skipped?": ({"*": COUNT}, None),
     "membership?": (_MEMBERSHIP, None),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from memtax.checksums import verify
 from memtax.corpus.tables import location, stamp
 from memtax.engine.world import spare_threads
 from memtax.errors import MemtaxError, ModelError, RowError
@@ -237,6 +238,7 @@ def natural_language_class(id2label: dict[int, str], wanted: str | int | None = 
 @functools.lru_cache(maxsize=1)
 def _load(path: str, revision: str | None, wanted: str | int | None, fingerprint: str) -> Any:
     """A classifier of n-grams, or tokenizer, model and class number; once a process, as long as the files stay the same."""
+    verify(path)
     config, weights = (find_file(path, revision, name) for name in (NGRAM_CONFIG, NGRAM_WEIGHTS))
     if config is not None:
         if weights is None:

@@ -1,6 +1,7 @@
 """A Trainer whose training resumes to the bytes of an undisturbed one, from checkpoints that are verified first."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import torch
 import xxhash
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
+from memtax import checksums, outputs
 from memtax.errors import MemtaxError
 from memtax.files import read_json, write_json
 from memtax.progress import say
 from memtax.shapes import REAL, TEXT
 
-CHECKSUMS = "checksums.json"
+CHECKSUMS = checksums.CHECKPOINT
 """Sizes and digests of a checkpoint's files; a checkpoint without it was not finished."""
 RECORD = "training.json"
 """What the output folder was trained from: digests of data and model, and the settings."""
@@ -79,13 +81,14 @@ def digest_weights(model: torch.nn.Module) -> str:
 
 
 def make_output(arguments: Any) -> Path:
-    """The output folder of `transformers.TrainingArguments`, made if it is not there.
+    """The output folder of `transformers.TrainingArguments`, made if it is not there, and held by this process.
 
     Raises:
-        MemtaxError: it cannot be made.
+        MemtaxError: it cannot be made, holds files that are not memtax's, or another run holds it.
     """
     output = Path(str(arguments.output_dir))
     try:
+        outputs.hold_late(output, " ".join(sys.argv)[:300])
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MemtaxError(f"--output_dir {output} cannot be made: {error.strerror or error}") from error
@@ -106,7 +109,7 @@ class ResumableTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self._data = data
         self._settings = settings
-        self._identity: dict[str, Any] = {}
+        self.identity: dict[str, Any] = {}
         # The last callback: files that others add to a checkpoint are covered too.
         self.add_callback(_Checksums(self))
 
@@ -120,7 +123,7 @@ class ResumableTrainer(Trainer):
         output = make_output(self.args)
         assert self.model is not None
         # Through JSON, as it is compared with what was read from there.
-        self._identity = json.loads(
+        self.identity = json.loads(
             json.dumps(
                 {
                     "data": self._data,
@@ -137,13 +140,13 @@ class ResumableTrainer(Trainer):
         if point is not None and (Path(point) / CHECKSUMS).is_file():
             self._compare(read_json(Path(point) / CHECKSUMS, _CHECKPOINT).get("identity", {}), Path(point))
         if self.is_world_process_zero():
-            write_json(output / RECORD, self._identity)
+            write_json(output / RECORD, self.identity)
         self.train(resume_from_checkpoint=point)
 
     def _compare(self, found: Mapping[str, Any], where: Path) -> None:
         what = {"data": "with other data", "model": "from another model"}
-        reasons = [reason for name, reason in what.items() if found.get(name) != self._identity[name]]
-        before, now = found.get("settings"), self._identity["settings"]
+        reasons = [reason for name, reason in what.items() if found.get(name) != self.identity[name]]
+        before, now = found.get("settings"), self.identity["settings"]
         before = before if isinstance(before, dict) else {}
         changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
         shown = [f"{name} {before.get(name)!r} there, {now.get(name)!r} here" for name in changed[:3]]
@@ -199,7 +202,7 @@ class _Checksums(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         progress = {name: _plain(getattr(self.trainer, name)) for name in _PROGRESS if hasattr(self.trainer, name)}
         files = {name: _digest(path) for name, path in _files(folder).items()}
-        write_json(folder / CHECKSUMS, {"identity": self.trainer._identity, "progress": progress, "files": files})
+        write_json(folder / CHECKSUMS, {"identity": self.trainer.identity, "progress": progress, "files": files})
 
 
 def _progress(args: Any, state: Any) -> dict[str, Any] | None:
