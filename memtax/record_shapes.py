@@ -5,7 +5,7 @@ Keys that earlier versions did not write may be missing.
 
 from typing import Any
 
-from memtax.shapes import COUNT, NAME, REAL, SHARE, TEXT, Number, Rows, Text
+from memtax.shapes import COUNT, NAME, REAL, SHARE, TEXT, Columns, Number, Rows, Text
 
 _REASON = (TEXT, None)
 _FLAG = (bool, None)
@@ -63,12 +63,9 @@ _CELL = {
 _CURVES = {
     "model": NAME,
     "category": NAME,
-    "roc?": ({"fpr": Rows(SHARE), "tpr": Rows(SHARE)}, None),
-    "pr?": ({"recall": Rows(SHARE), "precision": Rows(SHARE)}, None),
-    "reliability?": (
-        {"predicted": Rows(SHARE), "observed": Rows(SHARE), "count": Rows(Number(1, 2**63 - 1, whole=True))},
-        None,
-    ),
+    "roc?": (Columns({"fpr": SHARE, "tpr": SHARE}), None),
+    "pr?": (Columns({"recall": SHARE, "precision": SHARE}), None),
+    "reliability?": (Columns({"predicted": SHARE, "observed": SHARE, "count": _POSITIVE}), None),
 }
 _SPLIT = {
     "unit": NAME,
@@ -90,7 +87,7 @@ _FIT = {
     "coefficients": Rows({"model": NAME, "factor": NAME, "coefficient?": (REAL, None)}, 2_000),
 }
 _SHOWN_FIT: dict[str, Any] = {f"{key.removesuffix('?')}?": (shape, None) for key, shape in _FIT.items() if key != "models"}
-_SHOWN_FIT |= {"models?": ({"baseline": {"aggregate": _CELL, "*": _CELL}, "*": {"*": _CELL}}, {}, None), "reason?": _REASON}
+_SHOWN_FIT |= {"models?": ({"baseline": {"aggregate": _CELL, "*": _CELL}, "*": {"*": _CELL}}, None), "reason?": _REASON}
 """Of a fit, what the report shows."""
 PREDICTOR: Any = {
     "weights_sha256": TEXT,

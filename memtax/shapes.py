@@ -1,6 +1,7 @@
 """Shapes of records: the type and range of every value that is used, checked where a record is read.
 
-A shape is a `Number`, a `Text`, a type, None, a tuple of shapes (any of them), a `Rows` (a list), or a dict. In a dict,
+A shape is a `Number`, a `Text`, a type, None, a tuple of shapes (any of them), a `Rows` (a list), `Columns`
+(lists side by side) or a dict. In a dict,
 `"key?"` may be missing and `"*"` stands for all keys that are not named; without it, other keys are not looked at.
 """
 
@@ -54,6 +55,13 @@ class Rows:
         return f"a list of at most {self.most:,} values"
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Lists of the same length, by name, with the shape of the values of each."""
+
+    shapes: Mapping[str, Any]
+
+
 COUNT = Number(0, 2**63 - 1, whole=True)
 SHARE = Number(0, 1)
 REAL = Number(-1e100, 1e100)
@@ -87,6 +95,13 @@ def _differences(value: Any, shape: Any, keys: tuple[str, ...]) -> Iterator[str]
             yield _wrong(value, shape, keys) if not isinstance(value, dict | list) else max(alternatives, key=_depth)[0]
     elif isinstance(shape, dict):
         yield from _of_mapping(value, shape, keys)
+    elif isinstance(shape, Columns):
+        yield from _of_mapping(value, {name: Rows(one) for name, one in shape.shapes.items()}, keys)
+        if (
+            isinstance(value, dict)
+            and len({len(value[name]) for name in shape.shapes if isinstance(value.get(name), list)}) > 1
+        ):
+            yield f"the lists of {_path(keys)} have different lengths"
     elif isinstance(shape, Rows):
         if not isinstance(value, list) or len(value) > shape.most:
             yield _wrong(value, shape, keys)
@@ -130,7 +145,11 @@ def _path(keys: tuple[str, ...]) -> str:
 def _wrong(value: Any, shape: Any, keys: tuple[str, ...]) -> str:
     shapes = shape if isinstance(shape, tuple) else (shape,)
     wanted = [
-        "keys and values" if isinstance(one, dict) else _NAMES[one] if one is None or isinstance(one, type) else str(one)
+        "keys and values"
+        if isinstance(one, dict | Columns)
+        else _NAMES[one]
+        if one is None or isinstance(one, type)
+        else str(one)
         for one in shapes
     ]
     shown = "null" if value is None else repr(value)[:50]
