@@ -50,15 +50,14 @@ _CORRELATIONS = {
     **_UNITS,
 }
 
-_METRICS = ("roc_auc", "pr_auc", "ece", "brier", "log_loss", "f1", "precision", "recall")
+_METRICS = ("pr_auc", "ece", "brier", "log_loss", "f1", "precision", "recall")
 _CELL = {
     "n?": (COUNT, None),
     "positives?": (COUNT, None),
     "reason?": _REASON,
     "interval_reason?": _REASON,
-    **{
-        f"{name}?": (_ESTIMATE, None) for name in ("roc_auc", "pr_auc", "ece", "brier", "log_loss", "f1", "precision", "recall")
-    },
+    "roc_auc?": (_ESTIMATE, None),
+    **{f"{name}?": (_ESTIMATE, REAL, None) for name in _METRICS},
 }
 _CURVES = {
     "model": NAME,

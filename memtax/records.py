@@ -183,6 +183,19 @@ def _read(path: Path, kind: str) -> bytes:
     return text
 
 
+def read_text(path: Path | str) -> str:
+    """Read a text, such as a card, of at most as many bytes as a JSON record.
+
+    Raises:
+        MemtaxError: it is too large, or not UTF-8.
+        OSError: it cannot be read.
+    """
+    try:
+        return _read(Path(path), "JSON").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MemtaxError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); write it again") from None
+
+
 RUN: Mapping[str, tuple[type, ...]] = {
     "memtax": (str,),
     "config": (dict,),

@@ -97,10 +97,8 @@ def _differences(value: Any, shape: Any, keys: tuple[str, ...]) -> Iterator[str]
         yield from _of_mapping(value, shape, keys)
     elif isinstance(shape, Columns):
         yield from _of_mapping(value, {name: Rows(one) for name, one in shape.shapes.items()}, keys)
-        if (
-            isinstance(value, dict)
-            and len({len(value[name]) for name in shape.shapes if isinstance(value.get(name), list)}) > 1
-        ):
+        lists = [value.get(name) for name in shape.shapes] if isinstance(value, dict) else []
+        if len({len(entries) for entries in lists if isinstance(entries, list)}) > 1:
             yield f"the lists of {_path(keys)} have different lengths"
     elif isinstance(shape, Rows):
         if not isinstance(value, list) or len(value) > shape.most:
@@ -144,15 +142,14 @@ def _path(keys: tuple[str, ...]) -> str:
 
 def _wrong(value: Any, shape: Any, keys: tuple[str, ...]) -> str:
     shapes = shape if isinstance(shape, tuple) else (shape,)
-    wanted = [
-        "keys and values"
-        if isinstance(one, dict | Columns)
-        else _NAMES[one]
-        if one is None or isinstance(one, type)
-        else str(one)
-        for one in shapes
-    ]
     shown = "null" if value is None else repr(value)[:50]
     if isinstance(value, dict | list):
         shown = "keys and values" if isinstance(value, dict) else "a list"
-    return f"{_path(keys)} is {shown}, not {' or '.join(wanted)}"
+    return f"{_path(keys)} is {shown}, not {' or '.join(map(_say, shapes))}"
+
+
+def _say(shape: Any) -> str:
+    """A shape in words."""
+    if isinstance(shape, dict | Columns):
+        return "keys and values"
+    return _NAMES[shape] if shape is None or isinstance(shape, type) else str(shape)

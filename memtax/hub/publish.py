@@ -18,7 +18,7 @@ from memtax.hub.push import Pushed, Repository, folder_files, push
 from memtax.hub.screening import CANARIES, STAYS, Machine, public_url, screen
 from memtax.provenance import versions
 from memtax.record_shapes import METRICS
-from memtax.records import read_json, read_run
+from memtax.records import read_json, read_run, read_text
 
 PARTS = ("dataset", "models", "metrics", "explorer")
 _APP = '''"""The explorer of {dataset}."""
@@ -137,7 +137,7 @@ def spaces(owner: str, private: bool = False) -> list[Repository]:
     found = []
     for folder in sorted(path for path in asset("metrics").iterdir() if (path / f"{path.name}.py").is_file()):
         repo_id = f"{owner}/{folder.name}"
-        card = (folder / "README.md").read_text(encoding="utf-8").replace(f'"memtax/{folder.name}"', f'"{repo_id}"')
+        card = read_text(folder / "README.md").replace(f'"memtax/{folder.name}"', f'"{repo_id}"')
         files = folder_files(folder) | {"README.md": card.encode(), **_installation(repo_id, private)}
         found.append(Repository(repo_id, "space", files))
     return found
@@ -181,7 +181,7 @@ def _installation(repo_id: str, private: bool) -> dict[str, bytes]:
 
 
 def _dataset(folder: Path, repo_id: str, run: Mapping[str, Any]) -> Repository:
-    text = finish((folder / "README.md").read_text(encoding="utf-8"), repo_id, run, {})
+    text = finish(read_text(folder / "README.md"), repo_id, run, {})
     return Repository(repo_id, "dataset", folder_files(folder, ("README.md", "**/*.parquet")) | {"README.md": text.encode()})
 
 
@@ -207,7 +207,7 @@ def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | No
     others = folder_files(folder, STAYS[1:])
     notes += (f"stays here: {', '.join(others)}",) if others else ()
     more: dict[str, Any] = {"license": run.get("config", {}).get("license"), "datasets": [dataset] if dataset else None}
-    text = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else None
+    text = read_text(folder / "README.md") if (folder / "README.md").is_file() else None
     if _is_predictor(folder):
         more |= predictor_index(folder, repo_id, dataset)
     elif is_adapter(folder):  # PEFT's own card is full of placeholders
