@@ -8,7 +8,6 @@ A killed run goes on where it was.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from memtax.corpus.publish import DUPLICATES, add_corpus_options, write_publishe
 from memtax.corpus.spans import Span
 from memtax.engine import script
 from memtax.errors import MemtaxError
+from memtax.record_shapes import TOTALS
+from memtax.records import read_json
 
 
 def build(arguments: argparse.Namespace) -> Path:
@@ -44,7 +45,7 @@ def build(arguments: argparse.Namespace) -> Path:
     finished = sorted(path.parent for path in output.glob("counts/*/totals.json"))
     facts = {"window": f"tokens {arguments.window} of each sequence"}
     for folder in finished:
-        totals = json.loads((folder / "totals.json").read_text(encoding="utf-8"))
+        totals = read_json(folder / "totals.json", TOTALS)
         facts[folder.name] = f"{totals['tokens']:,} tokens in {totals['sequences']:,} sequences"
     splits = {folder.name: pq.read_table(folder / "num_duplicates.parquet") for folder in finished}
     write_published(output / "dataset", splits, DUPLICATES, "Duplicates of continuations", facts)

@@ -17,6 +17,7 @@ from memtax.lm.generation import match_lengths
 from memtax.lm.special_tokens import BosIds, bos_before, bos_of, check_bos, tokenizer_bos, without_bos
 from memtax.progress import say
 from memtax.schema import CATEGORIES
+from memtax.shapes import COUNT, Number, Rows
 
 if TYPE_CHECKING:
     import datasets
@@ -25,6 +26,12 @@ TABLE = "memorization.parquet"
 """The table's name in the Trainer's output directory: one row a measurement and sequence."""
 STATE = "memorization_state.json"
 """In a checkpoint: what was measured up to it."""
+_MEASURED = {
+    "ids": Rows(Number(-(2**63), 2**63 - 1, whole=True)),
+    "rows": Rows({"step": COUNT, "sequences": COUNT, "memorized": COUNT}),
+    "lengths": Rows(Rows((COUNT, Rows((COUNT, None))))),
+}
+"""What `STATE` holds."""
 
 
 class MemorizationCallback(TrainerCallback):
@@ -185,11 +192,14 @@ class MemorizationCallback(TrainerCallback):
         return tokenizer_bos(tokenizer, self.bos) if hasattr(tokenizer, "bos_token_id") else bos_of(model)
 
     def _restore(self, path: Path) -> None:
-        measured = read_json(path)
+        measured = read_json(path, _MEASURED)
         if measured.get("ids") != self.ids:
             raise MemtaxError(f"{path} was measured on other sequences; watch the same ones, or start a new training")
+        pairs = [entry for entry in measured["lengths"] if [type(value) for value in entry] == [int, list]]
+        if len(pairs) < len(measured["lengths"]) or any(len(lengths) != len(self.ids) for _, lengths in pairs):
+            raise MemtaxError(f"{path}: lengths is not a list of steps, each with {len(self.ids)} match lengths")
         self.rows = measured["rows"]
-        self._lengths = [(step, lengths) for step, lengths in measured["lengths"]]
+        self._lengths = [(step, lengths) for step, lengths in pairs]
 
     def _stop_if_reached(self, control: Any) -> bool:
         """Ask to stop if the last measurement reached `stop_at_rate`."""

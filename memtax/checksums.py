@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.errors import MemtaxError
-from memtax.files import atomic_path, encode_parquet, write_text
+from memtax.files import atomic_path, encode_parquet, read_json, write_text
 from memtax.progress import report_warning
 from memtax.provenance import digest
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RECORD = ".memtax-checksums.json"
+CHECKPOINT = "checksums.json"
+"""Sizes and digests of the files of a checkpoint of a training; see `memtax.hub.checkpoints`."""
 _SUFFIX = ".sum"
 _LEVELS = 4
 """A record is looked for in so many folders above a path: `dataset/CONFIG/SPLIT.parquet` lies three below its run."""
@@ -253,6 +255,7 @@ def verify(path: Path | str) -> None:
     path = Path(path).absolute()
     if not path.exists():
         return
+    _verify_checkpoint(path)
     for folder in [path, *path.parents][: _LEVELS + 1]:
         record = Record.read(folder) if folder.is_dir() else None
         names = record.names(path) if record is not None else []
@@ -267,3 +270,21 @@ def verify(path: Path | str) -> None:
                 continue
             raise MemtaxError(f"{reason}; run {record.command} again, or remove {folder / RECORD} to use the files as they are")
         return
+
+
+def _verify_checkpoint(folder: Path) -> None:
+    """Check what a model is loaded from, if a folder is a finished checkpoint; the optimizer's state is left alone.
+
+    Raises:
+        MemtaxError: a file differs from what was written, is missing, or the record is damaged.
+    """
+    if not (folder / CHECKPOINT).is_file() or not (folder / "trainer_state.json").is_file():
+        return
+    files = read_json(folder / CHECKPOINT, {"files": {"*": list}})["files"]
+    again = f"train again, or remove {folder / CHECKPOINT} to use the files as they are"
+    for name, value in files.items():
+        if Path(name).suffix in (".safetensors", ".json") and Path(name).name == name and name != "trainer_state.json":
+            path = folder / name
+            found, _, size = checksum(path).partition(" ") if path.is_file() else ("", "", "")
+            if value != [int(size or -1), found]:
+                raise MemtaxError(f"{path} {'does not match its checksum' if size else 'is missing'}; {again}")

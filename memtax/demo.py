@@ -6,7 +6,6 @@ pages for related alphabets repeat each other (recitation), those for rare ones 
 """
 
 import importlib.util
-import json
 import sys
 import sysconfig
 from pathlib import Path
@@ -23,6 +22,9 @@ from memtax.pipeline.run import RunResult, run
 from memtax.pipeline.stages import describe, on_main
 from memtax.progress import say, silence_libraries
 from memtax.provenance import digest, fingerprint_path, versions
+from memtax.record_shapes import EVALUATION
+from memtax.records import read_json
+from memtax.shapes import COUNT
 
 CORPUS = "corpus/python-stdlib"
 MODEL_NAME = "small-gpt-neox"
@@ -136,7 +138,9 @@ def demo(output: Path | str) -> RunResult:
         "packages": {name: versions()[name] for name in ("torch", "transformers")},
     }
     once(output / "models" / MODEL_NAME, identity, lambda folder: _train(output, members, folder))
-    steps = json.loads((output / "models" / MODEL_NAME / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+    steps = read_json(output / "models" / MODEL_NAME / "trainer_state.json", {"global_step": COUNT}, finite=False)[
+        "global_step"
+    ]
     checkpoints = sorted((output / "models" / MODEL_NAME).glob("checkpoint-*"), key=_step)
     if not checkpoints or _step(checkpoints[-1]) != steps:
         raise MemtaxError(f"the training in {output / 'models' / MODEL_NAME} is not complete; remove that folder and run again")
@@ -244,9 +248,8 @@ def _train_classifier(output: Path) -> dict[str, Any]:
     identity = {"stage": "code classifier", "version": 2, "preset": [CLASSIFIER, CLASSIFIER_SECONDS], "packages": packages}
     identity["encoder"] = bool(encoder)
     once(output / "models" / CLASSIFIER_NAME, identity, _write_classifier)
-    found = json.loads((output / "models" / CLASSIFIER_NAME / "evaluation.json").read_text(encoding="utf-8"))[
-        "held-out passages"
-    ]
+    evaluation = output / "models" / CLASSIFIER_NAME / "evaluation.json"
+    found = read_json(evaluation, {"held-out passages": EVALUATION["*"]})["held-out passages"]
     area = found["roc_auc"]["value"]
     say(f"code classifier: ROC-AUC {area:.3f} on {found['rows']} passages of documents held out")
     if area < CLASSIFIER_AREA:

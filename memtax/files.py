@@ -98,13 +98,20 @@ def _keep_others(former: Path, new: Path) -> None:
     held = outputs.held_inside(former)
     if held is not None:
         raise MemtaxError(f"{held} is in use by another run; wait for it before {former} is replaced")
-    try:
-        own = {*json.loads((former / outputs.LISTING).read_text("ascii")), outputs.LISTING}
-    except (OSError, ValueError, TypeError, RecursionError):
-        return  # Of an earlier version: all of it is taken for memtax's.
+    own = _listed(former)
     for path in sorted(former.rglob("*")):
         name = path.relative_to(former)
-        if str(name) in own or os.path.lexists(new / name) or any(journal.is_temporary(part) for part in name.parts):
+        if os.path.lexists(new / name) or any(journal.is_temporary(part) for part in name.parts):
+            continue
+        if own is None:
+            if path.is_dir() and not path.is_symlink():
+                continue
+            # A file of an earlier run must not be read with the new ones, and one of somebody else must not be lost.
+            raise MemtaxError(
+                f"{former} has no readable list of the files that memtax wrote there ({outputs.LISTING}), and holds {name}; "
+                "move what you need out of that directory and remove it, or choose another output"
+            )
+        if str(name) in own:
             continue
         if path.is_dir() and not path.is_symlink():
             if not any(Path(each).is_relative_to(name) for each in own):
@@ -115,6 +122,17 @@ def _keep_others(former: Path, new: Path) -> None:
             os.link(path, new / name, follow_symlinks=False)
         except OSError:  # Not every file system has links.
             shutil.copy2(path, new / name, follow_symlinks=False)
+
+
+def _listed(folder: Path) -> set[str] | None:
+    """Names of the files that memtax wrote into a directory that appeared as a whole; None where that is not recorded."""
+    try:
+        names = json.loads((folder / outputs.LISTING).read_text("ascii"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
+    return {*names, outputs.LISTING}
 
 
 def destination(path: Path | str) -> Path:

@@ -29,16 +29,17 @@ _FIRST_LINE = b'{"memtax": "output"}\n'
 
 _holds: "list[_Hold]" = []
 _wait = False
+_late: contextlib.ExitStack | None = None
 
 
 def set_wait(wait: bool) -> None:
-    """Let `holding` wait for another holder to end (`--wait`), instead of refusing."""
+    """Let `hold_job` wait for another holder to end (`--wait`), instead of refusing."""
     global _wait
     _wait = wait
 
 
 @contextlib.contextmanager
-def holding(output: Path | str, command: str) -> Iterator[None]:
+def hold_job(output: Path | str, command: str) -> Iterator[None]:
     """Hold the output of a job: the first of its processes does, for all; one inside an output that is held is held with it.
 
     Raises:
@@ -92,6 +93,31 @@ def hold(output: Path | str, command: str, wait: bool = False) -> Iterator[None]
             _restore(before)
     finally:
         held.release(used)
+
+
+@contextlib.contextmanager
+def holding() -> Iterator[None]:
+    """For a script that learns its output directory late: what `hold_late` locks inside is free again at the end."""
+    global _late
+    before = _late
+    with contextlib.ExitStack() as stack:
+        _late = stack
+        try:
+            yield
+        finally:
+            _late = before
+
+
+def hold_late(output: Path | str, command: str) -> None:
+    """Hold a directory until `holding` ends.
+
+    Outside of `holding`, inside a directory that is held already, and in further processes of a job, nothing is done.
+
+    Raises:
+        MemtaxError: as `hold`.
+    """
+    if _late is not None and INHERITED not in os.environ and os.environ.get("RANK", "0") == "0":
+        _late.enter_context(hold(output, command))
 
 
 @contextlib.contextmanager
@@ -285,6 +311,7 @@ def _has_record(folder: Path) -> bool:
         return True
     records = {
         "run.yaml": rb"memtax: \w+\s",
+        "training.json": rb'\s*\{\s*"data": "',
         "predictor.json": rb'\s*\{\s*"memtax_predictor":',
         "metrics.json": rb'\s*\{\s*"(run|extraction)":',
         "audit.json": rb'\s*\{\s*"schema": "memtax',

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memtax.errors import MemtaxError
+from memtax.shapes import check
 
 LARGEST = {"YAML": 1 << 20, "JSON": 1 << 26}
 """Bytes of a record at most."""
@@ -91,32 +92,71 @@ def _check_events(events: Iterator[Any], name: str) -> None:
             raise MemtaxError(f"{name} is not a record: it has more than {MOST:,} values")
 
 
-def read_json(path: Path | str, *, finite: bool = True) -> dict[str, Any]:
+def read_json(path: Path | str, shape: Any = None, *, finite: bool = True) -> dict[str, Any]:
     """Read a JSON object.
 
     Args:
         path: the file.
+        shape: what it must hold, as in `memtax.shapes`; None: any object.
         finite: refuse NaN and infinity, and integers of `LARGEST_INTEGER` or more. Configurations of models have them.
 
     Raises:
-        MemtaxError: it is too large, too deeply nested, or not a JSON object.
+        MemtaxError: it is too large, too deeply nested, not a JSON object, or does not have the shape.
         OSError: it cannot be read.
     """
-    text = _read(Path(path), "JSON")
+    value = parse_json(_read(Path(path), "JSON"), str(path), finite=finite)
+    if not isinstance(value, dict):
+        raise MemtaxError(f"{path} holds a {type(value).__name__}, not an object; run the stage that writes it again")
+    if shape is not None:
+        check(value, shape, path)
+    return value
+
+
+def parse_json(text: bytes, name: str, *, finite: bool = True) -> Any:
+    """Interpret JSON; see `read_json`.
+
+    Args:
+        text: the document.
+        name: how errors call it.
+        finite: refuse NaN, infinity and huge integers.
+
+    Raises:
+        MemtaxError: it is too deeply nested, or not JSON.
+    """
     depth = 0
     for token in _JSON.finditer(text):
         start = text[token.start()]
         depth += (start in b"[{") - (start in b"]}")
         if depth > DEEPEST:
-            raise MemtaxError(f"{path} is not a record: it is nested more than {DEEPEST} levels deep")
+            raise MemtaxError(f"{name} is not a record: it is nested more than {DEEPEST} levels deep")
     numbers: dict[str, Any] = {"parse_int": _integer, "parse_float": _float, "parse_constant": _float} if finite else {}
     try:
-        value = json.loads(text.decode("utf-8"), **numbers)
+        return json.loads(text.decode("utf-8"), **numbers)
     except (ValueError, RecursionError) as error:
-        raise MemtaxError(f"{path} is not JSON ({_line(error)}); run the stage that writes it again") from error
-    if not isinstance(value, dict):
-        raise MemtaxError(f"{path} holds a {type(value).__name__}, not an object; run the stage that writes it again")
-    return value
+        raise MemtaxError(f"{name} is not JSON ({_line(error)}); run the stage that writes it again") from error
+
+
+def read_json_lines(path: Path | str, shape: Any) -> list[dict[str, Any]]:
+    """Read a file of JSON objects, one per line; empty lines are passed over.
+
+    Args:
+        path: the file.
+        shape: what each line must hold, as in `memtax.shapes`.
+
+    Raises:
+        MemtaxError: a line is too long, too deeply nested, not JSON, or does not have the shape.
+        OSError: the file cannot be read.
+    """
+    rows = []
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(LARGEST["JSON"] + 1), b""), 1):
+            if len(line) > LARGEST["JSON"]:
+                raise MemtaxError(f"line {number} of {path} has more than {LARGEST['JSON']:,} bytes")
+            if line.strip():
+                row = parse_json(line, f"line {number} of {path}")
+                check(row, shape, f"line {number} of {path}")
+                rows.append(row)
+    return rows
 
 
 def _integer(text: str) -> int:
@@ -141,6 +181,19 @@ def _read(path: Path, kind: str) -> bytes:
     if len(text) > LARGEST[kind]:
         raise MemtaxError(f"{path} is not a record: it has more than {LARGEST[kind]:,} bytes")
     return text
+
+
+def read_text(path: Path | str) -> str:
+    """Read a text, such as a card, of at most as many bytes as a JSON record.
+
+    Raises:
+        MemtaxError: it is too large, or not UTF-8.
+        OSError: it cannot be read.
+    """
+    try:
+        return _read(Path(path), "JSON").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MemtaxError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); write it again") from None
 
 
 RUN: Mapping[str, tuple[type, ...]] = {

@@ -8,6 +8,7 @@ from memtax import checksums
 from memtax.errors import MemtaxError
 from memtax.provenance import versions
 from memtax.records import read_json
+from memtax.shapes import check
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,15 +22,16 @@ def envelope(verb: str, figures: Mapping[str, Any]) -> dict[str, Any]:
     return {"schema": SCHEMA, "verb": verb, "memtax": versions()["memtax"], "figures": dict(figures)}
 
 
-def read_summary(folder: Path | str, verb: str | None = None) -> dict[str, Any]:
+def read_summary(folder: Path | str, verb: str | None = None, shape: Any = None) -> dict[str, Any]:
     """The figures of a finished job.
 
     Args:
         folder: its output.
         verb: that must have made it; None takes any.
+        shape: what the figures must hold, as in `memtax.shapes`; None: anything.
 
     Raises:
-        MemtaxError: there are none, they were changed since, or are of another verb.
+        MemtaxError: there are none, they were changed since, are of another verb, or do not have the shape.
     """
     path = Path(folder) / SUMMARY
     if not path.is_file():
@@ -41,6 +43,8 @@ def read_summary(folder: Path | str, verb: str | None = None) -> dict[str, Any]:
     if verb is not None and content.get("verb") != verb:
         raise MemtaxError(f"{folder} is the output of memtax {content.get('verb')}, not of memtax {verb}")
     figures: dict[str, Any] = content["figures"]
+    if shape is not None:
+        check(figures, shape, path)
     return figures
 
 

@@ -30,7 +30,7 @@ from memtax.errors import MemtaxError
 from memtax.files import write_text
 from memtax.hub.checkpoints import ResumableTrainer, digest_rows, make_output
 from memtax.hub.screening import public_name
-from memtax.hub.training import push_trained, take_push, tidy
+from memtax.hub.training import push_trained, seal_model, take_push, tidy
 from memtax.lm.loading import load_model, load_tokenizer
 from memtax.lm.special_tokens import BosIds, text_ids, tokenizer_bos, without_bos
 
@@ -308,6 +308,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, training: Traini
     if trainer.is_world_process_zero():
         write_training_record(output, len(rows), data, canaries, bos)
         tidy(output)
+        seal_model(output, "finetune_lora", trainer.identity)
         push_trained(output, repository, training.hub_private_repo)
     return output
 

@@ -49,11 +49,11 @@ from memtax.hub.cards import render
 from memtax.hub.checkpoints import ResumableTrainer, digest_rows, make_output
 from memtax.hub.models import hub_name
 from memtax.hub.screening import public_name
-from memtax.hub.training import drop_pickles, push_trained, take_push
+from memtax.hub.training import drop_pickles, push_trained, seal_model, take_push
 from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
 from memtax.lm.loading import find_file
 from memtax.progress import progress_bar, say, silence_libraries
-from memtax.provenance import versions
+from memtax.provenance import digest, versions
 
 HUB_SOURCES = {"code": "codeparrot/github-code", "natural_language": "bookcorpus/bookcorpus"}
 
@@ -258,6 +258,7 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
             "number format": "bfloat16 autocast" if arguments.bf16 else "float32",
         }
         _write_card(output, base, details, model_arguments, data_arguments, arguments, [*code, *prose], found)
+        seal_model(output, "train_code_vs_nl", trainer.identity)
         push_trained(output, repository, arguments.hub_private_repo)
     return found
 
@@ -283,6 +284,7 @@ def train_ngrams(
     found = _evaluate_all(classifier, code_held, prose_held, data_arguments, arguments)
     details = {"base model": "none: logistic regression on character n-grams", "passages": rows}
     _write_card(output, None, details, model_arguments, data_arguments, arguments, [*code, *prose], found)
+    seal_model(output, "train_code_vs_nl", digest(passages.texts, passages.labels))
     push_trained(output, repository, arguments.hub_private_repo)
     return found
 

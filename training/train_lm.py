@@ -34,7 +34,7 @@ from memtax.engine.script import run_training
 from memtax.errors import MemtaxError
 from memtax.files import write_text
 from memtax.hub.checkpoints import ResumableTrainer, digest_rows, make_output
-from memtax.hub.training import push_trained, take_push, tidy
+from memtax.hub.training import push_trained, seal_model, take_push, tidy
 from memtax.lm.loading import load_model
 from memtax.lm.special_tokens import BosIds, tokenizer_bos, with_bos, without_bos
 from memtax.progress import progress_bar
@@ -215,6 +215,7 @@ def train(
     if trainer.is_world_process_zero():
         write_text(output / "memorization.json", json.dumps(callback.rows, indent=2) + "\n")
         tidy(output)
+        seal_model(output, "train_lm", trainer.identity)
         push_trained(output, repository, training_arguments.hub_private_repo)
     return callback
 

@@ -23,6 +23,7 @@ from memtax.engine.run import claim
 from memtax.errors import MemtaxError
 from memtax.files import read_json, write_json
 from memtax.progress import report_warning, say, skipped
+from memtax.record_shapes import TOTALS as TOTALS_SHAPE
 
 TOTALS = "totals.json"
 ENGINES = ("local", "spark")
@@ -94,7 +95,7 @@ class CountJob:
             reason = checksums.damage(output, identity, [TOTALS])
             if reason is None:
                 keeper.remove()
-                return read_json(output / TOTALS)
+                return read_json(output / TOTALS, TOTALS_SHAPE)
             report_warning(f"{reason}; the corpus is counted again")
         counts = self._count(corpus, cut, memorized, keeper)
         if memorized is not None and not _has_memorized(counts):

@@ -296,7 +296,7 @@ def _read(name: str) -> Iterable[Mapping[str, Any]]:
 def _json_row(line: bytes, number: int, name: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MemtaxError(f"line {number} of {name} is not JSON: {error}") from error
     if isinstance(row, str):
         return {"text": row}

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from memtax import outputs
 from memtax.engine.world import World
 from memtax.errors import MemtaxError
 from memtax.files import system_error
@@ -65,7 +66,8 @@ def run_training(name: str, run: Callable[[], object]) -> None:
         SystemExit: with status 2, after an error.
     """
     try:
-        run()
+        with outputs.holding():
+            run()
     except Exception as error:
         number = system_error(error)
         if not isinstance(error, MemtaxError) and number is None:

@@ -1,6 +1,5 @@
 """How well a classifier tells code from natural language: figures, thresholds and curves from labeled texts."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from memtax import statistics
 from memtax.errors import MemtaxError
 from memtax.files import atomic_path
 from memtax.filters._passages import LABELS
+from memtax.records import read_json_lines
+from memtax.shapes import Number
 
 
 def read_labels(path: str) -> tuple[list[str], list[int]]:
@@ -20,10 +21,10 @@ def read_labels(path: str) -> tuple[list[str], list[int]]:
         MemtaxError: a line lacks one of them.
     """
     try:
-        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-        return [str(row["text"]) for row in rows], [int(row["label"]) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MemtaxError(f"{path} must be JSON lines with `text` and `label` (0 or 1): {error!r}") from error
+        rows = read_json_lines(path, {"text": str, "label": Number(0, 1, whole=True)})
+    except (OSError, MemtaxError) as error:
+        raise MemtaxError(f"{path} must be JSON lines with `text` and `label` (0 or 1): {error}") from error
+    return [row["text"] for row in rows], [row["label"] for row in rows]
 
 
 def evaluate(labels: Sequence[int], scores: Sequence[float]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Logistic regression on hashed n-grams, weighted by tf-idf. What makes such a cla
 labeled (see `memtax.filters._passages`), far more than what reads them.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.errors import ModelError
-from memtax.files import atomic_path, write_json
+from memtax.files import atomic_path, read_json, write_json
 
 CONFIG = "ngram_config.json"
 WEIGHTS = "model.safetensors"
@@ -84,7 +83,7 @@ class NgramClassifier:
         from safetensors.numpy import load_file
 
         try:
-            facts = json.loads(Path(config).read_text(encoding="utf-8"))
+            facts = read_json(config)
             tensors = load_file(weights)
             read = tensors["weights"].astype(np.float64), float(tensors["bias"][0]), tensors["idf"].astype(np.float64)
         except Exception as error:  # JSON, safetensors and the file system each raise a type of their own

@@ -1,7 +1,6 @@
 """Whether a sequence is natural language or code, by a sequence classifier."""
 
 import functools
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from memtax.checksums import verify
 from memtax.corpus.tables import location, stamp
 from memtax.engine.world import spare_threads
 from memtax.errors import MemtaxError, ModelError, RowError
@@ -19,6 +19,8 @@ from memtax.filters.code_ngrams import WEIGHTS as NGRAM_WEIGHTS
 from memtax.filters.code_ngrams import NgramClassifier
 from memtax.lm.loading import find_file, model_files, process_device
 from memtax.progress import say
+from memtax.records import read_json
+from memtax.shapes import SHARE
 
 VERDICTS = ("code", "uncertain", "natural language")
 
@@ -182,11 +184,11 @@ def read_thresholds(model: str, revision: str | None = None) -> tuple[float, flo
     if file is None:
         return None
     try:
-        sets = json.loads(file.read_text(encoding="utf-8"))
+        sets = read_json(file, {"*": {"code_to": SHARE, "natural_language_from": SHARE}})
         figures = sets.get("hand-labelled sequences") or sets["held-out passages"]
-        found = float(figures["code_to"]), float(figures["natural_language_from"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{file} holds no thresholds ({error!r}); train the classifier again, or give them") from error
+        found = figures["code_to"], figures["natural_language_from"]
+    except (OSError, KeyError, MemtaxError) as error:
+        raise ModelError(f"{file} holds no thresholds ({error}); train the classifier again, or give them") from error
     if found[0] >= found[1]:
         # The kinds are apart on what was evaluated: any cut between them has no false positives. The middle is taken.
         middle = (found[0] + found[1]) / 2
@@ -236,6 +238,7 @@ def natural_language_class(id2label: dict[int, str], wanted: str | int | None = 
 @functools.lru_cache(maxsize=1)
 def _load(path: str, revision: str | None, wanted: str | int | None, fingerprint: str) -> Any:
     """A classifier of n-grams, or tokenizer, model and class number; once a process, as long as the files stay the same."""
+    verify(path)
     config, weights = (find_file(path, revision, name) for name in (NGRAM_CONFIG, NGRAM_WEIGHTS))
     if config is not None:
         if weights is None:

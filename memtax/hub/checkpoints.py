@@ -1,6 +1,7 @@
 """A Trainer whose training resumes to the bytes of an undisturbed one, from checkpoints that are verified first."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import torch
 import xxhash
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
+from memtax import checksums, outputs
 from memtax.errors import MemtaxError
 from memtax.files import read_json, write_json
 from memtax.progress import say
+from memtax.shapes import REAL, TEXT
 
-CHECKSUMS = "checksums.json"
+CHECKSUMS = checksums.CHECKPOINT
 """Sizes and digests of a checkpoint's files; a checkpoint without it was not finished."""
 RECORD = "training.json"
 """What the output folder was trained from: digests of data and model, and the settings."""
@@ -22,6 +25,9 @@ _LATER: tuple[str, ...] = ("README.md", "training_args.bin", CHECKSUMS)
 """Files of a checkpoint that are written, replaced or dropped after it is finished."""
 _PROGRESS: tuple[str, ...] = ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged", "_initial_global_step")
 """What the Trainer knows of the loss since its last log and leaves out of its checkpoints."""
+_IDENTITY = {"data": TEXT, "model": TEXT, "settings": dict}
+_CHECKPOINT = {"identity?": _IDENTITY, "progress?": {"*": REAL}, "files": {"*": list}}
+"""What `RECORD` and `CHECKSUMS` hold."""
 _NO_MATTER: tuple[str, ...] = (
     "output_dir",
     "resume_from_checkpoint",
@@ -75,13 +81,14 @@ def digest_weights(model: torch.nn.Module) -> str:
 
 
 def make_output(arguments: Any) -> Path:
-    """The output folder of `transformers.TrainingArguments`, made if it is not there.
+    """The output folder of `transformers.TrainingArguments`, made if it is not there, and held by this process.
 
     Raises:
-        MemtaxError: it cannot be made.
+        MemtaxError: it cannot be made, holds files that are not memtax's, or another run holds it.
     """
     output = Path(str(arguments.output_dir))
     try:
+        outputs.hold_late(output, " ".join(sys.argv)[:300])
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MemtaxError(f"--output_dir {output} cannot be made: {error.strerror or error}") from error
@@ -102,7 +109,7 @@ class ResumableTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self._data = data
         self._settings = settings
-        self._identity: dict[str, Any] = {}
+        self.identity: dict[str, Any] = {}
         # The last callback: files that others add to a checkpoint are covered too.
         self.add_callback(_Checksums(self))
 
@@ -116,7 +123,7 @@ class ResumableTrainer(Trainer):
         output = make_output(self.args)
         assert self.model is not None
         # Through JSON, as it is compared with what was read from there.
-        self._identity = json.loads(
+        self.identity = json.loads(
             json.dumps(
                 {
                     "data": self._data,
@@ -128,18 +135,18 @@ class ResumableTrainer(Trainer):
         )
         trained = [*output.glob("*.safetensors"), *output.glob(f"checkpoint-*/{CHECKSUMS}")]
         if trained and (output / RECORD).is_file():
-            self._compare(read_json(output / RECORD), output)
+            self._compare(read_json(output / RECORD, _IDENTITY), output)
         point = resume_point(self.args)
         if point is not None and (Path(point) / CHECKSUMS).is_file():
-            self._compare(read_json(Path(point) / CHECKSUMS).get("identity", {}), Path(point))
+            self._compare(read_json(Path(point) / CHECKSUMS, _CHECKPOINT).get("identity", {}), Path(point))
         if self.is_world_process_zero():
-            write_json(output / RECORD, self._identity)
+            write_json(output / RECORD, self.identity)
         self.train(resume_from_checkpoint=point)
 
     def _compare(self, found: Mapping[str, Any], where: Path) -> None:
         what = {"data": "with other data", "model": "from another model"}
-        reasons = [reason for name, reason in what.items() if found.get(name) != self._identity[name]]
-        before, now = found.get("settings"), self._identity["settings"]
+        reasons = [reason for name, reason in what.items() if found.get(name) != self.identity[name]]
+        before, now = found.get("settings"), self.identity["settings"]
         before = before if isinstance(before, dict) else {}
         changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
         shown = [f"{name} {before.get(name)!r} there, {now.get(name)!r} here" for name in changed[:3]]
@@ -195,12 +202,12 @@ class _Checksums(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         progress = {name: _plain(getattr(self.trainer, name)) for name in _PROGRESS if hasattr(self.trainer, name)}
         files = {name: _digest(path) for name, path in _files(folder).items()}
-        write_json(folder / CHECKSUMS, {"identity": self.trainer._identity, "progress": progress, "files": files})
+        write_json(folder / CHECKSUMS, {"identity": self.trainer.identity, "progress": progress, "files": files})
 
 
 def _progress(args: Any, state: Any) -> dict[str, Any] | None:
     path = checkpoint_folder(args, state.global_step) / CHECKSUMS
-    progress = read_json(path).get("progress", {}) if path.is_file() else {}
+    progress = read_json(path, _CHECKPOINT).get("progress", {}) if path.is_file() else {}
     return progress if set(progress) == set(_PROGRESS) else None
 
 
@@ -250,10 +257,10 @@ def _fault(folder: Path) -> str | None:
     if not (folder / "trainer_state.json").is_file() or not (folder / CHECKSUMS).is_file():
         return "it was not finished" if folder.is_dir() else "there is no such folder"
     try:
-        expected = read_json(folder / CHECKSUMS)["files"]
+        expected = read_json(folder / CHECKSUMS, _CHECKPOINT)["files"]
         found = _files(folder)
         damaged = [name for name, value in expected.items() if name not in found or _digest(found[name]) != value]
-    except (MemtaxError, OSError, KeyError, AttributeError):
+    except (MemtaxError, OSError):
         return f"{CHECKSUMS} is damaged"
     return f"{', '.join(damaged)} damaged" if damaged else None
 

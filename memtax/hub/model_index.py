@@ -7,6 +7,7 @@ from typing import Any
 
 from memtax.errors import MemtaxError
 from memtax.files import read_json
+from memtax.record_shapes import EVALUATION, PREDICTOR
 
 _PREDICTOR = {"roc_auc": "roc_auc", "pr_auc": "average_precision", "ece": "ece", "brier": "brier_score", "f1": "f1"}
 """Figures of a predictor that its index tells, and the Hub's names of them."""
@@ -27,9 +28,9 @@ def predictor_index(folder: Path, repo_id: str, dataset: str | None) -> dict[str
     Raises:
         MemtaxError: the folder holds half a predictor.
     """
-    described, weights = read_json(folder / "predictor.json"), folder / "model.safetensors"
+    described, weights = read_json(folder / "predictor.json", PREDICTOR), folder / "model.safetensors"
     found_weights = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
-    if "metrics" not in described or described.get("weights_sha256") != found_weights:
+    if described["weights_sha256"] != found_weights:
         raise MemtaxError(f"{folder} holds no whole predictor: its two files are not of one saving; save it again")
     metrics = described["metrics"]
     found = [
@@ -45,7 +46,7 @@ def predictor_index(folder: Path, repo_id: str, dataset: str | None) -> dict[str
 
 def classifier_index(folder: Path, repo_id: str) -> dict[str, Any]:
     """The figures of a classifier of code against natural language, as front matter."""
-    evaluations = read_json(folder / "evaluation.json")
+    evaluations = read_json(folder / "evaluation.json", EVALUATION)
     found = [
         (kind, f"{title} ({name})", figures[key]["value"] if isinstance(figures[key], dict) else figures[key])
         for name, figures in evaluations.items()
@@ -58,8 +59,8 @@ def extraction_index(metrics: Mapping[str, Any], repo_id: str, dataset: str | No
     """What can be extracted of a language model, by a run's figures, as front matter."""
     found = [
         ("k_extractability", f"share memorized ({group.replace('_', ' ')})", figures["rate"])
-        for group, figures in metrics.get("extraction", {}).items()
-        if figures.get("rate") is not None
+        for group, figures in (metrics.get("extraction") or {}).items()
+        if figures and figures.get("rate") is not None
     ]
     return _index(repo_id, (dataset, dataset) if dataset else _SEQUENCES, {"task_type": "text-generation"}, found)
 

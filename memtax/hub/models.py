@@ -6,6 +6,7 @@ from typing import Any
 
 from memtax.files import destination, read_json, write_text
 from memtax.hub.cards import render
+from memtax.record_shapes import ADAPTER
 
 _SHAPE = ("model_type", "architectures", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
 
@@ -35,7 +36,7 @@ def language_model_card(folder: Path) -> str:
 
 def adapter_card(folder: Path) -> str:
     """The card of an adapter."""
-    config = read_json(folder / "adapter_config.json", finite=False)
+    config = read_json(folder / "adapter_config.json", ADAPTER, finite=False)
     base = hub_name(config.get("base_model_name_or_path"))
     metadata = {"library_name": "peft", "tags": ["lora", "memorization", "memtax"], "base_model": base}
     shape = {name: config[name] for name in ("peft_type", "r", "lora_alpha", "lora_dropout") if config.get(name) is not None}

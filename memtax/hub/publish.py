@@ -17,7 +17,8 @@ from memtax.hub.models import adapter_card, is_adapter, language_model_card
 from memtax.hub.push import Pushed, Repository, folder_files, push
 from memtax.hub.screening import CANARIES, STAYS, Machine, public_url, screen
 from memtax.provenance import versions
-from memtax.records import interpreting, read_json, read_run
+from memtax.record_shapes import METRICS
+from memtax.records import read_json, read_run, read_text
 
 PARTS = ("dataset", "models", "metrics", "explorer")
 _APP = '''"""The explorer of {dataset}."""
@@ -63,8 +64,7 @@ def publish(
     Raises:
         MemtaxError: there is nothing to publish, a file holds a credential, or the Hub refuses or cannot be reached.
     """
-    with interpreting(f"a record in {source}"):
-        repositories = plan(source, repo_id, parts, published, private=bool(private), records=records)
+    repositories = plan(source, repo_id, parts, published, private=bool(private), records=records)
     for repository in repositories:
         yield repository if dry_run else push(repository, private)
 
@@ -137,7 +137,7 @@ def spaces(owner: str, private: bool = False) -> list[Repository]:
     found = []
     for folder in sorted(path for path in asset("metrics").iterdir() if (path / f"{path.name}.py").is_file()):
         repo_id = f"{owner}/{folder.name}"
-        card = (folder / "README.md").read_text(encoding="utf-8").replace(f'"memtax/{folder.name}"', f'"{repo_id}"')
+        card = read_text(folder / "README.md").replace(f'"memtax/{folder.name}"', f'"{repo_id}"')
         files = folder_files(folder) | {"README.md": card.encode(), **_installation(repo_id, private)}
         found.append(Repository(repo_id, "space", files))
     return found
@@ -181,7 +181,7 @@ def _installation(repo_id: str, private: bool) -> dict[str, bytes]:
 
 
 def _dataset(folder: Path, repo_id: str, run: Mapping[str, Any]) -> Repository:
-    text = finish((folder / "README.md").read_text(encoding="utf-8"), repo_id, run, {})
+    text = finish(read_text(folder / "README.md"), repo_id, run, {})
     return Repository(repo_id, "dataset", folder_files(folder, ("README.md", "**/*.parquet")) | {"README.md": text.encode()})
 
 
@@ -207,7 +207,7 @@ def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | No
     others = folder_files(folder, STAYS[1:])
     notes += (f"stays here: {', '.join(others)}",) if others else ()
     more: dict[str, Any] = {"license": run.get("config", {}).get("license"), "datasets": [dataset] if dataset else None}
-    text = (folder / "README.md").read_text(encoding="utf-8") if (folder / "README.md").is_file() else None
+    text = read_text(folder / "README.md") if (folder / "README.md").is_file() else None
     if _is_predictor(folder):
         more |= predictor_index(folder, repo_id, dataset)
     elif is_adapter(folder):  # PEFT's own card is full of placeholders
@@ -227,8 +227,8 @@ def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | No
 def _measured(folder: Path) -> dict[str, Any]:
     """The figures of the run that measured the language model in one of its folders; empty if there is none."""
     path = folder.parent.parent / "metrics.json"
-    metrics = read_json(path) if path.is_file() else {}
-    return metrics if metrics.get("run", {}).get("model") == folder.name else {}
+    metrics = read_json(path, METRICS) if path.is_file() else {}
+    return metrics if (metrics.get("run") or {}).get("model") == folder.name else {}
 
 
 def _record(source: Path) -> dict[str, Any]:

@@ -3,9 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from memtax.checksums import CHECKPOINT as CHECKSUMS
+from memtax.checksums import seal
 from memtax.errors import MemtaxError
 from memtax.hub.models import is_adapter, write_card
 from memtax.progress import say
+
+_SEALED = ("*.json", "*.jsonl", "*.safetensors", "*.txt", "*.jinja", "*.model", "*.parquet")
 
 
 def take_push(arguments: Any) -> str | None:
@@ -32,15 +36,32 @@ def take_push(arguments: Any) -> str | None:
 def tidy(output: Path) -> None:
     """Give a finished language model or adapter and its checkpoints our cards, and drop the pickles that the Trainer left."""
     drop_pickles(output)
-    for folder in (output, *output.glob("checkpoint-*")):
+    for folder in _folders(output):
         if (folder / "config.json").is_file() or is_adapter(folder):
             write_card(folder)
 
 
+def seal_model(output: Path, script: str, identity: Any) -> None:
+    """Record the files of a finished model, so that whoever loads it notices one that changed; the card may be edited.
+
+    Args:
+        output: the folder.
+        script: that made it, for messages.
+        identity: JSON values of what it was made from.
+    """
+    names = {path.name for pattern in _SEALED for path in output.glob(pattern)}
+    seal(output, f"the same training/{script}.py command", identity, sorted(names))
+
+
 def drop_pickles(output: Path) -> None:
     """The Trainer pickles its arguments beside the weights; nothing here ever needs to unpickle them."""
-    for pickled in output.glob("**/training_args.bin"):
-        pickled.unlink()
+    for folder in _folders(output):
+        (folder / "training_args.bin").unlink(missing_ok=True)
+
+
+def _folders(output: Path) -> list[Path]:
+    """The output and its finished checkpoints."""
+    return [output, *(record.parent for record in output.glob(f"checkpoint-*/{CHECKSUMS}"))]
 
 
 def push_trained(output: Any, repo_id: str | None, private: bool | None) -> None:

@@ -175,7 +175,7 @@ class Job:
         from memtax.progress import silence_libraries
 
         started = time.time()
-        with outputs.holding(self.output, f"memtax {self.verb}"):
+        with outputs.hold_job(self.output, f"memtax {self.verb}"):
             silence_libraries()
             world = World.current()
             result = self.make(Work(self.output, world))

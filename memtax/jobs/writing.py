@@ -55,7 +55,7 @@ def write(
     facts = {key: f"{table.num_rows:,} rows" for key, table in tables.items()}
     result = Result(title or first.replace("_", " ").capitalize(), rows, figures, facts=facts, license_id=license_id)
     inputs = {key: fingerprint_table(table) for key, table in tables.items()}
-    with outputs.holding(output, "memtax.write"):
+    with outputs.hold_job(output, "memtax.write"):
         write_result(Path(output), "write", result, {"name": name, "title": title}, inputs, time.time() - started)
     return Finished(Path(output), figures, [str(output)])
 

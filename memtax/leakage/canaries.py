@@ -7,7 +7,6 @@ exposure lies between 0 and log2(held out + 1) bits; canaries that the model has
 on average.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,15 @@ import numpy.typing as npt
 
 from memtax import statistics
 from memtax.errors import MemtaxError
+from memtax.records import read_json_lines
+from memtax.shapes import COUNT, Number, Rows
 
 _AT_MOST = 1e-9
 """Bits by which an exposure may miss the maximum through rounding."""
 FILES = {True: "canaries.member.jsonl", False: "canaries.nonmember.jsonl"}
+
+_CANARY = {"tokens": Rows(Number(0, 2**31 - 1, whole=True)), "repetitions": COUNT}
+"""A line of the record."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +92,8 @@ def read_record(folder: Path | str) -> list[Canary]:
     for member, name in FILES.items():
         if not (place / name).is_file():
             raise MemtaxError(f"{place / name} is missing: planted canaries are ranked among those that were held out")
-        for number, line in enumerate((place / name).read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                row = json.loads(line)
-                canary = Canary(tuple(map(int, row["tokens"])), int(row["repetitions"]))
-            except (KeyError, TypeError, ValueError) as error:
-                raise MemtaxError(f"{place / name}, line {number}: no canary with tokens and repetitions") from error
+        for number, row in enumerate(read_json_lines(place / name, _CANARY), 1):
+            canary = Canary(tuple(row["tokens"]), row["repetitions"])
             if len(canary.tokens) < 2 or (canary.repetitions > 0) is not member:
                 raise MemtaxError(
                     f"{place / name}, line {number}: {len(canary.tokens)} tokens, planted {canary.repetitions} times"

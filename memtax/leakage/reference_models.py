@@ -27,6 +27,7 @@ from memtax.files import asset, write_text
 from memtax.lm.special_tokens import bos_ids, check_bos
 from memtax.progress import is_quiet, progress_bar, set_quiet, silence_libraries
 from memtax.provenance import digest
+from memtax.records import read_json_lines
 
 TEXTS = "texts.jsonl"
 _DISTRIBUTED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -130,7 +131,7 @@ def train_share(training: Training, output: Path, rank: int, size: int) -> None:
 
 def _plan(training: Training, output: Path) -> list[tuple[Path, list[int], dict[str, object]]]:
     """Folder, rows and identity of each model."""
-    content = [json.loads(line)["text"] for line in (output / TEXTS).read_text(encoding="utf-8").splitlines()]
+    content = [row["text"] for row in read_json_lines(output / TEXTS, {"text": str})]
     included = subsets(len(content), training)
     bos = list(bos_ids(training.model, None, training.bos))
     found: list[tuple[Path, list[int], dict[str, object]]] = []

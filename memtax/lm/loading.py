@@ -13,7 +13,9 @@ from typing import Any
 from memtax.checksums import verify
 from memtax.engine.world import device as shared_device
 from memtax.errors import MemtaxError, ModelError
+from memtax.record_shapes import ADAPTER
 from memtax.records import read_json
+from memtax.shapes import NAME, Text
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 """Weights' types that can be asked for; `auto` is the type they were saved in."""
@@ -304,9 +306,9 @@ def base_model(path: str | Path, revision: str | None = None) -> tuple[str, str 
 def _base(adapter: Path) -> tuple[str, str | None]:
     """Name and revision of the base model that an adapter configuration names."""
     try:
-        found = read_json(adapter, finite=False)
-        base, revision = str(found["base_model_name_or_path"]), found.get("revision")
-    except (OSError, KeyError, MemtaxError) as error:
+        found = read_json(adapter, ADAPTER | {"base_model_name_or_path": Text(4_096), "revision?": (NAME, None)}, finite=False)
+        base, revision = found["base_model_name_or_path"], found.get("revision")
+    except (OSError, MemtaxError) as error:
         raise ModelError(f"{adapter} cannot be read or names no base model ({_line(error)})") from error
     if (Path(base) / _ADAPTER).exists():
         raise ModelError(f"{adapter} names {base} as its base model, which is itself an adapter; merge that one into its base")

@@ -8,7 +8,9 @@ from memtax import schema
 from memtax.errors import MemtaxError
 from memtax.hub.folder import Config
 from memtax.leakage.alignment_memorization import add_memorization, agreement
+from memtax.record_shapes import ATTACHED
 from memtax.results import read_summary, read_table, table_files
+from memtax.shapes import TEXT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +37,7 @@ def check(config: "RunConfig") -> None:
     """
     for name, folder in _given(config).items():
         try:
-            read_summary(folder, VERBS[name])
+            read_summary(folder, VERBS[name], ATTACHED[name] | {"model": TEXT})
             table_files(folder, name)
         except MemtaxError as error:
             raise MemtaxError(f"{name}: {error}") from error
@@ -51,7 +53,7 @@ def attach(config: "RunConfig", sequences: "pa.Table") -> tuple[list[Config], di
     configs, metrics = [], {}
     for name, folder in _given(config).items():
         table = read_table(folder, name)
-        metrics[name] = read_summary(folder, VERBS[name])
+        metrics[name] = read_summary(folder, VERBS[name], ATTACHED[name] | {"model": TEXT})
         if name == "alignment":
             table = add_memorization(table, sequences)
             metrics[name]["memorization"] = agreement(table)

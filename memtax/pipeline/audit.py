@@ -17,6 +17,7 @@ from memtax.pipeline.audit_texts import KINDS, Row, distinct, kind_of, listed, p
 from memtax.pipeline.config import RunConfig
 from memtax.pipeline.personal import personal_data
 from memtax.pipeline.run import run
+from memtax.record_shapes import ADAPTER
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -144,7 +145,7 @@ def _check_adapter(adapter: str, model: str) -> None:
         return
     if not file.exists():
         raise MemtaxError(f"{adapter} is no adapter: adapter_config.json is missing; give a whole model with --model alone")
-    base = read_json(file).get("base_model_name_or_path")
+    base = read_json(file, ADAPTER, finite=False).get("base_model_name_or_path")
     same = base == model.partition("@")[0] or (Path(str(base)).exists() and Path(str(base)).resolve() == Path(model).resolve())
     if not same:
         raise MemtaxError(f"the adapter {adapter} was trained on {base!r}, not on {model!r}; give that as --model")

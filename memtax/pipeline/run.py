@@ -1,6 +1,5 @@
 """Run the whole job: describe the sequences, score them, explain and predict, write dataset and report."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ from memtax.pipeline.series import Member, growth, kinds_over_series, score_seri
 from memtax.pipeline.series_fits import fit_series
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
 from memtax.provenance import fingerprint_dataset, fingerprint_path, write_record
+from memtax.record_shapes import TOTALS
+from memtax.records import read_json
 from memtax.statistics import Units
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy.correlations import correlations
@@ -280,7 +281,7 @@ def _configs(
 
 
 def _describe_run(config: RunConfig, described: Described, table: "pa.Table", output: Path) -> dict[str, Any]:
-    totals = json.loads((output / "counts" / "totals.json").read_text(encoding="utf-8"))
+    totals = read_json(output / "counts" / "totals.json", TOTALS)
     model, corpus = public_name(config.model), public_name(config.corpus)
     return {
         "title": config.title or f"{model} on {corpus}",

@@ -1,6 +1,5 @@
 """The stages before a model is needed: sequences, counts, property filters, taxonomy. Each finished one is reused."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,8 @@ from memtax.pipeline.given import GIVEN, given_columns
 from memtax.pipeline.neighbours import match_columns
 from memtax.progress import silence_libraries
 from memtax.provenance import fingerprint_dataset, fingerprint_path
+from memtax.record_shapes import SKIPPED
+from memtax.records import read_json
 from memtax.taxonomy.labels import TaxonomyFilter
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def describe(config: RunConfig) -> Described:
     inputs |= {name: fingerprint_path(location(source)) for name in GIVEN if (source := getattr(config, name)) is not None}
     taxonomy = TaxonomyFilter(threshold=config.recitation_threshold)
     dataset = join(dataset, run_stage(dataset, taxonomy, output / "filters" / taxonomy.name, ROWS_PER_BATCH))
-    skipped = json.loads((output / "sequences" / "skipped.json").read_text(encoding="utf-8"))
+    skipped = read_json(output / "sequences" / "skipped.json", SKIPPED)
     return Described(dataset, skipped, inputs)
 
 
@@ -175,6 +176,7 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
         control = Source.parse(config.held_out, column=config.column)
         others = load_sequences(control, window=config.window, tokenizer=tokenizer, bos=config.opening)
         table = _with_membership(others.dataset, False)
+        _check_apart(config, tables[0], table)
         # Unnamed documents of both sources are numbered from 0 and are not the same.
         at = table.column_names.index("document")
         names = pc.replace_substring_regex(table.column("document"), r"^row (\d+)$", r"held-out row \1")
@@ -186,6 +188,18 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
     table = pa.concat_tables(tables)
     write_parquet(folder / "train.parquet", schema.validate(table, table.column_names, "the sequences"))
     write_json(folder / "skipped.json", skipped)
+
+
+def _check_apart(config: RunConfig, members: "pa.Table", others: "pa.Table") -> None:
+    """Refuse a control that is the training data: the same file given twice, or a copy of it."""
+    kinds = [{tuple(row) for row in table.column("tokens").to_pylist()} for table in (members, others)]
+    shared = kinds[0] & kinds[1]
+    for kind, name, other in ((1, config.held_out, config.sequence_source), (0, config.sequence_source, config.held_out)):
+        if shared and shared == kinds[kind]:
+            raise MemtaxError(
+                f"held_out: all {len(shared):,} sequences of {name} are in {other} too; give texts that the model was not "
+                "trained on, or leave the key out"
+            )
 
 
 def _with_membership(dataset: "datasets.Dataset", member: bool) -> "pa.Table":

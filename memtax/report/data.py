@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memtax import schema
 from memtax.checksums import verify
 from memtax.errors import MemtaxError
+from memtax.record_shapes import METRICS
 from memtax.records import read_json, read_run
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Run:
 
             held_out = held_out.filter(pc.invert(held_out.column("is_member")))
         return cls(
-            metrics=read_json(metrics_path) if metrics_path.exists() else {},
+            metrics=read_json(metrics_path, METRICS) if metrics_path.exists() else {},
             record=read_run(run / "run.yaml") if (run / "run.yaml").exists() else {},
             features_path=features_path if features_path.exists() else None,
             features=_table(features_path),

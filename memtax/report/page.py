@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from memtax.files import atomic_directory, write_text
 from memtax.hub.screening import public_config
-from memtax.records import interpreting
 from memtax.report import examples, figures, listing, sections, words
 from memtax.report.data import Run
 from memtax.report.latex import write_tables
@@ -35,11 +34,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u06
 
 def write(run: Path, latex: bool = False) -> Path:
     """Write the report; see `memtax.report.write`."""
-    with interpreting(f"metrics.json or run.yaml in {run}"):
-        return _write(run, Run.read(run), latex)
-
-
-def _write(run: Path, data: Run, latex: bool) -> Path:
+    data = Run.read(run)
     parts = [*sections.sections(data), sections.gaps(data)]
     panels = [part for section in parts for part in section.parts if isinstance(part, Panel)]
     drawings = {panel.name: inline_svg(figures.svg(panel.figure), panel.name) for panel in panels}

@@ -11,7 +11,7 @@ from memtax.engine.once import MANIFEST
 from memtax.engine.run import claim
 from memtax.errors import MemtaxError
 from memtax.files import visible_files, write_text
-from memtax.progress import progress_bar, refuse, skipped
+from memtax.progress import progress_bar, refuse, say, skipped
 from memtax.provenance import digest
 from memtax.taxonomy.tables import batches
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from memtax.taxonomy.predictor import Predictor
 
+_IDS = 2**25
+"""Ids that are held at once, about, to count the distinct ones."""
 PART = 4
 """Batches of a part (a quarter of a million rows)."""
 
@@ -115,6 +117,22 @@ def _check_whole(parts: Parts, names: list[str], rows: int) -> None:
     written = sum(pq.read_metadata(parts.folder / name).num_rows for name in names)
     if written != rows:
         raise MemtaxError(f"{parts.folder} holds {written:,} rows and not {rows:,}; remove that folder and run again")
+    if "sequence_id" in pq.read_schema(parts.folder / names[0]).names and (distinct := _count_ids(parts, names, rows)) < rows:
+        say(f"{rows:,} rows have {distinct:,} distinct sequence_id: the source has ids more than once")
+
+
+def _count_ids(parts: Parts, names: list[str], rows: int) -> int:
+    """Distinct values of `sequence_id` over all parts, counted in passes of bounded memory."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    def ids(name: str) -> Any:
+        return pq.read_table(parts.folder / name, columns=["sequence_id"]).column(0).to_numpy()
+
+    found, passes = 0, -(-rows // _IDS)
+    for number in range(passes):
+        found += len(np.unique(np.concatenate([values[values % passes == number] for values in map(ids, names)])))
+    return found
 
 
 def summarize(folder: Path | str) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from memtax.errors import MemtaxError
 from memtax.files import atomic_path, write_json, write_text
 from memtax.hub.cards import render
 from memtax.provenance import versions
+from memtax.record_shapes import PREDICTOR
 from memtax.records import read_json
 from memtax.schema import CATEGORIES
+from memtax.shapes import check
 from memtax.taxonomy.evaluation import METRICS
 from memtax.taxonomy.logistic import LogisticModel, Scaler
 
@@ -74,6 +76,7 @@ def load(directory: Path) -> dict[str, Any]:
         raise MemtaxError(f"{directory / CONFIG} is not a memtax predictor of format {FORMAT}; fit it again with this version")
     if hashlib.sha256(weights).hexdigest() != config.get("weights_sha256"):
         raise MemtaxError(f"{directory / WEIGHTS} is not the file that {CONFIG} was written with; save the predictor again")
+    check(config, PREDICTOR, directory / CONFIG)
     try:
         return _fields(config, deserialise(weights))
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -1,0 +1,208 @@
+"""The shapes of memtax's own JSON records, as far as anything reads them; see `memtax.shapes`.
+
+Keys that earlier versions did not write may be missing.
+"""
+
+from typing import Any
+
+from memtax.shapes import COUNT, NAME, REAL, SHARE, TEXT, Columns, Number, Rows, Text
+
+_REASON = (TEXT, None)
+_FLAG = (bool, None)
+_LENGTH = Number(1, 2**31 - 1, whole=True)
+_POSITIVE = Number(1, 2**63 - 1, whole=True)
+_CORRELATION = Number(-1, 1)
+_INTERVAL = {"low?": (REAL, None), "high?": (REAL, None), "interval_reason?": _REASON}
+_ESTIMATE = {"value": REAL, "low": (REAL, None), "high": (REAL, None)}
+_FIGURE = {"value": (REAL, None), "low": (REAL, None), "high": (REAL, None), "reason?": _REASON}
+_UNITS = {"units?": (COUNT, None), "unit?": (NAME, None)}
+
+_RATES = {
+    "sequences": COUNT,
+    "memorized": COUNT,
+    "rate?": (SHARE, None),
+    "low?": (SHARE, None),
+    "high?": (SHARE, None),
+    "low_independent?": (SHARE, None),
+    "high_independent?": (SHARE, None),
+    "reason?": _REASON,
+    **_UNITS,
+}
+"""Of a group of sequences: how many are memorized, with the interval of their share."""
+_BEYOND = {**_RATES, "model_memorized": COUNT, "reference_memorized": COUNT, "predictable": COUNT}
+_GROWTH = {
+    **_RATES,
+    "model?": (NAME, None),
+    "checkpoint": NAME,
+    "category": NAME,
+    "step?": (COUNT, None),
+    "parameters?": (COUNT, None),
+}
+_CORRELATIONS = {
+    "factor": NAME,
+    "group": NAME,
+    "n?": (COUNT, None),
+    "spearman?": (_CORRELATION, None),
+    "pearson?": (_CORRELATION, None),
+    "xi?": (REAL, None),
+    "reason?": _REASON,
+    **_INTERVAL,
+    **_UNITS,
+}
+
+_METRICS = ("pr_auc", "ece", "brier", "log_loss", "f1", "precision", "recall")
+_CELL = {
+    "n?": (COUNT, None),
+    "positives?": (COUNT, None),
+    "reason?": _REASON,
+    "interval_reason?": _REASON,
+    "roc_auc?": (_ESTIMATE, None),
+    **{f"{name}?": (_ESTIMATE, REAL, None) for name in _METRICS},
+}
+_CURVES = {
+    "model": NAME,
+    "category": NAME,
+    "roc?": (Columns({"fpr": SHARE, "tpr": SHARE}), None),
+    "pr?": (Columns({"recall": SHARE, "precision": SHARE}), None),
+    "reliability?": (Columns({"predicted": SHARE, "observed": SHARE, "count": _POSITIVE}), None),
+}
+_SPLIT = {
+    "unit": NAME,
+    "units": {"*": COUNT},
+    "copies": COUNT,
+    "boilerplate": COUNT,
+    "largest_group": COUNT,
+}
+_FIT = {
+    "rows": {"train": COUNT, "validation": COUNT, "test": COUNT, "*": COUNT},
+    "split?": (_SPLIT, None),
+    "dropped": {"*": COUNT},
+    "memorized_only?": ({"rows": COUNT, "in_the_sample": COUNT}, None),
+    "calibration?": (NAME, None),
+    "seed": COUNT,
+    "models": {"*": {"*": _CELL}},
+    "differences": Rows({"metric": NAME, "category": NAME, "value?": (REAL, None), **_INTERVAL}, 2_000),
+    "curves": Rows(_CURVES, 1_000),
+    "coefficients": Rows({"model": NAME, "factor": NAME, "coefficient?": (REAL, None)}, 2_000),
+}
+_SHOWN_FIT: dict[str, Any] = {f"{key.removesuffix('?')}?": (shape, None) for key, shape in _FIT.items() if key != "models"}
+_SHOWN_FIT |= {"models?": ({"baseline": {"aggregate": _CELL, "*": _CELL}, "*": {"*": _CELL}}, None), "reason?": _REASON}
+"""Of a fit, what the report shows."""
+PREDICTOR: Any = {
+    "weights_sha256": TEXT,
+    "target": NAME,
+    "category": NAME,
+    "factors": Rows(NAME, 1_000),
+    "models": {"*": {"constant": Rows(NAME, 1_000)}},
+    "silent": {"*": TEXT},
+    "metrics": _FIT,
+}
+"""`predictor.json`."""
+
+_ATTACK = {
+    "auroc": (_ESTIMATE, None),
+    "tpr_at_fpr_0.01?": (_FIGURE, None),
+    "tpr_at_fpr_0.05?": (_FIGURE, None),
+    "fpr_at_tpr_0.95?": (_FIGURE, None),
+    "verdict": {"reason": TEXT},
+}
+_MEMBERSHIP = {
+    "members": COUNT,
+    "nonmembers": COUNT,
+    "copies": COUNT,
+    "shared": COUNT,
+    "attacks": {"*": _ATTACK | {"verdict": {"shows_membership": _FLAG, "reason": TEXT}}},
+    "blind": _ATTACK,
+    "units": {"name": NAME, "members": COUNT, "nonmembers": COUNT},
+    "set_test?": ({"p_value": SHARE, "blind_p_value": (SHARE, None)}, None),
+}
+
+_SLIDING = {
+    "stride": _LENGTH,
+    "prompt": _LENGTH,
+    "continuation": _LENGTH,
+    "too_short?": COUNT,
+    "texts": Rows({"text_id": (COUNT, NAME), "windows": COUNT, "heat": Rows((Number(-1e6, 0), None))}, 1_000_000),
+    "thresholds": Rows({"threshold": SHARE, "share": _ESTIMATE, "coverage": _ESTIMATE}, 100),
+}
+_PARAPHRASES = {
+    "asked": COUNT,
+    "texts": COUNT,
+    "valid": COUNT,
+    "model": TEXT,
+    "mode": NAME,
+    "prompts": (NAME, Rows(NAME)),
+    "failed": {"*": COUNT},
+}
+_ALIGNMENT = {
+    "parameters": TEXT,
+    "aligned": COUNT,
+    "texts": COUNT,
+    "mean": (_CORRELATION, None),
+    "levels": {"high": COUNT, "medium": COUNT, "low": COUNT},
+    "membership": ({"*": (_FIGURE, REAL, bool, TEXT, None)}, None),
+}
+_QUOTE = {"train_id": COUNT, "test_id": COUNT, "train_text": _REASON, "test_text": _REASON}
+_INFLUENCE = {
+    "train": COUNT,
+    "test": COUNT,
+    "parameters": TEXT,
+    "methods": {"*": ({"accuracy": (_FIGURE, REAL, None), "coverage": (_FIGURE, REAL, None)}, None)},
+    "top?": (Rows({**_QUOTE, "method": NAME, "influence": (REAL, None)}, 1_000), None),
+}
+ATTACHED: Any = {"paraphrases": _PARAPHRASES, "alignment": _ALIGNMENT, "influence": _INFLUENCE}
+"""`summary.json` of the verbs that a run can take along, by the key of `metrics.json`."""
+
+_ABOUT = {
+    "title?": _REASON,
+    "model?": _REASON,
+    "corpus?": _REASON,
+    "tokens?": (COUNT, None),
+    "prompt?": (_LENGTH, None),
+    "continuation?": (_LENGTH, None),
+}
+METRICS: Any = {
+    "run?": (_ABOUT, None),
+    "extraction?": ({"*": (_RATES, None)}, None),
+    "reference?": ({"*": (_BEYOND, None)}, None),
+    "growth?": (Rows(_GROWTH), None),
+    "growth_by_size?": (Rows(_GROWTH), None),
+    "correlations?": (Rows(_CORRELATIONS, 4_000), None),
+    "predictor?": (_SHOWN_FIT, None),
+    "nulls?": ({"*": COUNT}, None),
+    "skipped?": ({"*": COUNT}, None),
+    "membership?": (_MEMBERSHIP, None),
+    "sliding?": (_SLIDING, None),
+    **{f"{name}?": (shape, None) for name, shape in ATTACHED.items()},
+}
+"""`metrics.json`, as far as the report and the cards show it."""
+
+EVALUATION: Any = {
+    "*": {
+        "rows?": COUNT,
+        "roc_auc": (_FIGURE, SHARE),
+        "pr_auc_code": (_FIGURE, SHARE),
+        "pr_auc_natural_language": (_FIGURE, SHARE),
+        "best_f1": (_FIGURE, SHARE),
+    }
+}
+"""`evaluation.json` of a classifier of code."""
+TOTALS: Any = {
+    "tokens": (COUNT, None),
+    "sequences": (COUNT, None),
+    "windows?": Rows(COUNT),
+    "sequences_too_short?": Rows(COUNT),
+    "occurrences?": Rows(COUNT),
+}
+"""`totals.json` of `memtax count`."""
+SKIPPED: Any = {"*": COUNT}
+"""`skipped.json`: reason to number of sequences."""
+ADAPTER: Any = {
+    "base_model_name_or_path?": (Text(4_096), None),
+    "target_modules?": (Text(4_096), Rows(Text(4_096)), None),
+    "peft_type?": (NAME, None),
+    "r?": (COUNT, None),
+    "lora_alpha?": (REAL, None),
+    "lora_dropout?": (SHARE, None),
+}
+"""`adapter_config.json`, as far as memtax reads it."""
