@@ -49,7 +49,7 @@ _MIXED = re.compile(r"(?<![A-Za-z0-9])(?=(?:[A-Za-z]*[0-9]){6})[A-Za-z0-9]{8,64}
 """Letters with six digits or more among them: identity cards, accounts with letters."""
 _HARDWARE = re.compile(r"(?<![\w:-])(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}(?![\w:-])")
 _IPV4 = re.compile(r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w]|\.[0-9])")
-_AT_SIGN = r"(?:\(?@\)?|[(\[{<]?(?:at|a)[)\]}>]|%?40|&?#?x?0{0,4}(?:64|40);|commat;|\\?[ux]?0{0,2}40)"
+_AT_SIGN = r"(?:\(?@\)?|[(\[{<]?(?:at|a)[)\]}>]|%?40|&?#?x?0{0,4}(?:64|40);|&?c?o?mmat;|\\?[ux]?0{0,2}40)"
 _DOMAIN_FIRST = re.compile(r"\s*@[\w-]+(?:\.[\w-]+)+")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 _ACCOUNT = re.compile(r"\b[A-Z]{2}\s?[0-9]{2}(?:[\s\-\u200b]{0,3}[A-Z0-9]{4}){2,7}(?:[\s\-\u200b]{0,3}[A-Z0-9]{1,3})?\b")
