@@ -182,7 +182,8 @@ def _installation(repo_id: str, private: bool) -> dict[str, bytes]:
 
 def _dataset(folder: Path, repo_id: str, run: Mapping[str, Any]) -> Repository:
     text = finish(read_text(folder / "README.md"), repo_id, run, {})
-    return Repository(repo_id, "dataset", folder_files(folder, ("README.md", "**/*.parquet")) | {"README.md": text.encode()})
+    files = folder_files(folder, ("README.md", "**/*.parquet")) | {"README.md": text.encode()}
+    return Repository(repo_id, "dataset", files, _unmasked(run))
 
 
 def _published(source: Path, repo_id: str, run: Mapping[str, Any], name: str) -> Repository:
@@ -194,7 +195,14 @@ def _published(source: Path, repo_id: str, run: Mapping[str, Any], name: str) ->
     table = pq.read_table(source / "dataset" / "features" / "train.parquet")
     files = published_files(table, name, str(config.get("title") or name), config.get("license"))
     card = finish(files["README.md"].decode(), repo_id, run, {})
-    return Repository(repo_id, "dataset", {**files, "README.md": card.encode()})
+    return Repository(repo_id, "dataset", {**files, "README.md": card.encode()}, _unmasked(run))
+
+
+def _unmasked(run: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note on texts that are sent as they are."""
+    if run.get("memtax") not in ("run", "demo") or run.get("config", {}).get("mask_personal_data") is True:
+        return ()
+    return ("texts are sent as they are: personal data in them is not masked (a run with mask_personal_data: true masks it)",)
 
 
 def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | None, records: bool = False) -> Repository:

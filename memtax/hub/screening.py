@@ -54,6 +54,8 @@ _CREDENTIAL = re.compile(
     rb"|://[^\s/:@\"'<>]{1,100}:[^\s/@\"'<>]{1,200}@"
 )
 _BLOCK = 1 << 24
+_HEADER = 100_000_000
+"""Most bytes of the header that safetensors itself reads."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,13 @@ class Machine:
 
     Attributes:
         folders: absolute paths, the longest first.
+        parents: the folders above the sources, which relative paths may begin with.
         names: of the user and the host, without those that name nobody.
         secrets: values of environment variables and the stored token of the Hub.
     """
 
     folders: tuple[str, ...]
+    parents: tuple[str, ...]
     names: tuple[str, ...]
     secrets: tuple[str, ...]
 
@@ -81,7 +85,9 @@ class Machine:
         telling = {name for name in names if len(name) > 3 and name.lower() not in _COMMON}
         secrets = {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and _is_secret(value)}
         secrets |= {token} if (token := _stored_token()) else set()
-        return cls(*(tuple(sorted(values, key=lambda value: (-len(value), value))) for values in (folders, telling, secrets)))
+        parents = {str(folder) for source in sources for folder in Path(os.path.abspath(source)).parents}
+        kinds = (folders, parents, telling, secrets)
+        return cls(*(tuple(sorted(values, key=lambda value: (-len(value), value))) for values in kinds))
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -94,9 +100,19 @@ class Machine:
             roots = "|".join(map(re.escape, self.folders))
             pattern = rf"(?<![\w./])(?:file://)?(?:{roots})(?![\w-])(?:/[^\s\"'<>`|:,;()\[\]{{}}*\\]*)?"
             text = re.sub(pattern, lambda match: _last(match[0]), text)
+        parts = {
+            part for parent in self.parents for part in Path(parent).parts if len(part) > 3 and part.lower() not in _COMMON
+        }
+        if parts:
+            below = rf"(?<![\w./-])(?:\.{{1,2}}/)*(?:{'|'.join(map(re.escape, sorted(parts)))})/[^\s\"'<>`|:,;()\[\]{{}}*\\]+"
+            text = re.sub(below, lambda match: _last(match[0]) if self._is_local(match[0]) else match[0], text)
         for name in self.names:
             text = re.sub(rf"(?<![\w]){re.escape(name)}(?![\w])", "host" if name in socket.gethostname() else "user", text)
         return text
+
+    def _is_local(self, path: str) -> bool:
+        """Whether a relative path leads from a folder above the sources to something that is there."""
+        return any(os.path.exists(os.path.join(parent, path)) for parent in self.parents)
 
 
 def _users() -> set[str]:
@@ -181,8 +197,10 @@ def screen(files: Mapping[str, Path | bytes], machine: Machine) -> tuple[dict[st
             if screened[name] is not content:
                 notes.append(f"{name}: rewritten, without paths and names of this machine")
         else:
-            _refuse_credential(name, _holds_credential(content, machine))
-            word = _holds(content, machine.words)
+            # Numbers of a model look like anything by chance: of its weights, the header alone can tell.
+            searched = _header(content) if name.endswith(".safetensors") else content
+            _refuse_credential(name, _holds_credential(searched, machine))
+            word = _holds(searched, machine.words)
             if word is not None:
                 raise MemtaxError(
                     f"{name} holds {word!r}, which names this machine; write the file without it, then push again"
@@ -275,6 +293,13 @@ def _holds(content: Path | bytes, words: Iterable[str]) -> str | None:
 def _holds_credential(content: Path | bytes, machine: Machine) -> bool:
     secrets = [secret.encode() for secret in machine.secrets]
     return any(_CREDENTIAL.search(block) or any(secret in block for secret in secrets) for block in _blocks(content, 200))
+
+
+def _header(content: Path | bytes) -> bytes:
+    """Names, types and metadata at the start of a file of weights: eight bytes that give their length, then JSON."""
+    handle = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+    with handle:
+        return handle.read(min(int.from_bytes(handle.read(8), "little"), _HEADER))
 
 
 def _blocks(content: Path | bytes, overlap: int) -> Iterable[bytes]:

@@ -32,7 +32,8 @@ def top_table(found: Mapping[str, Influence], train: Side, test: Side, most: int
     import pyarrow as pa
 
     # Kept: the same few training examples stand in many lists.
-    shown = functools.cache(mask_text if mask else str)
+    # Examples may themselves be cut from longer texts.
+    shown = functools.cache(functools.partial(mask_text, open_ends=True) if mask else str)
 
     def text(side: Side, row: int) -> str | None:
         whole = side[1][row]

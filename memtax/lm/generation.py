@@ -9,7 +9,7 @@ import torch
 
 from memtax.errors import RowError
 from memtax.lm.head import Parts, call, decompose, ignores_padding, keeps_cache
-from memtax.lm.memory import fitting, smaller
+from memtax.lm.memory import FAILURES, fitting, smaller
 from memtax.lm.scores import BATCH_TOKENS, TokenScores, evaluation, score
 from memtax.lm.special_tokens import bos_of, with_bos
 
@@ -169,7 +169,7 @@ def generate(
                 new = _generate_batch(model, parts, [prefixes[row] for row in rows], steps, suppressed)
             except RowError as error:
                 raise error.at(rows[error.row]) from error
-            except (RuntimeError, MemoryError) as error:
+            except FAILURES as error:
                 most = smaller(model, "tokens", error, (len(rows), longest), batch_tokens is None)
                 continue
             for row, tokens in zip(rows, new.tolist(), strict=True):

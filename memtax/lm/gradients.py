@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from memtax.errors import MemtaxError, RowError
+from memtax.errors import MemtaxError, ModelError, RowError
 from memtax.lm._checking import check_gradients
 from memtax.lm._kernels import Flat, Head, Held, Kernel, Outer, Recomputed, Table, Tied
 from memtax.lm._recording import Recorder, Sites, check_uncalled, find_sites, frozen
 from memtax.lm.batches import PaddingSide, Ragged
 from memtax.lm.head import call, check_padding, decompose
-from memtax.lm.memory import fitting, smaller
+from memtax.lm.memory import FAILURES, fitting, smaller
 from memtax.lm.scores import _check_ids, _check_lengths, _ragged, _vocabulary, evaluation
 from memtax.lm.special_tokens import bos_of, positions
 
@@ -149,7 +149,7 @@ def capture(
                 found = _capture_batch(model, sites, ragged, weights, rows, padding_side, keep_errors and whole, kind)
             except RowError as error:
                 raise error.at(int(rows[error.row])) from error
-            except (RuntimeError, MemoryError) as error:
+            except FAILURES as error:
                 shape = len(rows), int(ragged.lengths[rows].max())
                 most = smaller(model, parameters, error, shape, batch_tokens is None)
                 continue
@@ -171,7 +171,13 @@ def _check_once(model: Any, sites: Sites, parameters: str, side: PaddingSide, ki
         rows = _ragged(examples)
         return _capture_batch(model, sites, rows, _weights(rows, None), np.arange(len(examples)), side, False, kind)
 
-    check_gradients(model, sites, (parameters, side), short)
+    try:
+        check_gradients(model, sites, (parameters, side), short)
+    except MemtaxError:
+        raise
+    except FAILURES as error:
+        line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(f"{type(model).__name__} gives no gradients of the parameter set {parameters!r}: {line}") from error
 
 
 def join(kernels: Sequence[Kernel]) -> Kernel:

@@ -19,7 +19,7 @@ from memtax.lm.attention import AttentionRecorder, batch_limit, recording
 from memtax.lm.batches import FEWEST, MULTIPLE, Block, PaddingSide, Ragged, first_block, order
 from memtax.lm.decoding import Decoding
 from memtax.lm.head import Parts, as_it_is, call, check_padding, decompose
-from memtax.lm.memory import fitting, smaller
+from memtax.lm.memory import FAILURES, fitting, smaller
 from memtax.lm.reduction import Wanted, reduce
 from memtax.lm.special_tokens import BosIds, bos_of, positions, with_bos
 
@@ -170,7 +170,7 @@ def _forward(
         try:
             before = ragged.before[block.rows]
             found = _score_block(model, parts, block, wanted, start, before, side, _CHUNK_LOGITS[kind], recorder)
-        except (RuntimeError, MemoryError) as error:
+        except FAILURES as error:
             if recorder:
                 recorder.clear()
             most = smaller(model, "scores", error, (len(block.rows), block.ids.shape[1]), batch_tokens is None)
@@ -198,6 +198,10 @@ def _score_block(
         # Attention to BOS counts; attention from BOS is not about the text. Padding is on the right.
         opening = np.arange(block.mask.shape[1]) < before[np.minimum(np.arange(len(block.mask)), len(before) - 1)][:, None]
         recorder.mask = mask & ~torch.from_numpy(opening).to(mask.device)
+    if model.dtype == torch.float64 and side == "right":
+        # The masks' least number is infinite to models that take their softmax in float32 (Gemma 2), and what comes after a
+        # token changes nothing.
+        del arguments["attention_mask"]
     if side == "left":
         arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     # Where the model gives logits only: virtual tokens of a prompt adapter come first and have no target.

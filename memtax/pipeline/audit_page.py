@@ -88,7 +88,8 @@ def card_section(result: Mapping[str, Any]) -> str:
     lines += [f"| {name} | {one['memorized']:,} | {one['distinct']:,} | {_share(one)} |" for name, one in kinds]
     if result["canaries"]["measurable"]:
         lines += ["", conclusion(result["canaries"]) + "."]
-    lines += ["", _membership(result).heading + ".", "", _personal(result).heading + ".", ""]
+    # The first line counts personal data.
+    lines += ["", _membership(result).heading + ".", ""]
     return "\n".join(lines)
 
 
@@ -170,8 +171,8 @@ def _shown(result: Mapping[str, Any]) -> str:
     if result["personal_data_shown"]:
         return "Texts are quoted as they are (--show-personal-data)."
     return (
-        "In texts, every run of five or more digits and everything with the form of an e-mail address or a credential is "
-        "masked, valid or not; what is counted is valid."
+        "In texts, every run of five or more digits and everything with the form of an e-mail address, a postal address or a "
+        "credential is masked, valid or not; what is counted is valid. Names of people are not masked."
     )
 
 
@@ -259,7 +260,7 @@ def _personal(result: Mapping[str, Any]) -> Finding:
     text = (
         "E-mail addresses, telephone numbers, bank accounts, payment cards, identity numbers, public IP addresses and "
         "credentials among the sequences that can be extracted, found in whole documents by form, checksum and numbering plan; "
-        "a sequence counts if it holds any part of one. Names and postal addresses are not looked for."
+        "a sequence counts if it holds any part of one. Postal addresses are masked by their form and not counted; names are neither."
     )
     heading = f"{found['count']:,} memorized sequences hold personal data ({_texts(found['distinct'])})"
     head = ("sequence_id", "Sequences", "Category", "Personal data", _text_head(result))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = "personal_data"
 """Stage directory, in the run's directory."""
-VERSION = 2
+VERSION = 3
 """Raised whenever the same texts would give other findings."""
 
 

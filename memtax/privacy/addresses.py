@@ -6,15 +6,19 @@ from dataclasses import dataclass
 
 from memtax.privacy.folding import INVISIBLE
 
-_AT = re.compile(r"@|\(at\)|\[at\]|\{at\}|<at>|\bat\b|%40|&#64;|&commat;|\\u0040", re.IGNORECASE)
+_AT = re.compile(
+    r"[(\[{<]?@[)\]}>]?|[(\[{<][ ]?(?:at|a|\u00e4t|arobase|arroba)[ ]?[)\]}>]|\bat\b|(?<=[^\W_])[-_]+at[-_]+(?=[^\W_])|%40|&#0*64;?|&#x0*40;?|&commat;"
+    r"|\\u0040|\\x40|=40",
+    re.IGNORECASE,
+)
 _ATOM = r"(?:[^\s@<>()\[\]{}\"',;:|]|(?<=\w)'(?=\w))"
 _BLANK = rf"[ \t{INVISIBLE}]"
 _SPACE = rf"{_BLANK}{{0,3}}(?:\\n|\\r|\r?\n)?{_BLANK}{{0,16}}"
 """A few spaces, and a line break at most."""
-_SPELLED_DOT = rf"{_SPACE}(?:\(dot\)|\[dot\]|\{{dot\}}){_SPACE}|\s+dot\s+"
+_SPELLED_DOT = rf"{_SPACE}[(\[{{<][ ]?(?:dot|punkt|point|punto|\.)[ ]?[)\]}}>]{_SPACE}|\s+dot\s+|[-_]+dot[-_]+"
 _LOOSE_DOT = rf"{_SPELLED_DOT}|{_BLANK}{{1,2}}\.{_BLANK}{{1,2}}|\.{_BLANK}*\r?\n{_BLANK}*|{_BLANK}*\r?\n{_BLANK}*\."
 """A dot that is spelled out or stands apart."""
-_LOCAL = re.compile(rf"(?:{_ATOM}+(?:{_LOOSE_DOT})){{0,4}}{_ATOM}+(?P<space>{_SPACE})\Z", re.IGNORECASE)
+_LOCAL = re.compile(rf"(?:\"[^\"\n]{{1,64}}\"|(?:{_ATOM}+(?:{_LOOSE_DOT})){{0,4}}{_ATOM}+)(?P<space>{_SPACE})\Z", re.IGNORECASE)
 _LABEL = r"[^\W_](?:[\w-]*[^\W_])?"
 _DOMAIN = re.compile(rf"(?P<space>{_SPACE})(?P<labels>{_LABEL}(?:(?:\.|{_LOOSE_DOT}){_LABEL})*)", re.IGNORECASE)
 _WORD_BEFORE = re.compile(rf"{_ATOM}+{_BLANK}*\r?\n{_BLANK}*\Z")
@@ -48,7 +52,7 @@ def addresses(folded: str) -> Iterator[Address]:
     """
     for sign in _AT.finditer(folded):
         head = folded[max(0, sign.start() - _LONGEST) : sign.start()]
-        found = _spaced(folded, head, sign) if sign[0] == "@" else None
+        found = _spaced(folded, head, sign) if "@" in sign[0] else None
         found = found or _written(folded, head, sign)
         if found is not None:
             yield found
@@ -65,7 +69,7 @@ def _spaced(folded: str, head: str, sign: re.Match[str]) -> Address | None:
 
 def _written(folded: str, head: str, sign: re.Match[str]) -> Address | None:
     before, after = _LOCAL.search(head), _DOMAIN.match(folded, sign.end())
-    close = sign[0] == "@" and sign.end() < len(folded) and not folded[sign.end()].isspace()
+    close = "@" in sign[0] and sign.end() < len(folded) and not folded[sign.end()].isspace()
     if before is None:
         return None
     if after is None:
@@ -75,13 +79,17 @@ def _written(folded: str, head: str, sign: re.Match[str]) -> Address | None:
         return Address(sign.start() - len(before[0]), sign.end(), "")
     labels = re.split(rf"\.|{_LOOSE_DOT}", after["labels"], flags=re.IGNORECASE)
     if sign[0].lower() == "at":
-        # The word stands in every text: it is an at sign only where a dot is spelled out too.
-        if not re.search(_SPELLED_DOT, after["labels"], re.IGNORECASE) or not before["space"] or not after["space"]:
+        # The word stands in every text: it is an at sign only where a dot is spelled out too, or capitals set it off.
+        spelled = re.search(_SPELLED_DOT, after["labels"], re.IGNORECASE)
+        set_off = sign[0] == "AT" and not before[0].isupper() and len(labels) > 1
+        if not (spelled or set_off) or not before["space"] or not after["space"]:
             return None
-    elif len(labels) < 2 and (before["space"] or after["space"]) and not _cut_below(folded, before, after):
+    elif (re.match(r"[-_]", sign[0]) and len(labels) < 2) or (
+        len(labels) < 2 and (before["space"] or after["space"]) and not _cut_below(folded, before, after)
+    ):
         return None
     start, end = sign.start() - len(before[0]), after.end()
-    local = re.sub(_SPELLED_DOT, ".", before[0], flags=re.IGNORECASE)
+    local = re.sub(_SPELLED_DOT, ".", before[0], flags=re.IGNORECASE).replace('"', "")
     written = re.sub(r"\s|\\[nr]|" + INVISIBLE, "", local) + "@" + ".".join(label.strip() for label in labels)
     if len(labels) < 2 and (more := _WORD_AFTER.match(folded, end)):
         written += re.sub(r"\s", "", more[0])

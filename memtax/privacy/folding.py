@@ -1,7 +1,10 @@
 """Texts with their digits, letters and punctuation in ASCII, character for character, so that positions stay the same."""
 
 import functools
+import re
 import unicodedata
+
+_UNUSUAL = re.compile(r"[^\t\n\r\x20-\x7e]")
 
 INVISIBLE = "\u200b"
 """What every character without a width becomes."""
@@ -13,18 +16,18 @@ def fold(text: str) -> str:
     Returns:
         A text of the same length; a character without a single counterpart stays.
     """
-    return text if text.isascii() else "".join(map(_folded, text))
+    return text if _UNUSUAL.search(text) is None else "".join(map(_folded, text))
 
 
 @functools.lru_cache(maxsize=65_536)
 def _folded(character: str) -> str:
-    if character.isascii() or character == "\N{REPLACEMENT CHARACTER}":
+    if _UNUSUAL.match(character) is None or character == "\N{REPLACEMENT CHARACTER}":
         return character
-    digit = unicodedata.decimal(character, None)
+    digit = unicodedata.digit(character, None)
     if digit is not None:
         return str(digit)
     category = unicodedata.category(character)
-    if category == "Cf":
+    if category in ("Cf", "Mn", "Me") or (category == "Cc" and not character.isspace()):
         return INVISIBLE
     if category == "Pd" or character == "\N{MINUS SIGN}":
         return "-"

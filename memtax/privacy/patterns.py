@@ -9,9 +9,13 @@ import re
 from memtax.privacy.addresses import addresses
 from memtax.privacy.folding import INVISIBLE, fold
 from memtax.privacy.masking import Finding, union
+from memtax.privacy.postal import cut_addresses, postal_addresses
 
-SEPARATOR = r"(?:[\s\-./\\()\[\]_,:;|'\u2019\u00b7\u2022" + INVISIBLE + r"\ufffd+*~]|\\[nrt]|<br\s*/?>|&nbsp;|%20)"
-"""What may stand between the digits of one number: spaces, line breaks, punctuation, and how these are escaped."""
+SEPARATOR = (
+    r"(?:[\s\-./\\()\[\]{}<>_,:;|!?\"'`=#$%&^\u2019\u00b7\u2022" + INVISIBLE + r"\ufffd+*~]"
+    r"|\\[nrt]|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|</?[A-Za-z][^<>]{0,60}>|&#?\w{1,8};|%[0-9A-Fa-f]{2})"
+)
+"""What may stand between the digits of one number: spaces, line breaks, punctuation, tags, and how these are escaped."""
 NUMBER = re.compile(rf"[0-9](?:{SEPARATOR}{{0,12}}[0-9]){{4,}}")
 
 SECRETS = re.compile(
@@ -24,17 +28,47 @@ SECRETS = re.compile(
     r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"
 )
 """Keys and tokens by the prefixes that their issuers give them, private keys, and JSON web tokens."""
+_ASSIGN = r"[\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}[\"']?"
 ASSIGNED = re.compile(
-    r"(?:password|passwd|passphrase|pwd|secret|api[_-]?key|access[_-]?key|(?:access|auth)[_-]?token)[\"']?\s{0,3}"
-    r"(?::=|=>|[:=])\s{0,3}[\"']?(?P<value>[^\s\"',;]{6,})",
+    r"(?:pass(?:word|wd|phrase|code)|pwd|secret|(?:api|access|account|private|secret)[ _-]?key|(?:access|auth|refresh)[_-]?token|credentials?"
+    r"|passwort|kennwort|mot de passe|contrase\u00f1a|senha|\u043f\u0430\u0440\u043e\u043b\u044c)"
+    rf"(?:{_ASSIGN}|\s+is:?\s+)(?P<value>[^\s\"',;]{{6,}})"
+    rf"|(?:token|auth|key|sig|signature|bearer|cookie|session(?:_?id)?){_ASSIGN}(?P<mixed>(?=[^\s\"',;]*[0-9])(?=[^\s\"',;]*[A-Za-z])[^\s\"',;()]{{12,}})"
+    r"|\b(?:bearer|basic|token)[ ](?P<header>(?=[\w.~+/=-]*[0-9A-Z])[\w.~+/=-]{16,})"
+    r"|://[^\s/:@\"'<>]{0,100}:(?P<login>[^\s/@\"'<>]{1,200})@"
+    r"|(?:hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/(?P<hook>[\w/-]{8,})",
     re.IGNORECASE,
 )
 """What is given as a password or key, whatever it looks like."""
+_RANDOM = re.compile(
+    r"(?<![A-Za-z0-9])(?=[a-z0-9]*[A-Z])(?=[A-Z0-9]*[a-z])(?=(?:[A-Za-z]*[0-9]){3})[A-Za-z0-9]{24,}(?![A-Za-z0-9])"
+    r"|(?<![A-Za-z0-9+/])(?=[a-z0-9+/]*[A-Z])(?=[A-Z0-9+/]*[a-z])(?=(?:[A-Za-z+/]*[0-9]){3})[A-Za-z0-9+/]{40}(?![A-Za-z0-9+/])"
+)
+"""Long strings of letters of both cases and digits."""
+_MIXED = re.compile(r"(?<![A-Za-z0-9])(?=(?:[A-Za-z]*[0-9]){6})[A-Za-z0-9]{8,64}(?![A-Za-z0-9])")
+"""Letters with six digits or more among them: identity cards, accounts with letters."""
+_HARDWARE = re.compile(r"(?<![\w:-])(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}(?![\w:-])")
+_IPV4 = re.compile(r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w]|\.[0-9])")
+_AT_SIGN = r"(?:\(?@\)?|[(\[{<]?(?:at|a)[)\]}>]|%?40|&?#?x?0{0,4}(?:64|40);|&?c?o?mmat;|\\?[ux]?0{0,2}40)"
+_DOMAIN_FIRST = re.compile(r"\s*@[\w-]+(?:\.[\w-]+)+")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 _ACCOUNT = re.compile(r"\b[A-Z]{2}\s?[0-9]{2}(?:[\s\-\u200b]{0,3}[A-Z0-9]{4}){2,7}(?:[\s\-\u200b]{0,3}[A-Z0-9]{1,3})?\b")
+_FORMS = (
+    ("credential", _RANDOM),
+    ("IP address", _IPV4),
+    ("hardware address", _HARDWARE),
+    ("number", NUMBER),
+    ("number", _MIXED),
+)
 _EDGE = rf"{SEPARATOR}{{0,12}}[0-9](?:{SEPARATOR}{{0,12}}[0-9])*"
-_FIRST = re.compile(rf"{_EDGE}(?=\D|\Z)|[\w.+-]*@?[\w-]+(?:\.[\w-]+)+|[\w.+-]*@\s{{0,18}}[\w.-]*")
-_LAST = re.compile(rf"(?:{_EDGE}{SEPARATOR}{{0,12}}|[\w+-]+(?:\.[\w+-]*)+@?|[\w.+-]+@\s{{0,18}}[\w.-]*)\Z")
+_MIXED_END = r"(?=[A-Za-z_-]*[0-9])(?=[0-9_-]*[A-Za-z])[A-Za-z0-9_-]{8,}"
+_FIRST = re.compile(
+    rf"[\w.+-]*\s{{0,18}}{_AT_SIGN}?[\s{INVISIBLE}]{{0,18}}[\w-]+(?:\.[\w-]+)+|{_EDGE}(?=\D|\Z)|[\w.+-]*@\s{{0,18}}[\w.-]*|[0-9A-Fa-f]{{0,4}}(?::[0-9A-Fa-f]{{1,4}}){{2,}}|{_MIXED_END}"
+)
+_LAST = re.compile(
+    rf"(?:{_EDGE}{SEPARATOR}{{0,12}}|[\w+-]+(?:\.[\w+-]+)+\.?@?|[\w.+-]+@\s{{0,18}}[\w.-]*|(?:[0-9A-Fa-f]{{1,4}}:){{2,}}[0-9A-Fa-f]{{0,4}}"
+    rf"|(?<![\w-]){_MIXED_END})\Z"
+)
 
 
 def conceal(text: str, *, open_ends: bool = False) -> list[Finding]:
@@ -46,17 +80,22 @@ def conceal(text: str, *, open_ends: bool = False) -> list[Finding]:
     """
     folded = fold(text)
     found = [Finding("credential", *match.span()) for match in SECRETS.finditer(folded)]
-    found += [Finding("credential", *match.span("value")) for match in ASSIGNED.finditer(folded)]
+    for match in ASSIGNED.finditer(folded):
+        found.append(Finding("credential", *match.span(match.lastgroup or 0)))
     found += [Finding("email", each.start, each.end) for each in addresses(folded)]
     found += [
         Finding("bank account", *match.span()) for match in _ACCOUNT.finditer(folded) if sum(map(str.isdigit, match[0])) > 5
     ]
     found += [Finding("IP address", *match.span()) for match in IPV6.finditer(folded) if _is_ipv6(match[0])]
-    found += [Finding("number", *match.span()) for match in NUMBER.finditer(folded)]
+    found += [Finding("postal address", *span) for span in postal_addresses(folded)]
+    for kind, pattern in _FORMS:
+        found += [Finding(kind, *match.span()) for match in pattern.finditer(folded)]
+    if (match := _DOMAIN_FIRST.match(folded)) is not None:
+        found.append(Finding("email", *match.span()))
     if open_ends:
-        found += [
-            Finding("cut off", *match.span()) for match in (_FIRST.match(folded), _LAST.search(folded)) if match is not None
-        ]
+        ends = (_FIRST.match(folded), _LAST.search(folded))
+        found += [Finding("cut off", *match.span()) for match in ends if match is not None]
+        found += [Finding("cut off", *span) for span in cut_addresses(folded)]
     return union(found)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.files import atomic_directory, write_text
-from memtax.hub.screening import public_config
+from memtax.hub.screening import public_config, public_name
 from memtax.report import examples, figures, listing, sections, words
 from memtax.report.data import Run
 from memtax.report.latex import write_tables
@@ -80,6 +80,7 @@ def render(data: Run, parts: Sequence[Section], drawings: Mapping[str, str]) -> 
             listed_count=words.count(len(rows.get("id", ()))),
             shortened=words.count(rows["shortened"]) if rows.get("shortened") else None,
             examples_total=words.count(total),
+            quoted=_quoted(data.record),
             record=_record(data.record),
             style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704
             script=Markup(script),  # noqa: S704
@@ -156,6 +157,16 @@ def tiles(extraction: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
+def _quoted(record: Mapping[str, Any]) -> str:
+    """How texts are quoted."""
+    config = record.get("config")
+    if isinstance(config, dict) and config.get("mask_personal_data") is True:
+        return "Personal data in texts is masked; names of people are not."
+    return (
+        "Texts are quoted as they are: personal data in them is shown (mask_personal_data: true in the configuration masks it)."
+    )
+
+
 def _record(record: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of `run.yaml` that the footer shows."""
     import yaml
@@ -164,6 +175,6 @@ def _record(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "commit": record.get("commit"),
         "versions": [(str(name), str(version)) for name, version in (record.get("versions") or {}).items()],
-        "inputs": [(str(name), str(value)) for name, value in (record.get("inputs") or {}).items()],
+        "inputs": [(str(public_name(name)), str(value)) for name, value in (record.get("inputs") or {}).items()],
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip() if config else None,
     }

@@ -191,7 +191,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
     hook.remove()
     decompose(model)
     model.base_model.register_forward_pre_hook(fail)
-    with pytest.raises(RuntimeError, match=r"^shapes do not match$"):
+    with pytest.raises(ModelError, match=r"^GPT2LMHeadModel cannot run on \d+ texts of 8 tokens: shapes do not match$"):
         score(model, [[1, 2]])
 
 

@@ -1,0 +1,197 @@
+"""Postal addresses by their written form: a street with its number, what follows it, postcodes and post office boxes.
+
+There is no register to check an address against: what has the form is masked and never counted.
+"""
+
+import re
+from collections.abc import Iterator
+
+from memtax.privacy.folding import INVISIBLE
+
+_S = rf"(?:[ \t{INVISIBLE}]{{1,4}}|[ \t]{{0,4}}(?:\\n|\r?\n)[ \t>]{{0,16}})"
+"""What stands between two words: some spaces, or a line break."""
+_CAPITAL = r"(?![a-zß-ÿа-яё])[^\W\d_]"
+_WORD = r"[^\W\d_][\w'’.-]{0,40}"
+_NAME = rf"{_CAPITAL}[\w'’.-]{{0,40}}"
+_NUMBER = r"(?:[Nn](?:o\.?|r\.?|[º°.])[ ]?)?[0-9]{1,5}(?:[ ]?[A-Za-z](?!\w))?(?:[ ]?[-/+][ ]?[0-9]{1,5}(?:[A-Za-z](?!\w))?){0,2}(?!\w)"
+_UK, _CANADA = r"[A-Z]{1,2}[0-9][A-Z0-9]?[ ]?[0-9][A-Z]{2}", r"[A-Z][0-9][A-Z][ -]?[0-9][A-Z][0-9]"
+_POSTCODE = rf"(?:(?:[A-Z]{{1,3}}-)?[0-9]{{2,6}}(?:[ -][0-9]{{2,4}})?(?:[ ][A-Z]{{2}}\b)?|{_UK}|{_CANADA})"
+_TOWN = rf"(?:St\.[ ]?)?{_CAPITAL}[\w'’-]{{0,30}}"
+_CITY = rf"{_TOWN}(?:[ -](?:(?:am|an|der|di|de|la|le|sur|upon|on|of)[ -])?{_TOWN}){{0,3}}"
+_NEXT = rf"(?:[,;]{_S}?|{_S})"
+_UNIT = (
+    r"(?:(?:apartment|apt|appt|suite|ste|unit|flat|floor|fl|room|rm|building|bldg|wohnung|whg|piso|planta|puerta|esc|étage"
+    r"|interno|int|scala|andar|apto|lgh|кв|block|tower)\.?[ ]?#?\w{1,5}\b|#[ ]?\w{1,5}\b"
+    r"|[0-9]{1,2}(?:st|nd|rd|th|[ºo°ª])?[ ](?:floor|piso|[A-Z]\b))"
+)
+_PLACE = rf"(?:{_POSTCODE}{_S}{_CITY}|{_CITY}{_NEXT}(?:[A-Z]{{2,3}}{_S})?{_POSTCODE}(?!\w))"
+_TAIL = re.compile(
+    rf"(?:{_S}(?:[NS]?[EW]|[NS])(?!\w)\.?)?(?:{_NEXT}(?i:{_UNIT})){{0,2}}"
+    rf"(?:{_NEXT}{_PLACE}|,{_S}?{_CITY}{_NEXT}{_PLACE}|(?:,{_S}?{_CITY}){{1,2}})?"
+)
+"""What belongs to an address after street and number: a flat, the place, its postcode."""
+_LOWER_TAIL = re.compile(rf",{_S}?{_WORD}(?:{_NEXT}{_POSTCODE}(?!\w))?", re.IGNORECASE)
+_PLACED = re.compile(rf"{_NEXT}{_PLACE}")
+_REACH = 96
+"""Characters before a street's last word in which its number is looked for."""
+
+_AROUND = 128
+"""Characters on both sides of a digit that an address with it may reach to."""
+_DIGITS = re.compile("[0-9]+")
+
+_CLEAR = "street|avenue|road|lane|boulevard|blvd|crescent|terrace|parkway|pkwy|highway|hwy|freeway|turnpike|sokak|caddesi|marg"
+_CAPITALIZED = (
+    "St|Ave?|Rd|Ln|Dr|Drive|Ct|Court|Pl|Place|Sq|Square|Way|Close|Gardens?|Grove|Hill|Rise|Row|Mews|Parade|Circle|Cir|Trail|Trl"
+    "|Walk|Quay|Wharf|Alley|Broadway|Bypass|Commons?|Cres|Esplanade|Gate|Green|Heights|Loop|Park|Path|Pike|Plaza|Promenade"
+    "|Ridge|View|Villas?|Vista|Wynd|Yard|Ter|Terr|Cad|Sok|Nagar"
+)
+"""Words that end a street's name of English only where they are capitalized."""
+_LAST = re.compile(rf"\b(?:(?i:{_CLEAR})|{_CAPITALIZED}|{_CAPITALIZED.upper()})\b\.?")
+_BEFORE_LAST = re.compile(
+    rf"(?<![\w.])(?:{_UNIT}{_NEXT})?{_NUMBER},?{_S}(?P<name>(?:{_WORD}{_S}|[0-9]{{1,3}}(?:st|nd|rd|th){_S}){{1,4}})\Z",
+    re.IGNORECASE,
+)
+_COMMON = re.compile(
+    r"\b(?:the|an?|of|in|on|down|up|to|and|from|this|that|per|each|every|is|are|was|were|along|by|for|with|at)\b", re.IGNORECASE
+)
+
+_FRENCH = re.compile(
+    r"\b(?:rue|avenue|av|ave|boulevard|bd|bvd|place|pl|allées?|chemin|ch|impasse|quai|cours|route|rte|square|passage|faubourg|fbg"
+    r"|ruelle|sentier|esplanade|promenade|lotissement|résidence)\b\.?",
+    re.IGNORECASE,
+)
+"""Words that begin a street's name of French, after the number."""
+_BEFORE_FRENCH = re.compile(rf"(?<![\w.])[0-9]{{1,4}}(?:[ ]?(?:bis|ter|quater|[A-F])\b)?,?{_S}\Z", re.IGNORECASE)
+_AFTER_FRENCH = re.compile(
+    rf"{_S}(?:(?i:de|du|des|la|le|les|à){_S}){{0,3}}(?:[ldLD]['’])?{_WORD}(?:{_S}(?:(?:de|du|des|la|le|les){_S}){{0,2}}{_NAME}){{0,4}}"
+)
+_ROMANCE = re.compile(
+    r"(?<!\w)(?:calle|c/|avenida|avda|avd|av|plaza|pza|paseo|pso|camino|carretera|carrera|rua|travessa|praça|largo|alameda|rodovia"
+    r"|estrada|via|viale|v\.le|piazza|piazzale|corso|c\.so|vicolo|strada|carrer|ronda|ulica|ul|aleja|al|pl|os|náměstí|ulice|třída"
+    r"|bulevardul|unter den|ул|улица|пр|проспект|пер|переулок|бул|бульвар|площадь|οδός)(?!\w)\.?",
+    re.IGNORECASE,
+)
+"""Words that begin a street's name in languages in which the number comes last."""
+_AFTER_ROMANCE = re.compile(
+    rf"{_S}(?:(?i:de|del|do|da|dos|das|di|della|dei|degli|delle|la|las|los|el){_S}){{0,2}}{_NAME}"
+    rf"(?:{_S}(?:(?:de|del|do|da|dos|das|di|della|dei|la|las|los|el|y|e){_S}){{0,2}}{_NAME}){{0,5}},?{_S}(?:(?i:д\.?|дом|número|num\.?|no:?){_S}?)?{_NUMBER}"
+)
+_PREPOSITION = re.compile(
+    rf"(?<!\w)(?:am|an de[rmn]|auf de[rmn]|im|in de[rmn]|zum|zur|hinter de[rmn]|[Aa]lte[rns]?|[Nn]eue[rns]?|[Gg]roße[rns]?"
+    rf"|Am|An de[rmn]|Auf de[rmn]|Im|In de[rmn]|Zum|Zur|Hinter de[rmn]){_S}{_NAME}{_S}{_NUMBER}"
+)
+"""Streets of German that are taken only with the place after them: years and hours look the same."""
+_STRONG = (
+    "straße|strasse|str|gasse|platz|allee|chaussee|damm|ufer|weg|steig|ring|straat|laan|plein|gracht|kade|dijk|singel|steenweg"
+    "|gatan|gata|gaten|gate|gade|vägen|veien|vegen|vej|vei|gränd|torget|torv|allé|katu|kuja|polku|ntie"
+)
+_WEAK = "markt|tor|graben|hof|berg|wall|kai|promenade|winkel|grund|feld|park|pfad|zeile|stieg|dreef|pad|plan|tie|tér|utca"
+_COMPOUND = re.compile(rf"(?:(?P<strong>{_STRONG})|{_WEAK})(?!\w)\.?,?{_S}{_NUMBER}", re.IGNORECASE)
+"""The last part of a street's name that says what it is, with the number after it: German, Dutch, northern languages."""
+_BEFORE_COMPOUND = re.compile(rf"(?:(?<!\w){_NAME}[ -]){{0,3}}(?<![^\W\d_])[^\W\d_]{{0,30}}-?\Z")
+
+_LETTERED = re.compile(rf"(?<![\w-])(?:{_UK}|{_CANADA}|[1-9][0-9]{{3}}[ ]?[A-Z]{{2}}(?=,?{_S}[A-Z]))(?![\w-])")
+"""Postcodes with letters, which little else looks like."""
+_BOX = re.compile(
+    r"\b(?:p\.?[ ]?o\.?[ ]?box|post office box|postfach|boîte postale|b\.?p\.?|apartado(?: de correos)?|casella postale"
+    r"|caixa postal|postbus|postboks|gpo box)[ .:#]{1,3}[0-9](?:[ ]?[0-9]){0,8}",
+    re.IGNORECASE,
+)
+
+
+def postal_addresses(folded: str) -> Iterator[tuple[int, int]]:
+    """First character and the one after the last of everything with the form of a postal address; they may overlap.
+
+    Args:
+        folded: a text from `fold`.
+    """
+    for first, last in _regions(folded):
+        for start, end in _in_region(folded[first:last]):
+            yield first + start, first + end
+
+
+def _regions(folded: str) -> Iterator[tuple[int, int]]:
+    """Parts of a text around its digits, apart from each other: every address has one."""
+    start = end = 0
+    for match in _DIGITS.finditer(folded):
+        if match.start() - _AROUND > end:
+            if end:
+                yield start, end
+            start = match.start() - _AROUND
+        end = match.end() + _AROUND
+    if end:
+        yield max(0, start), end
+
+
+def _in_region(folded: str) -> Iterator[tuple[int, int]]:
+    for start, end in (*_english(folded), *_french(folded), *_romance(folded), *_germanic(folded)):
+        street = folded[start:end]
+        tail = (_LOWER_TAIL if street == street.lower() else _TAIL).match(folded, end)
+        yield start, tail.end() if tail else end
+    yield from (match.span() for match in _LETTERED.finditer(folded))
+    for match in _BOX.finditer(folded):
+        tail = _TAIL.match(folded, match.end())
+        yield match.start(), tail.end() if tail else match.end()
+
+
+def _english(folded: str) -> Iterator[tuple[int, int]]:
+    for last in _LAST.finditer(folded):
+        first = max(0, last.start() - _REACH)
+        before = _search(_BEFORE_LAST, folded[first : last.start()])
+        if before is None:
+            continue
+        clear = last[0].lower().rstrip(".") in _CLEAR.split("|") and not _COMMON.search(before["name"])
+        if clear or all(not word[0].islower() for word in before["name"].split()):
+            yield first + before.start(), last.end()
+
+
+def _french(folded: str) -> Iterator[tuple[int, int]]:
+    for word in _FRENCH.finditer(folded):
+        first = max(0, word.start() - 16)
+        before = _search(_BEFORE_FRENCH, folded[first : word.start()])
+        after = before and _AFTER_FRENCH.match(folded, word.end())
+        if before and after:
+            yield first + before.start(), after.end()
+
+
+def _romance(folded: str) -> Iterator[tuple[int, int]]:
+    for word in _ROMANCE.finditer(folded):
+        if after := _AFTER_ROMANCE.match(folded, word.end()):
+            yield word.start(), after.end()
+
+
+def _germanic(folded: str) -> Iterator[tuple[int, int]]:
+    for match in _PREPOSITION.finditer(folded):
+        if _PLACED.match(folded, match.end()):
+            yield match.span()
+    for match in _COMPOUND.finditer(folded):
+        first = max(0, match.start() - _REACH)
+        before = _BEFORE_COMPOUND.search(folded[first : match.start()])
+        if before is None or len(before[0]) < 2:
+            continue
+        if match["strong"] or _PLACED.match(folded, match.end()):
+            yield first + before.start(), match.end()
+
+
+def _search(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """What a pattern that needs a digit finds: most texts have none."""
+    return pattern.search(text) if any(map(str.isdecimal, text)) else None
+
+
+_OPEN_LAST = re.compile(rf"(?<![\w.]){_NUMBER},?{_S}(?:{_NAME}(?:{_S}{_NAME}){{0,3}}{_S}?)?\Z")
+_OPEN_FIRST = re.compile(
+    rf"\s*(?:{_WORD}{_S})?(?:{_NAME}{_S}){{0,3}}(?:(?i:{_CLEAR})|{_CAPITALIZED}|{_CAPITALIZED.upper()})\b\.?|\s*\w{{0,30}}(?:{_STRONG})\b\.?{_S}{_NUMBER}"
+)
+
+
+def cut_addresses(folded: str) -> Iterator[tuple[int, int]]:
+    """What may be the rest of a postal address that an end of the text cuts.
+
+    Args:
+        folded: a text from `fold`.
+    """
+    if match := _OPEN_FIRST.match(folded):
+        tail = _TAIL.match(folded, match.end())
+        yield match.start(), tail.end() if tail else match.end()
+    if match := _OPEN_LAST.search(folded, max(0, len(folded) - _REACH)):
+        yield match.span()
