@@ -1,5 +1,7 @@
 """Rates and means whose rows come in units that depend on each other, such as windows of one document."""
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -34,7 +36,7 @@ def cluster_rate(outcomes: ArrayLike, units: ArrayLike, level: float = 0.95) -> 
     Raises:
         MemtaxError: outcomes are not 0 or 1, lengths differ, no row, or a level outside (0, 1).
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     (y,) = columns(outcomes=outcomes)
     require_binary(y, "outcomes")
@@ -46,7 +48,7 @@ def cluster_rate(outcomes: ArrayLike, units: ArrayLike, level: float = 0.95) -> 
         return clopper_pearson(int(y.sum()), rows, level)
     if not clusters.variance > 0:
         return binomial_interval(rate, min(clusters.equal_size, float(rows)), level)
-    trials, reach = rate * (1 - rate) / clusters.variance, float(t.isf(tail, rows - 1))
+    trials, reach = rate * (1 - rate) / clusters.variance, float(-stdtrit(rows - 1, tail))
     low, high = (
         binomial_interval(rate, min(trials * (reach / quantile) ** 2, float(rows)), level)
         for quantile in clusters.quantiles(tail)
@@ -67,6 +69,8 @@ def binomial_interval(rate: float, effective: float, level: float) -> Interval:
 def cluster_mean(values: ArrayLike, units: ArrayLike, level: float = 0.95) -> Interval | None:
     """A mean over rows in units, with Student's interval of the variance of leaving one unit out (Bell & McCaffrey 2002).
 
+    Its quantiles are those of `MeanOverUnits.quantiles`, so that it need not be symmetric.
+
     For the difference of two paired rates, `values` are the rows' differences.
 
     Args:
@@ -80,15 +84,14 @@ def cluster_mean(values: ArrayLike, units: ArrayLike, level: float = 0.95) -> In
     Raises:
         MemtaxError: lengths differ, no row, NaN, or a level outside (0, 1).
     """
-    from scipy.stats import t
-
     (x,) = columns(values=values)
-    clusters = MeanOverUnits(x, units)
+    tail, clusters, mean = tail_of(level), MeanOverUnits(x, units), float(x.mean())
     if clusters.number < FEWEST_UNITS:
         return None
-    half = float(t.isf(tail_of(level), clusters.freedom)) * np.sqrt(clusters.variance)
-    mean = float(x.mean())
-    return Interval(mean, float(mean - half), float(mean + half))
+    if not clusters.variance > 0:
+        return Interval(mean, mean, mean)
+    below, above = (quantile * math.sqrt(clusters.variance) for quantile in clusters.quantiles(tail))
+    return Interval(mean, mean - below, mean + above)
 
 
 class MeanOverUnits:
@@ -106,7 +109,6 @@ class MeanOverUnits:
         sums = np.bincount(index, values - values.mean())
         self.variance, self.freedom = 0.0, 1.0
         self._changes = sums / np.maximum(rows - sizes, 1)
-        self._inequality = float(sizes.std() / np.sqrt((sizes.astype(np.float64) ** 2).mean()))
         if self.number < 2:
             return
         self.variance = float((self.number - 1) / self.number * (self._changes**2).sum())
@@ -120,23 +122,23 @@ class MeanOverUnits:
     def quantiles(self, tail: float) -> tuple[float, float]:
         """Standard errors to the lower and to the upper bound of an interval of a mean whose variance is above 0.
 
-        Student's t of `freedom`. Where large units have high values, the largest decide both the mean and its variance, and
-        a sample without them understates the two together. The bound on that side therefore moves, by as much as units
-        differ in size (standard deviation over root mean square of their sizes), towards t + (1 + 2 t^2) skewness / 6 of
-        Johnson (1978), with d_g the change of the mean when unit g is left out, sum d^3 / (sum d^2)^1.5 the skewness and
-        t of the number of units that carry the variance, (sum d^2)^2 / sum d^4, at least 2.
+        Where a few units carry most of the variance, as large ones with high values do, a sample without such units
+        understates the mean and its variance together. The bound on that side is therefore t + (1 + 2 t^2) skewness / 6
+        standard errors away (Johnson 1978): the skewness that of the changes d_g of the mean when unit g is left out, adjusted
+        for the number of units (Joanes & Gill 1998, G1), and t of the number of units that carry the variance,
+        (sum d^2)^2 / sum d^4, at least 2. Neither bound is nearer than Student's t of `freedom`.
         """
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
         squares = self._changes**2
         total = float(squares.sum())
-        skewness = float((self._changes**3).sum()) / total**1.5
+        adjusted = math.sqrt(self.number * (self.number - 1)) / (self.number - 2)
+        skewness = adjusted * float((self._changes**3).sum()) / total**1.5
         carrying = max(2.0, total**2 / float((squares**2).sum()))
-        plain = float(t.isf(tail, self.freedom))
-        wide = float(t.isf(tail, min(self.freedom, carrying)))
+        plain = float(-stdtrit(self.freedom, tail))
+        wide = float(-stdtrit(min(self.freedom, carrying), tail))
         shift = skewness * (1 + 2 * wide**2) / 6
-        low, high = (plain + self._inequality * max(wide + side * shift - plain, 0.0) for side in (-1, 1))
-        return low, high
+        return max(plain, wide - shift), max(plain, wide + shift)
 
 
 def sign_flip_test(differences: ArrayLike, units: ArrayLike, permutations: int = PERMUTATIONS, seed: int = 1024) -> float:

@@ -36,7 +36,7 @@ def cluster_difference(first: ArrayLike, second: ArrayLike, units: ArrayLike, le
     """Difference of two paired rates over rows in units: Newcombe's interval of the effective number of rows.
 
     The effective number is the variance of the rows' differences over the variance of their mean by leaving one unit out,
-    reduced by Student's t as in `cluster_rate`; without any change, units count in place of rows.
+    reduced for each bound by its quantile as in `cluster_rate`; without any change, units count in place of rows.
 
     Args:
         first: (rows,) 0 or 1.
@@ -51,7 +51,7 @@ def cluster_difference(first: ArrayLike, second: ArrayLike, units: ArrayLike, le
     Raises:
         MemtaxError: a value is not 0 or 1, lengths differ, no row, or a level outside (0, 1).
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     a, b = columns(first=first, second=second)
     require_binary(a, "first")
@@ -59,17 +59,19 @@ def cluster_difference(first: ArrayLike, second: ArrayLike, units: ArrayLike, le
     clusters = MeanOverUnits(b - a, units)
     if clusters.number < FEWEST_UNITS:
         return None
-    rows, effective = len(a), clusters.equal_size
+    rows, tail = len(a), tail_of(level)
+    counts = [float(cell.sum()) for cell in (a * b, a * (1 - b), (1 - a) * b, (1 - a) * (1 - b))]
+
+    def of_effective(number: float) -> Interval:
+        return paired_difference(*(count * min(number / rows, 1.0) for count in counts), level)
+
     if clusters.number == rows:
-        effective = float(rows)
-    elif clusters.variance > 0:
-        tail = tail_of(level)
-        effective = float((b - a).var()) / clusters.variance
-        effective *= float(t.isf(tail, rows - 1) / t.isf(tail, clusters.freedom)) ** 2
-    share = min(effective, float(rows)) / rows
-    both, newly = float((a * b).sum()), float(((1 - a) * b).sum())
-    no_longer, neither = float((a * (1 - b)).sum()), float(((1 - a) * (1 - b)).sum())
-    return paired_difference(both * share, no_longer * share, newly * share, neither * share, level)
+        return of_effective(float(rows))
+    if not clusters.variance > 0:
+        return of_effective(clusters.equal_size)
+    trials, reach = float((b - a).var()) / clusters.variance, float(-stdtrit(rows - 1, tail))
+    low, high = (of_effective(trials * (reach / quantile) ** 2) for quantile in clusters.quantiles(tail))
+    return Interval(low.value, low.low, high.high)
 
 
 def paired_difference(both: float, no_longer: float, newly: float, neither: float, level: float = 0.95) -> Interval:
