@@ -234,6 +234,8 @@ def _become(arguments, environment, cwd):
         os.environ.update(environment)
         os.chdir(cwd)
         tempfile.tempdir = None
+        # What Python and numba read when they start.
+        sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
         sys.modules["numba.core.config"].reload_config()
         sys.path[:] = [path for path in sys.path if path not in ("", str(HERE.parent))]
         given = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
