@@ -1,9 +1,6 @@
 """The callback in real training runs: what is logged where, the table, stopping, and two processes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -13,6 +10,7 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 import memtax
+from helpers.processes import torchrun
 from memtax.errors import MemtaxError
 from memtax.lm import extraction
 from memtax.lm.scores import score
@@ -200,11 +198,9 @@ def test_two_processes_share_the_sequences(tmp_path):
     here = Path(__file__).parent
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(here.parent), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    done = subprocess.run([*command, str(tmp_path / "out"), str(here)], env=environment, capture_output=True, timeout=120)
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    found = json.loads(next(line for line in done.stdout.decode().splitlines() if line.startswith("ROWS"))[5:])
+    done = torchrun(script, tmp_path / "out", here)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("ROWS"))[5:])
     # Two halves of the batch of 8: the same training as with one process, up to rounding.
     callback = memtax.MemorizationCallback(rows(), every=20, **SMALL)
     trainer(tmp_path / "one", [callback]).train()

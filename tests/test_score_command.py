@@ -1,9 +1,6 @@
 """`memtax score` as people call it: every column, a kill in the middle, two processes, and what goes wrong."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoXConfig
 
+from helpers.processes import python, start, torchrun
 from memtax import schema
 from memtax.results import read_summary
 
@@ -52,20 +50,13 @@ def work(tmp_path_factory):
     return folder
 
 
-def command(work, output, *options, torchrun=0):
-    start = [sys.executable, "-m"]
-    if torchrun:
-        start += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(torchrun), "-m"]
+def command(work, output, *options):
     common = ["--model", str(work / "model"), "--output", str(output), "--prompt", "16", "--continuation", "16"]
-    return [*start, "memtax", "score", str(work / "rows.jsonl"), *common, *options]
+    return ["-m", "memtax", "score", str(work / "rows.jsonl"), *common, *options]
 
 
-def environment():
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-
-
-def call(*arguments, **options):
-    done = subprocess.run(command(*arguments, **options), env=environment(), capture_output=True, text=True, timeout=180)
+def call(*arguments, launch=python):
+    done = launch(*command(*arguments), timeout=180)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -107,7 +98,7 @@ def run_here(monkeypatch, arguments):
     """The command in this process: its exit status."""
     from memtax.cli import main
 
-    monkeypatch.setattr(sys, "argv", ["memtax", *arguments[3:]])
+    monkeypatch.setattr(sys, "argv", ["memtax", *arguments[2:]])
     with pytest.raises(SystemExit) as stop:
         main()
     return stop.value.code
@@ -132,7 +123,7 @@ def test_pythias_own_rule_for_end_of_sequence(work, monkeypatch, tmp_path):
 def test_two_processes_write_the_bytes_of_one(work, whole):
     output = work / "two"
     options = ["--reference-model", str(work / "reference"), "--prompt", "8", "--probability", "0.5"]
-    said = call(work, output, *options, torchrun=2)
+    said = call(work, output, *options, launch=torchrun)
     assert parts(output) == parts(whole[0])
     assert len(parts(output)) > 8  # several parts each for the two processes, of both models
     assert said.count("two/dataset") == 1  # one process speaks
@@ -141,11 +132,11 @@ def test_two_processes_write_the_bytes_of_one(work, whole):
 def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(work, whole):
     output = work / "killed"
     options = ["--reference-model", str(work / "reference"), "--prompt", "8", "--probability", "0.5"]
-    process = subprocess.Popen(command(work, output, *options), env=environment(), stderr=subprocess.DEVNULL)
+    process = start(*command(work, output, *options))
     deadline = time.monotonic() + 120
     while not list(output.glob("parts/part-*.parquet")) and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     done = {path: path.stat().st_mtime_ns for path in output.glob("parts/part-*.parquet")}
     assert done

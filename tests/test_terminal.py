@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 import memtax
+from helpers.processes import python
 from memtax.cli import app
 from memtax.cli.base import listed, numbers
 from memtax.cli.outcome import Outcome, plain
@@ -81,9 +82,7 @@ def test_values_that_json_cannot_say():
 
 
 def command(*words, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "memtax", *map(str, words)], capture_output=True, text=True, env={**os.environ, **environment}
-    )
+    return python("-m", "memtax", *words, env={**os.environ, **environment})
 
 
 def test_exit_codes_are_those_of_the_page(corpus, tmp_path):

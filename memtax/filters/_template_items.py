@@ -253,7 +253,8 @@ def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
     table = np.empty((len(codes) + FEW * len(borders), 7), np.int64)  # memory that is never written costs nothing
     slots = np.full(1, -1, np.int32)
     known = np.full(128, -1, np.int32)  # a shorter way to the keys of the most frequent items
-    low = size = count = 0
+    nothing = np.int64(0)  # a literal would be a type of its own, and everything called with it compiled once more
+    low = size = count = nothing
     for text in range(len(borders)):
         high, oldest, mask = borders[text], size, len(slots) - 1
         while mask < 2 * (high - low):
@@ -263,7 +264,7 @@ def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
         place, single, first, skip_spaces = low, low, count, True
         while place < high:
             code = codes[place]
-            end, kind, value = place + 1, 0, 0
+            end, kind, value = place + 1, nothing, nothing
             if not (skip_spaces and _is_space(code)):
                 if place >= single:
                     end, kind, value, single = _next(codes, place, high)

@@ -379,12 +379,13 @@ def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity:
     shares = np.zeros((len(ends), 7))
     seen = np.full((2, 3, len(table)), -1, np.int64)
     met = np.full(len(table), -1, np.int64)
-    low = 0
+    # Literals would be types of their own, and everything called with them compiled once more.
+    low, before, after = np.int64(0), np.int64(-1), np.int64(1)
     for row in range(len(ends)):
         high = ends[row]
         periods[row, 0] = _stretches(keys, table, shapes, weights, low, high, repetitions, purity, terms, shares[row])
-        record, start, end = _counter(keys, table, low, high, terms, -1, seen[0])
-        other = _counter(keys, table, low, high, terms, 1, seen[1])
+        record, start, end = _counter(keys, table, low, high, terms, before, seen[0])
+        other = _counter(keys, table, low, high, terms, after, seen[1])
         # A number before a word or a full stop numbers anything, prose too: short entries, or a marked hexadecimal number.
         sure = other[0] <= SHORT_RECORD or table[keys[other[1]], KIND] == HEX
         if other[0] and sure and other[2] - other[1] > end - start:

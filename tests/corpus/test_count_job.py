@@ -1,10 +1,7 @@
 """The whole job: threads, resume after a kill, several windows, documents, memorized sequences, against plain counting."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.processes import python, start
 from memtax.corpus import counting
 from memtax.corpus.binary import FlatCorpus
 from memtax.corpus.contract import Block
@@ -215,33 +213,27 @@ def test_a_failure_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path, mon
         read.clear()
 
 
-def run_cli(*arguments, **options):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "memtax", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
 def test_killed_runs_end_in_the_same_bytes(tmp_path):
     rows = corpus_rows(10_000, 2000, 30_000)
     rows.astype(np.uint16).tofile(tmp_path / "document.bin")
     corpus = [tmp_path / "document.bin", "--sequence-length", 2000, "--shard-tokens", 100_000, "--threads", 2]
     common = ["count", *corpus, "--window", "32:64", "--window", "0:9", "--substitutions", 3]
-    whole = run_cli(*common, "--output", tmp_path / "whole")
-    assert whole.wait(120) == 0, whole.stderr.read()
+    whole = python("-m", "memtax", *common, "--output", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
     output, killed, seen = tmp_path / "killed", 0, 0
     for attempt in range(3):
-        process = run_cli(*common, "--output", output)
-        while process.poll() is None and attempt < 2:
+        process = start("-m", "memtax", *common, "--output", output)
+        while process.is_running() and attempt < 2:
             # Killed when it has just saved more than the run before it, at different moments after that.
             if (output / FILE).exists() and (output / FILE).stat().st_mtime_ns > seen:
                 time.sleep(0.02 * attempt)
-                process.send_signal(signal.SIGKILL)
+                process.kill()
                 break
             time.sleep(0.002)
-        process.communicate(timeout=60)
-        killed += process.returncode == -signal.SIGKILL
+        ended = process.wait()
+        killed += ended.returncode == -signal.SIGKILL
         seen = (output / FILE).stat().st_mtime_ns if (output / FILE).exists() else seen
-    assert process.returncode == 0
+    assert ended.returncode == 0
     assert killed > 0
     names = sorted(path.name for path in (tmp_path / "whole").iterdir())
     assert sorted(path.name for path in output.iterdir() if not path.name.endswith(".tmp")) == names
@@ -265,12 +257,12 @@ def test_a_finished_output_is_reused_and_another_job_is_refused(tmp_path):
 
 def test_the_command_prints_where_the_result_is_and_one_line_for_an_error(tmp_path):
     np.save(tmp_path / "a.npy", corpus_rows().astype(np.uint16))
-    good = run_cli("count", tmp_path / "a.npy", "--output", tmp_path / "counts", "--no-windows")
-    assert good.wait(60) == 0
-    assert good.stdout.read() == f"27,000 tokens in 300 sequences: {tmp_path / 'counts'}\n"
+    good = python("-m", "memtax", "count", tmp_path / "a.npy", "--output", tmp_path / "counts", "--no-windows")
+    assert good.returncode == 0
+    assert good.stdout == f"27,000 tokens in 300 sequences: {tmp_path / 'counts'}\n"
     assert json.loads((tmp_path / "counts" / "totals.json").read_text())["tokens"] == 27_000
-    bad = run_cli("count", tmp_path / "a.npy", "--output", tmp_path / "other", "--vocabulary-size", 999)
-    assert bad.wait(60) == 2
-    (line,) = [line for line in bad.stderr.read().splitlines() if line.startswith("memtax: ")]
+    bad = python("-m", "memtax", "count", tmp_path / "a.npy", "--output", tmp_path / "other", "--vocabulary-size", 999)
+    assert bad.returncode == 2
+    (line,) = [line for line in bad.stderr.splitlines() if line.startswith("memtax: ")]
     assert "token id 999" in line
     assert "a.npy" in line

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 import yaml
 from readonly_hub import serve
 
+from helpers.processes import python
 from memtax.corpus.published import load_published
 from memtax.errors import MemtaxError
 
@@ -92,9 +91,7 @@ def ask(hub, code, tmp_path):
     """Run code in a child that may talk to the loopback Hub; what it prints as JSON."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith("OFFLINE")}
     settings = {"HF_ENDPOINT": hub[1], "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
-    child = subprocess.run(
-        [sys.executable, "-c", code], env={**environment, **settings}, capture_output=True, text=True, timeout=120
-    )
+    child = python("-c", code, env={**environment, **settings})
     assert child.returncode == 0, child.stderr[-3000:]
     return json.loads(child.stdout.splitlines()[-1])
 

@@ -1,13 +1,12 @@
 """What the build scripts write has the published layout, and the filters take it in place of one's own counts."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 
+from helpers.processes import python
 from memtax.errors import MemtaxError
 from memtax.filters.duplicates import DuplicateFilter
 from memtax.filters.token_frequencies import TokenFrequencyFilter
@@ -16,18 +15,9 @@ SCRIPTS = Path(__file__).parents[2] / "dataset_scripts"
 
 
 def script(name, *arguments):
-    command = [sys.executable, str(SCRIPTS / name), *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=120, cwd=SCRIPTS.parent, env=environment()
-    )
+    done = python(SCRIPTS / name, *arguments, cwd=SCRIPTS.parent)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def environment():
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(SCRIPTS.parent), "HF_HUB_OFFLINE": "1"}
 
 
 def test_num_duplicates(tmp_path):

@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -9,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from letters import FirstToken, rows
 
+from helpers.processes import torchrun
 from memtax.engine import Plan, once, plan, run
 from memtax.errors import MemtaxError, StaleOutputError
 
@@ -54,10 +52,7 @@ def test_an_empty_dataset_gives_an_empty_table(tmp_path):
 def test_two_processes_write_the_bytes_that_one_writes(tmp_path):
     run(rows(100), FirstToken(log=str(tmp_path / "log1")), tmp_path / "one", rows_per_batch=2)
     script = Path(__file__).parent / "two_processes.py"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.getcwd()}
-    command = [*launch, str(script), str(tmp_path / "two"), str(tmp_path / "log2")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = torchrun(script, tmp_path / "two", tmp_path / "log2")
     assert done.returncode == 0, done.stderr[-2000:]
     assert parts(tmp_path / "one") == parts(tmp_path / "two")
     calls = (tmp_path / "log2").read_text().split()

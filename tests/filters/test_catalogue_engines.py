@@ -1,14 +1,13 @@
 """Every catalogued filter gives the same parts here, in two processes of Accelerate, and on Spark."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from test_catalogue import built as built
 from test_catalogue import rows as rows
 
+from helpers.processes import torchrun
 from memtax.engine import run
 from memtax.errors import MemtaxError
 from memtax.filters import CATALOGUE
@@ -44,18 +43,7 @@ def test_two_processes_give_the_parts_of_one(built, rows, local, tmp_path):
     rows.save_to_disk(tmp_path / "rows")
     (tmp_path / "filters.pickle").write_bytes(pickle.dumps(built))
     (tmp_path / "worker.py").write_text(WORKER)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        str(tmp_path / "worker.py"),
-    ]
-    command += [str(tmp_path / "rows"), str(tmp_path / "filters.pickle"), str(tmp_path / "two")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = torchrun(tmp_path / "worker.py", tmp_path / "rows", tmp_path / "filters.pickle", tmp_path / "two", timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     for name in CATALOGUE:
         assert parts(tmp_path / "two" / name) == local[name], name

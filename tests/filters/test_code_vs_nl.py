@@ -2,9 +2,7 @@
 
 import importlib.util
 import json
-import os
 import re
-import subprocess
 import sys
 
 import datasets
@@ -16,6 +14,7 @@ from hypothesis import strategies as st
 from sklearn.utils import murmurhash3_32
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
+from helpers.processes import torchrun
 from memtax.errors import MemtaxError, ModelError
 from memtax.files import asset
 from memtax.filters._passages import CODE, NATURAL_LANGUAGE, draw, label_of, prose_share, read_domains
@@ -329,18 +328,11 @@ def test_two_processes_train_one_classifier_and_stop_together(data, tmp_path):
     ).save_pretrained(tmp_path / "base")  # fmt: skip
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 7}
     BertModel(BertConfig(**shape)).save_pretrained(tmp_path / "base")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(asset("training/train_code_vs_nl.py")), "--data", str(data), "--output_dir", str(tmp_path / "out")]
+    command = [asset("training/train_code_vs_nl.py"), "--data", data, "--output_dir", tmp_path / "out"]
     command += ["--base", str(tmp_path / "base"), "--per_device_train_batch_size", "4", "--evaluation_rows", "20"]
     # The clock ends it long before the last step; with a clock each, one process would wait for the other's next step.
     command += ["--max_steps", "1000", "--time_limit", "0.5", "--bf16", "False"]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-        "PYTHONPATH": str(asset("memtax").parent),
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = torchrun(*command)
     assert done.returncode == 0, done.stderr[-3000:]
     # Once, by the main process.
     assert done.stdout.count("held-out passages (20)") == 1

@@ -1,9 +1,6 @@
 """The scores filter: under `Dataset.map`, pickled, and through the engine with one and with two processes."""
 
-import os
 import pickle
-import subprocess
-import sys
 
 import datasets
 import pyarrow.parquet as pq
@@ -11,6 +8,7 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+from helpers.processes import python, torchrun
 from memtax.errors import MemtaxError, ModelError
 from memtax.filters import filter_class
 from memtax.filters.scores import LanguageModelFilter
@@ -114,7 +112,8 @@ one = rows.map(scores, batched=True, batch_size=16)
 two = rows.map(scores, batched=True, batch_size=16, num_proc=2, new_fingerprint="two")
 assert one.to_dict() == two.to_dict()
 """
-    run_python(["-c", code], timeout=60)
+    done = python("-c", code, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_the_fingerprint_follows_weights_and_not_the_optimizer(model, tmp_path):
@@ -212,31 +211,13 @@ engine.run(datasets.load_from_disk(rows), LanguageModelFilter(model, token_logpr
 """
 
 
-def run_python(arguments, timeout=120, **settings):
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **settings}
-    # A session of its own: were a worker to hang, it would go with its parent.
-    process = subprocess.Popen(
-        [sys.executable, *arguments], env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        raise
-    assert process.returncode == 0, output.decode()[-2000:]
-
-
 def test_one_process_with_two_threads_and_two_with_one_write_the_same_bytes(model, dataset, tmp_path):
     dataset.save_to_disk(tmp_path / "rows")
     script = tmp_path / "run.py"
     script.write_text(RUN)
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    common = [str(script), str(tmp_path / "rows"), model]
-    run_python([*common, str(tmp_path / "one"), "2"], PYTHONPATH=root)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    run_python(
-        [*torchrun, *common, str(tmp_path / "two"), "1"], PYTHONPATH=root, OMP_NUM_THREADS="1", ACCELERATE_USE_CPU="true"
-    )
+    common = [script, tmp_path / "rows", model]
+    for done in (python(*common, tmp_path / "one", 2), torchrun(*common, tmp_path / "two", 1)):
+        assert done.returncode == 0, done.stderr[-2000:]
     one, two = (sorted((tmp_path / name).glob("part-*.parquet")) for name in ("one", "two"))
     # 90 rows in batches of 4 and shards of 16 batches: two parts.
     assert [part.name for part in one] == [part.name for part in two] == [f"part-0000{i}-of-00002.parquet" for i in (0, 1)]

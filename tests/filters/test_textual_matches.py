@@ -1,8 +1,5 @@
 """Textual matches against a plain loop with a textbook Levenshtein distance."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -11,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.processes import torchrun
 from memtax.engine import run
 from memtax.errors import MemtaxError
 from memtax.filters.semantic_matches import SemanticMatchFilter
@@ -101,10 +99,7 @@ def test_two_processes_write_the_same_parts_as_one(rows, sample, tmp_path):
     for kind in (SemanticMatchFilter, TextualMatchFilter):
         run(dataset, kind(sample, embedded=True), tmp_path / "one" / kind.name, rows_per_batch=1)
     script = Path(__file__).parent / "two_matching_processes.py"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.getcwd()}
-    command += [sample, str(tmp_path / "two")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = torchrun(script, sample, tmp_path / "two")
     assert done.returncode == 0, done.stderr[-2000:]
     parts = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("part-*.parquet"))
     assert len(parts) == 2 * 4  # 60 rows in shards of 16

@@ -3,13 +3,12 @@
 The client reads its endpoint when it is imported, and offline mode blocks loopback too: so pushing runs in children.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from helpers.processes import python
 from memtax.hub.folder import Config, write_dataset
 from memtax.taxonomy.predictor import Predictor
 from tests.hubserver import TOKEN, HubServer
@@ -87,14 +86,7 @@ def make_run(folder: Path) -> Path:
 
 def child(hub: HubServer, cache: Path, *arguments: str, token: str | None = TOKEN, check: bool = True):
     environment = hub.environment(cache, token)
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=Path(__file__).parents[2],
-    )
+    done = python(*arguments, env=environment, cwd=Path(__file__).parents[2])
     assert done.returncode == 0 or not check, done.stderr[-3000:]
     return done
 

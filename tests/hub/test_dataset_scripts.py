@@ -1,13 +1,10 @@
 """The dataset scripts, run as a user runs them: two tables, and the third that joins them."""
 
-import os
-import subprocess
-import sys
-
 import datasets
 import pytest
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
+from helpers.processes import python
 from memtax.files import asset
 from memtax.filters.compressibility import huffman_coding_length
 
@@ -17,9 +14,7 @@ TEXTS = ["The cat sat on the mat.", "The cat sat on the mats.", "def f(x): retur
 
 
 def start(script, *arguments):
-    command = [sys.executable, str(asset(f"dataset_scripts/{script}.py")), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(asset("memtax").parent)}
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
+    return python(asset(f"dataset_scripts/{script}.py"), *arguments, timeout=200)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
 """Pushing through the real client to a Hub on loopback, and loading in fresh processes with empty caches."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 from made_run import ROWS, child, push, table
 
+from helpers.processes import python
 from tests.hubserver import TOKEN, HubServer
 
 
@@ -291,7 +291,8 @@ def test_a_private_space_holds_memtax_itself(tmp_path):
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
     # As the Space starts: in its own folder, where it finds memtax with the files that belong to it.
     program = "import memtax.hub.space; print(memtax.__file__, memtax.metric_path('templating'))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = python("-c", program, env={**os.environ, "PYTHONPATH": ""}, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
     package, metric = done.stdout.split()
     assert Path(package).parent == tmp_path / "memtax"
     assert Path(metric).is_relative_to(tmp_path / "memtax")

@@ -2,14 +2,13 @@
 
 import io
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.processes import python
 from memtax.results import read_summary, read_table
 from tests.hubserver import HubServer
 
@@ -109,7 +108,7 @@ def hub():
 
 
 def child(hub, cache, *arguments):
-    done = subprocess.run([sys.executable, *arguments], env=hub.environment(cache, None), capture_output=True, text=True)
+    done = python(*arguments, env=hub.environment(cache, None))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
 

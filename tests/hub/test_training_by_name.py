@@ -3,8 +3,6 @@
 import io
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import ModelCard
 
+from helpers.processes import python
 from memtax.errors import MemtaxError
 from memtax.hub.training import take_push
 from tests.hubserver import TOKEN, Blob, HubServer
@@ -27,9 +26,7 @@ def parquet(**columns):
 
 
 def child(hub, cache, *arguments, status=0):
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)], env=hub.environment(cache, TOKEN), capture_output=True, text=True, cwd=ROOT
-    )
+    done = python(*arguments, env=hub.environment(cache, TOKEN), cwd=ROOT)
     assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
     return done
 

@@ -2,10 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -16,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, PreTrainedTokenizerFast
 
+from helpers.processes import python, torchrun
 from memtax import schema
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError, ModelError
@@ -244,19 +241,12 @@ def test_means_leave_out_what_is_missing():
     assert Alignment((None,), (None,), None).cosine is None
 
 
-def run(arguments, timeout=150, **settings):
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": root, **settings}
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=timeout)
-
-
 def test_two_processes_write_what_one_writes(folder, pairs, tmp_path):
     command = ["memtax", "align", str(pairs), "--model", folder, "--output"]
-    one = run(["-m", *command, str(tmp_path / "one")])
+    one = python("-m", *command, tmp_path / "one")
     assert one.returncode == 0, one.stderr[-2000:]
     assert "67 of 70 texts aligned" in one.stdout
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    two = run([*torchrun, *command, str(tmp_path / "two")], ACCELERATE_USE_CPU="true")
+    two = torchrun("-m", *command, tmp_path / "two")
     assert two.returncode == 0, two.stderr[-2000:]
     # 70 rows in batches of 16, 4 batches a part: two parts, one a process.
     assert len(list((tmp_path / "two" / "parts").glob("part-*.parquet"))) == 2
@@ -266,7 +256,7 @@ def test_two_processes_write_what_one_writes(folder, pairs, tmp_path):
 
 
 def test_an_error_is_one_line(folder, tmp_path):
-    done = run(["-m", "memtax", "align", str(tmp_path / "none.jsonl"), "--model", folder, "--output", str(tmp_path / "o")])
+    done = python("-m", "memtax", "align", tmp_path / "none.jsonl", "--model", folder, "--output", tmp_path / "o")
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0
     assert "none.jsonl does not exist" in done.stderr

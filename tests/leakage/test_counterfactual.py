@@ -1,9 +1,6 @@
 """Models trained with and without each text: what they say of it, and LiRA and RMIA on top of it."""
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -16,6 +13,7 @@ from small import WORDS, random_texts, word_tokenizer
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from typer.testing import CliRunner
 
+from helpers.processes import torchrun
 from memtax.cli import app
 from memtax.errors import MemtaxError, StaleOutputError
 from memtax.leakage.counterfactual import Training, compare, subsets
@@ -78,10 +76,7 @@ def test_two_processes_train_the_same_models(tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in random_texts(8, 10)))
     command = ["counterfactual", str(tmp_path / "rows.jsonl"), "--model", base, "--models", "5"]
     command += ["--epochs", "2", "--learning-rate", "0.01", "--output"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "memtax"]
-    whole = [*torchrun, *command, str(tmp_path / "two")]
-    done = subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=200)
+    done = torchrun("-m", "memtax", *command, tmp_path / "two")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("summary  ") == 1
     threads = torch.get_num_threads()

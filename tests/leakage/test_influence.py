@@ -1,10 +1,6 @@
 """Influence against direct dense implementations of the formulas, on gradients from autograd; `memtax influence` on files."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, PreTrainedTokenizerFast
 
 import memtax
+from helpers.processes import torchrun
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError, StaleOutputError
 from memtax.leakage import influence_table as module
@@ -387,17 +384,10 @@ def test_bad_settings_and_inputs_are_named(folder, files, tmp_path):
         )
 
 
-def run(arguments, timeout=150, **changes):
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": root, **changes}
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=timeout)
-
-
 def test_two_processes_agree_with_one(folder, files, tmp_path):
     options = ["--model", str(folder / "adapter"), "--column", "answer", "--class-column", "topic", "--output"]
     command = ["memtax", "influence", *files, *options]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    two = run([*torchrun, *command, str(tmp_path / "two")], ACCELERATE_USE_CPU="true")
+    two = torchrun("-m", *command, tmp_path / "two")
     assert two.returncode == 0, two.stderr[-2000:]
     assert two.stdout.count("70 training examples on 4 test examples, parameters lora") == 1
     chosen = InfluenceSettings(str(folder / "adapter"), class_column="topic")

@@ -2,9 +2,6 @@
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +14,7 @@ from scipy.stats import kstest
 from small import bigram_model, random_texts, save, transitions
 from typer.testing import CliRunner
 
+from helpers.processes import python, torchrun
 from memtax import statistics
 from memtax.cli import app
 from memtax.corpus.membership import load_membership, load_neighbours
@@ -385,11 +383,8 @@ def test_two_processes_give_the_same_bytes(mia_inputs, tmp_path):
     rows = [{"text": text, "label": number % 2} for number, text in enumerate(random_texts(300, 12))]
     source = write_lines(tmp_path / "rows.jsonl", rows)
     command = ["-m", "memtax", "mia", source, "--model", model, "--resamples", "20", "--attack", "loss", "--attack", "min_k"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for name, start in (("one", []), ("two", torchrun)):
-        whole = [sys.executable, *start, *command, "--output", str(tmp_path / name)]
-        done = subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=120)
+    for name, launch in (("one", python), ("two", torchrun)):
+        done = launch(*command, "--output", tmp_path / name)
         assert done.returncode == 0, done.stderr
     for name in ("scores.parquet", "metrics.parquet", "membership.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

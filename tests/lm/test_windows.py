@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import build
 
+from helpers.processes import python
 from memtax.errors import MemtaxError
 from memtax.lm import windows
 from memtax.results import read_summary
@@ -142,7 +142,6 @@ def test_the_command_finds_the_stretch_that_was_learned(tmp_path, monkeypatch, c
 
 
 def test_a_stride_excludes_what_it_cannot_do(tmp_path):
-    command = [sys.executable, "-m", "memtax", "score", "x", "--model", "m", "--stride", "5", "--output", str(tmp_path)]
-    done = subprocess.run([*command, "--exact-only"], capture_output=True, text=True, timeout=60)
+    done = python("-m", "memtax", "score", "x", "--model", "m", "--stride", 5, "--output", tmp_path, "--exact-only")
     assert done.returncode == 2
     assert "--stride takes one prompt and one continuation length" in done.stderr

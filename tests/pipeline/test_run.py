@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +8,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from helpers.processes import torchrun
 from memtax.errors import StaleOutputError
 from memtax.pipeline import RunConfig, run
 from memtax.pipeline import run as run_pipeline
@@ -177,16 +175,7 @@ def test_a_run_replays_from_its_record(finished, config):
 def test_two_processes_give_the_bytes_of_one(finished, config, material, tmp_path):
     values = {**config.to_dict(), "output": str(tmp_path / "two")}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "memtax"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(
-        [*launch, "run", str(tmp_path / "config.yaml")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = torchrun("-m", "memtax", "run", tmp_path / "config.yaml", timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     parquet = sorted(path.relative_to(finished.output) for path in finished.output.rglob("*.parquet"))
     assert parquet == sorted(path.relative_to(tmp_path / "two") for path in (tmp_path / "two").rglob("*.parquet"))

@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from helpers.processes import python
 
 SCRIPT = Path(__file__).with_name("killing.py")
 SHORT = ("count", "search", "fit", "mia", "align", "influence", "paraphrase", "counterfactual", "push")
@@ -15,8 +15,9 @@ KILLS = int(os.environ.get("MEMTAX_KILLS", "0"))
 
 def killed(folder, kills, verbs, seed):
     chosen = [word for verb in verbs for word in ("--verb", verb)]
-    words = [sys.executable, str(SCRIPT), str(folder / "matrix"), "--kills", str(kills), "--seed", str(seed), *chosen]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=3000, check=False)
+    # A cache of its own, so that the script starts without the libraries that read where it is.
+    environment = {**os.environ, "HF_HOME": str(folder / "matrix" / "cache")}
+    done = python(SCRIPT, folder / "matrix", "--kills", kills, "--seed", seed, *chosen, env=environment, timeout=3000)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 

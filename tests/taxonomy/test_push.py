@@ -1,10 +1,8 @@
 """`push_to_hub` and `from_pretrained` by name, against a small Hub on the loopback interface."""
 
-import subprocess
-import sys
-
 import pytest
 
+from helpers.processes import python
 from memtax.errors import MemtaxError
 from memtax.taxonomy.predictor import Predictor
 from tests.hubserver import HubServer
@@ -19,10 +17,7 @@ def hub():
 
 def child(code, hub, home):
     """Run code in a process that may talk to the loopback Hub: the tests themselves are offline."""
-    environment = hub.environment(home)
-    return subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    return python("-c", code, env=hub.environment(home))
 
 
 def test_push_and_load_by_name(hub, tmp_path):

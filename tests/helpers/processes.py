@@ -1,0 +1,282 @@
+"""Python processes for tests without the seconds that importing torch and transformers takes each time.
+
+    done = python("-m", "memtax", "score", ...)                  # as subprocess.run([sys.executable, "-m", "memtax", ...])
+    done = torchrun("-m", "memtax", "score", ...)                # two processes, as torchrun starts them
+
+Each is a process of its own: its environment, its arguments, its `__main__`, its exit status. It is forked from a server that
+has imported the libraries, one per process of pytest, and nothing of memtax. A process whose environment names another Hub
+than this one gets a server that has not imported what reads those variables.
+"""
+
+import array
+import atexit
+import contextlib
+import importlib
+import json
+import os
+import resource
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+HERE = Path(__file__).resolve()
+ROOT = HERE.parents[2]
+NEUTRAL = (
+    "numpy",
+    "pandas",
+    "pyarrow.parquet",
+    "pyarrow.dataset",
+    "scipy.optimize",
+    "scipy.stats",
+    "numba",
+    "torch",
+    "torch._dynamo",
+    "torch.distributed.tensor",
+    "torch.distributed.checkpoint",
+    "torch.distributed.fsdp",
+    "torch.export",
+    "sklearn.linear_model",
+    "typer.testing",
+    "rich.progress",
+    "yaml",
+    "jinja2",
+    "httpx",
+    "fsspec",
+    "multiprocess",
+    "xxhash",
+)
+"""Libraries that read no variable of the Hub."""
+READERS = (
+    "datasets",
+    "transformers.trainer",
+    "transformers.models.gpt_neox.modeling_gpt_neox",
+    "peft",
+    "accelerate",
+    "evaluate",
+)
+"""Libraries that read the Hub's variables when they are imported."""
+FIXED = ("HF_", "HUGGING", "NUMBA_", "TRANSFORMERS_", "XDG_", "HOME")
+"""Variables that count when libraries are imported."""
+
+
+class Process:
+    """A process that runs; `wait` gives what `subprocess.run` gives."""
+
+    def __init__(self, arguments, environment, cwd):
+        self.args = [sys.executable, *map(str, arguments)]
+        self._output, self._error = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        self._status, theirs = os.pipe()
+        request = {"arguments": self.args[1:], "environment": environment, "cwd": str(cwd or os.getcwd())}
+        handles = [self._output.fileno(), self._error.fileno(), theirs]
+        with tempfile.TemporaryFile() as body:
+            body.write(json.dumps(request).encode())
+            body.flush()
+            _send(_server(environment), [body.fileno(), *handles])
+        os.close(theirs)
+        self._lines = os.fdopen(self._status, "rb")
+        self.pid = int(self._lines.readline())
+
+    def is_running(self):
+        """Whether it has not ended."""
+        return not select.select([self._lines], [], [], 0)[0]
+
+    def kill(self, number=signal.SIGKILL):
+        """Send a signal to the process and those that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def wait(self, timeout=150):
+        """Exit status and what was printed, as `subprocess.CompletedProcess`; killed after `timeout` seconds."""
+        ready = select.select([self._lines], [], [], timeout)[0]
+        if not ready:
+            self.kill()
+        status = self._lines.readline()
+        self._lines.close()
+        printed = []
+        for handle in (self._output, self._error):
+            handle.seek(0)
+            printed.append(handle.read().decode(errors="replace"))
+            handle.close()
+        if not ready:
+            raise subprocess.TimeoutExpired(self.args, timeout, *printed)
+        return subprocess.CompletedProcess(self.args, int(status), *printed)
+
+
+def start(*arguments, env=None, cwd=None):
+    """Start `python ARGUMENTS`: `-m MODULE ...`, `-c CODE ...` or `SCRIPT ...`."""
+    given = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} if env is None else env
+    return Process(arguments, dict(given), cwd)
+
+
+def python(*arguments, env=None, cwd=None, timeout=150):
+    """Run `python ARGUMENTS` to its end."""
+    return start(*arguments, env=env, cwd=cwd).wait(timeout)
+
+
+def torchrun(*arguments, processes=2, env=None, cwd=None, timeout=150):
+    """Run `python ARGUMENTS` in so many processes that find each other as those of `torchrun --standalone` do.
+
+    Returns:
+        What all printed, one after the other, and the status of the first that failed.
+    """
+    given = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} if env is None else env
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {**given, "ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common |= {
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "tests",
+    }
+    started = [
+        start(*arguments, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=cwd) for rank in range(processes)
+    ]
+    until, done = time.monotonic() + timeout, []
+    for process in started:
+        try:
+            done.append(process.wait(max(1.0, until - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            for other in started:
+                other.kill()
+            raise
+        if done[-1].returncode:
+            for other in started:
+                other.kill()
+    status = next((each.returncode for each in done if each.returncode), 0)
+    printed = ("".join(each.stdout for each in done), "".join(each.stderr for each in done))
+    return subprocess.CompletedProcess(started[0].args, status, *printed)
+
+
+_servers: dict[str, socket.socket] = {}
+
+
+def _server(environment):
+    """The socket of the server for an environment: with every library, or with those that do not read the Hub's variables."""
+    counts = lambda variables: {name: value for name, value in variables.items() if name.startswith(FIXED)}  # noqa: E731
+    if "neutral" not in _servers:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, str(HERE), str(theirs.fileno())]
+        plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        subprocess.Popen(command, pass_fds=[theirs.fileno()], env={**plain, "OMP_NUM_THREADS": "1"})
+        theirs.close()
+        _servers["neutral"] = ours
+    if counts(environment) != counts(os.environ):
+        return _servers["neutral"]
+    if "all" not in _servers:
+        ours, theirs = socket.socketpair()
+        _send(_servers["neutral"], [theirs.fileno()])
+        theirs.close()
+        _servers["all"] = ours
+    return _servers["all"]
+
+
+def _send(channel, handles):
+    channel.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", handles))])
+
+
+def _serve(channel, modules):
+    """Fork a process per request, until the process of pytest is gone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for name in modules:
+        importlib.import_module(name)
+    while True:
+        received, handles, _, _ = socket.recv_fds(channel, 1, 4)
+        if not received:
+            os._exit(0)
+        if os.fork() == 0:
+            channel.close()
+            if len(handles) == 1:
+                _serve(socket.socket(fileno=handles[0]), READERS)
+            _wait_for_child(*handles)
+        for handle in handles:
+            os.close(handle)
+
+
+def _wait_for_child(body, output, error, status):
+    """Run the request in a child of this process; report its number, then its exit status."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    child = os.fork()
+    if child == 0:
+        os.close(status)
+        os.setsid()
+        with os.fdopen(body, "rb") as file:
+            file.seek(0)
+            request = json.load(file)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for number, handle in enumerate((nothing, output, error)):
+            os.dup2(handle, number)
+            os.close(handle)
+        _become(**request)
+    os.write(status, f"{child}\n".encode())
+    ended = os.waitpid(child, 0)[1]
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if log := os.environ.get("MEMTAX_TESTS_CPU"):
+        with open(log, "a") as handle:
+            handle.write(f"{usage.ru_utime + usage.ru_stime:.2f}\n")
+    os.write(status, f"{os.waitstatus_to_exitcode(ended)}\n".encode())
+    os._exit(0)
+
+
+def _become(arguments, environment, cwd):
+    """Be `python ARGUMENTS`."""
+    code = 1
+    try:
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(cwd)
+        tempfile.tempdir = None
+        # What Python and numba read when they start.
+        sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
+        sys.modules["numba.core.config"].reload_config()
+        sys.path[:] = [path for path in sys.path if path not in ("", str(HERE.parent))]
+        given = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+        sys.path[:0] = given
+        for path in given:
+            if (custom := Path(path) / "sitecustomize.py").exists():
+                runpy.run_path(str(custom))
+        code = _execute(arguments)
+    except SystemExit as ended:
+        if ended.code is not None and not isinstance(ended.code, int):
+            sys.stderr.write(f"{ended.code}\n")
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code & 255)
+
+
+def _execute(arguments):
+    first, *rest = arguments
+    if first == "-m":
+        sys.path.insert(0, os.getcwd())
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        import types
+
+        sys.path.insert(0, "")
+        sys.argv = ["-c", *rest[1:]]
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), main.__dict__)
+    else:
+        sys.path.insert(0, str(Path(first).resolve().parent))
+        sys.argv = arguments
+        runpy.run_path(first, run_name="__main__")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.remove(str(HERE.parent))
+    _serve(socket.socket(fileno=int(sys.argv[1])), NEUTRAL)
