@@ -22,12 +22,14 @@ _LAZY = {
 
 _VERBS = (
     "align",
+    "audit",
     "compare",
     "count",
     "counterfactual",
     "filter",
     "fit",
     "influence",
+    "mia",
     "paraphrase",
     "predict",
     "score",

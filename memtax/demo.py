@@ -8,6 +8,7 @@ pages for related alphabets repeat each other (recitation), those for rare ones 
 import importlib.util
 import sys
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,6 @@ from memtax.files import asset
 from memtax.hub.folder import Config, write_dataset
 from memtax.lm.embeddings import DEFAULT_MODEL, can_embed
 from memtax.pipeline import RunConfig
-from memtax.pipeline.run import RunResult, run
 from memtax.pipeline.stages import describe, on_main
 from memtax.progress import say, silence_libraries
 from memtax.provenance import digest, fingerprint_path, versions
@@ -97,11 +97,14 @@ STOP_AT_RATE = 0.6
 """Training ends early when this share is memorized: the picture needs windows of both kinds."""
 
 
-def demo(output: Path | str) -> RunResult:
-    """Make corpus, tokenizer and model, then run the pipeline on them. Finished parts are reused.
+def prepare(output: Path | str) -> RunConfig:
+    """Make corpus, tokenizer, model and classifier. Finished parts are reused.
 
     Args:
         output: the run directory.
+
+    Returns:
+        The configuration of the run over them.
 
     Raises:
         MemtaxError: this Python has no standard library in source form.
@@ -121,7 +124,7 @@ def demo(output: Path | str) -> RunResult:
         corpus=str(output / CORPUS),
         held_out=f"{output / CORPUS}::held_out",
         tokenizer=str(output / "tokenizer"),
-        output=str(output),
+        output=output,
         prompt=PROMPT,
         continuation=WINDOW - PROMPT,
         title="A small GPT-NeoX on the Python standard library",
@@ -146,7 +149,7 @@ def demo(output: Path | str) -> RunResult:
         raise MemtaxError(f"the training in {output / 'models' / MODEL_NAME} is not complete; remove that folder and run again")
     # The encoders come last: what the model memorized is on screen early.
     options = _train_classifier(output)
-    return run(RunConfig(**{**config.to_dict(), **options, "checkpoints": tuple(str(path) for path in checkpoints)}))
+    return replace(config, **options, checkpoints=tuple(str(path) for path in checkpoints))
 
 
 def read_documents() -> dict[str, dict[str, str]]:

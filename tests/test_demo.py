@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from memtax import demo
 from memtax.corpus.sources import Source, open_dataset
-from memtax.pipeline import RunConfig
+from memtax.pipeline.config import RunConfig
 from memtax.pipeline.stages import describe
 from memtax.schema import CATEGORIES
 

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from memtax.cli import app
 from memtax.files import asset
 from memtax.filters import CATALOGUE
-from memtax.pipeline import RunConfig
+from memtax.jobs.run import Run
+from memtax.results import read_summary
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -92,11 +93,11 @@ def test_every_block_runs_as_it_is_written_and_prints_what_it_says(workplace, ca
         assert capsys.readouterr().out.splitlines() == re.findall(r"print\(.*\)  # (.*)", block), block
     assert ran == 8
     assert (workplace / "runs/mine/report/index.html").exists()
-    audit = json.loads((workplace / "runs/audit/audit.json").read_text())
+    audit = read_summary(workplace / "runs/audit", "audit")
     assert audit["adapter"] == "adapter"
     assert [row["repetitions"] for row in audit["canaries"]["by_repetitions"]] == [1, 16]
     assert audit["membership"]["measurable"]
-    assert "attacks" in json.loads((workplace / "runs/mia/membership.json").read_text())["domains"]["github"]
+    assert "attacks" in read_summary(workplace / "runs/mia", "mia")["domains"]["github"]
 
 
 def test_measured_figures_are_those_of_the_results():
@@ -123,12 +124,12 @@ def test_the_citation_is_of_this_version():
 def test_every_key_of_a_run_is_explained():
     table = README[README.index("| key | default |") : README.index("A run directory holds")]
     explained = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|"))))
-    assert explained == {field.name for field in dataclasses.fields(RunConfig)}
+    assert explained == {field.name for field in dataclasses.fields(Run)}
 
 
 def test_the_configuration_example_is_one(tmp_path):
     (tmp_path / "config.yaml").write_text(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1])
-    assert RunConfig.load(tmp_path / "config.yaml").output == "runs/mine"
+    assert Run.load(tmp_path / "config.yaml").output == Path("runs/mine")
 
 
 def test_every_filter_is_listed_with_its_class():

@@ -10,7 +10,7 @@ from memtax import records
 from memtax.corpus.folder_cards import check_folder
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError, ModelError
-from memtax.pipeline import RunConfig
+from memtax.jobs.run import Run
 
 CONFIG = {"model": "m", "corpus": "c", "output": "o"}
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -38,7 +38,7 @@ def test_hostile_yaml_is_refused_at_once(tmp_path, name):
     text, reason = HOSTILE[name]
     (tmp_path / "run.yaml").write_text(text)
     started = time.monotonic()
-    for read in (records.read_yaml, records.read_run, RunConfig.load):
+    for read in (records.read_yaml, records.read_run, Run.load):
         with pytest.raises(MemtaxError, match=reason) as error:
             read(tmp_path / "run.yaml")
         assert len(str(error.value)) < 1000
@@ -105,7 +105,7 @@ def test_json_that_is_fine_is_read(tmp_path):
 def test_a_value_of_a_wrong_type_or_range_is_named(tmp_path, key, value, reason):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"memtax": "run", "config": {**CONFIG, key: value}}))
     with pytest.raises(MemtaxError, match=reason):
-        RunConfig.load(tmp_path / "run.yaml")
+        Run.load(tmp_path / "run.yaml")
 
 
 @pytest.mark.parametrize(

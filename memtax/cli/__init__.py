@@ -1,7 +1,5 @@
 """The `memtax` command: one verb per job, with options made from the job's settings."""
 
-from memtax.cli import job as job
-from memtax.cli import leakage as leakage
 from memtax.cli import results as results
 from memtax.cli.base import app, main
 from memtax.cli.derive import register

@@ -69,15 +69,9 @@ def _output(given: dict[str, Any]) -> Path | None:
     """The directory that a verb writes, by its options; None if it writes none."""
     if given.get("dry_run") or "browser" in given:
         return None
-    if given.get("output") is not None:
-        return Path(given["output"])
-    if "config" in given:
-        from memtax.pipeline import RunConfig
-
-        return Path(RunConfig.load(given["config"]).output)
     # `report` writes into a run and `push` reads one; what is none is left as it is.
     run = Path(given["run"]) if "run" in given else None
-    return run if run is not None and ((run / "metrics.json").is_file() or (run / "dataset" / "features").is_dir()) else None
+    return run if run is not None and ((run / "summary.json").is_file() or (run / "dataset" / "features").is_dir()) else None
 
 
 class _Terminated(KeyboardInterrupt):

@@ -1,7 +1,6 @@
 """Commands from the settings of jobs: options, help, `--config`, and the answer on the terminal."""
 
 import inspect
-import re
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,10 @@ from memtax.settings import COMMAND_LINE, check_values, fields, flag_of, from_va
 _CONFIG = "YAML file of these options by name, or the run.yaml of a finished job; options given here come first."
 
 
+_FILES = ("config", "config_file")
+"""Parameters that are files of settings."""
+
+
 def register(app: Any, verb: str) -> None:
     """Add the command of a verb to an app."""
     app.command(name=verb.rstrip("_"))(command(verb))
@@ -25,10 +28,10 @@ def command(verb: str) -> Callable[..., Outcome]:
     """A function that Typer makes a command of."""
     kind: Any = job_class(verb)
     parameters = [_parameter(name, field, hint) for name, (field, hint) in fields(kind).items()]
-    parameters.append(_config_parameter(kind))
+    parameters += _config_parameters(kind)
 
     def run(**values: Any) -> Outcome:
-        given = {name: value for name, value in values.items() if name != "config" and value is not None}
+        given = {name: value for name, value in values.items() if name not in _FILES and value is not None}
         done = from_values(kind, given, COMMAND_LINE).run()
         return Outcome({"output": done.output, **({"page": done.page} if done.page else {}), **done.figures}, done.lines)
 
@@ -72,7 +75,9 @@ def _base(kind: Any) -> Any:
     return kind if kind in (int, float, str) else str
 
 
-def _config_parameter(kind: Any) -> inspect.Parameter:
+def _config_parameters(kind: Any) -> list[inspect.Parameter]:
+    """`--config FILE`, and for `memtax run FILE` the file by its position."""
+
     def read(ctx: typer.Context, path: Path | None) -> Path | None:
         if path is not None:
             from memtax.jobs.base import read_settings
@@ -82,11 +87,10 @@ def _config_parameter(kind: Any) -> inspect.Parameter:
             ctx.default_map = {name: value for name, value in values.items() if value is not None}
         return path
 
-    info = typer.Option("--config", help=_CONFIG, is_eager=True, callback=read)
-    return inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, info])
-
-
-def example(verb: str) -> str | None:
-    """The example in a verb's help."""
-    found = re.search(r"Example: `(memtax [^`]+)`", job_class(verb).__doc__ or "")
-    return found[1] if found else None
+    infos: list[Any] = [typer.Option("--config", help=_CONFIG, is_eager=True, callback=read)]
+    if kind.config_is_positional:
+        infos.append(typer.Argument(help="The same file.", metavar="CONFIG", is_eager=True, callback=read, show_default=False))
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, info])
+        for name, info in zip(_FILES, infos, strict=False)
+    ]

@@ -18,7 +18,8 @@ from memtax.hub.push import Pushed, Repository, folder_files, push
 from memtax.hub.screening import CANARIES, STAYS, Machine, public_url, screen
 from memtax.provenance import versions
 from memtax.record_shapes import METRICS
-from memtax.records import read_json, read_run, read_text
+from memtax.records import read_run, read_text
+from memtax.results import SUMMARY, read_summary
 
 PARTS = ("dataset", "models", "metrics", "explorer")
 _APP = '''"""The explorer of {dataset}."""
@@ -129,7 +130,7 @@ def _screened(repository: Repository, machine: Machine) -> Repository:
 
 def _run_folder(source: Path) -> Path:
     """What an audit has to publish is its run's."""
-    return source / "run" if (source / "audit.json").is_file() and (source / "run").is_dir() else source
+    return source / "run" if (source / "run" / SUMMARY).is_file() else source
 
 
 def spaces(owner: str, private: bool = False) -> list[Repository]:
@@ -234,8 +235,8 @@ def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | No
 
 def _measured(folder: Path) -> dict[str, Any]:
     """The figures of the run that measured the language model in one of its folders; empty if there is none."""
-    path = folder.parent.parent / "metrics.json"
-    metrics = read_json(path, METRICS) if path.is_file() else {}
+    run = folder.parent.parent
+    metrics = read_summary(run, shape=METRICS) if (run / SUMMARY).is_file() else {}
     return metrics if (metrics.get("run") or {}).get("model") == folder.name else {}
 
 

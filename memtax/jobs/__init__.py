@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from memtax.jobs.base import Finished, Job
 
 VERBS = (
+    "demo",
+    "run",
     "count",
     "score",
     "filter",
@@ -17,8 +19,10 @@ VERBS = (
     "predict",
     "paraphrase",
     "align",
+    "mia",
     "influence",
     "counterfactual",
+    "audit",
     "compare",
 )
 """Names of the verbs, which are those of their files and of their Python functions."""

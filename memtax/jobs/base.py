@@ -94,7 +94,7 @@ class Result:
     """
 
     title: str
-    tables: Sequence[Rows]
+    tables: "Sequence[Rows | Config]"
     figures: Mapping[str, Any]
     lines: Sequence[str] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -135,6 +135,8 @@ class Job:
     """Settings of a verb that writes an output directory. A subclass adds fields and `make`."""
 
     verb: ClassVar[str]
+    config_is_positional: ClassVar[bool] = False
+    """Whether the file of `--config` may also stand alone, as in `memtax run config.yaml`."""
     output: Path = option("Output directory.", short="-o")
 
     def __init_subclass__(cls) -> None:
@@ -183,8 +185,8 @@ class Job:
             world.wait()
         if not world.is_main:
             return Finished(self.output, {}, ())
-        names = ("dataset", SUMMARY, *(["index.html"] if page else [])) if result.tables else ()
-        where = [f"{name.partition('.')[0]:<9}{self.output / name}" for name in names]
+        paths = {"dataset": self.output / "dataset", "summary": self.output / SUMMARY, **({"page": page} if page else {})}
+        where = [f"{name:<9}{path}" for name, path in paths.items() if result.tables]
         return Finished(self.output, result.figures, [*result.lines, *where], page)
 
     def _write(self, result: Result, started: float) -> Path | None:
@@ -242,12 +244,16 @@ def write_result(
 
     if result.is_private:
         make_private(output)
-    configs = [rows.config() for rows in result.tables]
+    # The page reads what is written here, before there are checksums of it.
+    (output / checksums.RECORD).unlink(missing_ok=True)
+    configs = [rows.config() if isinstance(rows, Rows) else rows for rows in result.tables]
     write_dataset(output / "dataset", configs, result.title, result.facts, result.license_id)
     write_json(output / SUMMARY, envelope(verb, result.figures), private=result.is_private)
     write_record(output / "run.yaml", verb, settings, inputs, seconds)
     page = result.page(output) if result.page is not None else None
-    names = ["dataset", SUMMARY, "run.yaml", *(["index.html"] if page else []), *result.files]
+    # `memtax report` writes the report of a run again.
+    own_page = [page.name] if page is not None and page.parent == output else []
+    names = ["dataset", SUMMARY, "run.yaml", *own_page, *result.files]
     if result.is_private:
         make_private(output, names)
     values = {name: value for name, value in settings.items() if name != "output"}

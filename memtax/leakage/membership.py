@@ -1,31 +1,27 @@
 """`memtax mia`: membership inference from texts to figures, each beside what can be told without the model."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from memtax import schema
-from memtax.checksums import seal
-from memtax.corpus.membership import COLUMNS, load_membership, load_neighbours
+from memtax.corpus.membership import COLUMNS
 from memtax.engine import World
-from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
-from memtax.files import write_json, write_parquet
 from memtax.leakage.attacks import ATTACKS, choose
 from memtax.leakage.evidence import AttackFilter
 from memtax.leakage.figures import ALL, METRICS, RESAMPLES, Figures, figures
 from memtax.leakage.finished import StrongSettings, check_finished, late_scores
-from memtax.leakage.strong import POOLED
-from memtax.lm.loading import load_tokenizer, split_revision
+from memtax.lm.loading import load_tokenizer
 from memtax.lm.special_tokens import text_ids, without_bos
-from memtax.progress import silence_libraries, skipped
-from memtax.provenance import write_record
-from memtax.results import read_table
+from memtax.progress import skipped
+from memtax.provenance import fingerprint_table
+
+Stage = Callable[..., pa.Table]
 
 ROWS_PER_BATCH = 256
 """Texts a call of the filter, whatever the number of processes."""
@@ -40,33 +36,33 @@ DEFAULT = ("loss", "zlib", "min_k", "min_k_plus_plus", "lowercase", "recall")
 
 
 @dataclass(frozen=True)
-class MembershipResult:
-    """Where the results are, and the figures of `membership.json`.
+class Membership:
+    """What `infer_membership` found.
 
     Attributes:
-        output: the directory.
-        table: one row a text: keys, label, scores.
-        summary: the contents of `membership.json`.
+        table: one row per text: keys, label, scores.
+        figures: for each domain the attacks with intervals, the blind baseline, the set test.
     """
 
-    output: Path
     table: pa.Table
-    summary: Mapping[str, Any]
+    figures: Mapping[str, Any]
+
+    def metrics(self) -> pa.Table:
+        """The figures as a long table: one row per domain, attack and metric."""
+        return pa.Table.from_pylist(_metric_rows(self.figures["domains"]))
 
     def lines(self) -> list[str]:
-        """A line an attack and domain, and the paths; none on processes other than the main."""
-        if not World.current().is_main:
-            return []
-        found = []
-        for domain, one in self.summary["domains"].items():
-            found.append(f"{domain}: {kinds(one)}")
+        """A line for each attack and domain."""
+        lines = []
+        for domain, one in self.figures["domains"].items():
+            lines.append(f"{domain}: {kinds(one)}")
             for name, reason in representatives(one):
-                found.append(f"  {name:<22}{_estimate(one['attacks'][name]['auroc'])}  {reason}")
-            found.append(f"  {'blind baseline':<22}{_estimate(one['blind']['auroc'])}  {one['blind']['verdict']['reason']}")
+                lines.append(f"  {name:<22}{_estimate(one['attacks'][name]['auroc'])}  {reason}")
+            lines.append(f"  {'blind baseline':<22}{_estimate(one['blind']['auroc'])}  {one['blind']['verdict']['reason']}")
             if test := one["set_test"]:
                 beside = "unknown" if test["blind_p_value"] is None else f"{test['blind_p_value']:.3g}"
-                found.append(f"  {'all attacks together':<22}p = {test['p_value']:.3g}; the texts alone: p = {beside}")
-        return [*found, f"figures  {self.output / 'membership.json'}"]
+                lines.append(f"  {'all attacks together':<22}p = {test['p_value']:.3g}; the texts alone: p = {beside}")
+        return lines
 
 
 def kinds(one: Mapping[str, Any]) -> str:
@@ -90,7 +86,7 @@ def _plural(number: int, name: str, several: str | None = None) -> str:
 def infer_membership(
     data: pa.Table,
     scorer: AttackFilter,
-    output: Path | str,
+    stage: Stage,
     *,
     attacks: Sequence[str] = DEFAULT,
     columns: pa.Table | None = None,
@@ -98,15 +94,14 @@ def infer_membership(
     shots: int = SHOTS,
     resamples: int = RESAMPLES,
     strong: StrongSettings = StrongSettings(),  # noqa: B008 - frozen
-) -> MembershipResult:
-    """Score texts, compare members with non-members, and write what was found; finished parts in `output` are reused.
-
-    Under `accelerate launch` or `torchrun` the texts are shared among the processes, with the same result as from one.
+) -> Membership:
+    """Score texts and compare members with non-members.
 
     Args:
         data: from `memtax.corpus.membership.load_membership`; with `load_neighbours`, the neighbours of `neighbour`.
         scorer: the model and what else is needed; its `attacks` and `prefixes` are set here.
-        output: the directory: `parts/`, `scores.parquet`, `metrics.parquet`, `membership.json`, `run.yaml`.
+        stage: runs a filter over rows, as `memtax.jobs.base.Work.stage` does: with a folder's name, rows per batch and
+            batches per part.
         attacks: names in `ATTACKS`.
         columns: `sequence_id` and the columns that attacks such as `gradient_norm` read.
         references: `sequence_id`, `model_scores` and `model_included` from `memtax counterfactual`, for `lira` and `rmia`.
@@ -116,10 +111,10 @@ def infer_membership(
 
     Raises:
         MemtaxError: an input is missing or about other texts, or no text is left to evaluate.
-        StaleOutputError: the output holds parts of another input or of other settings.
+        StaleOutputError: there are parts of another input or of other settings.
     """
-    silence_libraries()
-    output = Path(output)
+    import datasets
+
     chosen = choose(attacks)
     early = tuple(attack.name for attack in chosen if not attack.late)
     data = prepare(data, scorer)
@@ -136,89 +131,43 @@ def infer_membership(
     needs_score = any("score" in attack.needs for attack in chosen)
     run = tuple(dict.fromkeys((*early, *(("loss",) if needs_score or not early else ()))))
     scorer = replace(scorer, attacks=run, prefixes=prefixes)
-    scored = _score(data, scorer, output)
+    prepared = data.select(["sequence_id", *scorer.requires])
+    rows = datasets.Dataset(prepared, fingerprint=fingerprint_table(prepared))
+    scored = stage(rows, scorer, "parts", ROWS_PER_BATCH, 1)
     table = pa.table({**{name: data.column(name) for name in COLUMNS}, **{c: scored.column(c) for c in scorer.columns}})
     table = late_scores(table, [attack for attack in chosen if attack.late], columns, references, population, strong)
     kept = np.ones(len(table), bool)
     kept[[*prefixed, *population]] = False
     table = table.filter(pa.array(kept))
     names = [column for attack in chosen for column in attack.columns]
-    world = World.current()
-    summary = {
+    figures_found = {
         "model": scorer.model,
         "bos": list(scorer.opening),
         "attacks": [attack.name for attack in chosen],
         "reserved": {"recall": len(prefixed), "rmia": len(population)},
         "frequencies": scorer.frequencies,
         "strong": asdict(strong) if {"lira", "rmia"} & set(attacks) else None,
-        "domains": figures(table, names, resamples) if world.is_main else {},
+        # Bootstraps take a while: the other processes do not need them.
+        "domains": figures(table, names, resamples) if World.current().is_main else {},
     }
-    if world.is_main:
-        _write(output, table, names, summary, scorer)
-    world.wait()
-    return MembershipResult(output, table, summary)
+    columns_kept = ["sequence_id", "domain", "document", "is_member", "chunk_start", "chunk_end", *dict.fromkeys(names)]
+    return Membership(schema.validate(table, columns_kept, "the scores"), figures_found)
 
 
-def run_command(
-    model: str,
-    output: Path,
-    data: str | None = None,
-    members: str | None = None,
-    nonmembers: str | None = None,
-    attack: Sequence[str] | None = None,
-    column: str | None = None,
-    chunk_words: int | None = None,
-    columns: Path | None = None,
-    references: Path | None = None,
-    neighbour_texts: str | None = None,
-    shots: int = SHOTS,
-    resamples: int = RESAMPLES,
-    lira_variances: str = POOLED,
-    rmia_a: float = 1.0,
-    **parameters: Any,
-) -> MembershipResult:
-    """`infer_membership` with everything by name, as the command has it.
+def possible_attacks(
+    parameters: Mapping[str, Any], tables: Mapping[str, pa.Table], table: pa.Table, *, chunks: bool
+) -> tuple[str, ...]:
+    """Attacks that the given models, tables and texts allow.
 
     Args:
-        model: folder or Hub name, `NAME@REVISION` for a revision.
-        output: the directory.
-        data: as for `load_membership`, like `members`, `nonmembers`, `column` and `chunk_words`.
-        members: a source of members.
-        nonmembers: a source of non-members.
-        attack: names; None takes all that what is given allows.
-        column: the column of text or tokens.
-        chunk_words: words of a chunk.
-        columns: Parquet file for attacks that read columns.
-        references: folder or Parquet file of `memtax counterfactual`.
-        neighbour_texts: as for `load_neighbours`, instead of a `neighbour_model`.
-        shots: as for `infer_membership`, like `resamples`.
-        resamples: bootstrap resamples.
-        lira_variances: `pooled` or `per_text`, see `memtax.leakage.strong.deviations`.
-        rmia_a: see `memtax.leakage.strong.rmia`.
         parameters: of `AttackFilter`.
-
-    Returns:
-        As `infer_membership`.
-
-    Raises:
-        MemtaxError: an input cannot be used, or two of them exclude each other.
+        tables: those of `columns` and `references`, as far as they are given.
+        table: the texts.
+        chunks: whether chunks of texts are scored.
     """
-    name, revision = split_revision(model)
-    if neighbour_texts is not None and parameters.get("neighbour_model"):
-        raise MemtaxError("neighbours come from a model or from texts: give --neighbour-model or --neighbour-texts, not both")
-    strong = StrongSettings(lira_variances, rmia_a)
-    parameters["given_neighbours"] = neighbour_texts is not None
-    tables = {key: read_table(path) for key, path in (("columns", columns), ("references", references)) if path is not None}
-    chosen = tuple(attack or (*DEFAULT, *_possible(parameters, tables)))
-    # ReCaLL's prefixes are cut from the texts, later.
-    early = tuple(each.name for each in choose(chosen) if not each.late and each.name != "recall")
-    scorer = AttackFilter(name, early, revision, **parameters)
-    table = load_membership(data, members=members, nonmembers=nonmembers, column=column, chunk_words=chunk_words)
-    if neighbour_texts is not None:
-        table = load_neighbours(neighbour_texts, table, column=column)
-    if attack is None and (chunk_words or not _enough_for_prefixes(table)):
-        chosen = tuple(each for each in chosen if each != "recall")
-    return infer_membership(table, scorer, output, attacks=chosen, shots=shots, resamples=resamples, strong=strong, **tables)
+    chosen = (*DEFAULT, *_possible(parameters, tables))
+    # ReCaLL's prefixes are whole texts, cut off the non-members.
+    return tuple(name for name in chosen if name != "recall" or (not chunks and _enough_for_prefixes(table)))
 
 
 def _possible(parameters: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> list[str]:
@@ -298,25 +247,6 @@ def _prefixes(data: pa.Table, rows: Sequence[int]) -> tuple[tuple[str, tuple[int
     return tuple((domain, tuple(tokens)) for domain, tokens in found.items())
 
 
-def _score(data: pa.Table, scorer: AttackFilter, output: Path) -> pa.Table:
-    import datasets
-
-    rows = datasets.Dataset(data.select(["sequence_id", *scorer.requires]))
-    return run_stage(rows, scorer, output / "parts", ROWS_PER_BATCH, 1)
-
-
-def _write(output: Path, table: pa.Table, names: Sequence[str], summary: Mapping[str, Any], scorer: AttackFilter) -> None:
-    columns = ["sequence_id", "domain", "document", "is_member", "chunk_start", "chunk_end", *dict.fromkeys(names)]
-    write_parquet(output / "scores.parquet", schema.validate(table, columns, "the scores"))
-    write_parquet(output / "metrics.parquet", pa.Table.from_pylist(list(_metric_rows(summary["domains"]))))
-    write_json(output / "membership.json", summary)
-    config = {name: value for name, value in asdict(scorer).items() if name != "prefixes"} | {"attacks": summary["attacks"]}
-    config["bos"] = list(scorer.opening)
-    write_record(output / "run.yaml", "mia", config, {"model": scorer.fingerprint})
-    names = ("scores.parquet", "metrics.parquet", "membership.json", "run.yaml")
-    seal(output, "the same memtax mia command", scorer.fingerprint, names)
-
-
 def _metric_rows(domains: Mapping[str, Figures]) -> list[dict[str, Any]]:
     """The figures as a long table: a row a domain, attack and metric."""
     found = []
@@ -347,4 +277,4 @@ def representatives(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-__all__ = ["ALL", "DEFAULT", "MembershipResult", "infer_membership", "prepare", "representatives"]
+__all__ = ["ALL", "DEFAULT", "Membership", "infer_membership", "possible_attacks", "prepare", "representatives"]

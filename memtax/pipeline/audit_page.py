@@ -45,20 +45,20 @@ class Finding:
         return Section(anchor, self.heading, self.text, (*parts, table) if self.rows else tuple(parts))
 
 
-def write(path: Path, result: Mapping[str, Any]) -> None:
-    """Write the page."""
+def write(path: Path, result: Mapping[str, Any]) -> Path:
+    """Write the page from the audit's figures."""
     about = [("Model", result["model"]), ("Adapter", result["adapter"]), ("Training set", result["train"])]
     window = result["window"]
     about += [("Held out", result["held_out"]), ("Sequences", f"{result['sequences']:,} of {sum(window.values())} tokens")]
     found = [_extraction(result), _sampling(result), _worrying(result), _canaries(result), _membership(result)]
     found += [_personal(result), _advice(result)]
-    write_page(
+    return write_page(
         path,
         f"Audit: {headline(result)}",
         "what a fine-tuned model gives away",
         [(term, str(value)) for term, value in about if value],
         [one.section(f"part-{number}") for number, one in enumerate(found)],
-        "Every number is in audit.json.",
+        "Every number is in summary.json.",
         "Share of the training sequences that can be extracted",
         [{**tile, "count": f"{tile['count']} sequences"} for tile in tiles(result["extraction"])],
     )
@@ -284,7 +284,7 @@ def _advice(result: Mapping[str, Any]) -> Finding:
     ]
     text = (
         "Expectations are the fitted predictor's, and it knows associations, not causes: train again and run memtax compare. "
-        "audit.json lists the sequences. The folder run/ holds texts of the training set as they are: keep this folder, which "
-        "its owner alone may read, to yourself."
+        "summary.json lists the sequences. The folder run/ holds texts of the training set as they are: keep this folder, "
+        "which its owner alone may read, to yourself."
     )
     return Finding("What to do", text, "Remedies", ("Remedy", "Sequences", "Expected effect"), rows)

@@ -1,18 +1,15 @@
 """Run the whole job: describe the sequences, score them, explain and predict, write dataset and report."""
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memtax import report, schema
-from memtax.checksums import seal
+from memtax import schema
 from memtax.engine import World, once
 from memtax.engine import run as run_stage
-from memtax.files import write_json
 from memtax.filters.scores import LanguageModelFilter
-from memtax.hub.folder import Config, write_dataset
+from memtax.hub.folder import Config
 from memtax.hub.screening import public_name
 from memtax.leakage.from_run import membership_of_run
 from memtax.lm.loading import check_model, load_tokenizer, model_files
@@ -24,7 +21,7 @@ from memtax.pipeline.personal import mask_attached, masked, personal_data
 from memtax.pipeline.series import Member, growth, kinds_over_series, score_series
 from memtax.pipeline.series_fits import fit_series
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
-from memtax.provenance import fingerprint_dataset, fingerprint_path, write_record
+from memtax.provenance import fingerprint_dataset, fingerprint_path
 from memtax.record_shapes import TOTALS
 from memtax.records import read_json
 from memtax.statistics import Units
@@ -46,32 +43,35 @@ SCORES = tuple(LanguageModelFilter.columns)
 
 
 @dataclass(frozen=True)
-class RunResult:
-    """Where the results are, and the figures of `metrics.json`.
+class RunFound:
+    """What a run found.
 
     Attributes:
-        output: the run directory.
-        report: the page.
-        metrics: the contents of `metrics.json`; empty on processes other than the main.
+        configs: of the dataset.
+        metrics: every figure of the page.
+        facts: of the card's first table.
+        inputs: name to fingerprint of what was read.
     """
 
-    output: Path
-    report: Path
-    metrics: Mapping[str, Any]
+    configs: list[Config]
+    metrics: dict[str, Any]
+    facts: dict[str, Any]
+    inputs: dict[str, str]
 
 
-def run(config: RunConfig) -> RunResult:
-    """Do everything the configuration asks for; what is finished already is reused.
+def run(config: RunConfig) -> RunFound | None:
+    """Do everything the configuration asks for, in the directory that it names; finished stages are reused.
 
     Under `accelerate launch` or `torchrun` the filters and the forward pass are shared among the processes.
+
+    Returns:
+        What was found; None on processes other than the main.
 
     Raises:
         MemtaxError: an input cannot be used.
         StaleOutputError: the output holds results of another configuration or input.
     """
-    started = time.time()
-    world = World.current()
-    output = Path(config.output)
+    output = config.output
     check_attached(config)
     for member in _members(config):
         check_model(member.path, member.revision, config.window, len(config.opening))
@@ -80,11 +80,7 @@ def run(config: RunConfig) -> RunResult:
     if config.reference_model is not None:
         dataset = join(dataset, _score_reference(config, dataset, output))
     series = _score_series(config, described, dataset, output)
-    metrics: dict[str, Any] = {}
-    if world.is_main:
-        metrics = _conclude(config, described, dataset, series, output, started)
-    world.wait()
-    return RunResult(output, output / "report" / "index.html", metrics)
+    return _conclude(config, described, dataset, series, output) if World.current().is_main else None
 
 
 def _score(config: RunConfig, dataset: "datasets.Dataset", folder: Path) -> "pa.Table":
@@ -167,8 +163,7 @@ def _conclude(
     dataset: "datasets.Dataset",
     series: "dict[str, pa.Table | None]",
     output: Path,
-    started: float,
-) -> dict[str, Any]:
+) -> RunFound:
     """Everything after the forward pass: it takes one process."""
     everything = dataset.with_format("arrow")[:]
     table = everything.filter(everything.column("is_member"))
@@ -213,14 +208,9 @@ def _conclude(
         "prompt + continuation": f"{config.prompt} + {config.continuation} tokens",
         "memorized": f"{metrics['extraction']['all']['memorized']:,}",
     }
-    write_dataset(output / "dataset", configs, f"{facts['title']}: memorized sequences", summary, config.license)
-    write_json(output / "metrics.json", metrics)
     inputs = {**described.inputs, "model": fingerprint_path(config.model)}
     inputs |= {name: fingerprint_path(str(getattr(config, name))) for name in found}
-    write_record(output / "run.yaml", "run", config.to_dict(), inputs, time.time() - started)
-    seal(output, "the same memtax command (run, demo or audit)", "run", ("dataset", "metrics.json", "run.yaml"))
-    report.write(output)
-    return metrics
+    return RunFound(configs, metrics, summary, inputs)
 
 
 def _kinds(table: "pa.Table", series: "dict[str, pa.Table | None]", units: Units) -> dict[str, list[dict[str, Any]]]:
@@ -344,4 +334,4 @@ def _predict(predictor: Predictor | None, table: "pa.Table") -> "pa.Array":
     return pa.nulls(table.num_rows, pa.float32()) if predictor is None else predictor.predict(table).cast(pa.float32())
 
 
-__all__ = ["RunResult", "run"]
+__all__ = ["RunFound", "run"]

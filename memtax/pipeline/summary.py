@@ -3,30 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from memtax.pipeline.run import RunResult
 from memtax.report import words
 from memtax.schema import CATEGORIES
 
 
-def summary(result: RunResult) -> dict[str, Any]:
-    """The figures of a run that fit a script: no table of every factor, but where that is."""
-    found = {name: result.metrics.get(name) for name in ("run", "extraction", "skipped", "nulls")}
-    models = (result.metrics.get("predictor") or {}).get("models")
-    paths = {"dataset": result.output / "dataset", "models": result.output / "models", "report": result.report}
-    return {"output": result.output, **found, "predictor": models, **paths, "metrics": result.output / "metrics.json"}
-
-
-def summary_lines(result: RunResult) -> list[str]:
-    """Extraction by category, the predictor's figures and the paths; nothing on processes other than the main."""
-    if not result.metrics:
-        return []
+def summary_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Extraction by category, and the predictor's figures."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
-    extraction, predictor = result.metrics["extraction"], result.metrics["predictor"]
-    table = Table(title=escape(result.metrics["run"]["title"]), title_justify="left")
+    extraction, predictor = metrics["extraction"], metrics["predictor"]
+    table = Table(title=escape(metrics["run"]["title"]), title_justify="left")
     table.add_column("category", no_wrap=True)
     for heading in ("sequences", "memorized", "rate", "95% interval", "over", "ROC-AUC"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -51,8 +40,7 @@ def summary_lines(result: RunResult) -> list[str]:
         console.print(table)
         for note in notes:
             console.print(escape(note), soft_wrap=True)
-    where = {"dataset": result.output / "dataset", "models": result.output / "models", "report": result.report}
-    return [*captured.get().splitlines(), *(f"{name:<8} {path}" for name, path in where.items())]
+    return captured.get().splitlines()
 
 
 def _auc(predictor: Mapping[str, Any], category: str) -> tuple[str, str | None]:

@@ -9,7 +9,8 @@ from memtax import schema
 from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.record_shapes import METRICS
-from memtax.records import read_json, read_run
+from memtax.records import read_run
+from memtax.results import SUMMARY, read_summary
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,7 +22,7 @@ HEAVY = ("tokens", "text", "token_texts", "token_logprobs")
 def run_folder(path: Path | str) -> Path:
     """The directory of a run: that of an audit is in it."""
     path = Path(path)
-    return path / "run" if (path / "audit.json").is_file() and (path / "run").is_dir() else path
+    return path / "run" if (path / "run" / SUMMARY).is_file() else path
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class Run:
             MemtaxError: neither metrics nor dataset is there, or a file is damaged.
         """
         features_path = run / "dataset" / "features" / "train.parquet"
-        metrics_path = run / "metrics.json"
+        metrics_path = run / SUMMARY
         if not metrics_path.exists() and not features_path.exists():
-            raise MemtaxError(f"{run} holds neither metrics.json nor dataset/features; give the directory of a finished run")
+            raise MemtaxError(f"{run} holds neither {SUMMARY} nor dataset/features; give the directory of a finished run")
         verify(run)
         held_out = _table(run / "dataset" / "membership" / "train.parquet")
         if held_out is not None and "is_member" in held_out.column_names:
@@ -61,7 +62,7 @@ class Run:
 
             held_out = held_out.filter(pc.invert(held_out.column("is_member")))
         return cls(
-            metrics=read_json(metrics_path, METRICS) if metrics_path.exists() else {},
+            metrics=read_summary(run, shape=METRICS) if metrics_path.exists() else {},
             record=read_run(run / "run.yaml") if (run / "run.yaml").exists() else {},
             features_path=features_path if features_path.exists() else None,
             features=_table(features_path),

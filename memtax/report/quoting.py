@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memtax import privacy
-from memtax.files import read_json
+from memtax.results import SUMMARY, read_summary
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 def shows_personal_data(folder: Path) -> bool:
     """Whether a directory is an audit that shows personal data."""
-    record = folder / "audit.json"
-    return record.is_file() and read_json(record).get("personal_data_shown") is True
+    return (folder / SUMMARY).is_file() and read_summary(folder).get("personal_data_shown") is True
 
 
 def complete(table: "pa.Table", run: Path, *, texts: bool) -> "pa.Table":

@@ -60,7 +60,7 @@ def gaps(run: Run) -> Section:
         parts.append(Table("Sequences left out", ("reason", "where", "sequences"), rows, texts=2))
     text = "A value that could not be computed is missing, never replaced by a stand-in."
     if not run.metrics:
-        return Section("gaps", "What is missing", text, missing=("Not known: this run has no metrics.json.",))
+        return Section("gaps", "What is missing", text, missing=("Not known: this run has no summary.json.",))
     if not parts:
         text += " In this run nothing is missing: every sequence has every factor."
     return Section("gaps", "What is missing", text, tuple(parts))

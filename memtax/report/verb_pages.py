@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memtax.files import read_json
 from memtax.leakage.membership import representatives
 from memtax.report import attached, figures, membership, sections, words
 from memtax.report.parts import Panel, Quote, Section, Table
@@ -28,7 +27,7 @@ NAMES = {
 
 
 def mia(folder: Path | str) -> Path:
-    """Write `index.html` from `membership.json`.
+    """Write `index.html` from the summary.
 
     Args:
         folder: output of `memtax mia`.
@@ -37,7 +36,7 @@ def mia(folder: Path | str) -> Path:
         The page.
     """
     folder = Path(folder)
-    found = read_json(folder / "membership.json")
+    found = read_summary(folder, "mia")
     sections = [
         part for number, (name, one) in enumerate(found["domains"].items()) for part in _domain(number, name, one, found)
     ]
@@ -47,7 +46,7 @@ def mia(folder: Path | str) -> Path:
         "who was in the training set",
         [("Model", str(found["model"])), ("Attacks", ", ".join(map(words.label, found["attacks"]))), *_sources(found)],
         sections,
-        "Every number is in membership.json, the score of every text in scores.parquet.",
+        "Every number is in summary.json, the score of every text in dataset/scores.",
     )
 
 

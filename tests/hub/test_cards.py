@@ -10,6 +10,7 @@ from memtax.errors import MemtaxError
 from memtax.hub.cards import finish, plain, render
 from memtax.hub.folder import Config, size_category, write_dataset
 from memtax.hub.publish import plan
+from memtax.results import envelope
 
 
 @pytest.mark.parametrize(
@@ -128,14 +129,15 @@ def test_size_categories_are_those_of_the_hub(rows, size):
 
 
 def test_models_tell_their_own_figures(tmp_path):
-    # By the rates of `metrics.json` and of `evaluation.json`.
+    # By the rates of `summary.json` and of `evaluation.json`.
     language_model, classifier = tmp_path / "models" / "lm", tmp_path / "models" / "code"
     for folder in (language_model, classifier):
         folder.mkdir(parents=True)
         (folder / "config.json").write_text('{"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"]}')
     write_dataset(tmp_path / "dataset", [Config("c", "A row.", {"train": pa.table({"sequence_id": [1]})})], "t", {})
     rates = {"all": {"rate": 0.25}, "held_out": {"rate": 0.125}, "recitation": {"rate": None}}
-    (tmp_path / "metrics.json").write_text(json.dumps({"run": {"model": "lm"}, "extraction": rates}))
+    figures = envelope("run", {"run": {"model": "lm"}, "extraction": rates})
+    (tmp_path / "summary.json").write_text(json.dumps(figures))
     evaluation = {"roc_auc": {"value": 0.75}, "pr_auc_code": 0.5, "pr_auc_natural_language": 0.625, "best_f1": 1.0}
     (classifier / "evaluation.json").write_text(json.dumps({"labels": evaluation}))
     (classifier / "README.md").write_text("---\nbase_model: org/base\n---\n\n# Code\n")

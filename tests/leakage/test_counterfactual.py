@@ -17,6 +17,7 @@ from helpers.processes import torchrun
 from memtax.cli import app
 from memtax.errors import MemtaxError, StaleOutputError
 from memtax.leakage.counterfactual import Training, compare, subsets
+from memtax.results import read_summary
 
 
 def test_every_text_is_in_half_of_the_models():
@@ -122,7 +123,7 @@ def test_counterfactual_and_strong_attacks(tmp_path):
     command += ["--attack", "loss", "--attack", "lira", "--attack", "rmia", "--resamples", "100"]
     done = CliRunner().invoke(app, [*command, "--references", str(tmp_path / "references.parquet")], catch_exceptions=False)
     assert done.exit_code == 0
-    figures = json.loads((tmp_path / "mia" / "membership.json").read_text())["domains"]["all"]
+    figures = read_summary(tmp_path / "mia", "mia")["domains"]["all"]
     # A quarter of the 32 non-members is RMIA's population.
     assert figures["nonmembers"] == 24
     assert figures["attacks"]["lira"]["auroc"]["low"] > 0.8

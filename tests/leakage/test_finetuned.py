@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from memtax.cli import app
 from memtax.errors import MemtaxError
 from memtax.files import asset
+from memtax.results import read_summary, read_table
 
 
 def training_script():
@@ -94,7 +95,7 @@ def test_attacks_tell_members_from_nonmembers(finetuned, base, tmp_path):
     arguments = ["mia", str(finetuned / "canaries"), "--model", str(finetuned), "--reference-model", base]
     done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path), "--resamples", "300"], catch_exceptions=False)
     assert done.exit_code == 0
-    found = json.loads((tmp_path / "membership.json").read_text())["domains"]["canaries"]
+    found = read_summary(tmp_path, "mia")["domains"]["canaries"]
     for attack in ("loss", "zlib", "min_k_0.2", "min_k_plus_plus_0.2", "reference"):
         assert found["attacks"][attack]["auroc"]["low"] > 0.8, attack
         assert found["attacks"][attack]["verdict"]["shows_membership"], attack
@@ -142,7 +143,7 @@ def test_gradients_of_align_serve_the_attacks(finetuned, tmp_path):
         row["sequence_id"]: row
         for row in pq.read_table(tmp_path / "align" / "dataset" / "alignment" / "train.parquet").to_pylist()
     }
-    scores = pq.read_table(tmp_path / "mia" / "scores.parquet").to_pylist()
+    scores = read_table(tmp_path / "mia", "scores").to_pylist()
     # Larger is a member: the norm is negated, the alignment is as it is; what has none has no score.
     assert all(row["attack_gradient_norm"] == -aligned[row["sequence_id"]]["gradient_norm"] for row in scores)
     assert all(row["attack_gradient_alignment"] == aligned[row["sequence_id"]]["gradient_alignment"] for row in scores)
@@ -151,7 +152,7 @@ def test_gradients_of_align_serve_the_attacks(finetuned, tmp_path):
     without = [row["sequence_id"] for row in scores if row["attack_gradient_alignment"] is None]
     assert without == [row["sequence_id"] for row in scores if not known[row["sequence_id"]]]
     assert 0 in without
-    found = json.loads((tmp_path / "mia" / "membership.json").read_text())["domains"]["canaries"]["attacks"]
+    found = read_summary(tmp_path / "mia", "mia")["domains"]["canaries"]["attacks"]
     assert found["gradient_norm"]["auroc"]["low"] > 0.8
     assert found["gradient_alignment"]["without_score"] == len(without)
     assert found["loss"]["without_score"] == 0

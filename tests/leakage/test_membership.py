@@ -23,6 +23,7 @@ from memtax.leakage.attacks import choose
 from memtax.leakage.blind import Features, blind_p_value, blind_scores, fit_and_choose, ngram_overlap, shift
 from memtax.leakage.figures import METRICS, attack_metrics, figures, set_test, verdict
 from memtax.leakage.finished import late_scores, read_finished
+from memtax.results import read_summary, read_table
 
 
 def write_lines(path, rows):
@@ -292,7 +293,7 @@ def test_command_writes_numbers(mia_inputs, tmp_path):
     arguments += ["--columns", str(tmp_path / "gradients.parquet")]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0
-    found = json.loads((tmp_path / "out" / "membership.json").read_text())
+    found = read_summary(tmp_path / "out", "mia")
     assert list(found["domains"]) == ["code", "prose", "all"]
     code, prose = found["domains"]["code"], found["domains"]["prose"]
     # Eight non-members of each domain are ReCaLL's prefix, but at most a quarter of them.
@@ -301,9 +302,9 @@ def test_command_writes_numbers(mia_inputs, tmp_path):
     assert code["attacks"]["loss"]["verdict"]["shows_membership"]
     assert not prose["attacks"]["loss"]["verdict"]["shows_membership"]
     assert code["attacks"]["gradient_norm"]["auroc"]["value"] == 1.0  # smaller in the first rows, which are the members
-    metrics = pq.read_table(tmp_path / "out" / "metrics.parquet")
+    metrics = read_table(tmp_path / "out", "metrics")
     assert metrics.schema.field("value").type == pa.float64()
-    scores = pq.read_table(tmp_path / "out" / "scores.parquet")
+    scores = read_table(tmp_path / "out", "scores")
     assert scores.num_rows == 140 - 8 - 7
     page = (tmp_path / "out" / "index.html").read_text()
     # The attacks on code show membership, those on prose nothing: two domains and all texts together.
@@ -325,7 +326,7 @@ def test_published_neighbours_are_those_of_their_texts(tmp_path):
     command = ["mia", source, "--model", model, "--resamples", "20", "--attack", "neighbour", "--neighbour-texts"]
     done = CliRunner().invoke(app, [*command, perturbed, "--output", str(tmp_path / "out")], catch_exceptions=False)
     assert done.exit_code == 0
-    scores = pq.read_table(tmp_path / "out" / "scores.parquet").column("attack_neighbour").to_pylist()
+    scores = read_table(tmp_path / "out", "scores").column("attack_neighbour").to_pylist()
     logs = np.log(transitions())
 
     def likelihood(text):
@@ -386,5 +387,5 @@ def test_two_processes_give_the_same_bytes(mia_inputs, tmp_path):
     for name, launch in (("one", python), ("two", torchrun)):
         done = launch(*command, "--output", tmp_path / name)
         assert done.returncode == 0, done.stderr
-    for name in ("scores.parquet", "metrics.parquet", "membership.json"):
+    for name in ("dataset/scores/train.parquet", "dataset/metrics/train.parquet", "summary.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, TrainingArguments
 
 from memtax.files import asset
-from memtax.pipeline import RunConfig, run
+from memtax.jobs.run import Run
 
 SENTENCES = [
     "the quick brown fox jumps over the lazy dog and runs away",
@@ -85,8 +85,8 @@ def material(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def config(material, tmp_path_factory) -> RunConfig:
-    return RunConfig(
+def config(material, tmp_path_factory) -> Run:
+    return Run(
         model=str(material / "model"),
         corpus=str(material / "docs.jsonl"),
         held_out=str(material / "held_out.jsonl"),
@@ -101,4 +101,4 @@ def config(material, tmp_path_factory) -> RunConfig:
 @pytest.fixture(scope="session")
 def finished(config):
     """The result of the whole pipeline."""
-    return run(config)
+    return config.run()

@@ -20,10 +20,11 @@ from memtax.errors import MemtaxError
 from memtax.files import asset
 from memtax.hub.publish import plan
 from memtax.leakage.canaries import conclusion
-from memtax.pipeline.audit import _advice, audit
+from memtax.pipeline.audit import _advice
 from memtax.pipeline.audit_texts import kind_of
 from memtax.report.compare import compare
 from memtax.report.explore import Explorer
+from memtax.results import read_summary
 from memtax.statistics import Units
 
 ONCE, OFTEN, COPIES = 12, 3, 8
@@ -82,7 +83,7 @@ def audited(planted, tmp_path_factory):
     arguments += ["--held-out", str(folder / "held_out.jsonl"), "--prompt", "8", "--continuation", "8", "--resamples", "200"]
     done = CliRunner().invoke(app, [*arguments, "--output", str(output)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    return output, json.loads((output / "audit.json").read_text())
+    return output, read_summary(output, "audit")
 
 
 def starts(planted, material, texts):
@@ -94,7 +95,6 @@ def test_canaries_planted_once_are_worrying_and_those_planted_often_are_not(plan
     import pyarrow.parquet as pq
 
     output, found = audited
-    assert (found["schema"], found["schema_version"]) == ("memtax.audit", 2)
     table = pq.read_table(output / "run/sequences/train.parquet").to_pylist()
     tokens = {row["sequence_id"]: tuple(row["tokens"]) for row in table}
     dropped = {tokens[number] for number in found["advice"]["drop"]["sequence_ids"]}
@@ -124,7 +124,7 @@ def test_personal_data_is_found_and_masked(audited):
     assert found["personal_data"]["count"] >= 1
     shown = [row["text"] for row in found["personal_data"]["sequences"] if "email" in row["personal_data"]]
     assert any("[email, 9 characters]" in text for text in shown)
-    for name in ("audit.json", "index.html", "card_section.md"):
+    for name in ("summary.json", "index.html", "card_section.md"):
         assert ADDRESS not in (output / name).read_text()
 
 
@@ -180,8 +180,8 @@ def test_no_file_of_an_audit_that_is_shown_or_pushed_quotes_personal_data(audite
     features = pq.read_table(output / "run/dataset/features/train.parquet")
     check_table(features, tokenizer)
     check_table(pq.read_table(output / "run/dataset/membership/train.parquet"))
-    shown = [output / name for name in ("index.html", "audit.json", "card_section.md", "run/metrics.json", "run/run.yaml")]
-    shown += [path for name in ("run/report", "run/dataset", "membership") for path in (output / name).rglob("*")]
+    shown = [output / name for name in ("index.html", "summary.json", "card_section.md", "run/summary.json", "run/run.yaml")]
+    shown += [path for name in ("run/report", "run/dataset", "dataset", "membership") for path in (output / name).rglob("*")]
     for path in shown:
         if path.is_file() and path.suffix != ".png":
             assert not leaked(path.read_bytes().decode(errors="replace")), path
@@ -233,7 +233,9 @@ def test_views_of_an_audit_quote_no_personal_data(audited, tmp_path):
 def test_without_detector_and_held_out_it_says_so(planted, audited, monkeypatch):
     folder, tuned, once, _ = planted
     monkeypatch.setattr(privacy, "missing_packages", lambda: ["phonenumbers"])
-    found = audit(str(tuned), str(folder / "train.jsonl"), folder / "alone", prompt=8, continuation=8)
+    found = memtax.audit(
+        model=str(tuned), train=str(folder / "train.jsonl"), output=folder / "alone", prompt=8, continuation=8
+    ).figures
     assert found["membership"] == {
         "measurable": False,
         "reason": "no held-out texts were given; they are what members are compared with",
@@ -249,9 +251,8 @@ def test_adapter_with_canaries_and_held_out_is_audited_against_its_base_model(pl
     plan = {"canaries": 6, "canary_tokens": 12, "canary_repetitions": [1, 16], "canary_candidates": 26}
     adapter = tune(folder, material, full=False, epochs=20, rate=1e-2, **plan)
     base, train, held_out = str(material / "model"), str(folder / "train.jsonl"), str(folder / "held_out.jsonl")
-    found = audit(
-        base, train, tmp_path / "out", adapter=str(adapter), held_out=held_out, prompt=8, continuation=8, resamples=50
-    )
+    options = {"adapter": str(adapter), "held_out": held_out, "prompt": 8, "continuation": 8, "resamples": 50}
+    found = memtax.audit(model=base, train=train, output=tmp_path / "out", **options).figures
     assert (found["model"], found["adapter"]) == (base, str(adapter))
     import pyarrow.parquet as pq
 
@@ -271,7 +272,7 @@ def test_adapter_with_canaries_and_held_out_is_audited_against_its_base_model(pl
     assert "What planted canaries show" in page
     assert conclusion(found["canaries"]) in card
     with pytest.raises(MemtaxError, match=r"was trained on .* not on 'gpt2'"):
-        audit("gpt2", train, tmp_path / "x", adapter=str(adapter))
+        memtax.audit(model="gpt2", train=train, output=tmp_path / "x", adapter=str(adapter))
 
 
 def test_predicted_effect_of_deduplication_is_the_predictors_own(tmp_path):

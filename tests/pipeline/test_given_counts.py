@@ -11,7 +11,6 @@ import yaml
 
 from memtax.errors import MemtaxError
 from memtax.hub.published import CODE_SCORES, MATCHES, match_splits, write_splits
-from memtax.pipeline import run
 from memtax.pipeline.given import given_columns
 
 
@@ -52,11 +51,11 @@ def features(output):
 
 def test_a_run_takes_counts_and_scores_made_before(finished, config, larger, published):
     given = published | {"counts": str(larger / "duplicates.parquet"), "frequencies": str(larger / "frequencies.parquet")}
-    there = run(dataclasses.replace(config, output=str(larger / "run"), checkpoints=(), **given))
+    there = dataclasses.replace(config, output=larger / "run", checkpoints=(), **given).run()
     table, own = features(larger / "run"), features(finished.output)
     assert table.column("sequence_duplicates") == pc.multiply(own.column("sequence_duplicates"), 10)
     assert table.column("max_frequency") == pc.multiply(own.column("max_frequency"), 10)
-    assert there.metrics["run"]["tokens"] == 10 * finished.metrics["run"]["tokens"]
+    assert there.figures["run"]["tokens"] == 10 * finished.figures["run"]["tokens"]
     # More than 5 occurrences are recitation: with ten times as many, that is every sequence.
     assert set(table.column("taxonomy").to_pylist()) == {0}
     assert (larger / "run" / "report" / "index.html").exists()
@@ -90,7 +89,7 @@ def test_a_sequence_without_a_count_is_named(config, larger):
     pq.write_table(pq.read_table(path).slice(0, 5), path)
     given = {"counts": str(path), "frequencies": str(larger / "frequencies.parquet")}
     with pytest.raises(MemtaxError, match=r"has no count of \d+ of \d+ sequences, the first is sequence_id 4;"):
-        run(dataclasses.replace(config, output=str(larger / "run"), **given))
+        dataclasses.replace(config, output=larger / "run", **given).run()
 
 
 def test_frequencies_alone_are_refused(config):

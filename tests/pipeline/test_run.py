@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers.processes import torchrun
 from memtax.errors import StaleOutputError
-from memtax.pipeline import RunConfig, run
-from memtax.pipeline import run as run_pipeline
+from memtax.jobs.run import Run
+from memtax.results import read_summary
 from memtax.schema import CATEGORIES, COLUMNS
 
 
@@ -55,7 +56,7 @@ def test_counts_agree_with_counting_by_hand(finished, material, tokenizer):
         assert table.column(f"{name}_frequency").to_pylist() == [function(frequencies[window]) for window in windows]
     counted = pq.read_table(finished.output / "dataset" / "token_frequencies" / "train.parquet")
     assert counted.column("token_frequency").to_pylist() == frequencies.tolist()
-    assert finished.metrics["run"]["tokens"] == sum(map(len, documents))
+    assert finished.figures["run"]["tokens"] == sum(map(len, documents))
 
 
 def test_scores_agree_with_plain_transformers(finished, material):
@@ -88,18 +89,18 @@ def test_metrics_are_sums_over_the_dataset(finished):
     rows = features(finished.output).to_pylist()
     for index, name in enumerate(CATEGORIES):
         mine = [row["is_memorized"] for row in rows if row["taxonomy"] == index]
-        found = finished.metrics["extraction"][name]
+        found = finished.figures["extraction"][name]
         assert (found["sequences"], found["memorized"]) == (len(mine), sum(mine))
     checkpoints = pq.read_table(finished.output / "dataset" / "checkpoints" / "train.parquet").to_pylist()
-    for entry in finished.metrics["growth"]:
+    for entry in finished.figures["growth"]:
         mine = [
             row["is_memorized"]
             for row in checkpoints
             if row["checkpoint"] == entry["checkpoint"] and entry["category"] in ("all", CATEGORIES[row["taxonomy"]])
         ]
         assert (entry["sequences"], entry["memorized"]) == (len(mine), sum(mine))
-    assert [entry["step"] for entry in finished.metrics["growth"] if entry["category"] == "all"] == [20, 40, 60]
-    assert json.loads((finished.output / "metrics.json").read_text()) == finished.metrics
+    assert [entry["step"] for entry in finished.figures["growth"] if entry["category"] == "all"] == [20, 40, 60]
+    assert read_summary(finished.output, "run") == finished.figures
 
 
 def test_held_out_sequences_are_scored_but_not_members(finished, material, tokenizer):
@@ -107,7 +108,7 @@ def test_held_out_sequences_are_scored_but_not_members(finished, material, token
     rows = pq.read_table(finished.output / "dataset" / "membership" / "train.parquet").to_pylist()
     assert sum(not row["is_member"] for row in rows) == len(held_out)
     assert len({row["sequence_id"] for row in rows}) == len(rows)
-    assert finished.metrics["extraction"]["held_out"]["sequences"] == len(held_out)
+    assert finished.figures["extraction"]["held_out"]["sequences"] == len(held_out)
     assert features(finished.output).num_rows == sum(row["is_member"] for row in rows)
 
 
@@ -133,7 +134,7 @@ def test_the_card_explains_every_column(finished):
 
 
 def test_what_was_not_given_has_no_section(finished):
-    assert 'id="alignment"' not in finished.report.read_text()
+    assert 'id="alignment"' not in finished.page.read_text()
 
 
 def test_no_card_of_the_run_has_a_placeholder(finished):
@@ -156,20 +157,20 @@ def test_a_second_run_computes_nothing_again(finished, config):
         return {path: path.stat().st_mtime_ns for path in files}
 
     before = stamps()
-    again = run_pipeline(config)
+    again = config.run()
     assert stamps() == before
-    first, second = dict(finished.metrics), dict(again.metrics)
+    first, second = dict(finished.figures), dict(again.figures)
     assert first.pop("run").keys() == second.pop("run").keys()
     assert first == second
 
 
 def test_another_configuration_in_the_same_directory_is_refused(finished, config):
     with pytest.raises(StaleOutputError, match="window"):
-        run(RunConfig(**{**config.to_dict(), "checkpoints": config.checkpoints, "continuation": 4}))
+        dataclasses.replace(config, continuation=4).run()
 
 
 def test_a_run_replays_from_its_record(finished, config):
-    assert RunConfig.load(finished.output / "run.yaml") == config
+    assert Run.load(finished.output / "run.yaml") == config
 
 
 def test_two_processes_give_the_bytes_of_one(finished, config, material, tmp_path):

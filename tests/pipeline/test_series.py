@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from memtax.cli import app
 from memtax.errors import MemtaxError
-from memtax.pipeline import RunConfig, run
+from memtax.jobs.run import Run
 from memtax.pipeline.series import Member
 from memtax.schema import CATEGORIES
 
@@ -60,7 +60,7 @@ def result(material, config, tmp_path_factory):
     values = {**config.to_dict(), "output": str(folder / "run"), "models": [str(folder / "small")]}
     values["reference_model"] = str(material / "model" / "checkpoint-40")
     values |= attachments(str(material / "model"), folder)
-    return run(RunConfig.from_dict(values)), folder
+    return Run.from_dict(values).run(), folder
 
 
 def extracted(model, table):
@@ -80,26 +80,26 @@ def test_the_reference_tells_the_predictable_apart(result, material):
     ours, categories = table.column("is_memorized").to_pylist(), table.column("taxonomy").to_pylist()
     for name, code in (("all", None), *((name, code) for code, name in enumerate(CATEGORIES))):
         rows = [row for row, category in enumerate(categories) if code in (None, category)]
-        row = found.metrics["reference"][name]
+        row = found.figures["reference"][name]
         assert row["sequences"] == len(rows)
         assert row["model_memorized"] == sum(ours[i] for i in rows)
         assert row["reference_memorized"] == sum(theirs[i] for i in rows)
         assert row["predictable"] == sum(ours[i] and theirs[i] for i in rows)
         assert row["memorized"] == sum(ours[i] and not theirs[i] for i in rows)
-    predictable = found.metrics["reference"]["all"]["predictable"]
-    assert f"the reference model completes {predictable} (" in found.report.read_text()
+    predictable = found.figures["reference"]["all"]["predictable"]
+    assert f"the reference model completes {predictable} (" in found.page.read_text()
 
 
 def test_growth_by_size_and_by_time(result, config):
     found, folder = result
     table = pq.read_table(found.output / "dataset" / "features" / "train.parquet")
-    sizes = {row["checkpoint"]: row for row in found.metrics["growth_by_size"] if row["category"] == "all"}
+    sizes = {row["checkpoint"]: row for row in found.figures["growth_by_size"] if row["category"] == "all"}
     assert list(sizes) == ["model", "small"]
     assert sizes["small"]["memorized"] == sum(extracted(folder / "small", table))
     assert sizes["model"]["memorized"] == sum(table.column("is_memorized").to_pylist())
     for name, path in (("model", config.model), ("small", folder / "small")):
         assert sizes[name]["parameters"] == AutoModelForCausalLM.from_pretrained(path).num_parameters()
-    steps = [row for row in found.metrics["growth"] if row["category"] == "all"]
+    steps = [row for row in found.figures["growth"] if row["category"] == "all"]
     assert [(row["checkpoint"], row["step"]) for row in steps] == [(f"checkpoint-{step}", step) for step in (20, 40, 60)]
     assert {row["model"] for row in steps} == {"model"}
     for row, checkpoint in zip(steps, config.checkpoints, strict=True):
@@ -127,7 +127,7 @@ def test_names_of_models_and_checkpoints(text, expected):
 def test_a_missing_model_of_the_series_stops_the_run_before_it_starts(config, tmp_path):
     values = {**config.to_dict(), "output": str(tmp_path / "run"), "models": ["/no/such/model"]}
     with pytest.raises(MemtaxError, match="/no/such/model does not exist"):
-        run(RunConfig.from_dict(values))
+        Run.from_dict(values).run()
     assert not (tmp_path / "run").exists()
 
 
@@ -148,19 +148,19 @@ def test_what_other_verbs_found_is_part_of_dataset_and_report(result, tmp_path):
     # Every training example with every test example.
     assert len(configs["influence"]) == 16
     assert {"train_id", "test_id", "datainf", "repsim"} <= set(configs["influence"].column_names)
-    page = found.report.read_text()
+    page = found.page.read_text()
     for anchor in ("paraphrases", "alignment", "influence"):
         assert f'<section id="{anchor}">' in page
     assert "4 of 4 texts have a valid paraphrase" in page
     assert "4 paraphrases asked of model (" in page
     assert "&lt;script&gt;alert(7)" in page
     assert "<script>alert(7)" not in page
-    top = found.metrics["influence"]["top"]
+    top = found.figures["influence"]["top"]
     assert [(row["test_id"], row["rank"]) for row in top] == [(test, rank) for test in range(4) for rank in (1, 2)]
 
 
 def test_a_directory_that_the_verb_did_not_write_is_refused_at_once(config, tmp_path):
     values = {**config.to_dict(), "output": str(tmp_path / "run"), "alignment": str(tmp_path / "nothing")}
     with pytest.raises(MemtaxError, match=r"alignment: .*nothing has no alignment.parquet; give the output of `memtax align`"):
-        run(RunConfig.from_dict(values))
+        Run.from_dict(values).run()
     assert not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from memtax import schema
+from memtax.results import envelope
 
 MODULES = (token, keyword, json, random, re, yaml)
 SOURCES = []
@@ -201,7 +202,7 @@ def make_run(path, rows=120, factors=FACTORS, seed=3):
     held_out, _ = sequences(rows // 3, rng)
     held_out = [row | {"is_member": False, "sequence_id": 10**6 + row["sequence_id"]} for row in held_out]
     parquet(path / "dataset/membership/train.parquet", held_out, [*MEMBERSHIP, "continuation_perplexity", "is_memorized"])
-    (path / "metrics.json").write_text(json.dumps(metrics(table, rng, factors)))
+    (path / "summary.json").write_text(json.dumps(envelope("run", metrics(table, rng, factors))))
     record = {
         "memtax": "demo",
         "config": {"model": "models/small", "note": "</pre><script>alert(3)"},

@@ -22,6 +22,7 @@ from memtax.report import sections, words
 from memtax.report.data import Run
 from memtax.report.page import render
 from memtax.report.parts import Panel
+from memtax.results import envelope, read_summary
 
 VOID = {"meta", "input", "br", "img", "link", "hr", "path", "use", "rect", "circle"}
 FIGURES = {
@@ -175,7 +176,7 @@ def leaves(value):
 
 def test_every_number_is_in_the_metrics_or_the_dataset(written):
     run, _, page = written
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = read_summary(run)
     rows = pq.read_table(run / "dataset/features/train.parquet").to_pylist()
     known = list(leaves(metrics))
     # Of the dataset: its rows, the examples shown, and the medians in the distributions' headings.
@@ -199,7 +200,7 @@ def test_every_number_is_in_the_metrics_or_the_dataset(written):
 
 def test_headings_state_what_the_data_say(written):
     run, _, page = written
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = read_summary(run)
     rates = {name: metrics["extraction"][name]["rate"] for name in schema.CATEGORIES}
     best = max(rates, key=rates.get)
     assert f"{best.capitalize()} is memorized most: {words.percent(rates[best])} of its sequences" in page.text
@@ -231,10 +232,9 @@ def outline(run):
 
 
 def change_metrics(run, change):
-    path = run / "metrics.json"
-    metrics = json.loads(path.read_text())
+    metrics = read_summary(run)
     change(metrics)
-    path.write_text(json.dumps(metrics))
+    (run / "summary.json").write_text(json.dumps(envelope("run", metrics)))
 
 
 def drop_columns(run, *names):
@@ -260,7 +260,7 @@ ABSENT = {
         "nothing is missing",
         None,
     ),
-    "metrics": (lambda run: (run / "metrics.json").unlink(), "no metrics.json", None),
+    "metrics": (lambda run: (run / "summary.json").unlink(), "no summary.json", None),
     "dataset": (
         lambda run: shutil.rmtree(run / "dataset"),
         "none to read",
@@ -324,13 +324,13 @@ def test_rows_with_nulls_are_shown_as_such(tmp_path):
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(MemtaxError, match=r"neither metrics\.json nor dataset"):
+    with pytest.raises(MemtaxError, match=r"neither summary\.json nor dataset"):
         report.write(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("metrics.json", "{"), ("metrics.json", "[]"), ("run.yaml", "a: [1"), ("dataset/features/train.parquet", "PAR1 no")],
+    [("summary.json", "{"), ("summary.json", "[]"), ("run.yaml", "a: [1"), ("dataset/features/train.parquet", "PAR1 no")],
 )
 def test_a_damaged_file_is_named_in_one_line(name, content, tmp_path):
     run = make_run(tmp_path / "run", rows=60)

@@ -14,7 +14,7 @@ from memtax.corpus.published import load_published
 from memtax.errors import MemtaxError
 from memtax.filters import filter_class
 from memtax.hub.cards import plain, split
-from memtax.pipeline import RunConfig
+from memtax.jobs.run import Run
 
 EXAMPLES = int(os.environ.get("MEMTAX_FUZZ", "60"))
 fuzz = settings(
@@ -87,7 +87,7 @@ def test_any_configuration(tmp_path, values, tail):
     for text in (yaml.safe_dump(values), yaml.safe_dump(values) + tail, tail):
         path.write_text(text, encoding="utf-8", errors="replace")
         try:
-            RunConfig.load(path)
+            Run.load(path)
         except MemtaxError as error:
             one_line(error)
 

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from memtax.pipeline import RunConfig
+from memtax.pipeline.config import RunConfig
 from memtax.pipeline.run import _fit, _predict
 from memtax.taxonomy.factors import FACTORS
 from tests.taxonomy import simulated

@@ -1,0 +1,105 @@
+"""`memtax audit`: what a fine-tuned model gives away of its training set, how bad that is, and what to do."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memtax.jobs.base import Job, Result, Rows, Work
+from memtax.jobs.options import ColumnOption, ModelOptions, QuoteOption
+from memtax.settings import option
+
+ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
+CARD = "card_section.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit(ModelOptions, ColumnOption, QuoteOption, Job):
+    """Audit a fine-tuned model: what can be extracted, what of it is worrying, who can tell members, what to do.
+
+    Example: `memtax audit --model runs/demo/models/small-gpt-neox --train train.jsonl --held-out unseen.jsonl --output audit`
+    """
+
+    train: str = option("What it was trained on: path[:config[:split]].", source=True)
+    adapter: str | None = option("LoRA adapter of the model, which is then audited.", None, source=True)
+    held_out: str | None = option("Texts of the same kind that it was not trained on.", None, source=True)
+    prompt: int = option("Prompt tokens.", 32, least=1)
+    continuation: int = option("Continuation tokens.", 32, least=1)
+    region: str = option("Country of telephone numbers without a country code.", "US")
+    resamples: int = option("Bootstrap resamples of membership inference.", 1000, least=1)
+    canaries: Path | None = option("Record of planted canaries; default: the model's own.", None, source=True)
+
+    def make(self, work: Work) -> Result:
+        """Run all stages over the training set, infer membership, and draw conclusions; see `memtax.pipeline.audit`."""
+        from memtax.files import make_private, write_text
+        from memtax.leakage.canaries import conclusion
+        from memtax.pipeline import audit, audit_page
+        from memtax.results import read_summary
+
+        if self.adapter is not None:
+            audit.check_adapter(self.adapter, self.model)
+        make_private(work.output)
+        config = self._run(work.output / "run")
+        metrics = config.run().figures
+        membership = self._membership(work.output / "membership")
+        if not work.world.is_main:
+            return Result("", [], {})
+        about = {name: getattr(self, name) for name in ("model", "adapter", "train", "held_out")}
+        about["personal_data_shown"] = self.show_personal_data
+        planted = audit.planted_canaries(self.canaries, self.adapter or self.model)
+        figures = audit.audit_figures(config, metrics, planted, membership, about)
+        write_text(work.output / CARD, audit_page.card_section(figures))
+        row = "One row per distinct text that can be extracted and is worrying."
+        told = [conclusion(figures["canaries"])] if figures["canaries"]["measurable"] else []
+        return Result(
+            title="Audit of a fine-tuned model",
+            tables=[Rows("worrying", row, audit.worrying_table(figures["worrying_sequences"]))],
+            figures=figures,
+            lines=[audit_page.headline(figures), *told, f"card     {work.output / CARD}"],
+            page=lambda folder: audit_page.write(folder / "index.html", read_summary(folder, self.verb)),
+            files=[CARD, "run", "membership"],
+            is_private=True,
+        )
+
+    def _run(self, output: Path) -> Any:
+        """The run over the training set; what the base model completes without the adapter counts as predictable."""
+        from memtax.jobs.run import Run
+        from memtax.lm.loading import split_revision
+
+        name, revision = split_revision(self.adapter or self.model)
+        return Run(
+            model=name,
+            revision=revision,
+            corpus=self.train,
+            output=output,
+            held_out=self.held_out,
+            column=self.column,
+            tokenizer=self.tokenizer or (split_revision(self.model)[0] if self.adapter else None),
+            reference_model=self.model if self.adapter else None,
+            prompt=self.prompt,
+            continuation=self.continuation,
+            dtype=self.dtype,
+            bos=self.bos,
+            mask_personal_data=not self.show_personal_data,
+            region=self.region,
+        )
+
+    def _membership(self, output: Path) -> dict[str, Any]:
+        """AUROC of every attack beside the blind baseline, or why there is none."""
+        from memtax.jobs.mia import Mia
+        from memtax.lm.loading import split_revision
+
+        if self.held_out is None:
+            return {"measurable": False, "reason": "no held-out texts were given; they are what members are compared with"}
+        job = Mia(
+            model=self.adapter or self.model,
+            members=self.train,
+            nonmembers=self.held_out,
+            attack=ATTACKS,
+            column=self.column,
+            resamples=self.resamples,
+            tokenizer=self.tokenizer or (split_revision(self.model)[0] if self.adapter else None),
+            dtype=self.dtype,
+            bos=self.bos,
+            output=output,
+        )
+        return {"measurable": True, "domains": job.run().figures.get("domains")}

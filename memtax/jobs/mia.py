@@ -1,0 +1,99 @@
+"""`memtax mia`: membership inference from texts to figures, each beside what can be told without the model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from memtax.errors import MemtaxError
+from memtax.jobs.base import Job, Result, Rows, Work
+from memtax.jobs.options import ColumnOption, ModelOptions
+from memtax.settings import argument, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mia(ModelOptions, ColumnOption, Job):
+    """Membership inference: how well members are told from non-members, and whether that shows anything.
+
+    DATA is a folder with a file of each kind for every domain (github.member.jsonl, github.nonmember.jsonl), a table with
+    a label column, `swj0419/WikiMIA::WikiMIA_length64` or `iamgroot42/mimir:github:ngram_13_0.8`. The neighbours published for
+    WikiMIA: `--neighbour-texts zjysteven/WikiMIA_paraphrased_perturbed::WikiMIA_length64_perturbed`.
+
+    Example: `memtax mia runs/demo/dataset:membership --model runs/demo/models/small-gpt-neox --output runs/mia`
+
+    Several processes: `accelerate launch -m memtax mia ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax mia ...` on CPUs.
+    """
+
+    data: str | None = argument("Members and non-members: a folder, a table, or a Hub name.", None)
+    members: str | None = option("Instead of DATA: a source of members.", None, source=True)
+    nonmembers: str | None = option("And one of non-members.", None, source=True)
+    attack: tuple[str, ...] = option("An attack; default: those that can run.", ())
+    reference_model: str | None = option("A model that was not trained on the texts.", None, source=True)
+    neighbour_model: str | None = option("A masked language model, for neighbour.", None, source=True)
+    neighbours: int = option("Neighbours per text.", 10, least=1)
+    neighbour_texts: str | None = option("Instead: perturbed texts, so many for each text and in its order.", None, source=True)
+    frequencies: str | None = option("Table of token counts, for dc_pdd.", None, source=True)
+    columns: Path | None = option("Output of memtax align, or Parquet with sequence_id and such columns.", None, source=True)
+    references: Path | None = option("Output of memtax counterfactual, for lira and rmia.", None, source=True)
+    lira_variances: Literal["pooled", "per_text"] = option(
+        "Variances of lira: pooled over all texts, or per text, which needs many models.", "pooled"
+    )
+    rmia_a: float = option("Constant a of offline rmia; 1: the mean of the models without the text.", 1.0, least=0, most=1)
+    shots: int = option("Non-members in the prefix of recall.", 8, least=1)
+    chunk_words: int | None = option("Score chunks of so many words, each in its place.", None, least=1)
+    resamples: int = option("Bootstrap resamples of the intervals.", 1000, least=1)
+    batch_size: int | None = option("Token positions per forward pass; default: as many as fit.", None, least=1)
+
+    def make(self, work: Work) -> Result:
+        """See `memtax.leakage.membership`."""
+        from memtax.corpus.membership import load_membership, load_neighbours
+        from memtax.leakage.attacks import choose
+        from memtax.leakage.evidence import AttackFilter
+        from memtax.leakage.finished import StrongSettings
+        from memtax.leakage.membership import infer_membership, possible_attacks
+        from memtax.lm.loading import split_revision
+        from memtax.report import verb_pages
+        from memtax.results import read_table
+
+        if self.neighbour_texts is not None and self.neighbour_model:
+            raise MemtaxError(
+                "neighbours come from a model or from texts: give --neighbour-model or --neighbour-texts, not both"
+            )
+        given = {"columns": self.columns, "references": self.references}
+        tables: dict[str, Any] = {name: read_table(path) for name, path in given.items() if path is not None}
+        model, revision = split_revision(self.model)
+        parameters: dict[str, Any] = {
+            "reference_model": self.reference_model,
+            "neighbour_model": self.neighbour_model,
+            "frequencies": self.frequencies,
+            "given_neighbours": self.neighbour_texts is not None,
+        }
+        # Named attacks are checked before the texts are read.
+        early = tuple(each.name for each in choose(self.attack) if not each.late and each.name != "recall")
+        scorer = self.build(AttackFilter, model=model, revision=revision, attacks=early, **parameters)
+        sources = {"members": self.members, "nonmembers": self.nonmembers}
+        texts = load_membership(self.data, **sources, column=self.column, chunk_words=self.chunk_words)
+        if self.neighbour_texts is not None:
+            texts = load_neighbours(self.neighbour_texts, texts, column=self.column)
+        attacks = self.attack or possible_attacks(parameters, tables, texts, chunks=self.chunk_words is not None)
+        found = infer_membership(
+            texts,
+            scorer,
+            work.stage,
+            attacks=attacks,
+            shots=self.shots,
+            resamples=self.resamples,
+            strong=StrongSettings(self.lira_variances, self.rmia_a),
+            **tables,
+        )
+        return Result(
+            title="Membership inference",
+            tables=[
+                Rows("scores", "One row per text: its score under each attack; larger: more likely a member.", found.table),
+                Rows("metrics", "One row per domain, attack and metric, with its interval.", found.metrics()),
+            ]
+            if work.world.is_main
+            else [],
+            figures=found.figures,
+            lines=found.lines(),
+            page=verb_pages.mia,
+        )
