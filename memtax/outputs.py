@@ -315,6 +315,7 @@ def _has_record(folder: Path) -> bool:
         "predictor.json": rb'\s*\{\s*"memtax_predictor":',
         "metrics.json": rb'\s*\{\s*"(run|extraction)":',
         "audit.json": rb'\s*\{\s*"schema": "memtax',
+        "summary.json": rb'\s*\{\s*"schema": "memtax-summary',
         "comparison.json": rb'\s*\{\s*"schema": "memtax',
     }
     if any(_starts(folder / name, start) for name, start in records.items()):

@@ -151,7 +151,7 @@ _INFLUENCE = {
     "top?": (Rows({**_QUOTE, "method": NAME, "influence": (REAL, None)}, 1_000), None),
 }
 ATTACHED: Any = {"paraphrases": _PARAPHRASES, "alignment": _ALIGNMENT, "influence": _INFLUENCE}
-"""`summary.json` of the verbs that a run can take along, by the key of `metrics.json`."""
+"""`summary.json` of the verbs that a run can take along, by the key of the run."""
 
 _ABOUT = {
     "title?": _REASON,
@@ -175,7 +175,7 @@ METRICS: Any = {
     "sliding?": (_SLIDING, None),
     **{f"{name}?": (shape, None) for name, shape in ATTACHED.items()},
 }
-"""`metrics.json`, as far as the report and the cards show it."""
+"""Figures of a run, as far as the report and the cards show it."""
 
 EVALUATION: Any = {
     "*": {

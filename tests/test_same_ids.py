@@ -12,6 +12,7 @@ import pytest
 import special_tokens as small
 from transformers import LlamaModel, Trainer, TrainingArguments
 
+import memtax
 from memtax import MemorizationCallback
 from memtax.corpus.sources import Source
 from memtax.files import asset
@@ -19,7 +20,6 @@ from memtax.jobs.align import Align
 from memtax.jobs.influence import Influence
 from memtax.jobs.score import Score
 from memtax.leakage.generation import Generator
-from memtax.leakage.membership import run_command
 from memtax.lm.generation import match_lengths
 from memtax.lm.loading import load_model
 from memtax.pipeline.audit import audit
@@ -86,8 +86,9 @@ def test_a_text_is_the_same_ids_for_every_verb(kind, tmp_path, shown):
     check(shown, kind)
 
     others = write(tmp_path / "others.jsonl", [small.words(row) for row in small.rows(12, LENGTH, seed=9)])
-    found = run_command(folder, tmp_path / "mia", members=data.path, nonmembers=others, attack=["loss"], resamples=10)
-    assert found.summary["bos"] == [*small.ADDED[kind]]
+    sources = {"members": data.path, "nonmembers": others}
+    found = memtax.mia(model=folder, output=tmp_path / "mia", **sources, attack=["loss"], resamples=10)
+    assert found.figures["bos"] == [*small.ADDED[kind]]
     check(shown, kind)
 
     pairs = tmp_path / "pairs.jsonl"

@@ -16,6 +16,8 @@ from memtax import schema
 from memtax.corpus.membership import COLUMNS
 from memtax.engine import World
 from memtax.errors import MemtaxError
+from memtax.files import write_json, write_parquet
+from memtax.jobs.base import Work
 from memtax.leakage import membership
 from memtax.leakage.attacks import ATTACKS
 from memtax.leakage.evidence import AttackFilter
@@ -154,14 +156,16 @@ def test_order_does_not_matter_to_attacks_of_finished_tables(tables, whole, orde
 def run(tables, scorer, output):
     data, columns, references = tables
     options = {"columns": columns, "references": references, "shots": 3, "resamples": 20}
-    return membership.infer_membership(data, scorer, output, attacks=tuple(ATTACKS), **options)
+    work = Work(output, World.current())
+    found = membership.infer_membership(data, scorer, work.stage, attacks=tuple(ATTACKS), **options)
+    if work.world.is_main:
+        write_parquet(output / "scores.parquet", found.table)
+        write_json(output / "figures.json", found.figures)
 
 
 def files(output):
-    """Every file but the record, which has the time in it."""
-    found = {str(path.relative_to(output)): path.read_bytes() for path in sorted(output.rglob("*")) if path.is_file()}
-    assert found.pop("run.yaml")
-    return found
+    """Every file."""
+    return {str(path.relative_to(output)): path.read_bytes() for path in sorted(output.rglob("*")) if path.is_file()}
 
 
 def test_threads_processes_and_a_kill_leave_the_same_bytes(tables, scorer, tmp_path, monkeypatch):

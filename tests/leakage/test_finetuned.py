@@ -161,12 +161,15 @@ def test_gradients_of_align_serve_the_attacks(finetuned, tmp_path):
 def test_more_often_planted_scores_higher(finetuned, tmp_path):
 
     from memtax.corpus.membership import load_membership
+    from memtax.engine import World
+    from memtax.jobs.base import Work
     from memtax.leakage.evidence import AttackFilter
     from memtax.leakage.membership import infer_membership
 
     scorer = AttackFilter(str(finetuned))
     data = load_membership(str(finetuned / "canaries"))
-    result = infer_membership(data, scorer, tmp_path, attacks=["loss", "min_k_plus_plus"], resamples=10)
+    stage = Work(tmp_path, World.current()).stage
+    result = infer_membership(data, scorer, stage, attacks=["loss", "min_k_plus_plus"], resamples=10)
     for column in ("attack_loss", "attack_min_k_plus_plus_0.5"):
         scores = np.array(result.table.column(column).to_pylist())
         # Rows are the 32 members, planted 2 and 6 times in turn, then the 32 that were not.

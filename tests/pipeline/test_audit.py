@@ -233,9 +233,8 @@ def test_views_of_an_audit_quote_no_personal_data(audited, tmp_path):
 def test_without_detector_and_held_out_it_says_so(planted, audited, monkeypatch):
     folder, tuned, once, _ = planted
     monkeypatch.setattr(privacy, "missing_packages", lambda: ["phonenumbers"])
-    found = memtax.audit(
-        model=str(tuned), train=str(folder / "train.jsonl"), output=folder / "alone", prompt=8, continuation=8
-    ).figures
+    sources = {"model": str(tuned), "train": str(folder / "train.jsonl")}
+    found = memtax.audit(**sources, output=folder / "alone", prompt=8, continuation=8).figures
     assert found["membership"] == {
         "measurable": False,
         "reason": "no held-out texts were given; they are what members are compared with",

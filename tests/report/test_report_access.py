@@ -11,7 +11,6 @@ from markup import contrast, problems
 
 import memtax
 from memtax import schema
-from memtax.files import write_json
 from memtax.jobs.base import Result, Rows, write_result
 from memtax.leakage.canaries import Canary, summarize
 from memtax.pipeline import audit_page
@@ -31,7 +30,7 @@ def rate(memorized, sequences):
 
 
 def audited():
-    """An audit as `audit.json` holds it, with everything measured that can be."""
+    """An audit as `summary.json` holds it, with everything measured that can be."""
     names = ("all", *schema.CATEGORIES, "held_out")
     listed = [{"sequence_id": 3, "document": "a", "category": "recollection", "duplicates": 1, "text": "<b>secret</b>"}]
     listed = [{**row, "windows": 1, "personal_data": ["e-mail address"]} for row in listed]
@@ -85,7 +84,8 @@ def inferred(folder):
     prose = {"attacks": {"loss": {**without, "verdict": nothing}}, "blind": without, "shift": {}, "set_test": None}
     found = {"model": "m<i>", "attacks": ["loss"], "reserved": {"recall": 7, "rmia": 0}, "frequencies": None}
     found["domains"] = {"<code>": {**code, **counts}, "prose": {**prose, **counts}}
-    write_json(folder / "membership.json", found)
+    rows = Rows("scores", "One row per text.", pa.table({"sequence_id": [0]}))
+    write_result(folder, "mia", Result("Membership inference", [rows], found), {}, {}, 0)
 
 
 def aligned(folder):
