@@ -121,6 +121,13 @@ def hold_late(output: Path | str, command: str) -> None:
 
 
 @contextlib.contextmanager
+def read_job(output: Path | str) -> Iterator[None]:
+    """As `read`, and wait as `set_wait` says."""
+    with read(output, _wait):
+        yield
+
+
+@contextlib.contextmanager
 def share(output: Path | str) -> Iterator[None]:
     """Say that another process of this job holds `output`, for this process too."""
     before = os.environ.get(INHERITED)

@@ -17,6 +17,11 @@ SUMMARY = "summary.json"
 SCHEMA = "memtax-summary/1"
 
 
+def is_output(folder: Path | str) -> bool:
+    """Whether a directory has what a verb leaves: figures, or a table of sequences."""
+    return (Path(folder) / SUMMARY).is_file() or (Path(folder) / "dataset" / "features").is_dir()
+
+
 def envelope(verb: str, figures: Mapping[str, Any]) -> dict[str, Any]:
     """The contents of `summary.json`."""
     return {"schema": SCHEMA, "verb": verb, "memtax": versions()["memtax"], "figures": dict(figures)}

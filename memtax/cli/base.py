@@ -1,11 +1,9 @@
 """The command itself: options of every verb, and how errors end it."""
 
 import os
-import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -19,27 +17,15 @@ Number = TypeVar("Number", int, float)
 
 
 class Verb(TyperCommand):
-    """A verb: while it runs it holds its output directory, it tells what it found, and a signal ends it in one line."""
+    """A verb: it prints what it found, and a signal ends it in one line."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb under the lock of its output."""
-        from memtax import outputs
-
+        """Run the verb and print what it found."""
         try:
-            if getattr(ctx.command.callback, "holds_output", False):
-                return self._tell(ctx)
-            output = _output(ctx.params)
-            if output is None:
-                return self._tell(ctx)
-            if ctx.command.name == "push":
-                with outputs.read(output, _wait):
-                    return self._tell(ctx)
-            # Of the processes of one job the first holds the directory for all.
-            if os.environ.get("RANK", "0") != "0":
-                with outputs.share(output):
-                    return self._tell(ctx)
-            with outputs.hold(output, shlex.join(["memtax", *sys.argv[1:]])[:300], _wait):
-                return self._tell(ctx)
+            found = super().invoke(ctx)
+            if isinstance(found, outcome.Outcome):
+                found.tell(outcome.mode.json, outcome.mode.quiet)
+            return found
         except KeyboardInterrupt:
             # Here, because Click would end it without a word.
             _stop()
@@ -49,12 +35,6 @@ class Verb(TyperCommand):
                 raise
             _stop()
 
-    def _tell(self, ctx: Any) -> Any:
-        found = super().invoke(ctx)
-        if isinstance(found, outcome.Outcome):
-            found.tell(outcome.mode.json, outcome.mode.quiet)
-        return found
-
 
 def _stop() -> NoReturn:
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -63,15 +43,6 @@ def _stop() -> NoReturn:
     # caught, and `python -m` would then end by the signal itself. The next string that is executed clears the note.
     eval("0")  # noqa: S307
     raise SystemExit(143 if _signal == signal.SIGTERM else 130) from None
-
-
-def _output(given: dict[str, Any]) -> Path | None:
-    """The directory that a verb writes, by its options; None if it writes none."""
-    if given.get("dry_run") or "browser" in given:
-        return None
-    # `report` writes into a run and `push` reads one; what is none is left as it is.
-    run = Path(given["run"]) if "run" in given else None
-    return run if run is not None and ((run / "summary.json").is_file() or (run / "dataset" / "features").is_dir()) else None
 
 
 class _Terminated(KeyboardInterrupt):
@@ -137,35 +108,6 @@ app = _App(
 )
 
 _debug = False
-_wait = False
-
-REVISED = "Folder or Hub name of the model, NAME@REVISION for a revision."
-DTYPE = "float32, bfloat16, float16 or auto."
-BOS = "Beginning-of-sequence token before each row, never scored: auto (if the tokenizer adds it), always or never."
-SHOW = "Quote texts as they are, personal data too; the output is readable by its owner alone."
-
-
-def listed(values: Iterable[str] | None) -> list[str]:
-    """The values of an option that may be repeated; several may stand in one, separated by commas."""
-    return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
-
-
-def numbers(values: Iterable[str], option: str, kind: Callable[[str], Number]) -> list[Number]:
-    """The same as numbers.
-
-    Raises:
-        MemtaxError: one is none.
-    """
-    from memtax.errors import MemtaxError
-
-    try:
-        return [kind(value) for value in listed(values)]
-    except ValueError:
-        kind_of = "whole numbers" if kind is int else "numbers"
-        raise MemtaxError(f"{option} takes {kind_of}, separated by commas, not {','.join(values)!r}") from None
-
-
-Output = Annotated[Path, typer.Option("--output", "-o", help="Run directory.")]
 
 
 def _version(given: bool) -> None:
@@ -197,8 +139,8 @@ def options(
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     # What a reader has to say is in our own line.
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")
-    global _debug, _wait
-    _debug, _wait = debug, wait
+    global _debug
+    _debug = debug
     set_wait(wait)
 
     def forget() -> None:

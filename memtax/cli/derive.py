@@ -19,11 +19,6 @@ _FILES = ("config", "config_file")
 """Parameters that are files of settings."""
 
 
-def register(app: Any, verb: str) -> None:
-    """Add the command of a verb to an app."""
-    app.command(name=verb.rstrip("_"))(command(verb))
-
-
 def command(verb: str) -> Callable[..., Outcome]:
     """A function that Typer makes a command of."""
     kind: Any = job_class(verb)
@@ -33,13 +28,13 @@ def command(verb: str) -> Callable[..., Outcome]:
     def run(**values: Any) -> Outcome:
         given = {name: value for name, value in values.items() if name not in _FILES and value is not None}
         done = from_values(kind, given, COMMAND_LINE).run()
-        return Outcome({"output": done.output, **({"page": done.page} if done.page else {}), **done.figures}, done.lines)
+        paths = {name: path for name, path in (("output", done.output), ("page", done.page)) if path is not None}
+        return Outcome({**paths, **done.figures}, done.lines, done.then)
 
     # Typer reads the options of a command from the signature and the annotations of its function.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__doc__, run.__name__ = inspect.cleandoc(kind.__doc__), verb
-    run.holds_output = True  # type: ignore[attr-defined]
     return run
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memtax.jobs.base import Finished, Job
+    from memtax.jobs.base import Command, Finished
 
 VERBS = (
     "demo",
@@ -23,14 +23,18 @@ VERBS = (
     "influence",
     "counterfactual",
     "audit",
+    "report",
     "compare",
+    "explore",
+    "push",
+    "env",
 )
-"""Names of the verbs, which are those of their files and of their Python functions."""
+"""Names of the verbs, which are those of their files, in the order of the help."""
 
 
-def job_class(verb: str) -> "type[Job]":
+def job_class(verb: str) -> "type[Command]":
     """The class of a verb's settings, such as `Align` for `align`."""
-    kind: type[Job] = getattr(importlib.import_module(f"memtax.jobs.{verb}"), verb.capitalize())
+    kind: type[Command] = getattr(importlib.import_module(f"memtax.jobs.{verb}"), verb.capitalize())
     return kind
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -110,16 +110,18 @@ class Finished:
     """A finished job.
 
     Attributes:
-        output: the directory: `dataset/`, `summary.json`, `run.yaml` and, for most verbs, `index.html`.
+        output: the directory: `dataset/`, `summary.json`, `run.yaml` and, for most verbs, `index.html`; None without one.
         figures: of `summary.json`; empty on processes other than the main.
-        lines: for the terminal.
+        lines: for the terminal; `figures` are complete once they have been read.
         page: the page, if there is one.
+        then: what goes on when the lines are printed, such as serving a page.
     """
 
-    output: Path
+    output: Path | None
     figures: Mapping[str, Any]
-    lines: Sequence[str]
+    lines: Iterable[str]
     page: Path | None = None
+    then: Callable[[], None] | None = None
 
     def table(self, name: str | None = None) -> "pa.Table":
         """A table of the dataset; None for the default one.
@@ -127,23 +129,24 @@ class Finished:
         Raises:
             MemtaxError: there is none of that name, or it was changed since it was written.
         """
+        if self.output is None:
+            raise MemtaxError("this verb writes no table")
         return read_table(self.output, name)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """Settings of a verb that writes an output directory. A subclass adds fields and `make`."""
+class Command:
+    """Settings of a verb. A subclass adds fields and `run`."""
 
     verb: ClassVar[str]
     config_is_positional: ClassVar[bool] = False
     """Whether the file of `--config` may also stand alone, as in `memtax run config.yaml`."""
-    output: Path = option("Output directory.", short="-o")
 
     def __init_subclass__(cls) -> None:
         cls.verb = cls.__module__.rpartition(".")[2]
 
-    def make(self, work: Work) -> Result:
-        """Do the work; finished parts in `work.output` are reused. Every process of the job runs it.
+    def run(self) -> Finished:
+        """Do the work.
 
         Raises:
             MemtaxError: an input cannot be used.
@@ -158,6 +161,21 @@ class Job:
             MemtaxError: the file cannot be read, is the record of another verb, or does not fit.
         """
         return from_values(cls, {**read_settings(path, cls.verb), **changed}, str(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Command):
+    """Settings of a verb that writes an output directory. A subclass adds fields and `make`."""
+
+    output: Path = option("Output directory.", short="-o")
+
+    def make(self, work: Work) -> Result:
+        """Do the work; finished parts in `work.output` are reused. Every process of the job runs it.
+
+        Raises:
+            MemtaxError: an input cannot be used.
+        """
+        raise NotImplementedError
 
     def build(self, kind: type[T], **given: Any) -> T:
         """A dataclass, such as a filter, from the settings that have its fields' names, and what is given besides."""

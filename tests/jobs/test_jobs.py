@@ -14,6 +14,7 @@ from memtax.checksums import verify
 from memtax.cli import app
 from memtax.errors import MemtaxError
 from memtax.jobs import VERBS, job_class
+from memtax.jobs.base import Job
 from memtax.results import read_summary, read_table
 from memtax.settings import fields, flag_of
 
@@ -41,15 +42,21 @@ def test_every_setting_is_an_option_and_a_key(verb):
         if name in SHARED and not field.metadata["argument"]:
             assert SHARED[name] in shown.opts
     assert "--config" in options
-    assert callable(getattr(memtax, verb))
+
+
+def test_verbs_that_write_an_output_are_functions():
+    writing = {verb for verb in VERBS if issubclass(job_class(verb), Job)}
+    # `memtax.demo` is a module, and `run` takes a file: memtax.jobs.run.Run.
+    assert {name for name in dir(memtax) if name in VERBS} == writing - {"demo", "run"}
+    assert all(callable(getattr(memtax, verb)) for verb in writing - {"demo", "run"})
 
 
 def test_options_of_the_same_name_mean_the_same_everywhere():
     seen = {}
     for verb in VERBS:
         for name, (field, hint) in fields(job_class(verb)).items():
-            if name in ("column", "bos", "dtype", "device_map", "quantization", "tokenizer", "show_personal_data", "output"):
-                seen.setdefault(name, set()).add((str(hint), field.default if name != "output" else None))
+            if name in ("column", "bos", "dtype", "device_map", "quantization", "show_personal_data", "resamples"):
+                seen.setdefault(name, set()).add((str(hint), field.default))
     assert {name: kinds for name, kinds in seen.items() if len(kinds) > 1} == {}
 
 

@@ -1,0 +1,42 @@
+"""`memtax explore`: a run in the browser."""
+
+from dataclasses import dataclass
+from threading import Event
+
+from memtax.jobs.base import Command, Finished
+from memtax.jobs.options import Bos
+from memtax.settings import argument, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explore(Command):
+    """Browse a run: filter sequences, see their tokens and neighbours, analyze a text of your own (extra `explore`).
+
+    Example: `memtax explore runs/demo --model runs/demo/models/small-gpt-neox`
+    """
+
+    directory: str = argument("Output of run or audit, or the name of a dataset that was pushed.")
+    model: str | None = option("Model for texts of your own.", None, short="-m")
+    bos: Bos = option(
+        "Beginning-of-sequence token before each row, never scored: auto (if the tokenizer adds it), always or never.", "auto"
+    )
+    port: int = option("Port of the page; 0: the first free one from 7860.", 0, least=0, most=65_535)
+    browser: bool = option("Open the page.", True)
+
+    def run(self) -> Finished:
+        """Serve the page; see `memtax.report.explore_app`."""
+        from memtax.report.explore import Explorer
+        from memtax.report.explore_app import page
+
+        served = page(Explorer.load(self.directory, self.model, self.bos))
+        options = {"server_port": self.port or None, "inbrowser": self.browser, "prevent_thread_lock": True, "quiet": True}
+        _, address, _ = served.launch(**options)
+
+        def serve() -> None:
+            try:
+                Event().wait()
+            except KeyboardInterrupt:  # how one ends it
+                served.close(verbose=False)
+
+        figures = {"directory": self.directory, "model": self.model, "address": address}
+        return Finished(None, figures, [f"{self.directory} at {address}; Ctrl-C ends it"], then=serve)
