@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -159,14 +160,15 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
             raise MemtaxError(f"{name} expects one of {choices}, got {value!r}")
         return value
     value = _read(value, kind)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    fits = isinstance(value, kind) and (kind is not float or math.isfinite(value))
+    if not fits or (isinstance(value, bool) and kind is not bool):
         raise MemtaxError(f"{name} expects {_EXPECTED[kind]}, got {value!r}")
     if isinstance(value, str) and not value.strip():
         raise MemtaxError(f"{name} is empty; give a value or leave it out")
     return value
 
 
-def _read(value: Any, kind: type) -> Any:
+def _read(value: Any, kind: Any) -> Any:
     """A value as the type, where it says the same; otherwise as it is."""
     if isinstance(value, bool):
         return value
