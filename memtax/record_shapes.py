@@ -124,8 +124,8 @@ _SLIDING = {
     "prompt": _LENGTH,
     "continuation": _LENGTH,
     "too_short?": COUNT,
-    "texts": Rows({"text_id": (COUNT, NAME), "windows": COUNT, "heat": Rows((Number(-1e6, 0), None))}, 1_000_000),
-    "thresholds": Rows({"threshold": SHARE, "share": _ESTIMATE, "coverage": _ESTIMATE}, 100),
+    "texts": Rows({"text_id": (COUNT, NAME), "windows": COUNT, "heat": Rows((Number(-1e6, 0), None), least=1)}, 1_000_000, 1),
+    "thresholds": Rows({"threshold": SHARE, "share": _ESTIMATE, "coverage": _ESTIMATE}, 100, 1),
 }
 _PARAPHRASES = {
     "asked": COUNT,
