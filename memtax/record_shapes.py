@@ -13,8 +13,9 @@ _LENGTH = Number(1, 2**31 - 1, whole=True)
 _POSITIVE = Number(1, 2**63 - 1, whole=True)
 _CORRELATION = Number(-1, 1)
 _INTERVAL = {"low?": (REAL, None), "high?": (REAL, None), "interval_reason?": _REASON}
-_ESTIMATE = {"value": REAL, "low": (REAL, None), "high": (REAL, None)}
-_FIGURE = {"value": (REAL, None), "low": (REAL, None), "high": (REAL, None), "reason?": _REASON}
+_ESTIMATE = {"value": SHARE, "low": (SHARE, None), "high": (SHARE, None)}
+_FIGURE = {"value": (SHARE, None), "low": (SHARE, None), "high": (SHARE, None), "reason?": _REASON}
+_LOSS = {"value": REAL, "low": (REAL, None), "high": (REAL, None)}
 _UNITS = {"units?": (COUNT, None), "unit?": (NAME, None)}
 
 _RATES = {
@@ -50,14 +51,15 @@ _CORRELATIONS = {
     **_UNITS,
 }
 
-_METRICS = ("pr_auc", "ece", "brier", "log_loss", "f1", "precision", "recall")
+_METRICS = ("pr_auc", "ece", "brier", "f1", "precision", "recall")
 _CELL = {
     "n?": (COUNT, None),
     "positives?": (COUNT, None),
     "reason?": _REASON,
     "interval_reason?": _REASON,
     "roc_auc?": (_ESTIMATE, None),
-    **{f"{name}?": (_ESTIMATE, REAL, None) for name in _METRICS},
+    "log_loss?": (_LOSS, REAL, None),
+    **{f"{name}?": (_ESTIMATE, SHARE, None) for name in _METRICS},
 }
 _CURVES = {
     "model": NAME,
@@ -122,8 +124,8 @@ _SLIDING = {
     "prompt": _LENGTH,
     "continuation": _LENGTH,
     "too_short?": COUNT,
-    "texts": Rows({"text_id": (COUNT, NAME), "windows": COUNT, "heat": Rows((Number(-1e6, 0), None))}, 1_000_000),
-    "thresholds": Rows({"threshold": SHARE, "share": _ESTIMATE, "coverage": _ESTIMATE}, 100),
+    "texts": Rows({"text_id": (COUNT, NAME), "windows": COUNT, "heat": Rows((Number(-1e6, 0), None), least=1)}, 1_000_000, 1),
+    "thresholds": Rows({"threshold": SHARE, "share": _ESTIMATE, "coverage": _ESTIMATE}, 100, 1),
 }
 _PARAPHRASES = {
     "asked": COUNT,
@@ -147,7 +149,7 @@ _INFLUENCE = {
     "train": COUNT,
     "test": COUNT,
     "parameters": TEXT,
-    "methods": {"*": ({"accuracy": (_FIGURE, REAL, None), "coverage": (_FIGURE, REAL, None)}, None)},
+    "methods": {"*": ({"accuracy": (_FIGURE, SHARE, None), "coverage": (_FIGURE, SHARE, None)}, None)},
     "top?": (Rows({**_QUOTE, "method": NAME, "influence": (REAL, None)}, 1_000), None),
 }
 ATTACHED: Any = {"paraphrases": _PARAPHRASES, "alignment": _ALIGNMENT, "influence": _INFLUENCE}
@@ -180,10 +182,10 @@ METRICS: Any = {
 EVALUATION: Any = {
     "*": {
         "rows?": COUNT,
-        "roc_auc": (_FIGURE, SHARE),
-        "pr_auc_code": (_FIGURE, SHARE),
-        "pr_auc_natural_language": (_FIGURE, SHARE),
-        "best_f1": (_FIGURE, SHARE),
+        "roc_auc": _ESTIMATE,
+        "pr_auc_code": SHARE,
+        "pr_auc_natural_language": SHARE,
+        "best_f1": SHARE,
     }
 }
 """`evaluation.json` of a classifier of code."""
@@ -206,3 +208,15 @@ ADAPTER: Any = {
     "lora_dropout?": (SHARE, None),
 }
 """`adapter_config.json`, as far as memtax reads it."""
+BASE: Any = {"base_model_name_or_path": Text(4_096), "revision?": (NAME, None)}
+"""Of `adapter_config.json`, where its base model is loaded."""
+_SIZE = (Number(-1, 2**63 - 1, whole=True), Rows(COUNT, 10_000), None)
+MODEL: Any = {
+    "model_type?": (NAME, None),
+    "architectures?": (Rows(NAME, 100), None),
+    "hidden_size?": _SIZE,
+    "num_hidden_layers?": _SIZE,
+    "vocab_size?": _SIZE,
+    "max_position_embeddings?": _SIZE,
+}
+"""`config.json` of a model, as far as cards show it."""

@@ -46,13 +46,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Rows:
-    """A list of at most so many values of one shape."""
+    """A list of `least` to `most` values of one shape."""
 
     shape: Any
     most: int = 100_000
+    least: int = 0
 
     def __str__(self) -> str:
-        return f"a list of at most {self.most:,} values"
+        return f"a list of {self.least:,} to {self.most:,} values"
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _differences(value: Any, shape: Any, keys: tuple[str, ...]) -> Iterator[str]
         if len({len(entries) for entries in lists if isinstance(entries, list)}) > 1:
             yield f"the lists of {_path(keys)} have different lengths"
     elif isinstance(shape, Rows):
-        if not isinstance(value, list) or len(value) > shape.most:
+        if not isinstance(value, list) or not shape.least <= len(value) <= shape.most:
             yield _wrong(value, shape, keys)
         else:
             for number, entry in enumerate(value):

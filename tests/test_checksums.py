@@ -145,3 +145,32 @@ def test_a_part_that_fails_leaves_what_was_there(tmp_path):
         raise RuntimeError
     assert parts.is_usable("part")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".part.sum", "part"]
+
+
+def test_what_a_model_is_loaded_from_in_a_checkpoint_is_checked(tmp_path):
+    folder = tmp_path / "checkpoint-3"
+    folder.mkdir()
+    for name in ("model.safetensors", "config.json", "optimizer.pt", "trainer_state.json"):
+        (folder / name).write_text(f'{{"{name}": 1}}')
+    digests = {path.name: checksum(path).split() for path in folder.iterdir()}
+    files = {name: [int(size), digest] for name, (digest, size) in digests.items()}
+    (folder / "checksums.json").write_text(json.dumps({"files": files}))
+    verify(folder)
+    (folder / "optimizer.pt").write_text("other")
+    (folder / "README.md").write_text("a card")
+    verify(folder)
+    for name in ("model.safetensors", "config.json"):
+        before = (folder / name).read_bytes()
+        (folder / name).write_bytes(before.replace(b"1", b"2"))
+        with pytest.raises(MemtaxError, match=f"{name} does not match its checksum; train again"):
+            verify(folder)
+        (folder / name).unlink()
+        with pytest.raises(MemtaxError, match=f"{name} is missing; train again"):
+            verify(folder)
+        (folder / name).write_bytes(before)
+    for record in ("{", "[]", '{"files": {"config.json": 3}}', '{"files": {"config.json": [1]}}'):
+        (folder / "checksums.json").write_text(record)
+        with pytest.raises(MemtaxError):
+            verify(folder)
+    (folder / "checksums.json").unlink()
+    verify(folder)

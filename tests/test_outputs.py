@@ -248,3 +248,51 @@ def test_temporary_names_fit_where_the_file_fits(tmp_path):
         path.write_text("x")
     assert os.listdir(tmp_path) == [name]
     assert journal.is_temporary(path.parent.name)
+
+
+def test_files_that_no_list_names_are_not_lost_when_a_directory_is_replaced(tmp_path):
+    folder = tmp_path / "figures"
+
+    def replace(name):
+        with atomic_directory(folder) as temporary:
+            (temporary / name).write_text(name)
+
+    replace("a.png")
+    (folder / "mine.txt").write_text("mine")
+    replace("b.png")
+    assert sorted(path.name for path in folder.iterdir() if path.name[0] != ".") == ["b.png", "mine.txt"]
+    for damaged in ("[", '"b.png"', "[1]", "{}"):
+        (folder / outputs.LISTING).write_text(damaged)
+        with pytest.raises(MemtaxError, match=r"and holds mine\.txt; move what you need"):
+            replace("b.png")
+        assert (folder / "mine.txt").read_text() == "mine"
+    (folder / "mine.txt").unlink()
+    replace("b.png")
+
+
+def test_a_script_holds_its_output_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.delenv(journal.INHERITED, raising=False)
+    other = f"from memtax import outputs; outputs.hold({str(tmp_path / 'out')!r}, 'x').__enter__()"
+
+    def tried():
+        return subprocess.run(
+            [sys.executable, "-c", other],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+
+    outputs.hold_late(tmp_path / "out", "train")  # Outside of `holding`: nothing.
+    assert not (tmp_path / "out").exists()
+    with outputs.holding():
+        outputs.hold_late(tmp_path / "out", "train")
+        outputs.hold_late(tmp_path / "out", "train")
+        monkeypatch.delenv(journal.INHERITED)
+        assert "in use by" in tried().stderr
+        monkeypatch.setenv(journal.INHERITED, str(tmp_path / "out"))
+        write_text(tmp_path / "out" / "model", "weights")
+    assert tried().returncode == 0
+    make(tmp_path / "home")
+    with outputs.holding(), pytest.raises(MemtaxError, match="not memtax's"):
+        outputs.hold_late(tmp_path / "home", "train")

@@ -1,6 +1,7 @@
 """The command itself: options of every verb, and how errors end it."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -213,6 +214,9 @@ def _mendable(error: Exception) -> str | None:
         return f"a text of the input is not UTF-8 ({error}); convert it, or drop that row"
     # How torch says it.
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
+        return _MEMORY
+    # How the system says it of a library that does not fit.
+    if isinstance(error, ImportError) and re.search("failed to map segment|[Cc]annot allocate memory", str(error)):
         return _MEMORY
     # Weights that the libraries write themselves.
     number = system_error(error)

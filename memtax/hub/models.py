@@ -6,7 +6,7 @@ from typing import Any
 
 from memtax.files import destination, read_json, write_text
 from memtax.hub.cards import render
-from memtax.record_shapes import ADAPTER
+from memtax.record_shapes import ADAPTER, MODEL
 
 _SHAPE = ("model_type", "architectures", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
 
@@ -23,7 +23,7 @@ def write_card(folder: Path) -> None:
 
 def language_model_card(folder: Path) -> str:
     """The card of a causal language model."""
-    config = read_json(folder / "config.json", finite=False)
+    config = read_json(folder / "config.json", MODEL, finite=False)
     metadata = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",

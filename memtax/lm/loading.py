@@ -13,9 +13,8 @@ from typing import Any
 from memtax.checksums import verify
 from memtax.engine.world import device as shared_device
 from memtax.errors import MemtaxError, ModelError
-from memtax.record_shapes import ADAPTER
+from memtax.record_shapes import BASE
 from memtax.records import read_json
-from memtax.shapes import NAME, Text
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 """Weights' types that can be asked for; `auto` is the type they were saved in."""
@@ -306,7 +305,7 @@ def base_model(path: str | Path, revision: str | None = None) -> tuple[str, str 
 def _base(adapter: Path) -> tuple[str, str | None]:
     """Name and revision of the base model that an adapter configuration names."""
     try:
-        found = read_json(adapter, ADAPTER | {"base_model_name_or_path": Text(4_096), "revision?": (NAME, None)}, finite=False)
+        found = read_json(adapter, BASE, finite=False)
         base, revision = found["base_model_name_or_path"], found.get("revision")
     except (OSError, MemtaxError) as error:
         raise ModelError(f"{adapter} cannot be read or names no base model ({_line(error)})") from error

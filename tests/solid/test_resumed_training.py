@@ -20,6 +20,8 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+from memtax.checksums import verify
+from memtax.errors import MemtaxError
 from memtax.files import asset
 from memtax.hub.checkpoints import CHECKSUMS
 from tests.leakage.small import WORDS, random_texts, word_tokenizer
@@ -102,6 +104,13 @@ def test_what_a_kill_leaves_is_resumed_to_the_same_bytes(name, given, tmp_path, 
     assert found.keys() == expected.keys()
     assert [file for file in expected if found[file] != expected[file]] == []
     other = [str(given / "others.jsonl") if word.endswith("texts.jsonl") else word for word in words]
+    verify(output)
+    weights = next(output.glob("*.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(MemtaxError, match="does not match its checksum; run the same training/"):
+        verify(output)
+    weights.write_bytes(whole)
     with pytest.raises(SystemExit):
         script.main(other)
     assert "was trained with other data" in capsys.readouterr().err
