@@ -100,7 +100,9 @@ class Machine:
             roots = "|".join(map(re.escape, self.folders))
             pattern = rf"(?<![\w./])(?:file://)?(?:{roots})(?![\w-])(?:/[^\s\"'<>`|:,;()\[\]{{}}*\\]*)?"
             text = re.sub(pattern, lambda match: _last(match[0]), text)
-        parts = {part for parent in self.parents for part in Path(parent).parts if len(part) > 3 and part.lower() not in _COMMON}
+        parts = {
+            part for parent in self.parents for part in Path(parent).parts if len(part) > 3 and part.lower() not in _COMMON
+        }
         if parts:
             below = rf"(?<![\w./-])(?:\.{{1,2}}/)*(?:{'|'.join(map(re.escape, sorted(parts)))})/[^\s\"'<>`|:,;()\[\]{{}}*\\]+"
             text = re.sub(below, lambda match: _last(match[0]) if self._is_local(match[0]) else match[0], text)

@@ -84,9 +84,9 @@ def _written(folded: str, head: str, sign: re.Match[str]) -> Address | None:
         set_off = sign[0] == "AT" and not before[0].isupper() and len(labels) > 1
         if not (spelled or set_off) or not before["space"] or not after["space"]:
             return None
-    elif re.match(r"[-_]", sign[0]) and len(labels) < 2:
-        return None
-    elif len(labels) < 2 and (before["space"] or after["space"]) and not _cut_below(folded, before, after):
+    elif (re.match(r"[-_]", sign[0]) and len(labels) < 2) or (
+        len(labels) < 2 and (before["space"] or after["space"]) and not _cut_below(folded, before, after)
+    ):
         return None
     start, end = sign.start() - len(before[0]), after.end()
     local = re.sub(_SPELLED_DOT, ".", before[0], flags=re.IGNORECASE).replace('"', "")

@@ -71,9 +71,20 @@ FAMILIES = {
 SPARSE = {
     **COMMON,
     "num_key_value_heads": 4,
-    **{"kv_lora_rank": 8, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "qk_head_dim": 16, "v_head_dim": 8},
-    **{"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1},
-    **{"index_n_heads": 2, "index_head_dim": 16, "index_topk": 8},
+    "kv_lora_rank": 8,
+    "q_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "qk_head_dim": 16,
+    "v_head_dim": 8,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "n_group": 1,
+    "topk_group": 1,
+    "index_n_heads": 2,
+    "index_head_dim": 16,
+    "index_topk": 8,
 }
 """Attends to 8 tokens that an indexer chooses; what it does with equals depends on what follows."""
 XLNET = {"vocab_size": VOCABULARY, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}
@@ -180,7 +191,9 @@ def test_gradients_that_memtax_cannot_take_are_refused_in_one_line(name):
 
 def test_a_backward_pass_that_fails_is_one_line():
     """The embedding's output is replaced by that of trained tokens, so that no gradient reaches it."""
-    with pytest.raises(ModelError, match=r"^PeftModelForCausalLM gives no gradients of the parameter set 'embeddings\+head': \S"):
+    with pytest.raises(
+        ModelError, match=r"^PeftModelForCausalLM gives no gradients of the parameter set 'embeddings\+head': \S"
+    ):
         capture(adapted("tokens"), SEQUENCES[:2], parameters="embeddings+head")
 
 
