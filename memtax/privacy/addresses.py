@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from memtax.privacy.folding import INVISIBLE
 
 _AT = re.compile(
-    r"[(\[{<]?@[)\]}>]?|[(\[{<][ ]?(?:at|a|\u00e4t|arobase|arroba)[ ]?[)\]}>]|\bat\b|(?<=[^\W_])[-_]+at[-_]+(?=[^\W_])|%40|&#0*64;?|&#x0*40;?|&commat;"
+    r"[(\[{<]?@[)\]}>]?|[(\[{<][ ]?(?:at|a|\u00e4t|arobase|arroba)[ ]?[)\]}>]|\bat\b|(?<=[^\W_])[-_]+at[-_]+(?=[^\W_])"
+    r"|%40|&#0*64;?|&#x0*40;?|&commat;"
     r"|\\u0040|\\x40|=40",
     re.IGNORECASE,
 )
@@ -25,6 +26,8 @@ _WORD_BEFORE = re.compile(rf"{_ATOM}+{_BLANK}*\r?\n{_BLANK}*\Z")
 _WORD_AFTER = re.compile(rf"{_BLANK}*\r?\n{_BLANK}*[\w.-]*\w")
 _LETTERS_BEFORE = re.compile(rf"(?:(?<!\S){_ATOM}[ \t]){{2,64}}\Z")
 _LETTERS_AFTER = re.compile(r"(?:[ \t][\w.-](?!\S)){3,128}")
+_COMMON_ENDS = re.compile(r"com|org|net|edu|gov|info|io|eu|uk|de|fr|es|it|nl|ch|be|se|pl|jp|br|ca|au", re.IGNORECASE)
+"""Last parts of the names of most domains that are no ends of file names."""
 _LONGEST = 128
 """Characters before an at sign that are looked at."""
 
@@ -84,9 +87,13 @@ def _written(folded: str, head: str, sign: re.Match[str]) -> Address | None:
         set_off = sign[0] == "AT" and not before[0].isupper() and len(labels) > 1
         if not (spelled or set_off) or not before["space"] or not after["space"]:
             return None
-    elif (re.match(r"[-_]", sign[0]) and len(labels) < 2) or (
-        len(labels) < 2 and (before["space"] or after["space"]) and not _cut_below(folded, before, after)
-    ):
+    elif sign[0][0] in "-_":
+        # Names in code have the word as well.
+        if len(labels) < 2 or not _COMMON_ENDS.fullmatch(labels[-1]):
+            return None
+    elif re.fullmatch(r"\W ?a ?\W", sign[0], re.IGNORECASE) and (before["space"] or after["space"]):
+        return None
+    elif len(labels) < 2 and (before["space"] or after["space"]) and not _cut_below(folded, before, after):
         return None
     start, end = sign.start() - len(before[0]), after.end()
     local = re.sub(_SPELLED_DOT, ".", before[0], flags=re.IGNORECASE).replace('"', "")
