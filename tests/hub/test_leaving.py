@@ -129,7 +129,9 @@ def test_the_environment_shows_no_secret(monkeypatch):
         monkeypatch.setenv(name, "open-sesame-77")
     monkeypatch.setenv("HF_ENDPOINT", "https://me:open-sesame-77@hub.example:8443/base?key=open-sesame-77")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("MKL_NUM_THREADS", "open-sesame-77")
     facts = environment()
+    assert facts["settings"]["MKL_NUM_THREADS"] == "(not shown)"
     assert "open-sesame-77" not in json.dumps(facts)
     assert facts["settings"]["HF_ENDPOINT"] == "https://hub.example:8443/base"
     assert facts["settings"]["HF_HUB_OFFLINE"] == "1"

@@ -201,4 +201,5 @@ def test_lists_of_influence_quote_no_number_and_no_address():
         for text in (row["train_text"], row["test_text"]):
             assert longest_run(text) <= 4, text
             assert kinds[row["train_id"]] != "email" or "@" not in row["train_text"], row
+            assert not re.search(r"[\w-]+\.(?:co\.uk|io|ac\.jp)\b", row["train_text"]), row
     assert {row["train_text"] for row in top_table(found, *sides, 24, mask=False).to_pylist()} == set(texts)
