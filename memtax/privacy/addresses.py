@@ -81,19 +81,7 @@ def _written(folded: str, head: str, sign: re.Match[str]) -> Address | None:
             return None
         return Address(sign.start() - len(before[0]), sign.end(), "")
     labels = re.split(rf"\.|{_LOOSE_DOT}", after["labels"], flags=re.IGNORECASE)
-    if sign[0].lower() == "at":
-        # The word stands in every text: it is an at sign only where a dot is spelled out too, or capitals set it off.
-        spelled = re.search(_SPELLED_DOT, after["labels"], re.IGNORECASE)
-        set_off = sign[0] == "AT" and not before[0].isupper() and len(labels) > 1
-        if not (spelled or set_off) or not before["space"] or not after["space"]:
-            return None
-    elif sign[0][0] in "-_":
-        # Names in code have the word as well.
-        if len(labels) < 2 or not _COMMON_ENDS.fullmatch(labels[-1]):
-            return None
-    elif re.fullmatch(r"\W ?a ?\W", sign[0], re.IGNORECASE) and (before["space"] or after["space"]):
-        return None
-    elif len(labels) < 2 and (before["space"] or after["space"]) and not _cut_below(folded, before, after):
+    if not _is_sign(folded, sign, before, after, labels):
         return None
     start, end = sign.start() - len(before[0]), after.end()
     local = re.sub(_SPELLED_DOT, ".", before[0], flags=re.IGNORECASE).replace('"', "")
@@ -104,6 +92,22 @@ def _written(folded: str, head: str, sign: re.Match[str]) -> Address | None:
     if more := _WORD_BEFORE.search(folded[max(0, start - _LONGEST) : start]):
         start -= len(more[0])
     return Address(start, end, written.lower())
+
+
+def _is_sign(folded: str, sign: re.Match[str], before: re.Match[str], after: re.Match[str], labels: list[str]) -> bool:
+    """Whether what may be an at sign is one, by what stands around it."""
+    apart = bool(before["space"] or after["space"])
+    if sign[0].lower() == "at":
+        # The word stands in every text: it is an at sign only where a dot is spelled out too, or capitals set it off.
+        spelled = re.search(_SPELLED_DOT, after["labels"], re.IGNORECASE)
+        set_off = sign[0] == "AT" and not before[0].isupper() and len(labels) > 1
+        return bool((spelled or set_off) and before["space"] and after["space"])
+    if sign[0][0] in "-_":
+        # Names in code have the word as well.
+        return len(labels) > 1 and _COMMON_ENDS.fullmatch(labels[-1]) is not None
+    if apart and re.fullmatch(r"\W ?a ?\W", sign[0], re.IGNORECASE):
+        return False
+    return len(labels) > 1 or not apart or _cut_below(folded, before, after)
 
 
 def _cut_below(folded: str, before: re.Match[str], after: re.Match[str]) -> bool:

@@ -157,20 +157,29 @@ def test_no_byte_that_the_hub_receives_names_folder_user_or_secret(run, tmp_path
     shutil.copytree(run / "models" / "lm", base)
     adapter = source / "models" / "adapter"
     adapter.mkdir()
-    write_json(adapter / "adapter_config.json", {"base_model_name_or_path": f"{TELLING}/deep/base-lm", "r": 4, "peft_type": "LORA"})
+    write_json(
+        adapter / "adapter_config.json", {"base_model_name_or_path": f"{TELLING}/deep/base-lm", "r": 4, "peft_type": "LORA"}
+    )
     write_json(adapter / "training_rows.json", {"dataset": str(base)})
     save_file({"w": np.zeros(2)}, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
     write_text(adapter / "notes.txt", f"made by quentinmustermann in ../{TELLING}/deep/base-lm from {base}\n")
     record = (source / "run.yaml").read_text().replace("/home/someone/models/lm", f"{TELLING}/base")
-    (source / "run.yaml").write_text(record.replace("org/corpus", f"'{home}/rows.jsonl::train'").replace("corpus: 0123", f"'{home}/x': 0123"))
+    (source / "run.yaml").write_text(
+        record.replace("org/corpus", f"'{home}/rows.jsonl::train'").replace("corpus: 0123", f"'{home}/x': 0123")
+    )
     (tmp_path / TELLING / "base").mkdir()
-    secrets = {f"{name}_{number}": f"open-sesame-{number}-77" for number, name in enumerate(("MY_TOKEN", "PLAIN", "DB", "A_KEY") * 5)}
+    secrets = {
+        f"{name}_{number}": f"open-sesame-{number}-77" for number, name in enumerate(("MY_TOKEN", "PLAIN", "DB", "A_KEY") * 5)
+    }
     for name, value in {**secrets, "USER": "quentinmustermann"}.items():
         monkeypatch.setenv(name, value)
     with HubServer() as hub:
         push(hub, tmp_path / "cache", source, "--part", "dataset,models,metrics,explorer")
         assert {kind for kind, _ in hub.repos} == {"dataset", "model", "space"}
-        assert json.loads(hub.repos["model", "org/name-adapter"].files["adapter_config.json"])["base_model_name_or_path"] == "base-lm"
+        assert (
+            json.loads(hub.repos["model", "org/name-adapter"].files["adapter_config.json"])["base_model_name_or_path"]
+            == "base-lm"
+        )
         received = [(repo.id, json.dumps(hub.requests, default=str).encode()) for repo in list(hub.repos.values())[:1]]
         for repo in hub.repos.values():
             for commit in repo.commits:

@@ -58,21 +58,58 @@ def test_a_part_of_an_unknown_document_shows_no_number_and_no_address():
 
 ACCOUNT = "DE89370400440532013000"
 SEPARATED = [
-    *("\n> ", "\u00a0", "&nbsp;", "\\u00a0", "</td><td>", '", "', "_", "\t", "=\n", "`, `", "%20", "+", "\x00", " = ", "#", "<b>"),
+    *(
+        "\n> ",
+        "\u00a0",
+        "&nbsp;",
+        "\\u00a0",
+        "</td><td>",
+        '", "',
+        "_",
+        "\t",
+        "=\n",
+        "`, `",
+        "%20",
+        "+",
+        "\x00",
+        " = ",
+        "#",
+        "<b>",
+    ),
     *("\u200d", "\u00ad", " \u2013 ", " | ", "\u3000", "\ufe0f\u20e3"),
 ]
 SPELLINGS = [
     *("li-wei [at] nordwind [dot] io", "li-wei (at) nordwind.io", "li-wei%40nordwind.io", "li-wei&#64;nordwind.io"),
-    *("li-wei&#x40;nordwind.io", "li-wei\\u0040nordwind.io", '"li-wei"@nordwind.io', "li-wei[@]nordwind.io", "li-wei(a)nordwind.io"),
+    *(
+        "li-wei&#x40;nordwind.io",
+        "li-wei\\u0040nordwind.io",
+        '"li-wei"@nordwind.io',
+        "li-wei[@]nordwind.io",
+        "li-wei(a)nordwind.io",
+    ),
     *("li-wei_at_nordwind.io", "li-wei AT nordwind.io", "li-wei-at-nordwind-dot-io", "l i - w e i @ n o r d w i n d . i o"),
 ]
 POSTAL = [
-    *("221B Baker Street, London NW1 6XE", "12 HIGH STREET, SPRINGFIELD 62704", "17 oak lane, reading", "742 Evergreen Terrace"),
+    *(
+        "221B Baker Street, London NW1 6XE",
+        "12 HIGH STREET, SPRINGFIELD 62704",
+        "17 oak lane, reading",
+        "742 Evergreen Terrace",
+    ),
     *("350 5th Avenue, New York, NY 10118", "Flat 3, 18 Elm Grove, Leeds LS6 2AB", "P.O. Box 1234, Dublin"),
-    *("Lindenallee 14\n20095 Hamburg", "Unter den Linden 77, 10117 Berlin", "Am Markt 5, 04109 Leipzig", "Mozartgasse 7/12, 1040 Wien"),
+    *(
+        "Lindenallee 14\n20095 Hamburg",
+        "Unter den Linden 77, 10117 Berlin",
+        "Am Markt 5, 04109 Leipzig",
+        "Mozartgasse 7/12, 1040 Wien",
+    ),
     *("12 rue de la Paix, 75002 Paris", "8 bis, avenue Victor Hugo, 69003 Lyon", "Calle Mayor 5, 28013 Madrid"),
     *("Via Roma 10, 00184 Roma", "Rua Augusta, 1500, S\u00e3o Paulo", "Keizersgracht 174, 1016 DW Amsterdam"),
-    *("Kungsgatan 5, 111 22 Stockholm", "ul. D\u0142uga 10/16, 00-590 Warszawa", "\u0443\u043b. \u0422\u0432\u0435\u0440\u0441\u043a\u0430\u044f, \u0434. 7"),
+    *(
+        "Kungsgatan 5, 111 22 Stockholm",
+        "ul. D\u0142uga 10/16, 00-590 Warszawa",
+        "\u0443\u043b. \u0422\u0432\u0435\u0440\u0441\u043a\u0430\u044f, \u0434. 7",
+    ),
 ]
 SECRETS = {
     "Authorization: Bearer abcDEF123ghi456JKL789mno": "abcDEF123ghi456JKL789mno",
