@@ -8,15 +8,18 @@ import typer
 import memtax
 from memtax import schema
 from memtax.cli import app
+from memtax.provenance import SETTINGS
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Fill in `{{ options VERB }}` and `{{ columns }}`."""
+    """Fill in `{{ options VERB }}`, `{{ columns }}` and `{{ settings }}`."""
     for verb, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         if (mark := f"{{{{ options {verb} }}}}") in markdown:
             markdown = markdown.replace(mark, options(command))
     if "{{ columns }}" in markdown:
         markdown = markdown.replace("{{ columns }}", columns())
+    if "{{ settings }}" in markdown:
+        markdown = markdown.replace("{{ settings }}", ", ".join(f"`{name}`" for name in SETTINGS) + ".")
     if "{{" in markdown and page.file.src_uri != "guides/extend.md":
         raise ValueError(f"{page.file.src_uri}: an unknown {{{{ }}}} is left")
     return markdown.replace("MEMTAX_VERSION", memtax.__version__)

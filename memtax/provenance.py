@@ -62,6 +62,8 @@ SETTINGS = (
     "TRANSFORMERS_OFFLINE",
 )
 """The environment variables that `memtax env` shows; all others may hold a secret."""
+_PLAIN = re.compile(r"[0-9.,+-]{0,64}|[A-Za-z][a-z0-9]{0,11}|(?:(?:GPU|MIG)-[0-9a-f-]{1,64},?)+", re.IGNORECASE)
+"""Numbers, switches, number formats, names of threading layers, and devices."""
 
 
 def digest(*values: Any) -> str:
@@ -164,6 +166,13 @@ def _shareable(value: str) -> str:
     return f"~{value[len(home) :]}" if len(home) > 1 and f"{value}/".startswith(f"{home}/") else value
 
 
+def _setting(value: str) -> str:
+    """A variable's value, if it is one that such a setting can have: a secret may have come under any name."""
+    if value.startswith(("/", "~", "./", "../")) or "://" in value:
+        return _shareable(value)
+    return value if _PLAIN.fullmatch(value) else "(not shown)"
+
+
 def environment() -> dict[str, Any]:
     """What a bug report needs: versions, platform, processors, memory, accelerators and the settings that matter."""
     facts: dict[str, Any] = {
@@ -181,7 +190,7 @@ def environment() -> dict[str, Any]:
 
     facts["accelerators"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts["torch_threads"] = torch.get_num_threads()
-    facts["settings"] = {name: _shareable(os.environ[name]) for name in SETTINGS if name in os.environ}
+    facts["settings"] = {name: _setting(os.environ[name]) for name in SETTINGS if name in os.environ}
     return facts
 
 

@@ -17,7 +17,8 @@ from memtax.filters.base import Batch, Filter
 from memtax.filters.code_ngrams import CONFIG as NGRAM_CONFIG
 from memtax.filters.code_ngrams import WEIGHTS as NGRAM_WEIGHTS
 from memtax.filters.code_ngrams import NgramClassifier
-from memtax.lm.loading import find_file, model_files, process_device
+from memtax.lm.folders import find_file
+from memtax.lm.loading import model_files, process_device
 from memtax.progress import say
 from memtax.records import read_json
 from memtax.shapes import SHARE

@@ -17,6 +17,7 @@ from memtax.lm._checking import check_gradients
 from memtax.lm._kernels import Flat, Head, Held, Kernel, Outer, Recomputed, Table, Tied
 from memtax.lm._recording import Recorder, Sites, check_uncalled, find_sites, frozen
 from memtax.lm.batches import PaddingSide, Ragged
+from memtax.lm.folders import first_line
 from memtax.lm.head import call, check_padding, decompose
 from memtax.lm.memory import FAILURES, fitting, smaller
 from memtax.lm.scores import _check_ids, _check_lengths, _ragged, _vocabulary, evaluation
@@ -176,7 +177,7 @@ def _check_once(model: Any, sites: Sites, parameters: str, side: PaddingSide, ki
     except MemtaxError:
         raise
     except FAILURES as error:
-        line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        line = first_line(error)
         raise ModelError(f"{type(model).__name__} gives no gradients of the parameter set {parameters!r}: {line}") from error
 
 

@@ -12,18 +12,14 @@ from typing import Any
 
 from memtax.checksums import verify
 from memtax.engine.world import device as shared_device
-from memtax.errors import MemtaxError, ModelError
-from memtax.record_shapes import BASE
-from memtax.records import read_json
+from memtax.errors import ModelError
+from memtax.lm.folders import ADAPTER, adapter_base, check_folder, find_file, first_line, is_path, reason
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 """Weights' types that can be asked for; `auto` is the type they were saved in."""
 
 QUANTIZATIONS = ("8bit", "4bit")
 """Weights of fewer bits, where bitsandbytes is installed."""
-
-_ADAPTER = "adapter_config.json"
-_MOST_LAYERS = 10_000
 
 
 def load_model(
@@ -57,12 +53,12 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
-    _check_folder(path)
+    check_folder(path)
     from memtax.lm.special_tokens import bos_ids, set_bos
 
     opening = bos_ids(path, revision, bos)
     placement = _placement(device_map, quantization)
-    if find_file(path, revision, _ADAPTER) is not None:
+    if find_file(path, revision, ADAPTER) is not None:
         model = _load_adapter(path, revision, dtype, trust_remote_code, placement)
     else:
         model = _load_weights(path, revision, dtype, trust_remote_code, placement)
@@ -95,14 +91,14 @@ def check_model(path: str | Path, revision: str | None, longest: int, bos: int =
 
     from memtax.lm.special_tokens import position_limit
 
-    _check_folder(path)
-    if find_file(path, revision, _ADAPTER) is not None:
+    check_folder(path)
+    if find_file(path, revision, ADAPTER) is not None:
         return
     longest += bos
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
     except Exception as error:
-        raise ModelError(_reason(path, revision, error)) from error
+        raise ModelError(reason(path, revision, error)) from error
     positions = position_limit(config)
     if positions is not None and longest > positions:
         raise ModelError(
@@ -115,7 +111,7 @@ def vocabulary_size(path: str | Path, revision: str | None = None) -> int | None
     """Token ids that a model knows, from its configuration alone; None for an adapter, or where that does not tell."""
     from transformers import AutoConfig
 
-    if find_file(path, revision, _ADAPTER) is not None:
+    if find_file(path, revision, ADAPTER) is not None:
         return None
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
@@ -133,14 +129,14 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
     """
     from transformers import AutoTokenizer
 
-    if not Path(path).is_dir() and _is_path(path):
+    if not Path(path).is_dir() and is_path(path):
         raise ModelError(f"{path} does not exist; give a tokenizer's folder or its name on the Hub")
     for file in sorted(Path(path).glob("*.json")):
         verify(file)
     try:
         found = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
     except Exception as error:  # each tokenizer class fails in its own way
-        raise ModelError(f"no tokenizer can be loaded from {path}: {_line(error)}") from error
+        raise ModelError(f"no tokenizer can be loaded from {path}: {first_line(error)}") from error
     if not found("a", add_special_tokens=False)["input_ids"]:
         # transformers makes one from the model's configuration alone, and it turns every text into nothing.
         raise ModelError(f"no tokenizer can be loaded from {path}: its files are missing; copy them there, or name another")
@@ -152,7 +148,7 @@ def parameter_count(path: str | Path, revision: str | None = None) -> int | None
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    if find_file(path, revision, _ADAPTER) is not None:
+    if find_file(path, revision, ADAPTER) is not None:
         return None
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
@@ -171,8 +167,8 @@ def model_files(path: str | Path) -> list[str]:
     if not folder.is_dir():
         return [str(path)]
     found = sorted(str(file) for file in (*folder.glob("*config.json"), *folder.glob("*.safetensors")))
-    if (folder / _ADAPTER).exists():
-        found += model_files(_base(folder / _ADAPTER)[0])
+    if (folder / ADAPTER).exists():
+        found += model_files(adapter_base(folder / ADAPTER)[0])
     return found
 
 
@@ -227,7 +223,7 @@ def _load_weights(
             **placement,
         )
     except Exception as error:  # missing files, damaged ones, unknown architectures: each raises a type of its own
-        raise ModelError(_reason(path, revision, error)) from error
+        raise ModelError(reason(path, revision, error)) from error
     if report["missing_keys"]:
         # transformers would go on with random values.
         missing = sorted(report["missing_keys"])
@@ -240,12 +236,12 @@ def _load_adapter(
 ) -> Any:
     from peft import PeftModel
 
-    config = find_file(path, revision, _ADAPTER)
+    config = find_file(path, revision, ADAPTER)
     assert config is not None
     if find_file(path, revision, "adapter_model.safetensors") is None:
         raise ModelError(f"{path} holds no adapter_model.safetensors; pickled weights are not loaded, save it again")
-    name, base_revision = _base(config)
-    _check_folder(name)
+    name, base_revision = adapter_base(config)
+    check_folder(name)
     base = _load_weights(name, base_revision, dtype, trust_remote_code, placement)
     _resize(base, Path(config).with_name("adapter_model.safetensors"), name, path)
     try:
@@ -254,7 +250,7 @@ def _load_adapter(
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
             return PeftModel.from_pretrained(base, str(path), revision=revision)
     except Exception as error:
-        raise ModelError(f"the adapter {path} does not load onto its base model: {_line(error)}") from error
+        raise ModelError(f"the adapter {path} does not load onto its base model: {first_line(error)}") from error
 
 
 def _resize(base: Any, saved: Path, name: str, path: str | Path) -> None:
@@ -277,7 +273,7 @@ def _resize(base: Any, saved: Path, name: str, path: str | Path) -> None:
                     if part is not None and inner == f"{part}.weight":
                         wanted[kind] = (file.get_slice(key).get_shape()[0], layers[kind].weight.shape[0])
     except Exception as error:  # a damaged file
-        raise ModelError(f"the adapter {path} does not load onto its base model: {_line(error)}") from error
+        raise ModelError(f"the adapter {path} does not load onto its base model: {first_line(error)}") from error
     rows = {new for new, _ in wanted.values()}
     if all(new == old for new, old in wanted.values()):
         return
@@ -289,107 +285,3 @@ def _resize(base: Any, saved: Path, name: str, path: str | Path) -> None:
             "both embedding and head; save it again with save_embedding_layers=True, or resize and save the base model"
         )
     base.resize_token_embeddings(rows.pop(), mean_resizing=False)
-
-
-def base_model(path: str | Path, revision: str | None = None) -> tuple[str, str | None] | None:
-    """Name and revision of an adapter's base model; None where there is no adapter, or it names none."""
-    config = find_file(path, revision, _ADAPTER)
-    if config is None:
-        return None
-    try:
-        return _base(config)
-    except ModelError:
-        return None  # load_model says why
-
-
-def _base(adapter: Path) -> tuple[str, str | None]:
-    """Name and revision of the base model that an adapter configuration names."""
-    try:
-        found = read_json(adapter, BASE, finite=False)
-        base, revision = found["base_model_name_or_path"], found.get("revision")
-    except (OSError, MemtaxError) as error:
-        raise ModelError(f"{adapter} cannot be read or names no base model ({_line(error)})") from error
-    if (Path(base) / _ADAPTER).exists():
-        raise ModelError(f"{adapter} names {base} as its base model, which is itself an adapter; merge that one into its base")
-    return base, revision
-
-
-def _check_folder(path: str | Path) -> None:
-    """What can be said before `transformers` is asked.
-
-    Raises:
-        ModelError: the path does not exist, or the folder lacks a configuration or safetensors weights.
-    """
-    folder = Path(path)
-    if not folder.exists():
-        if _is_path(path):
-            raise ModelError(f"{path} does not exist; give a model's folder or its name on the Hub")
-        return
-    if not folder.is_dir():
-        raise ModelError(f"{path} is a file; give the folder that holds the model's config.json and weights")
-    verify(folder)
-    if (folder / _ADAPTER).exists():
-        return
-    if not (folder / "config.json").exists():
-        checkpoints = sorted(child.name for child in folder.iterdir() if (child / "config.json").exists())
-        hint = f"did you mean {folder / checkpoints[-1]}?" if checkpoints else "give the folder that save_pretrained wrote"
-        raise ModelError(f"{path} holds no config.json; {hint}")
-    _check_layers(folder / "config.json")
-    if not any(folder.glob("*.safetensors")):
-        pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
-        found = f"only {pickled[0]}, a pickle, which is never loaded" if pickled else "no weights"
-        raise ModelError(f"{path} holds {found}; save the model again with save_pretrained (safetensors)")
-
-
-def _check_layers(path: Path) -> None:
-    """Refuse a configuration whose mere reading would not end: `transformers` makes a list of the layers."""
-    try:
-        found = read_json(path, finite=False)
-    except (OSError, MemtaxError) as error:
-        raise ModelError(f"the model in {path.parent} cannot be loaded: {_line(error)}") from error
-    parts = [found, *(value for value in found.values() if isinstance(value, dict))]
-    for key, value in ((key, value) for part in parts for key, value in part.items()):
-        if "layer" in key and isinstance(value, int) and value > _MOST_LAYERS:
-            raise ModelError(f"{path}: {key} is {value}, more than the {_MOST_LAYERS:,} layers that a model may have")
-
-
-def _is_path(path: str | Path) -> bool:
-    """Whether a name that does not exist was meant as a path: a Hub name is `name` or `org/name`."""
-    return isinstance(path, Path) or str(path).startswith(("/", ".", "~")) or str(path).count("/") > 1
-
-
-def find_file(path: str | Path, revision: str | None, name: str) -> Path | None:
-    """A file of a model folder or Hub repository, or None if there is none or the repository cannot be reached."""
-    if Path(path).is_dir():
-        file = Path(path) / name
-        return file if file.exists() else None
-    from transformers.utils import cached_file
-
-    try:
-        found = cached_file(
-            str(path),
-            name,
-            revision=revision,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-    except (OSError, ValueError):
-        return None  # from_pretrained says why
-    return Path(found) if found else None
-
-
-def _reason(path: str | Path, revision: str | None, error: Exception) -> str:
-    """One line on why a model did not load, and the way out."""
-    text = str(error)
-    name = f"{path} (revision {revision})" if revision else str(path)
-    if "trust_remote_code" in text:
-        return f"{name} needs code that comes with it; read that code, then allow it with trust_remote_code"
-    if Path(path).is_dir():
-        return f"the model in {name} cannot be loaded: {_line(error)}"
-    offline = " (offline mode is on: HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
-    return f"no model {name} in this directory or on the Hub{offline}: {_line(error)}"
-
-
-def _line(error: Exception) -> str:
-    """The first line of an exception's message, or its type."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

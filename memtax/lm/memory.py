@@ -5,6 +5,7 @@ import weakref
 from typing import Any
 
 from memtax.errors import MemtaxError, ModelError
+from memtax.lm.folders import first_line
 
 _FITTING: "weakref.WeakKeyDictionary[Any, dict[str, int]]" = weakref.WeakKeyDictionary()
 """For each model and kind of work, what was found to fit after more did not."""
@@ -31,8 +32,7 @@ def fitting(model: Any, work: str, most: int) -> int:
 
 def cannot_run(model: Any, shape: tuple[int, int], error: Exception) -> ModelError:
     """The error of a model whose forward pass fails on so many rows of so many tokens."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return ModelError(f"{type(model).__name__} cannot run on {shape[0]} texts of {shape[1]} tokens: {line}")
+    return ModelError(f"{type(model).__name__} cannot run on {shape[0]} texts of {shape[1]} tokens: {first_line(error)}")
 
 
 def smaller(model: Any, work: str, error: Exception, shape: tuple[int, int], automatic: bool = True) -> int:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from memtax.errors import MemtaxError, ModelError
-from memtax.lm.loading import base_model, load_tokenizer
+from memtax.lm.folders import base_model
+from memtax.lm.loading import load_tokenizer
 
 BOS = ("auto", "always", "never")
 """Values of `--bos`: what the tokenizer does by itself, its `bos_token` in any case, or none."""

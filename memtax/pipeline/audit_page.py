@@ -260,7 +260,8 @@ def _personal(result: Mapping[str, Any]) -> Finding:
     text = (
         "E-mail addresses, telephone numbers, bank accounts, payment cards, identity numbers, public IP addresses and "
         "credentials among the sequences that can be extracted, found in whole documents by form, checksum and numbering plan; "
-        "a sequence counts if it holds any part of one. Postal addresses are masked by their form and not counted; names are neither."
+        "a sequence counts if it holds any part of one. Postal addresses are masked by their form and not counted; names of "
+        "people are neither."
     )
     heading = f"{found['count']:,} memorized sequences hold personal data ({_texts(found['distinct'])})"
     head = ("sequence_id", "Sequences", "Category", "Personal data", _text_head(result))

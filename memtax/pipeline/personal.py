@@ -25,6 +25,8 @@ FOLDER = "personal_data"
 """Stage directory, in the run's directory."""
 VERSION = 3
 """Raised whenever the same texts would give other findings."""
+_DERIVED = ("prompt_text", "paraphrases", "neighbour_texts")
+"""Columns of texts that are made of a window's text."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def masked(table: "pa.Table", found: PersonalData) -> "pa.Table":
     """A table of sequences as it may be published.
 
     Args:
-        table: `sequence_id`, and any of `text`, `document`, `tokens` and `token_texts`.
+        table: `sequence_id`, and any of `text`, `document`, `tokens`, `token_texts` and what is made of a text.
         found: of the sequences.
 
     Returns:
@@ -133,7 +135,7 @@ def masked(table: "pa.Table", found: PersonalData) -> "pa.Table":
     """
     import pyarrow as pa
 
-    names = [name for name in ("text", "document", "tokens", "token_texts") if name in table.column_names]
+    names = [name for name in ("text", "document", "tokens", "token_texts", *_DERIVED) if name in table.column_names]
     ids = table.column("sequence_id").to_pylist()
     rows = table.select(names).to_pylist()
     for sequence_id, row in zip(ids, rows, strict=True):
@@ -148,6 +150,8 @@ def _mask_row(row: dict[str, Any], hidden: Sequence[Finding]) -> None:
     if row.get("document"):
         # Names of documents are people's and customers' often enough.
         row["document"] = privacy.mask_text(row["document"])
+    for name in set(_DERIVED) & row.keys():
+        row[name] = _mask_value(row[name])
     text = row.get("text")
     if text is None or not hidden:
         return
@@ -165,7 +169,7 @@ def mask_attached(config: Config) -> Config:
     splits = {}
     for split, table in config.splits.items():
         for place, field in enumerate(table.schema):
-            if field.name in ("text", "paraphrases"):
+            if field.name in ("text", "document", *_DERIVED):
                 values = [_mask_value(value) for value in table.column(place).to_pylist()]
                 table = table.set_column(place, field, pa.array(values, field.type))
         splits[split] = table
@@ -173,4 +177,7 @@ def mask_attached(config: Config) -> Config:
 
 
 def _mask_value(value: Any) -> Any:
-    return [privacy.mask_text(each) for each in value] if isinstance(value, list) else privacy.mask_text(value)
+    """A text, or several, of which nothing is known but that a window's ends may have cut it."""
+    texts = value if isinstance(value, list) else [value]
+    masked_texts = [privacy.mask_text(each, open_ends=True) for each in texts]
+    return masked_texts if isinstance(value, list) else masked_texts[0]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from memtax.privacy.folding import INVISIBLE
 
 _AT = re.compile(
-    r"[(\[{<]?@[)\]}>]?|[(\[{<][ ]?(?:at|a|\u00e4t|arobase|arroba)[ ]?[)\]}>]|\bat\b|(?<=[^\W_])[-_]+at[-_]+(?=[^\W_])|%40|&#0*64;?|&#x0*40;?|&commat;"
+    r"[(\[{<]?@[)\]}>]?|[(\[{<][ ]?(?:at|a|\u00e4t|arobase|arroba)[ ]?[)\]}>]|\bat\b|(?<=[^\W_])[-_]+at[-_]+(?=[^\W_])"
+    r"|%40|&#0*64;?|&#x0*40;?|&commat;"
     r"|\\u0040|\\x40|=40",
     re.IGNORECASE,
 )
@@ -25,6 +26,8 @@ _WORD_BEFORE = re.compile(rf"{_ATOM}+{_BLANK}*\r?\n{_BLANK}*\Z")
 _WORD_AFTER = re.compile(rf"{_BLANK}*\r?\n{_BLANK}*[\w.-]*\w")
 _LETTERS_BEFORE = re.compile(rf"(?:(?<!\S){_ATOM}[ \t]){{2,64}}\Z")
 _LETTERS_AFTER = re.compile(r"(?:[ \t][\w.-](?!\S)){3,128}")
+_COMMON_ENDS = re.compile(r"com|org|net|edu|gov|info|io|eu|uk|de|fr|es|it|nl|ch|be|se|pl|jp|br|ca|au", re.IGNORECASE)
+"""Last parts of the names of most domains that are no ends of file names."""
 _LONGEST = 128
 """Characters before an at sign that are looked at."""
 
@@ -78,15 +81,7 @@ def _written(folded: str, head: str, sign: re.Match[str]) -> Address | None:
             return None
         return Address(sign.start() - len(before[0]), sign.end(), "")
     labels = re.split(rf"\.|{_LOOSE_DOT}", after["labels"], flags=re.IGNORECASE)
-    if sign[0].lower() == "at":
-        # The word stands in every text: it is an at sign only where a dot is spelled out too, or capitals set it off.
-        spelled = re.search(_SPELLED_DOT, after["labels"], re.IGNORECASE)
-        set_off = sign[0] == "AT" and not before[0].isupper() and len(labels) > 1
-        if not (spelled or set_off) or not before["space"] or not after["space"]:
-            return None
-    elif (re.match(r"[-_]", sign[0]) and len(labels) < 2) or (
-        len(labels) < 2 and (before["space"] or after["space"]) and not _cut_below(folded, before, after)
-    ):
+    if not _is_sign(folded, sign, before, after, labels):
         return None
     start, end = sign.start() - len(before[0]), after.end()
     local = re.sub(_SPELLED_DOT, ".", before[0], flags=re.IGNORECASE).replace('"', "")
@@ -97,6 +92,22 @@ def _written(folded: str, head: str, sign: re.Match[str]) -> Address | None:
     if more := _WORD_BEFORE.search(folded[max(0, start - _LONGEST) : start]):
         start -= len(more[0])
     return Address(start, end, written.lower())
+
+
+def _is_sign(folded: str, sign: re.Match[str], before: re.Match[str], after: re.Match[str], labels: list[str]) -> bool:
+    """Whether what may be an at sign is one, by what stands around it."""
+    apart = bool(before["space"] or after["space"])
+    if sign[0].lower() == "at":
+        # The word stands in every text: it is an at sign only where a dot is spelled out too, or capitals set it off.
+        spelled = re.search(_SPELLED_DOT, after["labels"], re.IGNORECASE)
+        set_off = sign[0] == "AT" and not before[0].isupper() and len(labels) > 1
+        return bool((spelled or set_off) and before["space"] and after["space"])
+    if sign[0][0] in "-_":
+        # Names in code have the word as well.
+        return len(labels) > 1 and _COMMON_ENDS.fullmatch(labels[-1]) is not None
+    if apart and re.fullmatch(r"\W ?a ?\W", sign[0], re.IGNORECASE):
+        return False
+    return len(labels) > 1 or not apart or _cut_below(folded, before, after)
 
 
 def _cut_below(folded: str, before: re.Match[str], after: re.Match[str]) -> bool:

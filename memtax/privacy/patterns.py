@@ -30,7 +30,8 @@ SECRETS = re.compile(
 """Keys and tokens by the prefixes that their issuers give them, private keys, and JSON web tokens."""
 _ASSIGN = r"[\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}[\"']?"
 ASSIGNED = re.compile(
-    r"(?:pass(?:word|wd|phrase|code)|pwd|secret|(?:api|access|account|private|secret)[ _-]?key|(?:access|auth|refresh)[_-]?token|credentials?"
+    r"(?:pass(?:word|wd|phrase|code)|pwd|secret|(?:api|access|account|private|secret)[ _-]?key"
+    r"|(?:access|auth|refresh)[_-]?token|credentials?"
     r"|passwort|kennwort|mot de passe|contrase\u00f1a|senha|\u043f\u0430\u0440\u043e\u043b\u044c)"
     rf"(?:{_ASSIGN}|\s+is:?\s+)(?P<value>[^\s\"',;]{{6,}})"
     rf"|(?:token|auth|key|sig|signature|bearer|cookie|session(?:_?id)?){_ASSIGN}(?P<mixed>(?=[^\s\"',;]*[0-9])(?=[^\s\"',;]*[A-Za-z])[^\s\"',;()]{{12,}})"
@@ -42,7 +43,7 @@ ASSIGNED = re.compile(
 """What is given as a password or key, whatever it looks like."""
 _RANDOM = re.compile(
     r"(?<![A-Za-z0-9])(?=[a-z0-9]*[A-Z])(?=[A-Z0-9]*[a-z])(?=(?:[A-Za-z]*[0-9]){3})[A-Za-z0-9]{24,}(?![A-Za-z0-9])"
-    r"|(?<![A-Za-z0-9+/])(?=[a-z0-9+/]*[A-Z])(?=[A-Z0-9+/]*[a-z])(?=(?:[A-Za-z+/]*[0-9]){3})[A-Za-z0-9+/]{40}(?![A-Za-z0-9+/])"
+    r"|(?<![A-Za-z0-9+/])(?=[a-z0-9+/]*[A-Z])(?=[A-Z0-9+/]*[a-z])(?=[A-Za-z+/]*[0-9])[A-Za-z0-9+/]{40}(?![A-Za-z0-9+/])"
 )
 """Long strings of letters of both cases and digits."""
 _MIXED = re.compile(r"(?<![A-Za-z0-9])(?=(?:[A-Za-z]*[0-9]){6})[A-Za-z0-9]{8,64}(?![A-Za-z0-9])")
@@ -90,8 +91,8 @@ def conceal(text: str, *, open_ends: bool = False) -> list[Finding]:
     found += [Finding("postal address", *span) for span in postal_addresses(folded)]
     for kind, pattern in _FORMS:
         found += [Finding(kind, *match.span()) for match in pattern.finditer(folded)]
-    if (match := _DOMAIN_FIRST.match(folded)) is not None:
-        found.append(Finding("email", *match.span()))
+    if (domain := _DOMAIN_FIRST.match(folded)) is not None:
+        found.append(Finding("email", *domain.span()))
     if open_ends:
         ends = (_FIRST.match(folded), _LAST.search(folded))
         found += [Finding("cut off", *match.span()) for match in ends if match is not None]

@@ -11,12 +11,15 @@ from memtax.privacy.folding import INVISIBLE
 _S = rf"(?:[ \t{INVISIBLE}]{{1,4}}|[ \t]{{0,4}}(?:\\n|\r?\n)[ \t>]{{0,16}})"
 """What stands between two words: some spaces, or a line break."""
 _CAPITAL = r"(?![a-zß-ÿа-яё])[^\W\d_]"
-_WORD = r"[^\W\d_][\w'’.-]{0,40}"
-_NAME = rf"{_CAPITAL}[\w'’.-]{{0,40}}"
-_NUMBER = r"(?:[Nn](?:o\.?|r\.?|[º°.])[ ]?)?[0-9]{1,5}(?:[ ]?[A-Za-z](?!\w))?(?:[ ]?[-/+][ ]?[0-9]{1,5}(?:[A-Za-z](?!\w))?){0,2}(?!\w)"
+_WORD = r"[^\W\d_][\w'\u2019.-]{0,40}"
+_NAME = rf"{_CAPITAL}[\w'\u2019.-]{{0,40}}"
+_NUMBER = (
+    r"(?:[Nn](?:o\.?|r\.?|[º°.])[ ]?)?[0-9]{1,5}(?:[ ]?[A-Za-z](?!\w))?"
+    r"(?:[ ]?[-/+][ ]?[0-9]{1,5}(?:[A-Za-z](?!\w))?){0,2}(?!\w)"
+)
 _UK, _CANADA = r"[A-Z]{1,2}[0-9][A-Z0-9]?[ ]?[0-9][A-Z]{2}", r"[A-Z][0-9][A-Z][ -]?[0-9][A-Z][0-9]"
 _POSTCODE = rf"(?:(?:[A-Z]{{1,3}}-)?[0-9]{{2,6}}(?:[ -][0-9]{{2,4}})?(?:[ ][A-Z]{{2}}\b)?|{_UK}|{_CANADA})"
-_TOWN = rf"(?:St\.[ ]?)?{_CAPITAL}[\w'’-]{{0,30}}"
+_TOWN = rf"(?:St\.[ ]?)?{_CAPITAL}[\w'\u2019-]{{0,30}}"
 _CITY = rf"{_TOWN}(?:[ -](?:(?:am|an|der|di|de|la|le|sur|upon|on|of)[ -])?{_TOWN}){{0,3}}"
 _NEXT = rf"(?:[,;]{_S}?|{_S})"
 _UNIT = (
@@ -63,7 +66,7 @@ _FRENCH = re.compile(
 """Words that begin a street's name of French, after the number."""
 _BEFORE_FRENCH = re.compile(rf"(?<![\w.])[0-9]{{1,4}}(?:[ ]?(?:bis|ter|quater|[A-F])\b)?,?{_S}\Z", re.IGNORECASE)
 _AFTER_FRENCH = re.compile(
-    rf"{_S}(?:(?i:de|du|des|la|le|les|à){_S}){{0,3}}(?:[ldLD]['’])?{_WORD}(?:{_S}(?:(?:de|du|des|la|le|les){_S}){{0,2}}{_NAME}){{0,4}}"
+    rf"{_S}(?:(?i:de|du|des|la|le|les|à){_S}){{0,3}}(?:[ldLD]['\u2019])?{_WORD}(?:{_S}(?:(?:de|du|des|la|le|les){_S}){{0,2}}{_NAME}){{0,4}}"
 )
 _ROMANCE = re.compile(
     r"(?<!\w)(?:calle|c/|avenida|avda|avd|av|plaza|pza|paseo|pso|camino|carretera|carrera|rua|travessa|praça|largo|alameda|rodovia"

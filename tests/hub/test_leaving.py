@@ -1,13 +1,17 @@
 """Nothing that tells of this machine, and no credential, is in what is pushed."""
 
+import io
 import json
 import re
+import shutil
 import stat
+import zipfile
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_run import push
 from safetensors.numpy import save_file
 
 from memtax.errors import MemtaxError
@@ -15,6 +19,7 @@ from memtax.files import write_json, write_parquet, write_text
 from memtax.hub.publish import plan
 from memtax.hub.screening import Machine, public_name, screen
 from memtax.provenance import environment
+from tests.hubserver import HubServer
 
 TELLING = "acme-merger-2031"
 
@@ -124,7 +129,9 @@ def test_the_environment_shows_no_secret(monkeypatch):
         monkeypatch.setenv(name, "open-sesame-77")
     monkeypatch.setenv("HF_ENDPOINT", "https://me:open-sesame-77@hub.example:8443/base?key=open-sesame-77")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("MKL_NUM_THREADS", "open-sesame-77")
     facts = environment()
+    assert facts["settings"]["MKL_NUM_THREADS"] == "(not shown)"
     assert "open-sesame-77" not in json.dumps(facts)
     assert facts["settings"]["HF_ENDPOINT"] == "https://hub.example:8443/base"
     assert facts["settings"]["HF_HUB_OFFLINE"] == "1"
@@ -139,3 +146,49 @@ def test_a_space_takes_the_endpoint_without_its_password(monkeypatch):
     for name, data in sent(spaces("org")):
         assert b"open-sesame-77" not in data, name
     assert dict(sent(spaces("org")))["org/templating/requirements.txt"].startswith(b"memtax @ https://hub.example/spaces/org/")
+
+
+def test_no_byte_that_the_hub_receives_names_folder_user_or_secret(run, tmp_path, monkeypatch):
+    """A run, a predictor, an adapter, full models and Spaces, pushed for real; paths absolute, relative and of another time."""
+    home = tmp_path / TELLING / "deep"
+    source = home / "run"
+    shutil.copytree(run, source)
+    base = home / "base-lm"
+    shutil.copytree(run / "models" / "lm", base)
+    adapter = source / "models" / "adapter"
+    adapter.mkdir()
+    write_json(
+        adapter / "adapter_config.json", {"base_model_name_or_path": f"{TELLING}/deep/base-lm", "r": 4, "peft_type": "LORA"}
+    )
+    write_json(adapter / "training_rows.json", {"dataset": str(base)})
+    save_file({"w": np.zeros(2)}, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_text(adapter / "notes.txt", f"made by quentinmustermann in ../{TELLING}/deep/base-lm from {base}\n")
+    record = (source / "run.yaml").read_text().replace("/home/someone/models/lm", f"{TELLING}/base")
+    (source / "run.yaml").write_text(
+        record.replace("org/corpus", f"'{home}/rows.jsonl::train'").replace("corpus: 0123", f"'{home}/x': 0123")
+    )
+    (tmp_path / TELLING / "base").mkdir()
+    secrets = {
+        f"{name}_{number}": f"open-sesame-{number}-77" for number, name in enumerate(("MY_TOKEN", "PLAIN", "DB", "A_KEY") * 5)
+    }
+    for name, value in {**secrets, "USER": "quentinmustermann"}.items():
+        monkeypatch.setenv(name, value)
+    with HubServer() as hub:
+        push(hub, tmp_path / "cache", source, "--part", "dataset,models,metrics,explorer")
+        assert {kind for kind, _ in hub.repos} == {"dataset", "model", "space"}
+        assert (
+            json.loads(hub.repos["model", "org/name-adapter"].files["adapter_config.json"])["base_model_name_or_path"]
+            == "base-lm"
+        )
+        received = [(repo.id, json.dumps(hub.requests, default=str).encode()) for repo in list(hub.repos.values())[:1]]
+        for repo in hub.repos.values():
+            for commit in repo.commits:
+                received.append((repo.id, commit.title.encode()))
+                for name, blob in commit.files.items():
+                    received += [(f"{repo.id}/{name}", name.encode()), (f"{repo.id}/{name}", blob.data)]
+                    if name.endswith(".whl"):
+                        with zipfile.ZipFile(io.BytesIO(blob.data)) as archive:
+                            received += [(f"{name}/{inner}", archive.read(inner)) for inner in archive.namelist()]
+    for name, data in received:
+        for told in (TELLING, "quentinmustermann", str(tmp_path), *secrets.values()):
+            assert told.encode() not in data, (name, told)

@@ -34,6 +34,7 @@ RECORDS = (
     "iban DE89 3704 0044 0532 0130 00 anna",
     "card 4111 1111 1111 1111 exp 09/27",
     "call +44 20 7946 0018 or jo.berg@kontor-nord.co.uk",
+    "at 221B Baker Street, Leeds LS6 2AB",
 )
 """Longer than a window, whose edges cut their numbers and addresses."""
 
@@ -145,7 +146,7 @@ def strings(value):
 
 def leaked(text):
     """Parts of the records in a text: eight characters with more than four digits as they are written there, or an address."""
-    parts = {ADDRESS, "jo.berg@", "@kontor-nord"}
+    parts = {ADDRESS, "jo.berg@", "@kontor-nord", "Baker Str", "er Street", "LS6 2AB"}
     # With a space: no digits of a float.
     pieces = (record[start : start + 8] for record in RECORDS for start in range(len(record) - 7))
     parts |= {piece for piece in pieces if sum(map(str.isdigit, piece)) > 4 and " " in piece.strip()}

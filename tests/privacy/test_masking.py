@@ -56,6 +56,111 @@ def test_a_part_of_an_unknown_document_shows_no_number_and_no_address():
                 assert kind != "email" or "@" not in shown, (form, document, cut, shown)
 
 
+ACCOUNT = "DE89370400440532013000"
+SEPARATED = [
+    *(
+        "\n> ",
+        "\u00a0",
+        "&nbsp;",
+        "\\u00a0",
+        "</td><td>",
+        '", "',
+        "_",
+        "\t",
+        "=\n",
+        "`, `",
+        "%20",
+        "+",
+        "\x00",
+        " = ",
+        "#",
+        "<b>",
+    ),
+    *("\u200d", "\u00ad", " \u2013 ", " | ", "\u3000", "\ufe0f\u20e3"),
+]
+SPELLINGS = [
+    *("li-wei [at] nordwind [dot] io", "li-wei (at) nordwind.io", "li-wei%40nordwind.io", "li-wei&#64;nordwind.io"),
+    *(
+        "li-wei&#x40;nordwind.io",
+        "li-wei\\u0040nordwind.io",
+        '"li-wei"@nordwind.io',
+        "li-wei[@]nordwind.io",
+        "li-wei(a)nordwind.io",
+    ),
+    *("li-wei_at_nordwind.io", "li-wei AT nordwind.io", "li-wei-at-nordwind-dot-io", "l i - w e i @ n o r d w i n d . i o"),
+]
+POSTAL = [
+    *(
+        "221B Baker Street, London NW1 6XE",
+        "12 HIGH STREET, SPRINGFIELD 62704",
+        "17 oak lane, reading",
+        "742 Evergreen Terrace",
+    ),
+    *("350 5th Avenue, New York, NY 10118", "Flat 3, 18 Elm Grove, Leeds LS6 2AB", "P.O. Box 1234, Dublin"),
+    *(
+        "Lindenallee 14\n20095 Hamburg",
+        "Unter den Linden 77, 10117 Berlin",
+        "Am Markt 5, 04109 Leipzig",
+        "Mozartgasse 7/12, 1040 Wien",
+    ),
+    *("12 rue de la Paix, 75002 Paris", "8 bis, avenue Victor Hugo, 69003 Lyon", "Calle Mayor 5, 28013 Madrid"),
+    *("Via Roma 10, 00184 Roma", "Rua Augusta, 1500, S\u00e3o Paulo", "Keizersgracht 174, 1016 DW Amsterdam"),
+    *(
+        "Kungsgatan 5, 111 22 Stockholm",
+        "ul. D\u0142uga 10/16, 00-590 Warszawa",
+        "\u0443\u043b. \u0422\u0432\u0435\u0440\u0441\u043a\u0430\u044f, \u0434. 7",
+    ),
+]
+SECRETS = {
+    "Authorization: Bearer abcDEF123ghi456JKL789mno": "abcDEF123ghi456JKL789mno",
+    "postgres://anna:s3cretpw@db.kontor.de/x": "s3cretpw",
+    "hardware 00:1A:2B:3C:4D:5E": "00:1A:2B:3C:4D:5E",
+    "client_secret=abcDEF123456ghi": "abcDEF123456ghi",
+    "codice RSSMRA85M01H501Z": "RSSMRA85M01H501Z",
+    "key wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+}
+
+
+def windows(document, place, end):
+    """Every cut of a document through a part of it, as the masked text of both sides."""
+    hidden = privacy.cover(document, privacy.find(document))
+    for cut in range(place - 1, end + 2):
+        for span in ((0, cut), (cut, len(document))):
+            window = document[slice(*span)]
+            yield cut, privacy.mask(window, privacy.cover(window, privacy.window_spans(hidden, span)))
+
+
+@pytest.mark.parametrize("separator", SEPARATED)
+def test_no_cut_shows_a_number_whatever_stands_between_its_digits(separator):
+    value = separator.join(ACCOUNT[start : start + 4] for start in range(0, len(ACCOUNT), 4))
+    document = f"Anna Berg: {value} (private)"
+    for cut, shown in windows(document, 11, 11 + len(value)):
+        bare = re.sub(r"\[[a-z ]+, [0-9]+ characters\]", "", shown)
+        assert sum(map(str.isdigit, bare)) <= 4, (cut, shown)
+
+
+@pytest.mark.parametrize("value", SPELLINGS + POSTAL)
+def test_no_cut_shows_an_address_in_any_spelling(value):
+    document = f"Dear Li, {value}; thank you"
+    for cut, shown in windows(document, 9, 9 + len(value)):
+        bare = re.sub(r"\[[a-zA-Z ]+, [0-9]+ characters\]", "", shown).replace("Dear Li, ", "").replace("; thank you", "")
+        assert not re.search(r"[^\W_]{3}", bare.removeprefix("Dear Li,").removesuffix("thank you")), (cut, shown)
+
+
+@pytest.mark.parametrize(("text", "secret"), SECRETS.items())
+def test_no_cut_shows_a_credential(text, secret):
+    for cut, shown in windows(text + "; ok", 0, len(text)):
+        assert not any(secret[start : start + 4] in shown for start in range(len(secret) - 3)), (cut, shown)
+
+
+def test_words_that_look_like_addresses_are_left():
+    text = (
+        "In the 1990s the road was closed. 5 minutes down the road we met. Im Jahr 2020 waren es 5. In der Regel 12 Stunden. "
+        "look_at_position.to_list() and cut_at_offset.py, clause (a) section.two; ring 3 of the kernel."
+    )
+    assert privacy.mask_text(text) == text
+
+
 def test_what_is_valid_in_whole_documents_is_counted():
     """Every record once, with its kind, in any form; the shares are in benchmarks/results/personal_data.md."""
     missed = [
@@ -133,4 +238,5 @@ def test_lists_of_influence_quote_no_number_and_no_address():
         for text in (row["train_text"], row["test_text"]):
             assert longest_run(text) <= 4, text
             assert kinds[row["train_id"]] != "email" or "@" not in row["train_text"], row
+            assert not re.search(r"[\w-]+\.(?:co\.uk|io|ac\.jp)\b", row["train_text"]), row
     assert {row["train_text"] for row in top_table(found, *sides, 24, mask=False).to_pylist()} == set(texts)
