@@ -113,7 +113,7 @@ def mia(
     columns: Annotated[Path | None, typer.Option(help="Parquet with sequence_id and columns such as gradient_norm.")] = None,
     references: Annotated[Path | None, typer.Option(help="Output of memtax counterfactual, for lira and rmia.")] = None,
     lira_variances: Annotated[
-        str, typer.Option(help="pooled over all texts, or per_text, which needs many models; for lira.")
+        str, typer.Option(help="pooled over all texts, per_text (needs many models), or shrunk between the two; for lira.")
     ] = "pooled",
     rmia_a: Annotated[
         float, typer.Option(help="Constant a of offline rmia, from 0 to 1; 1: the mean of the models without the text.")

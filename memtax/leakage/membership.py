@@ -192,7 +192,7 @@ def run_command(
         neighbour_texts: as for `load_neighbours`, instead of a `neighbour_model`.
         shots: as for `infer_membership`, like `resamples`.
         resamples: bootstrap resamples.
-        lira_variances: `pooled` or `per_text`, see `memtax.leakage.strong.deviations`.
+        lira_variances: `pooled`, `shrunk` or `per_text`, see `memtax.leakage.strong.deviations`.
         rmia_a: see `memtax.leakage.strong.rmia`.
         parameters: of `AttackFilter`.
 
