@@ -7,6 +7,7 @@ import typer
 
 from memtax.cli.base import BOS, DTYPE, REVISED, SHOW, app, listed
 from memtax.cli.outcome import Outcome
+from memtax.progress import numbered
 
 
 @app.command()
@@ -211,7 +212,8 @@ def influence(
     if not World.current().is_main:
         return Outcome({}, [])
     page = verb_pages.influence(output)
-    lines = [f"{found['train']:,} training examples on {found['test']:,} test examples, parameters {found['parameters']}"]
+    pair = f"{numbered(found['train'], 'training example')} on {numbered(found['test'], 'test example')}"
+    lines = [f"{pair}, parameters {found['parameters']}"]
     for name, figures in found["methods"].items():
         shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in figures.items() if value)
         if shown:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from memtax.errors import MemtaxError
 from memtax.hub.similarity import known
+from memtax.progress import numbered
 from memtax.statistics import (
     FEWEST_UNITS,
     Interval,
@@ -33,7 +34,7 @@ from memtax.statistics.measures import Evaluator, auroc, evaluator, once
 from memtax.statistics.operating import operating_evaluators
 
 DOCUMENTS = {"documents": datasets.Value("large_string")}
-"""The input of modules with intervals: rows of one document are drawn together. `string` would refuse the nulls of a left-out input."""
+"""The input of modules with intervals, which draw whole documents. `string` would refuse the nulls of a left-out input."""
 
 
 class Module(evaluate.Metric):
@@ -205,7 +206,7 @@ def bootstrap(
 
 def withheld(name: str, value: float, documents: int) -> dict[str, Any]:
     """An estimate whose interval is null because documents are too few."""
-    reason = f"no interval: {documents} document{'' if documents == 1 else 's'} where {FEWEST_UNITS} are needed"
+    reason = f"no interval: {numbered(documents, 'document')} where {FEWEST_UNITS} are needed"
     return {name: value, f"{name}_low": None, f"{name}_high": None, f"{name}_reason": reason}
 
 

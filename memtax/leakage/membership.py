@@ -23,7 +23,7 @@ from memtax.leakage.finished import StrongSettings, check_finished, late_scores,
 from memtax.leakage.strong import POOLED
 from memtax.lm.loading import load_tokenizer, split_revision
 from memtax.lm.special_tokens import text_ids, without_bos
-from memtax.progress import silence_libraries, skipped
+from memtax.progress import numbered, silence_libraries, skipped
 from memtax.provenance import write_record
 
 ROWS_PER_BATCH = 256
@@ -71,19 +71,14 @@ class MembershipResult:
 def kinds(one: Mapping[str, Any]) -> str:
     """How many texts a domain has, and of how many units."""
     units = one["units"]
-    found = f"{one['members']:,} {_plural(one['members'], 'member')}, {one['nonmembers']:,} "
-    found += _plural(one["nonmembers"], "non-member")
+    found = f"{numbered(one['members'], 'member')}, {numbered(one['nonmembers'], 'non-member')}"
     if (units["members"], units["nonmembers"]) != (one["members"], one["nonmembers"]):
         found += f", of {units['members']:,} and {units['nonmembers']:,} {units['name']}"
     if one["copies"]:
-        found += f"; {one['copies']:,} further {_plural(one['copies'], 'copy', 'copies')} left out"
+        found += f"; {numbered(one['copies'], 'further copy')} left out"
     if one["shared"]:
-        found += f"; {one['shared']:,} {_plural(one['shared'], 'text')} of both kinds left out"
+        found += f"; {numbered(one['shared'], 'text')} of both kinds left out"
     return found
-
-
-def _plural(number: int, name: str, several: str | None = None) -> str:
-    return name if number == 1 else several or f"{name}s"
 
 
 def infer_membership(

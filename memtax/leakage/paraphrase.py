@@ -18,7 +18,7 @@ from memtax.files import write_json, write_parquet
 from memtax.filters.base import Batch, Filter
 from memtax.leakage.validation import REASONS, Validation, edits
 from memtax.lm.loading import DTYPES, model_files
-from memtax.progress import silence_libraries
+from memtax.progress import agree, numbered, silence_libraries
 from memtax.provenance import fingerprint_path, write_record
 
 if TYPE_CHECKING:
@@ -256,7 +256,8 @@ class ParaphraseResult:
         if not World.current().is_main:
             return []
         valid, asked = self.summary["valid"], self.summary["asked"]
-        found = [f"{valid:,} of {asked:,} paraphrases of {self.summary['texts']:,} texts are valid"]
+        texts = numbered(self.summary["texts"], "text")
+        found = [f"{valid:,} of {numbered(asked, 'paraphrase')} of {texts} {agree(valid, 'is')} valid"]
         found += [f"  {reason:<18}{count:,}" for reason, count in self.summary["failed"].items()]
         return [*found, f"table    {self.output / 'paraphrases.parquet'}"]
 
