@@ -201,8 +201,8 @@ def _canaries(result: Mapping[str, Any]) -> Finding:
         f"before all that were held out, and {found['chance_bits']:.2f} on average if nothing was learned. Extracted: greedy "
         f"decoding from the first half gives the second; of those never planted "
         f"{found['held_out_extracted']:,} {agree(found['held_out_extracted'], 'is')}. As the "
-        "canaries fare, so may a number, a name or a password that stands as often in the training set. Intervals (95%) are over "
-        "canaries, which are drawn independently of each other."
+        "canaries fare, so may a number, a name or a password that stands as often in the training set. Intervals (95%) are "
+        "over canaries, which are drawn independently of each other."
     )
     head = ("Planted times", "Canaries", "Mean exposure in bits (range)", "Interval of the mean", "Extracted", "Share")
     panel = Panel("canaries", conclusion(found), "Dots: mean exposure; bars: least to most; dashed: chance.", _exposure(found))
@@ -213,7 +213,7 @@ def _mean_interval(row: Mapping[str, Any]) -> str:
     """The interval of a mean exposure, or of how many canaries it is without one."""
     low, high = row["exposure"]["low"], row["exposure"]["high"]
     if low is None or high is None:
-        return f"of {'this' if row['canaries'] == 1 else 'these'} {numbered(row['canaries'], 'canary')} only"
+        return "of this canary only" if row["canaries"] == 1 else f"of these {row['canaries']:,} canaries only"
     return f"{low:.2f} to {high:.2f}"
 
 
