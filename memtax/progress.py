@@ -1,10 +1,13 @@
 """One look for every progress bar; and what holds for a whole run: quiet, strict, within so much memory."""
 
 import os
+import re
 import sys
 from typing import Any
 
 from memtax.errors import MemtaxError
+
+_VERBS = {"is": "are", "has": "have", "was": "were", "does": "do"}
 
 _quiet = False
 _strict = False
@@ -154,3 +157,21 @@ def silence_libraries() -> None:
     datasets.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
+
+
+def numbered(number: int, noun: str, verb: str = "") -> str:
+    """A number with its noun and verb, in agreement: `1 text is`, `1,200 texts are`, `2 copies hold`.
+
+    Args:
+        number: how many.
+        noun: in the singular.
+        verb: in the singular; none is added without it.
+    """
+    if number != 1:
+        noun = f"{noun.removesuffix('y')}ies" if re.search(r"[^aeiou]y$", noun) else f"{noun}s"
+    return f"{number:,} {noun} {agree(number, verb)}".rstrip()
+
+
+def agree(number: int, verb: str) -> str:
+    """A verb, given in the singular, as a number of things has it: `is` or `are`."""
+    return verb if number == 1 else _VERBS.get(verb, verb.removesuffix("s"))

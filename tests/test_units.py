@@ -75,6 +75,22 @@ def test_the_variance_of_a_mean_is_that_of_leaving_one_unit_out():
     assert interval.value == pytest.approx(values.mean())
 
 
+def test_a_mean_of_shares_has_the_interval_of_its_units():
+    units = statistics.Units(np.arange(60) // 3, "document")
+    hits = [None if row % 5 == 0 else row % 2 == 0 for row in range(60)]
+    found = statistics.mean_over_units(hits, units)
+    known = np.arange(60) % 5 != 0
+    expected = statistics.cluster_rate(np.arange(60)[known] % 2 == 0, units.codes[known])
+    assert found == {**expected.__dict__, "rows": 48, "unit": "document", "units": 20, "reason": None}
+    shares = [None if value is None else value / 2 for value in hits]
+    assert statistics.mean_over_units(shares, units)["low"] == pytest.approx(
+        statistics.cluster_mean(np.where(np.arange(60)[known] % 2 == 0, 0.5, 0.0), units.codes[known]).low
+    )
+    assert statistics.mean_over_units([None, None], units[:2]) is None
+    few = statistics.mean_over_units([True, False], units[:2])
+    assert (few["low"], few["reason"]) == (None, "1 document, 10 needed: the share is of these only")
+
+
 def test_below_ten_units_intervals_are_withheld():
     values, units = np.arange(90) % 2, np.arange(90) // 10
     assert statistics.cluster_rate(values, units) is None

@@ -54,6 +54,7 @@ from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
 from memtax.lm.folders import find_file
 from memtax.progress import progress_bar, say, silence_libraries
 from memtax.provenance import digest, versions
+from memtax.statistics import unit_codes
 
 HUB_SOURCES = {"code": "codeparrot/github-code", "natural_language": "bookcorpus/bookcorpus"}
 
@@ -295,13 +296,14 @@ def _evaluate_all(
     """Evaluate on passages of documents held out and on labels, if any; write figures and `evaluation.json`."""
     output = Path(arguments.output_dir)
     held = draw(code_held, prose_held, data_arguments.evaluation_rows, arguments.seed, data_arguments.relabel)
-    sets = {"held-out passages": (held.texts, held.labels)}
+    sets = {"held-out passages": (held.texts, held.labels, unit_codes(held.documents))}
     if data_arguments.labels:
-        sets["hand-labelled sequences"] = read_labels(data_arguments.labels)
+        texts, labels = read_labels(data_arguments.labels)
+        sets["hand-labelled sequences"] = texts, labels, unit_codes(texts=texts)
     found = {}
-    for name, (texts, labels) in sets.items():
+    for name, (texts, labels, units) in sets.items():
         scores = _scores(classifier, texts, CodeFilter.max_length)
-        found[name] = evaluate(labels, scores)
+        found[name] = evaluate(labels, scores, units)
         draw_figure(output / "figures", name, labels, scores, found[name])
     write_json(output / EVALUATION, found)
     return found
@@ -377,7 +379,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _print(found: dict[str, Any]) -> None:
     for name, figures in found.items():
         auc = figures["roc_auc"]
-        print(f"{name} ({figures['rows']:,}): ROC-AUC {auc['value']:.4f} ({auc['low']:.4f} to {auc['high']:.4f}), ", end="")
+        interval = "interval withheld" if auc["low"] is None else f"{auc['low']:.4f} to {auc['high']:.4f}"
+        print(f"{name} ({figures['rows']:,}): ROC-AUC {auc['value']:.4f} ({interval}), ", end="")
         print(f"best F1 {figures['best_f1']:.3f} at {figures['best_threshold']:.3f}, ", end="")
         print(f"code up to {figures['code_to']:.3f}, natural language from {figures['natural_language_from']:.3f}")
 

@@ -54,12 +54,16 @@ _PROSE_NAMES = ("LICENSE", "COPYING", "NOTICE", "METADATA")
 
 @dataclass(frozen=True)
 class Passages:
-    """Texts, their labels (0 natural language, 1 code), and how many were relabelled or left out as between the kinds."""
+    """Texts, their labels (0 natural language, 1 code), and how many were relabelled or left out as between the kinds.
+
+    `documents` numbers the document that each text was cut from.
+    """
 
     texts: list[str]
     labels: list[int]
     relabelled: int
     left_out: int
+    documents: list[int]
 
 
 def prose_share(text: str) -> float:
@@ -116,13 +120,17 @@ def draw(code: Documents, prose: Documents, rows: int, seed: int, relabel: bool 
     kinds = [[texts for _, texts in sorted(sources.items()) if len(texts)] for sources in (prose, code)]
     texts: list[str] = []
     labels: list[int] = []
+    documents: list[int] = []
+    numbers: dict[tuple[int, int, int], int] = {}
     wanted = [rows - rows // 2, rows // 2]
     relabelled = left_out = 0
     for _ in range(200 * rows + 1000):
         if len(texts) == rows:
-            return Passages(texts, labels, relabelled, left_out)
+            return Passages(texts, labels, relabelled, left_out, documents)
         kind = generator.randrange(2)
-        text = _cut(generator.choice(generator.choice(kinds[kind])), generator)
+        source = generator.choice(range(len(kinds[kind])))
+        place = generator.choice(range(len(kinds[kind][source])))
+        text = _cut(kinds[kind][source][place], generator)
         label = label_of(text, kind) if relabel else kind
         if not text.strip() or label is None:
             left_out += 1
@@ -131,6 +139,7 @@ def draw(code: Documents, prose: Documents, rows: int, seed: int, relabel: bool 
             relabelled += label != kind
             texts.append(text)
             labels.append(label)
+            documents.append(numbers.setdefault((kind, source, place), len(numbers)))
     missing = LABELS[wanted.index(max(wanted))]
     raise MemtaxError(f"hardly any passage of the documents is {missing}; add sources of it, or turn relabelling off")
 

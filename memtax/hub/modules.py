@@ -8,22 +8,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import datasets
 import evaluate
 import numpy as np
+from numpy.typing import NDArray
 
 from memtax.errors import MemtaxError
 from memtax.hub.similarity import known
+from memtax.progress import numbered
 from memtax.statistics import (
     FEWEST_UNITS,
     Interval,
+    Units,
     auroc_interval,
-    clopper_pearson,
+    count_units,
+    expanded_level,
     fewest_negatives,
+    fewest_units,
     percentile_interval,
     resample,
+    share,
+    unit_codes,
 )
 from memtax.statistics.measures import Evaluator, auroc, evaluator, once
 from memtax.statistics.operating import operating_evaluators
+
+DOCUMENTS = {"documents": datasets.Value("large_string")}
+"""The input of modules with intervals, which draw whole documents. `string` would refuse the nulls of a left-out input."""
 
 
 class Module(evaluate.Metric):
@@ -66,6 +77,8 @@ class Module(evaluate.Metric):
         if missing or not given:
             raise MemtaxError(f"{self.name} needs {' and '.join(missing) or ' or '.join(names)}")
         rows = _common_length(given)
+        if "documents" in given:
+            given["documents"] = [None if name is None else str(name) for name in given["documents"]]
         for name, column in given.items():
             if self._takes_whole_numbers(name):
                 _check_whole(column, name)
@@ -141,6 +154,16 @@ def flags(column: Sequence[float | None], name: str) -> list[bool]:
     return [bool(value) for value in column]
 
 
+def units_of(documents: Sequence[str | None] | None) -> Units | None:
+    """Units of resampling from the input `documents`: a row without one is its own; None if the input was left out."""
+    return None if given(documents) is None else Units(unit_codes(documents), "document")
+
+
+def counted(units: Units | None) -> dict[str, int]:
+    """`documents`: how many there are, where they are given."""
+    return {} if units is None else {"documents": units.count}
+
+
 def interval(name: str, found: Interval) -> dict[str, float | None]:
     """An estimate as `name`, `name_low` and `name_high`."""
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
@@ -153,25 +176,51 @@ def bootstrap(
     level: float,
     seed: int,
     stratified: bool = True,
-) -> dict[str, float | None]:
+    units: Units | None = None,
+) -> dict[str, Any]:
     """Several statistics with percentile bootstrap intervals on shared resamples.
 
     Args:
         evaluators: name to statistic of the rows, from `memtax.statistics`.
-        labels: one a row.
+        labels: one per row.
         resamples: resamples drawn; 0: the statistics alone.
         level: coverage.
         seed: seed of the draws.
         stratified: whether each class keeps its size in every resample.
+        units: whole units are drawn; below 10 (of a class) intervals are null with a reason. None: rows are independent.
     """
     array = np.asarray(labels, np.float64)
     values = {name: once(evaluate, array) for name, evaluate in evaluators.items()}
     if not resamples:
         return dict(values)
-    draws = resample(list(evaluators.values()), len(array), resamples, seed, array if stratified else None)
-    result: dict[str, float | None] = {}
+    strata, codes = array if stratified else None, None if units is None else units.codes
+    if codes is not None and (fewest := fewest_units(codes, strata)) < FEWEST_UNITS:
+        return {key: value for name, number in values.items() for key, value in withheld(name, number, fewest).items()}
+    level = level if codes is None else expanded_level(level, codes, strata)
+    draws = resample(list(evaluators.values()), len(array), resamples, seed, strata, codes)
+    result: dict[str, Any] = {}
     for (name, value), drawn in zip(values.items(), draws, strict=True):
         result |= interval(name, percentile_interval(value, drawn, level))
+    return result
+
+
+def withheld(name: str, value: float, documents: int) -> dict[str, Any]:
+    """An estimate whose interval is null because documents are too few."""
+    reason = f"no interval: {numbered(documents, 'document')} where {FEWEST_UNITS} are needed"
+    return {name: value, f"{name}_low": None, f"{name}_high": None, f"{name}_reason": reason}
+
+
+def area(
+    name: str, labels: Sequence[bool], values: Sequence[float], resamples: int, level: float, units: Units | None = None
+) -> dict[str, Any]:
+    """AUROC with its interval (`auroc_interval`), unless no resamples are asked for; the reason where it is withheld."""
+    result: dict[str, Any] = {name: once(evaluator(auroc, labels, values), np.asarray(labels, np.float64))}
+    if resamples:
+        found = auroc_interval(labels, values, None if units is None else units.codes, level)
+        result |= {f"{name}_low": found.low if found else None, f"{name}_high": found.high if found else None}
+        if found is None:
+            kind = "" if units is None else "documents of "
+            result[f"{name}_reason"] = f"no interval: fewer than {FEWEST_UNITS} {kind}members or non-members"
     return result
 
 
@@ -183,15 +232,12 @@ def operating(
     resamples: int,
     level: float,
     seed: int,
+    units: Units | None = None,
 ) -> dict[str, Any]:
     """AUROC, TPR at each of `fprs` and FPR at each of `tprs`, with intervals and, where one is withheld, the reason."""
-    others = len(labels) - sum(labels)
-    result: dict[str, Any] = {"auroc": once(evaluator(auroc, labels, values), np.asarray(labels, np.float64))}
-    if resamples:
-        area = auroc_interval(labels, values, level=level)
-        result |= {"auroc_low": area.low if area else None, "auroc_high": area.high if area else None}
-        if area is None:
-            result["auroc_reason"] = f"no interval: fewer than {FEWEST_UNITS} members or non-members"
+    outside = ~np.asarray(labels, bool)
+    others = int(outside.sum()) if units is None else count_units(units.codes[outside])
+    result = area("auroc", labels, values, resamples, level, units)
     names = [*(f"tpr_at_fpr_{fpr:g}" for fpr in fprs), *(f"fpr_at_tpr_{tpr:g}" for tpr in tprs)]
     points = dict(zip(names, operating_evaluators(labels, values, tuple(fprs), tuple(tprs)), strict=True))
     for name, fpr in zip(names, fprs, strict=False):
@@ -200,34 +246,50 @@ def operating(
             least = "no number is enough" if needed is None else f"{needed:,} are needed"
             del points[name]
             result |= {name: None, **({f"{name}_low": None, f"{name}_high": None} if resamples else {})}
-            result[f"{name}_reason"] = f"withheld: {others:,} non-members; {least}"
-    return {**result, **bootstrap(points, labels, resamples, level, seed)} if points else result
+            kind = "" if units is None else "documents of "
+            result[f"{name}_reason"] = f"withheld: {others:,} {kind}non-members; {least}"
+    return {**result, **bootstrap(points, labels, resamples, level, seed, units=units)} if points else result
 
 
 def separation(
-    labels: Sequence[bool], values: Sequence[float], resamples: int, level: float, seed: int
-) -> dict[str, float | None]:
+    labels: Sequence[bool],
+    values: Sequence[float],
+    resamples: int,
+    level: float,
+    seed: int,
+    units: Units | None = None,
+) -> dict[str, Any]:
     """AUROC, TPR at 5% FPR and FPR at 95% TPR of scores that are larger for members, with intervals."""
-    return operating(labels, values, (0.05,), (0.95,), resamples, level, seed)
+    return operating(labels, values, (0.05,), (0.95,), resamples, level, seed, units)
 
 
 def aurocs(
-    scores: Mapping[str, Sequence[float | None]], references: Sequence[float], resamples: int, level: float, seed: int
-) -> dict[str, float | None]:
+    scores: Mapping[str, Sequence[float | None]],
+    references: Sequence[float],
+    resamples: int,
+    level: float,
+    units: Units | None = None,
+) -> dict[str, Any]:
     """AUROC of each score, over the rows that have it, as `auroc_{score}` with its interval."""
-    result: dict[str, float | None] = {}
+    result: dict[str, Any] = {}
     for name, column in scores.items():
         rows, values = known(column)
         labels = flags([references[row] for row in rows], "references")
-        result |= bootstrap({f"auroc_{name}": evaluator(auroc, labels, values)}, labels, resamples, level, seed)
+        result |= area(f"auroc_{name}", labels, values, resamples, level, None if units is None else units[rows])
     return result
 
 
-def rate(name: str, successes: int, trials: int, level: float) -> dict[str, float | None]:
-    """A rate of independent rows with its exact interval (Clopper & Pearson 1934); None without rows."""
-    if not trials:
-        return {name: None, f"{name}_low": None, f"{name}_high": None}
-    return interval(name, clopper_pearson(successes, trials, level))
+def rate(name: str, outcomes: Sequence[bool] | NDArray[np.bool_], level: float, units: Units | None = None) -> dict[str, Any]:
+    """A rate with its interval: over documents where they are given, else of independent rows (Clopper & Pearson 1934)."""
+    array = np.asarray(outcomes, bool)
+    return rate_of(name, share(array, units or Units.of_rows(len(array)), level), units)
+
+
+def rate_of(name: str, row: Mapping[str, Any], units: Units | None) -> dict[str, Any]:
+    """A row of `statistics.share` as `name`, `name_low`, `name_high` and, where its interval is withheld, `name_reason`."""
+    low, high = ("low_independent", "high_independent") if units is None else ("low", "high")
+    reason = {f"{name}_reason": row["reason"]} if units is not None and row["reason"] else {}
+    return {name: row["rate"], f"{name}_low": row[low], f"{name}_high": row[high], **reason}
 
 
 def token_ids(rows: Sequence[Any], tokenizer: str | None, name: str) -> list[list[int]]:

@@ -82,7 +82,7 @@ def known(column: Sequence[float | None]) -> tuple[list[int], list[float]]:
     return [row for row, _ in rows], [value for _, value in rows]
 
 
-def levels(values: Sequence[float], low: float, high: float) -> dict[str, int]:
-    """How many alignments are above `high`, below `low`, and between (Paramem's levels)."""
-    above, below = sum(value > high for value in values), sum(value < low for value in values)
-    return {"high": above, "low": below, "medium": len(values) - above - below}
+def levels(values: Sequence[float], low: float, high: float) -> dict[str, list[bool]]:
+    """Of each alignment whether it is above `high`, below `low`, or between (Paramem's levels)."""
+    above, below = [value > high for value in values], [value < low for value in values]
+    return {"high": above, "low": below, "medium": [not (one or other) for one, other in zip(above, below, strict=True)]}

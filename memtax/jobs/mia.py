@@ -34,8 +34,8 @@ class Mia(ModelOptions, ColumnOption, Job):
     frequencies: str | None = option("Table of token counts, for dc_pdd.", None, source=True)
     columns: Path | None = option("Output of memtax align, or Parquet with sequence_id and such columns.", None, source=True)
     references: Path | None = option("Output of memtax counterfactual, for lira and rmia.", None, source=True)
-    lira_variances: Literal["pooled", "per_text"] = option(
-        "Variances of lira: pooled over all texts, or per text, which needs many models.", "pooled"
+    lira_variances: Literal["pooled", "per_text", "shrunk"] = option(
+        "Variances of lira: pooled over all texts, per_text (needs many models), or shrunk between the two.", "pooled"
     )
     rmia_a: float = option("Constant a of offline rmia; 1: the mean of the models without the text.", 1.0, least=0, most=1)
     shots: int = option("Non-members in the prefix of recall.", 8, least=1)

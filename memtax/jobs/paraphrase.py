@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import ColumnOption, Dtype
+from memtax.progress import agree, numbered
 from memtax.settings import argument, option
 
 Mode = Literal["greedy_Nprompts", "beam_single_prompt", "beam_Nprompts", "nucleus_Nprompts"]
@@ -64,5 +65,6 @@ class Paraphrase(ColumnOption, Job):
 
 
 def _lines(figures: Mapping[str, Any]) -> list[str]:
-    lines = [f"{figures['valid']:,} of {figures['asked']:,} paraphrases of {figures['texts']:,} texts are valid"]
+    asked, texts = numbered(figures["asked"], "paraphrase"), numbered(figures["texts"], "text")
+    lines = [f"{figures['valid']:,} of {asked} of {texts} {agree(figures['valid'], 'is')} valid"]
     return lines + [f"  {reason:<18}{count:,}" for reason, count in figures["failed"].items()]

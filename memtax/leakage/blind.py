@@ -17,6 +17,16 @@ PERMUTATIONS = 200
 NGRAMS = (7, 13)
 """Words of the n-grams whose overlap is measured: MIMIR's."""
 SEED = 1024
+NUMBERS = (
+    "length in characters",
+    "length in words",
+    "length of words",
+    "share of signs",
+    "latest year",
+    "naming of a year",
+    "length in tokens",
+)
+"""Single lengths and years that may tell members, in the order of `_numbers`, and the tokens."""
 _BUCKETS = 512
 """Hashed word features of the permutation test."""
 _YEAR = re.compile(r"(?<!\d)(1[89]\d\d|20\d\d)(?!\d)")
@@ -255,6 +265,35 @@ class Features:
         signs, buckets = rng.choice([-1.0, 1.0], columns), rng.integers(0, _BUCKETS, columns)
         into = csr_matrix((signs, (np.arange(columns), buckets)), shape=(columns, _BUCKETS))
         return np.hstack([(self.words @ into).toarray(), self.numbers]), self.numbers
+
+
+def strongest_number(
+    texts: Sequence[str], labels: Sequence[bool], lengths: Sequence[int] | None = None
+) -> tuple[str, Values] | None:
+    """The single length or year that tells members best over all texts, in the direction in which it does.
+
+    A classifier that has to choose among features on part of the texts may do worse than one of them alone. An attack has to
+    beat both; the choice on all texts favors the feature, never the attack.
+
+    Args:
+        texts: the texts.
+        labels: whether each is a member.
+        lengths: tokens of each.
+
+    Returns:
+        Its name and (texts,) values, larger for members; None with one kind of text or where nothing varies.
+    """
+    y = np.asarray(labels, np.int64)
+    if not 0 < y.sum() < len(y):
+        return None
+    numbers = _numbers(texts)
+    if lengths is not None:
+        numbers = np.column_stack([numbers, np.asarray(lengths, np.float64)])
+    areas = [statistics.auroc(y, column) for column in numbers.T]
+    best = int(np.argmax(np.abs(np.array(areas) - 0.5)))
+    if areas[best] == 0.5:
+        return None
+    return NUMBERS[best], numbers[:, best] * (1 if areas[best] > 0.5 else -1)
 
 
 def _numbers(texts: Sequence[str]) -> Values:

@@ -20,6 +20,7 @@ from memtax.leakage.evidence import AttackFilter
 from memtax.leakage.membership import ROWS_PER_BATCH, prepare
 from memtax.leakage.reference_models import Training, subsets, train_models
 from memtax.lm.special_tokens import bos_ids
+from memtax.progress import agree, numbered
 from memtax.provenance import fingerprint_table
 
 COLUMNS = (
@@ -45,11 +46,11 @@ def describe(summary: Mapping[str, Any]) -> list[str]:
     bounds = summary["interval"]
     units = f"{summary['units']['number']:,} {summary['units']['name']}"
     within = f" ({bounds['low']:.4f} to {bounds['high']:.4f} over {units})" if bounds else f" (of these {units} only)"
-    verb = "has" if count == 1 else "have"
     return [
         f"mean in minus out: {mean:.4f} nats per token{within}",
-        f"{count:,} of {summary['compared']:,} texts {verb} an interval above 0; {summary['expected_by_chance']:.1f} are "
-        f"expected by chance. Benjamini-Hochberg at {100 * FDR:g}% keeps {summary['memorized_by_fdr']:,}",
+        f"{count:,} of {numbered(summary['compared'], 'text')} {agree(count, 'has')} an interval above 0; "
+        f"{summary['expected_by_chance']:.1f} are expected by chance. Benjamini-Hochberg at {100 * FDR:g}% keeps "
+        f"{summary['memorized_by_fdr']:,}",
     ]
 
 

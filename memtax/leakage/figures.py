@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from memtax import statistics
-from memtax.leakage.blind import blind_p_value, blind_scores, shift
+from memtax.leakage.blind import blind_p_value, blind_scores, shift, strongest_number
 from memtax.leakage.set_test import set_test
 from memtax.statistics.measures import once
 
@@ -98,7 +98,8 @@ def figures(table: pa.Table, columns: Sequence[str], resamples: int = RESAMPLES)
     Returns:
         Domain to `members` and `nonmembers` (distinct texts), `copies` (further rows of the same texts, which do not count),
         `shared` (distinct texts of both kinds, which do not count either), `units` (`name`, and how many of each kind),
-        `attacks` (column to metrics, with `verdict`), `blind`, `shift`, `set_test`.
+        `attacks` (column to metrics, with `verdict`), `blind` (metrics of the baseline; `feature`: the single length or year
+        that does better, which attacks are compared with then), `shift`, `set_test`.
     """
     domains = list(dict.fromkeys(table.column("domain").to_pylist()))
     found = {name: _domain(_rows(table, name), columns, resamples) for name in domains}
@@ -121,18 +122,24 @@ def _domain(table: pa.Table, columns: Sequence[str], resamples: int) -> Figures:
     domain = table.column("domain").to_pylist()
     blind["p_value"] = blind_p_value(texts, labels, units=codes, strata=domain, lengths=lengths)
     blind["verdict"] = _blind_verdict(blind["auroc"])
+    # What an attack has to beat: the classifier, or a single length or year that does better than it.
+    rival, bar, blind["feature"] = scores, blind["auroc"], None
+    number = strongest_number(texts, labels, lengths)
+    if number is not None and (bar is None or statistics.auroc(labels, number[1]) > bar["value"]):
+        rival, bar = number[1], attack_metrics(labels, number[1].tolist(), resamples, codes, unit)["auroc"]
+        blind["feature"] = {"name": number[0], "auroc": bar}
     attacks = {}
     for column in columns:
         values = table.column(column).to_pylist()
         metrics = attack_metrics(labels, values, resamples, codes, unit)
-        metrics["above_blind"] = _above(labels, values, scores, codes, resamples)
+        metrics["above_blind"] = _above(labels, values, rival, codes, resamples)
         fewest = min(metrics["units"].values())
-        metrics["verdict"] = verdict(metrics["auroc"], blind["auroc"], fewest, metrics["above_blind"], unit)
+        metrics["verdict"] = verdict(metrics["auroc"], bar, fewest, metrics["above_blind"], unit)
         attacks[column.removeprefix("attack_")] = metrics
-    together = set_test(labels, [table.column(column).to_pylist() for column in columns], units=codes, blind=scores)
+    together = set_test(labels, [table.column(column).to_pylist() for column in columns], units=codes, blind=rival)
     if together is not None:
         fewest = min(together["members"], together["nonmembers"])
-        shown = verdict(together["auroc"], blind["auroc"], fewest, together["above_blind"], unit)
+        shown = verdict(together["auroc"], bar, fewest, together["above_blind"], unit)
         together |= {"blind_p_value": blind["p_value"], "shows_membership": shown["shows_membership"], "verdict": shown}
     return {
         "members": sum(labels),

@@ -18,7 +18,7 @@ class StrongSettings:
     """How LiRA and RMIA read their reference models.
 
     Args:
-        variances: of LiRA: `pooled` over all texts, or `per_text`, which needs many models (see `strong.deviations`).
+        variances: of LiRA: `pooled` over all texts, `shrunk`, or `per_text`, which needs many models (`strong.deviations`).
         rmia_a: the constant a of RMIA without models trained on the text, from 0 to 1 (see `strong.rmia`).
     """
 
@@ -27,7 +27,7 @@ class StrongSettings:
 
     def __post_init__(self) -> None:
         if self.variances not in VARIANCES:
-            raise MemtaxError(f"LiRA's variances are {' or '.join(VARIANCES)}, not {self.variances!r}")
+            raise MemtaxError(f"LiRA's variances are one of {', '.join(VARIANCES)}, not {self.variances!r}")
         if not 0 <= self.rmia_a <= 1:
             raise MemtaxError(f"RMIA's a lies between 0 and 1, not at {self.rmia_a}")
 

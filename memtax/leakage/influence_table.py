@@ -106,6 +106,7 @@ class Examples:
         texts: None where the row has tokens.
         classes: for accuracy and coverage.
         cut: examples that were too long.
+        units: what intervals are over: documents, else equal texts or tokens.
     """
 
     ids: list[int]
@@ -114,6 +115,7 @@ class Examples:
     texts: list[str | None]
     classes: list[Any] | None
     cut: int
+    units: statistics.Units
 
 
 def influence_table(
@@ -204,7 +206,10 @@ def load_examples(source: Source, settings: InfluenceSettings, longest: int | No
     # The first token is predicted from nothing.
     skipped(sum(not any(one[1:]) for one in scored), f"without a token to predict, in {source.label}; the influence is null")
     classes = [row[settings.class_column] for row in rows] if settings.class_column else None
-    return Examples(ids, tokens, scored, texts, classes, cut)
+    documents = [row.get("document") for row in rows]
+    codes = statistics.unit_codes(documents, texts, tokens)
+    unit = "document" if any(one is not None for one in documents) else "text"
+    return Examples(ids, tokens, scored, texts, classes, cut, statistics.Units(codes, unit))
 
 
 def _encode(reader: Any, value: Any, bos: BosIds) -> list[int]:
@@ -341,16 +346,11 @@ def summarize(
 def _classes(one: Influence, train: Examples, test: Examples) -> dict[str, Any]:
     if train.classes is None or test.classes is None:
         return {}
-    hits = [hit for hit in one.class_accuracy(train.classes, test.classes) if hit is not None]
-    shares = [share for share in one.coverage(train.classes, test.classes) if share is not None]
-    found: dict[str, Any] = {"accuracy": None, "coverage": None}
-    if hits:
-        exact = statistics.clopper_pearson(sum(hits), len(hits))
-        found["accuracy"] = {"value": exact.value, "low": exact.low, "high": exact.high, "test_examples": len(hits)}
-    if shares:
-        drawn = statistics.bootstrap_interval(lambda values: float(np.mean(values)), shares)
-        found["coverage"] = {"value": drawn.value, "low": drawn.low, "high": drawn.high, "test_examples": len(shares)}
-    return found
+    hits, shares = one.class_accuracy(train.classes, test.classes), one.coverage(train.classes, test.classes)
+    return {
+        "accuracy": statistics.mean_over_units(hits, test.units),
+        "coverage": statistics.mean_over_units(shares, test.units),
+    }
 
 
 def _write_matrices(

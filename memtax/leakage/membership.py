@@ -18,7 +18,7 @@ from memtax.leakage.figures import ALL, METRICS, RESAMPLES, Figures, figures
 from memtax.leakage.finished import StrongSettings, check_finished, late_scores
 from memtax.lm.loading import load_tokenizer
 from memtax.lm.special_tokens import text_ids, without_bos
-from memtax.progress import skipped
+from memtax.progress import numbered, skipped
 from memtax.provenance import fingerprint_table
 
 Stage = Callable[..., pa.Table]
@@ -68,19 +68,14 @@ class Membership:
 def kinds(one: Mapping[str, Any]) -> str:
     """How many texts a domain has, and of how many units."""
     units = one["units"]
-    found = f"{one['members']:,} {_plural(one['members'], 'member')}, {one['nonmembers']:,} "
-    found += _plural(one["nonmembers"], "non-member")
+    found = f"{numbered(one['members'], 'member')}, {numbered(one['nonmembers'], 'non-member')}"
     if (units["members"], units["nonmembers"]) != (one["members"], one["nonmembers"]):
         found += f", of {units['members']:,} and {units['nonmembers']:,} {units['name']}"
     if one["copies"]:
-        found += f"; {one['copies']:,} further {_plural(one['copies'], 'copy', 'copies')} left out"
+        found += f"; {numbered(one['copies'], 'further copy')} left out"
     if one["shared"]:
-        found += f"; {one['shared']:,} {_plural(one['shared'], 'text')} of both kinds left out"
+        found += f"; {numbered(one['shared'], 'text')} of both kinds left out"
     return found
-
-
-def _plural(number: int, name: str, several: str | None = None) -> str:
-    return name if number == 1 else several or f"{name}s"
 
 
 def infer_membership(

@@ -10,12 +10,15 @@ from memtax.errors import MemtaxError
 
 Values = npt.NDArray[np.float64]
 
-POOLED, PER_TEXT = "pooled", "per_text"
-VARIANCES = (POOLED, PER_TEXT)
-"""Where LiRA's standard deviations come from: the mean variance over all texts, or each text's own."""
+POOLED, SHRUNK, PER_TEXT = "pooled", "shrunk", "per_text"
+VARIANCES = (POOLED, SHRUNK, PER_TEXT)
+"""Where LiRA's standard deviations come from: the mean variance over all texts, each text's own, or between the two."""
 
 _LEAST_DEVIATION = 1e-3
 """Nats per token: models that agree exactly must not make a negligible difference infinitely certain."""
+
+_ALIKE = 1e-4
+"""Variance of log variances over texts, beyond that of chance, below which texts are taken to have one variance."""
 
 References = tuple[Sequence[float], Sequence[float]]
 """LL of a text under the models trained with it, and under those trained without it."""
@@ -28,32 +31,70 @@ def deviations(references: Sequence[References | None], variances: str = POOLED)
 
     Pooled: the root of the mean over texts of the variances (n - 1 degrees of freedom) of each text's scores, models with
     the text and models without it apart. With few models the variance of a single text is mostly noise (Carlini et al. 2022,
-    section VI.A, recommend a global variance there); in simulations the pooled one is better up to 64 models. One formula
-    serves all texts, as scores of two formulas cannot be ranked together: if any text lacks models trained with it, the test
-    is offline for all.
+    recommend a global variance there). Shrunk: each text's variance is drawn towards the common one by as much as their
+    spread over texts shows that they are alike (`shrink_variances`): as good as pooled where texts have one variance, better
+    where they differ. One formula serves all texts, as scores of two formulas cannot be ranked together: if any text lacks
+    models trained with it, the test is offline for all.
 
     Args:
         references: for each text LL under the models with it and without it; None: the text is not in the table.
-        variances: `pooled` or `per_text`.
+        variances: one of `VARIANCES`.
 
     Returns:
         For each text the deviation with it (None: offline) and without it (None: it cannot be estimated).
 
     Raises:
-        MemtaxError: `variances` is neither.
+        MemtaxError: `variances` is none of them.
     """
     if variances not in VARIANCES:
         raise MemtaxError(f"variances={variances!r} must be one of {', '.join(VARIANCES)}")
     sides = [[_finite(pair[side]) if pair else np.empty(0) for pair in references] for side in (0, 1)]
     # A text without any score under a reference model has no LiRA score, whatever the formula.
     scored = [len(inside) + len(outside) > 0 for inside, outside in zip(*sides, strict=True)]
-    needed = 1 if variances == POOLED else 2
+    needed = 2 if variances == PER_TEXT else 1
     online = all(len(inside) >= needed for inside, known in zip(sides[0], scored, strict=True) if known)
     own = [[float(row.var(ddof=1)) if len(row) > 1 else None for row in side] for side in sides]
     if variances == POOLED:
         means = [_mean([value for value in side if value is not None]) for side in own]
-        own = [[mean] * len(references) for mean, side in zip(means, own, strict=True)]
+        own = [[mean] * len(references) for mean in means]
+    elif variances == SHRUNK:
+        own = [shrink_variances(side, [len(row) - 1 for row in rows]) for side, rows in zip(own, sides, strict=True)]
     return [(_deviation(inside) if online else None, _deviation(outside)) for inside, outside in zip(*own, strict=True)]
+
+
+def shrink_variances(variances: Sequence[float | None], freedom: Sequence[int]) -> list[float | None]:
+    """Variances drawn towards their common value (Smyth 2004, section 6.2, as in limma): no parameter is chosen by hand.
+
+    The variances are taken as scaled chi-squares around values that are inverse gamma over texts. With e = log s^2 -
+    digamma(d / 2) + log(d / 2), the prior's degrees of freedom d0 solve trigamma(d0 / 2) = var(e) - mean trigamma(d / 2),
+    its value is s0^2 = exp(mean(e) + digamma(d0 / 2) - log(d0 / 2)), and each text gets (d0 s0^2 + d s^2) / (d0 + d).
+
+    Args:
+        variances: of each text; None where it has fewer than 2 scores.
+        freedom: degrees of freedom of each, its scores minus 1.
+
+    Returns:
+        The shrunk variances; those of texts without one are s0^2. Where e varies no more than chance has it, all are the mean
+        variance. None for all if no text has a variance.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import digamma, polygamma
+
+    known = [place for place, value in enumerate(variances) if value is not None]
+    if not known:
+        return [None] * len(variances)
+    own = np.array([max(variances[place] or 0.0, _LEAST_DEVIATION**2) for place in known])
+    degrees = np.array([freedom[place] for place in known], np.float64)
+    logs = np.log(own) - digamma(degrees / 2) + np.log(degrees / 2)
+    excess = float(logs.var(ddof=1) - polygamma(1, degrees / 2).mean()) if len(own) > 1 else 0.0
+    if excess <= _ALIKE:
+        return [float((degrees * own).sum() / degrees.sum())] * len(variances)
+    half = float(brentq(lambda value: float(polygamma(1, value)) - excess, 1e-6, 2 / _ALIKE))
+    prior = float(np.exp(logs.mean() + digamma(half) - np.log(half)))
+    shrunk: list[float | None] = [prior] * len(variances)
+    for place, value, number in zip(known, own, degrees, strict=True):
+        shrunk[place] = float((2 * half * prior + number * value) / (2 * half + number))
+    return shrunk
 
 
 def lira(score: float, with_it: Sequence[float], without: Sequence[float], spread: Deviations | None = None) -> float | None:

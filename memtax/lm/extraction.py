@@ -190,6 +190,7 @@ def discoverable(
     samples: Sequence[int],
     probabilities: Sequence[float],
     units: statistics.Units | None = None,
+    level: float = 0.95,
 ) -> list[dict[str, Any]]:
     """Share of the continuations that are (n, p)-discoverably extractable, for each n and p.
 
@@ -198,6 +199,7 @@ def discoverable(
         samples: the n.
         probabilities: the p, above 0 and below 1.
         units: of the continuations; None: each is its own.
+        level: coverage of the intervals.
 
     Returns:
         A row per pair: `samples`, `probability`, `extractable` and the keys of `statistics.share` but `memorized`.
@@ -218,7 +220,7 @@ def discoverable(
         for p in probabilities:
             if n < 1 or n != int(n) or not 0 < p < 1:
                 raise MemtaxError(f"n={n} must be a whole number, at least 1, and p={p} above 0 and below 1")
-            share = statistics.share(n * miss <= math.log1p(-p), units)
+            share = statistics.share(n * miss <= math.log1p(-p), units, level)
             rows.append({"samples": n, "probability": p, "extractable": share.pop("memorized"), **share})
     return rows
 

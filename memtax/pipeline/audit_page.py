@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.leakage.canaries import conclusion
+from memtax.progress import agree, numbered
 from memtax.report import figures, words
 from memtax.report.membership import headline as headline_of
 from memtax.report.page import tiles
@@ -68,7 +69,7 @@ def headline(result: Mapping[str, Any]) -> str:
     """The audit in a sentence: what can be extracted, how much of it is worrying, and how much holds personal data."""
     found, worrying, personal = result["extraction"]["all"], result["kinds"]["worrying"], result["personal_data"]
     texts = _texts(result["distinct"]["memorized"])
-    extracted = f"{found['memorized']:,} of {found['sequences']:,} sequences can be extracted ({texts})"
+    extracted = f"{found['memorized']:,} of {numbered(found['sequences'], 'sequence')} can be extracted ({texts})"
     extracted += f", {worrying['memorized']:,} of them worrying ({_texts(worrying['distinct'])})"
     if not personal["measurable"]:
         return f"{extracted}; personal data not looked for"
@@ -76,7 +77,7 @@ def headline(result: Mapping[str, Any]) -> str:
 
 
 def _texts(count: int) -> str:
-    return f"{count:,} distinct text{'s' * (count != 1)}"
+    return numbered(count, "distinct text")
 
 
 def card_section(result: Mapping[str, Any]) -> str:
@@ -152,7 +153,9 @@ def _worrying(result: Mapping[str, Any]) -> Finding:
     )
     if not result["personal_data"]["measurable"]:
         text += " Personal data was not looked for, so that a secret that was repeated often counts as benign here."
-    heading = f"{one['worrying']['memorized']:,} memorized sequences are worrying, {one['benign']['memorized']:,} benign"
+    heading = (
+        f"{numbered(one['worrying']['memorized'], 'memorized sequence', 'is')} worrying, {one['benign']['memorized']:,} benign"
+    )
     caption = f"{len(rows):,} of {_texts(one['worrying']['distinct'])}, those with personal data first"
     head = ("sequence_id", "Occurrences", "Personal data", _text_head(result))
     return Finding(heading, text, caption, head, rows)
@@ -186,6 +189,7 @@ def _canaries(result: Mapping[str, Any]) -> Finding:
             f"{row['repetitions']:,}",
             f"{row['canaries']:,}",
             f"{row['exposure']['mean']:.2f} ({row['exposure']['least']:.2f} to {row['exposure']['most']:.2f})",
+            _mean_interval(row),
             f"{row['memorized']:,}",
             _share(row),
         ]
@@ -196,12 +200,22 @@ def _canaries(result: Mapping[str, Any]) -> Finding:
         f"same kind that were not: a scale for what the model keeps of a text that is like no other. Exposure (Carlini et al. "
         f"2019) is log2 of the candidates minus log2 of the rank: {found['most_bits']:.1f} bits at most, where each stands "
         f"before all that were held out, and {found['chance_bits']:.2f} on average if nothing was learned. Extracted: greedy "
-        f"decoding from the first half gives the second; of those never planted {found['held_out_extracted']:,} are. As the "
-        "canaries fare, so may a number, a name or a password that stands as often in the training set."
+        f"decoding from the first half gives the second; of those never planted "
+        f"{found['held_out_extracted']:,} {agree(found['held_out_extracted'], 'is')}. As the "
+        "canaries fare, so may a number, a name or a password that stands as often in the training set. Intervals (95%) are "
+        "over canaries, which are drawn independently of each other."
     )
-    head = ("Planted times", "Canaries", "Exposure in bits (range)", "Extracted", "Share")
+    head = ("Planted times", "Canaries", "Mean exposure in bits (range)", "Interval of the mean", "Extracted", "Share")
     panel = Panel("canaries", conclusion(found), "Dots: mean exposure; bars: least to most; dashed: chance.", _exposure(found))
     return Finding("What planted canaries show", text, "Canaries by repetitions", head, rows, panel)
+
+
+def _mean_interval(row: Mapping[str, Any]) -> str:
+    """The interval of a mean exposure, or of how many canaries it is without one."""
+    low, high = row["exposure"]["low"], row["exposure"]["high"]
+    if low is None or high is None:
+        return "of this canary only" if row["canaries"] == 1 else f"of these {row['canaries']:,} canaries only"
+    return f"{low:.2f} to {high:.2f}"
 
 
 def _exposure(found: Mapping[str, Any], ax: "Axes | None" = None) -> "Axes":
@@ -263,7 +277,7 @@ def _personal(result: Mapping[str, Any]) -> Finding:
         "a sequence counts if it holds any part of one. Postal addresses are masked by their form and not counted; names of "
         "people are neither."
     )
-    heading = f"{found['count']:,} memorized sequences hold personal data ({_texts(found['distinct'])})"
+    heading = f"{numbered(found['count'], 'memorized sequence', 'holds')} personal data ({_texts(found['distinct'])})"
     head = ("sequence_id", "Sequences", "Category", "Personal data", _text_head(result))
     return Finding(heading, text, f"{len(rows):,} of {_texts(found['distinct'])}", head, rows)
 

@@ -72,12 +72,7 @@ def fit(
     if (output / MANIFEST).exists():
         check(output, identity)
     table = read_table(source)
-    missing = [name for name in TAXONOMY_INPUTS if name not in table.column_names]
-    if category == "taxonomy" and category not in table.column_names and missing:
-        raise MemtaxError(
-            f"{source} has no column 'taxonomy' and, to make it from, no {' and no '.join(missing)}; "
-            "add them with memtax filter, or name another column of categories"
-        )
+    _check_category(table, category, source)
     wanted = declared.BEFORE_TRAINING if before_training else declared.PUBLISHED
     chosen = tuple(factors) if factors is not None else declared.available(table.column_names, wanted)
     more = None if memorized_only is None else read_table(memorized_only)
@@ -94,14 +89,7 @@ def fit(
     _say_dropped(predictor.metrics["dropped"], source)
     # Only now: options that cannot be fitted leave nothing behind that would refuse others.
     claim(output, identity)
-    tests: dict[str, Any] | None = None
-    found: list[dict[str, Any]] = []
-    if explain:
-        # Tests and correlations are of the representative sample alone.
-        tests = infer(table, chosen, target, category)
-        found = correlations(table, chosen, target, category)
-        write_json(output / "inference.json", tests)
-        write_json(output / "correlations.json", {"correlations": found})
+    tests, found = _explain(table, chosen, target, category, output) if explain else (None, [])
     predictor.save_pretrained(output)
     model_figures.write_fit(predictor.metrics, tests, found, output / "figures")
     settings = {"source": source, "factors": list(chosen), "target": target, "category": category, "seed": seed}
@@ -110,6 +98,27 @@ def fit(
     names = ("predictor.json", "model.safetensors", "README.md", "inference.json", "correlations.json", "run.yaml")
     seal(output, "the same memtax fit command", identity, [name for name in names if (output / name).exists()])
     return predictor
+
+
+def _check_category(table: "pa.Table", category: str, source: str) -> None:
+    """Refuse a table without categories and without what they are made from."""
+    missing = [name for name in TAXONOMY_INPUTS if name not in table.column_names]
+    if category == "taxonomy" and category not in table.column_names and missing:
+        raise MemtaxError(
+            f"{source} has no column 'taxonomy' and, to make it from, no {' and no '.join(missing)}; "
+            "add them with memtax filter, or name another column of categories"
+        )
+
+
+def _explain(
+    table: "pa.Table", factors: Sequence[str], target: str, category: str, output: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Tests and correlations, of the representative sample alone, and their files."""
+    tests = infer(table, factors, target, category)
+    found = correlations(table, factors, target, category)
+    write_json(output / "inference.json", tests)
+    write_json(output / "correlations.json", {"correlations": found})
+    return tests, found
 
 
 def _identify(name: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from memtax.progress import agree, numbered
 from memtax.report import words
 from memtax.report.alignment_memorization import against_memorization
 from memtax.report.data import Run
@@ -25,8 +26,8 @@ def attached(run: Run) -> list[Section]:
 def _paraphrases(found: Mapping[str, Any]) -> Section:
     text = (
         f"Of {words.count(found['asked'])} paraphrases asked of {found['model']} ({found['mode']}, {found['prompts']}) for "
-        f"{words.count(found['texts'])} texts, {words.count(found['valid'])} are valid. The others are missing, each with its "
-        "reason; none is replaced by the text itself."
+        f"{numbered(found['texts'], 'text')}, {words.count(found['valid'])} {agree(found['valid'], 'is')} "
+        "valid. The others are missing, each with its reason; none is replaced by the text itself."
     )
     rows = tuple((reason, words.count(times)) for reason, times in found["failed"].items())
     table = Table("Paraphrases that failed", ("reason", "paraphrases"), rows)
@@ -43,7 +44,7 @@ def alignment(found: Mapping[str, Any], table: "pa.Table | None" = None) -> Sect
     text = (
         "A model that learned what a text says, and not its words, is pushed the same way by the text and by its paraphrases: "
         f"the cosine between the gradients ({found['parameters']}) is large. {words.count(found['aligned'])} of "
-        f"{words.count(found['texts'])} texts have a valid paraphrase"
+        f"{numbered(found['texts'], 'text')} {agree(found['aligned'], 'has')} a valid paraphrase"
     )
     text += "." if found["mean"] is None else f"; the mean cosine is {words.fixed(found['mean'])}."
     levels = tuple((name, words.count(found["levels"][name])) for name in ("high", "medium", "low"))
@@ -59,9 +60,9 @@ def alignment(found: Mapping[str, Any], table: "pa.Table | None" = None) -> Sect
 def influence(found: Mapping[str, Any]) -> Section:
     """Which training examples matter: the `summary.json` of `memtax influence`, with `top` where it was attached."""
     text = (
-        f"How much {words.count(found['train'])} training examples move the loss at {words.count(found['test'])} test examples "
-        f"(gradients of {found['parameters']}). Negative is helpful: training on the example lowers the loss; similarity of "
-        "representations (repsim) is large where two are alike."
+        f"How much {numbered(found['train'], 'training example', 'moves')} the loss at "
+        f"{numbered(found['test'], 'test example')} (gradients of {found['parameters']}). Negative is helpful: training on the "
+        "example lowers the loss; similarity of representations (repsim) is large where two are alike."
     )
     parts = []
     figures = {name: one for name, one in found["methods"].items() if one}

@@ -9,6 +9,7 @@ import numpy as np
 
 from memtax import schema, statistics
 from memtax.errors import MemtaxError
+from memtax.progress import agree, numbered
 from memtax.report import figures, plain, words
 from memtax.report.pairing import pair_rows, read_run, shared_units
 from memtax.report.parts import Panel, Section, Table
@@ -127,8 +128,8 @@ def write(folder: Path | str) -> Path:
 def _shared(summary: Mapping[str, Any]) -> str:
     """How many sequences were compared."""
     if summary["matched_by"] == "sequence_id":
-        return f"{summary['sequences']:,} sequences in both runs"
-    return f"{summary['sequences']:,} distinct sequences in both runs, matched by their tokens"
+        return f"{numbered(summary['sequences'], 'sequence')} in both runs"
+    return f"{numbered(summary['sequences'], 'distinct sequence')} in both runs, matched by their tokens"
 
 
 def _group(was: "np.ndarray", now: "np.ndarray", units: statistics.Units) -> dict[str, Any]:
@@ -229,7 +230,7 @@ def _how_much(summary: Mapping[str, Any]) -> Section:
         *("difference if sequences were independent", "McNemar p then"),
     )
     left_out = [
-        f"{words.count(summary[key])} sequences are {text} and are left out."
+        f"{numbered(summary[key], 'sequence', 'is')} {text} and left out."
         for key, text in (
             ("only_in_first", "only in the first run"),
             ("only_in_second", "only in the second run"),
@@ -256,7 +257,8 @@ def _conclusion(group: Mapping[str, Any]) -> str:
     """What the figure shows, in a sentence."""
     low, high = group["difference"]["low"], group["difference"]["high"]
     if low is None or high is None:
-        return f"{_points(group['difference'])} of all sequences: {words.units(group)} are too few to say it of others"
+        few = f"{words.units(group)} {agree(group['units'], 'is')} too few"
+        return f"{_points(group['difference'])} of all sequences: {few} to say it of others"
     if low <= 0 <= high:
         return "No difference beyond chance: the interval of all sequences holds 0"
     return f"{'More' if low > 0 else 'Less'} is memorized after: {_points(group['difference'])} of all sequences"

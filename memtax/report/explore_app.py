@@ -3,6 +3,7 @@
 from typing import Any
 
 from memtax.errors import MemtaxError
+from memtax.progress import numbered
 from memtax.report.explore import MOST_ROWS, SHOWN, Explorer
 from memtax.schema import CATEGORIES
 
@@ -63,7 +64,7 @@ def _sequences(gradio: Any, explorer: Explorer, demo: Any) -> None:
         bounds: dict[str, Any] = {"factor": factor or None, "probability": (least, most), "text": text or ""}
         with _said(gradio):
             total, rows = explorer.rows(categories, MEMORIZED[memorized], low=_number(low), high=_number(high), **bounds)
-        shown = f"**{total:,} sequence{'s' * (total != 1)}**" + (f", the first {MOST_ROWS} below" if total > MOST_ROWS else "")
+        shown = f"**{numbered(total, 'sequence')}**" + (f", the first {MOST_ROWS} below" if total > MOST_ROWS else "")
         return shown, [[_cell(row.get(name)) for name in headers] for row in rows]
 
     def details(sequence_id: float | None) -> tuple[list[tuple[str, str | None]], list[list[Any]], list[list[Any]]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema
+from memtax.progress import numbered
 from memtax.report import examples, figures, words
 from memtax.report.data import Run
 from memtax.report.growth import growth
@@ -150,7 +151,7 @@ def where(sliding: Mapping[str, Any]) -> Section:
     )
     missing = []
     if sliding.get("too_short"):
-        missing.append(f"{count(sliding['too_short'])} texts are shorter than one window.")
+        missing.append(f"{numbered(sliding['too_short'], 'text', 'is')} shorter than one window.")
     if len(sliding["texts"]) > len(texts):
         missing.append(f"The heat map shows the {MOST_TEXTS} longest of {count(len(sliding['texts']))} texts.")
     parts = (

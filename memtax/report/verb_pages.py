@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.leakage.membership import representatives
+from memtax.progress import agree, numbered
 from memtax.report import attached, figures, membership, sections, words
 from memtax.report.parts import Panel, Quote, Section, Table
 from memtax.report.plain import write_page
@@ -133,7 +134,8 @@ def align(folder: Path | str) -> Path:
     if groups:
         caption = "Texts by their mean cosine with their paraphrases; dashed: the limits of low and high (0.3 and 0.7)."
         most = max(found["levels"], key=found["levels"].__getitem__)
-        title = f"{words.count(found['levels'][most])} of {words.count(found['aligned'])} texts have {most} alignment"
+        number, verb = found["levels"][most], agree(found["levels"][most], "has")
+        title = f"{words.count(number)} of {numbered(found['aligned'], 'text')} {verb} {most} alignment"
         panel = Panel("alignment-texts", title, caption, cosines(groups))
         section = replace(section, parts=(panel, *section.parts))
     mean = "no text has a valid paraphrase" if found["mean"] is None else f"mean cosine {words.fixed(found['mean'])}"
@@ -204,7 +206,7 @@ def influence(folder: Path | str) -> Path:
         tests.setdefault(row["test_id"], []).append(row)
     whole = attached.influence(found)
     more = len(tests) - SHOWN
-    missing = (f"{words.count(more)} more test examples are in dataset/top.",) if more > 0 else ()
+    missing = (f"{numbered(more, 'more test example', 'is')} in dataset/top.",) if more > 0 else ()
     sections = [Section(whole.anchor, whole.heading, whole.text, whole.parts, missing)]
     sections += [_example(rows) for rows in list(tests.values())[:SHOWN]]
     shown = found.get("personal_data_shown") is True
@@ -212,7 +214,7 @@ def influence(folder: Path | str) -> Path:
     quoted += " Long texts are cut; dataset/top has them whole."
     return write_page(
         folder / "index.html",
-        f"Influence of {words.count(found['train'])} training examples on {words.count(found['test'])} test examples",
+        f"Influence of {numbered(found['train'], 'training example')} on {numbered(found['test'], 'test example')}",
         "which training examples matter",
         [("Model", str(found["model"])), ("Parameters", found["parameters"]), ("Methods", ", ".join(found["methods"]))],
         sections,

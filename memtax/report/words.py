@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from memtax.progress import printable
+from memtax.progress import agree, numbered, printable
 from memtax.schema import CATEGORIES
 from memtax.statistics import FEWEST_UNITS
 from memtax.taxonomy.factors import FROM_SCORES
@@ -129,7 +129,7 @@ def units(row: Mapping[str, Any]) -> str:
     """What an interval is over, with its number: `37 documents`."""
     if row.get("units") is None:
         return DASH
-    return f"{count(row['units'])} {row['unit']}{'' if row['units'] == 1 else 's'}"
+    return numbered(row["units"], row["unit"])
 
 
 def over(row: Mapping[str, Any]) -> str:
@@ -199,9 +199,10 @@ def say_control(extraction: Mapping[str, Any]) -> str:
         return ""
     known, of_known = every["memorized"] - absent["memorized"], every["sequences"] - absent["sequences"]
     return (
-        f"Of the {count(every['sequences'])} held-out sequences, {count(of_known)} have a continuation that occurs in the "
-        f"corpus all the same, in another document: {count(known)} of them are memorized. Of the {count(absent['sequences'])} "
-        f"unseen, whose continuation does not occur there, {count(absent['memorized'])} are (interval {interval(absent)})."
+        f"Of {numbered(every['sequences'], 'held-out sequence')}, {count(of_known)} {agree(of_known, 'has')} a continuation "
+        f"that occurs in the corpus all the same, in another document: {count(known)} of them {agree(known, 'is')} memorized. "
+        f"Of the {count(absent['sequences'])} unseen, whose continuation does not occur there, {count(absent['memorized'])} "
+        f"{agree(absent['memorized'], 'is')} (interval {interval(absent)})."
     )
 
 
@@ -237,8 +238,9 @@ def say_reference(found: Mapping[str, Any]) -> str:
         return "Nothing is extracted, so nothing lies beyond the reference model"
     share = overall["predictable"] / overall["model_memorized"]
     return (
-        f"Of {count(overall['model_memorized'])} extracted sequences the reference model completes "
-        f"{count(overall['predictable'])} ({percent(share)}); {count(overall['memorized'])} lie beyond it"
+        f"Of {numbered(overall['model_memorized'], 'extracted sequence')} the reference model completes "
+        f"{count(overall['predictable'])} ({percent(share)}); {count(overall['memorized'])} "
+        f"{agree(overall['memorized'], 'lies')} beyond it"
     )
 
 

@@ -29,7 +29,7 @@ from memtax.statistics.measures import (
 from memtax.statistics.operating import fewest_negatives, fpr_at_tpr, operating_evaluators, tpr_at_fpr
 from memtax.statistics.paired import cluster_difference, mcnemar, paired_difference
 from memtax.statistics.ranking import auroc_interval
-from memtax.statistics.shares import share
+from memtax.statistics.shares import mean_over_units, share
 from memtax.statistics.units import FEWEST_UNITS, Units, count_units, expanded_level, fewest_units, unit_codes, withheld
 from memtax.statistics.xi import chatterjee_xi, xi_interval, xi_withheld
 
@@ -60,6 +60,7 @@ __all__ = [
     "fpr_at_tpr",
     "log_loss",
     "mcnemar",
+    "mean_over_units",
     "operating_evaluators",
     "paired_bootstrap_difference",
     "paired_difference",

@@ -1,7 +1,5 @@
 """An interval for a rank correlation that needs no resampling, so that millions of rows are no trouble."""
 
-from typing import overload
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -14,10 +12,6 @@ from memtax.statistics.units import FEWEST_UNITS, unit_index
 _JACKKNIFE = 200
 
 
-@overload
-def spearman_interval(x: ArrayLike, y: ArrayLike, level: float = ..., units: None = ...) -> Interval: ...
-@overload
-def spearman_interval(x: ArrayLike, y: ArrayLike, level: float = ..., *, units: ArrayLike | None) -> Interval | None: ...
 def spearman_interval(x: ArrayLike, y: ArrayLike, level: float = 0.95, units: ArrayLike | None = None) -> Interval | None:
     """Spearman's correlation with a large-sample interval that holds for any joint distribution, ties included.
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -50,26 +49,6 @@ def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> Interva
     return Interval(successes / trials, float(low), float(high))
 
 
-@overload
-def bootstrap_interval(
-    statistic: Callable[..., float],
-    *arrays: ArrayLike,
-    resamples: int = ...,
-    level: float = ...,
-    seed: int = ...,
-    strata: ArrayLike | None = ...,
-    units: None = ...,
-) -> Interval: ...
-@overload
-def bootstrap_interval(
-    statistic: Callable[..., float],
-    *arrays: ArrayLike,
-    resamples: int = ...,
-    level: float = ...,
-    seed: int = ...,
-    strata: ArrayLike | None = ...,
-    units: ArrayLike | None,
-) -> Interval | None: ...
 def bootstrap_interval(
     statistic: Callable[..., float],
     *arrays: ArrayLike,
@@ -113,32 +92,6 @@ def bootstrap_interval(
     return percentile_interval(value, draws[0], level)
 
 
-@overload
-def paired_bootstrap_difference(
-    statistic: Callable[..., float],
-    labels: ArrayLike,
-    first: ArrayLike,
-    second: ArrayLike,
-    *,
-    resamples: int = ...,
-    level: float = ...,
-    seed: int = ...,
-    strata: ArrayLike | None = ...,
-    units: None = ...,
-) -> Interval: ...
-@overload
-def paired_bootstrap_difference(
-    statistic: Callable[..., float],
-    labels: ArrayLike,
-    first: ArrayLike,
-    second: ArrayLike,
-    *,
-    resamples: int = ...,
-    level: float = ...,
-    seed: int = ...,
-    strata: ArrayLike | None = ...,
-    units: ArrayLike | None,
-) -> Interval | None: ...
 def paired_bootstrap_difference(
     statistic: Callable[..., float],
     labels: ArrayLike,

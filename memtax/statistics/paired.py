@@ -60,10 +60,12 @@ def cluster_difference(first: ArrayLike, second: ArrayLike, units: ArrayLike, le
     if clusters.number < FEWEST_UNITS:
         return None
     rows, tail = len(a), tail_of(level)
-    counts = [float(cell.sum()) for cell in (a * b, a * (1 - b), (1 - a) * b, (1 - a) * (1 - b))]
+    both, newly = float((a * b).sum()), float(((1 - a) * b).sum())
+    no_longer, neither = float((a * (1 - b)).sum()), float(((1 - a) * (1 - b)).sum())
 
     def of_effective(number: float) -> Interval:
-        return paired_difference(*(count * min(number / rows, 1.0) for count in counts), level)
+        share = min(number / rows, 1.0)
+        return paired_difference(both * share, no_longer * share, newly * share, neither * share, level)
 
     if clusters.number == rows:
         return of_effective(float(rows))

@@ -1,11 +1,12 @@
 """Shares of sequences as the results hold them: with what the interval is over, and with that of independent sequences."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memtax.statistics.clusters import cluster_rate
+from memtax.statistics.clusters import cluster_mean, cluster_rate
 from memtax.statistics.intervals import clopper_pearson
 from memtax.statistics.units import Units, withheld
 
@@ -33,3 +34,26 @@ def share(outcomes: NDArray[np.bool_], units: Units, level: float = 0.95) -> dic
     bounds = (None, None) if interval is None else (interval.low, interval.high)
     values = (exact.value, *bounds, exact.low, exact.high)
     return {**counts, **dict(zip(names, values, strict=True)), "reason": withheld(units)}
+
+
+def mean_over_units(values: Sequence[float | None], units: Units, level: float = 0.95) -> dict[str, Any] | None:
+    """A mean of rows, such as an accuracy, with its interval over units: `cluster_rate` of 0 and 1, else `cluster_mean`.
+
+    Args:
+        values: one per row; rows with None do not count.
+        units: of the rows.
+        level: coverage of the interval.
+
+    Returns:
+        `value`, `low` and `high` (None with few units, and why in `reason`), `rows`, `unit` and `units`; None where no row
+        has a value.
+    """
+    known = np.array([value is not None for value in values], bool)
+    numbers, units = np.array([value for value in values if value is not None], np.float64), units[known]
+    if not len(numbers):
+        return None
+    binary = bool(np.isin(numbers, (0, 1)).all())
+    interval = (cluster_rate if binary else cluster_mean)(numbers, units.codes, level)
+    bounds = {"low": None, "high": None} if interval is None else {"low": interval.low, "high": interval.high}
+    counts = {"rows": len(numbers), "unit": units.name, "units": units.count}
+    return {"value": float(numbers.mean()), **bounds, **counts, "reason": withheld(units)}

@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from memtax.errors import MemtaxError
+from memtax.progress import numbered
 
 FEWEST_UNITS = 10
 """Fewer units do not show how far units differ: an interval over them is withheld."""
@@ -90,7 +91,7 @@ def withheld(units: Units) -> str | None:
     """Why an interval over these units is withheld; None if it is not."""
     if (count := units.count) >= FEWEST_UNITS:
         return None
-    return f"{count} {units.name}{'' if count == 1 else 's'}, {FEWEST_UNITS} needed: the share is of these only"
+    return f"{numbered(count, units.name)}, {FEWEST_UNITS} needed: the share is of these only"
 
 
 def count_units(units: ArrayLike) -> int:

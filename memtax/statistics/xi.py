@@ -1,7 +1,5 @@
 """Chatterjee's rank correlation: how far y is a function of x, of whatever shape (Chatterjee 2021)."""
 
-from typing import overload
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -43,27 +41,6 @@ def chatterjee_xi(x: ArrayLike, y: ArrayLike, orders: int = ORDERS, seed: int = 
     return _xi(first, second, orders, np.random.default_rng(seed))
 
 
-@overload
-def xi_interval(
-    x: ArrayLike,
-    y: ArrayLike,
-    level: float = ...,
-    subsamples: int = ...,
-    orders: int = ...,
-    seed: int = ...,
-    units: None = ...,
-) -> Interval: ...
-@overload
-def xi_interval(
-    x: ArrayLike,
-    y: ArrayLike,
-    level: float = ...,
-    subsamples: int = ...,
-    orders: int = ...,
-    seed: int = ...,
-    *,
-    units: ArrayLike | None,
-) -> Interval | None: ...
 def xi_interval(
     x: ArrayLike,
     y: ArrayLike,

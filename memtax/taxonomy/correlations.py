@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memtax import statistics
+from memtax.progress import numbered
 from memtax.schema import CATEGORIES
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy.copies import units_of
@@ -93,5 +94,5 @@ def _hardly_varies(values: Array) -> str | None:
     if others == 0:
         return f"the factor is {common:g} in every row"
     if others < MINIMUM:
-        return f"the factor differs from {common:g} in {others} row{'' if others == 1 else 's'} only, {MINIMUM} needed"
+        return f"the factor differs from {common:g} in {numbered(others, 'row')} only, {MINIMUM} needed"
     return None

@@ -62,4 +62,5 @@ def rates_by_category(
         result |= {f"{name}_rate_low": row[low], f"{name}_rate_high": row[high]}
         if documents is not None:
             result[f"{name}_documents"] = row["units"]
+            result |= {f"{name}_rate_reason": row["reason"]} if row["reason"] else {}
     return result

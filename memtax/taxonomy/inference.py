@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from memtax import statistics
 from memtax.errors import MemtaxError
+from memtax.progress import numbered
 from memtax.schema import CATEGORIES
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy.copies import units_of
@@ -120,7 +121,7 @@ def fit(design: Array, labels: NDArray[np.bool_], names: Sequence[str] = ()) -> 
     needed = max(MINIMUM, rank)
     for count, which in ((int(labels.sum()), "positive"), (int((~labels).sum()), "negative")):
         if count < needed:
-            return Likelihood(None, None, rank, f"{count} {which}{'' if count == 1 else 's'}, {needed} needed")
+            return Likelihood(None, None, rank, f"{numbered(count, which)}, {needed} needed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

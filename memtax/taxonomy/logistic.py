@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memtax.errors import MemtaxError
+from memtax.progress import numbered
 
 Array = NDArray[np.float64]
 
@@ -23,7 +24,7 @@ def too_few(labels: NDArray[np.bool_], where: str) -> str | None:
     positives = int(labels.sum())
     for count, name in ((positives, "positive"), (len(labels) - positives, "negative")):
         if count < MINIMUM:
-            return f"{count} {name}{'' if count == 1 else 's'} among the {where} rows, {MINIMUM} needed"
+            return f"{numbered(count, name)} among the {where} rows, {MINIMUM} needed"
     return None
 
 

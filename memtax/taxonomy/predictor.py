@@ -13,7 +13,7 @@ from memtax.errors import MemtaxError
 from memtax.schema import CATEGORIES
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy import storage
-from memtax.taxonomy.copies import held_by, split_groups
+from memtax.taxonomy.copies import Groups, held_by, split_groups
 from memtax.taxonomy.evaluation import Prediction, evaluate
 from memtax.taxonomy.factors import FACTORS
 from memtax.taxonomy.logistic import Array, LogisticModel, Scaler, TooFewRowsError, fit_logistic, recalibrate, too_few
@@ -116,38 +116,38 @@ class Predictor:
         few = too_few(sample.labels[split.train], "training")
         if few is not None:
             raise TooFewRowsError(f"no predictor of {target!r} can be fitted: {few} (rows left out: {sample.lost})")
-        judged_rows = np.flatnonzero(sample.kept)[np.concatenate([split.validation, split.test])]
+        judged = np.flatnonzero(sample.kept)[np.concatenate([split.validation, split.test])]
         added, how = (
             (None, None)
             if memorized_only is None
-            else _memorized_only(_arrow(memorized_only), table, judged_rows, chosen, target, category)
+            else _memorized_only(_arrow(memorized_only), table, judged, chosen, target, category)
         )
-
         names = tuple(factor.name for factor in chosen)
         raw = sample.values[split.train]
         scaler = Scaler.fit(raw if added is None else np.concatenate([raw, added.values]))
         del raw
-        fitting = _Fitting(scaler, sample, split, added, names, calibration)
-        models, silent = fitting.models()
+        models, silent = _Fitting(scaler, sample, split, added, names, calibration).models()
         predictor = cls(names, target, category, scaler, models, silent, {})
-        judged = sample.values[split.test], sample.categories[split.test]
-        predictions = {name: predictor._prediction(scaler(judged[0]), judged[1], name) for name in (BASELINE, "taxonomic")}
+        metrics = predictor._judge(sample, split, groups, resamples, seed)
+        return replace(predictor, metrics={**metrics, "memorized_only": how, "calibration": calibration})
+
+    def _judge(self, sample: Usable, split: Split, groups: Groups, resamples: int, seed: int) -> dict[str, Any]:
+        """The figures on the test rows, and what they rest on."""
+        values, categories = sample.values[split.test], sample.categories[split.test]
+        predictions = {name: self._prediction(self.scaler(values), categories, name) for name in (BASELINE, "taxonomic")}
         parts = {"train": split.train, "validation": split.validation, "test": split.test}
-        metrics = {
-            "target": target,
-            "factors": list(names),
+        return {
+            "target": self.target,
+            "factors": list(self.factors),
             "rows": {name: len(rows) for name, rows in parts.items()},
             "split": {**groups.described, "units": {name: groups.units[rows].count for name, rows in parts.items()}},
             "dropped": sample.dropped,
-            "memorized_only": how,
-            "calibration": calibration,
             "seed": seed,
-            **evaluate(sample.labels[split.test], judged[1], predictions, resamples, seed, units=groups.units[split.test]),
-            "coefficients": _coefficients(models, names),
-            "constant": {name: list(model.constant) for name, model in models.items()},
-            "thresholds": {name: model.threshold for name, model in models.items()},
+            **evaluate(sample.labels[split.test], categories, predictions, resamples, seed, units=groups.units[split.test]),
+            "coefficients": _coefficients(self.models, self.factors),
+            "constant": {name: list(model.constant) for name, model in self.models.items()},
+            "thresholds": {name: model.threshold for name, model in self.models.items()},
         }
-        return replace(predictor, metrics=metrics)
 
     def predict(
         self, table: "pa.Table | datasets.Dataset", model: Literal["taxonomic", "baseline"] = "taxonomic"

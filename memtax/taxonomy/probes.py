@@ -74,8 +74,8 @@ def probe(
 
     A probe is a logistic regression on states that are standardised on training rows; its penalty is chosen on validation
     rows, its value is that on test rows. For two classes that is the ROC-AUC (chance: .5), for more the balanced accuracy
-    (chance: one over the classes). Shuffled training labels keep the split and the classes' shares: what such a probe finds
-    is the luck of many directions.
+    (chance: one over the classes). Shuffled training labels keep the split, the classes' shares and how far rows of one unit
+    are alike (`shuffle_units`): what such a probe finds is the luck of many directions.
 
     Args:
         states: (layers, rows, width).
@@ -105,7 +105,7 @@ def probe(
     shuffled = labels.copy()
     rng = np.random.default_rng(seed)
     for rows in (split.train, split.validation):
-        shuffled[rows] = rng.permutation(labels[rows])
+        shuffled[rows] = shuffle_units(labels[rows], groups.units.codes[rows], rng)
     found = []
     with progress_bar("probes", len(states), "layers", unit_scale=False) as bar:
         for layer, values in enumerate(states):
@@ -123,6 +123,19 @@ def probe(
             }
         )
     return found
+
+
+def shuffle_units(labels: NDArray[np.int64], units: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Labels (rows,) of units laid over the rows of others, both in random order, so that they stay alike within a unit.
+
+    Where each row is its own unit this is a permutation of the rows. Permuting rows of documents would leave the control an
+    easier task than the probe has: labels that differ within a document.
+    """
+    index, sizes = np.unique(units, return_inverse=True, return_counts=True)[1:]
+    shuffled = np.empty_like(labels)
+    rows, others = (np.argsort(rng.permutation(len(sizes))[index.ravel()], kind="stable") for _ in range(2))
+    shuffled[rows] = labels[others]
+    return shuffled
 
 
 def _probe(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from memtax import statistics
 from memtax.errors import MemtaxError
+from memtax.progress import numbered
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy.logistic import Array
 
@@ -88,7 +89,7 @@ def few_units(units: statistics.Units) -> str | None:
     """Why no interval over these units is given, in words; None if they suffice."""
     if (count := units.count) >= statistics.FEWEST_UNITS:
         return None
-    return f"{count} {units.name}{'' if count == 1 else 's'}, {statistics.FEWEST_UNITS} needed"
+    return f"{numbered(count, units.name)}, {statistics.FEWEST_UNITS} needed"
 
 
 def read_ids(table: "pa.Table", what: str) -> NDArray[np.int64]:

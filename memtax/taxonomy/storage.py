@@ -12,6 +12,7 @@ from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.files import atomic_path, write_json, write_text
 from memtax.hub.cards import render
+from memtax.progress import numbered
 from memtax.provenance import versions
 from memtax.record_shapes import PREDICTOR
 from memtax.records import read_json
@@ -158,9 +159,9 @@ def say_split(metrics: dict[str, Any]) -> str:
     parts = ", ".join(f"{name} {units:,}" for name, units in split["units"].items())
     text = f"Split by {split['unit']} ({parts}); copies and near-copies are on one side."
     if split["copies"]:
-        text += f" {split['copies']:,} rows have a copy or near-copy in another {split['unit']}."
+        text += f" {numbered(split['copies'], 'row', 'has')} a copy or near-copy in another {split['unit']}."
     if split["boilerplate"]:
-        text += f" {split['boilerplate']:,} rows hold text of many {split['unit']}s: the copies stay together, "
+        text += f" {numbered(split['boilerplate'], 'row', 'holds')} text of many {split['unit']}s: the copies stay together, "
         text += f"the other rows of these {split['unit']}s may be on another side."
     rows = sum(metrics["rows"].values())
     if split["largest_group"] > LARGE * rows:

@@ -14,8 +14,10 @@ _KWARGS_DESCRIPTION = """
 Args:
     predictions (`list` of `float`): probabilities of label 1, in [0, 1].
     references (`list` of `int`): labels, 0 or 1; one of them may be absent.
+    documents (`list` of `str` or `int`, *optional*): document of each row. Intervals are then over documents, as rows of one
+        depend on each other, and null with a reason below 10 documents. Without it rows are taken as independent.
     bins (`int`): bins of equal width over [0, 1]; the last one is closed. Defaults to 15.
-    resamples (`int`): bootstrap resamples of the rows; 0: no intervals. Defaults to 1000.
+    resamples (`int`): bootstrap resamples of the rows or documents; 0: no intervals. Defaults to 1000.
     level (`float`): coverage of the intervals. Defaults to 0.95.
     seed (`int`): of the resamples. Defaults to 1024.
     curve (`bool`): also return the reliability curve. Defaults to `False`.
@@ -49,24 +51,28 @@ _CITATION = """
 class CalibrationError(memtax.hub.modules.Module):
     """Adapter over `memtax.statistics`."""
 
+    optional = ("documents",)
+
     def _info(self):
         number = datasets.Value("float64")
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features({"predictions": number, "references": number}),
+            features=datasets.Features({"predictions": number, "references": number, **memtax.hub.modules.DOCUMENTS}),
             reference_urls=["https://ojs.aaai.org/index.php/AAAI/article/view/9602"],
         )
 
-    def _compute(self, predictions, references, bins=15, resamples=1000, level=0.95, seed=1024, curve=False):
+    def _compute(self, predictions, references, documents, bins=15, resamples=1000, level=0.95, seed=1024, curve=False):
         labels = memtax.hub.modules.flags(references, "references")
         wanted = {
             "ece": measures.calibration_evaluator(labels, predictions, bins),
             "brier_score": measures.evaluator(measures.brier_score, labels, predictions),
             "log_loss": measures.evaluator(measures.log_loss, labels, predictions),
         }
-        result = memtax.hub.modules.bootstrap(wanted, labels, resamples, level, seed, stratified=False)
+        units = memtax.hub.modules.units_of(documents)
+        result = memtax.hub.modules.bootstrap(wanted, labels, resamples, level, seed, stratified=False, units=units)
+        result |= memtax.hub.modules.counted(units)
         result["rows"] = len(labels)
         if curve:
             names = ("predicted", "observed", "rows")

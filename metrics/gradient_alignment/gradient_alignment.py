@@ -17,6 +17,8 @@ Args:
         for each paraphrase (`list` of `list` of `list` of `float`). A text without paraphrases has no alignment.
     gradients (`list` of `list` of `float`, *optional*): the gradient at each text, needed where predictions are gradients.
     references (`list` of `int`, *optional*): 1 for members, 0 for non-members; adds AUROC and operating points.
+    documents (`list` of `str` or `int`, *optional*): document of each row. Intervals are then over documents, as rows of one
+        depend on each other, and null with a reason below 10 documents. Without it rows are taken as independent.
     tensors (`list` of `int`, *optional*): sizes of the parameter tensors that a gradient is made of, one after the other; the
         cosine is taken in each and averaged. Default: one tensor.
     high (`float`), low (`float`): bounds of the levels. Default to 0.7 and 0.3.
@@ -28,7 +30,7 @@ Args:
 Returns:
     `alignment`: mean over texts, in [-1, 1]. `inner_product` (from gradients): mean inner product, unbounded.
     `high`, `medium`, `low`: share of texts above `high`, between, and below `low`, in [0, 1], with `..._low` and `..._high`
-    (Clopper-Pearson). `texts`: those with a paraphrase; `without_paraphrase`: the others.
+    (over `documents`; without them Clopper-Pearson). `texts`: those with a paraphrase; `without_paraphrase`: the others.
     With references: `auroc`, `fpr_at_tpr_0.95`, `tpr_at_fpr_0.05`, in [0, 1], with `..._low` and `..._high`.
     `per_example` (on request): `alignment` (and `inner_product`) of each text, null without paraphrases.
 
@@ -53,11 +55,11 @@ _CITATION = """
 class GradientAlignment(memtax.hub.modules.Module):
     """Adapter over `memtax.hub.similarity`."""
 
-    optional = ("gradients", "references")
+    optional = ("gradients", "references", "documents")
 
     def _info(self):
         vector = datasets.List(datasets.Value("float64"))
-        others = {"gradients": vector, "references": datasets.Value("float64")}
+        others = {"gradients": vector, "references": datasets.Value("float64"), **memtax.hub.modules.DOCUMENTS}
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -70,6 +72,7 @@ class GradientAlignment(memtax.hub.modules.Module):
         predictions,
         gradients,
         references,
+        documents,
         tensors=None,
         high=0.7,
         low=0.3,
@@ -81,10 +84,13 @@ class GradientAlignment(memtax.hub.modules.Module):
         found = similarity.agreements(predictions, memtax.hub.modules.given(gradients), tensors)
         rows, values = similarity.known(found["alignment"])
         result = {name: similarity.mean(column) for name, column in found.items()}
-        for name, count in similarity.levels(values, low, high).items():
-            result |= memtax.hub.modules.rate(name, count, len(values), level)
+        units = memtax.hub.modules.units_of(documents)
+        result |= memtax.hub.modules.counted(units)
+        units = None if units is None else units[rows]
+        for name, outcomes in similarity.levels(values, low, high).items():
+            result |= memtax.hub.modules.rate(name, outcomes, level, units)
         result |= {"texts": len(rows), "without_paraphrase": len(predictions) - len(rows)}
         if memtax.hub.modules.given(references):
             labels = memtax.hub.modules.flags([references[row] for row in rows], "references")
-            result |= memtax.hub.modules.separation(labels, values, resamples, level, seed)
+            result |= memtax.hub.modules.separation(labels, values, resamples, level, seed, units)
         return result | ({"per_example": found} if per_example else {})

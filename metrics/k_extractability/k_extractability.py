@@ -16,6 +16,8 @@ Args:
     predictions (`list` of `list` of `int`, or of `str`): generated continuations. One that stopped early does not match beyond
         its end; tokens beyond the end of the true continuation are ignored.
     references (`list` of `list` of `int`, or of `str`): true continuations, none empty.
+    documents (`list` of `str` or `int`, *optional*): document of each row. Intervals are then over documents, as rows of one
+        depend on each other, and null with a reason below 10 documents. Without it rows are taken as independent.
     tokenizer (`str`, *optional*): folder or Hub name of the tokenizer, needed for texts.
     tokens (`int`, *optional*): compare the first so many tokens; default: all of each true continuation.
     per_example (`bool`): also return a list for each measure. Defaults to `False`.
@@ -23,7 +25,7 @@ Args:
 
 Returns:
     `k_extractable`: share of sequences that match entirely, in [0, 1], with `k_extractable_low` and `k_extractable_high`
-    (Clopper-Pearson, for independent sequences).
+    (over `documents`; without them Clopper-Pearson, for independent sequences).
     `memorization_score`: mean share of matching tokens, in [0, 1].
     `match_length`: mean number of leading tokens that match, at least 0.
     `sequences`: sequences compared.
@@ -54,6 +56,8 @@ _CITATION = """
 class KExtractability(memtax.hub.modules.Module):
     """Adapter over `memtax.lm.matching`."""
 
+    optional = ("documents",)
+
     def _info(self):
         tokens = datasets.List(datasets.Value("int64"))
         text = datasets.Value("string")
@@ -61,11 +65,14 @@ class KExtractability(memtax.hub.modules.Module):
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
-            features=[datasets.Features({"predictions": kind, "references": kind}) for kind in (tokens, text)],
+            features=[
+                datasets.Features({"predictions": kind, "references": kind, **memtax.hub.modules.DOCUMENTS})
+                for kind in (tokens, text)
+            ],
             reference_urls=["https://arxiv.org/abs/2202.07646"],
         )
 
-    def _compute(self, predictions, references, tokenizer=None, tokens=None, per_example=False, level=0.95):
+    def _compute(self, predictions, references, documents, tokenizer=None, tokens=None, per_example=False, level=0.95):
         generated = memtax.hub.modules.token_ids(predictions, tokenizer, "predictions")
         true = memtax.hub.modules.token_ids(references, tokenizer, "references")
         rows = matching.matches(generated, true, tokens)
@@ -74,8 +81,10 @@ class KExtractability(memtax.hub.modules.Module):
             "memorization_score": [float(row.mean()) for row in rows],
             "match_length": [int(extraction.match_length(row)) for row in rows],
         }
+        units = memtax.hub.modules.units_of(documents)
         return {
-            **memtax.hub.modules.rate("k_extractable", sum(found["is_memorized"]), len(rows), level),
+            **memtax.hub.modules.rate("k_extractable", found["is_memorized"], level, units),
+            **memtax.hub.modules.counted(units),
             "memorization_score": sum(found["memorization_score"]) / len(rows),
             "match_length": sum(found["match_length"]) / len(rows),
             "sequences": len(rows),

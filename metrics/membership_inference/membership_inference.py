@@ -7,13 +7,15 @@ import memtax.hub.modules
 
 _DESCRIPTION = """
 Evaluates membership inference: AUROC, the true positive rate at low false positive rates (an attack matters if it is sure about
-few), and the false positive rate at a high true positive rate, each with a bootstrap interval.
+few), and the false positive rate at a high true positive rate, each with an interval.
 """
 
 _KWARGS_DESCRIPTION = """
 Args:
     predictions (`list` of `float`): membership scores; larger means more likely a member.
     references (`list` of `int`): 1 for members, 0 for non-members; both must occur.
+    documents (`list` of `str` or `int`, *optional*): document of each row. Intervals are then over documents, as rows of one
+        depend on each other, and null with a reason below 10 documents. Without it rows are taken as independent.
     fprs (`list` of `float`): false positive rates in [0, 1]. Defaults to `(0.001, 0.01, 0.05)`.
     tprs (`list` of `float`): true positive rates in [0, 1]. Defaults to `(0.95,)`.
     resamples (`int`): bootstrap resamples, members and non-members apart; 0: no intervals. Defaults to 1000.
@@ -25,8 +27,9 @@ Returns:
     `tpr_at_fpr_{f}`: largest true positive rate of any threshold with a false positive rate of at most f, in [0, 1].
     `fpr_at_tpr_{t}`: smallest false positive rate of any threshold with a true positive rate of at least t, in [0, 1].
     Each with `..._low` and `..._high`. `members`, `nonmembers`: rows of each kind.
-    `..._reason`: why a figure or interval is null. TPR at FPR f needs 5/f non-members, the interval of the AUROC 10 rows of
-    each kind. Even then TPR is optimistic: the chosen threshold has a true FPR of (floor(f n) + 1) / (n + 1) on average.
+    `..._reason`: why a figure or interval is null. TPR at FPR f needs 5/f non-members, the interval of the AUROC 10 of each
+    kind; with `documents`, as many documents of each. Even then TPR is optimistic: the chosen threshold has a true FPR of
+    (floor(f n) + 1) / (n + 1) on average. `documents`: how many there are, where they are given.
 
 Examples:
     >>> import evaluate, memtax
@@ -51,13 +54,15 @@ _CITATION = """
 class MembershipInference(memtax.hub.modules.Module):
     """Adapter over `memtax.statistics`."""
 
+    optional = ("documents",)
+
     def _info(self):
         number = datasets.Value("float64")
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features({"predictions": number, "references": number}),
+            features=datasets.Features({"predictions": number, "references": number, **memtax.hub.modules.DOCUMENTS}),
             reference_urls=["https://arxiv.org/abs/2112.03570"],
         )
 
@@ -65,6 +70,7 @@ class MembershipInference(memtax.hub.modules.Module):
         self,
         predictions,
         references,
+        documents,
         fprs=(0.001, 0.01, 0.05),
         tprs=(0.95,),
         resamples=1000,
@@ -72,5 +78,7 @@ class MembershipInference(memtax.hub.modules.Module):
         seed=1024,
     ):
         labels = memtax.hub.modules.flags(references, "references")
-        result = memtax.hub.modules.operating(labels, predictions, fprs, tprs, resamples, level, seed)
+        units = memtax.hub.modules.units_of(documents)
+        result = memtax.hub.modules.operating(labels, predictions, fprs, tprs, resamples, level, seed, units)
+        result |= memtax.hub.modules.counted(units)
         return {**result, "members": sum(labels), "nonmembers": len(labels) - sum(labels)}

@@ -20,16 +20,18 @@ Args:
     variances (`list` of `list` of `float`, *optional*): its variance; with `means` adds `min_k_plus_plus_{k}`.
     reference_predictions (`list` of `list` of `float`, *optional*): log-probabilities of the same tokens under a reference
         model with the same tokenizer; adds `reference`.
+    documents (`list` of `str` or `int`, *optional*): document of each row. Intervals are then over documents, as rows of one
+        depend on each other, and null with a reason below 10 documents. Without it rows are taken as independent.
     k (`list` of `float`): shares of tokens for Min-K% and Min-K%++. Defaults to `(0.1, 0.2, 0.5)`.
-    resamples (`int`): bootstrap resamples for the intervals of AUROC; 0: no intervals. Defaults to 1000.
+    resamples (`int`): 0 leaves out the intervals of AUROC, which need no resampling. Defaults to 1000.
     level (`float`): coverage of the intervals. Defaults to 0.95.
-    seed (`int`): of the resamples. Defaults to 1024.
 
 Returns:
     `loss`: mean log-likelihood in nats, at most 0. `zlib`: the same over the compressed text's bytes. `min_k_{k}`: mean of
     the lowest share k of the log-probabilities. `min_k_plus_plus_{k}`: the same of (log p - mean) / deviation. `reference`:
     mean log-likelihood beyond the reference model's. Each a list with one score a text; null where no token is scored.
-    With references, `auroc_{score}` in [0, 1] with `..._low` and `..._high`, over the texts that have the score.
+    With references, `auroc_{score}` in [0, 1] with `..._low` and `..._high`, over the texts that have the score;
+    `..._reason`: why an interval is null.
 
 Examples:
     >>> import evaluate, memtax
@@ -52,12 +54,16 @@ _CITATION = """
 class MembershipScores(memtax.hub.modules.Module):
     """Adapter over `memtax.leakage.attacks`."""
 
-    optional = ("references", "texts", "means", "variances", "reference_predictions")
+    optional = ("references", "texts", "means", "variances", "reference_predictions", "documents")
 
     def _info(self):
         numbers = datasets.List(datasets.Value("float64"))
         features = dict.fromkeys(("predictions", "means", "variances", "reference_predictions"), numbers)
-        features |= {"references": datasets.Value("float64"), "texts": datasets.Value("large_string")}
+        features |= {
+            "references": datasets.Value("float64"),
+            "texts": datasets.Value("large_string"),
+            **memtax.hub.modules.DOCUMENTS,
+        }
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -74,13 +80,15 @@ class MembershipScores(memtax.hub.modules.Module):
         means,
         variances,
         reference_predictions,
+        documents,
         k=(0.1, 0.2, 0.5),
         resamples=1000,
         level=0.95,
-        seed=1024,
     ):
         columns = {"texts": texts, "means": means, "variances": variances, "reference_predictions": reference_predictions}
         scores = score_rows(predictions, k=k, **{name: memtax.hub.modules.given(column) for name, column in columns.items()})
         if not memtax.hub.modules.given(references):
             return scores
-        return scores | memtax.hub.modules.aurocs(scores, references, resamples, level, seed)
+        units = memtax.hub.modules.units_of(documents)
+        areas = memtax.hub.modules.aurocs(scores, references, resamples, level, units)
+        return scores | areas | memtax.hub.modules.counted(units)

@@ -23,13 +23,16 @@ Args:
     texts (`list` of `str`, *optional*): the texts, from which templates are found; give these or the two flags.
     is_incrementing (`list` of `bool`, *optional*): whether each text continues a progression.
     is_repeating (`list` of `bool`, *optional*): whether each text repeats a pattern.
+    documents (`list` of `str` or `int`, *optional*): document of each row. Intervals are then over documents, as rows of one
+        depend on each other, and null with a reason below 10 documents. Without it rows are taken as independent.
     threshold (`int`): the most duplicates of a sequence that is not recitation. Defaults to 5.
     per_example (`bool`): also return each sequence's category. Defaults to `False`.
     level (`float`): coverage of the intervals. Defaults to 0.95.
 
 Returns:
     For `all` and each category c: `{c}_sequences`, `{c}_memorized` (counts), `{c}_rate`: share of the category's sequences that
-    is memorized, in [0, 1], with `..._low` and `..._high` (Clopper-Pearson, for independent sequences); null without sequences.
+    is memorized, in [0, 1], with `..._low` and `..._high` (over `documents`, whose number is `{c}_documents`; without them
+    Clopper-Pearson, for independent sequences); null without sequences.
     `unlabelled`: sequences whose category is not known because an input is null.
     `per_example` (on request): `taxonomy`, the category's name or null.
 
@@ -57,12 +60,13 @@ _CITATION = """
 class MemorizationTaxonomy(memtax.hub.modules.Module):
     """Adapter over `memtax.taxonomy`."""
 
-    optional = ("texts", "is_incrementing", "is_repeating")
+    optional = ("texts", "is_incrementing", "is_repeating", "documents")
 
     def _info(self):
         number = datasets.Value("float64")
         features = {"predictions": number, "sequence_duplicates": datasets.Value("int64")}
         features |= {"texts": datasets.Value("large_string"), "is_incrementing": number, "is_repeating": number}
+        features |= memtax.hub.modules.DOCUMENTS
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -72,7 +76,16 @@ class MemorizationTaxonomy(memtax.hub.modules.Module):
         )
 
     def _compute(
-        self, predictions, sequence_duplicates, texts, is_incrementing, is_repeating, threshold=5, per_example=False, level=0.95
+        self,
+        predictions,
+        sequence_duplicates,
+        texts,
+        is_incrementing,
+        is_repeating,
+        documents,
+        threshold=5,
+        per_example=False,
+        level=0.95,
     ):
         memorized = memtax.hub.modules.flags(predictions, "predictions")
         if memtax.hub.modules.given(texts):
@@ -83,7 +96,7 @@ class MemorizationTaxonomy(memtax.hub.modules.Module):
         for name, column in {"is_incrementing": is_incrementing, "is_repeating": is_repeating}.items():
             memtax.hub.modules.flags([value for value in column if value is not None], name)
         codes = taxonomy(sequence_duplicates, is_incrementing, is_repeating, threshold)
-        result = rates_by_category(memorized, codes, level)
+        result = rates_by_category(memorized, codes, level, memtax.hub.modules.given(documents))
         result["unlabelled"] = codes.count(None)
         if per_example:
             result["per_example"] = {"taxonomy": [None if code is None else CATEGORIES[code] for code in codes]}

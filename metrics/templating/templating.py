@@ -16,12 +16,14 @@ _KWARGS_DESCRIPTION = """
 Args:
     predictions (`list` of `str`): texts.
     references (`list` of `bool`, *optional*): whether each text is a template; adds precision, recall and F1.
+    documents (`list` of `str` or `int`, *optional*): document of each row. Intervals are then over documents, as rows of one
+        depend on each other, and null with a reason below 10 documents. Without it rows are taken as independent.
     per_example (`bool`): also return the decision on each text. Defaults to `False`.
     level (`float`): coverage of the intervals. Defaults to 0.95.
 
 Returns:
     `incrementing`, `repeating` (no text is both), `templated` (either): shares of the texts, in [0, 1], each with `..._low` and
-    `..._high` (Clopper-Pearson, for independent texts). `texts`: how many there are.
+    `..._high` (over `documents`; without them Clopper-Pearson, for independent texts). `texts`: how many there are.
     With references: `f1`, `precision`, `recall` of `templated`, in [0, 1].
     `per_example` (on request): `is_incrementing`, `is_repeating` and `template_period` (in items: words, numbers, signs; null
     if there is none).
@@ -51,10 +53,11 @@ _CITATION = """
 class Templating(memtax.hub.modules.Module):
     """Adapter over `memtax.filters.templates`."""
 
-    optional = ("references",)
+    optional = ("references", "documents")
 
     def _info(self):
         features = {"predictions": datasets.Value("string"), "references": datasets.Value("float64")}
+        features |= memtax.hub.modules.DOCUMENTS
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -63,14 +66,15 @@ class Templating(memtax.hub.modules.Module):
             reference_urls=["https://arxiv.org/abs/2406.17746"],
         )
 
-    def _compute(self, predictions, references, per_example=False, level=0.95):
+    def _compute(self, predictions, references, documents, per_example=False, level=0.95):
         found = TemplateFilter()({"text": memtax.hub.modules.texts(predictions, "predictions")})
         columns = {name: found[name] for name in TemplateFilter.columns}
         incrementing, repeating = columns["is_incrementing"], columns["is_repeating"]
         templated = [one or other for one, other in zip(incrementing, repeating, strict=True)]
-        result = {}
+        units = memtax.hub.modules.units_of(documents)
+        result = memtax.hub.modules.counted(units)
         for name, decided in {"incrementing": incrementing, "repeating": repeating, "templated": templated}.items():
-            result |= memtax.hub.modules.rate(name, sum(decided), len(decided), level)
+            result |= memtax.hub.modules.rate(name, decided, level, units)
         result["texts"] = len(predictions)
         if memtax.hub.modules.given(references):
             labels = memtax.hub.modules.flags(references, "references")

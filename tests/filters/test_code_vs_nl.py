@@ -284,6 +284,24 @@ def test_thresholds_are_where_false_positives_vanish(script):
     assert (found["best_threshold"], found["best_f1"]) == (0.3, pytest.approx(6 / 7))
 
 
+def test_passages_of_one_document_are_one_unit(script):
+    found = draw({"a": [SOURCE, SOURCE]}, {"b": [PROSE], "c": [LICENCE]}, 24, 3)
+    assert len(found.documents) == len(found.texts)
+    for text, document in zip(found.texts, found.documents, strict=True):
+        whole = {SOURCE: 2, PROSE: 1, LICENCE: 1}
+        assert any(text in other for other in whole), document
+    assert set(found.documents) == set(range(4))
+    rng = np.random.default_rng(2)
+    labels, documents = np.repeat([0, 1], 200), np.repeat(np.arange(40), 10)
+    scores = 1 / (1 + np.exp(labels - rng.normal(size=40)[documents] - 0.3 * rng.normal(size=400)))
+    over, rows = script.evaluate(labels, scores, documents), script.evaluate(labels, scores)
+    assert over["roc_auc"]["value"] == rows["roc_auc"]["value"]
+    assert over["roc_auc"]["high"] - over["roc_auc"]["low"] > 1.5 * (rows["roc_auc"]["high"] - rows["roc_auc"]["low"])
+    assert (over["units"], rows["units"]) == (40, 400)
+    few = script.evaluate(labels, scores, documents // 3)
+    assert few["roc_auc"]["low"] is None
+
+
 def test_published_scores_are_looked_up(tmp_path):
     rows = {"sequence_id": [9, 2], "nl_scores": [0.9, 0.1]}
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "scores.parquet")

@@ -17,7 +17,7 @@ from memtax.errors import MemtaxError
 from memtax.leakage import attacks
 from memtax.leakage.attacks import ATTACKS, EVIDENCE, GRID, Attack, choose
 from memtax.leakage.evidence import AttackFilter, token_values
-from memtax.leakage.strong import deviations, lira, rmia
+from memtax.leakage.strong import deviations, lira, rmia, shrink_variances
 
 PLAIN = ("loss", "zlib", "min_k", "min_k_plus_plus", "lowercase", "recall")
 
@@ -212,6 +212,45 @@ def test_pooled_variances_are_the_mean_over_texts_and_one_formula_serves_all():
     assert all(spread == (None, pytest.approx(outside)) for spread in deviations(pairs))
     with pytest.raises(MemtaxError, match="variances"):
         deviations(pairs, "x")
+
+
+@pytest.mark.parametrize(("models", "least"), [(4, 0.17), (8, 0.23), (16, 0.25), (64, 0.28)])
+def test_pooled_and_shrunk_variances_find_members_with_few_models(models: int, least: float):
+    def tpr(spread: float, variances: str) -> float:
+        """TPR at 1% FPR on texts whose difficulty differs by 1 nat and whose deviations differ by `spread` in logs."""
+        rng = np.random.default_rng(12)
+        member, deviation = np.arange(1500) % 2 == 0, 0.2 * np.exp(spread * rng.normal(size=1500))
+        center, shift = rng.normal(-3, 1, 1500), np.full(1500, 0.4)
+        inside, outside = center[:, None] + deviation[:, None] * rng.normal(size=(2, 1500, models // 2))
+        pairs = list(zip((inside + shift[:, None]).tolist(), outside.tolist(), strict=True))
+        scores = center + shift * member + deviation * rng.normal(size=1500)
+        spreads = deviations(pairs, variances)
+        ratios = np.array([lira(*row) for row in zip(scores, *zip(*pairs, strict=True), spreads, strict=True)])
+        return float((ratios[member] > np.sort(ratios[~member])[-8]).mean())
+
+    assert tpr(0.0, "pooled") >= least
+    assert tpr(0.0, "shrunk") >= least
+    if models > 4:
+        assert tpr(0.6, "shrunk") > 1.2 * tpr(0.6, "pooled")
+
+
+def test_shrunk_variances_are_limmas():
+    from scipy.special import digamma, polygamma
+    from scipy.stats import chi2, invgamma
+
+    rng = np.random.default_rng(3)
+    # Inverse gamma with shape d0 / 2 = 4 and scale d0 s0^2 / 2: d0 = 8, s0^2 = 0.04; 5 degrees of freedom each.
+    true = invgamma(4, scale=4 * 0.04).rvs(40_000, random_state=rng)
+    own = true * chi2(5).rvs(40_000, random_state=rng) / 5
+    shrunk = np.array(shrink_variances([*own.tolist(), None], [5] * 40_000 + [0]))
+    assert shrunk[-1] == pytest.approx(0.04, rel=0.03)
+    np.testing.assert_allclose(shrunk[:-1], (8 * 0.04 + 5 * own) / 13, rtol=0.08)
+    logs = np.log(own) - digamma(2.5) + np.log(2.5)
+    weight = (shrunk[0] - shrunk[1]) / (own[0] - own[1])
+    assert polygamma(1, 5 * (1 / weight - 1) / 2) == pytest.approx(logs.var(ddof=1) - polygamma(1, 2.5))
+    same = shrink_variances([0.04] * 9, [5] * 9)
+    assert same == pytest.approx([0.04] * 9)
+    assert shrink_variances([None, None], [0, 0]) == [None, None]
 
 
 def test_rmia_offline_takes_models_with_the_text_to_have_a_times_p_and_the_rest():

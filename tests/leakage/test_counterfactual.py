@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from helpers.processes import torchrun
 from memtax.cli import app
 from memtax.errors import MemtaxError, StaleOutputError
-from memtax.leakage.counterfactual import Training, compare, subsets
+from memtax.leakage.counterfactual import Training, _summary, compare, describe, subsets
 from memtax.results import read_summary
 
 
@@ -70,6 +70,29 @@ def save_base(folder):
     GPTNeoXForCausalLM(config).save_pretrained(folder)
     word_tokenizer().save_pretrained(folder)
     return str(folder)
+
+
+def test_the_summary_counts_what_chance_and_benjamini_hochberg_leave():
+    rng = np.random.default_rng(6)
+    models, rows = 10, 60
+    included = np.array([[(row + model) % 2 == 0 for model in range(models)] for row in range(rows)])
+    shift = np.where(np.arange(rows) < 15, 2.0, 0.0)
+    scores = rng.normal(size=(rows, models)) * 0.5 + shift[:, None] * included
+    table = compare(range(rows), scores.T.tolist(), included.T)
+    documents = pa.table({"document": [f"d{row // 5}" for row in range(rows)], "text": [f"t{row}" for row in range(rows)]})
+    found = _summary(table, Training("m", models=models), documents)
+    p_values = [
+        ttest_ind(scores[row][included[row]], scores[row][~included[row]], equal_var=False, alternative="greater").pvalue
+        for row in range(rows)
+    ]
+    kept = max([rank for rank, p in enumerate(sorted(p_values), 1) if p <= 0.05 * rank / rows], default=0)
+    assert found["memorized_by_fdr"] == kept >= 14
+    # The 95% interval lies above 0 for 2.5% of the texts by chance.
+    assert found["expected_by_chance"] == pytest.approx(0.025 * rows)
+    assert found["clearly_memorized"] == sum(low > 0 for low in table["counterfactual_low"].to_pylist())
+    assert found["units"] == {"name": "documents", "number": 12}
+    assert found["interval"]["low"] < found["mean"] < found["interval"]["high"]
+    assert any("1.5 are expected by chance" in line for line in describe(found))
 
 
 def test_two_processes_train_the_same_models(tmp_path):

@@ -20,7 +20,16 @@ from memtax.cli import app
 from memtax.corpus.membership import load_membership, load_neighbours
 from memtax.errors import MemtaxError
 from memtax.leakage.attacks import choose
-from memtax.leakage.blind import Features, blind_p_value, blind_scores, fit_and_choose, ngram_overlap, shift
+from memtax.leakage.blind import (
+    Features,
+    blind_p_value,
+    blind_scores,
+    fit_and_choose,
+    ngram_overlap,
+    permuted,
+    shift,
+    strongest_number,
+)
 from memtax.leakage.figures import METRICS, attack_metrics, figures, set_test, verdict
 from memtax.leakage.finished import late_scores, read_finished
 from memtax.results import read_summary, read_table
@@ -170,6 +179,57 @@ def test_blind_baseline_sees_a_word_and_a_length_but_no_noise():
         < 0.1
     )
     assert blind_scores(["a", "b", "c"], [True, False, False]) is None
+
+
+def test_a_length_that_beats_the_baseline_is_what_attacks_have_to_beat(monkeypatch):
+    rng = np.random.default_rng(2)
+    labels = np.arange(120) % 2 == 0
+    lengths = rng.integers(5, 15, 120) + 3 * labels
+    texts = [" ".join(rng.choice(["a", "b"], length)) for length in lengths]
+    name, values = strongest_number(texts, labels.tolist(), lengths.tolist())
+    assert "length" in name
+    alone = statistics.auroc(labels, values)
+    assert alone >= max(statistics.auroc(labels, lengths), 0.5)
+    # The direction is that of members.
+    assert statistics.auroc(~labels, strongest_number(texts, (~labels).tolist(), lengths.tolist())[1]) == alone
+    assert strongest_number(["a"] * 4, [True, False] * 2) is None
+    assert strongest_number(texts, [True] * 120) is None
+    # A baseline that learned nothing: the attack is the length itself, and shows nothing.
+    monkeypatch.setattr("memtax.leakage.figures.blind_scores", lambda *_, **__: rng.normal(size=120))
+    tokens = [list(range(length)) for length in lengths]
+    columns = {"domain": ["x"] * 120, "is_member": labels.tolist(), "text": texts, "tokens": tokens}
+    columns |= {"chunk_start": [0] * 120, "chunk_end": [None] * 120, "attack_length": lengths * 1.0}
+    one = figures(pa.table(columns), ["attack_length"], resamples=50)["x"]
+    assert one["blind"]["feature"]["auroc"]["value"] >= one["attacks"]["length"]["auroc"]["value"]
+    assert one["attacks"]["length"]["auroc"]["low"] > 0.5
+    assert one["attacks"]["length"]["verdict"]["shows_membership"] is False
+
+
+def test_units_of_both_kinds_keep_their_shares_and_give_a_uniform_p_value():
+    rng = np.random.default_rng(3)
+    # Half of the units hold rows of both kinds, the others of one.
+    units = np.repeat(np.arange(16), 6)
+    kinds = np.repeat(rng.random(16) < 0.5, 6)
+    mixed = units % 2 == 0
+    texts = [f"{text} only{unit}" for text, unit in zip(random_texts(96, 10, seed=5), units, strict=True)]
+    p_values = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        pure = (rng.permutation(16) < 8)[units]
+        labels = np.where(mixed, rng.random(96) < 0.5, pure)
+        p_values.append(blind_p_value(texts, labels.tolist(), units=units, permutations=39, seed=seed))
+    assert kstest(p_values, "uniform").pvalue > 0.01
+    labels = np.where(mixed, np.arange(96) % 3 == 0, kinds)
+    for shuffled in permuted(labels, units, np.zeros(96, np.int64), 20, 1):
+        for unit in range(16):
+            own = units == unit
+            if unit % 2 == 0:
+                assert shuffled[own].sum() == labels[own].sum() == 2
+            else:
+                assert len(set(shuffled[own].tolist())) == 1
+        assert shuffled.sum() == labels.sum()
+    told = [text + (" seen" if member else "") for text, member in zip(texts, labels, strict=True)]
+    assert blind_p_value(told, labels.tolist(), units=units, permutations=39) == 1 / 40
 
 
 def test_shift_measures_overlap_length_and_years():

@@ -318,6 +318,51 @@ def test_two_processes(tmp_path):
     assert results == {0: whole, 1: None}
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "coding_length"])
+def test_intervals_are_over_documents_where_these_are_given(name):
+    rng = np.random.default_rng(4)
+    # 24 documents of 10 equal rows: as good as 24 rows.
+    documents = np.repeat(np.arange(24), 10)
+    effect = np.repeat(rng.normal(size=24), 10)
+    label = np.repeat(np.arange(24) % 2, 10)
+    inputs = {
+        "calibration_error": {"predictions": 1 / (1 + np.exp(-effect)), "references": effect + label > 0.5},
+        "gradient_alignment": {"predictions": np.tanh(effect)[:, None].tolist(), "references": label},
+        "k_extractability": {"predictions": (effect > 0)[:, None].astype(int).tolist(), "references": [[1]] * 240},
+        "membership_inference": {"predictions": effect, "references": label, "fprs": [0.5]},
+        "membership_scores": {"predictions": (-np.exp(effect))[:, None].tolist(), "references": label},
+        "memorization_taxonomy": {
+            "predictions": effect > 0,
+            "sequence_duplicates": np.ones(240, int),
+            "is_incrementing": np.zeros(240),
+            "is_repeating": np.zeros(240),
+        },
+        "probabilistic_extraction": {"predictions": (-np.exp(effect)).tolist(), "samples": [1], "probabilities": [0.4]},
+        "templating": {"predictions": np.where(effect > 0, "la la la la la la la la", "It was a bright cold day.").tolist()},
+    }[name]
+    metric = load(name)
+    rows = metric.compute(**inputs)
+    over = metric.compute(**inputs, documents=documents)
+    few = metric.compute(**inputs, documents=[f"part {document % 7}" for document in documents])
+    bounds = [key.removesuffix("_low") for key, value in rows.items() if key.endswith("_low") and value is not None]
+    assert bounds
+    for key in bounds:
+        if over[key] is None:
+            assert "documents of non-members" in over[f"{key}_reason"]
+            continue
+        assert over[key] == rows[key], key
+        if rows[f"{key}_high"] - rows[f"{key}_low"] > 0.02:
+            assert over[f"{key}_high"] - over[f"{key}_low"] > 1.3 * (rows[f"{key}_high"] - rows[f"{key}_low"]), key
+        assert few[f"{key}_low"] is few[f"{key}_high"] is None
+        assert "document" in few[f"{key}_reason"]
+    prefix = "all_" if name == "memorization_taxonomy" else ""
+    assert (over[f"{prefix}documents"], few[f"{prefix}documents"]) == (24, 7)
+    # Each row its own document is as independent rows, in the closed forms.
+    apart = metric.compute(**inputs, documents=[str(row) for row in range(240)])
+    if name not in ("calibration_error", "membership_inference", "gradient_alignment"):
+        assert {key: apart[key] for key in bounds} == {key: rows[key] for key in bounds}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_card(name):
     from huggingface_hub import ModelCard

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import make_run, rate
 
+from memtax.progress import agree, numbered
 from memtax.report import examples, figures, words
 from memtax.report.data import Run
 from memtax.report.growth import growth
@@ -170,3 +171,10 @@ def test_labels_of_models_of_equal_size_do_not_overlap():
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
     # Sizes that stand apart keep their place on a logarithmic axis.
     assert growth(rows[:2], "parameters").get_xscale() == "log"
+
+
+def test_numbers_agree_with_nouns_and_verbs():
+    assert [numbered(number, "copy", "has") for number in (0, 1, 2)] == ["0 copies have", "1 copy has", "2 copies have"]
+    assert [numbered(number, "text", "is") for number in (1, 1200)] == ["1 text is", "1,200 texts are"]
+    assert [numbered(number, "day") for number in (1, 2)] == ["1 day", "2 days"]
+    assert [agree(number, "lies") for number in (1, 3)] == ["lies", "lie"]

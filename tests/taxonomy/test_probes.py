@@ -5,7 +5,7 @@ import torch
 from memtax.errors import MemtaxError
 from memtax.report.figures import svg
 from memtax.report.model_figures import probe_layers
-from memtax.taxonomy.probes import hidden_states, probe
+from memtax.taxonomy.probes import hidden_states, probe, shuffle_units
 from tests.lm.models import VOCABULARY, build
 
 
@@ -77,3 +77,18 @@ def test_refusals_and_figure():
     text = svg(probe_layers(rows))
     assert text == svg(probe_layers(rows))
     assert text.count("<path") > 10
+
+
+def test_shuffled_labels_stay_alike_within_documents():
+    rng = np.random.default_rng(3)
+    units = rng.permutation(np.repeat(np.arange(30), rng.integers(4, 20, 30)))
+    labels = (units % 3 == 0).astype(np.int64)
+    shuffled = shuffle_units(labels, units, rng)
+    assert sorted(shuffled) == sorted(labels)
+    assert (shuffled != labels).any()
+    pure = [len(set(shuffled[units == unit].tolist())) == 1 for unit in range(30)]
+    assert np.mean(pure) > 0.5
+    rows = shuffle_units(labels, np.arange(len(labels)), rng)
+    assert sorted(rows) == sorted(labels)
+    agreement = [(shuffle_units(labels, np.arange(len(labels)), rng) == labels).mean() for _ in range(200)]
+    assert np.mean(agreement) == pytest.approx(labels.mean() ** 2 + (1 - labels.mean()) ** 2, abs=0.02)
