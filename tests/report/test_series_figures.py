@@ -81,7 +81,7 @@ def test_kinds_have_counts_intervals_and_documents_in_their_table():
     section = kinds(run_with(kinds={"checkpoints": kind_rows([("checkpoint-10", 10), ("checkpoint-300", 300)])}))
     names = [part.name for part in section.parts if isinstance(part, Panel)]
     assert names == ["kinds_rates_checkpoints", "kinds_shares_checkpoints"]
-    assert "over 40 documents" in section.parts[0].caption
+    assert "95% intervals over documents" in section.parts[0].caption
     table = section.parts[2]
     assert len(table.rows) == 2 * 4 * 3
     assert all(row[7] == "40 documents" and " to " in row[6] for row in table.rows)
