@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from made_series import fit_rows, kind_rows
 
 from memtax.leakage.alignment_memorization import add_memorization, agreement, points
 from memtax.report import figures
@@ -14,47 +15,12 @@ from memtax.report.moments import Moments
 from memtax.report.parts import Panel, Table
 from memtax.report.perplexities import bin_label, perplexities
 from memtax.schema import CATEGORIES
-from memtax.statistics import share, spearman, spearman_interval, unit_codes
-from memtax.statistics.units import Units
-from memtax.taxonomy.kinds import KINDS
+from memtax.statistics import spearman, spearman_interval, unit_codes
 from memtax.taxonomy.perplexities import perplexities_by_duplicates
 
 
 def run_with(**metrics):
     return Run(metrics, {}, None, None, None, None)
-
-
-def kind_rows(members, units=40, seed=0):
-    rng = np.random.default_rng(seed)
-    rows = []
-    for checkpoint, step in members:
-        for category in ("all", *CATEGORIES):
-            flags, codes = rng.random(200) < step / 400, Units(np.arange(200) % units, "document")
-            for kind in KINDS:
-                part = share(rng.random(60) < 0.33, codes[:60])
-                rate = share(flags, codes)
-                facts = {"model": "m", "checkpoint": checkpoint, "step": step, "parameters": None}
-                rows.append({**facts, "category": category, "kind": kind, **rate, "part": part})
-    return rows
-
-
-def fit_rows():
-    cell = {"n": 90, "positives": 30, "units": 20, "value": 0.8, "low": 0.7, "high": 0.9, "reason": None}
-    gone = {**cell, "value": None, "low": None, "high": None, "reason": "3 positives among the test rows, 10 needed"}
-    bare = {**cell, "low": None, "high": None, "reason": "9 documents, 10 needed"}
-    auc = {"aggregate": cell, "recitation": bare, "reconstruction": gone, "recollection": cell}
-    weights = [
-        {"model": name, "factor": factor, "coefficient": value}
-        for name in ("baseline", "recitation", "recollection")
-        for factor, value in (("sequence_duplicates", 1.5), ("nl_score", -0.25), ("is_templating", None))
-    ]
-    rows = [
-        {"model": "m", "checkpoint": f"checkpoint-{step}", "step": step, "parameters": None, "rows": {}, "auc": auc}
-        | {"coefficients": weights}
-        for step in (200, 300)
-    ]
-    few = {"model": "m", "checkpoint": "checkpoint-100", "step": 100, "parameters": None, "reason": "2 positives, 10 needed"}
-    return [few, *rows]
 
 
 def texts_of(drawn):
