@@ -150,7 +150,8 @@ def test_the_pages_of_single_verbs_say_what_was_found_and_show_texts_as_text(mad
     assert "p = 0.004; the texts alone: p = unknown" in pages["mia"]
     assert "7 for recall" in pages["mia"]
     assert "Gradient alignment: mean cosine 0.233" in pages["align"]
-    assert "2 of 3 texts have low alignment" in pages["align"]
+    assert "10 of 15 texts have low alignment" in pages["align"]
+    assert 'id="alignment-memorization-title"' in pages["align"]
 
 
 def test_the_rules_see_what_is_wrong(made):
