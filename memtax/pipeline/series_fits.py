@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.engine import once
+from memtax.errors import MemtaxError
 from memtax.files import read_json, write_json
 from memtax.pipeline.series import each_member
 from memtax.provenance import fingerprint_dataset
 from memtax.taxonomy import factors as declared
-from memtax.taxonomy.logistic import TooFewRowsError
 from memtax.taxonomy.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def _measure(table: "pa.Table", factors: tuple[str, ...], seed: int) -> dict[str
     try:
         # The interval of the AUC needs no resamples.
         metrics = Predictor.fit(table, factors=factors, seed=seed, resamples=1).metrics
-    except TooFewRowsError as error:
+    except MemtaxError as error:
+        # What cannot be fitted for one member is a finding about it, and stops neither the others nor the run.
         return {"reason": str(error)}
     auc = {}
     for group, cell in metrics["models"]["taxonomic"].items():

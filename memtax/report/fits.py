@@ -134,7 +134,6 @@ def auc(members: Sequence[Mapping[str, Any]], groups: Sequence[str], moments: Mo
         axes: Axes = figures.panels(ax, 0.9 + 0.5 * len(groups))[0, 0]
         _grid(axes, values, texts, ("Blues", 0.5, 1.0), moments)
         axes.set_yticks(range(len(groups)), [words.label(group) for group in groups])
-        axes.set_xlabel(moments.unit)
         return axes
 
 
@@ -158,10 +157,10 @@ def weights(members: Sequence[Mapping[str, Any]], moments: Moments, ax: Any = No
             texts = [[words.DASH if np.isnan(value) else _short(value) for value in line] for line in values]
             _grid(axes, values, texts, ("RdBu_r", -most, most), moments)
             axes.set_title(words.label(panel))
+            axes.label_outer()
             axes.set_yticks(range(len(factors)), [words.label(factor) for factor in factors])
         for axes in grid.ravel()[len(panels) :]:
             axes.set_visible(False)
-        figures.figure_of(grid).supxlabel(moments.unit, fontsize=9)
         return grid
 
 

@@ -45,14 +45,14 @@ def _series(rows: Sequence[Mapping[str, Any]], name: str) -> list[Panel | Table]
     moments = Moments.of(rows, _BY[name])
     what = {"model": "model", "checkpoints": "checkpoint", "models": "model"}[name]
     drawn = [label for label in ("all", *CATEGORIES) if any(row["category"] == label for row in rows)]
-    over = words.over(rows[0])
+    over = f"over {rows[0]['unit']}s, whose numbers the table gives"
     lines = (
-        "Share of the sequences of each kind that are memorized; the whiskers are 95% intervals "
-        f"{over}, missing where there are too few."
+        f"Share of the sequences of each kind that are memorized; the whiskers are 95% intervals {over}; none where there are "
+        "too few."
     )
     bars = (
         f"Of the memorized sequences of each category, the share of each kind; above each bar their number. Bars of fewer than "
-        f"{FEWEST} are left out. The numbers below have the intervals {over}."
+        f"{FEWEST} are left out. The table has their intervals, {over}."
     )
     return [
         Panel(f"kinds_rates_{name}", _conclusion(rows, moments), lines, rates(rows, drawn, moments)),
@@ -132,7 +132,7 @@ def rates(rows: Sequence[Mapping[str, Any]], groups: Sequence[str], moments: Mom
             moments.label_axis(axes)
         all_axes[0].yaxis.set_major_formatter(figures.percent_ticks())
         all_axes[0].set_ylabel("P(memorized | kind)")
-        _legend(all_axes, ax is None, moments)
+        _legend(all_axes, ax is None)
         return all_axes
 
 
@@ -155,7 +155,7 @@ def shares(rows: Sequence[Mapping[str, Any]], groups: Sequence[str], moments: Mo
             moments.label_axis(axes)
         all_axes[0].yaxis.set_major_formatter(figures.percent_ticks())
         all_axes[0].set_ylabel("share of memorized sequences")
-        _legend(all_axes, ax is None, moments)
+        _legend(all_axes, ax is None)
         return all_axes
 
 
@@ -169,7 +169,7 @@ def _stack(axes: "Axes", place: float, own: Mapping[str, Mapping[str, Any]]) -> 
             base += height
 
 
-def _legend(all_axes: Any, own: bool, moments: Moments) -> None:
+def _legend(all_axes: Any, own: bool) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
@@ -178,7 +178,6 @@ def _legend(all_axes: Any, own: bool, moments: Moments) -> None:
     ]
     if own:
         figure = figures.figure_of(all_axes)
-        figure.supxlabel(moments.unit, fontsize=9)
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     else:
         all_axes[-1].legend(handles=handles, fontsize=7)

@@ -69,9 +69,10 @@ class Moments:
         return float(self.keys.index(key))
 
     def label_axis(self, axes: "Axes") -> None:
-        """Put the labels below the axis, as many as fit."""
+        """Put the labels below the axis, as many as fit, and what they are."""
         step = -(-len(self.labels) // _MOST_LABELS)
         places = range(0, len(self.labels), step)
         turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if max(map(len, self.labels)) > 5 else {}
         axes.set_xticks(list(places), [self.labels[place] for place in places], fontsize=8, **turned)
         axes.set_xlim(-0.6, len(self.labels) - 0.4)
+        axes.set_xlabel(self.unit)

@@ -1,6 +1,8 @@
 """Tables as LaTeX: what a reader of TeX would see is what the page shows, and nothing in a text is a command."""
 
+import json
 import re
+import shutil
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,7 +81,12 @@ def test_a_table_has_its_rows_rules_and_spanning_reasons():
 
 
 def test_the_command_writes_one_file_per_table_of_the_page_and_keeps_them_in_step(tmp_path):
-    folder = make_run(tmp_path / "run")
+    folder = make_run(tmp_path / "run", rows=30)
+    # Drawing takes long: the tables of a run with one figure are enough.
+    shutil.rmtree(folder / "dataset")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    kept = {name: metrics[name] for name in ("run", "extraction", "nulls", "skipped")}
+    (folder / "metrics.json").write_text(json.dumps(kept))
     done = CliRunner().invoke(app, ["report", str(folder), "--latex"], catch_exceptions=False)
     assert done.exit_code == 0
     data = Run.read(folder)
@@ -91,15 +98,17 @@ def test_the_command_writes_one_file_per_table_of_the_page_and_keeps_them_in_ste
     }
     written = folder / "report" / "tables"
     assert {path.name for path in written.glob("*.tex")} == set(tables)
-    assert len(tables) > 5
+    assert len(tables) == 3
     for name, table in tables.items():
         lines = (written / name).read_text(encoding="utf-8").splitlines()
         rows = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
         assert len(rows) == len(table.rows)
         for line, row in zip(rows, table.rows, strict=True):
-            assert [typeset(cell) for cell in re.split(r" & ", line.removesuffix(r" \\"))][: len(row) - 1] == [
-                " ".join(cell.split("\n")) for cell in row[:-1]
-            ]
+            cells = line.removesuffix(r" \\").split(" & ")
+            assert [typeset(cell) for cell in cells[: len(row) - 1]] == list(row[:-1])
+            # The last cell may span the rest of the row, with a reason.
+            last = re.sub(r"\\multicolumn\{\d\}\{l\}\{\\emph\{(.*)\}\}", r"\1", cells[-1])
+            assert typeset(last) == row[-1]
     before = {path.name: path.read_bytes() for path in written.iterdir()}
     (written / "what-1.tex").write_text("stale")
     # Without --latex, tables that are there are written again: they never contradict the page.

@@ -7,11 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_runs import make_run
+from made_series import fit_rows, kind_rows, perplexity_rows
 from markup import contrast, problems
 
 import memtax
 from memtax import schema
 from memtax.jobs.base import Result, Rows, write_result
+from memtax.leakage.alignment_memorization import agreement
 from memtax.leakage.canaries import Canary, summarize
 from memtax.pipeline import audit_page
 from memtax.report import figures, page, sections, verb_pages
@@ -90,9 +92,11 @@ def inferred(folder):
 
 def aligned(folder):
     """What `memtax align` leaves."""
-    table = {"gradient_alignment": [0.9, 0.2, None, -0.4], "is_member": [True, False, True, False]}
-    found = {"model": "m<i>", "parameters": "lora", "texts": 4, "aligned": 3, "mean": 0.7 / 3, "cut": 0}
-    found |= {"levels": {"high": 1, "medium": 0, "low": 2}, "membership": {"auroc": INTERVAL}}
+    table = {"gradient_alignment": [0.9, 0.2, None, -0.4] * 5, "is_member": [True, False, True, False] * 5}
+    table["exact_memorization"] = [0.8, 0.1, 0.5, 0.0] * 5
+    found = {"model": "m<i>", "parameters": "lora", "texts": 20, "aligned": 15, "mean": 0.7 / 3, "cut": 0}
+    found["memorization"] = agreement(pa.table(table))
+    found |= {"levels": {"high": 5, "medium": 0, "low": 10}, "membership": {"auroc": INTERVAL}}
     found["paraphrases"] = {"given": 8, "used": 5, "missing": 2, "identical_to_the_text": 1}
     write_result(
         folder, "align", Result("Alignment", [Rows("alignment", "One row per text.", pa.table(table))], found), {}, {}, 0
@@ -114,6 +118,10 @@ def made(tmp_path_factory):
     """The page of each kind, by name; the run's folder under `folder`."""
     folder = tmp_path_factory.mktemp("pages")
     run, other = make_run(folder / "run", rows=500), make_run(folder / "other", rows=500, seed=4)
+    metrics = read_json(run / "metrics.json")
+    metrics["kinds"] = {"checkpoints": kind_rows([("checkpoint-10", 10), ("checkpoint-300", 300)])}
+    metrics |= {"fits": {"checkpoints": fit_rows(), "models": []}, "perplexities": perplexity_rows()}
+    write_json(run / "metrics.json", metrics)
     audit_page.write(folder / "audit.html", audited())
     for name, fill in (("influence", influenced), ("mia", inferred), ("align", aligned)):
         (folder / name).mkdir()
@@ -146,7 +154,8 @@ def test_the_pages_of_single_verbs_say_what_was_found_and_show_texts_as_text(mad
     assert "p = 0.004; the texts alone: p = unknown" in pages["mia"]
     assert "7 for recall" in pages["mia"]
     assert "Gradient alignment: mean cosine 0.233" in pages["align"]
-    assert "2 of 3 texts have low alignment" in pages["align"]
+    assert "10 of 15 texts have low alignment" in pages["align"]
+    assert 'id="alignment-memorization-title"' in pages["align"]
 
 
 def test_the_rules_see_what_is_wrong(made):
