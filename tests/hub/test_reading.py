@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.hub import HubServer
 from helpers.processes import python
-from tests.hubserver import HubServer
 
 ROWS = 900
 

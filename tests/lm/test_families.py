@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from models import COMMON, GROUPED, VOCABULARY, build, random_sequences
 from peft import LoraConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from helpers.models import COMMON, GROUPED, VOCABULARY, build, random_sequences
 from memtax.errors import ModelError
 from memtax.lm.generation import generate
 from memtax.lm.gradients import capture

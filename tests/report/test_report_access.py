@@ -2,13 +2,13 @@
 
 import re
 
-import browser
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_runs import make_run
-from markup import contrast, problems
 
+from helpers import browser
+from helpers.markup import contrast, problems
+from helpers.report_run import make_run
 from memtax import schema
 from memtax.files import write_json
 from memtax.leakage.canaries import Canary, summarize

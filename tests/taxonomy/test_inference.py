@@ -6,11 +6,11 @@ import pytest
 import scipy.stats
 import statsmodels.api as sm
 
+from helpers import simulated
 from memtax.schema import CATEGORIES
 from memtax.taxonomy import newton
 from memtax.taxonomy.inference import independent, infer
 from memtax.taxonomy.robust import RobustFit
-from tests.taxonomy import simulated
 
 NAMES = ("a", "b", "sequence_duplicates", "is_templating")
 
