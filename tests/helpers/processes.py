@@ -92,7 +92,7 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
-    def wait(self, timeout=150):
+    def wait(self, timeout=600):
         """Exit status and what was printed, as `subprocess.CompletedProcess`; killed after `timeout` seconds."""
         ready = select.select([self._lines], [], [], timeout)[0]
         if not ready:
@@ -119,12 +119,12 @@ def start(*arguments, env=None, cwd=None):
     return Process(arguments, plain() if env is None else dict(env), cwd)
 
 
-def python(*arguments, env=None, cwd=None, timeout=150):
+def python(*arguments, env=None, cwd=None, timeout=600):
     """Run `python ARGUMENTS` to its end."""
     return start(*arguments, env=env, cwd=cwd).wait(timeout)
 
 
-def torchrun(*arguments, processes=2, env=None, cwd=None, timeout=150):
+def torchrun(*arguments, processes=2, env=None, cwd=None, timeout=600):
     """Run `python ARGUMENTS` in so many processes that find each other as those of `torchrun --standalone` do.
 
     Returns:
