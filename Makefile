@@ -15,9 +15,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/memtax demo --output $(RUN)
 
-# A worker that crashes ends the run: with "loadfile", xdist waits for ever for one that it started again.
+# A worker that crashes ends the run: with "loadfile", xdist waits for ever for one that it started again. Files go out in their
+# order, not those of few tests last, as those are the long ones.
 test: $(VENV)/.installed
-	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(TESTS)
+	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(TESTS)
 
 # Long forms of what the tests do shortened: fuzzing, kills at random moments, damaged files, and an hour of kills in little memory.
 fuzz: $(VENV)/.installed

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from memtax import privacy
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "privacy"))
-from generated import FORMS, MAKERS, card, grouped, iban, records
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from helpers.personal_data import FORMS, MAKERS, card, grouped, iban, records
 
 
 def digits(rng: random.Random, count: int) -> str:

@@ -22,11 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "report"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-import browser
-import made_runs
-
+from helpers import browser, report_run
 from memtax import report
 
 STEPS = {
@@ -85,7 +83,7 @@ def library(rows: int) -> list[tuple[str, str]]:
         text = file.read_text(encoding="utf-8", errors="replace")
         chosen.append((file.name, text))
         size += len(text)
-        if size > rows * made_runs.WINDOW * 6:
+        if size > rows * report_run.WINDOW * 6:
             break
     return chosen
 
@@ -126,11 +124,11 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        made_runs.SOURCES = library(options.rows)
-        run = made_runs.make_run(folder / "run", rows=options.rows)
+        report_run.SOURCES = library(options.rows)
+        run = report_run.make_run(folder / "run", rows=options.rows)
         start = time.perf_counter()
         page = report.write(run)
-        print(f"{options.rows:,} sequences of {made_runs.WINDOW} tokens\n")
+        print(f"{options.rows:,} sequences of {report_run.WINDOW} tokens\n")
         print("| | |\n|---|---|")
         print(f"| written in | {time.perf_counter() - start:.1f} s |")
         print(f"| size of the page | {page.stat().st_size / 1e6:.1f} MB |")

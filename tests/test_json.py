@@ -10,8 +10,8 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from helpers.report_run import make_run
 from memtax.cli import app
-from tests.report.made_runs import make_run
 
 WORDS = ["<end>", *(f"word{number}" for number in range(60))]
 VERBS = {

@@ -9,10 +9,10 @@ import sys
 
 import datasets
 import pytest
-import special_tokens as small
 from transformers import LlamaModel, Trainer, TrainingArguments
 
 import memtax
+from helpers import special_tokens as small
 from memtax import MemorizationCallback
 from memtax.corpus.sources import Source
 from memtax.files import asset

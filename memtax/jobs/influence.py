@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import ColumnOption, ModelOptions, QuoteOption
+from memtax.progress import numbered
 from memtax.settings import argument, option
 
 
@@ -65,7 +66,8 @@ class Influence(ModelOptions, ColumnOption, QuoteOption, Job):
 
 
 def _lines(figures: Mapping[str, Any]) -> list[str]:
-    lines = [f"{figures['train']:,} training examples on {figures['test']:,} test examples, parameters {figures['parameters']}"]
+    pair = f"{numbered(figures['train'], 'training example')} on {numbered(figures['test'], 'test example')}"
+    lines = [f"{pair}, parameters {figures['parameters']}"]
     for name, values in figures["methods"].items():
         shown = ", ".join(f"{key} {value['value']:.3f}" for key, value in values.items() if value)
         if shown:

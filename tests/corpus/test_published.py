@@ -1,7 +1,6 @@
 """The published datasets through `load_dataset` and a loopback Hub, with the published files, splits and columns."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from readonly_hub import serve
 
+from helpers.hub import HubServer
 from helpers.processes import python
 from memtax.corpus.published import load_published
 from memtax.errors import MemtaxError
@@ -82,16 +81,15 @@ def hub(tmp_path_factory):
     splits = {f"{kind}_{scheme}_70m": filters() for kind in ("pile", "memories") for scheme in ("duped", "deduped")}
     write(root / "datasets" / "usvsnsp" / "semantic-filters", splits)
     write(root / "datasets" / "someone" / "texts", {"validation": {"content": ["alpha beta", "gamma"]}})
-    server, address = serve(root)
-    yield root, address
-    server.shutdown()
+    with HubServer() as server:
+        for folder in sorted((root / "datasets").glob("*/*")):
+            server.add_folder("dataset", f"{folder.parent.name}/{folder.name}", folder)
+        yield root, server
 
 
 def ask(hub, code, tmp_path):
     """Run code in a child that may talk to the loopback Hub; what it prints as JSON."""
-    environment = {name: value for name, value in os.environ.items() if not name.endswith("OFFLINE")}
-    settings = {"HF_ENDPOINT": hub[1], "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
-    child = python("-c", code, env={**environment, **settings})
+    child = python("-c", code, env=hub[1].environment(tmp_path / "home", token=None))
     assert child.returncode == 0, child.stderr[-3000:]
     return json.loads(child.stdout.splitlines()[-1])
 
@@ -187,7 +185,8 @@ def test_revisions_of_a_model_on_the_hub_are_the_checkpoints_of_a_series(hub, tm
     for seed, revision in enumerate(("", "@step1000", "@step143000")):
         torch.manual_seed(seed)
         models[revision] = AutoModelForCausalLM.from_config(GPTNeoXConfig(vocab_size=97, max_position_embeddings=16, **shape))
-        models[revision].save_pretrained(hub[0] / "models" / "org" / f"pythia-tiny{revision}")
+        models[revision].save_pretrained(tmp_path / f"pythia-tiny{revision}")
+        hub[1].add_folder("model", "org/pythia-tiny", tmp_path / f"pythia-tiny{revision}", revision.strip("@") or "main")
     code = """
 import json
 from memtax.filters.scores import LanguageModelFilter

@@ -4,8 +4,8 @@ import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from letters import FirstToken, rows
 
+from helpers.letters import FirstToken, rows
 from helpers.processes import torchrun
 from memtax.engine import Plan, once, plan, run
 from memtax.errors import MemtaxError, StaleOutputError

@@ -3,10 +3,9 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from letters import FirstToken, rows
-
+from helpers.letters import FirstToken, rows
 from memtax.engine import World, run
 
 output, log = sys.argv[1:]

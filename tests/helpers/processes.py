@@ -92,7 +92,7 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
-    def wait(self, timeout=150):
+    def wait(self, timeout=600):
         """Exit status and what was printed, as `subprocess.CompletedProcess`; killed after `timeout` seconds."""
         ready = select.select([self._lines], [], [], timeout)[0]
         if not ready:
@@ -109,24 +109,28 @@ class Process:
         return subprocess.CompletedProcess(self.args, int(status), *printed)
 
 
+def plain():
+    """The environment of processes for which none is given: this one, the tree's modules and helpers, and one thread."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
+
+
 def start(*arguments, env=None, cwd=None):
     """Start `python ARGUMENTS`: `-m MODULE ...`, `-c CODE ...` or `SCRIPT ...`."""
-    given = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} if env is None else env
-    return Process(arguments, dict(given), cwd)
+    return Process(arguments, plain() if env is None else dict(env), cwd)
 
 
-def python(*arguments, env=None, cwd=None, timeout=150):
+def python(*arguments, env=None, cwd=None, timeout=600):
     """Run `python ARGUMENTS` to its end."""
     return start(*arguments, env=env, cwd=cwd).wait(timeout)
 
 
-def torchrun(*arguments, processes=2, env=None, cwd=None, timeout=150):
+def torchrun(*arguments, processes=2, env=None, cwd=None, timeout=600):
     """Run `python ARGUMENTS` in so many processes that find each other as those of `torchrun --standalone` do.
 
     Returns:
         What all printed, one after the other, and the status of the first that failed.
     """
-    given = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} if env is None else env
+    given = plain() if env is None else env
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -161,15 +165,15 @@ _servers: dict[str, socket.socket] = {}
 
 def _server(environment):
     """The socket of the server for an environment: with every library, or with those that do not read the Hub's variables."""
-    counts = lambda variables: {name: value for name, value in variables.items() if name.startswith(FIXED)}  # noqa: E731
+    counts = [{name: value for name, value in each.items() if name.startswith(FIXED)} for each in (environment, os.environ)]
     if "neutral" not in _servers:
         ours, theirs = socket.socketpair()
         command = [sys.executable, str(HERE), str(theirs.fileno())]
-        plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        subprocess.Popen(command, pass_fds=[theirs.fileno()], env={**plain, "OMP_NUM_THREADS": "1"})
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        subprocess.Popen(command, pass_fds=[theirs.fileno()], env={**kept, "OMP_NUM_THREADS": "1"})
         theirs.close()
         _servers["neutral"] = ours
-    if counts(environment) != counts(os.environ):
+    if counts[0] != counts[1]:
         return _servers["neutral"]
     if "all" not in _servers:
         ours, theirs = socket.socketpair()

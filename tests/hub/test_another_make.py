@@ -1,8 +1,7 @@
 """Publishing to and loading from a Hub that does things in other ways: only what the public client promises is relied on."""
 
-from made_run import ROWS, child
-
-from tests.otherhub import OtherHub
+from helpers.hub import OtherHub
+from helpers.pushed_run import ROWS, child
 
 
 def test_push_again_and_load(run, tmp_path):

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
-from made_run import ROWS, child, push, table
 
+from helpers.hub import TOKEN, HubServer
 from helpers.processes import python
-from tests.hubserver import TOKEN, HubServer
+from helpers.pushed_run import ROWS, child, push, table
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.hub import HubServer
 from helpers.processes import python
 from memtax.results import read_summary, read_table
-from tests.hubserver import HubServer
 
 ROWS = 900
 

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import ModelCard
 
+from helpers.hub import TOKEN, Blob, HubServer
 from helpers.processes import python
 from memtax.errors import MemtaxError
 from memtax.hub.training import take_push
-from tests.hubserver import TOKEN, Blob, HubServer
 
 ROOT = Path(__file__).parents[2]
 

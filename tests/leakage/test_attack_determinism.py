@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small import VOCABULARY, WORDS, batch, ids, random_texts, save
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, GPTNeoXConfig, GPTNeoXForCausalLM
 
+from helpers.small import VOCABULARY, WORDS, batch, ids, random_texts, save
 from memtax import schema
 from memtax.corpus.membership import COLUMNS
 from memtax.engine import World

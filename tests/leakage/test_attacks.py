@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy.stats import norm
-from small import VOCABULARY, WORDS, batch, bigram_model, ids, random_texts, save, transitions, word_tokenizer
 
+from helpers.small import VOCABULARY, WORDS, batch, bigram_model, ids, random_texts, save, transitions, word_tokenizer
 from memtax import schema
 from memtax.errors import MemtaxError
 from memtax.leakage import attacks

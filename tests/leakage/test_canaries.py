@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import WORDS, word_tokenizer
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+from helpers.small import WORDS, word_tokenizer
 from memtax.errors import MemtaxError
 from memtax.leakage.canaries import (
     Canary,

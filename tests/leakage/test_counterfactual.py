@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy.stats import ttest_ind
-from small import WORDS, random_texts, word_tokenizer
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from typer.testing import CliRunner
 
 from helpers.processes import torchrun
+from helpers.small import WORDS, random_texts, word_tokenizer
 from memtax.cli import app
 from memtax.errors import MemtaxError, StaleOutputError
 from memtax.leakage.counterfactual import Training, _summary, compare, describe, subsets

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from small import WORDS, random_texts, word_tokenizer
 from transformers import (
     AutoTokenizer,
     GPT2Config,
@@ -17,6 +16,7 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
+from helpers.small import WORDS, random_texts, word_tokenizer
 from memtax.cli import app
 from memtax.errors import MemtaxError
 from memtax.files import asset

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
-from small import bigram_model, random_texts, save, transitions
 from typer.testing import CliRunner
 
 from helpers.processes import python, torchrun
+from helpers.small import bigram_model, random_texts, save, transitions
 from memtax import statistics
 from memtax.cli import app
 from memtax.corpus.membership import load_membership, load_neighbours
@@ -329,7 +329,7 @@ def mia_inputs(tmp_path_factory):
     """Members drawn from the very model, non-members from another: likelihood tells them, words hardly do."""
     folder = tmp_path_factory.mktemp("mia")
     rng = np.random.default_rng(0)
-    from small import VOCABULARY, WORDS
+    from helpers.small import VOCABULARY, WORDS
 
     def draw(probabilities):
         tokens = [int(rng.integers(1, VOCABULARY))]
@@ -375,7 +375,7 @@ def test_command_writes_numbers(mia_inputs, tmp_path):
 
 
 def test_published_neighbours_are_those_of_their_texts(tmp_path):
-    from small import ids
+    from helpers.small import ids
 
     model = save(bigram_model(transitions()), tmp_path / "model")
     texts = random_texts(12, 10, seed=1)

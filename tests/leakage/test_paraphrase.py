@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from small import word_tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 from typer.testing import CliRunner
 
+from helpers.small import word_tokenizer
 from memtax.cli import app
 from memtax.corpus.membership import load_texts
 from memtax.errors import MemtaxError, StaleOutputError

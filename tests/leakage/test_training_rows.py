@@ -6,8 +6,8 @@ import sys
 from itertools import chain
 
 import pytest
-from small import random_texts, word_tokenizer
 
+from helpers.small import random_texts, word_tokenizer
 from memtax.errors import MemtaxError
 from memtax.files import asset
 

@@ -1,11 +1,11 @@
 """On a device that is not the CPU: no operation mixes devices, and the numbers are those of the CPU."""
 
-import away
 import numpy as np
 import pytest
 import torch
-from models import build, random_sequences
 
+from helpers import away
+from helpers.models import build, random_sequences
 from memtax.leakage.alignment import align
 from memtax.leakage.influence import last_states
 from memtax.lm.decoding import Decoding

@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import build, oracle, random_sequences
 
+from helpers.models import build, oracle, random_sequences
 from memtax.lm import extraction
 from memtax.lm.scores import TokenScores, score
 

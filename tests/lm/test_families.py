@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from models import COMMON, GROUPED, VOCABULARY, build, random_sequences
 from peft import (
     LoraConfig,
     PrefixTuningConfig,
@@ -15,6 +14,7 @@ from peft import (
 )
 from transformers import AutoModelForCausalLM
 
+from helpers.models import COMMON, GROUPED, VOCABULARY, build, random_sequences
 from memtax.errors import ModelError
 from memtax.lm.generation import generate
 from memtax.lm.gradients import capture

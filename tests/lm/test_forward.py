@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import POSITIONS, VOCABULARY, build, configurations, oracle, random_sequences
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BertConfig, RobertaConfig
 
+from helpers.models import POSITIONS, VOCABULARY, build, configurations, oracle, random_sequences
 from memtax.errors import ModelError
 from memtax.lm.head import decompose
 from memtax.lm.scores import score

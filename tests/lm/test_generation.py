@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import GROUPED, IDS, build, random_sequences
 from transformers import AutoModelForCausalLM, BartConfig, MiniMaxConfig, RwkvConfig
 
+from helpers.models import GROUPED, IDS, build, random_sequences
 from memtax.errors import MemtaxError, ModelError
 from memtax.lm import extraction
 from memtax.lm.generation import generate, match_lengths, memorization_scores

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from models import build, random_sequences
 
+from helpers.models import build, random_sequences
 from memtax.lm.generation import match_lengths, memorization_scores
 from memtax.lm.scores import score
 

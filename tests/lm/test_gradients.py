@@ -5,10 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import POSITIONS, build, random_sequences
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, CTRLConfig, GPTJConfig, MambaConfig, MixtralConfig, OPTConfig
 
+from helpers.models import POSITIONS, build, random_sequences
 from memtax.errors import MemtaxError, ModelError
 from memtax.lm import _kernels, gradients
 from memtax.lm.gradients import capture

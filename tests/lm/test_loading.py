@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
-from models import build, random_sequences
 from peft import LoraConfig, get_peft_model
 
+from helpers.models import build, random_sequences
 from memtax.errors import ModelError
 from memtax.lm.loading import load_model, load_tokenizer, model_files
 from memtax.lm.scores import score

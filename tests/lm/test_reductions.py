@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import VOCABULARY, build, random_sequences
 from transformers import (
     AutoModelForCausalLM,
     LogitsProcessorList,
@@ -18,6 +17,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from helpers.models import VOCABULARY, build, random_sequences
 from memtax.errors import MemtaxError, ModelError
 from memtax.lm.decoding import Decoding
 from memtax.lm.head import decompose

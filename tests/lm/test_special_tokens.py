@@ -1,10 +1,10 @@
 """BOS stands before every row that a model reads, once, without a score; the oracle is `transformers` alone."""
 
 import pytest
-import special_tokens as small
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from helpers import special_tokens as small
 from memtax.errors import MemtaxError, ModelError
 from memtax.filters.scores import LanguageModelFilter
 from memtax.leakage.influence import last_states

@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import build
 
+from helpers.models import build
 from helpers.processes import python
 from memtax.errors import MemtaxError
 from memtax.lm import windows

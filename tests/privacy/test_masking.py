@@ -16,7 +16,7 @@ from memtax.privacy import Finding
 pytest.importorskip("phonenumbers", reason="the extra pii is not installed")
 pytest.importorskip("stdnum", reason="the extra pii is not installed")
 sys.path.insert(0, str(Path(__file__).parent))
-from generated import FORMS, MAKERS, records
+from helpers.personal_data import FORMS, MAKERS, records
 
 SEPARATORS = " \t\r\n-./()"
 

@@ -1,7 +1,8 @@
 """A run directory for the tests of this folder."""
 
 import pytest
-from made_runs import make_run
+
+from helpers.report_run import make_run
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from made_runs import make_run
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
+from helpers.report_run import make_run
 
 pytest.importorskip("gradio", reason="the extra explore is not installed")
 TESTS = Path(__file__).parents[1]
@@ -75,7 +76,7 @@ def page(tmp_path_factory):
         "--json",
     ]
     # A connection to anything but loopback is refused, and said on stderr.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS / "socketguard"), str(TESTS.parent)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS / "helpers" / "socketguard"), str(TESTS.parent)])}
     with (folder / "stderr").open("w") as errors:
         served = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         try:

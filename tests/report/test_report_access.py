@@ -1,16 +1,17 @@
 """The pages are usable with keyboard and screen reader, in light and dark, and in a browser: as far as a program can tell."""
 
+import json
 import re
 
-import browser
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_runs import make_run
 from made_series import fit_rows, kind_rows, perplexity_rows
-from markup import contrast, problems
 
 import memtax
+from helpers import browser
+from helpers.markup import contrast, problems
+from helpers.report_run import make_run
 from memtax import schema
 from memtax.jobs.base import Result, Rows, write_result
 from memtax.leakage.alignment_memorization import agreement
@@ -19,6 +20,7 @@ from memtax.pipeline import audit_page
 from memtax.report import figures, page, sections, verb_pages
 from memtax.report.data import Run
 from memtax.report.parts import Panel
+from memtax.results import envelope, read_summary
 
 in_a_browser = pytest.mark.skipif(
     browser.FOUND is None, reason="NO BROWSER: chromium was not found, so no page was opened; set MEMTAX_CHROMIUM to its path"
@@ -118,10 +120,10 @@ def made(tmp_path_factory):
     """The page of each kind, by name; the run's folder under `folder`."""
     folder = tmp_path_factory.mktemp("pages")
     run, other = make_run(folder / "run", rows=500), make_run(folder / "other", rows=500, seed=4)
-    metrics = read_json(run / "metrics.json")
+    metrics = read_summary(run)
     metrics["kinds"] = {"checkpoints": kind_rows([("checkpoint-10", 10), ("checkpoint-300", 300)])}
     metrics |= {"fits": {"checkpoints": fit_rows(), "models": []}, "perplexities": perplexity_rows()}
-    write_json(run / "metrics.json", metrics)
+    (run / "summary.json").write_text(json.dumps(envelope("run", metrics)))
     audit_page.write(folder / "audit.html", audited())
     for name, fill in (("influence", influenced), ("mia", inferred), ("align", aligned)):
         (folder / name).mkdir()

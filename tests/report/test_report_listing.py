@@ -9,8 +9,8 @@ import zlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_runs import PROMPT, make_run
 
+from helpers.report_run import PROMPT, make_run
 from memtax import schema
 from memtax.report import examples, listing, sections
 from memtax.report.data import Run

@@ -12,9 +12,9 @@ import statistics
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_runs import HOSTILE, make_run
 from typer.testing import CliRunner
 
+from helpers.report_run import HOSTILE, make_run
 from memtax import report, schema
 from memtax.cli import app
 from memtax.errors import MemtaxError

@@ -6,8 +6,8 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_runs import make_run, rate
 
+from helpers.report_run import make_run, rate
 from memtax.progress import agree, numbered
 from memtax.report import examples, figures, words
 from memtax.report.data import Run

@@ -23,7 +23,7 @@ import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "leakage")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 # Seconds until a run counts as hanging; before that it says where it stands. Wide, as a busy machine may let one wait for long.
 LIMIT = 900
 TIMES = (b"finished:", b"seconds:")
@@ -31,7 +31,7 @@ TIMES = (b"finished:", b"seconds:")
 
 def serve():
     """The loopback Hub in a process of its own; returns its address and process id."""
-    from hubserver import HubServer
+    from helpers.hub import HubServer
 
     reader, writer = os.pipe()
     if not (child := os.fork()):
@@ -49,8 +49,9 @@ def material(folder):
     import pyarrow as pa
     import pyarrow.parquet as pq
     import torch
-    from small import WORDS, random_texts, word_tokenizer
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    from helpers.small import WORDS, random_texts, word_tokenizer
 
     folder.mkdir(parents=True)
     torch.manual_seed(0)

@@ -20,11 +20,11 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+from helpers.small import WORDS, random_texts, word_tokenizer
 from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.files import asset
 from memtax.hub.checkpoints import CHECKSUMS
-from tests.leakage.small import WORDS, random_texts, word_tokenizer
 
 KILLS = int(os.environ.get("MEMTAX_TRAINING_KILLS", "0"))
 COMMON = ("--use_cpu", "True", "--report_to", "none", "--disable_tqdm", "True", "--seed", "3")

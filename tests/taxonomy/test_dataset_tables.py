@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from helpers import simulated
 from memtax.errors import MemtaxError, StaleOutputError
 from memtax.pipeline import fitting
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy import tables
 from memtax.taxonomy.predict import predict_dataset
 from memtax.taxonomy.predictor import Predictor
-from tests.taxonomy import simulated
 
 RISK = ("a", "b", "sequence_duplicates", "is_templating")
 

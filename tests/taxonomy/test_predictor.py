@@ -9,13 +9,13 @@ import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import simulated
 from memtax.errors import MemtaxError
 from memtax.schema import CATEGORIES
 from memtax.taxonomy import factors as declared
 from memtax.taxonomy.evaluation import METRICS
 from memtax.taxonomy.predictor import Predictor
 from memtax.taxonomy.split import stratified_split
-from tests.taxonomy import simulated
 
 NAMES = ("a", "b", "sequence_duplicates", "is_templating")
 

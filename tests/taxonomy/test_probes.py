@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.models import VOCABULARY, build
 from memtax.errors import MemtaxError
 from memtax.report.figures import svg
 from memtax.report.model_figures import probe_layers
 from memtax.taxonomy.probes import hidden_states, probe, shuffle_units
-from tests.lm.models import VOCABULARY, build
 
 
 def layers(rows=900, width=24, seed=0):

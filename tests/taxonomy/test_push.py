@@ -2,11 +2,11 @@
 
 import pytest
 
+from helpers import simulated
+from helpers.hub import HubServer
 from helpers.processes import python
 from memtax.errors import MemtaxError
 from memtax.taxonomy.predictor import Predictor
-from tests.hubserver import HubServer
-from tests.taxonomy import simulated
 
 
 @pytest.fixture

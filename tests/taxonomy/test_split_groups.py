@@ -3,11 +3,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from helpers import simulated
 from memtax.errors import MemtaxError
 from memtax.taxonomy.copies import _containment, held_by, sketch_rows, split_groups, units_of, with_sketch
 from memtax.taxonomy.predictor import Predictor
 from memtax.taxonomy.split import stratified_split
-from tests.taxonomy import simulated
 
 
 def planted(seed, documents=60, windows=20, length=64, copies=80, changed=0, span=2):

@@ -3,11 +3,11 @@ import pyarrow as pa
 import pytest
 import scipy.stats
 
+from helpers import simulated
 from memtax import statistics
 from memtax.errors import MemtaxError
 from memtax.taxonomy.correlations import correlations
 from memtax.taxonomy.extraction_rates import extraction_rates
-from tests.taxonomy import simulated
 
 
 def test_correlations_equal_scipy():

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from helpers import simulated
+from helpers.models import VOCABULARY, build
 from memtax import cli
 from memtax.errors import MemtaxError, StaleOutputError
 from memtax.results import read_summary, read_table
 from memtax.taxonomy.predictor import Predictor
-from tests.lm.models import VOCABULARY, build
-from tests.taxonomy import simulated
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import pyarrow as pa
 
+from helpers import simulated
 from memtax.pipeline.config import RunConfig
 from memtax.pipeline.run import _fit, _predict
 from memtax.taxonomy.factors import FACTORS
-from tests.taxonomy import simulated
 
 
 def test_too_few_memorized_give_the_reason_and_null_probabilities(tmp_path):

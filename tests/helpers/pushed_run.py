@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from helpers.hub import TOKEN, HubServer
 from helpers.processes import python
 from memtax.hub.folder import Config, write_dataset
 from memtax.taxonomy.predictor import Predictor
-from tests.hubserver import TOKEN, HubServer
 
 ROWS = 600
 HURRIED = "import memtax.hub.push, memtax.cli; memtax.hub.push.WAIT = 0.05; memtax.cli.main()"

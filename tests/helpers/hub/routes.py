@@ -1,163 +1,30 @@
-"""A Hugging Face Hub on loopback, for tests: the routes that the real clients use, in memory, with faults on request.
+"""The routes of a Hub that the real clients use."""
 
-    with HubServer() as hub:
-        hub.add("dataset", "org/name", {"README.md": b"..."})      # or push to it with huggingface_hub
-        hub.fail("PUT", "/lfs/", "drop", times=2)                   # the next two such requests are cut off
-        subprocess.run([...], env=hub.environment(cache))
-
-Repositories have commits, branches, tags, private ones among them; files have git or LFS object ids, ETags and ranges. One
-token is known; it may write to `org` and `tester`.
-"""
-
-# ruff: noqa: A001, A002 - the Hub says id and type
+# ruff: noqa: A001, A002 - the Hub says id
 
 import base64
 import hashlib
 import json
-import os
 import re
 import socket
-import threading
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from helpers.hub.repositories import LFS_SUFFIXES, Blob, Commit, Repo
+
+if TYPE_CHECKING:
+    from helpers.hub.server import HubServer
 
 TOKEN = "hf_loopback"
 TYPES = {"models": "model", "datasets": "dataset", "spaces": "space"}
-LFS_SUFFIXES = (".parquet", ".safetensors", ".whl", ".png", ".arrow", ".bin")
 REPO = r"(?P<id>[\w.-]+(?:/[\w.-]+)?)"
-
-
-@dataclass
-class Blob:
-    data: bytes
-    lfs: bool = False
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
-
-    @property
-    def oid(self) -> str:
-        """What git calls the object; an LFS file is a pointer to git."""
-        data = self.data
-        if self.lfs:
-            data = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.data)}\n".encode()
-        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-    @property
-    def etag(self) -> str:
-        return self.sha256 if self.lfs else self.oid
-
-    def info(self, path: str) -> dict:
-        entry = {"type": "file", "path": path, "size": len(self.data), "oid": self.oid}
-        if self.lfs:
-            entry["lfs"] = {"oid": self.sha256, "size": len(self.data), "pointerSize": 134}
-        return entry
-
-
-@dataclass
-class Commit:
-    oid: str
-    title: str
-    files: dict[str, Blob]
-
-
-@dataclass
-class Repo:
-    type: str
-    id: str
-    private: bool = False
-    commits: list[Commit] = field(default_factory=list)
-    branches: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-
-    def commit(self, branch: str, title: str, files: dict[str, Blob]) -> Commit:
-        oid = hashlib.sha1(f"{self.type}{self.id}{len(self.commits)}{title}".encode()).hexdigest()
-        self.commits.append(Commit(oid, title, files))
-        self.branches[branch] = oid
-        return self.commits[-1]
-
-    def at(self, revision: str) -> Commit | None:
-        oid = self.branches.get(revision) or self.tags.get(revision) or revision
-        return next((commit for commit in self.commits if commit.oid == oid), None)
-
-    @property
-    def files(self) -> dict[str, bytes]:
-        """Contents on the main branch."""
-        return {path: blob.data for path, blob in self.at("main").files.items()}
-
-
-@dataclass
-class Fault:
-    method: str
-    path: str
-    kind: int | str
-    times: int
-
-
-class HubServer:
-    """The server; a context manager. `repos` maps (type, id) to what it holds, `requests` lists what was asked."""
-
-    handler: "type[Handler] | None" = None
-    routes: "tuple[tuple[str, str, str], ...] | None" = None
-
-    def __init__(self) -> None:
-        self.repos: dict[tuple[str, str], Repo] = {}
-        self.lfs: dict[str, bytes] = {}
-        self.requests: list[tuple[str, str]] = []
-        self.faults: list[Fault] = []
-        self.lock = threading.RLock()
-        handler = type("BoundHandler", (self.handler or Handler,), {"hub": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def __enter__(self) -> "HubServer":
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-    def add(self, type: str, id: str, files: dict[str, bytes], private: bool = False) -> Repo:
-        """Put a repository there, or another commit on its main branch."""
-        repo = self.repos.setdefault((type, id), Repo(type, id, private))
-        blobs = {path: Blob(data, path.endswith(LFS_SUFFIXES)) for path, data in files.items()}
-        repo.commit("main", "add", blobs)
-        return repo
-
-    def fail(self, method: str, path: str, kind: int | str, times: int = 1) -> None:
-        """Answer the next requests whose path contains `path` with a status, or cut them off: before anything is done
-        (`drop`), or when it is done and only the answer is missing (`lost`)."""
-        self.faults.append(Fault(method, path, kind, times))
-
-    def count(self, method: str, path: str) -> int:
-        """Requests so far whose path contains `path`."""
-        return sum(asked == method and path in where for asked, where in self.requests)
-
-    def environment(self, cache: object, token: str | None = TOKEN) -> dict[str, str]:
-        """For a child process: this endpoint, empty caches under `cache`, and a guard against every other address."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING_FACE"))}
-        guard = os.path.join(os.path.dirname(os.path.abspath(__file__)), "socketguard")
-        return {
-            **kept,
-            "HF_ENDPOINT": self.url,
-            "HF_HOME": str(cache),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([guard, *filter(None, [os.environ.get("PYTHONPATH"), os.getcwd()])]),
-            **({"HF_TOKEN": token} if token else {}),
-        }
 
 
 class Handler(BaseHTTPRequestHandler):
     """One request. Routes are methods in `ROUTES`."""
 
-    hub: HubServer
+    hub: "HubServer"
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
@@ -201,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(int(fault.kind), {"error": "injected"}, {"Retry-After": "0"} if fault.kind == 429 else {})
             return
         self.user = {f"Bearer {TOKEN}": "tester", "": None}.get(self.headers.get("Authorization", ""), "stranger")
-        for method, pattern, name in self.hub.routes or ROUTES:
+        for method, pattern, name in self.hub.routes:
             found = re.fullmatch(pattern, path)
             if found and method == ("GET" if self.command == "HEAD" else self.command):
                 with self.hub.lock:

@@ -1,4 +1,4 @@
-"""A Hub of another make: what the real one may do, and `tests.hubserver` does not.
+"""A Hub of another make: what the real one may do, and `HubServer` does not.
 
 Listings come in pages with `Link` headers. Large files are put to and read from a storage host on another port, which refuses
 requests that carry the Hub's token, and an upload is verified. Small files are answered by a redirect within the Hub. ETags are
@@ -13,7 +13,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, urlsplit
 
-from tests.hubserver import ROUTES, Handler, HubServer
+from helpers.hub.routes import ROUTES, Handler
+from helpers.hub.server import HubServer
 
 ENTRIES_A_PAGE = 2
 
