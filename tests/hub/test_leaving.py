@@ -14,12 +14,12 @@ import pytest
 from made_run import push
 from safetensors.numpy import save_file
 
+from helpers.hub import HubServer
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet, write_text
 from memtax.hub.publish import plan
 from memtax.hub.screening import Machine, public_name, screen
 from memtax.provenance import environment
-from tests.hubserver import HubServer
 
 TELLING = "acme-merger-2031"
 

@@ -6,9 +6,9 @@ import shutil
 
 from hypothesis import given
 from hypothesis import strategies as st
-from made_runs import make_run
 from typer.testing import CliRunner
 
+from helpers.report_run import make_run
 from memtax.cli import app
 from memtax.report import sections
 from memtax.report.data import Run

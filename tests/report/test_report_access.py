@@ -6,12 +6,12 @@ import re
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_series import fit_rows, kind_rows, perplexity_rows
 
 import memtax
 from helpers import browser
 from helpers.markup import contrast, problems
 from helpers.report_run import make_run
+from helpers.report_series import fit_rows, kind_rows, perplexity_rows
 from memtax import schema
 from memtax.jobs.base import Result, Rows, write_result
 from memtax.leakage.alignment_memorization import agreement

@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from made_series import fit_rows, kind_rows
 
+from helpers.report_series import fit_rows, kind_rows
 from memtax.leakage.alignment_memorization import add_memorization, agreement, points
 from memtax.report import figures
 from memtax.report.alignment_memorization import against_memorization, hexagons
