@@ -195,7 +195,7 @@ def test_a_length_that_beats_the_baseline_is_what_attacks_have_to_beat(monkeypat
     assert strongest_number(["a"] * 4, [True, False] * 2) is None
     assert strongest_number(texts, [True] * 120) is None
     # A baseline that learned nothing: the attack is the length itself, and shows nothing.
-    monkeypatch.setattr("memtax.leakage.figures.blind_scores", lambda *_, **__: rng.normal(size=120))
+    monkeypatch.setattr("memtax.leakage.figures.blind_scores", lambda texts, *_, **__: rng.normal(size=len(texts)))
     tokens = [list(range(length)) for length in lengths]
     columns = {"domain": ["x"] * 120, "is_member": labels.tolist(), "text": texts, "tokens": tokens}
     columns |= {"chunk_start": [0] * 120, "chunk_end": [None] * 120, "attack_length": lengths * 1.0}
