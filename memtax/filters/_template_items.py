@@ -8,6 +8,7 @@ without spaces is still seen.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -253,7 +254,7 @@ def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
     table = np.empty((len(codes) + FEW * len(borders), 7), np.int64)  # memory that is never written costs nothing
     slots = np.full(1, -1, np.int32)
     known = np.full(128, -1, np.int32)  # a shorter way to the keys of the most frequent items
-    nothing = np.int64(0)  # a literal would be a type of its own, and everything called with it compiled once more
+    nothing: Any = np.int64(0)  # a literal would be a type of its own, and everything called with it compiled once more
     low = size = count = nothing
     for text in range(len(borders)):
         high, oldest, mask = borders[text], size, len(slots) - 1
