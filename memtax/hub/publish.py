@@ -17,7 +17,7 @@ from memtax.hub.models import adapter_card, is_adapter, language_model_card
 from memtax.hub.push import Pushed, Repository, folder_files, push
 from memtax.hub.screening import CANARIES, STAYS, Machine, public_url, screen
 from memtax.provenance import versions
-from memtax.record_shapes import METRICS
+from memtax.record_shapes import MEASURED
 from memtax.records import read_json, read_run, read_text
 
 PARTS = ("dataset", "models", "metrics", "explorer")
@@ -227,7 +227,7 @@ def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | No
 def _measured(folder: Path) -> dict[str, Any]:
     """The figures of the run that measured the language model in one of its folders; empty if there is none."""
     path = folder.parent.parent / "metrics.json"
-    metrics = read_json(path, METRICS) if path.is_file() else {}
+    metrics = read_json(path, MEASURED) if path.is_file() else {}
     return metrics if (metrics.get("run") or {}).get("model") == folder.name else {}
 
 
