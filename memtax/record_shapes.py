@@ -179,10 +179,13 @@ METRICS: Any = {
 }
 """Figures of a run, as far as the report and the cards show it."""
 
+MEASURED: Any = {"run?": (_ABOUT, None), "extraction?": ({"*": ({"rate?": (SHARE, None)}, None)}, None)}
+"""`metrics.json`, as far as a model's card shows it."""
+
 EVALUATION: Any = {
     "*": {
         "rows?": COUNT,
-        "roc_auc": _ESTIMATE,
+        "roc_auc": ({"value": SHARE}, SHARE),
         "pr_auc_code": SHARE,
         "pr_auc_natural_language": SHARE,
         "best_f1": SHARE,

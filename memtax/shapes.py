@@ -69,7 +69,7 @@ REAL = Number(-1e100, 1e100)
 NAME = Text(200)
 TEXT = Text()
 
-_NAMES: dict[Any, str] = {dict: "keys and values", bool: "true or false", str: "text", None: "null"}
+_NAMES: dict[Any, str] = {dict: "keys and values", list: "a list", bool: "true or false", str: "text", None: "null"}
 
 
 def check(value: Any, shape: Any, name: object) -> None:

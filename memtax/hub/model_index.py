@@ -8,6 +8,7 @@ from typing import Any
 from memtax.errors import MemtaxError
 from memtax.files import read_json
 from memtax.record_shapes import EVALUATION, PREDICTOR
+from memtax.shapes import check
 
 _PREDICTOR = {"roc_auc": "roc_auc", "pr_auc": "average_precision", "ece": "ece", "brier": "brier_score", "f1": "f1"}
 """Figures of a predictor that its index tells, and the Hub's names of them."""
@@ -28,10 +29,11 @@ def predictor_index(folder: Path, repo_id: str, dataset: str | None) -> dict[str
     Raises:
         MemtaxError: the folder holds half a predictor.
     """
-    described, weights = read_json(folder / "predictor.json", PREDICTOR), folder / "model.safetensors"
+    described, weights = read_json(folder / "predictor.json"), folder / "model.safetensors"
     found_weights = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
-    if described["weights_sha256"] != found_weights:
+    if "metrics" not in described or described.get("weights_sha256") != found_weights:
         raise MemtaxError(f"{folder} holds no whole predictor: its two files are not of one saving; save it again")
+    check(described, PREDICTOR, folder / "predictor.json")
     metrics = described["metrics"]
     found = [
         (_PREDICTOR[name], f"{_PREDICTOR[name]} ({model}, {group})", figures[name]["value"])

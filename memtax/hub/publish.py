@@ -17,7 +17,7 @@ from memtax.hub.models import adapter_card, is_adapter, language_model_card
 from memtax.hub.push import Pushed, Repository, folder_files, push
 from memtax.hub.screening import CANARIES, STAYS, Machine, public_url, screen
 from memtax.provenance import versions
-from memtax.record_shapes import METRICS
+from memtax.record_shapes import MEASURED
 from memtax.records import read_run, read_text
 from memtax.results import SUMMARY, read_summary
 
@@ -236,7 +236,7 @@ def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | No
 def _measured(folder: Path) -> dict[str, Any]:
     """The figures of the run that measured the language model in one of its folders; empty if there is none."""
     run = folder.parent.parent
-    metrics = read_summary(run, shape=METRICS) if (run / SUMMARY).is_file() else {}
+    metrics = read_summary(run, shape=MEASURED) if (run / SUMMARY).is_file() else {}
     return metrics if (metrics.get("run") or {}).get("model") == folder.name else {}
 
 
