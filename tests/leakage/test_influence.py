@@ -102,10 +102,8 @@ def slow_lissa(train, test, iterations=10, alpha=1.0, scale=None):
 
 
 def slow_exact(train, test):
-    """H written out as a matrix, with DataInf's lambda, and solved."""
-    n, size = train.shape
-    hessian = train.T @ train / n + np.trace(train @ train.T) / (10 * n * size) * np.eye(size)
-    return -train @ np.linalg.solve(hessian, test.T)
+    weight = np.trace(train @ train.T) / (10 * train.size)
+    return -train @ np.linalg.solve(train.T @ train / len(train) + weight * np.eye(train.shape[1]), test.T)
 
 
 @given(n=st.integers(1, 6), m=st.integers(1, 4), size=st.integers(1, 8), seed=st.integers(0, 999), more=st.floats(0.5, 4))
@@ -121,15 +119,11 @@ def test_datainf_and_lissa_equal_the_dense_formulas(n, m, size, seed, more):
     np.testing.assert_allclose(lissa(gram, cross, size, **options), slow_lissa(train, test, **options), rtol=1e-8, atol=1e-8)
 
 
-def test_lissa_converges_to_the_inverse_and_says_when_it_would_not():
+def test_lissa_says_when_it_would_not_converge():
     rng = np.random.default_rng(0)
     train, test = rng.normal(size=(12, 4)), rng.normal(size=(3, 4))
     gram, cross = train @ train.T, train @ test.T
-    hessian = train.T @ train / 12 + damping(gram, 4) * np.eye(4)
-    exact = -train @ np.linalg.solve(hessian, test.T)
-    # Eigenvalues of H lie within a factor of a few: 400 steps leave nothing.
-    np.testing.assert_allclose(lissa(gram, cross, 4, iterations=400), exact, rtol=1e-6, atol=1e-8)
-    norm = np.linalg.norm(hessian, 2)
+    norm = np.linalg.norm(train.T @ train / 12 + damping(gram, 4) * np.eye(4), 2)
     lissa(gram, cross, 4, scale=norm * 0.51)
     for scale in (norm * 0.49, 0.0, -1.0):
         with pytest.raises(MemtaxError, match="does not converge"):
@@ -152,8 +146,7 @@ def test_lora_influence_equals_autograd_and_the_formulas(targets, kind):
     train, test = examples([12, 7, 20, 5, 9]), examples([11, 6, 3], seed=1)
     found = influence(model, train, test)
     ours, theirs = dense(model, train), dense(model, test)
-    expected = {"gradient_match": lambda a, b: -a @ b.T, "datainf": slow_datainf, "lissa": slow_lissa}
-    expected["exact"] = slow_exact
+    expected = {"gradient_match": lambda a, b: -a @ b.T, "datainf": slow_datainf, "lissa": slow_lissa, "exact": slow_exact}
     for method, formula in expected.items():
         total = 0
         assert set(found[method].tensors) == set(ours)
