@@ -1,6 +1,5 @@
 """Reading YAML and JSON records as data that anybody may have written: bounded before they are interpreted, then checked."""
 
-import contextlib
 import json
 import math
 import re
@@ -237,24 +236,6 @@ def whole_number(record: Mapping[str, Any], key: str, name: Path | str, default:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise MemtaxError(f"{name}: {key} is {str(value)[:50]!r}, not a whole number from {least} to {most}")
     return value
-
-
-@contextlib.contextmanager
-def interpreting(name: Path | str) -> Iterator[None]:
-    """Turn what code raises that reads values of a record into one line that names the record.
-
-    Raises:
-        MemtaxError: a value is missing, or has another type or range than memtax writes.
-    """
-    try:
-        yield
-    except MemtaxError:
-        raise
-    except _WRONG as error:
-        raise MemtaxError(
-            f"{name} does not hold what memtax writes ({type(error).__name__}: {_line(error)}); "
-            "run the command that writes it again"
-        ) from error
 
 
 _NAMES = {str: "text", dict: "keys and values", int: "a number", float: "a number", list: "a list", bool: "true or false"}

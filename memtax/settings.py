@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeVar, Union
 from memtax.errors import MemtaxError
 
 S = TypeVar("S")
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Bos = Literal["auto", "always", "never"]
 COMMAND_LINE = "the command line"
 """The place of settings whose errors name flags."""
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}

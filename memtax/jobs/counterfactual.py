@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.options import Bos, ColumnOption
-from memtax.settings import argument, option
+from memtax.jobs.options import ColumnOption
+from memtax.settings import Bos, argument, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from memtax.jobs.base import Command, Finished
-from memtax.jobs.options import Bos
-from memtax.settings import argument, option
+from memtax.settings import Bos, argument, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.options import Bos
-from memtax.settings import argument, option
+from memtax.settings import Bos, argument, option
 
 FOLDER = "models/predictor"
 """Where the predictor lies in the output."""

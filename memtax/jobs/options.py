@@ -3,10 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from memtax.settings import option
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Bos = Literal["auto", "always", "never"]
+from memtax.settings import Bos, Dtype, option
 
 
 @dataclass(frozen=True, kw_only=True)

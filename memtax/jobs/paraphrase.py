@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.options import ColumnOption, Dtype
+from memtax.jobs.options import ColumnOption
 from memtax.progress import agree, numbered
-from memtax.settings import argument, option
+from memtax.settings import Dtype, argument, option
 
 Mode = Literal["greedy_Nprompts", "beam_single_prompt", "beam_Nprompts", "nucleus_Nprompts"]
 

@@ -4,14 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from memtax.errors import MemtaxError
 from memtax.lm.special_tokens import BosIds, bos_ids
-from memtax.settings import check_values, from_values, option, to_values
-
-Dtype = Literal["float32", "bfloat16", "float16", "auto"]
-Bos = Literal["auto", "always", "never"]
+from memtax.settings import Bos, Dtype, check_values, from_values, option, to_values
 
 
 @dataclass(frozen=True, kw_only=True)
