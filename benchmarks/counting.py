@@ -24,12 +24,12 @@ from typing import Any
 import numba
 import numpy as np
 
-from memtax.corpus.counting import count, threads_available
-from memtax.corpus.index import WindowIndex
-from memtax.corpus.kernels import MULTIPLIER
-from memtax.corpus.near import NearIndex
 from memtax.corpus.opening import Reading, open_sources
-from memtax.corpus.totals import Query, Totals, add_block
+from memtax.counting.counter import count, threads_available
+from memtax.counting.index import WindowIndex
+from memtax.counting.kernels import MULTIPLIER
+from memtax.counting.near import NearIndex
+from memtax.counting.totals import Query, Totals, add_block
 from memtax.progress import set_quiet
 
 LENGTH, VOCABULARY, PILE = 2049, 50_277, 300e9

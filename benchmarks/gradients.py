@@ -28,8 +28,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from memtax.leakage.alignment import align
-from memtax.leakage.influence import from_products, influence
+from memtax.attribution.alignment import align
+from memtax.attribution.influence_functions import from_products, influence
 from memtax.lm.gradients import capture
 
 TEXTS = 4

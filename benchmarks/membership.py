@@ -20,7 +20,7 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from memtax import schema
-from memtax.leakage.evidence import AttackFilter
+from memtax.membership.evidence import AttackFilter
 
 VOCABULARY = 50_304
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus", "dc_pdd")

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 from sklearn.linear_model import LogisticRegression
 
-from memtax.taxonomy.groups import Problem, workers
-from memtax.taxonomy.partitions import QUANTILES, all_partitions
-from memtax.taxonomy.search import score
+from memtax.predictor.groups import Problem, workers
+from memtax.predictor.partition_search import score
+from memtax.predictor.partitions import QUANTILES, all_partitions
 
 
 def simulate(rows: int, factors: int, seed: int = 1024) -> pa.Table:

@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 
 from memtax.corpus.rows import load_texts_by_id
-from memtax.engine import World, run, script
+from memtax.engine import World, script
+from memtax.engine import stage as run
 from memtax.filters.code_vs_nl import CodeFilter
+from memtax.hub.filter_layouts import CODE_SCORES, check_name, write_splits
 from memtax.hub.folder import Config, write_dataset
-from memtax.hub.published import CODE_SCORES, check_name, write_splits
 from memtax.lm.loading import load_tokenizer
 
 ROWS_PER_BATCH = 1024

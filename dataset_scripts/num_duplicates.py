@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from memtax.corpus.job import CountJob
 from memtax.corpus.opening import Reading
-from memtax.corpus.publish import DUPLICATES, add_corpus_options, write_published
-from memtax.corpus.spans import Span
+from memtax.counting.count_job import CountJob
+from memtax.counting.spans import Span
 from memtax.engine import script
 from memtax.errors import MemtaxError
+from memtax.published.count_layouts import DUPLICATES, add_corpus_options, write_published
 from memtax.record_shapes import TOTALS
 from memtax.records import read_json
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from memtax.corpus.job import CountJob
 from memtax.corpus.opening import Reading
-from memtax.corpus.publish import FREQUENCIES, add_corpus_options, write_published
-from memtax.corpus.tables import SUMMED_SPLITS
+from memtax.counting.count_job import CountJob
+from memtax.counting.count_tables import SUMMED_SPLITS
 from memtax.engine import script
+from memtax.published.count_layouts import FREQUENCIES, add_corpus_options, write_published
 
 
 def build(arguments: argparse.Namespace) -> Path:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from memtax.corpus.rows import load_texts_by_id
-from memtax.engine import World, once, run, script
-from memtax.filters.embeddings import EmbeddingFilter
+from memtax.engine import World, once, script
+from memtax.engine import stage as run
+from memtax.filters.embedding import EmbeddingFilter
 from memtax.filters.semantic_matches import SemanticMatchFilter
 from memtax.filters.textual_matches import TextualMatchFilter
+from memtax.hub.filter_layouts import MATCHES, check_name, match_splits, write_splits
 from memtax.hub.folder import Config, write_dataset
-from memtax.hub.published import MATCHES, check_name, match_splits, write_splits
-from memtax.lm.embeddings import DEFAULT_MODEL
+from memtax.lm.encoder import DEFAULT_MODEL
 from memtax.lm.loading import load_tokenizer
 from memtax.provenance import fingerprint_dataset
 

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from memtax.corpus.rows import load_texts_by_id
 from memtax.corpus.sources import Source, open_dataset
-from memtax.corpus.tables import location
-from memtax.engine import World, run, script
+from memtax.counting.count_tables import location
+from memtax.engine import World, script
+from memtax.engine import stage as run
 from memtax.errors import MemtaxError
 from memtax.filters import Filter, filter_class
+from memtax.hub.filter_layouts import FILTERS, check_name, to_published, write_splits
 from memtax.hub.folder import Config, write_dataset
-from memtax.hub.published import FILTERS, check_name, to_published, write_splits
 from memtax.lm.loading import load_tokenizer
 
 ROWS_PER_BATCH = 1024

@@ -7,15 +7,15 @@ if TYPE_CHECKING:
     from memtax.callback import MemorizationCallback as MemorizationCallback
     from memtax.files import metric_path as metric_path
     from memtax.jobs.writing import write as write
-    from memtax.pipeline.evaluation import evaluate_model as evaluate_model
-    from memtax.taxonomy.predictor import Predictor as Predictor
+    from memtax.pipeline.evaluate import evaluate_model as evaluate_model
+    from memtax.predictor.predictor import Predictor as Predictor
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "MemorizationCallback": "memtax.callback",
-    "Predictor": "memtax.taxonomy.predictor",
-    "evaluate_model": "memtax.pipeline.evaluation",
+    "Predictor": "memtax.predictor.predictor",
+    "evaluate_model": "memtax.pipeline.evaluate",
     "metric_path": "memtax.files",
     "write": "memtax.jobs.writing",
 }

@@ -17,7 +17,7 @@ from memtax.engine import World, once
 from memtax.errors import MemtaxError
 from memtax.files import asset
 from memtax.hub.folder import Config, write_dataset
-from memtax.lm.embeddings import DEFAULT_MODEL, can_embed
+from memtax.lm.encoder import DEFAULT_MODEL, can_embed
 from memtax.pipeline.config import RunConfig
 from memtax.pipeline.stages import describe, on_main
 from memtax.progress import say, silence_libraries

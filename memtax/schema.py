@@ -265,7 +265,7 @@ PUBLISHED: dict[str, str] = {
     "huffman_coding_length": "shannon_coding_length",
 }
 """Names in the published datasets to ours, where they differ. Some need a conversion as well: see
-`memtax.corpus.published`."""
+`memtax.published.sequences`."""
 
 
 def column(name: str) -> Column:

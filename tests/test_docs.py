@@ -59,10 +59,10 @@ def test_the_pages_build_without_a_dead_link(tmp_path):
 
 
 def test_every_attack_is_explained_and_tested():
-    from memtax.leakage.attacks import ATTACKS
+    from memtax.membership.attacks import ATTACKS
 
     concepts = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
-    tests = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests" / "leakage").glob("test_*.py"))
+    tests = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests" / "membership").glob("test_*.py"))
     for name in ATTACKS:
         assert re.search(rf"^\| .*`{name}`", concepts, re.MULTILINE), name
         assert re.search(rf"\b{name}\b", tests), name

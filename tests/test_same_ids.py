@@ -19,12 +19,12 @@ from memtax.files import asset
 from memtax.jobs.align import Align
 from memtax.jobs.influence import Influence
 from memtax.jobs.score import Score
-from memtax.leakage.generation import Generator
 from memtax.lm.generation import match_lengths
 from memtax.lm.loading import load_model
-from memtax.pipeline.audit import audit
-from memtax.pipeline.evaluation import evaluate_model
-from memtax.report.explore import Explorer
+from memtax.paraphrasing.answers import Generator
+from memtax.pipeline.audit_figures import audit
+from memtax.pipeline.evaluate import evaluate_model
+from memtax.report.explorer import Explorer
 
 LENGTH = 12
 ROWS = small.rows(12, LENGTH)

@@ -50,7 +50,7 @@ from memtax.hub.checkpoints import ResumableTrainer, digest_rows, make_output
 from memtax.hub.models import hub_name
 from memtax.hub.screening import public_name
 from memtax.hub.training import drop_pickles, push_trained, seal_model, take_push
-from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
+from memtax.lm.encoder import DEFAULT_MODEL, resolve_model
 from memtax.lm.folders import find_file
 from memtax.progress import progress_bar, say, silence_libraries
 from memtax.provenance import digest, versions

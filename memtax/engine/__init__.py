@@ -1,8 +1,8 @@
 """How a batch function runs over a table: shards, processes, resume."""
 
 from memtax.engine.once import once
-from memtax.engine.run import run
 from memtax.engine.shards import Plan, plan
+from memtax.engine.stage import run
 from memtax.engine.world import World
 
 __all__ = ["Plan", "World", "once", "plan", "run"]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-    from memtax.engine.run import BatchFunction
     from memtax.engine.shards import Plan
+    from memtax.engine.stage import BatchFunction
 
 JAVA = 17
 """The oldest Java that Spark 4 runs on."""
@@ -102,7 +102,7 @@ def filter_frame(frame: Any, function: "BatchFunction") -> Any:
     from pyspark.sql.pandas.types import from_arrow_schema
 
     from memtax import schema
-    from memtax.engine.run import KEY
+    from memtax.engine.stage import KEY
 
     schema.require(frame.columns, (KEY, *function.requires), f"the input of {function.name!r}")
     out = schema.arrow_schema([KEY, *function.columns])
@@ -122,7 +122,7 @@ def filter_frame(frame: Any, function: "BatchFunction") -> Any:
 def run_on_spark(
     dataset: "datasets.Dataset", function: "BatchFunction", output: Path, rows_per_batch: int, master: str | None = None
 ) -> "pa.Table":
-    """`memtax.engine.run` with Spark's workers in the place of processes: the same shards, batches and parts, byte for byte.
+    """`memtax.engine.stage` with Spark's workers in the place of processes: the same shards, batches and parts, byte for byte.
 
     Each task computes whole shards (fixed row blocks) from their staged rows, through `mapInArrow`. Finished parts are reused.
 
@@ -138,8 +138,8 @@ def run_on_spark(
         StaleOutputError: `output` holds parts of another input or function.
     """
     from memtax import schema
-    from memtax.engine.run import KEY, claim, read, stage_identity
     from memtax.engine.shards import plan
+    from memtax.engine.stage import KEY, claim, read, stage_identity
 
     schema.require(dataset.column_names, (KEY, *function.requires), f"the input of {function.name!r}")
     cut = plan(len(dataset), rows_per_batch)
@@ -177,13 +177,13 @@ def _stage(dataset: "datasets.Dataset", columns: list[str], cut: "Plan", shard: 
 
 
 def _shard_work(function: "BatchFunction", cut: "Plan", parts: Parts, staged: Path) -> Any:
-    """What a task does: the batches of each shard, as `memtax.engine.run` cuts them."""
+    """What a task does: the batches of each shard, as `memtax.engine.stage` cuts them."""
 
     def work(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
         import datasets
         import pyarrow.parquet as pq
 
-        from memtax.engine.run import compute_shard
+        from memtax.engine.stage import compute_shard
 
         for batch in batches:
             for shard in batch.column(0).to_pylist():

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from memtax.filters.code_vs_nl import CodeFilter as CodeFilter
     from memtax.filters.compressibility import CompressibilityFilter as CompressibilityFilter
     from memtax.filters.duplicates import DuplicateFilter as DuplicateFilter
-    from memtax.filters.embeddings import EmbeddingFilter as EmbeddingFilter
-    from memtax.filters.scores import LanguageModelFilter as LanguageModelFilter
+    from memtax.filters.embedding import EmbeddingFilter as EmbeddingFilter
+    from memtax.filters.language_model import LanguageModelFilter as LanguageModelFilter
     from memtax.filters.semantic_matches import SemanticMatchFilter as SemanticMatchFilter
     from memtax.filters.templates import TemplateFilter as TemplateFilter
     from memtax.filters.textual_matches import TextualMatchFilter as TextualMatchFilter
@@ -24,11 +24,11 @@ CATALOGUE: dict[str, str] = {
     "token_frequencies": "memtax.filters.token_frequencies:TokenFrequencyFilter",
     "templates": "memtax.filters.templates:TemplateFilter",
     "compressibility": "memtax.filters.compressibility:CompressibilityFilter",
-    "embeddings": "memtax.filters.embeddings:EmbeddingFilter",
+    "embeddings": "memtax.filters.embedding:EmbeddingFilter",
     "semantic_matches": "memtax.filters.semantic_matches:SemanticMatchFilter",
     "textual_matches": "memtax.filters.textual_matches:TextualMatchFilter",
     "code_vs_nl": "memtax.filters.code_vs_nl:CodeFilter",
-    "scores": "memtax.filters.scores:LanguageModelFilter",
+    "scores": "memtax.filters.language_model:LanguageModelFilter",
 }
 """Name to `module:class`; modules are imported when a filter is asked for."""
 

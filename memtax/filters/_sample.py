@@ -12,7 +12,7 @@ from memtax import schema
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 from memtax.filters._neighbours import Float32, Int64, Pairs, Prepared, pairs, prepare
-from memtax.lm.embeddings import embed
+from memtax.lm.encoder import embed
 
 MANY = 100_000
 """Queries that a sample is expected to meet: what its number format is chosen for."""

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from memtax.checksums import verify
-from memtax.corpus.tables import location, stamp
+from memtax.counting.count_tables import location, stamp
 from memtax.engine.world import spare_threads
 from memtax.errors import MemtaxError, ModelError, RowError
-from memtax.filters._published import look_up
 from memtax.filters.base import Batch, Filter
 from memtax.filters.code_ngrams import CONFIG as NGRAM_CONFIG
 from memtax.filters.code_ngrams import WEIGHTS as NGRAM_WEIGHTS
@@ -20,6 +19,7 @@ from memtax.filters.code_ngrams import NgramClassifier
 from memtax.lm.folders import find_file
 from memtax.lm.loading import model_files, process_device
 from memtax.progress import say
+from memtax.published.lookup import look_up
 from memtax.records import read_json
 from memtax.shapes import SHARE
 

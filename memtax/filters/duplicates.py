@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from memtax.corpus.tables import Int64, location, read_duplicates, stamp
+from memtax.counting.count_tables import Int64, location, read_duplicates, stamp
 from memtax.filters.base import Batch, Filter
 
 

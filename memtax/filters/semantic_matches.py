@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from memtax.corpus.tables import location, stamp
+from memtax.counting.count_tables import location, stamp
 from memtax.engine.world import spare_threads
-from memtax.filters._published import look_up
 from memtax.filters.base import Batch, Filter
-from memtax.filters.embeddings import EmbeddingFilter
-from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
+from memtax.filters.embedding import EmbeddingFilter
+from memtax.lm.encoder import DEFAULT_MODEL, resolve_model
 from memtax.lm.loading import model_files
+from memtax.published.lookup import look_up
 
 THRESHOLDS = (0.8, 0.9)
 

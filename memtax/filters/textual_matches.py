@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from memtax.corpus.tables import stamp
+from memtax.counting.count_tables import stamp
 from memtax.engine.world import spare_threads
 from memtax.errors import MemtaxError
-from memtax.filters._published import look_up
 from memtax.filters.base import Batch
-from memtax.filters.embeddings import EmbeddingFilter
+from memtax.filters.embedding import EmbeddingFilter
 from memtax.filters.semantic_matches import THRESHOLDS, SemanticMatchFilter, _columns
+from memtax.published.lookup import look_up
 
 PIECE = 16_384
 """Pairs compared at once by a thread."""

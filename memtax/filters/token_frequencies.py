@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from memtax.corpus.large_ids import Int64, TokenTable
-from memtax.corpus.tables import location, read_frequencies, stamp
+from memtax.counting.count_tables import location, read_frequencies, stamp
+from memtax.counting.large_ids import Int64, TokenTable
 from memtax.filters.base import Batch, Filter
 
 

@@ -14,8 +14,8 @@ from memtax.files import asset
 from memtax.hub.cards import finish, render, split
 from memtax.hub.model_index import classifier_index, extraction_index, predictor_index
 from memtax.hub.models import adapter_card, is_adapter, language_model_card
-from memtax.hub.push import Pushed, Repository, folder_files, push
 from memtax.hub.screening import CANARIES, STAYS, Machine, public_url, screen
+from memtax.hub.upload import Pushed, Repository, folder_files, push
 from memtax.provenance import versions
 from memtax.record_shapes import MEASURED
 from memtax.records import read_run, read_text
@@ -24,8 +24,8 @@ from memtax.results import SUMMARY, read_summary
 PARTS = ("dataset", "models", "metrics", "explorer")
 _APP = '''"""The explorer of {dataset}."""
 
-from memtax.report.explore import Explorer
-from memtax.report.explore_app import page
+from memtax.report.explorer import Explorer
+from memtax.report.explorer_app import page
 
 demo = page(Explorer.load("{dataset}"))
 
@@ -190,7 +190,7 @@ def _dataset(folder: Path, repo_id: str, run: Mapping[str, Any]) -> Repository:
 def _published(source: Path, repo_id: str, run: Mapping[str, Any], name: str) -> Repository:
     import pyarrow.parquet as pq
 
-    from memtax.hub.published import published_files
+    from memtax.hub.filter_layouts import published_files
 
     config = run.get("config", {})
     table = pq.read_table(source / "dataset" / "features" / "train.parquet")

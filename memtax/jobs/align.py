@@ -29,11 +29,11 @@ class Align(ModelOptions, ColumnOption, Job):
     length: int | None = option("Most tokens per text; default: the model's positions.", None, least=2)
 
     def make(self, work: Work) -> Result:
-        """See `memtax.leakage.alignment`."""
+        """See `memtax.attribution.alignment`."""
         from memtax import schema
+        from memtax.attribution.alignment import BATCHES_PER_PART, ROWS_PER_BATCH, AlignmentFilter, summarize
+        from memtax.attribution.alignment_pairs import load_pairs
         from memtax.corpus.sources import Source
-        from memtax.leakage.alignment import BATCHES_PER_PART, ROWS_PER_BATCH, AlignmentFilter, summarize
-        from memtax.leakage.alignment_pairs import load_pairs
         from memtax.lm.loading import split_revision
         from memtax.progress import skipped
         from memtax.report import verb_pages

@@ -29,10 +29,11 @@ class Audit(ModelOptions, ColumnOption, QuoteOption, Job):
     canaries: Path | None = option("Record of planted canaries; default: the model's own.", None, source=True)
 
     def make(self, work: Work) -> Result:
-        """Run all stages over the training set, infer membership, and draw conclusions; see `memtax.pipeline.audit`."""
+        """Run all stages over the training set, infer membership, and draw conclusions; see `memtax.pipeline.audit_figures`."""
         from memtax.files import make_private, write_text
-        from memtax.leakage.canaries import conclusion
-        from memtax.pipeline import audit, audit_page
+        from memtax.membership.canaries import conclusion
+        from memtax.pipeline import audit_figures as audit
+        from memtax.pipeline import audit_page
         from memtax.results import read_summary
 
         if self.adapter is not None:

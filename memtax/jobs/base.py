@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from memtax.engine import World
-    from memtax.engine.run import BatchFunction
+    from memtax.engine.stage import BatchFunction
     from memtax.hub.folder import Config
 
 T = TypeVar("T")
@@ -41,9 +41,9 @@ class Work:
     ) -> "pa.Table":
         """Columns of a batch function, from finished parts in `output/folder` and from what is missing there.
 
-        See `memtax.engine.run`.
+        See `memtax.engine.stage`.
         """
-        from memtax.engine import run
+        from memtax.engine import stage as run
 
         return run(rows, function, self.output / folder, rows_per_batch, batches_per_part)
 

@@ -18,8 +18,8 @@ class Compare(QuoteOption, Job):
     second: str = argument("After: another, over the same sequences or some of them.")
 
     def make(self, work: Work) -> Result:
-        """See `memtax.report.compare`."""
-        from memtax.report import compare
+        """See `memtax.report.comparison`."""
+        from memtax.report import comparison as compare
 
         found = compare.compare(self.first, self.second, show_personal_data=self.show_personal_data)
         row = "One row per sequence that is memorized in one of the two runs only."

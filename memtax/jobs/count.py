@@ -38,10 +38,10 @@ class Count(Job):
     master: str | None = option("Spark master, such as spark://host:7077 or local[4].", None)
 
     def make(self, work: Work) -> Result:
-        """See `memtax.corpus.job`."""
-        from memtax.corpus.job import CountJob, describe
+        """See `memtax.counting.count_job`."""
         from memtax.corpus.opening import Reading
-        from memtax.corpus.spans import Span
+        from memtax.counting.count_job import CountJob, describe
+        from memtax.counting.spans import Span
         from memtax.lm.loading import load_tokenizer
 
         tokenizer = load_tokenizer(self.tokenizer, None) if self.tokenizer else None

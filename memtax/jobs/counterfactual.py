@@ -35,10 +35,10 @@ class Counterfactual(ColumnOption, Job):
     )
 
     def make(self, work: Work) -> Result:
-        """See `memtax.leakage.counterfactual`."""
-        from memtax.corpus.membership import load_texts
-        from memtax.leakage.counterfactual import counterfactual, describe, with_texts
-        from memtax.leakage.reference_models import TEXTS, Training
+        """See `memtax.membership.in_minus_out`."""
+        from memtax.corpus.membership_texts import load_texts
+        from memtax.membership.in_minus_out import counterfactual, describe, with_texts
+        from memtax.membership.reference_models import TEXTS, Training
 
         texts = load_texts(self.data, column=self.column)
         scores, figures = counterfactual(texts, self.build(Training), work.output)

@@ -23,9 +23,9 @@ class Explore(Command):
     browser: bool = option("Open the page.", True)
 
     def run(self) -> Finished:
-        """Serve the page; see `memtax.report.explore_app`."""
-        from memtax.report.explore import Explorer
-        from memtax.report.explore_app import page
+        """Serve the page; see `memtax.report.explorer_app`."""
+        from memtax.report.explorer import Explorer
+        from memtax.report.explorer_app import page
 
         served = page(Explorer.load(self.directory, self.model, self.bos))
         options = {"server_port": self.port or None, "inbrowser": self.browser, "prevent_thread_lock": True, "quiet": True}

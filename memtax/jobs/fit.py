@@ -34,7 +34,7 @@ class Fit(Job):
     )
 
     def make(self, work: Work) -> Result:
-        """See `memtax.taxonomy.predictor` and `memtax.pipeline.fitting`."""
+        """See `memtax.predictor.predictor` and `memtax.pipeline.fitting`."""
         import pyarrow as pa
 
         from memtax.pipeline import fitting
@@ -71,7 +71,7 @@ def evaluation_rows(models: Mapping[str, Mapping[str, Any]]) -> list[dict[str, A
     """Metrics of each model on each group of the test rows, one row per metric.
 
     Args:
-        models: model to group to its metrics, as `memtax.taxonomy.evaluation.evaluate` returns them.
+        models: model to group to its metrics, as `memtax.predictor.evaluation.evaluate` returns them.
     """
     return [
         {"model": model, "group": group, "metric": metric, **{key: value.get(key) for key in ("value", "low", "high")}}

@@ -40,10 +40,10 @@ class Influence(ModelOptions, ColumnOption, QuoteOption, Job):
     per_tensor: bool = option("Also the matrix of every tensor.", False)
 
     def make(self, work: Work) -> Result:
-        """See `memtax.leakage.influence_table`."""
+        """See `memtax.attribution.influence_table`."""
+        from memtax.attribution.influence_functions import METHODS
+        from memtax.attribution.influence_table import MATRICES, InfluenceSettings, influence_table
         from memtax.corpus.sources import Source
-        from memtax.leakage.influence import METHODS
-        from memtax.leakage.influence_table import MATRICES, InfluenceSettings, influence_table
         from memtax.lm.loading import split_revision
         from memtax.report import verb_pages
 

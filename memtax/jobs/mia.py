@@ -44,13 +44,13 @@ class Mia(ModelOptions, ColumnOption, Job):
     batch_size: int | None = option("Token positions per forward pass; default: as many as fit.", None, least=1)
 
     def make(self, work: Work) -> Result:
-        """See `memtax.leakage.membership`."""
-        from memtax.corpus.membership import load_membership, load_neighbours
-        from memtax.leakage.attacks import choose
-        from memtax.leakage.evidence import AttackFilter
-        from memtax.leakage.finished import StrongSettings
-        from memtax.leakage.membership import infer_membership, possible_attacks
+        """See `memtax.membership.measure`."""
+        from memtax.corpus.membership_texts import load_membership, load_neighbours
         from memtax.lm.loading import split_revision
+        from memtax.membership.attacks import choose
+        from memtax.membership.evidence import AttackFilter
+        from memtax.membership.late import StrongSettings
+        from memtax.membership.measure import infer_membership, possible_attacks
         from memtax.report import verb_pages
         from memtax.results import read_table
 

@@ -38,12 +38,12 @@ class Paraphrase(ColumnOption, Job):
     batch_size: int = option("Prompts per forward pass; halved where memory runs out.", 16, least=1)
 
     def make(self, work: Work) -> Result:
-        """See `memtax.leakage.paraphrase`."""
+        """See `memtax.paraphrasing.paraphraser`."""
         import datasets
 
-        from memtax.corpus.membership import load_texts
-        from memtax.leakage.paraphrase import ROWS_PER_BATCH, Paraphraser, summarize
+        from memtax.corpus.membership_texts import load_texts
         from memtax.lm.loading import split_revision
+        from memtax.paraphrasing.paraphraser import ROWS_PER_BATCH, Paraphraser, summarize
         from memtax.provenance import fingerprint_table
 
         model, revision = split_revision(self.model)

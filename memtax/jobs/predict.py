@@ -18,9 +18,9 @@ class Predict(Job):
     baseline: bool = option("Use the model for all sequences, not the models of the categories.", False)
 
     def make(self, work: Work) -> Result:
-        """See `memtax.taxonomy.predict`."""
-        from memtax.taxonomy.predict import predict_dataset, summarize
-        from memtax.taxonomy.predictor import Predictor
+        """See `memtax.predictor.prediction`."""
+        from memtax.predictor.prediction import predict_dataset, summarize
+        from memtax.predictor.predictor import Predictor
 
         folder = work.output / "parts"
         model = "baseline" if self.baseline else "taxonomic"

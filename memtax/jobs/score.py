@@ -10,7 +10,7 @@ from memtax.jobs.options import ColumnOption, ModelOptions, PlacementOptions
 from memtax.settings import argument, option
 
 if TYPE_CHECKING:
-    from memtax.filters.scores import LanguageModelFilter
+    from memtax.filters.language_model import LanguageModelFilter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Score(ModelOptions, PlacementOptions, ColumnOption, Job):
     length: int | None = option("Tokens that are read of each row; default: what the windows cover.", None, least=1)
 
     def make(self, work: Work) -> Result:
-        """See `memtax.filters.scores` and, for windows, `memtax.pipeline.sliding`."""
+        """See `memtax.filters.language_model` and, for windows, `memtax.pipeline.sliding`."""
         from memtax.corpus.sources import Source
 
         windows = [(prompt, continuation) for continuation in self.continuation for prompt in self.prompt]
@@ -65,7 +65,7 @@ class Score(ModelOptions, PlacementOptions, ColumnOption, Job):
         return self._windows(work, source, scores, self.stride)
 
     def _filter(self, model: str, window: tuple[int, int], **given: Any) -> "LanguageModelFilter":
-        from memtax.filters.scores import LanguageModelFilter
+        from memtax.filters.language_model import LanguageModelFilter
         from memtax.lm.loading import split_revision
 
         name, revision = split_revision(model)

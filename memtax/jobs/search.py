@@ -34,7 +34,7 @@ class Search(Job):
     greedy: bool = option("Also grow a partition rule by rule.", False)
 
     def make(self, work: Work) -> Result:
-        """See `memtax.taxonomy.search` and `memtax.pipeline.fitting`."""
+        """See `memtax.predictor.partition_search` and `memtax.pipeline.fitting`."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from memtax import statistics
 from memtax.errors import MemtaxError
-from memtax.statistics.blocks import block_bootstrap_mean
+from memtax.statistics.block_bootstrap import block_bootstrap_mean
 
 THRESHOLDS = (0.5, 0.1, 0.01, 0.001)
 """Probabilities p_z of a suffix above which a window counts."""

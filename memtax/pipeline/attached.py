@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema
+from memtax.attribution.alignment_memorization import add_memorization, agreement
 from memtax.errors import MemtaxError
 from memtax.hub.folder import Config
-from memtax.leakage.alignment_memorization import add_memorization, agreement
 from memtax.record_shapes import ATTACHED
 from memtax.results import read_summary, read_table, table_files
 from memtax.shapes import TEXT

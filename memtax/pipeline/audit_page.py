@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memtax.leakage.canaries import conclusion
+from memtax.membership.canaries import conclusion
 from memtax.progress import agree, numbered
 from memtax.report import figures, words
-from memtax.report.membership import headline as headline_of
+from memtax.report.membership_section import headline as headline_of
 from memtax.report.page import tiles
 from memtax.report.parts import Panel, Section, Table
 from memtax.report.plain import write_page

@@ -12,19 +12,19 @@ from memtax.corpus.sources import Source
 from memtax.engine.once import MANIFEST, check
 from memtax.errors import MemtaxError
 from memtax.files import write_json
+from memtax.predictor import factors as declared
+from memtax.predictor import greedy as growing
+from memtax.predictor.copies import COLUMN, split_groups
+from memtax.predictor.correlations import correlations
+from memtax.predictor.inference import infer
+from memtax.predictor.partition_search import SearchConfig, claim, conclude, finished, merge, search_slice
+from memtax.predictor.partitions import SPLIT_FACTORS
+from memtax.predictor.predictor import Predictor
+from memtax.predictor.source_tables import TAXONOMY_INPUTS, read_table
+from memtax.predictor.usable_rows import usable
 from memtax.progress import say, skipped
 from memtax.provenance import digest, fingerprint_path, write_record
 from memtax.report import model_figures
-from memtax.taxonomy import factors as declared
-from memtax.taxonomy import greedy as growing
-from memtax.taxonomy.copies import COLUMN, split_groups
-from memtax.taxonomy.correlations import correlations
-from memtax.taxonomy.inference import infer
-from memtax.taxonomy.partitions import SPLIT_FACTORS
-from memtax.taxonomy.predictor import Predictor
-from memtax.taxonomy.rows import usable
-from memtax.taxonomy.search import SearchConfig, claim, conclude, finished, merge, search_slice
-from memtax.taxonomy.tables import TAXONOMY_INPUTS, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -147,7 +147,7 @@ def probe_layers(
     """
     from memtax.lm.loading import load_model
     from memtax.lm.special_tokens import bos_of, without_bos
-    from memtax.taxonomy.probes import hidden_states, probe
+    from memtax.predictor.probes import hidden_states, probe
 
     chosen = declared.resolve(predictor.factors, predictor.target)
     sources = [name for factor in chosen for name in factor.sources]
@@ -195,7 +195,7 @@ def search(
         settings: fields of `SearchConfig`, where no config is given; None values are ignored.
 
     Returns:
-        What was found (see `memtax.taxonomy.search.conclude`); None while partitions are missing.
+        What was found (see `memtax.predictor.partition_search.conclude`); None while partitions are missing.
 
     Raises:
         MemtaxError: an input cannot be used.

@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from memtax import schema
-from memtax.corpus.tables import stamp
+from memtax.counting.count_tables import stamp
 from memtax.errors import MemtaxError
-from memtax.filters._published import look_up
 from memtax.filters.code_vs_nl import CodeFilter
 from memtax.filters.semantic_matches import SemanticMatchFilter
 from memtax.filters.textual_matches import TextualMatchFilter
 from memtax.pipeline.config import RunConfig
 from memtax.progress import skipped
+from memtax.published.lookup import look_up
 
 if TYPE_CHECKING:
     import datasets

@@ -7,33 +7,33 @@ from typing import TYPE_CHECKING, Any
 
 from memtax import schema
 from memtax.engine import World, once
-from memtax.engine import run as run_stage
-from memtax.filters.scores import LanguageModelFilter
+from memtax.engine import stage as run_stage
+from memtax.filters.language_model import LanguageModelFilter
 from memtax.hub.folder import Config
 from memtax.hub.screening import public_name
-from memtax.leakage.from_run import membership_of_run
 from memtax.lm.loading import check_model, load_tokenizer, model_files
+from memtax.membership.from_run import membership_of_run
 from memtax.pipeline.attached import attach
 from memtax.pipeline.attached import check as check_attached
+from memtax.pipeline.beyond_reference import by_category
 from memtax.pipeline.config import RunConfig
-from memtax.pipeline.neighbours import NEAREST
+from memtax.pipeline.extraction_rates import extraction_rates
+from memtax.pipeline.guess_recall import OVERLAP, by_duplicates, by_overlap, cross_tabulate
+from memtax.pipeline.neighbors import NEAREST
 from memtax.pipeline.personal import mask_attached, masked, personal_data
 from memtax.pipeline.series import Member, growth, kinds_over_series, score_series
 from memtax.pipeline.series_fits import fit_series
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
+from memtax.predictor import factors as declared
+from memtax.predictor.correlations import correlations
+from memtax.predictor.inference import infer
+from memtax.predictor.logistic import TooFewRowsError
+from memtax.predictor.perplexities import perplexities_by_duplicates
+from memtax.predictor.predictor import Predictor
 from memtax.provenance import fingerprint_dataset, fingerprint_path
 from memtax.record_shapes import TOTALS
 from memtax.records import read_json
 from memtax.statistics import Units
-from memtax.taxonomy import factors as declared
-from memtax.taxonomy.correlations import correlations
-from memtax.taxonomy.extraction_rates import extraction_rates
-from memtax.taxonomy.guess_recall import OVERLAP, by_duplicates, by_overlap, cross_tabulate
-from memtax.taxonomy.inference import infer
-from memtax.taxonomy.logistic import TooFewRowsError
-from memtax.taxonomy.perplexities import perplexities_by_duplicates
-from memtax.taxonomy.predictor import Predictor
-from memtax.taxonomy.reference import by_category
 
 if TYPE_CHECKING:
     import datasets

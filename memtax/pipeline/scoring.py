@@ -9,11 +9,11 @@ import numpy as np
 from memtax import schema, statistics
 from memtax.corpus.rows import holds_text, load_documents, load_rows
 from memtax.corpus.sources import Source
-from memtax.filters.scores import LanguageModelFilter
+from memtax.filters.language_model import LanguageModelFilter
 from memtax.lm import extraction
 from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
 from memtax.lm.special_tokens import BosIds, bos_ids
-from memtax.taxonomy.reference import beyond_reference
+from memtax.pipeline.beyond_reference import beyond_reference
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.lm.loading import parameter_count, split_revision
+from memtax.pipeline.extraction_rates import extraction_rates
+from memtax.predictor.kinds import kind_rates
 from memtax.statistics import Units
-from memtax.taxonomy.extraction_rates import extraction_rates
-from memtax.taxonomy.kinds import kind_rates
 
 if TYPE_CHECKING:
     import datasets
@@ -109,7 +109,7 @@ def kinds_over_series(series: "pa.Table | None", table: "pa.Table", units: Units
         units: of the sequences; None takes them from the table.
 
     Returns:
-        Rows of `memtax.taxonomy.kinds.kind_rates`, each with `model`, `checkpoint`, `step` and `parameters` of its member.
+        Rows of `memtax.predictor.kinds.kind_rates`, each with `model`, `checkpoint`, `step` and `parameters` of its member.
     """
     if "text_kind" not in table.column_names:
         return []

@@ -7,9 +7,9 @@ from memtax.engine import once
 from memtax.errors import MemtaxError
 from memtax.files import read_json, write_json
 from memtax.pipeline.series import each_member
+from memtax.predictor import factors as declared
+from memtax.predictor.predictor import Predictor
 from memtax.provenance import fingerprint_dataset
-from memtax.taxonomy import factors as declared
-from memtax.taxonomy.predictor import Predictor
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ from memtax import schema
 from memtax.corpus.rows import holds_text, load_rows
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError, RowError
-from memtax.filters.scores import LanguageModelFilter
+from memtax.filters.language_model import LanguageModelFilter
 from memtax.lm import windows
 from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
 from memtax.lm.special_tokens import bos_ids

@@ -6,29 +6,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema
-from memtax.corpus.counting import count, write_counts
 from memtax.corpus.sequences import load_sequences
 from memtax.corpus.sources import Source
-from memtax.corpus.tables import DUPLICATES_FILE, FREQUENCIES_FILE, location, read_duplicates, read_frequencies
+from memtax.counting.count_tables import DUPLICATES_FILE, FREQUENCIES_FILE, location, read_duplicates, read_frequencies
+from memtax.counting.counter import count, write_counts
 from memtax.engine import World, once
-from memtax.engine import run as run_stage
+from memtax.engine import stage as run_stage
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet
 from memtax.filters import Filter
 from memtax.filters.code_vs_nl import CodeFilter
 from memtax.filters.compressibility import CompressibilityFilter
 from memtax.filters.duplicates import DuplicateFilter
+from memtax.filters.taxonomy import TaxonomyFilter
 from memtax.filters.templates import TemplateFilter
 from memtax.filters.token_frequencies import TokenFrequencyFilter
 from memtax.lm.loading import load_tokenizer
 from memtax.pipeline.config import RunConfig
 from memtax.pipeline.given import GIVEN, given_columns
-from memtax.pipeline.neighbours import match_columns
+from memtax.pipeline.neighbors import match_columns
 from memtax.progress import silence_libraries
 from memtax.provenance import fingerprint_dataset, fingerprint_path
 from memtax.record_shapes import SKIPPED
 from memtax.records import read_json
-from memtax.taxonomy.labels import TaxonomyFilter
 
 if TYPE_CHECKING:
     import datasets

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from memtax.leakage.alignment_memorization import FEWEST, points
+from memtax.attribution.alignment_memorization import FEWEST, points
 from memtax.report import figures, words
 from memtax.report.parts import Panel
 
@@ -24,7 +24,7 @@ def against_memorization(found: Mapping[str, Any], table: "pa.Table | None") -> 
     """The figure of alignment against memorization, or why it is withheld; neither where no memorization score is known.
 
     Args:
-        found: from `memtax.leakage.alignment_memorization.agreement`; empty where there is no score.
+        found: from `memtax.attribution.alignment_memorization.agreement`; empty where there is no score.
         table: `gradient_alignment` and the score of each text.
     """
     both = None if table is None or not found else points(table)

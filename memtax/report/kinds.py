@@ -111,7 +111,7 @@ def rates(rows: Sequence[Mapping[str, Any]], groups: Sequence[str], moments: Mom
     """P(memorized | kind) over the moments of a series, one panel per category.
 
     Args:
-        rows: from `memtax.taxonomy.kinds.kind_rates`, with `checkpoint`.
+        rows: from `memtax.predictor.kinds.kind_rates`, with `checkpoint`.
         groups: categories, in the order shown.
         moments: of the series.
         ax: as many axes as there are categories.

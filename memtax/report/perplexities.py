@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from memtax.predictor.factors import FROM_SCORES
 from memtax.report import figures, words
 from memtax.report.data import Run
 from memtax.report.parts import Panel, Section, Table
-from memtax.taxonomy.factors import FROM_SCORES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,7 +122,7 @@ def median_panels(medians: Sequence[Mapping[str, Any]], ax: Any = None) -> Any:
     """Median perplexity (logarithmic) against bins of duplicates, one panel per perplexity.
 
     Args:
-        medians: from `memtax.taxonomy.perplexities.perplexities_by_duplicates`.
+        medians: from `memtax.predictor.perplexities.perplexities_by_duplicates`.
         ax: as many axes as there are perplexities.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -151,7 +151,7 @@ def divergences(rows: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) -> 
     """Divergence against bins of duplicates, one line per perplexity.
 
     Args:
-        rows: the `divergence` of `memtax.taxonomy.perplexities.perplexities_by_duplicates`.
+        rows: the `divergence` of `memtax.predictor.perplexities.perplexities_by_duplicates`.
         ax: where to draw.
     """
     bins = [row for row in _bins(rows) if any(bin_label(other) == row and other["kl"] is not None for other in rows)]

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from memtax import schema
+from memtax.predictor.factors import FROM_SCORES
+from memtax.predictor.storage import say_split
 from memtax.progress import numbered
 from memtax.report import examples, figures, words
 from memtax.report.data import Run
@@ -11,8 +13,6 @@ from memtax.report.growth import growth
 from memtax.report.heat import heat
 from memtax.report.parts import Panel, Section, Table
 from memtax.report.words import DASH, count, estimate, fixed, label, number, percent
-from memtax.taxonomy.factors import FROM_SCORES
-from memtax.taxonomy.storage import say_split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,10 +28,10 @@ METRICS = ("roc_auc", "pr_auc", "ece", "brier", "f1")
 
 def sections(run: Run) -> list[Section]:
     """The sections with figures and tables, in the order of the page; the examples follow them on the page."""
-    from memtax.report.attached import attached
+    from memtax.report.attached_sections import attached
     from memtax.report.fits import fits
     from memtax.report.kinds import kinds
-    from memtax.report.membership import members
+    from memtax.report.membership_section import members
     from memtax.report.perplexities import perplexities
 
     over = fits(run)

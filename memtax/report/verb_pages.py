@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memtax.leakage.membership import representatives
+from memtax.membership.measure import representatives
 from memtax.progress import agree, numbered
-from memtax.report import attached, figures, membership, sections, words
+from memtax.report import attached_sections as attached
+from memtax.report import figures, sections, words
+from memtax.report import membership_section as membership
 from memtax.report.parts import Panel, Quote, Section, Table
 from memtax.report.plain import write_page
 from memtax.results import read_summary, read_table

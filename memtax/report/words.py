@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from memtax.predictor.factors import FROM_SCORES
 from memtax.progress import agree, numbered, printable
 from memtax.schema import CATEGORIES
 from memtax.statistics import FEWEST_UNITS
-from memtax.taxonomy.factors import FROM_SCORES
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"

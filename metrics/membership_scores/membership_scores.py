@@ -4,7 +4,7 @@ import datasets
 import evaluate
 
 import memtax.hub.modules
-from memtax.leakage.rows import score_rows
+from memtax.membership.column_scores import score_rows
 
 _DESCRIPTION = """
 Scores each text for membership in a model's training data: loss, zlib, Min-K%, Min-K%++ and the reference attack, from one
@@ -52,7 +52,7 @@ _CITATION = """
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class MembershipScores(memtax.hub.modules.Module):
-    """Adapter over `memtax.leakage.attacks`."""
+    """Adapter over `memtax.membership.attacks`."""
 
     optional = ("references", "texts", "means", "variances", "reference_predictions", "documents")
 

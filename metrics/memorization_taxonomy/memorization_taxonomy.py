@@ -5,10 +5,10 @@ import evaluate
 
 import memtax.hub.modules
 from memtax.errors import MemtaxError
+from memtax.filters.taxonomy import taxonomy
 from memtax.filters.templates import TemplateFilter
+from memtax.pipeline.extraction_rates import rates_by_category
 from memtax.schema import CATEGORIES
-from memtax.taxonomy.extraction_rates import rates_by_category
-from memtax.taxonomy.labels import taxonomy
 
 _DESCRIPTION = """
 Sorts sequences into the taxonomy of memorization and returns the share of each category that is memorized. In this order: more
@@ -58,7 +58,7 @@ _CITATION = """
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class MemorizationTaxonomy(memtax.hub.modules.Module):
-    """Adapter over `memtax.taxonomy`."""
+    """Adapter over `memtax.filters.taxonomy`."""
 
     optional = ("texts", "is_incrementing", "is_repeating", "documents")
 

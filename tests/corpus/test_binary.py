@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from memtax.corpus import binary
-from memtax.corpus.counting import count
 from memtax.corpus.opening import Reading, open_sources
-from memtax.corpus.spans import Span, cut_windows
+from memtax.counting.counter import count
+from memtax.counting.spans import Span, cut_windows
 from memtax.errors import MemtaxError
 
 CODES = {"u1": 1, "i1": 2, "<i2": 3, "<i4": 4, "<i8": 5, "<u2": 8}

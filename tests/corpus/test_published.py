@@ -11,8 +11,8 @@ import yaml
 
 from helpers.hub import HubServer
 from helpers.processes import python
-from memtax.corpus.published import load_published
 from memtax.errors import MemtaxError
+from memtax.published.sequences import load_published
 
 ROOT = Path(__file__).parent.parent.parent
 SIZES = ("70M", "160M", "410M", "1B", "1.4B", "2.8B", "6.9B", "12B")
@@ -97,7 +97,7 @@ def ask(hub, code, tmp_path):
 def test_all_of_them_by_name_from_the_hub(hub, tmp_path):
     code = """
 import json
-from memtax.corpus.published import load_published
+from memtax.published.sequences import load_published
 from memtax.corpus.rows import load_rows
 from memtax.corpus.sources import Source
 asked = [
@@ -150,7 +150,7 @@ print(json.dumps([*found, rows.to_dict()]))
 def test_any_other_dataset_and_what_goes_wrong(hub, tmp_path):
     code = """
 import json
-from memtax.corpus.published import load_published
+from memtax.published.sequences import load_published
 from memtax.corpus.rows import holds_text, load_rows
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
@@ -189,7 +189,7 @@ def test_revisions_of_a_model_on_the_hub_are_the_checkpoints_of_a_series(hub, tm
         hub[1].add_folder("model", "org/pythia-tiny", tmp_path / f"pythia-tiny{revision}", revision.strip("@") or "main")
     code = """
 import json
-from memtax.filters.scores import LanguageModelFilter
+from memtax.filters.language_model import LanguageModelFilter
 from memtax.lm.loading import check_model, parameter_count
 from memtax.pipeline.series import Member
 found = []

@@ -73,8 +73,8 @@ def corpus(tmp_path):
 
 
 def test_counts_are_the_bytes_of_a_local_pass(spark, tmp_path):
-    from memtax.corpus.job import CountJob
-    from memtax.corpus.spans import Span
+    from memtax.counting.count_job import CountJob
+    from memtax.counting.spans import Span
 
     rows, names = corpus(tmp_path)
     datasets.Dataset.from_dict({"sequence_id": [3, 1001]}).save_to_disk(tmp_path / "memorized")
@@ -102,7 +102,7 @@ def test_counts_are_the_bytes_of_a_local_pass(spark, tmp_path):
 
 def killed_after_its_first_round(job, output):
     """Run a job whose process dies when it has kept its totals for the first time."""
-    from memtax.corpus.resume import FileCheckpoint
+    from memtax.counting.resume import FileCheckpoint
 
     class Killed(BaseException):
         pass
@@ -121,8 +121,8 @@ def killed_after_its_first_round(job, output):
 @pytest.mark.parametrize("then", ["spark", "local"])
 def test_a_driver_that_dies_between_rounds_is_gone_on_with(spark, tmp_path, monkeypatch, then):
     """Of 11 shards, a round takes 8 (4 tasks for each of 2 cores): the totals of those are kept when the driver dies."""
-    from memtax.corpus import on_spark
-    from memtax.corpus.job import CountJob
+    from memtax.counting import on_spark
+    from memtax.counting.count_job import CountJob
 
     _, names = corpus(tmp_path)
     options = {"shard_tokens": 3000, "substitutions": 2}
@@ -144,7 +144,7 @@ def test_a_driver_that_dies_between_rounds_is_gone_on_with(spark, tmp_path, monk
 def test_tables_that_spark_reads_itself_are_counted_some_files_at_a_time(spark, tmp_path, monkeypatch):
     """Three files, a round each: the driver dies after the first, and what it had counted is not counted again."""
     from memtax.corpus import remote
-    from memtax.corpus.job import CountJob
+    from memtax.counting.count_job import CountJob
 
     _, names = corpus(tmp_path)
     table = pq.read_table(names[1])
@@ -181,7 +181,7 @@ def test_tables_that_spark_reads_itself_are_counted_some_files_at_a_time(spark, 
     ],
 )
 def test_an_address_that_cannot_be_counted_says_why(spark, tmp_path, names, engine, message):
-    from memtax.corpus.job import CountJob
+    from memtax.counting.count_job import CountJob
 
     corpus(tmp_path)
     names = tuple(name.replace("HERE", str(tmp_path)) for name in names)
@@ -192,8 +192,8 @@ def test_an_address_that_cannot_be_counted_says_why(spark, tmp_path, names, engi
 
 
 def test_a_workers_error_is_one_line(spark, tmp_path):
-    from memtax.corpus.job import CountJob
     from memtax.corpus.opening import Reading
+    from memtax.counting.count_job import CountJob
 
     _, names = corpus(tmp_path)
     with pytest.raises(MemtaxError, match=r"token id \d+ in row \d+ of .*a\.npy \(byte offset \d+\) is outside") as caught:
@@ -241,7 +241,7 @@ def test_the_drivers_memory_does_not_grow_with_the_corpus(tmp_path):
     script = """
 import re, sys, json
 from pathlib import Path
-from memtax.corpus.job import CountJob
+from memtax.counting.count_job import CountJob
 CountJob((sys.argv[1],), sequences=(sys.argv[2],), engine="spark", master="local[2]").run(Path(sys.argv[3]))
 # Not ru_maxrss: a child inherits that from the process that started it.
 print(json.dumps(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024))

@@ -13,8 +13,8 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from memtax import schema
-from memtax.corpus.counting import Counts, write_counts
-from memtax.engine import run
+from memtax.counting.counter import Counts, write_counts
+from memtax.engine import stage as run
 from memtax.errors import MemtaxError
 from memtax.filters import CATALOGUE, filter_class
 from memtax.provenance import fingerprint_path

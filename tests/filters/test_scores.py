@@ -11,7 +11,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from helpers.processes import python, torchrun
 from memtax.errors import MemtaxError, ModelError
 from memtax.filters import filter_class
-from memtax.filters.scores import LanguageModelFilter
+from memtax.filters.language_model import LanguageModelFilter
 from memtax.lm import extraction
 
 SIZE = 512
@@ -104,7 +104,7 @@ def test_pickled_it_is_parameters_only(model):
 def test_forked_workers_do_not_hang_after_threaded_work(model, dataset):
     code = f"""
 import datasets, torch
-from memtax.filters.scores import LanguageModelFilter
+from memtax.filters.language_model import LanguageModelFilter
 torch.set_num_threads(2)
 scores = LanguageModelFilter({model!r})
 rows = datasets.Dataset.from_dict({{"tokens": [[i + j for j in range(64)] for i in range(64)]}})
@@ -202,7 +202,7 @@ RUN = """
 import sys
 import datasets, torch
 from memtax import engine
-from memtax.filters.scores import LanguageModelFilter
+from memtax.filters.language_model import LanguageModelFilter
 rows, model, output, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
 world = engine.World.current()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memtax.corpus.counting import Counts, write_counts
+from memtax.counting.counter import Counts, write_counts
 from memtax.errors import MemtaxError
 from memtax.filters.token_frequencies import TokenFrequencyFilter
 

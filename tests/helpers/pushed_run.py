@@ -11,10 +11,10 @@ import pyarrow as pa
 from helpers.hub import TOKEN, HubServer
 from helpers.processes import python
 from memtax.hub.folder import Config, write_dataset
-from memtax.taxonomy.predictor import Predictor
+from memtax.predictor.predictor import Predictor
 
 ROWS = 600
-HURRIED = "import memtax.hub.push, memtax.cli; memtax.hub.push.WAIT = 0.05; memtax.cli.main()"
+HURRIED = "import memtax.hub.upload, memtax.cli; memtax.hub.upload.WAIT = 0.05; memtax.cli.main()"
 """The command, with short waits between its tries."""
 RECORD = """\
 memtax: run

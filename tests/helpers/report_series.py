@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from memtax.predictor.kinds import KINDS
 from memtax.schema import CATEGORIES
 from memtax.statistics import Units, share
-from memtax.taxonomy.kinds import KINDS
 
 
 def kind_rows(members, units=40, seed=0):

@@ -26,7 +26,7 @@ for _ in (1, 2):
         program = f"""
 from datasets import load_dataset
 from memtax import Predictor
-from memtax.report.explore import Explorer
+from memtax.report.explorer import Explorer
 from transformers import pipeline
 import pyarrow.parquet as pq
 here = pq.read_table({str(run / "dataset" / "features" / "train.parquet")!r})

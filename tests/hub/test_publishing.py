@@ -63,7 +63,7 @@ assert AutoTokenizer.from_pretrained("org/name-lm")("a b")["input_ids"] == [1, 2
 from transformers import pipeline
 there, here = (pipeline("text-classification", name) for name in ("org/name-code", {str(run / "models" / "code")!r}))
 assert there("the def x") == here("the def x") and there("x")[0]["label"] in ("nl", "code")
-from memtax.report.explore import Explorer
+from memtax.report.explorer import Explorer
 explorer = Explorer.load("org/name")
 assert explorer.rows()[0] == {ROWS} and explorer.details(5)["text"] == here_rows[5]
 import evaluate
@@ -157,8 +157,8 @@ def test_published_layout(run, tmp_path):
             "is_memorized": [True, False, True],
         }
     )
-    from memtax.hub.published import published_files, to_published
-    from memtax.taxonomy.tables import from_published
+    from memtax.hub.filter_layouts import published_files, to_published
+    from memtax.predictor.source_tables import from_published
 
     # 63 scored tokens, 31 of them in the prompt and 32 after it.
     theirs = to_published(ours, in_sample=True)
@@ -179,7 +179,7 @@ def test_published_layout(run, tmp_path):
         hub.add("dataset", "org/name", files)
         program = """
 from datasets import load_dataset
-from memtax.taxonomy.tables import read_table
+from memtax.predictor.source_tables import read_table
 assert len(load_dataset("org/name", split="memories_deduped_tiny")) == 2
 assert read_table("org/name:default:pile_deduped_tiny").column("semantic_matches_0_8").to_pylist() == [0, 3, 1]
 """
@@ -195,7 +195,7 @@ def test_published_splits_are_read_back_as_they_were(tmp_path):
 
     from memtax.errors import MemtaxError
     from memtax.filters import filter_class
-    from memtax.hub.published import CODE_SCORES, MATCHES, match_splits, write_splits
+    from memtax.hub.filter_layouts import CODE_SCORES, MATCHES, match_splits, write_splits
 
     ours = pa.table(
         {

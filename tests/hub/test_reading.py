@@ -119,7 +119,7 @@ def memtax(hub, cache, *arguments):
 
 def test_membership_benchmarks_by_name(hub, tmp_path):
     program = """
-from memtax.corpus.membership import load_membership, load_texts
+from memtax.corpus.membership_texts import load_membership, load_texts
 wiki = load_membership("swj0419/WikiMIA::WikiMIA_length64").to_pydict()
 assert wiki["text"] == ["a64", "b", "c"] and wiki["is_member"] == [True, False, True]
 concat = load_membership("zjysteven/WikiMIA_concat::WikiMIA_length32").to_pydict()

@@ -6,8 +6,8 @@ import torch
 
 from helpers import away
 from helpers.models import build, random_sequences
-from memtax.leakage.alignment import align
-from memtax.leakage.influence import last_states
+from memtax.attribution.alignment import align
+from memtax.attribution.influence_functions import last_states
 from memtax.lm.decoding import Decoding
 from memtax.lm.generation import generate
 from memtax.lm.gradients import PARAMETERS, capture

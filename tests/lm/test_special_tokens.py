@@ -5,15 +5,15 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from helpers import special_tokens as small
+from memtax.attribution.influence_functions import last_states
 from memtax.errors import MemtaxError, ModelError
-from memtax.filters.scores import LanguageModelFilter
-from memtax.leakage.influence import last_states
+from memtax.filters.language_model import LanguageModelFilter
 from memtax.lm.generation import generate, match_lengths, memorization_scores
 from memtax.lm.gradients import capture
 from memtax.lm.loading import load_model
 from memtax.lm.scores import score
 from memtax.lm.special_tokens import bos_before, bos_ids, bos_of, set_bos, text_ids, text_positions, tokenizer_bos, without_bos
-from memtax.taxonomy.probes import hidden_states
+from memtax.predictor.probes import hidden_states
 
 ROWS = [*small.rows(3, 12), *small.rows(2, 5, seed=1), [7], []]
 

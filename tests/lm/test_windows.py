@@ -16,7 +16,7 @@ from helpers.processes import python
 from memtax.errors import MemtaxError
 from memtax.lm import windows
 from memtax.results import read_summary
-from memtax.statistics.blocks import block_bootstrap_mean
+from memtax.statistics.block_bootstrap import block_bootstrap_mean
 
 PROMPT, CONTINUATION = 6, 4
 

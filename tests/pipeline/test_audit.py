@@ -19,11 +19,11 @@ from memtax.cli import app
 from memtax.errors import MemtaxError
 from memtax.files import asset
 from memtax.hub.publish import plan
-from memtax.leakage.canaries import conclusion
-from memtax.pipeline.audit import _advice
+from memtax.membership.canaries import conclusion
+from memtax.pipeline.audit_figures import _advice
 from memtax.pipeline.audit_texts import kind_of
-from memtax.report.compare import compare
-from memtax.report.explore import Explorer
+from memtax.report.comparison import compare
+from memtax.report.explorer import Explorer
 from memtax.results import read_summary
 from memtax.statistics import Units
 
@@ -280,7 +280,7 @@ def test_predicted_effect_of_deduplication_is_the_predictors_own(tmp_path):
     import numpy as np
     import pyarrow as pa
 
-    from memtax.taxonomy.predictor import Predictor
+    from memtax.predictor.predictor import Predictor
 
     rng = np.random.default_rng(0)
     copies = rng.choice([1, 2, 4], 3000)

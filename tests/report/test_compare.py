@@ -11,7 +11,7 @@ from memtax import statistics
 from memtax.cli import app
 from memtax.errors import MemtaxError
 from memtax.jobs.compare import Compare
-from memtax.report.compare import compare
+from memtax.report.comparison import compare
 from memtax.results import read_summary, read_table
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from memtax.errors import MemtaxError
 from memtax.hub.folder import Config, write_dataset
-from memtax.report.explore import Explorer
+from memtax.report.explorer import Explorer
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_folder_that_is_no_run(tmp_path):
 def test_the_page_in_a_browser(run):
     from playwright.sync_api import sync_playwright
 
-    from memtax.report.explore_app import page
+    from memtax.report.explorer_app import page
 
     demo = page(Explorer.load(run))
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True)

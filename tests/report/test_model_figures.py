@@ -6,11 +6,11 @@ from matplotlib.figure import Figure
 
 from memtax.errors import MemtaxError
 from memtax.report import figures, model_figures
-from memtax.report.compare import difference_rows
+from memtax.report.comparison import difference_rows
 from memtax.report.figures import png, style, svg
 from memtax.report.growth import growth
 from memtax.report.heat import heat
-from memtax.report.membership import attack_rows
+from memtax.report.membership_section import attack_rows
 
 
 def axes():

@@ -13,9 +13,9 @@ from helpers.markup import contrast, problems
 from helpers.report_run import make_run
 from helpers.report_series import fit_rows, kind_rows, perplexity_rows
 from memtax import schema
+from memtax.attribution.alignment_memorization import agreement
 from memtax.jobs.base import Result, Rows, write_result
-from memtax.leakage.alignment_memorization import agreement
-from memtax.leakage.canaries import Canary, summarize
+from memtax.membership.canaries import Canary, summarize
 from memtax.pipeline import audit_page
 from memtax.report import figures, page, sections, verb_pages
 from memtax.report.data import Run

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from helpers.report_series import fit_rows, kind_rows
-from memtax.leakage.alignment_memorization import add_memorization, agreement, points
+from memtax.attribution.alignment_memorization import add_memorization, agreement, points
+from memtax.predictor.perplexities import perplexities_by_duplicates
 from memtax.report import figures
 from memtax.report.alignment_memorization import against_memorization, hexagons
 from memtax.report.data import Run
@@ -16,7 +17,6 @@ from memtax.report.parts import Panel, Table
 from memtax.report.perplexities import bin_label, perplexities
 from memtax.schema import CATEGORIES
 from memtax.statistics import spearman, spearman_interval, unit_codes
-from memtax.taxonomy.perplexities import perplexities_by_duplicates
 
 
 def run_with(**metrics):

@@ -27,10 +27,13 @@ LIMIT = 300
 
 def small_parts():
     """Batches and parts so small that each verb writes several."""
-    from memtax.corpus import resume
-    from memtax.leakage import alignment, influence_table, membership, paraphrase
+    from memtax.attribution import alignment, influence_table
+    from memtax.counting import resume
+    from memtax.membership import measure as membership
+    from memtax.paraphrasing import paraphraser as paraphrase
     from memtax.pipeline import filtering, scoring, stages
-    from memtax.taxonomy import predict, tables
+    from memtax.predictor import prediction as predict
+    from memtax.predictor import source_tables as tables
 
     scoring.ROWS_PER_BATCH = 64
     filtering.ROWS_PER_BATCH = stages.ROWS_PER_BATCH = 4
@@ -103,7 +106,7 @@ def start_after(before, words, log):
 def die_before_the_end():
     """Let the process end where final files begin to be written."""
     from memtax import checksums
-    from memtax.corpus import job
+    from memtax.counting import count_job as job
 
     def die(*_, **__):
         os._exit(9)

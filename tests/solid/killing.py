@@ -293,7 +293,7 @@ def _run(options, folder):
     import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
 
     import memtax.cli
-    import memtax.corpus.kernels
+    import memtax.counting.kernels
     import memtax.pipeline.fitting  # noqa: F401
 
     torch.set_num_threads(1)

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from memtax import cli
-from memtax.corpus import guard, membership
+from memtax.corpus import guard
+from memtax.corpus import membership_texts as membership
 
 TABLE = Path(__file__).parents[2] / "docs" / "bad-input.md"
 ROWS = re.findall(r"^\| (?!Wrong|---)(.+?) \| (\w+) \| `(.+)` \|$", TABLE.read_text(encoding="utf-8"), re.M)

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memtax.corpus.opening import Reading, open_sources
-from memtax.corpus.published import load_published
 from memtax.errors import MemtaxError
 from memtax.filters import filter_class
 from memtax.hub.cards import plain, split
 from memtax.jobs.run import Run
+from memtax.published.sequences import load_published
 
 EXAMPLES = int(os.environ.get("MEMTAX_FUZZ", "60"))
 fuzz = settings(
@@ -124,7 +124,7 @@ def test_any_front_matter(text):
 @fuzz
 @given(st.text(max_size=120))
 def test_any_paraphrase_prompt_file(tmp_path, text):
-    from memtax.leakage.paraphrase import Paraphraser
+    from memtax.paraphrasing.paraphraser import Paraphraser
 
     (tmp_path / "prompts.txt").write_text(text, encoding="utf-8", errors="replace")
     try:
@@ -164,7 +164,7 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path, monkeypatch, cap
 def test_a_compressed_bomb_is_one_line_and_little_memory(tmp_path, monkeypatch):
     import gzip
 
-    from memtax.corpus import membership
+    from memtax.corpus import membership_texts as membership
 
     monkeypatch.setattr(membership, "LONGEST_LINE", 1 << 20)
     path = tmp_path / "bomb.member.jsonl.gz"

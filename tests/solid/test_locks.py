@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from memtax.corpus.spans import Span
+from memtax.counting.spans import Span
 from memtax.errors import MemtaxError
 from memtax.outputs import hold
 
@@ -167,7 +167,7 @@ def test_the_memory_that_is_stated_is_kept_to(tmp_path, monkeypatch):
     assert "--memory 0.0 must be above 0" in found[0][0]
     # The plan itself, here without the system's limit: Python with its libraries takes 0.3 GiB alone.
     from memtax import progress
-    from memtax.corpus.job import CountJob
+    from memtax.counting.count_job import CountJob
 
     monkeypatch.setattr(progress, "_memory", int(0.3 * 2**30))
     with pytest.raises(MemtaxError, match=r"counting 50 windows takes about \d+\.\d GiB, more than --memory 0\.3"):

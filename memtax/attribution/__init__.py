@@ -1,0 +1,1 @@
+"""What gradients say: alignment with paraphrases, influence of training examples."""

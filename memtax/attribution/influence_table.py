@@ -1,0 +1,382 @@
+"""`memtax influence`: influence between two datasets, in parts that processes share and a stopped run goes on from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memtax import schema, statistics
+from memtax.attribution.influence_exact import check_damping
+from memtax.attribution.influence_functions import (
+    CURVED,
+    ITERATIONS,
+    METHODS,
+    Influence,
+    check_methods,
+    default_parameters,
+    delta,
+    from_products,
+    last_states,
+)
+from memtax.attribution.influence_top import top_table
+from memtax.checksums import Parts
+from memtax.corpus import columns
+from memtax.corpus.sources import Source, open_dataset
+from memtax.engine import World
+from memtax.engine.stage import claim
+from memtax.errors import MemtaxError, RowError
+from memtax.files import atomic_path
+from memtax.lm.loading import load_model, load_tokenizer, model_files
+from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
+from memtax.progress import progress_bar, skipped
+from memtax.provenance import digest, fingerprint_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MATRICES = "matrix.safetensors"
+ROWS_PER_PART = 64
+"""Examples a part, whatever the number of processes."""
+VERSION = 2
+"""Raised whenever the same settings would give other values."""
+
+
+@dataclass(frozen=True)
+class InfluenceSettings:
+    """What `influence_table` computes.
+
+    Attributes:
+        model: a model's or adapter's folder, or its name on the Hub.
+        revision: branch, tag or commit of a Hub name.
+        methods: some of `METHODS`.
+        parameters: one of `memtax.lm.gradients.PARAMETERS`; None takes LoRA adapters if any, else embeddings and head.
+        prompt_column: text that comes before each example and that the loss is not over.
+        class_column: a label of train and test examples, for accuracy and coverage.
+        tokenizer: folder or Hub name; None takes the model's.
+        length: most tokens of an example; None takes the model's positions.
+        top: how many training examples are listed for each test example.
+        iterations: of LiSSA.
+        scale: of LiSSA; None takes what converges.
+        damping: lambda of DataInf, LiSSA and the exact inverse; None takes one for each tensor from its gradients.
+        per_tensor: also keep the matrix of every tensor.
+        dtype: type of the weights.
+        bos: one of `memtax.lm.special_tokens.BOS`.
+        show_personal_data: list texts as they are; otherwise personal data in them is masked.
+    """
+
+    model: str
+    revision: str | None = None
+    methods: tuple[str, ...] = METHODS
+    parameters: str | None = None
+    prompt_column: str | None = None
+    class_column: str | None = None
+    tokenizer: str | None = None
+    length: int | None = None
+    top: int = 10
+    iterations: int = ITERATIONS
+    scale: float | None = None
+    damping: float | None = None
+    per_tensor: bool = False
+    dtype: str = "float32"
+    bos: str = "auto"
+    show_personal_data: bool = False
+
+    def __post_init__(self) -> None:
+        check_methods(self.methods)
+        check_bos(self.bos)
+        if self.length is not None and self.length < 2:
+            raise MemtaxError(f"length={self.length} leaves no token to predict; it must be at least 2")
+        if self.damping is not None:
+            check_damping(self.damping)
+        if self.top < 1:
+            raise MemtaxError(f"top={self.top} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples as tokens, which of them are targets, their ids, texts and classes (None: not asked for).
+
+    Attributes:
+        ids: `sequence_id` of each.
+        tokens: of each, cut to the longest that the model takes.
+        scored: whether each token is a target.
+        texts: None where the row has tokens.
+        classes: for accuracy and coverage.
+        cut: examples that were too long.
+        units: what intervals are over: documents, else equal texts or tokens.
+    """
+
+    ids: list[int]
+    tokens: list[list[int]]
+    scored: list[list[bool]]
+    texts: list[str | None]
+    classes: list[Any] | None
+    cut: int
+    units: statistics.Units
+
+
+def influence_table(
+    train: Source, test: Source, settings: InfluenceSettings, output: Path | str
+) -> tuple["pa.Table", "pa.Table", dict[str, Any]]:
+    """Influence of every row of `train` on every row of `test`; finished parts in `output` are reused.
+
+    Under `accelerate launch` or `torchrun` the parts are shared among the processes.
+
+    Args:
+        train: rows with tokens or text, and the prompt and class columns of the settings.
+        test: likewise.
+        settings: model and what to compute.
+        output: the directory of `parts/` and `matrix.safetensors` (for each method (train, test), and `train_ids`,
+            `test_ids`).
+
+    Returns:
+        The influences, one row per pair; the most influential training examples of each test example; and the figures.
+
+    Raises:
+        MemtaxError: an input cannot be used.
+        StaleOutputError: the output holds parts of another input or of other settings.
+    """
+    world, output = World.current(), Path(output)
+    bos = bos_ids(settings.model, settings.revision, settings.bos, settings.tokenizer)
+    model = load_model(settings.model, settings.revision, settings.dtype, bos=bos)
+    limits = [limit for limit in (settings.length, text_positions(model)) if limit is not None]
+    longest = min(limits, default=None)
+    sets = {name: load_examples(source, settings, longest, bos) for name, source in (("train", train), ("test", test))}
+    parameters = settings.parameters or default_parameters(model)
+    inputs = {name: digest(examples.ids, examples.tokens, examples.scored) for name, examples in sets.items()}
+    inputs["model"] = digest([fingerprint_path(file) for file in model_files(settings.model)], settings.revision, bos)
+    identity = {"stage": "influence", "version": VERSION, **inputs, "dtype": settings.dtype, "parameters": parameters}
+    identity |= {"methods": list(settings.methods)}
+    parts = Parts.of(output / "parts", identity)
+    if world.is_main:
+        claim(parts.folder, identity)
+    world.wait()
+    gradients = bool(set(settings.methods) - {"repsim"})
+    _capture(model, sets, parameters, settings, parts, world)
+    world.wait()
+    if gradients:
+        _products(model, sets, settings, parts, world)
+        world.wait()
+    found = _collect(sets, settings, parts.folder, gradients)
+    summary = summarize(found, sets, settings, parameters, model)
+    summary = {**summary, "personal_data_shown": settings.show_personal_data}
+    summary["bos"] = list(bos)
+    sides = (sets["train"].ids, sets["train"].texts), (sets["test"].ids, sets["test"].texts)
+    top = top_table(found, *sides, settings.top, mask=not settings.show_personal_data)
+    if world.is_main:
+        _write_matrices(found, sets, settings, output / MATRICES)
+    return _pairs(found, sets["train"], sets["test"]), top, summary
+
+
+def load_examples(source: Source, settings: InfluenceSettings, longest: int | None, bos: BosIds = ()) -> Examples:
+    """Rows of a source as tokens, without BOS: the prompt's, if there is a prompt column, and then the example's.
+
+    Raises:
+        MemtaxError: a column is missing or of another type, an id occurs twice, or there is no row.
+    """
+    dataset = open_dataset(source)
+    names = list(dataset.column_names or ())
+    name = columns.find_column(names, source.column, source.label)
+    asked = [one for one in (settings.prompt_column, settings.class_column) if one]
+    schema.require(names, asked, source.label)
+    for one in filter(None, (name, settings.prompt_column)):
+        kind = dataset.features.arrow_schema.field(one).type
+        if str(kind) != "null":
+            columns.column_kind(kind, one, source.label)
+    rows = list(dataset)
+    if not rows:
+        raise MemtaxError(f"{source.label} has no rows")
+    texts = [row[name] if isinstance(row[name], str) else None for row in rows]
+    reader = None
+    if settings.prompt_column or any(text is not None for text in texts):
+        reader = load_tokenizer(settings.tokenizer or settings.model, None if settings.tokenizer else settings.revision)
+    ids = [row.get("sequence_id", place) for place, row in enumerate(rows)]
+    if not all(isinstance(one, int) for one in ids) or len(set(ids)) < len(ids):
+        raise MemtaxError(f"sequence_id of {source.label} must be integers, each once")
+    tokens, scored, cut = [], [], 0
+    for row in rows:
+        before = _encode(reader, row[settings.prompt_column], bos) if settings.prompt_column else []
+        whole = [*before, *_encode(reader, row[name], bos)]
+        cut += longest is not None and len(whole) > longest
+        tokens.append(whole[:longest])
+        scored.append(([False] * len(before) + [True] * (len(whole) - len(before)))[:longest])
+    # The first token is predicted from nothing.
+    skipped(sum(not any(one[1:]) for one in scored), f"without a token to predict, in {source.label}; the influence is null")
+    classes = [row[settings.class_column] for row in rows] if settings.class_column else None
+    documents = [row.get("document") for row in rows]
+    codes = statistics.unit_codes(documents, texts, tokens)
+    unit = "document" if any(one is not None for one in documents) else "text"
+    return Examples(ids, tokens, scored, texts, classes, cut, statistics.Units(codes, unit))
+
+
+def _encode(reader: Any, value: Any, bos: BosIds) -> list[int]:
+    if value is None:
+        return []
+    tokens = text_ids(reader, [value])[0] if isinstance(value, str) else [int(token) for token in value]
+    return list(without_bos(tokens, bos))
+
+
+def _parts(examples: Examples) -> list[slice]:
+    count = len(examples.ids)
+    return [slice(start, min(start + ROWS_PER_PART, count)) for start in range(0, count, ROWS_PER_PART)]
+
+
+def _part(name: str, number: int) -> str:
+    return f"{name}-{number:05d}.safetensors"
+
+
+def _capture(
+    model: Any, sets: Mapping[str, Examples], parameters: str, settings: InfluenceSettings, parts: Parts, world: World
+) -> None:
+    """Write the gradients and hidden states of this process's parts."""
+    import torch
+
+    from memtax.lm._storage import save_gradients
+    from memtax.lm.gradients import Gradients, capture
+
+    every = [(name, number, rows) for name, examples in sets.items() for number, rows in enumerate(_parts(examples))]
+    mine = every[world.rank :: world.size]
+    with progress_bar("gradients", sum(rows.stop - rows.start for _, _, rows in mine)) as bar:
+        for name, number, rows in mine:
+            part, examples, sequences = _part(name, number), sets[name], sets[name].tokens[rows]
+            if not parts.is_usable(part):
+                found = Gradients({}, {}, tuple(sum(one[1:]) for one in examples.scored[rows]))
+                try:
+                    if set(settings.methods) - {"repsim"}:
+                        found = capture(model, sequences, parameters=parameters, scored=examples.scored[rows])
+                    states = last_states(model, sequences) if "repsim" in settings.methods else None
+                except RowError as error:
+                    named = f"the {name} example with sequence_id {examples.ids[rows][error.row]}"
+                    raise error.at(error.row, named) from error
+                with parts.writing(part) as path:
+                    save_gradients(path, found, None if states is None else {"states": torch.from_numpy(states)})
+            bar.update(rows.stop - rows.start)
+
+
+def _products(model: Any, sets: Mapping[str, Examples], settings: InfluenceSettings, parts: Parts, world: World) -> None:
+    """Write the inner products of this process's training parts with all examples."""
+    import torch
+    from safetensors.torch import save_file
+
+    from memtax.lm._storage import load_gradients
+
+    train = _parts(sets["train"])
+    others = [("test", number) for number in range(len(_parts(sets["test"])))]
+    if set(settings.methods) & CURVED:
+        others = [("train", number) for number in range(len(train))] + others
+    mine = [number for number in range(len(train)) if number % world.size == world.rank]
+    with progress_bar("inner products", len(mine) * len(others), "blocks") as bar:
+        for number in mine:
+            part = _part("products", number)
+            if parts.is_usable(part):
+                bar.update(len(others))
+                continue
+            ours, _ = load_gradients(parts.folder / _part("train", number), model)
+            blocks: dict[str, list[npt.NDArray[np.float64]]] = {}
+            for name, other in others:
+                same = name == "train" and other == number
+                theirs = ours if same else load_gradients(parts.folder / _part(name, other), model)[0]
+                for tensor, values in ours.gram(theirs).items():
+                    blocks.setdefault(f"{name}|{tensor}", []).append(values)
+                bar.update(1)
+            tensors = {key: torch.from_numpy(np.concatenate(values, axis=1)) for key, values in blocks.items()}
+            with parts.writing(part) as path:
+                save_file(tensors, path)
+
+
+def _collect(sets: Mapping[str, Examples], settings: InfluenceSettings, folder: Path, gradients: bool) -> dict[str, Influence]:
+    """The influences, from all parts."""
+    from safetensors import safe_open
+
+    from memtax.lm._storage import facts_of
+
+    counts = {name: len(_parts(examples)) for name, examples in sets.items()}
+    states: dict[str, list[npt.NDArray[np.float64]]] = {"train": [], "test": []}
+    sizes: dict[str, int] = {}
+    for name, count in counts.items():
+        for number in range(count):
+            with safe_open(str(folder / _part(name, number)), "numpy") as file:
+                sizes = facts_of(file)["sizes"]
+                if "|states" in file.keys():  # noqa: SIM118 (it is no mapping)
+                    states[name].append(file.get_tensor("|states"))
+    blocks: dict[str, list[npt.NDArray[np.float64]]] = {}
+    for number in range(counts["train"] if gradients else 0):
+        with safe_open(str(folder / _part("products", number)), "numpy") as file:
+            for key in file.keys():  # noqa: SIM118
+                blocks.setdefault(key, []).append(file.get_tensor(key))
+    whole = {key: np.concatenate(values) for key, values in blocks.items()}
+    gram, cross = (
+        {key.split("|", 1)[1]: value for key, value in sorted(whole.items()) if key.startswith(f"{name}|")}
+        for name in ("train", "test")
+    )
+    train, test = (np.array([any(one[1:]) for one in sets[name].scored]) for name in ("train", "test"))
+    both = (_stack(states["train"]), _stack(states["test"])) if "repsim" in settings.methods else None
+    options: dict[str, Any] = {"iterations": settings.iterations, "scale": settings.scale, "weight": settings.damping}
+    return from_products(settings.methods, gram, cross, sizes, (train, test), both, **options)
+
+
+def _stack(parts: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    # A part whose examples have no tokens at all does not know how wide the states are.
+    width = max((part.shape[1] for part in parts), default=0)
+    return np.concatenate([part if part.shape[1] else np.full((len(part), width), np.nan) for part in parts])
+
+
+def summarize(
+    found: Mapping[str, Influence], sets: Mapping[str, Examples], settings: InfluenceSettings, parameters: str, model: Any
+) -> dict[str, Any]:
+    """Counts, the movement of LoRA adapters, and for each method accuracy and coverage where there are classes."""
+    train, test = sets["train"], sets["test"]
+    summary: dict[str, Any] = {
+        "model": settings.model,
+        "parameters": parameters,
+        "train": len(train.ids),
+        "test": len(test.ids),
+        "without_a_token_to_predict": {name: sum(not any(one[1:]) for one in sets[name].scored) for name in sets},
+        "cut": {name: examples.cut for name, examples in sets.items()},
+    }
+    if default_parameters(model) == "lora":
+        summary["delta"] = delta(model)
+    summary["methods"] = {method: _classes(one, train, test) for method, one in found.items()}
+    return summary
+
+
+def _classes(one: Influence, train: Examples, test: Examples) -> dict[str, Any]:
+    if train.classes is None or test.classes is None:
+        return {}
+    hits, shares = one.class_accuracy(train.classes, test.classes), one.coverage(train.classes, test.classes)
+    return {
+        "accuracy": statistics.mean_over_units(hits, test.units),
+        "coverage": statistics.mean_over_units(shares, test.units),
+    }
+
+
+def _write_matrices(
+    found: Mapping[str, Influence], sets: Mapping[str, Examples], settings: InfluenceSettings, path: Path
+) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {method: torch.from_numpy(one.values.astype(np.float32)) for method, one in found.items()}
+    if settings.per_tensor:
+        for method, one in found.items():
+            named = {f"{method}|{name}": value for name, value in one.tensors.items()}
+            tensors |= {name: torch.from_numpy(value.astype(np.float32)) for name, value in named.items()}
+    tensors |= {f"{name}_ids": torch.tensor(sets[name].ids) for name in ("train", "test")}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def _pairs(found: Mapping[str, Influence], train: Examples, test: Examples) -> "pa.Table":
+    """One row a pair, all training examples of a test example together."""
+    import pyarrow as pa
+
+    table = {
+        "train_id": pa.array(np.tile(np.array(train.ids, np.int64), len(test.ids))),
+        "test_id": pa.array(np.repeat(np.array(test.ids, np.int64), len(train.ids))),
+    }
+    for method, one in found.items():
+        table[method] = pa.array(one.values.T.ravel().astype(np.float32), from_pandas=True)  # NaN is null
+    return schema.validate(pa.table(table), list(table), "the influences")

@@ -1,0 +1,53 @@
+"""The training examples that matter most to each test example, with their texts as they may be quoted."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from memtax.attribution.influence_functions import Influence
+from memtax.privacy import mask_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Side = tuple[Sequence[int], Sequence[str | None]]
+"""Ids of examples, and their texts as far as they have any."""
+
+
+def top_table(found: Mapping[str, Influence], train: Side, test: Side, most: int, *, mask: bool) -> "pa.Table":
+    """The most influential training examples of each test example, by each method.
+
+    Args:
+        found: method to its influences (train, test).
+        train: training examples.
+        test: test examples.
+        most: training examples listed for each test example.
+        mask: whether personal data in the texts is masked.
+
+    Returns:
+        `test_id`, `method`, `rank` from 1, `train_id`, `influence`, `test_text`, `train_text`.
+    """
+    import pyarrow as pa
+
+    # Kept: the same few training examples stand in many lists.
+    # Examples may themselves be cut from longer texts.
+    shown = functools.cache(functools.partial(mask_text, open_ends=True) if mask else str)
+
+    def text(side: Side, row: int) -> str | None:
+        whole = side[1][row]
+        return None if whole is None else shown(whole)
+
+    rows = []
+    for method, one in found.items():
+        for column, best in enumerate(one.top(most)):
+            for rank, row in enumerate(best):
+                value = one.values[row, column]
+                if np.isfinite(value):
+                    ids = {"test_id": test[0][column], "method": method, "rank": rank + 1, "train_id": train[0][row]}
+                    texts = {"test_text": text(test, column), "train_text": text(train, row)}
+                    rows.append({**ids, "influence": float(value), **texts})
+    kinds = {"test_id": pa.int64(), "method": pa.string(), "rank": pa.int32(), "train_id": pa.int64()}
+    kinds |= {"influence": pa.float32(), "test_text": pa.string(), "train_text": pa.string()}
+    return pa.Table.from_pylist(rows, schema=pa.schema(kinds))

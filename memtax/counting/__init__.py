@@ -1,0 +1,1 @@
+"""Counting tokens and windows of a corpus: kernels, index, near-duplicates, resume, Spark."""

@@ -1,0 +1,341 @@
+"""The compiled loops of counting near-duplicates: windows with at most e substituted tokens (Hamming distance).
+
+Pigeonhole: of e + 1 disjoint segments of a window, one has no substitution. So every place of the corpus is hashed over one
+segment's length and looked up among the segments of all windows; each proposal is verified token by token, and counts at
+its first matching segment only, so that no place counts twice.
+
+A segment that many windows share ("heavy") makes a place dear. The same text around such places comes again and again in
+repetitive corpora, so heavy places are collected by the whole text that decides them, and verified once for all that are equal.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from memtax.compiled import kernel
+from memtax.counting.kernels import FREE, probe
+from memtax.counting.token_words import equal_text, load_word, mix, prefetch, tokens_a_word, whole_hash
+
+HEAVY = 16
+"""Windows that share a segment from which on equal places are collected."""
+
+_ZERO = np.uint64(0)
+_ONE = np.uint64(1)
+_LOW_6 = np.uint64(63)
+_SHIFT_6 = np.uint64(6)
+_SHIFT_12 = np.uint64(12)
+_TAG = np.uint64(0xFFFFFFFF00000000)
+_INDEX = np.uint64(0xFFFFFFFF)
+_STRIPE = 64
+_SLOTS = 4096
+_FACTOR = np.uint64(0xBF58476D1CE4E5B9)
+
+
+@kernel(allocates=False)
+def segment_hashes(tokens: npt.NDArray[Any], first: int, count: int, length: int, out: npt.NDArray[np.uint64]) -> None:
+    """Mixed hashes of `length` tokens from each of `count` places from `first` on."""
+    in_word = tokens_a_word(tokens)
+    words = length // in_word
+    for i in range(count):
+        out[i] = _ZERO
+    for j in range(words):
+        for i in range(count):
+            h = out[i] * _FACTOR + load_word(tokens, np.int64(first + i + j * in_word))
+            out[i] = h ^ (h >> np.uint64(29))
+    for j in range(words * in_word, length):
+        for i in range(count):
+            out[i] = out[i] * _FACTOR + np.uint64(tokens[first + i + j])
+    for i in range(count):
+        out[i] = mix(out[i] * _FACTOR)
+
+
+@kernel(allocates=False)
+def window_segments(
+    flat: npt.NDArray[Any], width: int, start: int, length: int, hashes: npt.NDArray[np.uint64], out: npt.NDArray[np.uint64]
+) -> None:
+    """Hash the segment at `start` of every window into `hashes` (n); `flat` holds windows of `width` tokens, `out` one hash."""
+    for i in range(hashes.shape[0]):
+        segment_hashes(flat, i * width + start, 1, length, out)
+        hashes[i] = out[0]
+
+
+@numba.njit(nogil=True, inline="always")
+def _bloom_mask(mixed: np.uint64) -> np.uint64:
+    """Three bits of a 64-bit word of the filter, from low bits of a mixed hash; its top bits choose the word."""
+    low = (_ONE << (mixed & _LOW_6)) | (_ONE << ((mixed >> _SHIFT_6) & _LOW_6))
+    return low | (_ONE << ((mixed >> _SHIFT_12) & _LOW_6))
+
+
+@kernel(allocates=False)
+def build_table(
+    keys: npt.NDArray[np.uint64],
+    table: npt.NDArray[np.uint64],
+    table_shift: np.uint64,
+    bloom: npt.NDArray[np.uint64],
+    bloom_shift: np.uint64,
+) -> None:
+    """Put distinct keys (already mixed) into a table, as their numbers below their high halves, and into the filter."""
+    last = table.shape[0] - 1
+    for i in range(keys.shape[0]):
+        slot = np.int64(keys[i] >> table_shift)
+        while table[slot] != FREE:
+            slot = (slot + 1) & last
+        table[slot] = (keys[i] & _TAG) | np.uint64(i)
+        bloom[np.int64(keys[i] >> bloom_shift)] |= _bloom_mask(keys[i])
+
+
+@numba.njit(nogil=True, inline="always")
+def _differs(tokens: npt.NDArray[Any], first: int, windows: npt.NDArray[Any], window: int, start: int, length: int) -> int:
+    """In how many of `length` tokens from `start` on the window at `first` differs from the one of this number."""
+    wrong = 0
+    for j in range(start, start + length):
+        wrong += int(windows[window, j] != tokens[first + j])
+    return wrong
+
+
+@kernel(allocates=False)
+def _counts(
+    tokens: npt.NDArray[Any],
+    first: int,
+    windows: npt.NDArray[Any],
+    window: int,
+    segment: int,
+    starts: npt.NDArray[np.int64],
+    length: int,
+    substitutions: int,
+    separator: int,
+) -> bool:
+    """Whether the place `first` counts for a window that its segment of this number proposed."""
+    width = windows.shape[1]
+    wrong = _differs(tokens, first, windows, window, 0, width)
+    if wrong > substitutions:
+        return False
+    if wrong == 0 and segment > 0:
+        return False
+    if wrong > 0:
+        # The segment itself must match (a hash only proposes), and none before it: those places count there.
+        if _differs(tokens, first, windows, window, starts[segment], length) > 0:
+            return False
+        for earlier in range(segment):
+            if _differs(tokens, first, windows, window, starts[earlier], length) == 0:
+                return False
+    if separator >= 0:
+        for j in range(width):
+            if tokens[first + j] == separator:
+                return False
+    return True
+
+
+@kernel(allocates=False)
+def _verify(
+    tokens: npt.NDArray[Any],
+    place: int,
+    low: int,
+    high: int,
+    times: int,
+    windows: npt.NDArray[Any],
+    starts: npt.NDArray[np.int64],
+    length: int,
+    substitutions: int,
+    separator: int,
+    entries: npt.NDArray[np.int64],
+    entry_bits: int,
+    begin: int,
+    end: int,
+    found: npt.NDArray[np.int64],
+) -> None:
+    """Count the windows proposed by the segment at `place`, inside the sequence [low, high), `times` times."""
+    width = windows.shape[1]
+    for entry in range(begin, end):
+        window, segment = entries[entry] >> entry_bits, entries[entry] & ((1 << entry_bits) - 1)
+        first = place - starts[segment]
+        if first < low or first + width > high:
+            continue
+        if _counts(tokens, first, windows, window, segment, starts, length, substitutions, separator):
+            found[window] += times
+
+
+@kernel()
+def scan_near(
+    tokens: npt.NDArray[Any],
+    offsets: npt.NDArray[np.int64],
+    windows: npt.NDArray[Any],
+    starts: npt.NDArray[np.int64],
+    length: int,
+    substitutions: int,
+    separator: int,
+    keys: npt.NDArray[np.uint64],
+    bounds: npt.NDArray[np.int64],
+    entries: npt.NDArray[np.int64],
+    entry_bits: int,
+    table: npt.NDArray[np.uint64],
+    table_shift: np.uint64,
+    bloom: npt.NDArray[np.uint64],
+    bloom_shift: np.uint64,
+    found: npt.NDArray[np.int64],
+) -> None:
+    """Count, in one block, the places that differ from each window in at most `substitutions` tokens.
+
+    Args:
+        tokens: shape (tokens), uint16 or int32.
+        offsets: shape (sequences + 1).
+        windows: shape (n, w), distinct, of the tokens' type.
+        starts: shape (e + 1), where each segment starts in a window.
+        length: tokens of each segment that are hashed.
+        substitutions: e.
+        separator: places that hold this token do not count; -1 for none.
+        keys: shape (m), the distinct hashes of segments.
+        bounds: shape (m + 1), the range of each key in `entries`.
+        entries: window * 2^entry_bits + segment, by key.
+        entry_bits: enough for the number of a segment.
+        table: see `build_table`, as the three that follow.
+        table_shift: 64 less the binary logarithm of the table's size.
+        bloom: the filter.
+        bloom_shift: 64 less the binary logarithm of its number of words.
+        found: shape (n), raised.
+    """
+    width = windows.shape[1]
+    reach = starts[starts.shape[0] - 1]
+    hashes = np.empty(_STRIPE, np.uint64)
+    places, asked = np.empty(2 * _STRIPE + 1, np.int64), np.empty(2 * _STRIPE + 1, np.uint64)
+    firsts, proposed = np.empty(2 * _STRIPE * HEAVY, np.int64), np.empty(2 * _STRIPE * HEAVY, np.int64)
+    # Heavy places, by the text from `reach` before to w after them: where it first came, its key, and how often.
+    seen = np.full((_SLOTS, 3), -1, np.int64)
+    row, kept = 0, 0
+    every = tokens.shape[0] - length + 1
+    for start in range(0, every, _STRIPE):
+        here = min(_STRIPE, every - start)
+        segment_hashes(tokens, start, here, length, hashes)
+        for i in range(here):
+            prefetch(bloom, np.int64(hashes[i] >> bloom_shift))
+        for i in range(here):
+            mask = _bloom_mask(hashes[i])
+            places[kept], asked[kept] = start + i, hashes[i]
+            kept += int((bloom[np.int64(hashes[i] >> bloom_shift)] & mask) == mask)
+        if kept >= _STRIPE or start + here == every:
+            row = _look_up(
+                tokens, offsets, row, kept, places, asked, firsts, proposed, seen, windows, starts, length, substitutions,
+                separator, keys, bounds, entries, entry_bits, table, table_shift, found,
+            )  # fmt: skip
+            kept = 0
+    for at in range(_SLOTS):
+        if seen[at, 0] >= 0:
+            b, e = bounds[seen[at, 1]], bounds[seen[at, 1] + 1]
+            _verify(
+                tokens, seen[at, 0], seen[at, 0] - reach, seen[at, 0] + width, seen[at, 2], windows, starts, length,
+                substitutions, separator, entries, entry_bits, b, e, found,
+            )  # fmt: skip
+
+
+@kernel(allocates=False)
+def _look_up(  # noqa: C901 - one round after the other
+    tokens: npt.NDArray[Any],
+    offsets: npt.NDArray[np.int64],
+    row: int,
+    kept: int,
+    places: npt.NDArray[np.int64],
+    asked: npt.NDArray[np.uint64],
+    firsts: npt.NDArray[np.int64],
+    proposed: npt.NDArray[np.int64],
+    seen: npt.NDArray[np.int64],
+    windows: npt.NDArray[Any],
+    starts: npt.NDArray[np.int64],
+    length: int,
+    substitutions: int,
+    separator: int,
+    keys: npt.NDArray[np.uint64],
+    bounds: npt.NDArray[np.int64],
+    entries: npt.NDArray[np.int64],
+    entry_bits: int,
+    table: npt.NDArray[np.uint64],
+    table_shift: np.uint64,
+    found: npt.NDArray[np.int64],
+) -> int:
+    """Look up the segments at `places`, in rounds that ask for the memory of the next; returns the row of the last place."""
+    width = windows.shape[1]
+    last = table.shape[0] - 1
+    for i in range(kept):
+        prefetch(table, np.int64(asked[i] >> table_shift))
+    hits = 0
+    for i in range(kept):
+        slot = probe(table, np.int64(asked[i] >> table_shift), asked[i])
+        if table[slot] != FREE:
+            places[hits], asked[hits] = places[i], asked[i]
+            prefetch(keys, np.int64(table[slot] & _INDEX))
+            prefetch(bounds, np.int64(table[slot] & _INDEX))
+            hits += 1
+    # From here on `asked` holds the numbers of keys.
+    matched = 0
+    for i in range(hits):
+        slot = probe(table, np.int64(asked[i] >> table_shift), asked[i])
+        while table[slot] != FREE and keys[np.int64(table[slot] & _INDEX)] != asked[i]:
+            slot = probe(table, (slot + 1) & last, asked[i])
+        if table[slot] != FREE:
+            places[matched], asked[matched] = places[i], table[slot] & _INDEX
+            prefetch(entries, bounds[np.int64(asked[matched])])
+            matched += 1
+    tried = 0
+    for i in range(matched):
+        place, key = places[i], np.int64(asked[i])
+        while offsets[row + 1] <= place:
+            row += 1
+        low, high = offsets[row], offsets[row + 1]
+        begin, end = bounds[key], bounds[key + 1]
+        if end - begin >= HEAVY:
+            _heavy(
+                tokens, place, low, high, key, seen, windows, starts, length, substitutions, separator, bounds, entries,
+                entry_bits, found,
+            )  # fmt: skip
+            continue
+        for entry in range(begin, end):
+            first = place - starts[entries[entry] & ((1 << entry_bits) - 1)]
+            if first >= low and first + width <= high:
+                firsts[tried], proposed[tried] = first, entries[entry]
+                prefetch(windows, entries[entry] >> entry_bits)
+                tried += 1
+    for i in range(tried):
+        window, segment = proposed[i] >> entry_bits, proposed[i] & ((1 << entry_bits) - 1)
+        if _counts(tokens, firsts[i], windows, window, segment, starts, length, substitutions, separator):
+            found[window] += 1
+    return row
+
+
+@kernel(allocates=False)
+def _heavy(
+    tokens: npt.NDArray[Any],
+    place: int,
+    low: int,
+    high: int,
+    key: int,
+    seen: npt.NDArray[np.int64],
+    windows: npt.NDArray[Any],
+    starts: npt.NDArray[np.int64],
+    length: int,
+    substitutions: int,
+    separator: int,
+    bounds: npt.NDArray[np.int64],
+    entries: npt.NDArray[np.int64],
+    entry_bits: int,
+    found: npt.NDArray[np.int64],
+) -> None:
+    """Collect a place whose segment many windows share; what had its slot in `seen` is verified, as often as it came."""
+    width = windows.shape[1]
+    reach = starts[starts.shape[0] - 1]
+    times = 1
+    if place - reach >= low and place + width <= high:
+        context = whole_hash(tokens, place - reach, reach + width, _FACTOR)
+        where = np.int64(mix(context) & np.uint64(_SLOTS - 1))
+        before, its_key, before_times = seen[where, 0], seen[where, 1], seen[where, 2]
+        if before >= 0 and equal_text(tokens, before - reach, tokens, place - reach, reach + width):
+            seen[where, 2] += 1
+            return
+        seen[where, 0], seen[where, 1], seen[where, 2] = place, key, 1
+        if before < 0:
+            return
+        place, key, times, low, high = before, its_key, before_times, before - reach, before + width
+    _verify(
+        tokens, place, low, high, times, windows, starts, length, substitutions, separator, entries, entry_bits,
+        bounds[key], bounds[key + 1], found,
+    )  # fmt: skip

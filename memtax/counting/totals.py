@@ -1,0 +1,265 @@
+"""What is asked for, and the sums of what was found: parts that add up in any order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memtax.corpus.contract import Block
+from memtax.counting import kernels
+from memtax.counting.index import WindowIndex, checked_windows, read_only
+from memtax.counting.large_ids import DENSE, MOST_UNSTATED, LargeIds
+from memtax.counting.near import NearIndex
+from memtax.errors import MemtaxError
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The result of a pass.
+
+    Attributes:
+        token_frequencies: shape (vocabulary), int64, occurrences of each token id below 2^24.
+        window_counts: shape (windows), int64, occurrences of each window of the first (or only) matrix, in their order.
+        tokens: tokens read.
+        sequences: sequences read.
+        further: the same for each further matrix of windows.
+        near: near-duplicates, for each matrix of windows; empty if not asked for.
+        memorized_frequencies: shape (vocabulary), the part of `token_frequencies` from memorized sequences, if told apart.
+        large_ids: shape (n), the ids from 2^24 on that occur, rising.
+        large_frequencies: shape (n), their occurrences.
+        large_memorized_frequencies: shape (n), the part from memorized sequences, if told apart.
+    """
+
+    token_frequencies: Int64
+    window_counts: Int64
+    tokens: int
+    sequences: int
+    further: tuple[Int64, ...] = ()
+    near: tuple[Int64, ...] = ()
+    memorized_frequencies: Int64 | None = None
+    large_ids: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    large_frequencies: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    large_memorized_frequencies: Int64 | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is counted besides tokens. Read-only and shared by all threads.
+
+    Attributes:
+        indexes: one for each matrix of windows.
+        near: one for each matrix, if near-duplicates are asked for.
+        vocabulary_size: ids at or above it are refused; None takes whatever comes.
+        memorized: sorted ids of the sequences whose tokens are also counted apart; None counts all together.
+    """
+
+    indexes: tuple[WindowIndex, ...] = ()
+    near: tuple[NearIndex, ...] = ()
+    vocabulary_size: int | None = None
+    memorized: Int64 | None = None
+
+    @classmethod
+    def of(
+        cls,
+        windows: Sequence[npt.NDArray[Any]],
+        *,
+        vocabulary_size: int | None = None,
+        separator: int | None = None,
+        substitutions: int | None = None,
+        memorized: npt.NDArray[np.int64] | Sequence[int] | None = None,
+        multiplier: int = kernels.MULTIPLIER,
+    ) -> "Query":
+        """Check what is asked for and index it.
+
+        Args:
+            windows: (windows, tokens) token ids of each length.
+            vocabulary_size: token frequencies are counted for ids below it; None counts none.
+            separator: token id that windows must not hold.
+            substitutions: also look for windows with up to so many tokens replaced.
+            memorized: ids of sequences whose tokens are counted apart.
+            multiplier: of the rolling hash.
+
+        Raises:
+            MemtaxError: a window cannot be asked for, or the vocabulary is empty.
+        """
+        if vocabulary_size is not None and vocabulary_size < 1:
+            raise MemtaxError(f"the vocabulary must have at least 1 token, not {vocabulary_size}")
+        checked = [checked_windows(each, vocabulary_size) for each in windows]
+        indexes = tuple(WindowIndex(each, multiplier, separator) for each in checked)
+        near = () if substitutions is None else tuple(NearIndex(each, substitutions, separator) for each in checked)
+        ids = None if memorized is None else np.unique(np.asarray(memorized, np.int64))
+        return cls(indexes, near, vocabulary_size, ids)
+
+    @property
+    def size(self) -> int:
+        """Windows asked for, in all."""
+        return sum(len(index.windows) for index in self.indexes)
+
+
+@dataclass
+class Totals:
+    """Sums that can be added up in any order, kept on disk between runs, and turned into counts at the end.
+
+    Attributes:
+        frequencies: (1, vocabulary) occurrences of each token; with a second row, of those in memorized sequences.
+        found: (windows,) occurrences of each window, an array a length.
+        near: the same with up to so many tokens replaced; empty if that was not asked for.
+        tokens: tokens read.
+        sequences: sequences read.
+    """
+
+    frequencies: Int64
+    found: list[Int64]
+    near: list[Int64]
+    large: LargeIds
+    tokens: int = 0
+    sequences: int = 0
+
+    @classmethod
+    def zero(cls, query: Query) -> "Totals":
+        """Nothing counted yet. Frequencies have a second row for memorized sequences, if those are told apart."""
+        groups = 1 if query.memorized is None else 2
+        return cls(
+            np.zeros((groups, min(query.vocabulary_size or 0, DENSE)), np.int64),
+            [np.zeros(len(index.windows), np.int64) for index in query.indexes],
+            [np.zeros(index.size, np.int64) for index in query.near],
+            LargeIds.none(groups),
+        )
+
+    def add(self, other: "Totals") -> None:
+        """Add another part of the corpus."""
+        self.reserve(other.frequencies.shape[1])
+        self.frequencies[:, : other.frequencies.shape[1]] += other.frequencies
+        for mine, theirs in zip(self.found + self.near, other.found + other.near, strict=True):
+            mine += theirs
+        self.large.add(other.large.ids, other.large.counts)
+        self.tokens += other.tokens
+        self.sequences += other.sequences
+
+    def clear(self) -> None:
+        """Start again from zero, in the same memory."""
+        for array in (self.frequencies, *self.found, *self.near):
+            array[...] = 0
+        self.large = LargeIds.none(len(self.frequencies))
+        self.tokens = self.sequences = 0
+
+    def reserve(self, size: int) -> None:
+        """Make room for ids below `size`."""
+        if size > self.frequencies.shape[1]:
+            grown = np.zeros((len(self.frequencies), size), np.int64)
+            grown[:, : self.frequencies.shape[1]] = self.frequencies
+            self.frequencies = grown
+
+    def counts(self, query: Query) -> Counts:
+        """The result. A vocabulary that is not stated, or beyond a table's size, ends at the largest id seen."""
+        every = self.frequencies.sum(axis=0)
+        seen = np.flatnonzero(every)
+        stated = query.vocabulary_size is not None and query.vocabulary_size <= DENSE
+        size = query.vocabulary_size if stated else int(seen[-1]) + 1 if len(seen) else 0
+        windows = [index.counts(found) for index, found in zip(query.indexes, self.found, strict=True)]
+        return Counts(
+            every[:size].copy(),
+            windows[0] if windows else np.zeros(0, np.int64),
+            self.tokens,
+            self.sequences,
+            tuple(windows[1:]),
+            tuple(index.counts(found) for index, found in zip(query.near, self.near, strict=True)),
+            self.frequencies[1, :size].copy() if len(self.frequencies) == 2 else None,
+            self.large.ids,
+            self.large.counts.sum(axis=0),
+            self.large.counts[1] if len(self.frequencies) == 2 else None,
+        )
+
+
+def add_block(query: Query, totals: Totals, block: Block) -> None:
+    """Count one block into `totals`.
+
+    Raises:
+        MemtaxError: a token id is negative or beyond the vocabulary; the message names its place.
+    """
+    has_large = _make_room(query, totals, block)
+    groups = np.zeros(len(block.offsets) - 1, np.uint8) if query.memorized is None else _groups(query.memorized, block)
+    if has_large:
+        _count_large(query, totals, block, groups)
+    elif query.memorized is not None:
+        kernels.count_tokens(read_only(block.tokens), block.offsets, groups, totals.frequencies)
+    apart = has_large or query.memorized is not None
+    here = np.zeros(0, np.int64) if apart else totals.frequencies[0]
+    if not query.indexes and not apart:
+        # The pass over no windows counts tokens alone.
+        _NO_WINDOWS.scan(block, here, np.zeros(0, np.int64))
+    for number, (index, found) in enumerate(zip(query.indexes, totals.found, strict=True)):
+        index.scan(block, here if number == 0 else here[:0], found)
+    for near, found in zip(query.near, totals.near, strict=True):
+        near.scan(block, found)
+    totals.tokens += len(block.tokens)
+    totals.sequences += len(block.offsets) - 1
+
+
+_NO_WINDOWS = WindowIndex(np.empty((0, 1), np.int32))
+
+
+def _groups(memorized: Int64, block: Block) -> npt.NDArray[np.uint8]:
+    ids = block.sequence_ids()
+    if ids is None:
+        raise MemtaxError(
+            f"the rows of {block.source} have no known numbers, so memorized ones cannot be told apart; "
+            "add a column sequence_id, or read it without streaming"
+        )
+    return np.isin(ids, memorized).astype(np.uint8)
+
+
+def _make_room(query: Query, totals: Totals, block: Block) -> bool:
+    """Check the ids, which index memory in the kernel, and grow the frequencies where the vocabulary is not known.
+
+    Returns:
+        Whether there are ids for which the table has no place.
+    """
+    high = largest_id(block, query.vocabulary_size)
+    if high >= totals.frequencies.shape[1]:
+        # Powers of two: a rising sequence of ids does not copy the table again and again.
+        totals.reserve(min(1 << high.bit_length(), DENSE))
+    return high >= DENSE
+
+
+def _count_large(query: Query, totals: Totals, block: Block, groups: npt.NDArray[np.uint8]) -> None:
+    """Count the tokens of a block in which some ids have no place in the table.
+
+    Raises:
+        MemtaxError: too many ids are so, and the vocabulary is not stated.
+    """
+    large = block.tokens >= DENSE
+    each = np.repeat(groups, np.diff(block.offsets))
+    for group, frequencies in enumerate(totals.frequencies):
+        small = np.bincount(block.tokens[~large & (each == group)])
+        frequencies[: len(small)] += small
+    totals.large.add_tokens(block.tokens[large], each[large])
+    if query.vocabulary_size is None and len(totals.large.ids) > MOST_UNSTATED:
+        at = int(np.argmax(large))
+        raise MemtaxError(
+            f"{len(totals.large.ids):,} different token ids from {DENSE:,} on, such as {int(block.tokens[at])} in "
+            f"{block.where(at)}, look like tokens of another dtype; if they are right, state the vocabulary's size"
+        )
+
+
+def largest_id(block: Block, vocabulary_size: int | None) -> int:
+    """The largest token id of a block; -1 if it has no tokens.
+
+    Raises:
+        MemtaxError: an id is negative or beyond the vocabulary; the message names its place.
+    """
+    tokens = block.tokens
+    if len(tokens) == 0:
+        return -1
+    high = int(tokens.max())
+    low = 0 if tokens.dtype == np.uint16 else int(tokens.min())
+    limit = vocabulary_size or 2**31
+    if low < 0 or high >= limit:
+        at = int(np.argmax((tokens < 0) | (tokens >= limit)))
+        known = f"outside the vocabulary of {limit}; was another tokenizer used?" if vocabulary_size else "negative"
+        raise MemtaxError(f"token id {int(tokens[at])} in {block.where(at)} is {known}")
+    return high

@@ -1,0 +1,48 @@
+"""Sentence embeddings as a column: computed once, then compared as often as one likes."""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from memtax.engine.world import spare_threads
+from memtax.filters.base import Batch, Filter
+from memtax.lm.encoder import DEFAULT_MODEL, embed, resolve_model
+from memtax.lm.loading import model_files
+
+
+@dataclass(frozen=True)
+class EmbeddingFilter(Filter):
+    """Adds `embedding`, the text's sentence embedding of length one (float32); None where there is no text.
+
+    Attributes:
+        model: folder or Hub name of any sentence-transformers model.
+        revision: branch, tag or commit of a Hub name.
+    """
+
+    name: ClassVar[str] = "embeddings"
+    requires: ClassVar[tuple[str, ...]] = ("text",)
+    columns: ClassVar[tuple[str, ...]] = ("embedding",)
+
+    model: str = DEFAULT_MODEL
+    revision: str | None = None
+
+    def inputs(self) -> Iterable[str]:
+        """The model's configuration and weights, or its name."""
+        return model_files(resolve_model(self.model))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """As for every filter, but read once."""
+        return super().fingerprint
+
+    def compute(self, batch: Batch) -> Batch:
+        """Embed the texts that are there."""
+        spare_threads()
+        rows = [row for row, text in enumerate(batch["text"]) if text is not None]
+        added: list[list[float] | None] = [None] * len(batch["text"])
+        if rows:
+            vectors = embed([batch["text"][row] for row in rows], self.model, self.revision)
+            for row, vector in zip(rows, vectors.tolist(), strict=True):
+                added[row] = vector
+        return {"embedding": added}

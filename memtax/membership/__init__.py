@@ -1,0 +1,1 @@
+"""Membership inference: attacks, evidence, estimates, the blind baseline, strong attacks, canaries."""

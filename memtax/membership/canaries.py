@@ -1,0 +1,223 @@
+"""Reading out planted canaries: exposure and extraction by how often each was planted.
+
+`training/finetune_lora.py` plants random sequences in a training set, holds others of the same kind out, and writes which.
+What a model knows of a canary is its exposure (Carlini et al. 2019, arXiv 1802.08232): log2 of the number of candidates minus
+log2 of the canary's rank among them by likelihood. The candidates are the canary itself and all that were held out, so
+exposure lies between 0 and log2(held out + 1) bits; canaries that the model has not learned have about 1 / ln 2 = 1.44 bits
+on average.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memtax import statistics
+from memtax.errors import MemtaxError
+from memtax.records import read_json_lines
+from memtax.shapes import COUNT, Number, Rows
+
+_AT_MOST = 1e-9
+"""Bits by which an exposure may miss the maximum through rounding."""
+FILES = {True: "canaries.member.jsonl", False: "canaries.nonmember.jsonl"}
+
+_CANARY = {"tokens": Rows(Number(0, 2**31 - 1, whole=True)), "repetitions": COUNT}
+"""A line of the record."""
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A sequence of which it is known how often it was trained on.
+
+    Attributes:
+        tokens: its token ids.
+        repetitions: times that it stands in the training set; 0 if it was held out.
+    """
+
+    tokens: tuple[int, ...]
+    repetitions: int
+
+
+def exposure(planted: npt.ArrayLike, held_out: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Exposure of each planted canary in bits: log2(candidates) - log2(rank).
+
+    Args:
+        planted: likelihood of each planted canary, in any unit that orders (larger: more likely).
+        held_out: the same of each canary that was not planted.
+
+    Returns:
+        One value a planted canary, from 0 to log2(held out + 1). A tie counts against the canary.
+
+    Raises:
+        MemtaxError: nothing was held out, or a likelihood is NaN.
+    """
+    own, others = np.asarray(planted, float), np.sort(np.asarray(held_out, float))
+    if not len(others):
+        raise MemtaxError("no canary was held out, so there is nothing to rank the planted ones among")
+    if np.isnan(own).any() or np.isnan(others).any():
+        raise MemtaxError("a canary's likelihood is NaN; the model's output cannot be used")
+    rank = 1 + len(others) - np.searchsorted(others, own, side="left")
+    return np.asarray(np.log2(len(others) + 1) - np.log2(rank))
+
+
+def chance_exposure(held_out: int) -> float:
+    """Mean exposure in bits of canaries that the model never saw: each rank is as likely as any other."""
+    return float(np.log2(held_out + 1) - np.log2(np.arange(1, held_out + 2)).mean())
+
+
+def find_record(folder: Path | str) -> Path | None:
+    """The folder of a plant record: `folder` itself, or `canaries` in it; None if neither is one."""
+    for place in (Path(folder), Path(folder) / "canaries"):
+        if (place / FILES[True]).is_file():
+            return place
+    return None
+
+
+def read_record(folder: Path | str) -> list[Canary]:
+    """The planted canaries, then those that were held out.
+
+    Args:
+        folder: output of `training/finetune_lora.py`, or the folder `canaries` in it.
+
+    Raises:
+        MemtaxError: there is no record, or a line of it cannot be used.
+    """
+    place = find_record(folder)
+    if place is None:
+        raise MemtaxError(f"{folder} holds no record of planted canaries ({FILES[True]}); plant some with --canaries")
+    found = []
+    for member, name in FILES.items():
+        if not (place / name).is_file():
+            raise MemtaxError(f"{place / name} is missing: planted canaries are ranked among those that were held out")
+        for number, row in enumerate(read_json_lines(place / name, _CANARY), 1):
+            canary = Canary(tuple(row["tokens"]), row["repetitions"])
+            if len(canary.tokens) < 2 or (canary.repetitions > 0) is not member:
+                raise MemtaxError(
+                    f"{place / name}, line {number}: {len(canary.tokens)} tokens, planted {canary.repetitions} times"
+                )
+            found.append(canary)
+    return found
+
+
+def read_out(
+    canaries: Sequence[Canary],
+    model: str,
+    revision: str | None = None,
+    dtype: str = "float32",
+    bos: str | tuple[int, ...] = "auto",
+) -> dict[str, Any]:
+    """Exposure and extraction of every planted canary under a model.
+
+    A canary is extracted if greedy decoding from its first half gives its second half. Likelihood is the mean log-probability
+    of its tokens after the first.
+
+    Args:
+        canaries: of `read_record`.
+        model: folder or Hub name, adapters too.
+        revision: of a Hub name.
+        dtype: number format of the weights.
+        bos: one of `memtax.lm.special_tokens.BOS`, or token ids.
+
+    Returns:
+        As `summarize`.
+
+    Raises:
+        MemtaxError: the model cannot be loaded, or cannot score a canary.
+    """
+    from memtax.filters.language_model import LanguageModelFilter
+
+    scorer = LanguageModelFilter(model, revision, 1, 1, dtype, token_logprobs=True, ranks=True, bos=bos)
+    found = scorer({"tokens": [list(canary.tokens) for canary in canaries]})
+    if any(not row for row in found["token_logprobs"]):
+        raise MemtaxError(f"{model} cannot score a canary; were they planted with another tokenizer?")
+    likelihood = [float(np.mean(row)) for row in found["token_logprobs"]]
+    # The rank at place i is that of token i + 1: the second half begins at token half.
+    extracted = [
+        not any(ranks[max(1, len(canary.tokens) // 2) - 1 :])
+        for canary, ranks in zip(canaries, found["token_ranks"], strict=True)
+    ]
+    return summarize(canaries, likelihood, extracted)
+
+
+def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted: Sequence[bool]) -> dict[str, Any]:
+    """Exposure and extraction by number of repetitions.
+
+    Args:
+        canaries: planted and held out.
+        likelihood: of each; larger is more likely.
+        extracted: whether each was.
+
+    Returns:
+        `planted` and `held_out` (counts), `most_bits` and `chance_bits` (largest exposure that can be seen, and its mean by
+        chance), `by_repetitions` (a row for each number of `repetitions`: `canaries`, `exposure` with mean, least and most, and
+        `memorized`, `rate`, `low`, `high` with an exact interval; the `exposure`'s `low` and `high` are those of its mean over
+        canaries, null with fewer than 10), `candidates` (held out and the canary itself),
+        `held_out_extracted` (count), `each` (a row a canary).
+    """
+    times = np.array([canary.repetitions for canary in canaries])
+    score, hit = np.asarray(likelihood, float), np.asarray(extracted, bool)
+    bits = exposure(score[times > 0], score[times == 0])
+    planted, hits = times[times > 0], hit[times > 0]
+    rows = []
+    for repetitions in sorted(set(planted.tolist())):
+        own = planted == repetitions
+        rate = statistics.clopper_pearson(int(hits[own].sum()), int(own.sum()))
+        # Canaries are drawn independently, so each is a unit.
+        mean = statistics.cluster_mean(bits[own], np.arange(own.sum()))
+        rows.append(
+            {
+                "repetitions": repetitions,
+                "canaries": int(own.sum()),
+                "exposure": {
+                    "mean": float(bits[own].mean()),
+                    "least": float(bits[own].min()),
+                    "most": float(bits[own].max()),
+                    "low": None if mean is None else max(mean.low, 0.0),
+                    "high": None if mean is None else min(mean.high, float(np.log2(len(times) - len(planted) + 1))),
+                },
+                "memorized": int(hits[own].sum()),
+                "rate": rate.value,
+                "low": rate.low,
+                "high": rate.high,
+            }
+        )
+    held_out = int((times == 0).sum())
+    return {
+        "planted": len(planted),
+        "held_out": held_out,
+        "candidates": held_out + 1,
+        "most_bits": float(np.log2(held_out + 1)),
+        "chance_bits": chance_exposure(held_out),
+        "by_repetitions": rows,
+        "held_out_extracted": int(hit[times == 0].sum()),
+        "each": [
+            {"repetitions": int(count), "exposure": float(value), "extracted": bool(yes)}
+            for count, value, yes in zip(planted, bits, hits, strict=True)
+        ],
+    }
+
+
+def conclusion(found: Mapping[str, Any]) -> str:
+    """The read-out in a sentence or two: what is extracted, and how canaries planted each number of times stand."""
+    rows, most = found["by_repetitions"], found["most_bits"]
+    extracted = [f"{row['memorized']:,} of {row['canaries']:,} planted {_times(row)}" for row in rows if row["memorized"]]
+    first = f"Canaries are extracted: {', '.join(extracted)}" if extracted else "No canary is extracted"
+    stand = []
+    for row in rows:
+        mean, number = row["exposure"]["mean"], row["canaries"]
+        top = most - row["exposure"]["least"] < _AT_MOST
+        share = (
+            f"all {number:,} at the maximum" if top and number > 1 else "1 canary" if number == 1 else f"{number:,} canaries"
+        )
+        stand.append(f"{mean:.1f} bits planted {_times(row)} ({share})")
+    return (
+        f"{first}. Mean exposure: {', '.join(stand)}; {found['chance_bits']:.1f} by chance, and {most:.1f} is the most that "
+        f"{found['candidates']:,} candidates can show"
+    )
+
+
+def _times(row: Mapping[str, Any]) -> str:
+    return "once" if row["repetitions"] == 1 else f"{row['repetitions']:,} times"

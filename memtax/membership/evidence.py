@@ -1,0 +1,383 @@
+"""What attacks need to know of each text, from as few forward passes as there are kinds of text to read."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from memtax.errors import MemtaxError, RowError
+from memtax.filters.base import Batch, Filter
+from memtax.lm.loading import DTYPES, load_model, load_tokenizer, model_files
+from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
+from memtax.membership.attacks import Attack, choose
+from memtax.provenance import digest
+
+if TYPE_CHECKING:
+    from memtax.lm.scores import TokenScores
+
+Values = npt.NDArray[np.float64]
+Tokens = Sequence[int]
+
+
+@dataclass(frozen=True)
+class AttackFilter(Filter):
+    """Membership scores of each text under a causal language model.
+
+    The model runs once over the texts for all attacks that read token log-probabilities; attacks that compare with another
+    text (lower case, neighbours, a prefix) or another model add a pass each.
+
+    Args:
+        model: a model's folder, or its name on the Hub.
+        attacks: names in `memtax.membership.attacks.ATTACKS` that need no finished table.
+        revision: branch, tag or commit of a Hub name.
+        tokenizer: folder or Hub name; None takes the model's. Tokens without text need none.
+        reference_model: for `reference`, with the revision after `@`.
+        neighbour_model: a masked language model, for `neighbour`.
+        neighbours: neighbours of each text.
+        given_neighbours: whether neighbours come with the texts, in the column `neighbour_texts`, instead of from a model.
+        prefixes: for `recall`, the non-member tokens put before the texts of each domain.
+        frequencies: for `dc_pdd`, the table of token counts.
+        dtype: type of the weights while scoring.
+        batch_size: positions a forward pass; None finds what fits.
+        bos: one of `memtax.lm.special_tokens.BOS`, or token ids; each model by its own tokenizer.
+    """
+
+    model: str
+    attacks: tuple[str, ...] = ("loss",)
+    revision: str | None = None
+    tokenizer: str | None = None
+    reference_model: str | None = None
+    neighbour_model: str | None = None
+    neighbours: int = 10
+    given_neighbours: bool = False
+    prefixes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    frequencies: str | None = None
+    dtype: str = "float32"
+    batch_size: int | None = None
+    bos: str | tuple[int, ...] = "auto"
+
+    name: ClassVar[str] = "attacks"
+    requires: ClassVar[tuple[str, ...]] = ("text", "tokens", "chunk_start", "chunk_end", "domain")
+    columns: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attacks", tuple(self.attacks))
+        object.__setattr__(self, "prefixes", tuple((domain, tuple(tokens)) for domain, tokens in self.prefixes))
+        if self.dtype not in DTYPES:
+            raise MemtaxError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        check_bos(self.bos)
+        if self.neighbours < 1:
+            raise MemtaxError(f"neighbours must be at least 1, not {self.neighbours}")
+        for attack in self.chosen:
+            if attack.late:
+                raise MemtaxError(f"attack {attack.name!r} reads finished tables; memtax mia computes it afterwards")
+            for need, field in _NEEDS.items():
+                given = need == "neighbours" and self.given_neighbours
+                if need in attack.needs and not given and not getattr(self, field):
+                    raise MemtaxError(f"attack {attack.name!r} needs {field}, which is not given")
+        object.__setattr__(self, "columns", tuple(column for attack in self.chosen for column in attack.columns))
+        if self.given_neighbours:
+            object.__setattr__(self, "requires", (*type(self).requires, "neighbour_texts"))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__post_init__()
+
+    @property
+    def chosen(self) -> list[Attack]:
+        """The attacks."""
+        return choose(self.attacks)
+
+    @property
+    def opening(self) -> BosIds:
+        """The ids before every row."""
+        return bos_ids(self.model, self.revision, self.bos, self.tokenizer)
+
+    @property
+    def reference_opening(self) -> BosIds:
+        """Those of the reference model."""
+        from memtax.lm.loading import split_revision
+
+        return bos_ids(*split_revision(self.reference_model), self.bos) if self.reference_model else ()
+
+    def inputs(self) -> Iterable[str]:
+        """Files of every model and table that is read."""
+        from memtax.counting.count_tables import location
+        from memtax.lm.loading import split_revision
+
+        found = model_files(self.model)
+        for other in (self.reference_model, self.neighbour_model):
+            found += model_files(split_revision(other)[0]) if other else []
+        return [*found, location(self.frequencies)] if self.frequencies else found
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """As for every filter, with the BOS that is used, but read once: the weights may be many gigabytes."""
+        return digest(super().fingerprint, self.opening, self.reference_opening)
+
+    def compute(self, batch: Batch) -> Batch:
+        """Scores of a batch of texts."""
+        needed = {need for attack in self.chosen for need in attack.needs}
+        evidence = Gatherer(self, batch, needed).gather()
+        rows = [{column: score for attack in self.chosen for column, score in attack.scores(row).items()} for row in evidence]
+        return {column: [row[column] for row in rows] for column in self.columns}
+
+
+_NEEDS = {"rates": "reference_model", "neighbours": "neighbour_model", "prefixed": "prefixes", "frequencies": "frequencies"}
+"""Evidence to the parameter without which there is none."""
+
+
+class Gatherer:
+    """Evidence of one batch."""
+
+    def __init__(self, parameters: AttackFilter, batch: Batch, needed: set[str]) -> None:
+        self.parameters, self.batch, self.needed = parameters, batch, needed
+        opening = parameters.opening
+        self.model = _model(parameters.model, parameters.revision, parameters.dtype, opening, parameters.fingerprint)
+        self.texts: list[str | None] = batch["text"]
+        self.whole = [start is None for start in batch["chunk_start"]]
+        self.tokens = [list(without_bos(tokens or (), opening)) for tokens in batch["tokens"]]
+
+    def gather(self) -> list[dict[str, Any]]:
+        """A dictionary a row, with the names of `EVIDENCE`; what a row does not have is missing from it."""
+        passed = token_values(self.model, self.tokens, "moments" in self.needed, self.parameters.batch_size)
+        found: list[dict[str, Any]] = [{} for _ in self.tokens]
+        steps: dict[str, Callable[..., None]] = {
+            "rates": self._rates,
+            "lowercase": self._lowercase,
+            "neighbours": self._neighbours,
+            "prefixed": self._prefixed,
+        }
+        for row, values in enumerate(passed):
+            kept = slice(None) if self.whole[row] else self._chunk(row)
+            found[row]["logprobs"] = values[0][kept]
+            if "moments" in self.needed:
+                found[row]["moments"] = (values[1][kept], values[2][kept])
+            if (text := self.texts[row]) is not None:
+                found[row]["text"] = text[self.batch["chunk_start"][row] : self.batch["chunk_end"][row]]
+            if "frequencies" in self.needed:
+                found[row]["frequencies"] = self._frequencies(row, kept)
+        for name in self.needed & steps.keys():
+            steps[name](found)
+        return found
+
+    def _chunk(self, row: int) -> npt.NDArray[np.bool_]:
+        """Which scored tokens of a text end in its chunk."""
+        ends = _token_ends(self._tokenizer, self.texts[row] or "")[1:]
+        return (ends > self.batch["chunk_start"][row]) & (ends <= self.batch["chunk_end"][row])
+
+    @property
+    def _tokenizer(self) -> Any:
+        return _tokenizer(self.parameters.tokenizer or self.parameters.model, self.parameters.revision)
+
+    def _likelihoods(self, sequences: Sequence[Tokens], rows: Sequence[int]) -> list[float | None]:
+        """LL of each; `rows` are those that they are of."""
+        with _of_rows(rows):
+            found = token_values(self.model, sequences, False, self.parameters.batch_size)
+        return [float(values[0].mean()) if len(values[0]) else None for values in found]
+
+    def _readable(self) -> list[int]:
+        """Rows that are whole texts."""
+        return [row for row, text in enumerate(self.texts) if text is not None and self.whole[row]]
+
+    def _lowercase(self, found: list[dict[str, Any]]) -> None:
+        rows = self._readable()
+        lower = text_ids(self._tokenizer, [(self.texts[row] or "").lower() for row in rows])
+        for row, value in zip(rows, self._likelihoods(lower, rows), strict=True):
+            found[row]["lowercase"] = value
+
+    def _neighbours(self, found: list[dict[str, Any]]) -> None:
+        from memtax.membership.masked_neighbors import neighbours
+
+        rows = self._readable()
+        if self.parameters.given_neighbours:
+            near = [list(self.batch["neighbour_texts"][row] or ()) for row in rows]
+        else:
+            texts = [self.texts[row] or "" for row in rows]
+            near = neighbours(texts, str(self.parameters.neighbour_model), self.parameters.neighbours)
+        flat = text_ids(self._tokenizer, [text for texts in near for text in texts])
+        owners = [row for row, texts in zip(rows, near, strict=True) for _ in texts]
+        values = iter(self._likelihoods(flat, owners))
+        for row, texts in zip(rows, near, strict=True):
+            likelihoods = [next(values) for _ in texts]
+            found[row]["neighbours"] = [value for value in likelihoods if value is not None]
+
+    def _prefixed(self, found: list[dict[str, Any]]) -> None:
+        """Texts are cut to what fits behind the prefix, and the prefix to half of the model's positions."""
+        limit = text_positions(self.model)
+        prefixes = {domain: list(tokens) for domain, tokens in self.parameters.prefixes}
+        rows, joined, lengths = [], [], []
+        for row, tokens in enumerate(self.tokens):
+            prefix = prefixes.get(self.batch["domain"][row], [])
+            prefix = prefix[-(limit // 2) :] if limit else prefix
+            kept = tokens[: limit - len(prefix)] if limit else tokens
+            if prefix and self.whole[row] and len(kept) > 1:
+                rows.append(row)
+                joined.append(prefix + kept)
+                lengths.append(len(kept) - 1)
+        with _of_rows(rows):
+            found_after = token_values(self.model, joined, False)
+        for row, values, count in zip(rows, found_after, lengths, strict=True):
+            alone = found[row]["logprobs"][:count]
+            found[row]["prefixed"] = (float(values[0][-count:].mean()), float(alone.mean()))
+
+    def _frequencies(self, row: int, kept: Any) -> tuple[npt.NDArray[np.bool_], Values]:
+        """First occurrences among the scored tokens, and their corpus probabilities with one count added to each."""
+        probabilities = _corpus_probabilities(
+            str(self.parameters.frequencies), _vocabulary(self.model), _stamp(self.parameters)
+        )
+        tokens = np.asarray(self.tokens[row], np.int64)
+        first = np.zeros(len(tokens), np.bool_)
+        first[np.unique(tokens, return_index=True)[1]] = True
+        # Nothing is known before the first token: it has no score, unless it is a mark that only opens the text.
+        return first[1:][kept], probabilities[tokens[1:]][kept]
+
+    def _rates(self, found: list[dict[str, Any]]) -> None:
+        from memtax.lm.loading import split_revision
+
+        name, revision = split_revision(str(self.parameters.reference_model))
+        opening = self.parameters.reference_opening
+        model = _model(name, revision, self.parameters.dtype, opening, self.parameters.fingerprint)
+        same = any(text is None for text in self.texts) or same_tokenization(self._tokenizer, _tokenizer(name, revision))
+        texts = [text or "" for text in self.texts]
+        theirs = self.tokens if same else text_ids(_tokenizer(name, revision), texts)
+        passed = token_values(model, theirs, False, self.parameters.batch_size)
+        for row, values in enumerate(passed):
+            if self.whole[row]:
+                ours = found[row]["logprobs"]
+                sizes = (len(ours), len(values[0])) if same else (len(texts[row].encode("utf-8", "surrogatepass")),) * 2
+                rates = [
+                    float(v.sum()) / size if len(v) and size else None for v, size in zip((ours, values[0]), sizes, strict=True)
+                ]
+                found[row]["rates"] = tuple(rates)
+
+
+@contextlib.contextmanager
+def _of_rows(rows: Sequence[int]) -> Iterator[None]:
+    """Sequences made from rows: what is wrong with one is wrong with its row."""
+    try:
+        yield
+    except RowError as error:
+        raise error.at(rows[error.row]) from error
+
+
+def token_values(
+    model: Any, sequences: Sequence[Tokens], moments: bool, batch_tokens: int | None = None
+) -> list[tuple[Values, ...]]:
+    """Log-probability of every token after the first (and mean and variance of log p), in texts of any length.
+
+    Texts longer than the model's positions are read in windows that overlap by half; a token is scored in the first window
+    that holds it, so that at least half of the positions stand before it.
+
+    Args:
+        model: a causal language model.
+        sequences: token ids of each text; equal ones are read once.
+        moments: also means and variances.
+        batch_tokens: as for `memtax.lm.scores.score`.
+
+    Returns:
+        For each text arrays of shape (tokens - 1), float64.
+
+    Raises:
+        RowError: the model cannot take a text, or its logits are not numbers.
+    """
+    from memtax.lm.scores import score
+
+    keys = [tuple(sequence) for sequence in sequences]
+    places = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    windows: list[Tokens] = []
+    parts: list[list[tuple[int, int]]] = []
+    for key in places:
+        parts.append([])
+        for start, end, seen in _windows(len(key), text_positions(model)):
+            parts[-1].append((len(windows), max(seen - start - 1, 0)))
+            windows.append(key[start:end])
+    try:
+        scores = score(model, windows, moments=moments, batch_tokens=batch_tokens)
+    except RowError as error:
+        text = next(text for text, part in enumerate(parts) if error.row in [window for window, _ in part])
+        raise error.at(keys.index(list(places)[text])) from error
+    columns = [scores.split(array) for array in _arrays(scores, moments)]
+    found = [
+        tuple(np.concatenate([column[window][skipped:] for window, skipped in part]).astype(np.float64) for column in columns)
+        for part in parts
+    ]
+    return [found[places[key]] for key in keys]
+
+
+def _arrays(scores: "TokenScores", moments: bool) -> list[npt.NDArray[np.float32]]:
+    found = [scores.logprobs]
+    if moments:
+        assert scores.means is not None
+        assert scores.variances is not None
+        found += [scores.means, scores.variances]
+    return found
+
+
+def _windows(length: int, limit: int | None) -> list[tuple[int, int, int]]:
+    """Start and end of each window, and up to where tokens were scored before."""
+    if limit is None or length <= limit:
+        return [(0, length, 0)]
+    found = [(0, limit, 0)]
+    while found[-1][1] < length:
+        seen = found[-1][1]
+        start = seen - max(limit // 2, 1)
+        found.append((start, min(start + limit, length), seen))
+    return found
+
+
+def same_tokenization(first: Any, second: Any) -> bool:
+    """Whether two tokenizers give every text the same ids: the same vocabulary and the same steps."""
+    if first.get_vocab() != second.get_vocab():
+        return False
+    backends = [getattr(tokenizer, "backend_tokenizer", None) for tokenizer in (first, second)]
+    if None in backends:
+        return type(first) is type(second)
+    import json
+
+    steps = [json.loads(backend.to_str()) for backend in backends if backend is not None]
+    return all(steps[0].get(part) == steps[1].get(part) for part in ("model", "normalizer", "pre_tokenizer"))
+
+
+def _token_ends(tokenizer: Any, text: str) -> npt.NDArray[np.int64]:
+    """Where in the text each token ends, in characters."""
+    if not tokenizer.is_fast:
+        raise MemtaxError("chunks inside a text need a fast tokenizer, which tells where its tokens stand")
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False)
+    return np.array([end for _, end in found["offset_mapping"]], np.int64)
+
+
+def _vocabulary(model: Any) -> int:
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def _stamp(parameters: AttackFilter) -> tuple[tuple[str, int, int], ...]:
+    from memtax.counting.count_tables import stamp
+
+    return stamp(str(parameters.frequencies))
+
+
+@functools.lru_cache(maxsize=2)
+def _corpus_probabilities(name: str, vocabulary: int, stamp: tuple[tuple[str, int, int], ...]) -> Values:
+    """(count + 1) / (N + V) of each token id."""
+    from memtax.counting.count_tables import read_frequencies
+
+    table = read_frequencies(name)
+    size = max(vocabulary, int(table.ids.max(initial=-1)) + 1)
+    counts, _ = table.look_up(np.arange(vocabulary))
+    return (counts + 1) / (table.total + size)
+
+
+@functools.lru_cache(maxsize=2)
+def _model(path: str, revision: str | None, dtype: str, bos: BosIds, fingerprint: str) -> Any:
+    """A model, once per process and as long as its files stay the same."""
+    return load_model(path, revision, dtype, bos=bos)
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(path: str, revision: str | None) -> Any:
+    return load_tokenizer(path, revision)

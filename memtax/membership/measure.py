@@ -1,0 +1,275 @@
+"""`memtax mia`: membership inference from texts to figures, each beside what can be told without the model."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from memtax import schema
+from memtax.corpus.membership_texts import COLUMNS
+from memtax.engine import World
+from memtax.errors import MemtaxError
+from memtax.lm.loading import load_tokenizer
+from memtax.lm.special_tokens import text_ids, without_bos
+from memtax.membership.attacks import ATTACKS, choose
+from memtax.membership.estimates import ALL, METRICS, RESAMPLES, Figures, figures
+from memtax.membership.evidence import AttackFilter
+from memtax.membership.late import StrongSettings, check_finished, late_scores
+from memtax.progress import numbered, skipped
+from memtax.provenance import fingerprint_table
+
+Stage = Callable[..., pa.Table]
+
+ROWS_PER_BATCH = 256
+"""Texts a call of the filter, whatever the number of processes."""
+SHOTS = 8
+"""Non-members put before each text by `recall`; Xie et al. find 7 to 12 best."""
+POPULATION = 64
+"""Most non-members that serve `rmia` as the population, and at most a quarter of them."""
+SEED = 1024
+
+DEFAULT = ("loss", "zlib", "min_k", "min_k_plus_plus", "lowercase", "recall")
+"""Attacks that need nothing but the model and the texts."""
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What `infer_membership` found.
+
+    Attributes:
+        table: one row per text: keys, label, scores.
+        figures: for each domain the attacks with intervals, the blind baseline, the set test.
+    """
+
+    table: pa.Table
+    figures: Mapping[str, Any]
+
+    def metrics(self) -> pa.Table:
+        """The figures as a long table: one row per domain, attack and metric."""
+        return pa.Table.from_pylist(_metric_rows(self.figures["domains"]))
+
+    def lines(self) -> list[str]:
+        """A line for each attack and domain."""
+        lines = []
+        for domain, one in self.figures["domains"].items():
+            lines.append(f"{domain}: {kinds(one)}")
+            for name, reason in representatives(one):
+                lines.append(f"  {name:<22}{_estimate(one['attacks'][name]['auroc'])}  {reason}")
+            lines.append(f"  {'blind baseline':<22}{_estimate(one['blind']['auroc'])}  {one['blind']['verdict']['reason']}")
+            if test := one["set_test"]:
+                beside = "unknown" if test["blind_p_value"] is None else f"{test['blind_p_value']:.3g}"
+                lines.append(f"  {'all attacks together':<22}p = {test['p_value']:.3g}; the texts alone: p = {beside}")
+        return lines
+
+
+def kinds(one: Mapping[str, Any]) -> str:
+    """How many texts a domain has, and of how many units."""
+    units = one["units"]
+    found = f"{numbered(one['members'], 'member')}, {numbered(one['nonmembers'], 'non-member')}"
+    if (units["members"], units["nonmembers"]) != (one["members"], one["nonmembers"]):
+        found += f", of {units['members']:,} and {units['nonmembers']:,} {units['name']}"
+    if one["copies"]:
+        found += f"; {numbered(one['copies'], 'further copy')} left out"
+    if one["shared"]:
+        found += f"; {numbered(one['shared'], 'text')} of both kinds left out"
+    return found
+
+
+def infer_membership(
+    data: pa.Table,
+    scorer: AttackFilter,
+    stage: Stage,
+    *,
+    attacks: Sequence[str] = DEFAULT,
+    columns: pa.Table | None = None,
+    references: pa.Table | None = None,
+    shots: int = SHOTS,
+    resamples: int = RESAMPLES,
+    strong: StrongSettings = StrongSettings(),  # noqa: B008 - frozen
+) -> Membership:
+    """Score texts and compare members with non-members.
+
+    Args:
+        data: from `memtax.corpus.membership_texts.load_membership`; with `load_neighbours`, the neighbours of `neighbour`.
+        scorer: the model and what else is needed; its `attacks` and `prefixes` are set here.
+        stage: runs a filter over rows, as `memtax.jobs.base.Work.stage` does: with a folder's name, rows per batch and
+            batches per part.
+        attacks: names in `ATTACKS`.
+        columns: `sequence_id` and the columns that attacks such as `gradient_norm` read.
+        references: `sequence_id`, `model_scores` and `model_included` from `memtax counterfactual`, for `lira` and `rmia`.
+        shots: non-members that `recall` takes as prefix in each domain; they are not evaluated.
+        resamples: bootstrap resamples of the intervals.
+        strong: variances of LiRA and the constant a of RMIA.
+
+    Raises:
+        MemtaxError: an input is missing or about other texts, or no text is left to evaluate.
+        StaleOutputError: there are parts of another input or of other settings.
+    """
+    import datasets
+
+    chosen = choose(attacks)
+    early = tuple(attack.name for attack in chosen if not attack.late)
+    data = prepare(data, scorer)
+    # Before the model runs: a table that does not match would waste the hours.
+    check_finished(data, chosen, columns, references)
+    skipped(
+        sum(len(tokens) < 2 for tokens in data.column("tokens").to_pylist()), "without a token to score; its scores are null"
+    )
+    prefixed, population = _reserve(data, shots if "recall" in early else 0, "rmia" in attacks)
+    prefixes = _prefixes(data, prefixed)
+    if "recall" in early and not prefixes:
+        raise MemtaxError("attack 'recall' takes non-members as prefixes: give at least 4 in a domain, or leave it out")
+    # LL is what the late attacks read.
+    needs_score = any("score" in attack.needs for attack in chosen)
+    run = tuple(dict.fromkeys((*early, *(("loss",) if needs_score or not early else ()))))
+    scorer = replace(scorer, attacks=run, prefixes=prefixes)
+    prepared = data.select(["sequence_id", *scorer.requires])
+    rows = datasets.Dataset(prepared, fingerprint=fingerprint_table(prepared))
+    scored = stage(rows, scorer, "parts", ROWS_PER_BATCH, 1)
+    table = pa.table({**{name: data.column(name) for name in COLUMNS}, **{c: scored.column(c) for c in scorer.columns}})
+    table = late_scores(table, [attack for attack in chosen if attack.late], columns, references, population, strong)
+    kept = np.ones(len(table), bool)
+    kept[[*prefixed, *population]] = False
+    table = table.filter(pa.array(kept))
+    names = [column for attack in chosen for column in attack.columns]
+    figures_found = {
+        "model": scorer.model,
+        "bos": list(scorer.opening),
+        "attacks": [attack.name for attack in chosen],
+        "reserved": {"recall": len(prefixed), "rmia": len(population)},
+        "frequencies": scorer.frequencies,
+        "strong": asdict(strong) if {"lira", "rmia"} & set(attacks) else None,
+        # Bootstraps take a while: the other processes do not need them.
+        "domains": figures(table, names, resamples) if World.current().is_main else {},
+    }
+    columns_kept = ["sequence_id", "domain", "document", "is_member", "chunk_start", "chunk_end", *dict.fromkeys(names)]
+    return Membership(schema.validate(table, columns_kept, "the scores"), figures_found)
+
+
+def possible_attacks(
+    parameters: Mapping[str, Any], tables: Mapping[str, pa.Table], table: pa.Table, *, chunks: bool
+) -> tuple[str, ...]:
+    """Attacks that the given models, tables and texts allow.
+
+    Args:
+        parameters: of `AttackFilter`.
+        tables: those of `columns` and `references`, as far as they are given.
+        table: the texts.
+        chunks: whether chunks of texts are scored.
+    """
+    chosen = (*DEFAULT, *_possible(parameters, tables))
+    # ReCaLL's prefixes are whole texts, cut off the non-members.
+    return tuple(name for name in chosen if name != "recall" or (not chunks and _enough_for_prefixes(table)))
+
+
+def _possible(parameters: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> list[str]:
+    """Attacks that the given models and tables allow besides the default ones."""
+    allowed = (
+        ("reference", "reference_model"),
+        ("neighbour", "neighbour_model"),
+        ("neighbour", "given_neighbours"),
+        ("dc_pdd", "frequencies"),
+    )
+    found = [each for each, field in allowed if parameters.get(field)]
+    present = tables["columns"].column_names if "columns" in tables else []
+    found += [each.name for each in ATTACKS.values() if each.needs[0].removeprefix("column:") in present]
+    return found + (["lira", "rmia"] if "references" in tables else [])
+
+
+def _enough_for_prefixes(table: pa.Table) -> bool:
+    """Whether a domain has the non-members that a prefix takes."""
+    counts = Counter(
+        domain
+        for domain, member, start in zip(
+            *(table.column(name).to_pylist() for name in ("domain", "is_member", "chunk_start")), strict=True
+        )
+        if not member and start is None
+    )
+    return any(count >= 4 for count in counts.values())
+
+
+def prepare(data: pa.Table, scorer: AttackFilter) -> pa.Table:
+    """The table with tokens for every text and, where a tokenizer is to be had, text for every row of tokens; without BOS."""
+    opening = scorer.opening
+    texts = data.column("text").to_pylist()
+    tokens = [None if ids is None else without_bos(ids, opening) for ids in data.column("tokens").to_pylist()]
+    if any(ids is None for ids in tokens):
+        tokenizer = load_tokenizer(scorer.tokenizer or scorer.model, None if scorer.tokenizer else scorer.revision)
+        rows = [row for row, ids in enumerate(tokens) if ids is None]
+        unique = list(dict.fromkeys(texts[row] or "" for row in rows))
+        found = dict(zip(unique, text_ids(tokenizer, unique), strict=True))
+        for row in rows:
+            tokens[row] = without_bos(found[texts[row] or ""], opening)
+    elif any(text is None for text in texts):
+        try:
+            tokenizer = load_tokenizer(scorer.tokenizer or scorer.model, None if scorer.tokenizer else scorer.revision)
+        except MemtaxError:
+            # Attacks that read text have no score then.
+            tokenizer = None
+        if tokenizer is not None:
+            texts = [tokenizer.decode(ids) if text is None else text for text, ids in zip(texts, tokens, strict=True)]
+    columns = {"text": pa.array(texts, pa.string()), "tokens": pa.array(tokens, pa.list_(pa.int32()))}
+    if "document" not in data.column_names:
+        data = data.append_column("document", pa.nulls(len(data), pa.string()))
+    names = [*COLUMNS, *(name for name in ("neighbour_texts",) if name in data.column_names)]
+    return schema.validate(pa.table({**{name: data.column(name) for name in names}, **columns}), names, "the texts")
+
+
+def _reserve(data: pa.Table, shots: int, population: bool) -> tuple[list[int], list[int]]:
+    """Rows of non-members that serve as prefixes, and as RMIA's population; neither is evaluated."""
+    rng = np.random.default_rng(SEED)
+    labels = np.array(data.column("is_member").to_pylist(), bool)
+    whole = np.array([start is None for start in data.column("chunk_start").to_pylist()], bool)
+    domains = np.array(data.column("domain").to_pylist(), object)
+    prefixed: list[int] = []
+    others: list[int] = []
+    for domain in dict.fromkeys(domains.tolist()):
+        rows = rng.permutation(np.flatnonzero((domains == domain) & ~labels & whole)).tolist()
+        # At least half of the non-members stay to be evaluated.
+        count = min(shots, len(rows) // 4)
+        prefixed += rows[:count]
+        others += rows[count : count + len(rows) // 4] if population else []
+    return sorted(prefixed), sorted(rng.permutation(others).tolist()[:POPULATION])
+
+
+def _prefixes(data: pa.Table, rows: Sequence[int]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        found.setdefault(data.column("domain")[row].as_py(), []).extend(data.column("tokens")[row].as_py())
+    return tuple((domain, tuple(tokens)) for domain, tokens in found.items())
+
+
+def _metric_rows(domains: Mapping[str, Figures]) -> list[dict[str, Any]]:
+    """The figures as a long table: a row a domain, attack and metric."""
+    found = []
+    for domain, one in domains.items():
+        for name, metrics in {**one["attacks"], "blind": one["blind"]}.items():
+            shows = metrics.get("verdict", {}).get("shows_membership")
+            for metric in METRICS:
+                value = {key: (metrics[metric] or {}).get(key) for key in ("value", "low", "high")}
+                counts = {key: metrics[key] for key in ("members", "nonmembers", "without_score")}
+                found.append({"domain": domain, "attack": name, "metric": metric, **value, **counts, "shows_membership": shows})
+    return found
+
+
+def _estimate(value: Mapping[str, float] | None) -> str:
+    if value is None or value["value"] is None:
+        return "—"
+    return f"{value['value']:.3f}" + ("" if value["low"] is None else f" ({value['low']:.3f} to {value['high']:.3f})")
+
+
+def representatives(one: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """For each attack its column (of a grid: the middle k, not the luckiest) and what it shows."""
+    found = []
+    for attack in ATTACKS.values():
+        columns = [column.removeprefix("attack_") for column in attack.columns]
+        middle = columns[1] if len(columns) > 1 else columns[0]
+        if middle in one["attacks"]:
+            found.append((middle, one["attacks"][middle]["verdict"]["reason"]))
+    return found
+
+
+__all__ = ["ALL", "DEFAULT", "Membership", "infer_membership", "possible_attacks", "prepare", "representatives"]

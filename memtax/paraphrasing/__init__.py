@@ -1,0 +1,1 @@
+"""Paraphrases by a language model: prompts, generation, validation."""

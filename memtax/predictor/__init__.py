@@ -1,0 +1,1 @@
+"""The predictor of memorization: fit, evaluation, inference, search, probes, storage."""

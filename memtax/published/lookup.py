@@ -1,0 +1,92 @@
+"""Counts and scores that others have published, looked up by `sequence_id` in place of computing one's own."""
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memtax.corpus.sources import Source, open_dataset
+from memtax.errors import MemtaxError
+from memtax.hub.filter_layouts import SCHEMES
+
+_IDS = ("sequence_id", "index", "Index")
+_NAMES: dict[str, tuple[str, ...]] = {
+    "semantic_matches_0_8": ("semantic_matches_0_8", "0_8_snowclones", "0.8_frequencies"),
+    "semantic_matches_0_9": ("semantic_matches_0_9", "0_9_snowclones", "0.9_frequencies"),
+    "textual_matches_0_8": ("textual_matches_0_8", "0_8_templates", "0.8_frequencies"),
+    "textual_matches_0_9": ("textual_matches_0_9", "0_9_templates", "0.9_frequencies"),
+    "nl_score": ("nl_score", "nl_scores"),
+}
+"""Our columns and the published ones that hold the same (Prashanth et al. 2024)."""
+
+
+def look_up(source: str, columns: tuple[str, ...], ids: list[int], version: Any) -> dict[str, list[Any]] | None:
+    """Values of some sequences, None for a sequence that the table does not have.
+
+    The published `snowclones` of the Pile sample count the sequence itself, which ours leave out: one is taken off.
+
+    Args:
+        source: dataset as `path:config:split`.
+        columns: ours, keys of `_NAMES`.
+        ids: `sequence_id` of each row.
+        version: changes with the files.
+
+    Returns:
+        Our column names to values; None if the dataset is not such a table.
+
+    Raises:
+        MemtaxError: the dataset cannot be read, or its split holds matches of the other kind.
+    """
+    table = _table(source, columns, version)
+    if table is None:
+        return None
+    known, values = table
+    asked = np.asarray(ids, np.int64)
+    if not len(known):
+        return {name: [None] * len(ids) for name in columns}
+    at = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+    found: dict[str, list[Any]] = {}
+    for name in columns:
+        row = values[name][at]
+        good = (known[at] == asked) & np.isfinite(row) & (row >= 0)
+        kind = float if name == "nl_score" else int
+        found[name] = [kind(value) if fine else None for value, fine in zip(row, good, strict=True)]
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def _table(
+    source: str, columns: tuple[str, ...], version: Any
+) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]] | None:
+    """Ids in rising order and the columns' values, once a process."""
+    parsed = Source.parse(source)
+    dataset: Any = open_dataset(parsed)
+    names = list(dataset.column_names)
+    key = next((name for name in _IDS if name in names), None)
+    ours = {column: next((name for name in _NAMES[column] if name in names), None) for column in columns}
+    if key is None or None in ours.values():
+        return None
+    _check_kind(parsed, columns)
+    table = dataset.select_columns([key, *{name for name in ours.values() if name}]).with_format("arrow")[:]
+    ids = table.column(key).to_numpy().astype(np.int64)
+    order = np.argsort(ids, kind="stable")
+    found = {}
+    for column, name in ours.items():
+        values = np.array(table.column(str(name)).to_numpy(zero_copy_only=False), np.float64)
+        itself = column.startswith("semantic") and _counts_itself(parsed, str(name))
+        found[column] = (values - 1 if itself else values)[order]
+    return ids[order], found
+
+
+def _check_kind(source: Source, columns: tuple[str, ...]) -> None:
+    """Semantic and textual matches are published in columns of the same names: the split says which they are."""
+    for kind, ending, other in (("semantic", "_templates", "_snowclones"), ("textual", "_snowclones", "_templates")):
+        if columns[0].startswith(kind) and source.split.endswith(ending):
+            raise MemtaxError(f"{source.label} does not hold {kind} matches; they are in the splits that end with {other}")
+
+
+def _counts_itself(source: Source, column: str) -> bool:
+    """Published counts of a sample with itself: split `{scheme}_snowclones`, or `pile_...` of the table of all filters."""
+    scheme, _, kind = source.split.partition("_")
+    return column.startswith("0") and (scheme == "pile" or (scheme in SCHEMES and kind == "snowclones"))

@@ -1,1 +1,0 @@
-"""Why a sequence was memorized: labels, and the models that predict memorization from factors."""
