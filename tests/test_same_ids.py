@@ -22,7 +22,6 @@ from memtax.jobs.score import Score
 from memtax.lm.generation import match_lengths
 from memtax.lm.loading import load_model
 from memtax.paraphrasing.answers import Generator
-from memtax.pipeline.audit_figures import audit
 from memtax.pipeline.evaluate import evaluate_model
 from memtax.report.explorer import Explorer
 
@@ -173,9 +172,9 @@ def test_the_callback_measures_after_what_the_trainers_tokenizer_adds(kind, tmp_
 def test_an_audit_shows_all_its_models_the_same_ids(tmp_path, shown):
     folder = small.save("both", tmp_path / "model")
     others = write(tmp_path / "others.jsonl", [small.words(row) for row in small.rows(12, LENGTH, seed=9)])
-    found = audit(
-        folder, write(tmp_path / "texts.jsonl"), tmp_path / "audit", held_out=others, prompt=6, continuation=6, resamples=10
-    )
+    sources = {"model": folder, "train": write(tmp_path / "texts.jsonl"), "held_out": others}
+    done = memtax.audit(**sources, output=tmp_path / "audit", prompt=6, continuation=6, resamples=10)
+    found = done.figures
     assert found["bos"] == [small.BOS]
     check(shown, "both")
 

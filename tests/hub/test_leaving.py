@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_run import push
 from safetensors.numpy import save_file
 
 from helpers.hub import HubServer
+from helpers.pushed_run import push
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet, write_text
 from memtax.hub.publish import plan

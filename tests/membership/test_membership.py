@@ -31,7 +31,7 @@ from memtax.membership.blind import (
     strongest_number,
 )
 from memtax.membership.estimates import METRICS, attack_metrics, figures, set_test, verdict
-from memtax.membership.late import late_scores, read_finished
+from memtax.membership.late import late_scores
 from memtax.results import read_summary, read_table
 
 
@@ -436,7 +436,7 @@ def test_tables_about_other_texts_are_refused(tmp_path):
     scores = {"sequence_id": [0, 1], "model_scores": [[-1.0] * 4] * 2, "model_included": [[True, True, False, False]] * 2}
     pq.write_table(pa.table(scores), tmp_path / "scores.parquet")
     with pytest.raises(MemtaxError, match="another in the table of --references"):
-        late_scores(table, choose(["lira"]), None, read_finished(tmp_path), [])
+        late_scores(table, choose(["lira"]), None, read_table(tmp_path), [])
 
 
 def test_two_processes_give_the_same_bytes(mia_inputs, tmp_path):
