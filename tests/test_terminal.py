@@ -15,7 +15,6 @@ import memtax
 from helpers.processes import python
 from memtax.cli import app
 from memtax.cli.outcome import Outcome, plain
-from memtax.errors import MemtaxError
 
 VERBS = typer.main.get_command(app).commands
 DOCS = (Path(__file__).parent.parent / "docs" / "terminal.md").read_text(encoding="utf-8")
@@ -106,82 +105,6 @@ def test_completion_offers_verbs_and_options():
         env={**os.environ, "_MEMTAX_COMPLETE": "complete_bash", "COMP_WORDS": "memtax co", "COMP_CWORD": "1"},
     )
     assert set(asked.stdout.split()) == {"count", "compare", "counterfactual"}, asked.stderr
-
-
-@pytest.mark.parametrize("before", [True, False])
-def test_json_is_all_that_stands_on_standard_output(corpus, tmp_path, before):
-    words = ["count", corpus, "--output", tmp_path / "counts"]
-    done = run("--json", *words) if before else run(*words, "--json")
-    found = json.loads(done.stdout)
-    # Two windows and 64 + 64 + 2 tokens; the third row is too short, which a note on standard error says.
-    assert (found["tokens"], found["sequences"], found["windows"]) == (130, 3, [2])
-    assert found["sequences_too_short"] == [1]
-    assert found["output"] == str(tmp_path / "counts")
-
-
-def test_lines_and_silence(corpus, tmp_path):
-    words = ["count", corpus, "--output", tmp_path / "counts"]
-    assert run(*words).stdout.startswith("130 tokens in 3 sequences")
-    for done in (run(*words, "--quiet"), run("-q", *words)):
-        # That something is missing is said all the same, on standard error.
-        assert (done.stdout, done.stderr) == ("", "1 row is left out: too short for the window 32:64\n")
-    # What one command was told ends with it.
-    assert run(*words).stdout.startswith("130 tokens in 3 sequences")
-
-
-def test_notes_leave_standard_output_free(capsys):
-    from memtax import progress
-
-    progress.set_notes_to_errors(True)
-    progress.say("a note")
-    progress.set_notes_to_errors(False)
-    told = capsys.readouterr()
-    assert (told.out, told.err.strip()) == ("", "a note")
-
-
-def test_values_that_json_cannot_say():
-    import numpy as np
-
-    found = plain({"a": float("nan"), "b": Path("x"), "c": np.array([1, 2]), "d": (True, None, np.float32(0.5)), 5: {1}})
-    assert found == {"a": None, "b": "x", "c": [1, 2], "d": [True, None, 0.5], "5": [1]}
-
-
-def command(*words, **environment):
-    return python("-m", "memtax", *words, env={**os.environ, **environment})
-
-
-def test_exit_codes_are_those_of_the_page(corpus, tmp_path):
-    missing = command("count", tmp_path / "nowhere.jsonl", "--output", tmp_path / "out", "--json")
-    assert (missing.returncode, missing.stdout) == (2, "")
-    assert re.fullmatch(r"memtax: .*nowhere.*\n", missing.stderr)
-    mistyped = command("count", corpus, "--otput", tmp_path / "out")
-    assert (mistyped.returncode, mistyped.stdout) == (2, "")
-    assert re.fullmatch(r"memtax: no such option: --otput .*--output.* \(see .*memtax count --help\)\n", mistyped.stderr)
-    # Signals are tested in tests/solid; here that the page names them all.
-    assert re.findall(r"^\| (\d+) \|", DOCS, re.MULTILINE) == ["0", "1", "2", "130", "143"]
-
-
-def test_completion_offers_verbs_and_options():
-    script = command("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
-    assert "complete -o default -F _memtax" in script.stdout or "COMPREPLY" in script.stdout
-    # What the script asks for when the tabulator key is pressed.
-    asked = subprocess.run(
-        [sys.executable, "-c", "from memtax.cli import app; app(prog_name='memtax')"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "_MEMTAX_COMPLETE": "complete_bash", "COMP_WORDS": "memtax co", "COMP_CWORD": "1"},
-    )
-    assert set(asked.stdout.split()) == {"count", "compare", "counterfactual"}, asked.stderr
-
-
-def test_lists_are_given_in_one_way():
-    # Repeated, by commas, or both; a mistake names the option and what was given.
-    assert listed(["a, b", "c"]) == ["a", "b", "c"]
-    assert listed(None) == []
-    assert numbers(["32,16", "8"], "--prompt", int) == [32, 16, 8]
-    assert numbers(["0.25"], "--quantiles", float) == [0.25]
-    with pytest.raises(MemtaxError, match=r"--prompt takes whole numbers, separated by commas, not '32,x'"):
-        numbers(["32,x"], "--prompt", int)
 
 
 def test_every_list_option_says_that_it_may_be_repeated():
