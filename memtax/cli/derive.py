@@ -33,7 +33,7 @@ def command(verb: str) -> Callable[..., Outcome]:
 
     # Typer reads the options of a command from the signature and the annotations of its function.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": Outcome}
     run.__doc__, run.__name__ = inspect.cleandoc(kind.__doc__), verb
     return run
 
