@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 
 from memtax.corpus.rows import load_texts_by_id
-from memtax.engine import World, script
-from memtax.engine import stage as run
+from memtax.engine import World, run, script
 from memtax.filters.code_vs_nl import CodeFilter
 from memtax.hub.filter_layouts import CODE_SCORES, check_name, write_splits
 from memtax.hub.folder import Config, write_dataset

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from memtax.corpus.rows import load_texts_by_id
-from memtax.engine import World, once, script
-from memtax.engine import stage as run
+from memtax.engine import World, once, run, script
 from memtax.filters.embedding import EmbeddingFilter
 from memtax.filters.semantic_matches import SemanticMatchFilter
 from memtax.filters.textual_matches import TextualMatchFilter

@@ -17,8 +17,7 @@ from pathlib import Path
 from memtax.corpus.rows import load_texts_by_id
 from memtax.corpus.sources import Source, open_dataset
 from memtax.counting.count_tables import location
-from memtax.engine import World, script
-from memtax.engine import stage as run
+from memtax.engine import World, run, script
 from memtax.errors import MemtaxError
 from memtax.filters import Filter, filter_class
 from memtax.hub.filter_layouts import FILTERS, check_name, to_published, write_splits

@@ -12,6 +12,7 @@ from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError, ModelError
 from memtax.jobs.run import Run
 from memtax.record_shapes import METRICS, PREDICTOR
+from memtax.results import envelope
 from memtax.shapes import COUNT, NAME, SHARE, Columns, Rows, check
 
 CONFIG = {"model": "m", "corpus": "c", "output": "o"}
@@ -92,16 +93,16 @@ def test_json_that_is_fine_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("recitation_threshold", 10**30, "recitation_threshold: .* is above"),
-        ("seed", 10**30, "seed: .* is above 4294967295"),
-        ("prompt", 10**9, "prompt: .* is above"),
-        ("seed", -1, "seed: -1 is below 0"),
-        ("seed", 1.5, "seed: 1.5 is not a whole number"),
-        ("seed", True, "seed: True is not a whole number"),
-        ("corpus", ["a"], "corpus: .* is not text"),
-        ("model", {"a": 1}, "model: .* is not text"),
+        ("recitation_threshold", 10**30, "recitation_threshold is .*; it must be at most"),
+        ("seed", 10**30, "seed is .*; it must be at most 4294967295"),
+        ("prompt", 10**9, "prompt is .*; it must be at most"),
+        ("seed", -1, "seed is -1; it must be at least 0"),
+        ("seed", 1.5, "seed expects a whole number, got 1.5"),
+        ("seed", True, "seed expects a whole number, got True"),
+        ("corpus", ["a"], "corpus expects text, got"),
+        ("model", {"a": 1}, "model expects text, got"),
         ("checkpoints", "a", "checkpoints: 'a' is not a list"),
-        ("prompt", "many", "prompt: 'many' is not a whole number"),
+        ("prompt", "many", "prompt expects a whole number, got 'many'"),
     ],
 )
 def test_a_value_of_a_wrong_type_or_range_is_named(tmp_path, key, value, reason):
@@ -266,9 +267,9 @@ WRONG = [
 def test_metrics_of_wrong_types_are_refused_before_anything_is_drawn(tmp_path, metrics):
     from memtax.report.data import Run
 
-    (tmp_path / "metrics.json").write_text(json.dumps({"extraction": {"all": RATES}}))
+    (tmp_path / "summary.json").write_text(json.dumps(envelope("run", {"extraction": {"all": RATES}})))
     assert Run.read(tmp_path).metrics["extraction"]["all"] == RATES
-    (tmp_path / "metrics.json").write_text(json.dumps({"extraction": {"all": RATES}, **metrics}))
+    (tmp_path / "summary.json").write_text(json.dumps(envelope("run", {"extraction": {"all": RATES}, **metrics})))
     with pytest.raises(MemtaxError, match=next(iter(metrics))):
         Run.read(tmp_path)
 

@@ -43,7 +43,7 @@ class Work:
 
         See `memtax.engine.stage`.
         """
-        from memtax.engine import stage as run
+        from memtax.engine import run
 
         return run(rows, function, self.output / folder, rows_per_batch, batches_per_part)
 

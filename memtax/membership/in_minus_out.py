@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from memtax import schema, statistics
 from memtax.corpus import membership_texts as membership
-from memtax.engine import stage as run_stage
+from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
 from memtax.lm.special_tokens import bos_ids
 from memtax.membership.evidence import AttackFilter

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from memtax.engine import World, once
-from memtax.engine import stage as run_stage
+from memtax.engine import run as run_stage
 from memtax.files import write_parquet
 from memtax.filters.embedding import EmbeddingFilter
 from memtax.filters.semantic_matches import SemanticMatchFilter

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax import schema
 from memtax.engine import World, once
-from memtax.engine import stage as run_stage
+from memtax.engine import run as run_stage
 from memtax.filters.language_model import LanguageModelFilter
 from memtax.hub.folder import Config
 from memtax.hub.screening import public_name

@@ -11,7 +11,7 @@ from memtax.corpus.sources import Source
 from memtax.counting.count_tables import DUPLICATES_FILE, FREQUENCIES_FILE, location, read_duplicates, read_frequencies
 from memtax.counting.counter import count, write_counts
 from memtax.engine import World, once
-from memtax.engine import stage as run_stage
+from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet
 from memtax.filters import Filter

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from helpers.letters import FirstToken, rows
 from helpers.processes import torchrun
-from memtax.engine import Plan, once, plan
-from memtax.engine import stage as run
+from memtax.engine import Plan, once, plan, run
 from memtax.errors import MemtaxError, StaleOutputError
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from helpers.letters import FirstToken, rows
-from memtax.engine import World
-from memtax.engine import stage as run
+from memtax.engine import World, run
 
 output, log = sys.argv[1:]
 assert World.current().size == 2

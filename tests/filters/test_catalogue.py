@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 
 from memtax import schema
 from memtax.counting.counter import Counts, write_counts
-from memtax.engine import stage as run
+from memtax.engine import run
 from memtax.errors import MemtaxError
 from memtax.filters import CATALOGUE, filter_class
 from memtax.provenance import fingerprint_path

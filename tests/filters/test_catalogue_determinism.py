@@ -13,8 +13,7 @@ from test_catalogue import built as built
 from test_catalogue import rows as rows
 
 from memtax import schema
-from memtax.engine import World
-from memtax.engine import stage as run
+from memtax.engine import World, run
 from memtax.errors import MemtaxError
 from memtax.filters import CATALOGUE
 

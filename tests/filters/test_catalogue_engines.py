@@ -8,14 +8,14 @@ from test_catalogue import built as built
 from test_catalogue import rows as rows
 
 from helpers.processes import torchrun
-from memtax.engine import stage as run
+from memtax.engine import run
 from memtax.errors import MemtaxError
 from memtax.filters import CATALOGUE
 
 WORKER = """
 import pickle, sys
 import datasets
-from memtax.engine import stage as run
+from memtax.engine import run
 rows, filters, output = sys.argv[1:]
 with open(filters, "rb") as file:
     for name, each in pickle.load(file).items():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memtax import schema
-from memtax.engine import stage as run
+from memtax.engine import run
 from memtax.errors import MemtaxError
 from memtax.filters import _neighbours
 from memtax.filters._neighbours import count_matches, pairs, prepare, unit_vectors

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.processes import torchrun
-from memtax.engine import stage as run
+from memtax.engine import run
 from memtax.errors import MemtaxError
 from memtax.filters.semantic_matches import SemanticMatchFilter
 from memtax.filters.textual_matches import TextualMatchFilter, similar

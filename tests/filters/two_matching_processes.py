@@ -4,8 +4,7 @@ import sys
 
 import datasets
 
-from memtax.engine import World
-from memtax.engine import stage as run
+from memtax.engine import World, run
 from memtax.filters.semantic_matches import SemanticMatchFilter
 from memtax.filters.textual_matches import TextualMatchFilter
 

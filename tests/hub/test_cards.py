@@ -64,10 +64,9 @@ def test_a_folder_written_again_loads_the_new_rows(tmp_path):
         assert loaded["sequence_id"][:] == values
 
 
-def test_a_column_that_is_not_declared_never_gets_published(tmp_path):
-    with pytest.raises(MemtaxError, match="unknown column 'mystery'"):
-        write_dataset(tmp_path / "d", [Config("c", "row", {"train": pa.table({"mystery": [1]})})], "title", {})
-    assert not (tmp_path / "d").exists()
+def test_a_column_that_is_not_declared_is_said_to_be_the_inputs(tmp_path):
+    write_dataset(tmp_path / "d", [Config("c", "row", {"train": pa.table({"mystery": [1]})})], "title", {})
+    assert "| `mystery` | int64 | - | a column of the input | as in the input |" in (tmp_path / "d" / "README.md").read_text()
 
 
 def code(card):

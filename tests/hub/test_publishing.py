@@ -318,7 +318,7 @@ def test_private(run, tmp_path):
         (("--repo-id", "elsewhere/name"), TOKEN, "may write to that namespace"),
         (("--repo-id", "name"), TOKEN, "has no account; write org/name"),
         (("--repo-id", "org/na me"), TOKEN, "it is no name for the Hub"),
-        (("--repo-id", "org/name", "--part", "x"), TOKEN, "parts are some of"),
+        (("--repo-id", "org/name", "--part", "x"), TOKEN, "--part expects one of dataset, models, metrics, explorer, got 'x'"),
     ],
 )
 def test_errors_are_one_line_and_tell_no_token(run, tmp_path, options, token, message):
