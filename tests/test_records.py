@@ -101,7 +101,7 @@ def test_json_that_is_fine_is_read(tmp_path):
         ("seed", True, "seed expects a whole number, got True"),
         ("corpus", ["a"], "corpus expects text, got"),
         ("model", {"a": 1}, "model expects text, got"),
-        ("checkpoints", "a", "checkpoints: 'a' is not a list"),
+        ("checkpoints", {"a": 1}, "checkpoints expects a list, got"),
         ("prompt", "many", "prompt expects a whole number, got 'many'"),
     ],
 )
@@ -263,7 +263,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("metrics", WRONG, ids=str)
+@pytest.mark.parametrize("metrics", WRONG, ids=lambda value: next(iter(value)))
 def test_metrics_of_wrong_types_are_refused_before_anything_is_drawn(tmp_path, metrics):
     from memtax.report.data import Run
 

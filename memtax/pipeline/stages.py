@@ -78,7 +78,7 @@ def describe(config: RunConfig) -> Described:
     inputs["tokenizer"] = fingerprint_path(config.tokenizer or config.model)
 
     identity = {"stage": "sequences", "version": 1, "window": config.window, "column": config.column}
-    identity |= {name: [_sources(config).get(name), value][name != "tokenizer" :] for name, value in inputs.items()}
+    identity |= inputs
     on_main(world, lambda: once(output / "sequences", identity, lambda folder: _write_sequences(config, folder)))
     dataset = _open(output / "sequences" / "train.parquet")
 
