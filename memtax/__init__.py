@@ -20,22 +20,8 @@ _LAZY = {
     "write": "memtax.jobs.writing",
 }
 
-_VERBS = (
-    "align",
-    "audit",
-    "compare",
-    "count",
-    "counterfactual",
-    "filter",
-    "fit",
-    "influence",
-    "mia",
-    "paraphrase",
-    "predict",
-    "score",
-    "search",
-)
-"""Verbs that are functions of the same name: `memtax.score(sequences=..., model=..., output=...)`."""
+_MODULES = ("demo", "report")
+"""Verbs whose names are taken by modules; every other verb is a function: `memtax.score(sequences=..., model=..., output=...)`."""
 
 __all__ = ["MemorizationCallback", "Predictor", "__version__", "evaluate_model", "metric_path", "write"]
 
@@ -44,12 +30,14 @@ def __getattr__(name: str) -> Any:
     # Imported on first use: `import memtax` must stay free of torch.
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
-    if name in _VERBS:
-        from memtax.jobs import function
+    from memtax.jobs import VERBS, function
 
+    if name in VERBS and name not in _MODULES:
         return function(name)
     raise AttributeError(f"module 'memtax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_VERBS])
+    from memtax.jobs import VERBS
+
+    return sorted({*__all__, *VERBS})
