@@ -431,12 +431,11 @@ def test_tables_about_other_texts_are_refused(tmp_path):
     assert found.column("attack_gradient_norm").to_pylist() == [-4.0, -3.0]
     with pytest.raises(MemtaxError, match="sequence_id 0 is another in the table of --columns"):
         late_scores(table, choose(["gradient_norm"]), pa.table({**norms, "text": ["two", "x", "y"]}), None, [])
-    # What memtax counterfactual wrote knows its texts by their order.
-    write_lines(tmp_path / "texts.jsonl", [{"text": "two"}, {"text": "one"}])
+    # What memtax counterfactual wrote has its texts beside the scores.
     scores = {"sequence_id": [0, 1], "model_scores": [[-1.0] * 4] * 2, "model_included": [[True, True, False, False]] * 2}
-    pq.write_table(pa.table(scores), tmp_path / "scores.parquet")
+    pq.write_table(pa.table({**scores, "text": ["two", "one"]}), tmp_path / "scores.parquet")
     with pytest.raises(MemtaxError, match="another in the table of --references"):
-        late_scores(table, choose(["lira"]), None, read_table(tmp_path), [])
+        late_scores(table, choose(["lira"]), None, read_table(tmp_path / "scores.parquet"), [])
 
 
 def test_two_processes_give_the_same_bytes(mia_inputs, tmp_path):

