@@ -21,7 +21,7 @@ _LAZY = {
 }
 
 _MODULES = ("demo", "report")
-"""Verbs whose names are taken by modules; every other verb is a function: `memtax.score(sequences=..., model=..., output=...)`."""
+"""Verbs whose names are taken by modules; any other is a function: `memtax.score(sequences=..., model=..., output=...)`."""
 
 __all__ = ["MemorizationCallback", "Predictor", "__version__", "evaluate_model", "metric_path", "write"]
 

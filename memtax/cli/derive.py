@@ -53,9 +53,11 @@ def _parameter(name: str, field: Any, hint: Any) -> inspect.Parameter:
     else:
         flag = flag_of(name)
         names = [f"{flag}/--no-{flag[2:]}" if kind is bool else flag, *([meta["short"]] if meta["short"] else [])]
-        text = meta["help"] + (" May be repeated." if is_list else "")
+        text = meta["help"]
         if is_list and field.default:
-            text += f" [default: {','.join(map(str, field.default))}]"
+            text += f" Default: {','.join(map(str, field.default))}."
+        if is_list:
+            text += " May be repeated."
         info = typer.Option(*names, help=text, show_default=default not in (None, False, ""))
     annotation = list[str] | None if is_list else (shown if shown is bool else shown | None)
     return inspect.Parameter(

@@ -1,6 +1,5 @@
 """The whole job: threads, resume after a kill, several windows, documents, memorized sequences, against plain counting."""
 
-import json
 import signal
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from memtax.counting.counter import count
 from memtax.counting.resume import FILE, FileCheckpoint
 from memtax.counting.spans import Span
 from memtax.errors import MemtaxError, StaleOutputError
+from memtax.results import read_summary
 
 ROOT = Path(__file__).parents[2]
 
@@ -225,19 +225,19 @@ def test_killed_runs_end_in_the_same_bytes(tmp_path):
         process = start("-m", "memtax", *common, "--output", output)
         while process.is_running() and attempt < 2:
             # Killed when it has just saved more than the run before it, at different moments after that.
-            if (output / FILE).exists() and (output / FILE).stat().st_mtime_ns > seen:
+            if (output / "parts" / FILE).exists() and (output / "parts" / FILE).stat().st_mtime_ns > seen:
                 time.sleep(0.02 * attempt)
                 process.kill()
                 break
             time.sleep(0.002)
         ended = process.wait()
         killed += ended.returncode == -signal.SIGKILL
-        seen = (output / FILE).stat().st_mtime_ns if (output / FILE).exists() else seen
+        seen = (output / "parts" / FILE).stat().st_mtime_ns if (output / "parts" / FILE).exists() else seen
     assert ended.returncode == 0
     assert killed > 0
-    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
-    assert sorted(path.name for path in output.iterdir() if not path.name.endswith(".tmp")) == names
-    for name in names:
+    names = sorted(str(path.relative_to(tmp_path / "whole")) for path in (tmp_path / "whole").rglob("*.parquet"))
+    assert sorted(str(path.relative_to(output)) for path in output.rglob("*.parquet")) == names
+    for name in (*names, "summary.json", "parts/totals.json"):
         assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
@@ -259,8 +259,8 @@ def test_the_command_prints_where_the_result_is_and_one_line_for_an_error(tmp_pa
     np.save(tmp_path / "a.npy", corpus_rows().astype(np.uint16))
     good = python("-m", "memtax", "count", tmp_path / "a.npy", "--output", tmp_path / "counts", "--no-windows")
     assert good.returncode == 0
-    assert good.stdout == f"27,000 tokens in 300 sequences: {tmp_path / 'counts'}\n"
-    assert json.loads((tmp_path / "counts" / "totals.json").read_text())["tokens"] == 27_000
+    assert good.stdout.startswith("27,000 tokens in 300 sequences\n")
+    assert read_summary(tmp_path / "counts", "count")["tokens"] == 27_000
     bad = python("-m", "memtax", "count", tmp_path / "a.npy", "--output", tmp_path / "other", "--vocabulary-size", 999)
     assert bad.returncode == 2
     (line,) = [line for line in bad.stderr.splitlines() if line.startswith("memtax: ")]

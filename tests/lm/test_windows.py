@@ -137,7 +137,7 @@ def test_the_command_finds_the_stretch_that_was_learned(tmp_path, monkeypatch, c
     # The heat map is an image within the drawing; the page's policy lets it be seen.
     assert "data:image/png" in page
     assert " img-src data:;" in page
-    assert "1 texts are shorter than one window" in page
+    assert "1 text is shorter than one window" in page
     assert "of the windows" in capsys.readouterr().out
 
 

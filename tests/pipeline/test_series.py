@@ -161,6 +161,6 @@ def test_what_other_verbs_found_is_part_of_dataset_and_report(result, tmp_path):
 
 def test_a_directory_that_the_verb_did_not_write_is_refused_at_once(config, tmp_path):
     values = {**config.to_dict(), "output": str(tmp_path / "run"), "alignment": str(tmp_path / "nothing")}
-    with pytest.raises(MemtaxError, match=r"alignment: .*nothing has no alignment.parquet; give the output of `memtax align`"):
+    with pytest.raises(MemtaxError, match=r"alignment: .*nothing has no summary\.json; give the output of memtax align"):
         Run.from_dict(values).run()
     assert not (tmp_path / "run").exists()
