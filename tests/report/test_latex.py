@@ -14,6 +14,7 @@ from memtax.report import sections
 from memtax.report.data import Run
 from memtax.report.latex import escape, tabular
 from memtax.report.parts import Table
+from memtax.results import envelope, read_summary
 
 COMMANDS = {"textbackslash": "\\", "textasciicircum": "^", "textasciitilde": "~", "ldots": "\N{HORIZONTAL ELLIPSIS}"}
 
@@ -84,9 +85,9 @@ def test_the_command_writes_one_file_per_table_of_the_page_and_keeps_them_in_ste
     folder = make_run(tmp_path / "run", rows=30)
     # Drawing takes long: the tables of a run with one figure are enough.
     shutil.rmtree(folder / "dataset")
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = read_summary(folder)
     kept = {name: metrics[name] for name in ("run", "extraction", "nulls", "skipped")}
-    (folder / "metrics.json").write_text(json.dumps(kept))
+    (folder / "summary.json").write_text(json.dumps(envelope("run", kept)))
     done = CliRunner().invoke(app, ["report", str(folder), "--latex"], catch_exceptions=False)
     assert done.exit_code == 0
     data = Run.read(folder)
