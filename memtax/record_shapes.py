@@ -142,7 +142,7 @@ _ALIGNMENT = {
     "texts": COUNT,
     "mean": (_CORRELATION, None),
     "levels": {"high": COUNT, "medium": COUNT, "low": COUNT},
-    "membership": ({"*": (_FIGURE, REAL, bool, TEXT, None)}, None),
+    "membership": ({"units?": {"name": NAME, "*": COUNT}, "*": (_FIGURE, REAL, bool, TEXT, None)}, None),
 }
 _QUOTE = {"train_id": COUNT, "test_id": COUNT, "train_text": _REASON, "test_text": _REASON}
 _INFLUENCE = {

@@ -171,7 +171,7 @@ def test_the_published_filters_are_fit_searched_and_scored(hub, tmp_path):
     assert "sequence_duplicates" in json.dumps(card)
     rules = ("--split-on", "sequence_duplicates,shannon_coding_length", "--quantiles", "0.5")
     memtax(hub, tmp_path / "cache", "search", data, *rules, "--resamples", "50", "--output", tmp_path / "search")
-    assert read_summary(tmp_path / "search", "search")["partitions"] == 8
+    assert read_summary(tmp_path / "search", "search")["partitions"] == 2
     memtax(hub, tmp_path / "cache", "predict", tmp_path / "predictor", data, "--output", tmp_path / "scored")
     probabilities = read_table(tmp_path / "scored", "predictions").column("memorized_probability").to_numpy()
     assert len(probabilities) == ROWS
