@@ -137,7 +137,7 @@ def test_a_record_that_cannot_be_used_is_named(tmp_path):
         read_record(tmp_path)
     for name, member, nonmember, said in (
         ("b", [good], None, "nonmember.jsonl is missing"),
-        ("c", [{"tokens": [1, 2]}], [held], "line 1: no canary"),
+        ("c", [{"tokens": [1, 2]}], [held], "canaries.member.jsonl: repetitions is missing"),
         ("d", [held], [held], "line 1: 3 tokens, planted 0 times"),
         ("e", [{"tokens": [1], "repetitions": 1}], [held], "line 1: 1 tokens"),
     ):

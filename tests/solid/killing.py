@@ -207,11 +207,12 @@ def entries(name, data):
 
 
 def pushed():
-    """Name of each file on the loopback Hub to its object id."""
+    """Name and object id of each file on the loopback Hub."""
     from huggingface_hub import HfApi
 
-    tree = HfApi().list_repo_tree("org/pushed", recursive=True)
-    return {each.path: each.blob_id for each in tree if hasattr(each, "blob_id")}
+    repos = (("org/pushed", "dataset"), ("org/pushed-predictor", "model"))
+    tree = [each for name, kind in repos for each in HfApi().list_repo_tree(name, repo_type=kind, recursive=True)]
+    return [(each.path, each.blob_id) for each in tree if hasattr(each, "blob_id")]
 
 
 def clean(verb, out):
@@ -219,7 +220,8 @@ def clean(verb, out):
     if verb == "push":
         from huggingface_hub import HfApi
 
-        HfApi().delete_repo("org/pushed", missing_ok=True)
+        HfApi().delete_repo("org/pushed", repo_type="dataset", missing_ok=True)
+        HfApi().delete_repo("org/pushed-predictor", missing_ok=True)
 
 
 def result(verb, out):

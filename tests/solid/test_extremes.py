@@ -67,7 +67,7 @@ def test_a_huge_row_goes_through_filters_and_attacks(ragged, given, tmp_path, mo
     code, said = command(monkeypatch, capsys, "mia", folder / "tokens.jsonl", *options, "-o", tmp_path / "m")
     # Without a token after the first: those of 0 and 1.
     assert (code, "2 rows are left out" in said) == (0, True), said
-    scores = pq.read_table(tmp_path / "m" / "scores.parquet").column("attack_loss").to_pylist()
+    scores = pq.read_table(tmp_path / "m" / "dataset" / "scores" / "train.parquet").column("attack_loss").to_pylist()
     assert [score is None for score in scores] == [len(row) < 2 for row in rows]
 
 
