@@ -150,6 +150,20 @@ def visible_files(folder: Path | str) -> list[Path]:
     )
 
 
+Stamp = tuple[str, int, int, int, int, int]
+"""Name, size, time of the last write and of the last change, device and inode of a file: what is equal while it is unchanged."""
+
+
+def stamp(path: Path | str) -> Stamp:
+    """The stamp of a file; of what does not exist, such as a Hub name, the name alone counts."""
+    path = Path(path)
+    try:
+        status = path.stat()
+    except OSError:
+        return (str(path), -1, -1, -1, -1, -1)
+    return (path.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino)
+
+
 def write_text(path: Path | str, text: str, private: bool = False) -> None:
     """Write UTF-8 text atomically; `private` as in `atomic_path`."""
     with atomic_path(path, private) as temporary:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memtax.files import visible_files, write_text
+from memtax.files import Stamp, stamp, visible_files, write_text
 
 if TYPE_CHECKING:
     import datasets
@@ -62,6 +62,8 @@ SETTINGS = (
     "TRANSFORMERS_OFFLINE",
 )
 """The environment variables that `memtax env` shows; all others may hold a secret."""
+SETTLED_NS = 2 * 10**9
+"""Age of a file's last write from which on its digest is kept; the coarsest file systems count in steps of two seconds."""
 _PLAIN = re.compile(r"[0-9.,+-]{0,64}|[A-Za-z][a-z0-9]{0,11}|(?:(?:GPU|MIG)-[0-9a-f-]{1,64},?)+", re.IGNORECASE)
 """Numbers, switches, number formats, names of threading layers, and devices."""
 
@@ -128,9 +130,22 @@ def fingerprint_path(path: Path | str) -> str:
     files = visible_files(path) if path.is_dir() else [path]
     for file in files:
         hashed.update(str(file.relative_to(path)).encode())
-        with file.open("rb") as handle:
-            hashed.update(hashlib.file_digest(handle, "sha256").digest())
+        hashed.update(_file_digest(str(file.resolve()), stamp(file)))
     return hashed.hexdigest()[:32]
+
+
+def _file_digest(path: str, stamped: Stamp) -> bytes:
+    """SHA-256 of a file's bytes, read once per process and as long as its stamp stays the same."""
+    if time.time_ns() - max(stamped[2], stamped[3]) < SETTLED_NS:
+        # A second write within the resolution of the file system's clock would leave the same stamp.
+        return _read_digest.__wrapped__(path, stamped)
+    return _read_digest(path, stamped)
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_digest(path: str, stamped: Stamp) -> bytes:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").digest()
 
 
 def versions() -> dict[str, str]:

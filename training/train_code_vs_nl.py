@@ -52,6 +52,7 @@ from memtax.hub.screening import public_name
 from memtax.hub.training import drop_pickles, push_trained, seal_model, take_push
 from memtax.lm.encoder import DEFAULT_MODEL, resolve_model
 from memtax.lm.folders import find_file
+from memtax.lm.weights import read_weights
 from memtax.progress import progress_bar, say, silence_libraries
 from memtax.provenance import digest, versions
 from memtax.statistics import unit_codes
@@ -226,9 +227,8 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
     torch.manual_seed(arguments.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     names = dict(enumerate(LABELS))
-    model = AutoModelForSequenceClassification.from_pretrained(
-        base, dtype=torch.float32, num_labels=2, id2label=names, label2id={name: label for label, name in names.items()}
-    )
+    labels = {"id2label": names, "label2id": {name: label for label, name in names.items()}}
+    model, _ = read_weights(AutoModelForSequenceClassification, base, dtype=torch.float32, num_labels=2, **labels)
     encoded = _Rows(passages, tokenizer, model_arguments.max_length)
     trainer = ResumableTrainer(
         data=digest_rows(encoded[row] for row in range(len(encoded))),
@@ -248,7 +248,7 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
     if trainer.is_world_process_zero():
         drop_pickles(output)
         # As users will load it: the trained object still computes in the Trainer's half precision.
-        model = AutoModelForSequenceClassification.from_pretrained(output).eval()
+        model = read_weights(AutoModelForSequenceClassification, output, dtype=torch.float32)[0].eval()
         found = _evaluate_all((tokenizer, model, 0), code_held, prose_held, data_arguments, arguments)
         details = {
             "base model": public_name(model_arguments.base),

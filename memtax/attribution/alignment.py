@@ -16,7 +16,7 @@ from memtax import statistics
 from memtax.attribution.alignment_memorization import agreement
 from memtax.errors import MemtaxError, RowError
 from memtax.filters.base import Batch, Filter
-from memtax.lm.loading import DTYPES, load_model, load_tokenizer, model_files
+from memtax.lm.loading import DTYPES, check_gradients, load_tokenizer, model_files
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
 from memtax.membership.estimates import attack_metrics
 from memtax.provenance import digest
@@ -138,6 +138,8 @@ class AlignmentFilter(Filter):
         length: most tokens of a text or paraphrase; None takes the model's positions.
         dtype: type of the weights, one of `memtax.lm.loading.DTYPES`.
         bos: one of `memtax.lm.special_tokens.BOS`, or token ids.
+        device_map: `auto` spreads a model over several devices; None puts it on one.
+        quantization: None; there are no gradients of quantized weights.
     """
 
     model: str
@@ -147,6 +149,8 @@ class AlignmentFilter(Filter):
     length: int | None = None
     dtype: str = "float32"
     bos: str | tuple[int, ...] = "auto"
+    device_map: str | None = None
+    quantization: str | None = None
 
     name: ClassVar[str] = "alignment"
     requires: ClassVar[tuple[str, ...]] = ("text", "paraphrases")
@@ -167,6 +171,7 @@ class AlignmentFilter(Filter):
         if self.length is not None and self.length < 2:
             raise MemtaxError(f"length={self.length} leaves no token to predict; it must be at least 2")
         check_bos(self.bos)
+        check_gradients(self.quantization)
 
     @property
     def opening(self) -> BosIds:
@@ -184,8 +189,12 @@ class AlignmentFilter(Filter):
 
     def compute(self, batch: Batch) -> Batch:
         """Align a batch of texts; a paraphrase that is null, or the text itself, has no alignment."""
+        from memtax.lm import resident
+
         opening = self.opening
-        model, tokenizer = _load(self.model, self.revision, self.dtype, self.tokenizer, opening, self.fingerprint)
+        placement = resident.Placement(self.dtype, self.device_map, self.quantization)
+        model = resident.get(self.model, self.revision, placement, opening)
+        tokenizer = load_tokenizer(self.tokenizer or self.model, None if self.tokenizer else self.revision)
         longest = min((most for most in (self.length, text_positions(model)) if most is not None), default=None)
 
         def encode(text: str) -> list[int]:
@@ -284,9 +293,3 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def _tokenizer_files(path: str) -> list[str]:
     folder = Path(path)
     return sorted(str(file) for file in folder.glob("token*.json")) if folder.is_dir() else [path]
-
-
-@functools.lru_cache(maxsize=1)
-def _load(path: str, revision: str | None, dtype: str, tokenizer: str | None, bos: BosIds, fingerprint: str) -> tuple[Any, Any]:
-    """Model and tokenizer, once per process and as long as their files stay the same."""
-    return load_model(path, revision, dtype, bos=bos), load_tokenizer(tokenizer or path, None if tokenizer else revision)

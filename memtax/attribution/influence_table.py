@@ -29,7 +29,8 @@ from memtax.engine import World
 from memtax.engine.stage import claim
 from memtax.errors import MemtaxError, RowError
 from memtax.files import atomic_path
-from memtax.lm.loading import load_model, load_tokenizer, model_files
+from memtax.lm import resident
+from memtax.lm.loading import check_gradients, load_tokenizer, model_files
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
 from memtax.progress import progress_bar, skipped
 from memtax.provenance import digest, fingerprint_path
@@ -64,6 +65,8 @@ class InfluenceSettings:
         per_tensor: also keep the matrix of every tensor.
         dtype: type of the weights.
         bos: one of `memtax.lm.special_tokens.BOS`.
+        device_map: `auto` spreads a model over several devices; None puts it on one.
+        quantization: one of `memtax.lm.loading.QUANTIZATIONS`; only RepSim works with it.
         show_personal_data: list texts as they are; otherwise personal data in them is masked.
     """
 
@@ -82,11 +85,15 @@ class InfluenceSettings:
     per_tensor: bool = False
     dtype: str = "float32"
     bos: str = "auto"
+    device_map: str | None = None
+    quantization: str | None = None
     show_personal_data: bool = False
 
     def __post_init__(self) -> None:
         check_methods(self.methods)
         check_bos(self.bos)
+        if set(self.methods) - {"repsim"}:
+            check_gradients(self.quantization)
         if self.length is not None and self.length < 2:
             raise MemtaxError(f"length={self.length} leaves no token to predict; it must be at least 2")
         if self.damping is not None:
@@ -141,7 +148,8 @@ def influence_table(
     """
     world, output = World.current(), Path(output)
     bos = bos_ids(settings.model, settings.revision, settings.bos, settings.tokenizer)
-    model = load_model(settings.model, settings.revision, settings.dtype, bos=bos)
+    placement = resident.Placement(settings.dtype, settings.device_map, settings.quantization)
+    model = resident.get(settings.model, settings.revision, placement, bos)
     limits = [limit for limit in (settings.length, text_positions(model)) if limit is not None]
     longest = min(limits, default=None)
     sets = {name: load_examples(source, settings, longest, bos) for name, source in (("train", train), ("test", test))}

@@ -12,12 +12,14 @@ from memtax.checksums import verify
 from memtax.counting.count_tables import location, stamp
 from memtax.engine.world import spare_threads
 from memtax.errors import MemtaxError, ModelError, RowError
+from memtax.files import Stamp, visible_files
+from memtax.files import stamp as file_stamp
 from memtax.filters.base import Batch, Filter
 from memtax.filters.code_ngrams import CONFIG as NGRAM_CONFIG
 from memtax.filters.code_ngrams import WEIGHTS as NGRAM_WEIGHTS
 from memtax.filters.code_ngrams import NgramClassifier
 from memtax.lm.folders import find_file
-from memtax.lm.loading import model_files, process_device
+from memtax.lm.loading import load_tokenizer, model_files
 from memtax.progress import say
 from memtax.published.lookup import look_up
 from memtax.records import read_json
@@ -132,7 +134,7 @@ class CodeFilter(Filter):
         rows = [row for row, text in enumerate(batch["text"]) if text]
         scores: list[float | None] = [None] * len(batch["text"])
         if rows:
-            loaded = _load(self.model, self.revision, self.natural_language, self.fingerprint)
+            loaded = _load(self.model, self.revision, self.natural_language)
             try:
                 values = _scores(loaded, [batch["text"][row] for row in rows], self.max_length)
             except RowError as error:
@@ -237,40 +239,36 @@ def natural_language_class(id2label: dict[int, str], wanted: str | int | None = 
 
 
 @functools.lru_cache(maxsize=1)
-def _load(path: str, revision: str | None, wanted: str | int | None, fingerprint: str) -> Any:
-    """A classifier of n-grams, or tokenizer, model and class number; once a process, as long as the files stay the same."""
+def _ngrams(path: str, revision: str | None, files: tuple[Stamp, ...]) -> NgramClassifier | None:
+    """A classifier of n-grams, read once per process and as long as its files stay the same; None where it is none."""
     verify(path)
     config, weights = (find_file(path, revision, name) for name in (NGRAM_CONFIG, NGRAM_WEIGHTS))
-    if config is not None:
-        if weights is None:
-            raise ModelError(f"{path} has {NGRAM_CONFIG} without {NGRAM_WEIGHTS}; train the classifier again")
-        return NgramClassifier.from_files(config, weights)
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    if config is None:
+        return None
+    if weights is None:
+        raise ModelError(f"{path} has {NGRAM_CONFIG} without {NGRAM_WEIGHTS}; train the classifier again")
+    return NgramClassifier.from_files(config, weights)
 
+
+def _load(path: str, revision: str | None, wanted: str | int | None) -> Any:
+    """A classifier of n-grams, or tokenizer, model and class number."""
+    from memtax.lm import resident
+
+    files = visible_files(path) if Path(path).is_dir() else []
+    if (ngrams := _ngrams(path, revision, tuple(map(file_stamp, files)))) is not None:
+        return ngrams
+    model = resident.classifier(path, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            path,
-            revision=revision,
-            dtype="float32",
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except Exception as error:  # missing files, damaged ones, no connection: each raises a type of its own
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ModelError(
-            f"the classifier {path} cannot be loaded ({reason}); give a folder that training/train_code_vs_nl.py wrote"
-        ) from error
-    if report["missing_keys"]:
-        raise ModelError(f"{path} has no trained classifier: {sorted(report['missing_keys'])[0]} is missing")
+        tokenizer = load_tokenizer(path, revision, own="classifier")
+    except ModelError as error:
+        raise ModelError(f"the classifier {path} cannot be loaded ({error})") from error
     if tokenizer.pad_token_id is None:
         # Padding is masked, so that any token serves; decoders look for the last token that is not it.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(tokenizer.eos_token_id or 0)
     if model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     number = natural_language_class(model.config.id2label, wanted)
-    return tokenizer, model.eval().to(process_device()), number
+    return tokenizer, model, number
 
 
 def _scores(loaded: Any, texts: Sequence[str], max_length: int, at_once: int = 64) -> list[float]:

@@ -10,7 +10,7 @@ from memtax.errors import MemtaxError, ModelError
 from memtax.filters.base import Batch, Filter
 from memtax.lm import extraction
 from memtax.lm.decoding import Decoding
-from memtax.lm.loading import DTYPES, QUANTIZATIONS, load_model, model_files
+from memtax.lm.loading import DTYPES, QUANTIZATIONS, model_files
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, without_bos
 from memtax.provenance import digest
 
@@ -153,11 +153,13 @@ class LanguageModelFilter(Filter):
 
     def compute(self, batch: Batch) -> Batch:
         """Score a batch of token sequences."""
+        from memtax.lm import resident
         from memtax.lm.scores import score
 
         spare_threads()
         opening = self.opening
-        model = _load(self.model, self.revision, self.dtype, self.device_map, self.quantization, opening, self.fingerprint)
+        placement = resident.Placement(self.dtype, self.device_map, self.quantization)
+        model = resident.get(self.model, self.revision, placement, opening)
         suppressed = _end_of_sequence(model) if self.reference_eos else None
         sequences = [without_bos(tokens, opening) for tokens in batch["tokens"]]
         most = self.batch_size and self.batch_size * max(map(len, sequences), default=1)
@@ -211,20 +213,6 @@ class LanguageModelFilter(Filter):
                 rows = scores.attention[name].tolist() if scores.attention else [None] * len(scores)
                 found[f"attention_{name}"] = [row if length else None for row, length in zip(rows, scores.lengths, strict=True)]
         return found
-
-
-@functools.lru_cache(maxsize=1)
-def _load(
-    path: str,
-    revision: str | None,
-    dtype: str,
-    device_map: str | None,
-    quantization: str | None,
-    bos: BosIds,
-    fingerprint: str,
-) -> Any:
-    """The model, once per process and as long as its files stay the same."""
-    return load_model(path, revision, dtype, device_map=device_map, quantization=quantization, bos=bos)
 
 
 def _end_of_sequence(model: Any) -> int:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.options import ColumnOption, ModelOptions
+from memtax.jobs.options import ColumnOption, ModelOptions, PlacementOptions
 from memtax.settings import argument, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Align(ModelOptions, ColumnOption, Job):
+class Align(ModelOptions, PlacementOptions, ColumnOption, Job):
     """Gradient alignment: how alike the gradients at a text and at its paraphrases are.
 
     The rows have a text and `paraphrases`, a list with null for each that failed, as `memtax paraphrase` writes them; or there
@@ -38,9 +38,8 @@ class Align(ModelOptions, ColumnOption, Job):
         from memtax.progress import skipped
         from memtax.report import verb_pages
 
-        function = AlignmentFilter(
-            *split_revision(self.model), self.parameters, self.tokenizer, self.length, self.dtype, self.bos
-        )
+        model, revision = split_revision(self.model)
+        function = self.build(AlignmentFilter, model=model, revision=revision)
         source = Source.parse(self.pairs, column=self.column)
         rows = load_pairs(source)
         pairs = zip(rows["text"], rows["paraphrases"], strict=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.options import ColumnOption, ModelOptions, QuoteOption
+from memtax.jobs.options import BatchOption, ColumnOption, ModelOptions, PlacementOptions, QuoteOption
 from memtax.settings import option
 
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
@@ -13,7 +13,7 @@ CARD = "card_section.md"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Audit(ModelOptions, ColumnOption, QuoteOption, Job):
+class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOption, Job):
     """Audit a fine-tuned model: what can be extracted, what of it is worrying, who can tell members, what to do.
 
     Example: `memtax audit --model runs/demo/models/small-gpt-neox --train train.jsonl --held-out unseen.jsonl --output audit`
@@ -79,6 +79,9 @@ class Audit(ModelOptions, ColumnOption, QuoteOption, Job):
             prompt=self.prompt,
             continuation=self.continuation,
             dtype=self.dtype,
+            device_map=self.device_map,
+            quantization=self.quantization,
+            batch_size=self.batch_size,
             bos=self.bos,
             mask_personal_data=not self.show_personal_data,
             region=self.region,
@@ -100,6 +103,9 @@ class Audit(ModelOptions, ColumnOption, QuoteOption, Job):
             resamples=self.resamples,
             tokenizer=self.tokenizer or (split_revision(self.model)[0] if self.adapter else None),
             dtype=self.dtype,
+            device_map=self.device_map,
+            quantization=self.quantization,
+            batch_size=self.batch_size,
             bos=self.bos,
             output=output,
         )

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from threading import Event
 
 from memtax.jobs.base import Command, Finished
-from memtax.settings import Bos, argument, option
+from memtax.jobs.options import PlacementOptions
+from memtax.settings import Bos, Dtype, argument, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explore(Command):
+class Explore(PlacementOptions, Command):
     """Browse a run: filter sequences, see their tokens and neighbours, analyze a text of your own (extra `explore`).
 
     Example: `memtax explore runs/demo --model runs/demo/models/small-gpt-neox`
@@ -19,15 +20,18 @@ class Explore(Command):
     bos: Bos = option(
         "Beginning-of-sequence token before each row, never scored: auto (if the tokenizer adds it), always or never.", "auto"
     )
+    dtype: Dtype = option("Number format of the weights.", "float32")
     port: int = option("Port of the page; 0: the first free one from 7860.", 0, least=0, most=65_535)
     browser: bool = option("Open the page.", True)
 
     def run(self) -> Finished:
         """Serve the page; see `memtax.report.explorer_app`."""
+        from memtax.lm.resident import Placement
         from memtax.report.explorer import Explorer
         from memtax.report.explorer_app import page
 
-        served = page(Explorer.load(self.directory, self.model, self.bos))
+        placement = Placement(self.dtype, self.device_map, self.quantization)
+        served = page(Explorer.load(self.directory, self.model, self.bos, placement))
         options = {"server_port": self.port or None, "inbrowser": self.browser, "prevent_thread_lock": True, "quiet": True}
         _, address, _ = served.launch(**options)
 

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.settings import Bos, argument, option
+from memtax.jobs.options import PlacementOptions
+from memtax.settings import Bos, Dtype, argument, option
 
 FOLDER = "models/predictor"
 """Where the predictor lies in the output."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit(Job):
+class Fit(PlacementOptions, Job):
     """Fit the predictor: one model for all sequences and one for each category, with tests, intervals and figures.
 
     Example: `memtax fit runs/demo/dataset:features --output runs/demo/predictor`
@@ -32,11 +33,13 @@ class Fit(Job):
     bos: Bos = option(
         "Beginning-of-sequence token before each row, never scored: auto (if the tokenizer adds it), always or never.", "auto"
     )
+    dtype: Dtype = option("Number format of the weights.", "float32")
 
     def make(self, work: Work) -> Result:
         """See `memtax.predictor.predictor` and `memtax.pipeline.fitting`."""
         import pyarrow as pa
 
+        from memtax.lm.resident import Placement
         from memtax.pipeline import fitting
 
         folder = work.output / FOLDER
@@ -54,7 +57,8 @@ class Fit(Job):
             explain=self.explain,
         )
         if self.probe is not None:
-            fitting.probe_layers(self.data, self.probe, predictor, folder, bos=self.bos)
+            placement = Placement(self.dtype, self.device_map, self.quantization)
+            fitting.probe_layers(self.data, self.probe, predictor, folder, bos=self.bos, placement=placement)
         names = ("target", "factors", "rows", "dropped", "models")
         figures = {name: predictor.metrics.get(name) for name in names}
         rows = evaluation_rows(figures["models"] or {})

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from memtax.errors import MemtaxError
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.options import ColumnOption, ModelOptions
+from memtax.jobs.options import BatchOption, ColumnOption, ModelOptions, PlacementOptions
 from memtax.settings import argument, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mia(ModelOptions, ColumnOption, Job):
+class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     """Membership inference: how well members are told from non-members, and whether that shows anything.
 
     DATA is a folder with a file of each kind for every domain (github.member.jsonl, github.nonmember.jsonl), a table with
@@ -41,7 +41,6 @@ class Mia(ModelOptions, ColumnOption, Job):
     shots: int = option("Non-members in the prefix of recall.", 8, least=1)
     chunk_words: int | None = option("Score chunks of so many words, each in its place.", None, least=1)
     resamples: int = option("Bootstrap resamples of the intervals.", 1000, least=1)
-    batch_size: int | None = option("Token positions per forward pass; default: as many as fit.", None, least=1)
 
     def make(self, work: Work) -> Result:
         """See `memtax.membership.measure`."""

@@ -20,10 +20,16 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PlacementOptions:
-    """Where a model lies, and how many rows it takes at once."""
+    """Where a model lies, and in how many bits."""
 
     device_map: str | None = option("auto spreads a large model over all devices.", None)
     quantization: Literal["8bit", "4bit"] | None = option("Load the weights in 8 or 4 bits (needs bitsandbytes).", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOption:
+    """How many rows a model takes at once."""
+
     batch_size: int | None = option("Rows per forward pass; default: as many as fit.", None, least=1)
 
 

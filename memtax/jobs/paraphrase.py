@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.options import ColumnOption
+from memtax.jobs.options import BatchOption, ColumnOption, PlacementOptions
 from memtax.progress import agree, numbered
 from memtax.settings import Dtype, argument, option
 
@@ -13,7 +13,7 @@ Mode = Literal["greedy_Nprompts", "beam_single_prompt", "beam_Nprompts", "nucleu
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paraphrase(ColumnOption, Job):
+class Paraphrase(PlacementOptions, BatchOption, ColumnOption, Job):
     """Paraphrase texts with a language model; a paraphrase that fails is null, with the reason.
 
     Example: `memtax paraphrase train.jsonl --column text --model Qwen/Qwen2.5-1.5B-Instruct --output runs/paraphrases`
@@ -35,7 +35,6 @@ class Paraphrase(ColumnOption, Job):
     min_similarity: float | None = option("Smallest cosine similarity of the embeddings.", None)
     similarity_model: str | None = option("A sentence-transformers model; default: MiniLM.", None)
     dtype: Dtype = option("Number format of the weights.", "float32")
-    batch_size: int = option("Prompts per forward pass; halved where memory runs out.", 16, least=1)
 
     def make(self, work: Work) -> Result:
         """See `memtax.paraphrasing.paraphraser`."""

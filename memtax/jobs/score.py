@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax.errors import MemtaxError
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.options import ColumnOption, ModelOptions, PlacementOptions
+from memtax.jobs.options import BatchOption, ColumnOption, ModelOptions, PlacementOptions
 from memtax.settings import argument, option
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score(ModelOptions, PlacementOptions, ColumnOption, Job):
+class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     """Score sequences by one forward pass: perplexities, extraction, and more where asked.
 
     Every pair of a prompt and a continuation length is measured, from the same pass. With `--stride` a long text, such as a

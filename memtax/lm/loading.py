@@ -3,6 +3,7 @@
 Weights are read from safetensors only: the older `.bin` files are pickles, which run code when they are opened.
 """
 
+import functools
 import importlib.util
 import os
 import warnings
@@ -13,10 +14,14 @@ from typing import Any
 from memtax.checksums import verify
 from memtax.engine.world import device as shared_device
 from memtax.errors import ModelError
+from memtax.files import Stamp, stamp
 from memtax.lm.folders import ADAPTER, adapter_base, check_folder, find_file, first_line, is_path, reason
+from memtax.lm.weights import read_weights
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 """Weights' types that can be asked for; `auto` is the type they were saved in."""
+
+_TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")
 
 QUANTIZATIONS = ("8bit", "4bit")
 """Weights of fewer bits, where bitsandbytes is installed."""
@@ -51,13 +56,11 @@ def load_model(
     Raises:
         ModelError: nothing is found there, it is incomplete or damaged, holds pickled weights only, or needs its own code.
     """
-    if dtype not in DTYPES:
-        raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    placement = check_placement(dtype, device_map, quantization)
     check_folder(path)
     from memtax.lm.special_tokens import bos_ids, set_bos
 
     opening = bos_ids(path, revision, bos)
-    placement = _placement(device_map, quantization)
     if find_file(path, revision, ADAPTER) is not None:
         model = _load_adapter(path, revision, dtype, trust_remote_code, placement)
     else:
@@ -121,16 +124,27 @@ def vocabulary_size(path: str | Path, revision: str | None = None) -> int | None
     return found if isinstance(found, int) else None
 
 
-def load_tokenizer(path: str | Path, revision: str | None = None) -> Any:
-    """Load the tokenizer of a model folder or Hub name.
+def load_tokenizer(path: str | Path, revision: str | None = None, own: str = "") -> Any:
+    """The tokenizer of a model folder or Hub name, loaded once per process and as long as its files stay the same.
+
+    Args:
+        path: folder or Hub name.
+        revision: branch, tag or commit of a Hub name.
+        own: callers share the tokenizer; whoever changes it, its padding for example, names its use here and gets another one.
 
     Raises:
         ModelError: there is none, or it cannot be read.
     """
-    from transformers import AutoTokenizer
-
     if not Path(path).is_dir() and is_path(path):
         raise ModelError(f"{path} does not exist; give a tokenizer's folder or its name on the Hub")
+    files = sorted(file for pattern in _TOKENIZER_FILES for file in Path(path).glob(pattern))
+    return _load_tokenizer(str(path), revision, tuple(map(stamp, files)), own)
+
+
+@functools.lru_cache(maxsize=8)
+def _load_tokenizer(path: str, revision: str | None, files: tuple[Stamp, ...], own: str) -> Any:
+    from transformers import AutoTokenizer
+
     for file in sorted(Path(path).glob("*.json")):
         verify(file)
     try:
@@ -183,12 +197,14 @@ def process_device() -> Any:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _placement(device_map: str | None, quantization: str | None) -> dict[str, Any]:
+def check_placement(dtype: str, device_map: str | None, quantization: str | None) -> dict[str, Any]:
     """The options of `from_pretrained` that place the weights while they are read; empty for one device.
 
     Raises:
         ModelError: an unknown value, several processes with `device_map`, or bitsandbytes is missing.
     """
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     if device_map is None and quantization is None:
         return {}
     if device_map is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -207,20 +223,24 @@ def _placement(device_map: str | None, quantization: str | None) -> dict[str, An
     return found
 
 
+def check_gradients(quantization: str | None) -> None:
+    """Check that a model has gradients.
+
+    Raises:
+        ModelError: its weights are quantized.
+    """
+    if quantization is not None:
+        raise ModelError(f"quantization {quantization!r}: quantized weights have no gradients; leave it out, or use bfloat16")
+
+
 def _load_weights(
     path: str | Path, revision: str | None, dtype: str, trust_remote_code: bool, placement: Mapping[str, Any]
 ) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            str(path),
-            revision=revision,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            **placement,
+        model, report = read_weights(
+            AutoModelForCausalLM, path, revision, dtype=dtype, trust_remote_code=trust_remote_code, **placement
         )
     except Exception as error:  # missing files, damaged ones, unknown architectures: each raises a type of its own
         raise ModelError(reason(path, revision, error)) from error
@@ -234,15 +254,31 @@ def _load_weights(
 def _load_adapter(
     path: str | Path, revision: str | None, dtype: str, trust_remote_code: bool, placement: Mapping[str, Any]
 ) -> Any:
+    config = find_file(path, revision, ADAPTER)
+    assert config is not None
+    name, base_revision = adapter_base(config)
+    check_folder(name)
+    _check_adapter(path, revision)
+    return attach_adapter(_load_weights(name, base_revision, dtype, trust_remote_code, placement), path, revision)
+
+
+def _check_adapter(path: str | Path, revision: str | None) -> None:
+    if find_file(path, revision, "adapter_model.safetensors") is None:
+        raise ModelError(f"{path} holds no adapter_model.safetensors; pickled weights are not loaded, save it again")
+
+
+def attach_adapter(base: Any, path: str | Path, revision: str | None = None) -> Any:
+    """The `peft` model of an adapter around its base model, which it may change.
+
+    Raises:
+        ModelError: the adapter does not load onto it.
+    """
     from peft import PeftModel
 
     config = find_file(path, revision, ADAPTER)
     assert config is not None
-    if find_file(path, revision, "adapter_model.safetensors") is None:
-        raise ModelError(f"{path} holds no adapter_model.safetensors; pickled weights are not loaded, save it again")
-    name, base_revision = adapter_base(config)
-    check_folder(name)
-    base = _load_weights(name, base_revision, dtype, trust_remote_code, placement)
+    _check_adapter(path, revision)
+    name, _ = adapter_base(config)
     _resize(base, Path(config).with_name("adapter_model.safetensors"), name, path)
     try:
         with warnings.catch_warnings():
@@ -251,6 +287,31 @@ def _load_adapter(
             return PeftModel.from_pretrained(base, str(path), revision=revision)
     except Exception as error:
         raise ModelError(f"the adapter {path} does not load onto its base model: {first_line(error)}") from error
+
+
+def is_lora_alone(model: Any, saved: Path) -> bool:
+    """Whether the base model is exactly what a `peft` model is with its adapter switched off.
+
+    That holds for low-rank matrices beside linear layers, and not where the adapter holds or changes weights of the base model
+    itself (`modules_to_save`, biases, embeddings of new tokens, initializations that take from the weights).
+
+    Args:
+        model: the `peft` model.
+        saved: the adapter's weights.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from safetensors import safe_open
+
+    config = model.active_peft_config
+    if config.peft_type != "LORA" or config.init_lora_weights not in (True, False, "gaussian"):
+        return False
+    if config.modules_to_save or config.bias != "none" or config.use_dora or config.layer_replication:
+        return False
+    inner = model.get_base_model()
+    if any(isinstance(layer, BaseTunerLayer) for layer in (inner.get_input_embeddings(), inner.get_output_embeddings())):
+        return False
+    with safe_open(str(saved), "pt") as file:
+        return all(key.endswith((".lora_A.weight", ".lora_B.weight")) for key in file.keys())  # noqa: SIM118
 
 
 def _resize(base: Any, saved: Path, name: str, path: str | Path) -> None:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from memtax.errors import MemtaxError, RowError
 from memtax.filters.base import Batch, Filter
-from memtax.lm.loading import DTYPES, load_model, load_tokenizer, model_files
+from memtax.lm import resident
+from memtax.lm.loading import DTYPES, QUANTIZATIONS, load_tokenizer, model_files
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
 from memtax.membership.attacks import Attack, choose
 from memtax.provenance import digest
@@ -42,7 +43,9 @@ class AttackFilter(Filter):
         prefixes: for `recall`, the non-member tokens put before the texts of each domain.
         frequencies: for `dc_pdd`, the table of token counts.
         dtype: type of the weights while scoring.
-        batch_size: positions a forward pass; None finds what fits.
+        batch_size: rows per forward pass; None finds what fits.
+        device_map: `auto` spreads a model over several devices; None puts it on one.
+        quantization: one of `memtax.lm.loading.QUANTIZATIONS`, where bitsandbytes is installed.
         bos: one of `memtax.lm.special_tokens.BOS`, or token ids; each model by its own tokenizer.
     """
 
@@ -58,6 +61,8 @@ class AttackFilter(Filter):
     frequencies: str | None = None
     dtype: str = "float32"
     batch_size: int | None = None
+    device_map: str | None = None
+    quantization: str | None = None
     bos: str | tuple[int, ...] = "auto"
 
     name: ClassVar[str] = "attacks"
@@ -69,6 +74,10 @@ class AttackFilter(Filter):
         object.__setattr__(self, "prefixes", tuple((domain, tuple(tokens)) for domain, tokens in self.prefixes))
         if self.dtype not in DTYPES:
             raise MemtaxError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        if self.quantization not in (None, *QUANTIZATIONS):
+            raise MemtaxError(f"unknown quantization {self.quantization!r}; choose one of {', '.join(QUANTIZATIONS)}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise MemtaxError(f"batch_size={self.batch_size} must be at least 1, or None to find what fits")
         check_bos(self.bos)
         if self.neighbours < 1:
             raise MemtaxError(f"neighbours must be at least 1, not {self.neighbours}")
@@ -137,7 +146,6 @@ class Gatherer:
     def __init__(self, parameters: AttackFilter, batch: Batch, needed: set[str]) -> None:
         self.parameters, self.batch, self.needed = parameters, batch, needed
         opening = parameters.opening
-        self.model = _model(parameters.model, parameters.revision, parameters.dtype, opening, parameters.fingerprint)
         self.texts: list[str | None] = batch["text"]
         self.whole = [start is None for start in batch["chunk_start"]]
         self.tokens = [list(without_bos(tokens or (), opening)) for tokens in batch["tokens"]]
@@ -171,8 +179,17 @@ class Gatherer:
         return (ends > self.batch["chunk_start"][row]) & (ends <= self.batch["chunk_end"][row])
 
     @property
+    def model(self) -> Any:
+        """The model that is attacked; asked for at every pass, since the reference model may be it without its adapter."""
+        return self._get(self.parameters.model, self.parameters.revision, self.parameters.opening, resident.MODEL)
+
+    def _get(self, path: str, revision: str | None, bos: BosIds, role: str) -> Any:
+        placement = resident.Placement(self.parameters.dtype, self.parameters.device_map, self.parameters.quantization)
+        return resident.get(path, revision, placement, bos, role=role)
+
+    @property
     def _tokenizer(self) -> Any:
-        return _tokenizer(self.parameters.tokenizer or self.parameters.model, self.parameters.revision)
+        return load_tokenizer(self.parameters.tokenizer or self.parameters.model, self.parameters.revision)
 
     def _likelihoods(self, sequences: Sequence[Tokens], rows: Sequence[int]) -> list[float | None]:
         """LL of each; `rows` are those that they are of."""
@@ -220,7 +237,7 @@ class Gatherer:
                 joined.append(prefix + kept)
                 lengths.append(len(kept) - 1)
         with _of_rows(rows):
-            found_after = token_values(self.model, joined, False)
+            found_after = token_values(self.model, joined, False, self.parameters.batch_size)
         for row, values, count in zip(rows, found_after, lengths, strict=True):
             alone = found[row]["logprobs"][:count]
             found[row]["prefixed"] = (float(values[0][-count:].mean()), float(alone.mean()))
@@ -240,11 +257,10 @@ class Gatherer:
         from memtax.lm.loading import split_revision
 
         name, revision = split_revision(str(self.parameters.reference_model))
-        opening = self.parameters.reference_opening
-        model = _model(name, revision, self.parameters.dtype, opening, self.parameters.fingerprint)
-        same = any(text is None for text in self.texts) or same_tokenization(self._tokenizer, _tokenizer(name, revision))
+        model = self._get(name, revision, self.parameters.reference_opening, resident.REFERENCE)
+        same = any(text is None for text in self.texts) or same_tokenization(self._tokenizer, load_tokenizer(name, revision))
         texts = [text or "" for text in self.texts]
-        theirs = self.tokens if same else text_ids(_tokenizer(name, revision), texts)
+        theirs = self.tokens if same else text_ids(load_tokenizer(name, revision), texts)
         passed = token_values(model, theirs, False, self.parameters.batch_size)
         for row, values in enumerate(passed):
             if self.whole[row]:
@@ -266,7 +282,7 @@ def _of_rows(rows: Sequence[int]) -> Iterator[None]:
 
 
 def token_values(
-    model: Any, sequences: Sequence[Tokens], moments: bool, batch_tokens: int | None = None
+    model: Any, sequences: Sequence[Tokens], moments: bool, batch_size: int | None = None
 ) -> list[tuple[Values, ...]]:
     """Log-probability of every token after the first (and mean and variance of log p), in texts of any length.
 
@@ -277,7 +293,7 @@ def token_values(
         model: a causal language model.
         sequences: token ids of each text; equal ones are read once.
         moments: also means and variances.
-        batch_tokens: as for `memtax.lm.scores.score`.
+        batch_size: rows per forward pass; None finds what fits.
 
     Returns:
         For each text arrays of shape (tokens - 1), float64.
@@ -297,7 +313,8 @@ def token_values(
             parts[-1].append((len(windows), max(seen - start - 1, 0)))
             windows.append(key[start:end])
     try:
-        scores = score(model, windows, moments=moments, batch_tokens=batch_tokens)
+        most = batch_size and batch_size * max(map(len, windows), default=1)
+        scores = score(model, windows, moments=moments, batch_tokens=most)
     except RowError as error:
         text = next(text for text, part in enumerate(parts) if error.row in [window for window, _ in part])
         raise error.at(keys.index(list(places)[text])) from error
@@ -370,14 +387,3 @@ def _corpus_probabilities(name: str, vocabulary: int, stamp: tuple[tuple[str, in
     size = max(vocabulary, int(table.ids.max(initial=-1)) + 1)
     counts, _ = table.look_up(np.arange(vocabulary))
     return (counts + 1) / (table.total + size)
-
-
-@functools.lru_cache(maxsize=2)
-def _model(path: str, revision: str | None, dtype: str, bos: BosIds, fingerprint: str) -> Any:
-    """A model, once per process and as long as its files stay the same."""
-    return load_model(path, revision, dtype, bos=bos)
-
-
-@functools.lru_cache(maxsize=4)
-def _tokenizer(path: str, revision: str | None) -> Any:
-    return load_tokenizer(path, revision)

@@ -1,6 +1,5 @@
 """Neighbours of a text: some of its tokens replaced by what a masked language model would rather put there."""
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from memtax.errors import ModelError
-from memtax.lm.loading import load_tokenizer, process_device, split_revision
+from memtax.lm.loading import load_tokenizer, split_revision
 from memtax.provenance import digest
 
 SHARE = 0.15
@@ -94,18 +93,11 @@ def _replace(text: str, spans: Sequence[tuple[int, int]], words: Sequence[str]) 
     return "".join([*pieces, text[last:]])
 
 
-@functools.lru_cache(maxsize=1)
 def _load(name: str) -> tuple[Any, Any]:
-    from transformers import AutoModelForMaskedLM
+    from memtax.lm import resident
 
     path, revision = split_revision(name)
     tokenizer = load_tokenizer(path, revision)
-    try:
-        network = AutoModelForMaskedLM.from_pretrained(
-            path, revision=revision, dtype="float32", use_safetensors=True, trust_remote_code=False
-        )
-    except Exception as error:  # each architecture fails in its own way
-        raise ModelError(f"no masked language model can be loaded from {name}: {str(error).splitlines()[0]}") from error
     if tokenizer.mask_token_id is None or not tokenizer.is_fast:
         raise ModelError(f"the tokenizer of {name} has no mask token or is not a fast one; choose a masked language model")
-    return network.eval().requires_grad_(False).to(process_device()), tokenizer
+    return resident.masked(path, revision), tokenizer

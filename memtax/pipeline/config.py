@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from memtax.errors import MemtaxError
 from memtax.lm.special_tokens import BosIds, bos_ids
@@ -83,6 +83,9 @@ class RunConfig:
         most=2**63 - 1,
     )
     dtype: Dtype = option("Number format of the model's weights.", "float32")
+    device_map: str | None = option("auto spreads a large model over all devices.", None)
+    quantization: Literal["8bit", "4bit"] | None = option("Load the weights in 8 or 4 bits (needs bitsandbytes).", None)
+    batch_size: int | None = option("Rows per forward pass; default: as many as fit.", None, least=1)
     bos: Bos = option(
         "What every model reads before each sequence: `auto` (what the tokenizer adds by itself), `always` or `never`.",
         "auto",

@@ -80,7 +80,8 @@ class _Evidence:
 
     def __init__(self, model: Any, dataset: Any, tokenizer: Any, prompt: int, continuation: int, bos: str) -> None:
         from memtax.corpus.sources import Source, open_dataset
-        from memtax.lm.loading import load_model, load_tokenizer, split_revision
+        from memtax.lm import resident
+        from memtax.lm.loading import load_tokenizer, split_revision
 
         if prompt < 1 or continuation < 1:
             raise MemtaxError(f"prompt={prompt} and continuation={continuation} must be at least 1 token each")
@@ -101,7 +102,7 @@ class _Evidence:
             if bos == "always" and not bos_of(model):
                 raise MemtaxError("bos='always' needs the tokenizer that names the token; give tokenizer=NAME")
             self.bos = () if bos == "never" else bos_of(model)
-        self.model = load_model(*named, bos=self.bos) if named else model
+        self.model = resident.get(*named, bos=self.bos) if named else model
         self.dataset = open_dataset(Source.parse(dataset)) if isinstance(dataset, str) else dataset
         self.prompt, self.end = prompt, prompt + continuation
 

@@ -29,6 +29,8 @@ from memtax.report import model_figures
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from memtax.lm.resident import Placement
+
 
 def fit(
     source: str,
@@ -127,7 +129,14 @@ def _identify(name: str) -> str:
 
 
 def probe_layers(
-    source: str, model: str, predictor: Predictor, output: Path, *, most: int = 20_000, bos: str = "auto"
+    source: str,
+    model: str,
+    predictor: Predictor,
+    output: Path,
+    *,
+    most: int = 20_000,
+    bos: str = "auto",
+    placement: "Placement | None" = None,
 ) -> list[dict[str, Any]]:
     """Probe a model's layers for memorized-or-not and for the category, beside controls.
 
@@ -138,6 +147,7 @@ def probe_layers(
         output: folder of `probes.json` and `figures/probes_*`.
         most: sequences that are read, the first of the dataset: states of all layers are held at once.
         bos: what the model reads before each sequence, one of `memtax.lm.special_tokens.BOS`.
+        placement: number format and devices of the language model.
 
     Returns:
         The rows of both probes.
@@ -145,7 +155,8 @@ def probe_layers(
     Raises:
         MemtaxError: there are no tokens, or a class has too few rows.
     """
-    from memtax.lm.loading import load_model
+    from memtax.lm import resident
+    from memtax.lm.loading import split_revision
     from memtax.lm.special_tokens import bos_of, without_bos
     from memtax.predictor.probes import hidden_states, probe
 
@@ -155,7 +166,7 @@ def probe_layers(
     schema.require(table.column_names, ["tokens"], source)
     rows = usable(table, chosen, predictor.target, predictor.category, source)
     groups = split_groups(table)[rows.kept]
-    language_model = load_model(model, bos=bos)
+    language_model = resident.get(*split_revision(model), placement, bos)
     opening = bos_of(language_model)
     tokens = [without_bos(row, opening) for row in table.column("tokens").filter(rows.kept).to_pylist()]
     states = hidden_states(language_model, tokens)

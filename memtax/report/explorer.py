@@ -1,5 +1,6 @@
 """What the explorer shows: rows of a run by category, factors and probability; a sequence's tokens; a text's analysis."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from memtax.report.data import run_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from memtax.lm.resident import Placement
 
 SHOWN = ("sequence_id", "taxonomy", "is_memorized", "memorized_probability", "sequence_duplicates", "text")
 """Columns of the list of rows, as far as they are there."""
@@ -34,6 +37,7 @@ class Explorer:
         continuation: tokens after it.
         title: heading of the page.
         bos: what the model reads before a text, one of `memtax.lm.special_tokens.BOS`.
+        placement: number format and devices of the model.
     """
 
     features: "pa.Table"
@@ -45,10 +49,13 @@ class Explorer:
     continuation: int = 32
     title: str = "memtax"
     bos: str = "auto"
+    placement: "Placement | None" = None
     _cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def load(cls, run: Path | str, model: str | None = None, bos: str = "auto") -> "Explorer":
+    def load(
+        cls, run: Path | str, model: str | None = None, bos: str = "auto", placement: "Placement | None" = None
+    ) -> "Explorer":
         """Read the directory of a run or audit, or a dataset that `memtax push` published, whose predictor is `NAME-predictor`.
 
         Raises:
@@ -59,11 +66,13 @@ class Explorer:
         check_bos(bos)
         folder = run_folder(run)
         if folder.is_dir():
-            return cls._of_run(folder, model, bos)
+            return dataclasses.replace(cls._of_run(folder, model, bos), placement=placement)
         from memtax.corpus.sources import Source, open_dataset
 
         table = open_dataset(Source(str(run), "features")).with_format("arrow")[:]
-        return cls(table, f"{run}-predictor", model, f"{run}:token_frequencies:train", title=str(run), bos=bos)
+        return cls(
+            table, f"{run}-predictor", model, f"{run}:token_frequencies:train", title=str(run), bos=bos, placement=placement
+        )
 
     @classmethod
     def _of_run(cls, run: Path, model: str | None, bos: str) -> "Explorer":
@@ -250,13 +259,11 @@ class Explorer:
 
     @property
     def _loaded(self) -> tuple[Any, Any]:
-        from memtax.lm.loading import load_model, load_tokenizer, split_revision
+        from memtax.lm import resident
+        from memtax.lm.loading import load_tokenizer, split_revision
 
-        if "model" not in self._cache:
-            named = split_revision(str(self.model))
-            self._cache["model"] = load_model(*named, bos=self.bos), load_tokenizer(*named)
-        model, tokenizer = self._cache["model"]
-        return model, tokenizer
+        named = split_revision(str(self.model))
+        return resident.get(*named, self.placement, self.bos), load_tokenizer(*named)
 
 
 def _category(code: int | None) -> str:

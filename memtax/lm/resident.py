@@ -1,0 +1,263 @@
+"""The models that this process holds: the only way to a model for stages, attacks and pages.
+
+A model is held under its role until the role asks for another one; it is released before the next is read, so that two models
+of one role never lie in memory together. It is known by its files (name, size, times, inode), so that changed weights are read
+again, by number format and by placement. Where the base model of a LoRA adapter is asked for, it is the same weights with the
+adapter switched off, if that is exact.
+"""
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memtax.errors import ModelError
+from memtax.files import Stamp, stamp, visible_files
+from memtax.lm.folders import ADAPTER, adapter_base, check_folder, find_file, first_line
+from memtax.lm.loading import attach_adapter, check_placement, is_lora_alone, load_model, model_files, process_device
+from memtax.lm.special_tokens import bos_ids, set_bos
+from memtax.lm.weights import read_encoder, read_weights
+
+MODEL, REFERENCE = "model", "reference"
+"""Roles of causal models: the one that is measured, and the reference of membership attacks, which alternates per batch."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """In which numbers a model's weights are held, and where.
+
+    Attributes:
+        dtype: one of `memtax.lm.loading.DTYPES`.
+        device_map: `auto` spreads the layers over all devices; None takes the device of this process.
+        quantization: one of `memtax.lm.loading.QUANTIZATIONS`, or None.
+    """
+
+    dtype: str = "float32"
+    device_map: str | None = None
+    quantization: str | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the whole model lies on the device of this process, in its own weights."""
+        return self.device_map is None and self.quantization is None
+
+
+@dataclass(frozen=True)
+class _Key:
+    kind: str
+    name: str
+    files: tuple[Stamp, ...]
+    placement: Placement
+    device: str
+
+
+@dataclass
+class _Held:
+    key: _Key
+    model: Any
+    base: _Key | None = None
+    """The base model that it is when its adapter is switched off; None where there is none, or that is not exact."""
+
+
+_HELD: dict[str, _Held] = {}
+_LOCK = threading.RLock()
+
+
+def get(
+    path: str | Path,
+    revision: str | None = None,
+    placement: Placement | None = None,
+    bos: str | Sequence[int] = "auto",
+    *,
+    role: str = MODEL,
+) -> Any:
+    """A causal language model in evaluation mode, without gradients.
+
+    What it returns is good until the next call for the same role: ask again rather than keep it.
+
+    Args:
+        path: a folder (`save_pretrained`, a Trainer's checkpoint, a PEFT adapter) or a Hub name.
+        revision: branch, tag or commit of a Hub name.
+        placement: number format and devices; None for float32 on the device of this process.
+        bos: what the model reads before every row: one of `memtax.lm.special_tokens.BOS`, or token ids.
+        role: `MODEL` or `REFERENCE`.
+
+    Raises:
+        ModelError: nothing is found there, it is incomplete or damaged, holds pickled weights only, or cannot be placed so.
+    """
+    placement = placement or Placement()
+    check_placement(placement.dtype, placement.device_map, placement.quantization)
+    if not Path(path).is_dir():
+        check_folder(path)
+    with _LOCK:
+        opening = bos_ids(path, revision, bos)
+        key = _causal_key(path, revision, placement)
+        model = _shared(role, key)
+        if model is None:
+            model = _read_causal(role, key, path, revision, placement)
+        set_bos(model, opening)
+        return model
+
+
+def sequence_to_sequence(path: str, revision: str | None = None, placement: Placement | None = None) -> Any:
+    """An encoder-decoder model, such as a paraphraser; it takes the place of the causal model.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    from transformers import AutoModelForSeq2SeqLM
+
+    placement = placement or Placement()
+    options = check_placement(placement.dtype, placement.device_map, placement.quantization)
+
+    def load() -> Any:
+        try:
+            model, _ = read_weights(AutoModelForSeq2SeqLM, path, revision, dtype=placement.dtype, **options)
+        except Exception as error:  # each architecture fails in its own way
+            raise ModelError(f"the model in {path} cannot be loaded: {first_line(error)}") from error
+        model = model.requires_grad_(False).eval()
+        return model if options else model.to(process_device())
+
+    return _resident(MODEL, _key("sequence to sequence", path, revision, placement), load)
+
+
+def masked(path: str, revision: str | None = None) -> Any:
+    """A masked language model.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    def load() -> Any:
+        try:
+            model, _ = read_weights(AutoModelForMaskedLM, path, revision, dtype="float32")
+        except Exception as error:  # each architecture fails in its own way
+            raise ModelError(f"no masked language model can be loaded from {path}: {first_line(error)}") from error
+        return model.requires_grad_(False).eval().to(process_device())
+
+    return _resident("masked", _key("masked", path, revision), load)
+
+
+def classifier(path: str, revision: str | None = None) -> Any:
+    """A classifier of texts.
+
+    Raises:
+        ModelError: it cannot be loaded, or its head was never trained.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    def load() -> Any:
+        try:
+            model, report = read_weights(AutoModelForSequenceClassification, path, revision, dtype="float32")
+        except Exception as error:  # missing files, damaged ones, no connection: each raises a type of its own
+            raise ModelError(
+                f"the classifier {path} cannot be loaded ({first_line(error)}); give a folder that "
+                "training/train_code_vs_nl.py wrote"
+            ) from error
+        if report["missing_keys"]:
+            raise ModelError(f"{path} has no trained classifier: {sorted(report['missing_keys'])[0]} is missing")
+        return model.requires_grad_(False).eval().to(process_device())
+
+    return _resident("classifier", _key("classifier", path, revision), load)
+
+
+def encoder(path: str, revision: str | None = None) -> Any:
+    """A sentence-transformers model.
+
+    Raises:
+        MemtaxError: sentence-transformers is not installed.
+        ModelError: it cannot be loaded.
+    """
+    return _resident("encoder", _key("encoder", path, revision), lambda: read_encoder(path, revision, process_device()))
+
+
+def release(role: str | None = None) -> None:
+    """Let go of the model of a role; None: of all."""
+    with _LOCK:
+        for name in list(_HELD) if role is None else [role]:
+            _release(name)
+
+
+def _release(role: str) -> None:
+    held = _HELD.pop(role, None)
+    if held is None:
+        return
+    alive = weakref.ref(held.model)
+    del held
+    if alive() is not None:
+        # Wrappers of peft and hooks of accelerate refer to each other in circles.
+        gc.collect()
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _key(kind: str, path: str | Path, revision: str | None, placement: Placement | None = None) -> _Key:
+    """The key of a model that is not causal; every file of its folder belongs to it."""
+    folder = Path(path)
+    files = [str(file) for file in visible_files(folder)] if folder.is_dir() else []
+    return _key_of_files(kind, path, revision, placement or Placement(), files)
+
+
+def _causal_key(path: str | Path, revision: str | None, placement: Placement) -> _Key:
+    return _key_of_files("causal", path, revision, placement, model_files(path) if Path(path).is_dir() else [])
+
+
+def _key_of_files(kind: str, path: str | Path, revision: str | None, placement: Placement, files: Sequence[str]) -> _Key:
+    # A folder is known by its files, whatever path leads to it; an adapter's base may be a Hub name among them.
+    name = "" if files else f"{path}@{revision or ''}"
+    return _Key(kind, name, tuple(stamp(file) for file in files), placement, str(process_device()))
+
+
+def _resident(role: str, key: _Key, load: Callable[[], Any]) -> Any:
+    with _LOCK:
+        held = _HELD.get(role)
+        if held is None or held.key != key:
+            del held
+            _release(role)
+            _HELD[role] = held = _Held(key, load())
+        return held.model
+
+
+def _shared(role: str, key: _Key) -> Any:
+    """The model from what is held already; None if it has to be read."""
+    if role in _HELD and _HELD[role].base == key:
+        # The same role goes on with the base model alone.
+        _HELD[role] = _Held(key, _HELD[role].model.unload())
+    holder = next((name for name in (role, *_HELD) if name in _HELD and key in (_HELD[name].key, _HELD[name].base)), None)
+    if holder is None:
+        return None
+    if holder != role:
+        _release(role)
+    held = _HELD[holder]
+    if held.base is None:
+        return held.model
+    if key == held.key:
+        held.model.base_model.enable_adapter_layers()
+        return held.model
+    held.model.base_model.disable_adapter_layers()
+    return held.model.get_base_model()
+
+
+def _read_causal(role: str, key: _Key, path: str | Path, revision: str | None, placement: Placement) -> Any:
+    config = find_file(path, revision, ADAPTER)
+    base = None if config is None else _causal_key(*adapter_base(config), placement)
+    held = _HELD.get(role)
+    if held is not None and held.key == base and placement.is_plain:
+        # The base model is in memory: only the adapter is read.
+        check_folder(path)
+        del _HELD[role]
+        model = attach_adapter(held.model, path, revision).requires_grad_(False).eval()
+    else:
+        del held
+        _release(role)
+        options = {"device_map": placement.device_map, "quantization": placement.quantization}
+        model = load_model(path, revision, placement.dtype, bos=(), **options)
+    is_exact = config is not None and placement.is_plain and is_lora_alone(model, config.with_name("adapter_model.safetensors"))
+    _HELD[role] = _Held(key, model, base if is_exact else None)
+    return model
