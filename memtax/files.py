@@ -151,7 +151,7 @@ def visible_files(folder: Path | str) -> list[Path]:
 
 
 Stamp = tuple[str, int, int, int, int, int]
-"""Name, size, time of the last write and of the last change, device and inode of a file: what is equal while it is unchanged."""
+"""Name, size, times of the last write and change, device and inode of a file: equal as long as the file is unchanged."""
 
 
 def stamp(path: Path | str) -> Stamp:

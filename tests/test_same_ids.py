@@ -183,7 +183,7 @@ def test_an_audit_shows_all_its_models_the_same_ids(tmp_path, shown):
 
 
 def test_a_paraphraser_reads_no_end_of_sequence_before_its_answer(tmp_path):
-    encoded = Generator(small.save("both", tmp_path), None, "float32")._encode(["a b", "a"])
+    encoded = Generator(small.save("both", tmp_path), None)._encode(["a b", "a"])
     # Padded on the left, where <unk> is the padding; every prompt after BOS.
     assert encoded["input_ids"].tolist() == [[small.BOS, 3, 4], [2, small.BOS, 3]]
     assert encoded["attention_mask"].tolist() == [[1, 1, 1], [0, 1, 1]]

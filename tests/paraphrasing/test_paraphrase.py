@@ -132,7 +132,7 @@ def test_batch_size_does_not_matter(copier, texts):
 
 def test_running_out_of_memory_halves_the_batch(copier, texts):
     expected = settings(copier, batch_size=8)({"text": texts[:9]})
-    model, sizes = generation._load(str(copier), None, "float32"), []
+    model, sizes = generation.load(str(copier), None), []
 
     def too_small(module, inputs, kwargs):
         sizes.append(len(kwargs["input_ids"]))
@@ -229,7 +229,7 @@ def test_templates_have_five_prompts_each_and_bad_ones_are_named(copier, tmp_pat
 def test_braces_in_texts_stay(copier):
     from memtax.paraphrasing.answers import Generator
 
-    generator = Generator(str(copier), None, "float32")
+    generator = Generator(str(copier), None)
     assert generator.prompt("{text} {other}", "{a} %s") == "{a} %s {other}"
     generator.tokenizer.chat_template = "{% for m in messages %}<user>{{ m.content }}<model>{% endfor %}"
     assert generator.prompt("say {text}", "hello") == "<user>say hello<model>"
