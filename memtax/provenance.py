@@ -98,13 +98,19 @@ def _hash_array(array: "pa.Array", into: Any) -> None:
         into.update(repr(array.to_pylist()).encode("utf-8", "surrogatepass"))
 
 
-def fingerprint_dataset(dataset: "datasets.Dataset", columns: Iterable[str]) -> str:
-    """Digest of the values in `columns`, independent of how the dataset was loaded, chunked or cached."""
+def fingerprint_dataset(dataset: "datasets.Dataset | pa.Table", columns: Iterable[str]) -> str:
+    """Digest of the values in `columns`, independent of how the dataset or table was loaded, chunked or cached."""
+    import datasets
+
+    if isinstance(dataset, datasets.Dataset):
+        rows, features = dataset.with_format("arrow"), dataset.features
+    else:
+        rows, features = dataset, datasets.Features.from_arrow_schema(dataset.schema)
     hashed = hashlib.sha256(str(len(dataset)).encode())
     for name in columns:
-        hashed.update(f"{name}:{dataset.features[name]}".encode())
+        hashed.update(f"{name}:{features[name]}".encode())
         for start in range(0, len(dataset), 65_536):
-            block = dataset.with_format("arrow")[start : start + 65_536]
+            block = rows[start : start + 65_536] if rows is not dataset else dataset.slice(start, 65_536)
             _hash_array(block.column(name).combine_chunks(), hashed)
     return hashed.hexdigest()[:32]
 

@@ -1,3 +1,7 @@
+import ast
+import hashlib
+from pathlib import Path
+
 import datasets
 import pyarrow as pa
 import pytest
@@ -61,3 +65,48 @@ def test_the_record_is_plain_yaml_without_secrets(tmp_path, monkeypatch):
     assert yaml.safe_load(text)["config"] == {"model": "m", "checkpoints": ["a"]}
     assert "hf_secret" not in text
     assert "hf_secret" not in str(provenance.environment())
+
+
+def test_a_table_has_the_fingerprint_of_its_dataset():
+    table = pa.table({"a": [1, None, 3] * 30_000, "b": [[1, 2], [], None] * 30_000, "c": ["x", "", None] * 30_000})
+    dataset = datasets.Dataset(table, fingerprint="given")
+    assert provenance.fingerprint_dataset(table, ["c", "a", "b"]) == provenance.fingerprint_dataset(dataset, ["c", "a", "b"])
+    assert provenance.fingerprint_dataset(table.slice(1), ["a"]) != provenance.fingerprint_dataset(
+        table.slice(0, 89_999), ["a"]
+    )
+
+
+def test_a_file_is_hashed_once_while_it_is_unchanged(tmp_path, monkeypatch):
+    """A file that was written just now may change within its time stamp, and is read each time."""
+    reads = []
+    real = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *arguments: reads.append(1) or real(*arguments))
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    first = provenance.fingerprint_path(tmp_path)
+    (tmp_path / "b").write_text("c")
+    assert provenance.fingerprint_path(tmp_path) != first
+    assert len(reads) == 4
+    monkeypatch.setattr(provenance, "SETTLED_NS", 0)
+    before = provenance.fingerprint_path(tmp_path)
+    assert provenance.fingerprint_path(tmp_path) == before
+    assert provenance.fingerprint_path(tmp_path / "a") != before
+    assert len(reads) == 6
+    (tmp_path / "moved").write_text("d")
+    (tmp_path / "moved").replace(tmp_path / "b")
+    assert provenance.fingerprint_path(tmp_path) != before
+    assert len(reads) == 7
+
+
+def test_every_dataset_of_a_table_is_given_its_fingerprint():
+    """Without one, `datasets` pickles the whole table to hash it."""
+    unnamed = []
+    for path in sorted((Path(provenance.__file__).parent).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            made = called in ("datasets.Dataset", "Dataset") and "fingerprint" not in {word.arg for word in node.keywords}
+            if made or (called.rpartition("Dataset.")[2] in ("from_dict", "from_list", "from_pandas") and "Dataset." in called):
+                unnamed.append(f"{path.name}:{node.lineno}")
+    assert not unnamed

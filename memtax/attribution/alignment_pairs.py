@@ -6,6 +6,7 @@ from memtax import schema
 from memtax.corpus import columns
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
+from memtax.provenance import fingerprint_table
 
 if TYPE_CHECKING:
     import datasets
@@ -42,7 +43,7 @@ def load_pairs(source: Source) -> "datasets.Dataset":
     )
     if len(table.column("sequence_id").unique()) < table.num_rows:
         raise MemtaxError(f"a sequence_id occurs twice in {source.label}; each text needs one of its own")
-    return datasets.Dataset(table.replace_schema_metadata(None))
+    return datasets.Dataset(table.replace_schema_metadata(None), fingerprint=fingerprint_table(table))
 
 
 def _gather(table: "pa.Table") -> "pa.Table":

@@ -15,6 +15,7 @@ from memtax.corpus.opening import Reading, open_sources
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 from memtax.progress import progress_bar, say, skipped
+from memtax.provenance import fingerprint_table
 
 if TYPE_CHECKING:
     import datasets
@@ -84,7 +85,7 @@ def load_rows(
         say(f"{source.label}: {cut:,} of {rows:,} rows cut to their first {length} tokens, {unread:,} tokens not read")
     table = pa.concat_tables(tables)
     columns.check_unique(table.column("sequence_id").to_numpy(), "sequence_id", source.label)
-    return datasets.Dataset(table.cast(schema.features(COLUMNS).arrow_schema))
+    return datasets.Dataset(table.cast(schema.features(COLUMNS).arrow_schema), fingerprint=fingerprint_table(table))
 
 
 def load_documents(source: Source, rows: int) -> "pa.ChunkedArray | None":

@@ -184,10 +184,12 @@ def _shard_work(function: "BatchFunction", cut: "Plan", parts: Parts, staged: Pa
         import pyarrow.parquet as pq
 
         from memtax.engine.stage import compute_shard
+        from memtax.provenance import fingerprint_path
 
         for batch in batches:
             for shard in batch.column(0).to_pylist():
-                rows = datasets.Dataset(pq.read_table(staged / f"{shard}.parquet"))
+                path = staged / f"{shard}.parquet"
+                rows = datasets.Dataset(pq.read_table(path), fingerprint=fingerprint_path(path))
                 parts.write_parquet(cut.part(shard), compute_shard(rows, function, cut.rows_per_batch, shard))
             yield batch
 

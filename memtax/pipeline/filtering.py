@@ -10,6 +10,7 @@ from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 from memtax.filters import Filter, filter_class
 from memtax.progress import skipped
+from memtax.provenance import digest, fingerprint_table
 
 if TYPE_CHECKING:
     import datasets
@@ -108,7 +109,7 @@ def _join(dataset: "datasets.Dataset", added: "pa.Table") -> "datasets.Dataset":
             table = table.drop_columns([name])
         if name != "sequence_id":
             table = table.append_column(name, added.column(name))
-    return datasets.Dataset(table)
+    return datasets.Dataset(table, fingerprint=digest(dataset._fingerprint, fingerprint_table(added)))
 
 
 def _plain(dataset: "datasets.Dataset") -> "pa.Table":

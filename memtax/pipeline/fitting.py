@@ -265,12 +265,10 @@ def _plain(config: SearchConfig) -> dict[str, Any]:
 
 def _fingerprint(table: "pa.Table", config: SearchConfig) -> str:
     """Digest of the values that the search reads: slices of other machines must be of the same data."""
-    import datasets
-
     from memtax.provenance import fingerprint_dataset
 
     sources = [source for factor in declared.resolve(config.factors, config.target) for source in factor.sources]
     sources += [source for factor in declared.resolve(config.split_on, config.target) for source in factor.sources]
     wanted = dict.fromkeys([*sources, config.target, config.category, "document", COLUMN])
     names = [name for name in wanted if name is not None and name in table.column_names]
-    return digest(names, fingerprint_dataset(datasets.Dataset(table.select(names)), names))
+    return digest(names, fingerprint_dataset(table, names))

@@ -12,7 +12,7 @@ from memtax.filters.embedding import EmbeddingFilter
 from memtax.filters.semantic_matches import SemanticMatchFilter
 from memtax.filters.textual_matches import TextualMatchFilter
 from memtax.pipeline.config import RunConfig
-from memtax.provenance import fingerprint_dataset
+from memtax.provenance import fingerprint_dataset, fingerprint_table
 
 if TYPE_CHECKING:
     import datasets
@@ -71,7 +71,8 @@ def _with(dataset: "datasets.Dataset", embedded: "pa.Table", prompts: list[str])
             "embedding": embedded.column("embedding"),
         }
     )
-    return datasets.Dataset(table.cast(schema.features(table.column_names).arrow_schema))
+    typed = table.cast(schema.features(table.column_names).arrow_schema)
+    return datasets.Dataset(typed, fingerprint=fingerprint_table(typed))
 
 
 def _members(described: "datasets.Dataset") -> "datasets.Dataset":

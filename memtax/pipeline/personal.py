@@ -52,7 +52,6 @@ def personal_data(config: RunConfig) -> PersonalData:
     Raises:
         StaleOutputError: the output holds the findings of other sequences.
     """
-    import datasets
     import pyarrow.parquet as pq
 
     output = Path(config.output)
@@ -61,7 +60,7 @@ def personal_data(config: RunConfig) -> PersonalData:
     identity = {
         "stage": "personal data",
         "version": VERSION,
-        "sequences": fingerprint_dataset(datasets.Dataset(sequences), ("sequence_id", "tokens")),
+        "sequences": fingerprint_dataset(sequences, ("sequence_id", "tokens")),
         "region": config.region,
         "packages": {name: None if name in missing else version(name) for name in privacy.PACKAGES.values()},
     }

@@ -9,7 +9,7 @@ from memtax import schema
 from memtax.engine import World, once
 from memtax.engine import run as run_stage
 from memtax.filters.language_model import LanguageModelFilter
-from memtax.hub.folder import Config
+from memtax.hub.folder import Config, ParquetFiles
 from memtax.hub.screening import public_name
 from memtax.lm.loading import check_model, load_tokenizer, model_files
 from memtax.membership.from_run import membership_of_run
@@ -250,10 +250,9 @@ def _configs(
     config: RunConfig, features: "pa.Table", everything: "pa.Table", series: "dict[str, pa.Table | None]", output: Path
 ) -> list[Config]:
     """The configs of the dataset, each with a sentence on its rows."""
-    import pyarrow.parquet as pq
 
     def finished(name: str, row: str, *path: str) -> Config:
-        return Config(name, row, {"train": pq.read_table(output.joinpath(*path))})
+        return Config(name, row, {"train": ParquetFiles((output.joinpath(*path),))})
 
     row = "One row a token of the vocabulary: how often it occurs in the corpus."
     tokens = finished("token_frequencies", row, "counts", "token_frequencies.parquet")
@@ -310,15 +309,13 @@ def _fit(
     config: RunConfig, table: "pa.Table", factors: tuple[str, ...], output: Path
 ) -> tuple[Predictor | None, dict[str, Any]]:
     """The predictor and its metrics, or None and the reason why there is none; it is fitted once for the same table."""
-    import datasets
-
     folder = output / "models" / "predictor"
     columns = [name for name in table.column_names if name in schema.COLUMNS]
     identity = {
         "stage": "predictor",
         "version": 4,
         "seed": config.seed,
-        "table": fingerprint_dataset(datasets.Dataset(table), columns),
+        "table": fingerprint_dataset(table, columns),
     }
     try:
         once(

@@ -46,13 +46,11 @@ def fit_series(series: "pa.Table | None", table: "pa.Table", output: Path, seed:
 
 
 def _fit(table: "pa.Table", factors: tuple[str, ...], folder: Path, seed: int) -> dict[str, Any]:
-    import datasets
-
     sources = [source for factor in declared.resolve(factors, "is_memorized") for source in factor.sources]
     names = dict.fromkeys([*sources, "is_memorized", "taxonomy", "document", "tokens"])
     columns = [name for name in names if name in table.column_names]
     identity = {"stage": "series fit", "version": 1, "seed": seed, "factors": list(factors)}
-    identity["table"] = fingerprint_dataset(datasets.Dataset(table.select(columns)), columns)
+    identity["table"] = fingerprint_dataset(table, columns)
 
     def make(temporary: Path) -> None:
         write_json(temporary / FILE, _measure(table, factors, seed))

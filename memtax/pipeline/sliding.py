@@ -15,6 +15,7 @@ from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
 from memtax.lm.special_tokens import bos_ids
 from memtax.pipeline.scoring import ROWS_PER_BATCH, Stage, per_shard
 from memtax.progress import skipped
+from memtax.provenance import fingerprint_table
 
 if TYPE_CHECKING:
     import datasets
@@ -102,6 +103,7 @@ def _cut(
 ) -> tuple["datasets.Dataset", "np.ndarray", "np.ndarray", "np.ndarray"]:
     """The windows as a dataset, the text and start of each, and the length of every text."""
     import datasets
+    import pyarrow as pa
 
     owners, begins, rows, lengths = [], [], [], []
     for text, tokens in enumerate(texts["tokens"]):
@@ -113,5 +115,6 @@ def _cut(
     if not rows:
         raise MemtaxError(f"no text of {what} has the {window} tokens of a window (the longest has {max(lengths, default=0)})")
     columns = {"sequence_id": list(range(len(rows))), "tokens": rows}
-    dataset = datasets.Dataset.from_dict(columns, features=schema.features(columns))
+    table = pa.table(columns, schema=schema.features(columns).arrow_schema)
+    dataset = datasets.Dataset(table, fingerprint=fingerprint_table(table))
     return dataset, np.concatenate(owners), np.concatenate(begins), np.array(lengths)

@@ -26,7 +26,7 @@ from memtax.pipeline.config import RunConfig
 from memtax.pipeline.given import GIVEN, given_columns
 from memtax.pipeline.neighbors import match_columns
 from memtax.progress import silence_libraries
-from memtax.provenance import fingerprint_dataset, fingerprint_path
+from memtax.provenance import digest, fingerprint_dataset, fingerprint_path, fingerprint_table
 from memtax.record_shapes import SKIPPED
 from memtax.records import read_json
 
@@ -140,7 +140,8 @@ def join(dataset: "datasets.Dataset", added: "pa.Table") -> "datasets.Dataset":
         if name != "sequence_id":
             table = table.append_column(name, added.column(name))
     table = pa.table({name: table.column(name) for name in table.column_names})
-    return datasets.Dataset(table.cast(schema.features(table.column_names).arrow_schema))
+    fingerprint = digest(dataset._fingerprint, fingerprint_table(added))
+    return datasets.Dataset(table.cast(schema.features(table.column_names).arrow_schema), fingerprint=fingerprint)
 
 
 def token_texts(tokens: "Sequence[Sequence[int]]", tokenizer: Any) -> list[list[str]]:
@@ -160,7 +161,8 @@ def _open(path: Path) -> "datasets.Dataset":
     import pyarrow.parquet as pq
 
     table = pq.read_table(path, memory_map=True)
-    return datasets.Dataset(table.cast(schema.features(table.column_names).arrow_schema))
+    typed = table.cast(schema.features(table.column_names).arrow_schema)
+    return datasets.Dataset(typed, fingerprint=fingerprint_path(path))
 
 
 def _write_sequences(config: RunConfig, folder: Path) -> None:

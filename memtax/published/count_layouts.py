@@ -91,8 +91,6 @@ def _card(
 
 def hash_of(table: "pa.Table") -> str:
     """Digest of a table's values."""
-    import datasets
-
     from memtax.provenance import fingerprint_dataset
 
-    return fingerprint_dataset(datasets.Dataset(table), table.column_names)
+    return fingerprint_dataset(table, table.column_names)
