@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 from memtax.errors import MemtaxError
 from memtax.jobs.base import Job, Result, Rows, Work
+from memtax.jobs.options import BatchOption, PlacementOptions
 from memtax.settings import argument, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filter(Job):
+class Filter(PlacementOptions, BatchOption, Job):
     """Add the columns of filters to a dataset.
 
     Example: `memtax filter duplicates templates runs/demo/dataset:features --counts counts --output filtered`
@@ -61,6 +62,7 @@ class Filter(Job):
         from memtax.records import parse_yaml
 
         given = {"counts": self.counts, "frequencies": self.frequencies or self.counts, "model": self.model}
+        given |= {name: getattr(self, name) for name in ("device_map", "quantization", "batch_size")}
         parameters: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if self.frequencies is None and "token_frequencies" not in names:
             parameters.pop("frequencies", None)

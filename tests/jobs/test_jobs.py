@@ -17,6 +17,7 @@ from memtax.jobs import VERBS, job_class
 from memtax.results import read_summary, read_table
 from memtax.settings import fields, flag_of
 
+PLACEMENT = ("device_map", "quantization", "batch_size")
 SHARED = {"model": "-m", "output": "-o"}
 
 
@@ -53,9 +54,30 @@ def test_options_of_the_same_name_mean_the_same_everywhere():
     seen = {}
     for verb in VERBS:
         for name, (field, hint) in fields(job_class(verb)).items():
-            if name in ("column", "bos", "dtype", "device_map", "quantization", "show_personal_data", "resamples"):
+            if name in ("column", "bos", "dtype", "show_personal_data", "resamples"):
                 seen.setdefault(name, set()).add((str(hint), field.default))
+            if name in PLACEMENT and verb != "counterfactual":  # which trains: its batches are steps
+                seen.setdefault(name, set()).add((str(hint), field.default, field.metadata["help"]))
     assert {name: kinds for name, kinds in seen.items() if len(kinds) > 1} == {}
+
+
+def test_every_verb_that_reads_a_model_says_where_it_lies():
+    models = {verb: fields(job_class(verb)).keys() for verb in VERBS if "dtype" in fields(job_class(verb))} | {
+        "filter": fields(job_class("filter")).keys()
+    }
+    assert {*models} >= {"run", "score", "filter", "fit", "paraphrase", "align", "mia", "influence", "audit", "explore"}
+    lacking = {verb: missing for verb, names in models.items() if (missing := {"device_map", "quantization"} - names)}
+    assert lacking.keys() <= {"counterfactual"}  # which trains whole models
+    for verb in ("run", "score", "filter", "paraphrase", "mia", "audit"):
+        assert "batch_size" in models[verb]
+
+
+def test_gradients_of_quantized_weights_are_refused_before_anything_is_read(tmp_path, texts):
+    for verb, sources in (("align", [texts]), ("influence", [texts, texts])):
+        options = ("--model", tmp_path, "--output", tmp_path / "out", "--quantization", "4bit")
+        done = CliRunner().invoke(app, [str(part) for part in (verb, *sources, *options)])
+        assert isinstance(done.exception, MemtaxError) or done.exit_code == 2
+        assert "quantized weights have no gradients" in str(done.exception) + done.output
 
 
 def test_the_record_replays_to_the_same_bytes(texts, tmp_path):
