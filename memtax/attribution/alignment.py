@@ -183,8 +183,16 @@ class AlignmentFilter(Filter):
         return [*model_files(self.model), *_tokenizer_files(self.tokenizer or self.model)]
 
     @functools.cached_property
+    def weights(self) -> str:
+        """Digest of the weights: all batches are computed with the same."""
+        from memtax.lm import resident
+
+        return resident.weights_digest(self.model)
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """As for every filter, with the BOS that is used, but read once: the weights may be many gigabytes."""
+        _ = self.weights
         return digest(super().fingerprint, self.opening)
 
     def compute(self, batch: Batch) -> Batch:
@@ -193,7 +201,7 @@ class AlignmentFilter(Filter):
 
         opening = self.opening
         placement = resident.Placement(self.dtype, self.device_map, self.quantization)
-        model = resident.get(self.model, self.revision, placement, opening)
+        model = resident.get(self.model, self.revision, placement, opening, expected=self.weights)
         tokenizer = load_tokenizer(self.tokenizer or self.model, None if self.tokenizer else self.revision)
         longest = min((most for most in (self.length, text_positions(model)) if most is not None), default=None)
 

@@ -147,8 +147,16 @@ class LanguageModelFilter(Filter):
         return model_files(self.model)
 
     @functools.cached_property
+    def weights(self) -> str:
+        """Digest of the weights: all batches are computed with the same."""
+        from memtax.lm import resident
+
+        return resident.weights_digest(self.model)
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """As for every filter, with the BOS that is used, but read once: the weights may be many gigabytes."""
+        _ = self.weights
         return digest(super().fingerprint, self.opening)
 
     def compute(self, batch: Batch) -> Batch:
@@ -159,7 +167,7 @@ class LanguageModelFilter(Filter):
         spare_threads()
         opening = self.opening
         placement = resident.Placement(self.dtype, self.device_map, self.quantization)
-        model = resident.get(self.model, self.revision, placement, opening)
+        model = resident.get(self.model, self.revision, placement, opening, expected=self.weights)
         suppressed = _end_of_sequence(model) if self.reference_eos else None
         sequences = [without_bos(tokens, opening) for tokens in batch["tokens"]]
         most = self.batch_size and self.batch_size * max(map(len, sequences), default=1)

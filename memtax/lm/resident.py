@@ -20,6 +20,7 @@ from memtax.lm.folders import ADAPTER, adapter_base, check_folder, find_file, fi
 from memtax.lm.loading import attach_adapter, check_placement, is_lora_alone, load_model, model_files, process_device
 from memtax.lm.special_tokens import bos_ids, set_bos
 from memtax.lm.weights import read_encoder, read_weights
+from memtax.provenance import digest, fingerprint_path
 
 MODEL, REFERENCE = "model", "reference"
 """Roles of causal models: the one that is measured, and the reference of membership attacks, which alternates per batch."""
@@ -73,6 +74,7 @@ def get(
     bos: str | Sequence[int] = "auto",
     *,
     role: str = MODEL,
+    expected: str | None = None,
 ) -> Any:
     """A causal language model in evaluation mode, without gradients.
 
@@ -84,14 +86,21 @@ def get(
         placement: number format and devices; None for float32 on the device of this process.
         bos: what the model reads before every row: one of `memtax.lm.special_tokens.BOS`, or token ids.
         role: `MODEL` or `REFERENCE`.
+        expected: the digest of the weights (`weights_digest`) that earlier batches were computed with; None for any.
 
     Raises:
-        ModelError: nothing is found there, it is incomplete or damaged, holds pickled weights only, or cannot be placed so.
+        ModelError: nothing is found there, it is incomplete or damaged, holds pickled weights only, cannot be placed so, or
+            changed since `expected`.
     """
     placement = placement or Placement()
     check_placement(placement.dtype, placement.device_map, placement.quantization)
     if not Path(path).is_dir():
         check_folder(path)
+    if expected is not None and expected != weights_digest(path):
+        raise ModelError(
+            f"{path} changed while it was being used; finished parts are of its former weights: put them back, or choose "
+            "another output"
+        )
     with _LOCK:
         opening = bos_ids(path, revision, bos)
         key = _causal_key(path, revision, placement)
@@ -100,6 +109,11 @@ def get(
             model = _read_causal(role, key, path, revision, placement)
         set_bos(model, opening)
         return model
+
+
+def weights_digest(path: str | Path) -> str:
+    """Digest of what decides a model's output, its base model included; files are hashed once while they stay the same."""
+    return digest([fingerprint_path(file) for file in model_files(path)])
 
 
 def sequence_to_sequence(path: str, revision: str | None = None, placement: Placement | None = None) -> Any:

@@ -124,8 +124,14 @@ class AttackFilter(Filter):
         return [*found, location(self.frequencies)] if self.frequencies else found
 
     @functools.cached_property
+    def weights(self) -> str:
+        """Digest of the weights: all batches are computed with the same."""
+        return resident.weights_digest(self.model)
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """As for every filter, with the BOS that is used, but read once: the weights may be many gigabytes."""
+        _ = self.weights
         return digest(super().fingerprint, self.opening, self.reference_opening)
 
     def compute(self, batch: Batch) -> Batch:
@@ -181,11 +187,12 @@ class Gatherer:
     @property
     def model(self) -> Any:
         """The model that is attacked; asked for at every pass, since the reference model may be it without its adapter."""
-        return self._get(self.parameters.model, self.parameters.revision, self.parameters.opening, resident.MODEL)
+        asked = self.parameters
+        return self._get(asked.model, asked.revision, asked.opening, resident.MODEL, asked.weights)
 
-    def _get(self, path: str, revision: str | None, bos: BosIds, role: str) -> Any:
+    def _get(self, path: str, revision: str | None, bos: BosIds, role: str, expected: str | None = None) -> Any:
         placement = resident.Placement(self.parameters.dtype, self.parameters.device_map, self.parameters.quantization)
-        return resident.get(path, revision, placement, bos, role=role)
+        return resident.get(path, revision, placement, bos, role=role, expected=expected)
 
     @property
     def _tokenizer(self) -> Any:

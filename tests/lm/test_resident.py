@@ -98,6 +98,20 @@ def test_a_changed_file_is_read_again(tmp_path, reads):
     assert len(reads) == 2
 
 
+def test_weights_that_change_during_a_stage_are_not_mixed_in(tmp_path):
+    from memtax.filters.language_model import LanguageModelFilter
+
+    scores = LanguageModelFilter(str(saved(tmp_path / "model")), prompt=4, continuation=4, bos=())
+    rows = {"tokens": random_sequences([8])}
+    first = scores(rows)
+    saved(tmp_path / "model")  # the same weights, written again
+    assert scores(rows) == first
+    saved(tmp_path / "model", 1)
+    with pytest.raises(ModelError, match="changed while it was being used; finished parts are of its former weights"):
+        scores(rows)
+    assert LanguageModelFilter(scores.model, prompt=4, continuation=4, bos=())(rows) != first
+
+
 def test_what_stands_before_a_row_is_set_by_each_call(tmp_path):
     from memtax.lm.special_tokens import bos_of
 

@@ -1,6 +1,7 @@
 """Paraphrases by a small model that is trained here to copy with substitutions, and what becomes of those that fail."""
 
 import json
+import copy
 import shutil
 from pathlib import Path
 
@@ -231,6 +232,7 @@ def test_braces_in_texts_stay(copier):
 
     generator = Generator(str(copier), None)
     assert generator.prompt("{text} {other}", "{a} %s") == "{a} %s {other}"
+    generator.tokenizer = copy.deepcopy(generator.tokenizer)  # all generators of this model share it
     generator.tokenizer.chat_template = "{% for m in messages %}<user>{{ m.content }}<model>{% endfor %}"
     assert generator.prompt("say {text}", "hello") == "<user>say hello<model>"
 
