@@ -1,7 +1,7 @@
 """Paraphrases by a small model that is trained here to copy with substitutions, and what becomes of those that fail."""
 
-import json
 import copy
+import json
 import shutil
 from pathlib import Path
 
