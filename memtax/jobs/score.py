@@ -54,7 +54,7 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
         scores = self._filter(self.model, windows[0], windows=tuple(windows[1:]), generated=self.generate)
         reference = None
         if self.reference_model is not None:
-            plain = dict.fromkeys(("token_logprobs", "moments", "ranks", "attention"), False)
+            plain: dict[str, Any] = dict.fromkeys(("token_logprobs", "moments", "ranks", "attention"), False)
             plain |= {"temperature": 1.0, "top_k": None, "top_p": None, "probability": None, "exact_only": True}
             reference = self._filter(self.reference_model, windows[0], **plain)
         source = Source.parse(self.sequences, column=self.column)

@@ -207,7 +207,7 @@ def _release(role: str) -> None:
         gc.collect()
     import torch
 
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
@@ -270,8 +270,8 @@ def _read_causal(role: str, key: _Key, path: str | Path, revision: str | None, p
     else:
         del held
         _release(role)
-        options = {"device_map": placement.device_map, "quantization": placement.quantization}
-        model = load_model(path, revision, placement.dtype, bos=(), **options)
+        where = placement.device_map, placement.quantization
+        model = load_model(path, revision, placement.dtype, device_map=where[0], quantization=where[1], bos=())
     is_exact = config is not None and placement.is_plain and is_lora_alone(model, config.with_name("adapter_model.safetensors"))
     _HELD[role] = _Held(key, model, base if is_exact else None)
     return model
