@@ -207,12 +207,14 @@ def entries(name, data):
 
 
 def pushed():
-    """Name and object id of each file on the loopback Hub."""
+    """Name of each file on the loopback Hub to its object id."""
     from huggingface_hub import HfApi
 
-    repos = (("org/pushed", "dataset"), ("org/pushed-predictor", "model"))
-    tree = [each for name, kind in repos for each in HfApi().list_repo_tree(name, repo_type=kind, recursive=True)]
-    return [(each.path, each.blob_id) for each in tree if hasattr(each, "blob_id")]
+    found = {}
+    for name, kind in (("org/pushed", "dataset"), ("org/pushed-predictor", "model")):
+        tree = HfApi().list_repo_tree(name, repo_type=kind, recursive=True)
+        found |= {f"{name}/{each.path}": each.blob_id for each in tree if hasattr(each, "blob_id")}
+    return found
 
 
 def clean(verb, out):
