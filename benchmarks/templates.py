@@ -1,4 +1,4 @@
-"""The template filter beside the reference's rule: rows a second, and F1 on hand labels.
+"""The template filter beside the reference's rule: rows per second, and F1 on hand labels.
 
     python benchmarks/templates.py                # speed, on text made from the standard library's sources
     python benchmarks/templates.py --data FOLDER  # also precision, recall and F1 on FOLDER/memorized_labels.jsonl

@@ -62,7 +62,7 @@ def build(arguments: argparse.Namespace) -> Path:
         )  # fmt: skip
     if world.is_main:
         summary = {"sequences": arguments.sequences, "sample": arguments.sample or "the sequences", "encoder": arguments.model}
-        row = "One row a sequence: how many of the sample say nearly the same, and how many of those begin nearly the same."
+        row = "One row per sequence: how many of the sample say nearly the same, and how many of those begin nearly the same."
         if arguments.published:
             splits = match_splits(table, arguments.published)
             write_splits(output / "dataset", MATCHES, splits, "Semantic duplicates", summary)

@@ -76,7 +76,7 @@ def align(model: Any, groups: Sequence[Group], *, parameters: str = "embeddings+
         parameters: one of `memtax.lm.gradients.PARAMETERS`.
 
     Returns:
-        One result a group, in order.
+        One result per group, in order.
 
     Raises:
         ModelError: the model cannot take a text, lacks the parameters, or its gradients are not numbers.

@@ -46,7 +46,7 @@ class FlatCorpus:
         return [*file_stamp(self._path), str(self._data.dtype), self._offsets.identity]
 
     def shards(self, tokens: int) -> Sequence["FlatShard"]:
-        """Whole sequences, about `tokens` tokens a shard."""
+        """Whole sequences, about `tokens` tokens per shard."""
         bounds = self._offsets.cut(tokens)
         return [FlatShard(self, start, stop) for start, stop in pairwise(bounds)]
 
@@ -277,7 +277,7 @@ def _read_index(path: Path) -> tuple[npt.NDArray[np.int64], str]:
 
 
 def open_npy(path: Path, sequence_length: int | None = None) -> FlatCorpus:
-    """A `.npy` file: a matrix with one sequence a row, or a flat array with `sequence_length`.
+    """A `.npy` file: a matrix with one sequence per row, or a flat array with `sequence_length`.
 
     Raises:
         MemtaxError: it is damaged or cut off, holds no integers, or is of another shape.
@@ -302,7 +302,7 @@ def open_npy(path: Path, sequence_length: int | None = None) -> FlatCorpus:
         shape = (shape[0] // sequence_length, sequence_length)
     if len(shape) != 2 or (fortran and min(shape) > 1):
         raise MemtaxError(
-            f"{path} has shape {shape}; give a matrix with one sequence a row, or --sequence-length for a flat array"
+            f"{path} has shape {shape}; give a matrix with one sequence per row, or --sequence-length for a flat array"
         )
     wanted = first_byte + shape[0] * shape[1] * dtype.itemsize
     if path.stat().st_size < wanted:

@@ -78,7 +78,7 @@ class RowReader:
     def read(
         self, batches: Iterator[pa.RecordBatch], first_row: int | None, ids: str | None = None
     ) -> Iterator[tuple[pa.RecordBatch, Block]]:
-        """The blocks together with the rows that they were made from, at most `block_tokens` tokens a block unless a single
+        """The blocks together with the rows that they were made from, at most `block_tokens` tokens per block unless a single
         sequence is longer.
 
         Args:

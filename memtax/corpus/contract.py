@@ -22,7 +22,7 @@ class Block:
         ids: shape (sequences), ids of the sequences where the source has them; None: rows are their own ids.
         source: where the tokens come from, for messages.
         byte: where they start in that file, if it is a plain file of tokens.
-        itemsize: bytes a token in that file.
+        itemsize: bytes per token in that file.
     """
 
     tokens: Tokens

@@ -23,7 +23,7 @@ LABEL_COLUMNS = ("is_member", "label", "member", "membership")
 DOCUMENT_COLUMNS = ("document", "document_id", "doc_id")
 """Columns that name the document of a row, in this order; rows of one document are one unit of evidence."""
 CHUNK_WORDS = 32
-"""Words of a chunk in WikiMIA_concat, whose labels are lists: one a chunk."""
+"""Words of a chunk in WikiMIA_concat, whose labels are lists: one per chunk."""
 
 MIMIR = "iamgroot42/mimir"
 _MIMIR_SPLIT = "ngram_13_0.8"

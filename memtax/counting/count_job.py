@@ -42,7 +42,7 @@ class CountJob:
         substitutions: near-duplicates with at most this many substituted tokens are counted as well.
         memorized: a dataset of the ids of memorized sequences, whose tokens are counted apart.
         threads: None takes all cores.
-        shard_tokens: tokens a shard.
+        shard_tokens: tokens per shard.
         engine: `local` or `spark`.
         master: of Spark; None takes the session's own, or all cores of this machine.
     """

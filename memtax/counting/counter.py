@@ -174,12 +174,12 @@ def count(
         substitutions: also count the places that differ from a window in at most this many tokens, exact ones included.
         memorized: ids (row numbers, where the corpus has no ids) of sequences whose tokens are also counted apart.
         threads: how many count; None takes all cores. The result does not depend on it.
-        shard_tokens: tokens a shard.
+        shard_tokens: tokens per shard.
         multiplier: of the hash; has no influence on the result.
         checkpoint: makes what keeps the totals between runs; None keeps nothing.
 
     Returns:
-        The counts; `window_counts` has one entry a window.
+        The counts; `window_counts` has one entry per window.
 
     Raises:
         MemtaxError: the windows are no matrix of token ids, the corpus cannot be read, or an id is beyond the vocabulary.

@@ -121,7 +121,7 @@ def anchor_hashes(  # noqa: C901 - each loop is one vector operation
         first: where the first anchor starts.
         count: how many.
         step: tokens from one to the next: 1 or c.
-        chunk: c, tokens a chunk.
+        chunk: c, tokens per chunk.
         chunks: k, chunks an anchor.
         multiplier: M.
         parts: room for count + (k - 1) * c / step hashes of chunks.
@@ -201,7 +201,7 @@ def build(
     Args:
         windows: shape (n, w), the windows, in the corpus's type.
         multiplier: M.
-        chunk: c, tokens a chunk.
+        chunk: c, tokens per chunk.
         chunks: k, chunks an anchor.
         owners: shape (n), filled with the first window that has the same tokens: equal windows share one count.
         table: power-of-two size above n, all ones; filled with window numbers in the low half and the high half of the hash
@@ -274,7 +274,7 @@ def scan(
         frequencies: shape (vocabulary), raised by one for each token; of size 0 where tokens are counted elsewhere.
         windows: shape (n, w), of the tokens' type; none if n is 0.
         multiplier: M.
-        chunk: c, tokens a chunk.
+        chunk: c, tokens per chunk.
         chunks: k, chunks an anchor.
         table: from `build`, as the three that follow.
         table_shift: see `build`.

@@ -67,8 +67,8 @@ def run(
         dataset: rows with `sequence_id` and the columns that the function requires.
         function: a filter.
         output: the stage's directory.
-        rows_per_batch: rows a call. It is part of the stage's identity: batches are the same for any process count.
-        batches_per_shard: batches a part, likewise; slow functions want few, so that parts are shared and kept early.
+        rows_per_batch: rows per call. It is part of the stage's identity: batches are the same for any process count.
+        batches_per_shard: batches per part, likewise; slow functions want few, so that parts are shared and kept early.
 
     Returns:
         Table of `sequence_id` and the function's columns.

@@ -69,7 +69,7 @@ def unit_vectors(vectors: Any, what: str) -> Float32:
     """
     found = np.asarray(vectors)
     if found.ndim != 2:
-        raise MemtaxError(f"{what} must be a matrix of one embedding a row, not of shape {found.shape}")
+        raise MemtaxError(f"{what} must be a matrix of one embedding per row, not of shape {found.shape}")
     bad = []
     changed: Float32 | None = None
     for start in range(0, len(found), 65_536):

@@ -20,7 +20,7 @@ def agreements(
 
     Returns:
         `alignment` (mean cosine, over paraphrases and tensors) and, from gradients, `inner_product` (its mean over
-        paraphrases): one value a text, None without paraphrases.
+        paraphrases): one value per text, None without paraphrases.
 
     Raises:
         MemtaxError: a cosine outside [-1, 1], NaN, vectors that differ in length, a zero vector, or gradients missing.

@@ -110,7 +110,7 @@ def capture(
         parameters: one of `PARAMETERS`.
         scored: for each sequence which tokens count as targets, as long as the sequence; None: all. The first token never is
             one: nothing comes before it, or BOS alone.
-        batch_tokens: positions a pass; None starts from what suits the model's device and halves it as often as the memory
+        batch_tokens: positions per pass; None starts from what suits the model's device and halves it as often as the memory
             runs out.
         padding_side: "right"; "left" serves models that only attend.
         keep_errors: hold what would otherwise be computed again for every use, if one batch takes all sequences and it fits:

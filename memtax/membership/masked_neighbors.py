@@ -25,11 +25,11 @@ def neighbours(texts: Sequence[str], model: str, count: int = 10, share: float =
     Args:
         texts: the texts.
         model: folder or Hub name of a masked language model, `NAME@REVISION` for a revision.
-        count: neighbours a text.
+        count: neighbours per text.
         share: share of the tokens that is replaced, at least one.
 
     Returns:
-        A list a text; empty where the text has no token to replace.
+        A list per text; empty where the text has no token to replace.
 
     Raises:
         ModelError: the model or a fast tokenizer of it cannot be loaded.

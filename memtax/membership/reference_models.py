@@ -44,7 +44,7 @@ class Training:
         full: train all weights instead of an adapter.
         epochs: passes over the texts.
         learning_rate: of AdamW.
-        batch_size: texts a step.
+        batch_size: texts per step.
         max_length: tokens of a text at once; a longer one is trained on in pieces.
         seed: of subsets and training.
         bos: one of `memtax.lm.special_tokens.BOS`.

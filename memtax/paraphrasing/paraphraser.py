@@ -35,7 +35,7 @@ class Paraphraser(Filter):
         mode: one of `MODES`. With `Nprompts` each paraphrase has a prompt of its own; `beam_single_prompt` takes the best
             beams of one prompt.
         prompts: one of `FAMILIES`, or a file of templates in which `{text}` stands for the text.
-        count: paraphrases a text.
+        count: paraphrases per text.
         beams: width of the beam search.
         top_p: of nucleus sampling.
         temperature: of nucleus sampling; the reference uses .2 to .7.

@@ -43,7 +43,7 @@ class Described:
     """Sequences with the factors that need no model.
 
     Attributes:
-        dataset: one row a sequence: keys, `is_member`, counts, properties, `taxonomy`.
+        dataset: one row per sequence: keys, `is_member`, counts, properties, `taxonomy`.
         skipped: reason to number of source rows that gave no sequence.
         inputs: name to fingerprint of what was read.
     """

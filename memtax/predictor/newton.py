@@ -33,7 +33,7 @@ class Fit:
     """Coefficients (columns,), intercept, and the number of Newton steps.
 
     Attributes:
-        coefficients: one a column.
+        coefficients: one per column.
         intercept: in log odds.
         steps: Newton steps that were made.
     """

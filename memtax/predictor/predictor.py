@@ -1,4 +1,4 @@
-"""The predictor: which sequences a model memorizes, from their factors, with one model for all and one a category."""
+"""The predictor: which sequences a model memorizes, from their factors, with one model for all and one per category."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -77,7 +77,7 @@ class Predictor:
         documents that hold copies or near-copies of each other, stay together (`memtax.predictor.copies`; columns `document`,
         `text` and `tokens`, as far as there); as far as they allow, parts are stratified by target and category. The
         threshold of F1 is the best on validation rows, one for the baseline and
-        one a category (on training rows where validation lacks a class).
+        one per category (on training rows where validation lacks a class).
 
         Args:
             table: rows with the target, the category and the factors' columns.

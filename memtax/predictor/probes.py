@@ -1,4 +1,4 @@
-"""What hidden states know: a linear probe a layer for the category and for memorized-or-not, beside controls."""
+"""What hidden states know: a linear probe per layer for the category and for memorized-or-not, beside controls."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,7 +23,7 @@ STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 def hidden_states(
     model: Any, sequences: Sequence[Sequence[int]], pooling: Literal["mean", "last"] = "mean", batch: int = 64
 ) -> NDArray[np.float32]:
-    """One vector a layer and sequence.
+    """One vector per layer and sequence.
 
     Args:
         model: a `transformers` causal language model; its BOS is put before every sequence and not pooled.

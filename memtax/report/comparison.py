@@ -265,7 +265,7 @@ def _conclusion(group: Mapping[str, Any]) -> str:
 
 
 def difference_rows(groups: Mapping[str, Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes":
-    """Differences with intervals, a row a category.
+    """Differences with intervals, a row per category.
 
     Args:
         groups: category to `difference` with its ends.

@@ -25,7 +25,7 @@ class Explorer:
     """A run's feature table with what is needed to analyse a new text.
 
     Attributes:
-        features: one row a sequence.
+        features: one row per sequence.
         predictor: folder or Hub name of the predictor, or None.
         model: folder or Hub name of a causal language model for pasted texts, or None.
         frequencies: folder, file or dataset with token frequencies, or None.

@@ -186,7 +186,7 @@ def extraction(groups: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any:
 
 
 def _rows_axis(axes: "Axes", names: Sequence[str]) -> None:
-    """One row a name, the first on top."""
+    """One row per name, the first on top."""
     axes.set_yticks(range(len(names)), [label(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -209,7 +209,7 @@ def dots(
     ax: Any = None,
     last: Sequence[str] = (),
 ) -> Any:
-    """One panel per group, one row a factor, a dot with its interval; a cross where the number is withheld.
+    """One panel per group, one row per factor, a dot with its interval; a cross where the number is withheld.
 
     Args:
         rows: `factor`, the group under `panel_key`, the number under `value_key` (or None), `low` and `high` if known.
@@ -271,12 +271,12 @@ def _label_below(axes: Any, text: str, own: bool) -> None:
 
 
 def curves(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any:
-    """ROC, precision-recall and reliability curves: a column a category; the baseline is dashed.
+    """ROC, precision-recall and reliability curves: a column per category; the baseline is dashed.
 
     Args:
         rows: `model`, `category`, and the three curves.
         metrics: model to category to its metrics; their `reason` is printed where a curve is withheld.
-        ax: three rows of axes, with a column a category.
+        ax: three rows of axes, with a column per category.
     """
     columns = [name for name in ("aggregate", *CATEGORIES) if any(name in metrics[model] for model in metrics)]
     kinds = (
@@ -328,7 +328,7 @@ def _curve_legend(grid: Any, own: bool) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=COLOURS["aggregate"], lw=1.7, label="one model a category (in the category's colour)"),
+        Line2D([], [], color=COLOURS["aggregate"], lw=1.7, label="one model per category (in the category's colour)"),
         Line2D([], [], color=COLOURS["baseline"], lw=1.4, ls=(0, (4, 2)), label="baseline: one model for all"),
         Line2D([], [], color=GREY, lw=0.8, ls=":", label="chance (top), perfect calibration (bottom)"),
     ]
@@ -350,7 +350,7 @@ def _plain_ticks(axes: "Axes", scale: str) -> None:
 
 
 def distribution(groups: Mapping[str, Mapping[str, "np.ndarray"]], name: str, unit: str, ax: Any = None) -> Any:
-    """Histograms of a factor for memorized (filled) and other (outlined) sequences, a panel a category.
+    """Histograms of a factor for memorized (filled) and other (outlined) sequences, a panel per category.
 
     Args:
         groups: category to `memorized` and `rest`, each the finite values of the factor.

@@ -104,7 +104,7 @@ def cell(metric: Mapping[str, Any] | None) -> str:
 
 
 def attack_rows(rows: Sequence[tuple[str, Mapping[str, float]]], ax: "Axes | None" = None) -> "Axes":
-    """A dot with its interval a row.
+    """A dot with its interval per row.
 
     Args:
         rows: names and estimates.

@@ -25,7 +25,7 @@ def save(drawn: Any, folder: Path, name: str, title: str) -> None:
 
 
 def performance(models: Mapping[str, Mapping[str, Any]], metric: str, ax: "Axes | None" = None) -> "Axes":
-    """A metric by group, one marker a model, with intervals; groups that have none are left out.
+    """A metric by group, one marker per model, with intervals; groups that have none are left out.
 
     Args:
         models: model to group to its metrics, as `evaluate` returns them.
@@ -71,7 +71,7 @@ def performances(models: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any
 
 
 def heat_map(rows: Sequence[Mapping[str, Any]], value: str, ax: "Axes | None" = None) -> "Axes":
-    """Correlations, a row a factor and a column a group, with the number in each cell; a dash where it is withheld.
+    """Correlations, a row per factor and a column per group, with the number in each cell; a dash where it is withheld.
 
     Args:
         rows: of `correlations`.

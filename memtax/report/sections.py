@@ -306,7 +306,7 @@ def predicts(run: Run) -> Section:
     predictor = run.metrics.get("predictor") or {}
     heading = "Predicting memorization"
     text = (
-        "Logistic models of a sequence's factors: one for all sequences (the baseline), and one a category. "
+        "Logistic models of a sequence's factors: one for all sequences (the baseline), and one per category. "
         "Measured on sequences that took no part in fitting or choosing them."
     )
     if not predictor.get("models"):
@@ -367,7 +367,7 @@ def _metric_tables(models: Mapping[str, Any], differences: Sequence[Mapping[str,
     if differences:
         tables.append(
             Table(
-                "Differences on the test sequences: one model a category minus one model for all",
+                "Differences on the test sequences: one model per category minus one model for all",
                 ("metric", "group", "difference", "interval"),
                 tuple(
                     (label(row["metric"]), label(row["category"]), fixed(row.get("value")), words.span(row))

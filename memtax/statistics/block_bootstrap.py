@@ -14,7 +14,7 @@ def block_bootstrap_mean(
 
     Args:
         values: (n,) the series in its order.
-        block: entries a block, at least as many as depend on each other; capped at n.
+        block: entries per block, at least as many as depend on each other; capped at n.
         resamples: resamples drawn.
         level: coverage.
         seed: seed of the draws.

@@ -180,7 +180,7 @@ def test_headerless_sizes_that_do_not_fit(tmp_path):
 
 
 def test_a_file_that_is_cut_off_while_it_is_read_is_named(tmp_path, monkeypatch):
-    # Four sequences of two tokens of two bytes, two sequences a block. A page is larger: here, reading on would not crash.
+    # Four sequences of two tokens of two bytes, two sequences per block. A page is larger: here, reading on would not crash.
     monkeypatch.setattr(binary, "BLOCK_TOKENS", 4)
     path = tmp_path / "document.bin"
     np.arange(8, dtype="<u2").tofile(path)
