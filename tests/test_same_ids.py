@@ -39,7 +39,7 @@ def shown(monkeypatch):
     forward = LlamaModel.forward
 
     def watched(self, input_ids=None, **options):
-        # Probes of an unknown model count upwards: they are no texts.
+        # Probes of an unknown model count upwards: they are not texts.
         rows.extend(row for row in input_ids.tolist() if len({(b - a) % VOCABULARY for a, b in pairwise(row)}) != 1)
         return forward(self, input_ids=input_ids, **options)
 

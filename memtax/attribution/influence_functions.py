@@ -332,7 +332,7 @@ def last_states(model: Any, sequences: Sequence[Sequence[int]]) -> Matrix:
             has = lengths > ragged.before[rows]
             if (bad := np.isnan(last).any(axis=1) & has).any():
                 row = int(rows[np.argmax(bad)])
-                raise RowError("the hidden state at {row} is no number (NaN); check the weights, or try dtype float32", row)
+                raise RowError("the hidden state at {row} is not a number (NaN); check the weights, or try dtype float32", row)
             found[rows] = np.where(has[:, None], last, np.nan)
     return np.zeros((0, 0)) if found is None else found
 

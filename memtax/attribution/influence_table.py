@@ -300,7 +300,7 @@ def _collect(sets: Mapping[str, Examples], settings: InfluenceSettings, folder: 
         for number in range(count):
             with safe_open(str(folder / _part(name, number)), "numpy") as file:
                 sizes = facts_of(file)["sizes"]
-                if "|states" in file.keys():  # noqa: SIM118 (it is no mapping)
+                if "|states" in file.keys():  # noqa: SIM118 (it is not a mapping)
                     states[name].append(file.get_tensor("|states"))
     blocks: dict[str, list[npt.NDArray[np.float64]]] = {}
     for number in range(counts["train"] if gradients else 0):

@@ -194,7 +194,7 @@ def open_headerless(path: Path, sequence_length: int, dtype: str) -> FlatCorpus:
     """A file that holds nothing but token ids, in sequences of one length (Pythia's preshuffled `document.bin`).
 
     Raises:
-        MemtaxError: the size is no whole number of sequences; the message says where the rest starts.
+        MemtaxError: the size is not a whole number of sequences; the message says where the rest starts.
     """
     if dtype not in DTYPES:
         raise MemtaxError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
@@ -203,13 +203,13 @@ def open_headerless(path: Path, sequence_length: int, dtype: str) -> FlatCorpus:
     size, itemsize = path.stat().st_size, np.dtype(DTYPES[dtype]).itemsize
     if size % itemsize:
         raise MemtaxError(
-            f"{path} has {size} bytes, which is no whole number of {dtype} tokens: {size % itemsize} byte(s) too many from "
+            f"{path} has {size} bytes, which is not a whole number of {dtype} tokens: {size % itemsize} byte(s) too many from "
             f"byte offset {size - size % itemsize}; is the file cut off, or of another dtype?"
         )
     rest = size // itemsize % sequence_length
     if rest:
         raise MemtaxError(
-            f"{path} is no whole number of sequences of {sequence_length} tokens: {rest} token(s) are left at byte offset "
+            f"{path} is not a whole number of sequences of {sequence_length} tokens: {rest} token(s) are left at byte offset "
             f"{size - rest * itemsize}; is the file cut off, or the sequence length another?"
         )
     data = _map(path, DTYPES[dtype])
@@ -289,7 +289,7 @@ def open_npy(path: Path, sequence_length: int | None = None) -> FlatCorpus:
             shape, fortran, dtype = read(file)
             first_byte = file.tell()
     except (ValueError, EOFError) as error:
-        raise MemtaxError(f"{path} is no .npy file: {' '.join(str(error).split())} (byte offset 0)") from error
+        raise MemtaxError(f"{path} is not a .npy file: {' '.join(str(error).split())} (byte offset 0)") from error
     if dtype.kind not in "iu" or dtype.byteorder == ">" or dtype.itemsize > 8 or dtype == np.uint64:
         raise MemtaxError(f"{path} holds {dtype}; token ids are integers of up to 32 bits, or int64, in little-endian order")
     if len(shape) == 1 and sequence_length:
@@ -297,7 +297,7 @@ def open_npy(path: Path, sequence_length: int | None = None) -> FlatCorpus:
             rest = shape[0] % sequence_length
             at = first_byte + (shape[0] - rest) * dtype.itemsize
             raise MemtaxError(
-                f"{path} is no whole number of sequences of {sequence_length} tokens: {rest} left at byte offset {at}"
+                f"{path} is not a whole number of sequences of {sequence_length} tokens: {rest} left at byte offset {at}"
             )
         shape = (shape[0] // sequence_length, sequence_length)
     if len(shape) != 2 or (fortran and min(shape) > 1):

@@ -78,7 +78,7 @@ def load_membership(
             raise MemtaxError(f"{data or members} has no {name}; both kinds are needed")
     for number, row in enumerate(rows):
         row["sequence_id"] = number
-    # JSON may hold half a surrogate pair, which is no text.
+    # JSON may hold half a surrogate pair, which is not text.
     with reading(data or f"{members} or {nonmembers}"):
         return pa.Table.from_pylist(rows, schema=schema.arrow_schema(COLUMNS))
 

@@ -114,7 +114,7 @@ def _expand(name: str | Source) -> list[str | Source]:
     if isinstance(name, Source):
         return [name]
     path = os.path.expanduser(name)
-    # A split such as train[:10] holds brackets too, so what is no pattern of existing files is left as it is.
+    # A split such as train[:10] holds brackets too, so what is not a pattern of existing files is left as it is.
     if os.path.exists(path) or not glob.has_magic(path):
         return [name]
     matches = sorted(glob.glob(path, recursive=True))

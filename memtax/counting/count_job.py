@@ -67,7 +67,7 @@ class CountJob:
         if self.shard_tokens < 1:
             raise MemtaxError(f"a shard must have at least 1 token, not {self.shard_tokens}")
         if self.separator is not None and not 0 <= self.separator < 2**31:
-            raise MemtaxError(f"the document separator {self.separator} is no token id")
+            raise MemtaxError(f"the document separator {self.separator} is not a token id")
         if len({span.name for span in self.spans}) != len(self.spans):
             raise MemtaxError("a window was asked for twice")
 

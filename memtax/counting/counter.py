@@ -182,7 +182,7 @@ def count(
         The counts; `window_counts` has one entry per window.
 
     Raises:
-        MemtaxError: the windows are no matrix of token ids, the corpus cannot be read, or an id is beyond the vocabulary.
+        MemtaxError: the windows are not a matrix of token ids, the corpus cannot be read, or an id is beyond the vocabulary.
     """
     matrices = [] if windows is None else [windows] if isinstance(windows, np.ndarray) else list(windows)
     query = Query.of(

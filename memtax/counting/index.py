@@ -20,7 +20,7 @@ def checked_windows(windows: npt.NDArray[Any] | None, vocabulary_size: int | Non
     """Windows as a contiguous int32 matrix; none gives shape (0, 1).
 
     Raises:
-        MemtaxError: they are no matrix of token ids of the vocabulary.
+        MemtaxError: they are not a matrix of token ids of the vocabulary.
     """
     if windows is None:
         return np.empty((0, 1), np.int32)

@@ -65,7 +65,7 @@ def unit_vectors(vectors: Any, what: str) -> Float32:
         (rows, width) float32; vectors whose length is one within 1e-6 stay as they are, and are not copied.
 
     Raises:
-        MemtaxError: they are no matrix, or a vector is zero or not finite.
+        MemtaxError: they are not a matrix, or a vector is zero or not finite.
     """
     found = np.asarray(vectors)
     if found.ndim != 2:

@@ -202,7 +202,7 @@ def _check_thresholds(thresholds: tuple[float, float], what: str) -> None:
     code_to, natural_language_from = thresholds
     if not 0 <= code_to < natural_language_from <= 1:
         raise MemtaxError(
-            f"the thresholds of {what} are no verdict: code_to ({code_to}) must be below natural_language_from "
+            f"the thresholds of {what} give no verdict: code_to ({code_to}) must be below natural_language_from "
             f"({natural_language_from}), both in [0, 1]"
         )
 

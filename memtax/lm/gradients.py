@@ -105,7 +105,7 @@ def capture(
 
     Args:
         model: a `transformers` causal language model, or a PEFT model around one. Its own `requires_grad` flags and `.grad`
-            are left as they are. Its BOS is put before every sequence that does not begin with it, and is no target.
+            are left as they are. Its BOS is put before every sequence that does not begin with it, and is not a target.
         sequences: token ids of each sequence. One without a target (fewer than two tokens) has the gradient 0.
         parameters: one of `PARAMETERS`.
         scored: for each sequence which tokens count as targets, as long as the sequence; None: all. The first token never is

@@ -160,7 +160,7 @@ def _difference(inside: Sequence[float], outside: Sequence[float]) -> statistics
 
 
 def _p_value(inside: Sequence[float], outside: Sequence[float]) -> float | None:
-    """One-sided p-value of "the text is no likelier for models trained with it"."""
+    """One-sided p-value of "the text is not likelier for models trained with it"."""
     from scipy.special import stdtr
 
     found = _welch(inside, outside)

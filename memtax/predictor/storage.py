@@ -199,7 +199,9 @@ def fetch(name: Path | str, revision: str | None, token: str | None) -> Path:
         hf_hub_download(str(name), WEIGHTS, revision=folder.name, token=token)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise MemtaxError(f"{name} is no folder, and no predictor on the Hub as far as can be reached: {reason}") from error
+        raise MemtaxError(
+            f"{name} is neither a folder nor a predictor on the Hub as far as can be reached: {reason}"
+        ) from error
     return folder
 
 

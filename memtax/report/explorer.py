@@ -201,7 +201,7 @@ class Explorer:
         from memtax.filters.templates import TemplateFilter
 
         if not text.strip():
-            raise MemtaxError("there is no text to analyse")
+            raise MemtaxError("there is no text to analyze")
         row: dict[str, Any] = {"text": text, "sequence_duplicates": int(duplicates)}
         for each in (TemplateFilter(), CompressibilityFilter()):
             row |= {name: values[0] for name, values in each({"text": [text]}).items() if name in each.columns}

@@ -128,7 +128,7 @@ def _number(text: str | None) -> float | None:
     try:
         return float(str(text))
     except ValueError as error:
-        raise MemtaxError(f"{str(text).strip()!r} is no number") from error
+        raise MemtaxError(f"{str(text).strip()!r} is not a number") from error
 
 
 def _coloured(tokens: list[tuple[str, float | None]]) -> list[tuple[str, str | None]]:

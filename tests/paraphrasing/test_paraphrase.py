@@ -236,7 +236,7 @@ def test_braces_in_texts_stay(copier):
 
 
 def test_the_models_chat_form_is_used(copier, texts, tmp_path):
-    """The text alone is no prompt that this model knows; its chat form, with the turn of the answer opened, is."""
+    """The text alone is not a prompt that this model knows; its chat form, with the turn of the answer opened, is."""
     shutil.copytree(copier, tmp_path / "chat")
     tokenizer = word_tokenizer(VOCABULARY)
     tokenizer.chat_template = "{{ messages[0]['content'] }}{% if add_generation_prompt %} <copy>{% endif %}"

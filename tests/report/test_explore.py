@@ -62,7 +62,7 @@ def test_a_row_in_full(run):
     assert row["taxonomy"] == "reconstruction"
     assert row["neighbours"] == []
     near = Explorer.load(run).details(10)["neighbours"]
-    # The second one is no row of this table.
+    # The second one is not a row of this table.
     assert [(one["rank"], one["neighbour_id"], one["text"]) for one in near] == [(1, 12, "Three FOUR"), (2, 99, None)]
     with pytest.raises(MemtaxError, match="no sequence 99"):
         Explorer.load(run).details(99)
