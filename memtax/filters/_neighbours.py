@@ -284,7 +284,7 @@ def nearest(vectors: Any, most: int, **options: Any) -> tuple[Int64, Int64, NDAr
         options: those of `pairs`.
 
     Returns:
-        Rows, rows of their neighbours, cosines (float64) and places from 1, each (pairs,), by row and place.
+        Rows, rows of their neighbors, cosines (float64) and places from 1, each (pairs,), by row and place.
     """
     matrix = unit_vectors(vectors, "the embeddings")
     best: tuple[Int64, Int64, NDArray[np.float64]] = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))

@@ -1,4 +1,4 @@
-"""How many sequences of the corpus say nearly the same: neighbours in the space of sentence embeddings."""
+"""How many sequences of the corpus say nearly the same: neighbors in the space of sentence embeddings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class SemanticMatchFilter(Filter):
         return (location(self.sample), *model_files(resolve_model(self.model)))
 
     def compute(self, batch: Batch) -> Batch:
-        """Count the neighbours.
+        """Count the neighbors.
 
         Raises:
             MemtaxError: the sample cannot be read or was embedded by another model.

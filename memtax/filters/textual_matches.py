@@ -1,4 +1,4 @@
-"""How many of a sequence's semantic neighbours begin with nearly the same characters."""
+"""How many of a sequence's semantic neighbors begin with nearly the same characters."""
 
 import os
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class TextualMatchFilter(SemanticMatchFilter):
             object.__setattr__(self, "requires", ("sequence_id", "embedding", "prompt_text"))
 
     def compute(self, batch: Batch) -> Batch:
-        """Count the neighbours with a similar prompt.
+        """Count the neighbors with a similar prompt.
 
         Raises:
             MemtaxError: the sample cannot be read or has no prompts.

@@ -45,7 +45,7 @@ class TokenFrequencyFilter(Filter):
         return (location(self.frequencies),)
 
     def compute(self, batch: Batch) -> Batch:
-        """Look the tokens up and summarise each row.
+        """Look the tokens up and summarize each row.
 
         Raises:
             MemtaxError: the table cannot be read.

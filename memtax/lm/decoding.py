@@ -45,7 +45,7 @@ class Decoding:
             targets: (rows,).
 
         Returns:
-            (rows,). What survives is renormalised, as sampling does (Hayes et al. 2024, section 3).
+            (rows,). What survives is renormalized, as sampling does (Hayes et al. 2024, section 3).
         """
         import torch
 

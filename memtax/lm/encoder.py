@@ -44,7 +44,7 @@ def embed(
         at_once: texts per pass; those of similar length go together.
 
     Returns:
-        Shape (texts, width), float32, rows normalised in float64 and then rounded.
+        Shape (texts, width), float32, rows normalized in float64 and then rounded.
 
     Raises:
         ModelError: the model cannot be loaded, or gives a vector that is not finite or zero.

@@ -106,7 +106,7 @@ def score(
         decoding: also `decoded`, under this sampling scheme.
         suppressed: a token id that `match` treats as if the model could not choose it.
         start: first token to score, at least 1: the head does not run for those before it.
-        match_only: leave `logprobs` empty, which saves the pass over the vocabulary that normalises.
+        match_only: leave `logprobs` empty, which saves the pass over the vocabulary that normalizes.
         attention: also entropy and Gini coefficient of the attention weights; needs padding on the right.
         batch_tokens: positions a forward pass; None starts from what suits the model's device and halves it as often as the
             memory runs out, for this and later calls.

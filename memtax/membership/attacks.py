@@ -87,7 +87,7 @@ def lowercase(logprobs: Values, lowercase: float | None) -> float | None:
 
 
 def neighbour(logprobs: Values, neighbours: Sequence[float]) -> float | None:
-    """LL beyond the mean LL of the neighbours (Mattern et al. 2023)."""
+    """LL beyond the mean LL of the neighbors (Mattern et al. 2023)."""
     ours = loss(logprobs)
     return None if ours is None or not len(neighbours) else ours - float(np.mean(neighbours))
 

@@ -28,7 +28,7 @@ class AttackFilter(Filter):
     """Membership scores of each text under a causal language model.
 
     The model runs once over the texts for all attacks that read token log-probabilities; attacks that compare with another
-    text (lower case, neighbours, a prefix) or another model add a pass each.
+    text (lower case, neighbors, a prefix) or another model add a pass each.
 
     Args:
         model: a model's folder, or its name on the Hub.
@@ -37,8 +37,8 @@ class AttackFilter(Filter):
         tokenizer: folder or Hub name; None takes the model's. Tokens without text need none.
         reference_model: for `reference`, with the revision after `@`.
         neighbour_model: a masked language model, for `neighbour`.
-        neighbours: neighbours of each text.
-        given_neighbours: whether neighbours come with the texts, in the column `neighbour_texts`, instead of from a model.
+        neighbours: neighbors of each text.
+        given_neighbours: whether neighbors come with the texts, in the column `neighbour_texts`, instead of from a model.
         prefixes: for `recall`, the non-member tokens put before the texts of each domain.
         frequencies: for `dc_pdd`, the table of token counts.
         dtype: type of the weights while scoring.

@@ -93,7 +93,7 @@ def infer_membership(
     """Score texts and compare members with non-members.
 
     Args:
-        data: from `memtax.corpus.membership_texts.load_membership`; with `load_neighbours`, the neighbours of `neighbour`.
+        data: from `memtax.corpus.membership_texts.load_membership`; with `load_neighbours`, the neighbors of `neighbour`.
         scorer: the model and what else is needed; its `attacks` and `prefixes` are set here.
         stage: runs a filter over rows, as `memtax.jobs.base.Work.stage` does: with a folder's name, rows per batch and
             batches per part.

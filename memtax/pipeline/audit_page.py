@@ -226,7 +226,7 @@ def _exposure(found: Mapping[str, Any], ax: "Axes | None" = None) -> "Axes":
             mean, least, most = (row["exposure"][key] for key in ("mean", "least", "most"))
             # The mean of equal numbers can lie a rounding beside them.
             reach = [[max(0.0, mean - least)], [max(0.0, most - mean)]]
-            axes.errorbar(mean, place, xerr=reach, fmt="o", color=figures.COLOURS["recollection"], ms=7, capsize=3)
+            axes.errorbar(mean, place, xerr=reach, fmt="o", color=figures.COLORS["recollection"], ms=7, capsize=3)
         axes.axvline(found["chance_bits"], color=figures.GREY, lw=1, ls="--")
         axes.set_yticks(
             range(len(found["by_repetitions"])), [f"planted {row['repetitions']:,} x" for row in found["by_repetitions"]]

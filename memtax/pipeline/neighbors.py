@@ -1,4 +1,4 @@
-"""The stages that compare sequences with each other: embeddings, semantic and textual matches, nearest neighbours."""
+"""The stages that compare sequences with each other: embeddings, semantic and textual matches, nearest neighbors."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""What can be said of coefficients: unpenalised, unweighted fits, and Wald tests that hold where rows share a document.
+"""What can be said of coefficients: unpenalized, unweighted fits, and Wald tests that hold where rows share a document.
 
-The predictor's fits are penalised and weighted, so nothing follows from their curvature. Here every test comes from a plain
+The predictor's fits are penalized and weighted, so nothing follows from their curvature. Here every test comes from a plain
 maximum-likelihood fit by `statsmodels`; where none exists (separation), the reason stands in place of the numbers.
 """
 
@@ -43,7 +43,7 @@ def infer(
 ) -> dict[str, Any]:
     """Coefficients with robust intervals for all sequences and each category, and tests of whether categories differ.
 
-    Factors are standardised over all rows, so that coefficients are log odds per standard deviation and compare across
+    Factors are standardized over all rows, so that coefficients are log odds per standard deviation and compare across
     models. Standard errors leave out one document after another (CR3; else one unit as `memtax.statistics.Units` finds them),
     and tests have the degrees of freedom of these errors: see `memtax.predictor.robust`. A test restricts as many
     coefficients as the models' ranks differ by, not as columns were named: templating is constant in two categories.

@@ -34,7 +34,7 @@ class Predictor:
 
     Two predictors in one: *baseline* is one logistic regression for all sequences; *taxonomic* asks the model of the
     sequence's category (Prashanth et al. 2024, section 5). Counts and perplexities enter as log(1 + x), and every factor
-    is standardised with the mean and standard deviation of all training rows, so that coefficients are per standard
+    is standardized with the mean and standard deviation of all training rows, so that coefficients are per standard
     deviation and compare across models. The fits weight the classes equally; that shifts the log odds, and unless told
     otherwise the shift is subtracted again, so that probabilities are those of the data and calibration is judged honestly.
 
@@ -190,8 +190,8 @@ class Predictor:
         """Save to a model repository on the Hub, which is made if it is not there.
 
         Args:
-            repo_id: `organisation/name`.
-            private: whether a new repository is private; None takes the organisation's default.
+            repo_id: `organization/name`.
+            private: whether a new repository is private; None takes the organization's default.
             token: of the Hub; None takes the one that is logged in.
             message: of the commit.
 
@@ -217,17 +217,17 @@ class Predictor:
         """
         return cls(**storage.load(storage.fetch(directory, revision, token)))
 
-    def _prediction(self, standardised: Array, categories: NDArray[np.int64], model: str) -> Prediction:
+    def _prediction(self, standardized: Array, categories: NDArray[np.int64], model: str) -> Prediction:
         """Probabilities and decisions of rows with known factors and category."""
         baseline = self.models[BASELINE]
-        probabilities = baseline.probability(standardised)
-        thresholds = np.full(len(standardised), baseline.threshold)
+        probabilities = baseline.probability(standardized)
+        thresholds = np.full(len(standardized), baseline.threshold)
         if model == BASELINE:
             return Prediction(probabilities, probabilities >= thresholds, {})
         for code, name in enumerate(CATEGORIES):
             own = categories == code
             if name in self.models and own.any():
-                probabilities[own] = self.models[name].probability(standardised[own])
+                probabilities[own] = self.models[name].probability(standardized[own])
                 thresholds[own] = self.models[name].threshold
         return Prediction(probabilities, probabilities >= thresholds, self.silent)
 

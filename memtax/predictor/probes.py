@@ -72,7 +72,7 @@ def probe(
 ) -> list[dict[str, Any]]:
     """Probe every layer, with two controls: the same probe on shuffled labels, and the factors without any layer.
 
-    A probe is a logistic regression on states that are standardised on training rows; its penalty is chosen on validation
+    A probe is a logistic regression on states that are standardized on training rows; its penalty is chosen on validation
     rows, its value is that on test rows. For two classes that is the ROC-AUC (chance: .5), for more the balanced accuracy
     (chance: one over the classes). Shuffled training labels keep the split, the classes' shares and how far rows of one unit
     are alike (`shuffle_units`): what such a probe finds is the luck of many directions.

@@ -69,7 +69,7 @@ def read_table(source: Source | str, columns: Sequence[str] | None = None, thres
 def batches(source: Source, threshold: int = THRESHOLD, skip: int = 0) -> Iterator["pa.Table"]:
     """Batches of rows in our layout.
 
-    The published layout is recognised by its column names and converted (`from_published`); of its splits those called
+    The published layout is recognized by its column names and converted (`from_published`); of its splits those called
     `pile_...` are samples whose sequences count among their own semantic matches. `taxonomy` is added where its inputs are
     there and it is not.
 

@@ -55,7 +55,7 @@ CATALOGUE: Mapping[str, Published] = {
 def load_published(
     name: str, split: str = "train", *, model: str | None = None, revision: str | None = None
 ) -> "datasets.Dataset":
-    """Load a published dataset of sequences, normalised.
+    """Load a published dataset of sequences, normalized.
 
     `EleutherAI/pythia-memorized-evals`: what a model memorized, so `is_memorized` is true and `memorization_score` 1.
     `EleutherAI/pile-{duped,deduped}-pythia-random-sampled`: `memorization_score_<size>` for every model (a share); with

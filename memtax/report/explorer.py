@@ -22,14 +22,14 @@ _NOT_FACTORS = ("sequence_id", "taxonomy", "is_memorized", "match_length", "memo
 
 @dataclass(frozen=True)
 class Explorer:
-    """A run's feature table with what is needed to analyse a new text.
+    """A run's feature table with what is needed to analyze a new text.
 
     Attributes:
         features: one row per sequence.
         predictor: folder or Hub name of the predictor, or None.
         model: folder or Hub name of a causal language model for pasted texts, or None.
         frequencies: folder, file or dataset with token frequencies, or None.
-        neighbours: the run's table of neighbours, or None.
+        neighbours: the run's table of neighbors, or None.
         prompt: tokens of a prompt.
         continuation: tokens after it.
         title: heading of the page.
@@ -173,7 +173,7 @@ class Explorer:
         return row
 
     def _neighbours(self, sequence_id: int) -> list[dict[str, Any]]:
-        """Rank, id, cosine and text of a sequence's neighbours."""
+        """Rank, id, cosine and text of a sequence's neighbors."""
         import pyarrow as pa
         import pyarrow.compute as pc
 

@@ -114,10 +114,10 @@ def attack_rows(rows: Sequence[tuple[str, Mapping[str, float]]], ax: "Axes | Non
         axes: Axes = figures.panels(ax, 0.9 + 0.4 * len(rows))[0, 0]
         for place, (name, interval) in enumerate(rows):
             value, low, high = (interval[key] for key in ("value", "low", "high"))
-            colour = figures.GREY if name == "blind baseline" else figures.COLOURS["recitation"]
+            color = figures.GREY if name == "blind baseline" else figures.COLORS["recitation"]
             low, high = (value if low is None else low), (value if high is None else high)
             axes.errorbar(
-                value, place, xerr=[[max(value - low, 0)], [max(high - value, 0)]], fmt="o", color=colour, ms=7, capsize=3
+                value, place, xerr=[[max(value - low, 0)], [max(high - value, 0)]], fmt="o", color=color, ms=7, capsize=3
             )
         axes.axvline(0.5, color=figures.GREY, lw=1, ls="--")
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])

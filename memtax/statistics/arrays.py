@@ -73,7 +73,7 @@ def probabilities_of(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Array
     return y, p
 
 
-def standardised(column: Array) -> Array:
+def standardized(column: Array) -> Array:
     """The column (rows,) with mean 0 and standard deviation 1.
 
     Raises:
@@ -83,8 +83,8 @@ def standardised(column: Array) -> Array:
         raise MemtaxError(f"no correlation with a column that is constant or infinite (first value {column[0]:g})")
     scale = np.abs(column).max()  # keeps the squares below overflow
     column = column / scale
-    standardised: Array = (column - column.mean()) / column.std()
-    return standardised
+    standardized: Array = (column - column.mean()) / column.std()
+    return standardized
 
 
 def bin_of(probabilities: Array, bins: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Intervals for series whose neighbours depend on each other, such as overlapping windows of one text."""
+"""Intervals for series whose neighbors depend on each other, such as overlapping windows of one text."""
 
 import numpy as np
 from numpy.typing import ArrayLike

@@ -102,7 +102,7 @@ def test_every_pair_matches():
     assert count_matches(vectors, device="cpu").tolist() == [[299, 299]] * 300
 
 
-def test_vectors_of_any_length_are_normalised_and_unit_ones_are_not_copied():
+def test_vectors_of_any_length_are_normalized_and_unit_ones_are_not_copied():
     vectors = planted(90)
     assert unit_vectors(vectors, "x") is vectors
     scaled = unit_vectors(vectors * 7.5, "x")

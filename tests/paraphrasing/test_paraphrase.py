@@ -264,7 +264,7 @@ def test_paraphrases_of_another_meaning_fail(copier, texts):
     for row, place in valid:
         first, second = encoder.encode([texts[row], free["paraphrases"][row][place]])
         cosines[row, place] = float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
-    # Half way between two neighbours in the middle: rounding decides nothing.
+    # Half way between two neighbors in the middle: rounding decides nothing.
     middle = sorted(cosines.values())[len(valid) // 2 - 1 : len(valid) // 2 + 1]
     floor = sum(middle) / 2
     strict = settings(copier, min_similarity=floor)({"text": texts})

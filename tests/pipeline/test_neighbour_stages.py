@@ -1,4 +1,4 @@
-"""The run with an encoder and a classifier: matches, nearest neighbours and scores reach dataset, predictor and report."""
+"""The run with an encoder and a classifier: matches, nearest neighbors and scores reach dataset, predictor and report."""
 
 import dataclasses
 import json

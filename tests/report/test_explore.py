@@ -107,7 +107,7 @@ def test_the_page_in_a_browser(run):
             tab.get_by_text("template_period").or_(tab.get_by_text("is_memorized")).last.wait_for()
             tab.get_by_role("tab", name="Your text").click()
             tab.get_by_label("Text", exact=True).fill("row 1 row 2 row 3 row 4 row 5 row 6")
-            tab.get_by_role("button", name="Analyse").click()
+            tab.get_by_role("button", name="Analyze").click()
             tab.get_by_text("shannon_coding_length").wait_for()
             # The text of the corpus is shown, not run.
             assert dialogs == []

@@ -239,7 +239,7 @@ CASES = {
     "truncated gzip of texts": lambda f, m: [cut(gz(f / "r.jsonl.gz")), "-m", m],
     "JSONL that unpacks to one huge line": lambda f, m: [bomb(f / "r.jsonl.gz"), "--tokenizer", m],
     "text that unpacks beyond any document": lambda f, m: [bomb(f / "r.txt.gz"), "-m", m],
-    "labelled JSONL that unpacks to one huge line": lambda f, m: [bomb(f / "r.jsonl.gz"), "-m", m],
+    "labeled JSONL that unpacks to one huge line": lambda f, m: [bomb(f / "r.jsonl.gz"), "-m", m],
     "JSON that unpacks without end": lambda f, m: [bomb(f / "r.json.gz", b"[", b"1,", b"1]"), "-m", m],
     "truncated bin": lambda f, m: [written(f / "r.bin", bytes(2 * 13)), "--sequence-length", 8],
     "bin of another index": lambda f, m: [megatron(f, 300, [64, 64])],
