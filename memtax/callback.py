@@ -55,6 +55,23 @@ class MemorizationCallback(TrainerCallback):
 
     Raises:
         MemtaxError: no sequence is as long as prompt and continuation, or a number is out of range.
+
+    Example:
+        >>> import tempfile
+        >>> import datasets
+        >>> from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Trainer, TrainingArguments
+        >>> from memtax import MemorizationCallback
+        >>> sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        >>> model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=32, **sizes))
+        >>> tokens = [list(range(8)), list(range(8, 16))]
+        >>> rows = datasets.Dataset.from_dict({"input_ids": tokens, "labels": tokens})
+        >>> watch = MemorizationCallback(tokens, every=1, prompt=4, continuation=4)
+        >>> options = {"max_steps": 1, "report_to": "none", "disable_tqdm": True, "use_cpu": True, "save_strategy": "no"}
+        >>> arguments = TrainingArguments(tempfile.mkdtemp(), **options)
+        >>> result = Trainer(model, arguments, train_dataset=rows, callbacks=[watch]).train()
+        {'memorization/rate': ...
+        >>> watch.rows[0]["sequences"]
+        2
     """
 
     def __init__(

@@ -220,6 +220,12 @@ def metric_path(name: str) -> str:
 
     Raises:
         MemtaxError: there is no such module.
+
+    Example:
+        >>> import pathlib
+        >>> from memtax import metric_path
+        >>> pathlib.Path(metric_path("membership_inference")).name
+        'membership_inference'
     """
     names = sorted(folder.name for folder in asset("metrics").iterdir() if (folder / f"{folder.name}.py").is_file())
     if name not in names:

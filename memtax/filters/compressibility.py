@@ -47,6 +47,11 @@ class CompressibilityFilter(Filter):
     Args:
         per_token: also add `huffman_token_coding_length`, the mean Huffman code length with the sequence's tokens as
             symbols, in bits per token; the column `tokens` is then required.
+
+    Example:
+        >>> from memtax.filters import CompressibilityFilter
+        >>> CompressibilityFilter()({"text": ["aaab"]})
+        {'huffman_coding_length': [1.0], 'shannon_coding_length': [1.25]}
     """
 
     name: ClassVar[str] = "compressibility"

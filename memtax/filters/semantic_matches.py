@@ -31,6 +31,16 @@ class SemanticMatchFilter(Filter):
         model: folder or Hub name of the sentence-transformers model.
         revision: branch, tag or commit of a Hub name.
         embedded: whether the batch has a column `embedding`, so that nothing needs to be embedded here.
+
+    Example:
+        >>> import tempfile
+        >>> import datasets
+        >>> from memtax.filters import SemanticMatchFilter
+        >>> rows = {"sequence_id": [0, 1, 2], "embedding": [[1.0, 0.0], [0.9, 0.4], [0.0, 1.0]]}
+        >>> sample = tempfile.mkdtemp()
+        >>> datasets.Dataset.from_dict(rows).save_to_disk(sample)
+        >>> SemanticMatchFilter(sample, embedded=True)(rows)
+        {'semantic_matches_0_8': [1, 1, 0], 'semantic_matches_0_9': [1, 1, 0]}
     """
 
     name: ClassVar[str] = "semantic_matches"

@@ -57,6 +57,12 @@ class TemplateFilter(Filter):
 
     Raises:
         MemtaxError: a parameter is out of its range.
+
+    Example:
+        >>> from memtax.filters import TemplateFilter
+        >>> columns = TemplateFilter()({"text": ["item 1, item 2, item 3, item 4, item 5,", "Call me Ishmael. Some years ago"]})
+        >>> columns["is_incrementing"], columns["template_period"]
+        ([True, False], [3, None])
     """
 
     name: ClassVar[str] = "templates"

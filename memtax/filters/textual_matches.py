@@ -34,6 +34,17 @@ class TextualMatchFilter(SemanticMatchFilter):
         embedded: whether the batch has a column `embedding`.
         below: distances from here on do not count.
         ascii_only: whether prompts with other characters than ASCII get 0, as in the reference.
+
+    Example:
+        >>> import tempfile
+        >>> import datasets
+        >>> from memtax.filters import TextualMatchFilter
+        >>> prompts = ["Dear Anna, thank you", "Dear Otto, thank you"]
+        >>> rows = {"sequence_id": [0, 1], "embedding": [[1.0, 0.0], [1.0, 0.0]], "prompt_text": prompts}
+        >>> sample = tempfile.mkdtemp()
+        >>> datasets.Dataset.from_dict(rows).save_to_disk(sample)
+        >>> TextualMatchFilter(sample, embedded=True)(rows)
+        {'textual_matches_0_8': [1, 1], 'textual_matches_0_9': [1, 1]}
     """
 
     name: ClassVar[str] = "textual_matches"

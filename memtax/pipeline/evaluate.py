@@ -50,6 +50,17 @@ def evaluate_model(
 
     Raises:
         MemtaxError: a name is unknown, or what a module needs is neither in the dataset nor to be had from the model.
+
+    Example:
+        >>> import datasets
+        >>> from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+        >>> from memtax import evaluate_model
+        >>> sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        >>> model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=32, **sizes))
+        >>> rows = datasets.Dataset.from_dict({"tokens": [list(range(8)), list(range(8, 16))]})
+        >>> table = evaluate_model(model, rows, ["k_extractability"], prompt=4, continuation=4)
+        >>> table.column_names
+        ['metric', 'measure', 'value', 'low', 'high', 'reason', 'rows']
     """
     import evaluate
     import pyarrow as pa

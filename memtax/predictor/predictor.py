@@ -46,6 +46,21 @@ class Predictor:
         models: `baseline`, and each category that had enough training rows.
         silent: categories without a model, with the reason; the baseline answers for their sequences.
         metrics: JSON-ready figures on the test rows: see `fit`.
+
+    Example:
+        >>> import numpy as np
+        >>> import pyarrow as pa
+        >>> from memtax import Predictor
+        >>> duplicates = np.arange(600) % 50
+        >>> noise = np.random.default_rng(0).normal(0, 10, 600)
+        >>> memorized = duplicates + noise > 25
+        >>> columns = {"sequence_duplicates": duplicates, "is_memorized": memorized, "taxonomy": np.arange(600) % 3}
+        >>> table = pa.table(columns)
+        >>> predictor = Predictor.fit(table, factors=["sequence_duplicates"], resamples=50)
+        >>> sorted(predictor.models)
+        ['baseline', 'recitation', 'recollection', 'reconstruction']
+        >>> len(predictor.predict(table))
+        600
     """
 
     factors: tuple[str, ...]
