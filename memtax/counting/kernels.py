@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.compiled import kernel
+from memtax.counting.filter_words import bloom_mask, shift_mask, shifts_of
 from memtax.counting.token_words import (
     SPREAD,
     equal_text,
@@ -40,45 +41,13 @@ LARGEST_ANCHOR = 7
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
-_FIVE = np.uint64(31)
-_FOUR = np.uint64(15)
-_SIXTEEN = np.uint64(0xFFFF)
-_PLACES = np.uint64(48)
 _TAG = np.uint64(0xFFFFFFFF00000000)
 _INDEX = np.uint64(0xFFFFFFFF)
 FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
 """A slot of a table that nothing is in."""
-_SHIFT_6 = np.uint64(6)
-_SHIFT_12 = np.uint64(12)
-_SHIFT_16 = np.uint64(16)
 _FOLD = np.uint64(32)
 _STRIPE = 64
 """Anchors a round. Their filter words are asked for together, while the tokens under them are counted."""
-
-
-@numba.njit(nogil=True, inline="always")
-def bloom_mask(mixed: np.uint64) -> np.uint64:
-    """Two of the low 32 bits of a 64-bit word, from low bits of a mixed hash; its top bits choose the word."""
-    return (_ONE << (mixed & _FIVE)) | (_ONE << ((mixed >> _SHIFT_6) & _FIVE))
-
-
-@numba.njit(nogil=True, inline="always")
-def shift_mask(mixed: np.uint64, shift: int) -> np.uint64:
-    """One bit in each of the two upper 16s of the word: where in its window the anchor stands, turned by its hash.
-
-    Anchors that share a word turn theirs differently, so that one's bits are read as another's in both for a few only.
-    """
-    place = np.uint64(shift)
-    high = _ONE << (_PLACES + (((mixed >> _SHIFT_16) + place) & _FOUR))
-    return high | (_ONE << (_FOLD + (((mixed >> _SHIFT_12) + place) & _FOUR)))
-
-
-@numba.njit(nogil=True, inline="always")
-def shifts_of(word: np.uint64, mixed: np.uint64) -> np.uint64:
-    """What both upper 16s of a word, turned back, say: bit i that the anchor may stand i tokens after its window's start."""
-    first, second = word >> _PLACES, (word >> _FOLD) & _SIXTEEN
-    first = (first | (first << _SHIFT_16)) >> ((mixed >> _SHIFT_16) & _FOUR)
-    return first & ((second | (second << _SHIFT_16)) >> ((mixed >> _SHIFT_12) & _FOUR))
 
 
 class Room(NamedTuple):
