@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from memtax.filters import _neighbours as neighbours
+from memtax.filters import embedding_pairs as neighbours
 from memtax.filters import filter_class
 from memtax.filters.textual_matches import similar
 

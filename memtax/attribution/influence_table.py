@@ -234,7 +234,7 @@ def _capture(
     """Write the gradients and hidden states of this process's parts."""
     import torch
 
-    from memtax.lm._storage import save_gradients
+    from memtax.lm.gradient_files import save_gradients
     from memtax.lm.gradients import Gradients, capture
 
     every = [(name, number, rows) for name, examples in sets.items() for number, rows in enumerate(_parts(examples))]
@@ -261,7 +261,7 @@ def _products(model: Any, sets: Mapping[str, Examples], settings: InfluenceSetti
     import torch
     from safetensors.torch import save_file
 
-    from memtax.lm._storage import load_gradients
+    from memtax.lm.gradient_files import load_gradients
 
     train = _parts(sets["train"])
     others = [("test", number) for number in range(len(_parts(sets["test"])))]
@@ -291,7 +291,7 @@ def _collect(sets: Mapping[str, Examples], settings: InfluenceSettings, folder: 
     """The influences, from all parts."""
     from safetensors import safe_open
 
-    from memtax.lm._storage import facts_of
+    from memtax.lm.gradient_files import facts_of
 
     counts = {name: len(_parts(examples)) for name, examples in sets.items()}
     states: dict[str, list[npt.NDArray[np.float64]]] = {"train": [], "test": []}

@@ -70,7 +70,7 @@ class SemanticMatchFilter(Filter):
         Raises:
             MemtaxError: the sample cannot be read or was embedded by another model.
         """
-        from memtax.filters._sample import load_sample, matches
+        from memtax.filters.sample_matches import load_sample, matches
 
         spare_threads()
         published = look_up(self.sample, self.columns, batch["sequence_id"], stamp(self.sample))

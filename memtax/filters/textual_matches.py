@@ -66,7 +66,7 @@ class TextualMatchFilter(SemanticMatchFilter):
         Raises:
             MemtaxError: the sample cannot be read or has no prompts.
         """
-        from memtax.filters._sample import load_sample, matches
+        from memtax.filters.sample_matches import load_sample, matches
 
         spare_threads()
         published = look_up(self.sample, self.columns, batch["sequence_id"], stamp(self.sample))

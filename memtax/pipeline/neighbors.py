@@ -93,8 +93,8 @@ def _save_members(described: "datasets.Dataset", folder: Path) -> None:
 
 def _write_nearest(described: "datasets.Dataset", folder: Path) -> None:
     """The nearest members of each member, one row a pair."""
-    from memtax.filters._neighbours import nearest
-    from memtax.filters._sample import vectors_of
+    from memtax.filters.embedding_pairs import nearest
+    from memtax.filters.sample_matches import vectors_of
 
     table = _members(described).with_format("arrow")[:]
     ids = table.column("sequence_id").to_numpy()

@@ -106,8 +106,7 @@ def _score_reference(config: RunConfig, dataset: "datasets.Dataset", output: Pat
     """`is_memorized_by_reference` of every sequence."""
     assert config.reference_model is not None
     scored = _score_exactly(config, dataset, output / "scores" / "reference", Member.parse(config.reference_model, ""))
-    renamed = {"is_memorized": "is_memorized_by_reference"}
-    return scored.drop_columns(["match_length"]).rename_columns([renamed.get(name, name) for name in scored.column_names[:2]])
+    return scored.select(["sequence_id", "is_memorized"]).rename_columns({"is_memorized": "is_memorized_by_reference"})
 
 
 def _same_model(member: Member, config: RunConfig) -> bool:

@@ -77,10 +77,8 @@ def infer(
         "units": units.count,
         "dropped": rows.dropped,
         "level": level,
-        "models": {},
-        "compared": [],
-        "tests": [],
     }
+    found |= {"models": {}, "compared": [], "tests": []}
     if not len(rows.labels):
         return found
     values = Scaler.fit(rows.values)(rows.values)

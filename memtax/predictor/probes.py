@@ -89,8 +89,7 @@ def probe(
         groups: what the split keeps together, and the units of intervals; None: each row is its own.
 
     Returns:
-        Rows `layer` (None for the factors), `probe`, `metric`, `value`, `low`, `high` (None where a class is in fewer than 10
-        units).
+        Rows `layer` (None for the factors), `probe`, `metric`, `value`, `low`, `high` (None below 10 units of a class).
 
     Raises:
         MemtaxError: shapes do not fit, or a class has fewer than 10 training rows.
@@ -104,25 +103,21 @@ def probe(
         raise MemtaxError(f"each class needs {MINIMUM} training rows; these have {', '.join(map(str, counts.tolist()))}")
     shuffled = labels.copy()
     rng = np.random.default_rng(seed)
-    for rows in (split.train, split.validation):
-        shuffled[rows] = shuffle_units(labels[rows], groups.units.codes[rows], rng)
-    found = []
+    for part in (split.train, split.validation):
+        shuffled[part] = shuffle_units(labels[part], groups.units.codes[part], rng)
+
+    def measured(layer: int | None, title: str, values: Array, taught: NDArray[np.int64]) -> dict[str, Any]:
+        return {"layer": layer, "probe": title, **_probe(values, taught, labels, split, groups.units, resamples, seed)}
+
+    rows = []
     with progress_bar("probes", len(states), "layers", unit_scale=False) as bar:
         for layer, values in enumerate(states):
             for title, taught in ((name, labels), (f"{name}, shuffled labels", shuffled)):
-                found.append(
-                    {"layer": layer, "probe": title, **_probe(values, taught, labels, split, groups.units, resamples, seed)}
-                )
+                rows.append(measured(layer, title, values, taught))
             bar.update(1)
     if factors is not None:
-        found.append(
-            {
-                "layer": None,
-                "probe": f"{name}, factors only",
-                **_probe(factors, labels, labels, split, groups.units, resamples, seed),
-            }
-        )
-    return found
+        rows.append(measured(None, f"{name}, factors only", factors, labels))
+    return rows
 
 
 def shuffle_units(labels: NDArray[np.int64], units: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

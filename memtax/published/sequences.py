@@ -100,19 +100,16 @@ def load_published(
         return schema.validate(pa.table(columns), list(columns), source.label)
 
     example = convert(dataset.with_format("arrow")[:0])
-    return (
-        dataset.select_columns(keep)
-        .with_format("arrow")
-        .map(
-            convert,
-            batched=True,
-            remove_columns=keep,
-            features=schema.features(example.column_names),
-            new_fingerprint=digest("published", VERSION, dataset._fingerprint, kind, split, chosen),
-            desc=name,
-        )
-        .with_format(None)
+    converted = dataset.select_columns(keep).with_format("arrow")
+    converted = converted.map(
+        convert,
+        batched=True,
+        remove_columns=keep,
+        features=schema.features(example.column_names),
+        new_fingerprint=digest("published", VERSION, dataset._fingerprint, kind, split, chosen),
+        desc=name,
     )
+    return converted.with_format(None)
 
 
 def _kind(name: str) -> str:
