@@ -36,7 +36,8 @@ def lengths() -> dict[str, int]:
         lines[name] = len(text.splitlines())
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                lines[f"{name}:{node.name}"] = node.end_lineno - node.lineno + 1
+                key = f"{name}:{node.name}"
+                lines[key] = max(lines.get(key, 0), node.end_lineno - node.lineno + 1)
     return lines
 
 
