@@ -6,7 +6,7 @@
 Sequences are any dataset with `sequence_id`, `text` (or `tokens` and a tokenizer). Without `--sample` they are compared with
 each other. With `--published NAME` the dataset has the published columns, in the splits `NAME_snowclones` and
 `NAME_templates`; run it once for each name, with the same output. Under `accelerate launch` (GPUs) or `torchrun` (CPUs) the
-stages are shared among the processes; a second run goes on where the first one stopped.
+stages are shared among the processes; a second run resumes where the first one stopped.
 """
 
 import argparse

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import datasets
 
 TABLE = "memorization.parquet"
-"""The table's name in the Trainer's output directory: one row a measurement and sequence."""
+"""The table's name in the Trainer's output directory: one row per measurement and sequence."""
 STATE = "memorization_state.json"
 """In a checkpoint: what was measured up to it."""
 _MEASURED = {
@@ -108,7 +108,7 @@ class MemorizationCallback(TrainerCallback):
         self.stop_at_rate = stop_at_rate
         self.bos = bos
         self.rows: list[dict[str, Any]] = []
-        """One entry a measurement: step, epoch, sequences, memorized, match_length (mean) and counts by category."""
+        """One entry per measurement: step, epoch, sequences, memorized, match_length (mean) and counts by category."""
         self._lengths: list[tuple[int, list[int | None]]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -153,7 +153,7 @@ class MemorizationCallback(TrainerCallback):
             self.write(Path(args.output_dir) / TABLE)
 
     def write(self, path: Path | str) -> None:
-        """Write one row a measurement and sequence: its id, the step, `is_memorized`, `match_length`, and its category."""
+        """Write one row per measurement and sequence: its id, the step, `is_memorized`, `match_length`, and its category."""
         import pyarrow as pa
 
         steps = [step for step, lengths in self._lengths for _ in lengths]
@@ -226,7 +226,7 @@ class MemorizationCallback(TrainerCallback):
         return reached
 
     def _match_lengths(self, model: Any) -> list[int | None]:
-        """The match length of every sequence; with several processes each does every so-manieth and they exchange."""
+        """The match length of every sequence; several processes each take every n-th one and exchange results."""
         world = World.current()
         own = [without_bos(tokens, bos_of(model)) for tokens in self.tokens[world.rank :: world.size]]
         share = match_lengths(model, own, self.prompt, self.continuation)
@@ -245,7 +245,7 @@ class MemorizationCallback(TrainerCallback):
         return {"sequences": len(known), "memorized": sum(length == self.continuation for length in known)}
 
     def _log(self, args: Any, state: Any, control: Any, logs: dict[str, float]) -> None:
-        """Do what `Trainer.log` does: add to the history, and tell every callback.
+        """Do what `Trainer.log` does: add to the history, and call every callback.
 
         `Trainer.log` itself is left alone: TRL's trainers attach the averages that they collect for their next log to it.
         """

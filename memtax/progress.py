@@ -88,7 +88,7 @@ def skipped(rows: int, reason: str) -> None:
     if rows and _is_main():
         from tqdm.auto import tqdm
 
-        # Quiet mode has no bars; that something is missing is said all the same.
+        # Quiet mode has no bars; that something is missing is reported nevertheless.
         tqdm.write(printable(f"{rows:,} {_rows(rows)} left out: {reason}"), file=sys.stderr)
 
 

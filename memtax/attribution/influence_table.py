@@ -1,4 +1,4 @@
-"""`memtax influence`: influence between two datasets, in parts that processes share and a stopped run goes on from."""
+"""`memtax influence`: influence between two datasets, in parts that processes share and an interrupted run resumes from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -370,7 +370,7 @@ def _write_matrices(
 
 
 def _pairs(found: Mapping[str, Influence], train: Examples, test: Examples) -> "pa.Table":
-    """One row a pair, all training examples of a test example together."""
+    """One row per pair, all training examples of a test example together."""
     import pyarrow as pa
 
     table = {

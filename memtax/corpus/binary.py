@@ -20,7 +20,7 @@ from memtax.corpus.contract import Block
 from memtax.errors import MemtaxError
 
 BLOCK_TOKENS = 2**21
-"""Tokens a block: a few MiB, so that what is read ahead is small and the loop over blocks costs nothing beside the counting."""
+"""Tokens per block: a few MiB, so that read-ahead is small and the loop over blocks costs nothing beside the counting."""
 
 MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = 34

@@ -102,7 +102,7 @@ def _check_kinds(rows: Iterable[Row], what: str) -> None:
 
 
 def load_texts(data: str, *, column: str | None = None) -> pa.Table:
-    """Read texts: as `load_membership` does where members are told from non-members, else any source with a text column.
+    """Read texts: as `load_membership` does where members are labeled, else any source with a text column.
 
     Returns:
         `sequence_id`, `domain`, `document` (null where unknown), `text` and, where it is known of every row, `is_member`.

@@ -29,7 +29,7 @@ class Reading:
         streaming: read `datasets` sources on the fly, without a copy in their cache.
         sequence_length: tokens of each sequence in headerless files.
         dtype: of headerless files: uint16, uint32 or int32.
-        tokenizer: for text; for token columns it tells the vocabulary.
+        tokenizer: for text; for token columns it gives the size of the vocabulary.
         vocabulary_size: ids at or above it are refused.
     """
 

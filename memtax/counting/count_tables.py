@@ -36,8 +36,8 @@ def write_counts(
 ) -> list[str]:
     """Write `num_duplicates.parquet` and `token_frequencies.parquet` into a directory, each atomically.
 
-    With near-duplicates, the first has a column of them. Memorized sequences told apart give `memorized_frequencies.parquet`
-    and `non_memorized_frequencies.parquet` besides, whose sum is `token_frequencies.parquet`.
+    With near-duplicates, the first has a column of them. If memorized sequences were counted separately, also
+    `memorized_frequencies.parquet` and `non_memorized_frequencies.parquet`, whose sum is `token_frequencies.parquet`.
 
     Args:
         directory: made if missing.

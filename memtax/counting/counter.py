@@ -22,7 +22,7 @@ from memtax.progress import memory, progress_bar
 __all__ = ["Checkpoint", "Counts", "count", "write_counts"]
 
 SHARD_TOKENS = 2**23
-"""Tokens a shard, where the source can be cut: the unit in which threads take work, and in which a killed run resumes."""
+"""Tokens per shard, where the source can be cut: the unit in which threads take work, and in which a killed run resumes."""
 
 MERGE_TOKENS = 32
 """A thread adds its sums to the common ones after so many tokens for each sum: adding costs little beside counting them."""

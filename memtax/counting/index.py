@@ -37,7 +37,7 @@ def checked_windows(windows: npt.NDArray[Any] | None, vocabulary_size: int | Non
 
 
 def anchor_shape(width: int) -> tuple[int, int]:
-    """Tokens a chunk (c) and chunks an anchor (k) for windows of `width` tokens: the largest c with two chunks, if any.
+    """Tokens per chunk (c) and chunks per anchor (k) for windows of `width` tokens: the largest c with two chunks, if any.
 
     An occurrence starts at most c - 1 tokens before a multiple of c, so w - c + 1 tokens remain for whole chunks.
     """

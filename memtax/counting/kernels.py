@@ -47,7 +47,7 @@ FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
 """A slot of a table that nothing is in."""
 _FOLD = np.uint64(32)
 _STRIPE = 64
-"""Anchors a round. Their filter words are asked for together, while the tokens under them are counted."""
+"""Anchors per round. Their filter words are asked for together, while the tokens under them are counted."""
 
 
 class Room(NamedTuple):
@@ -91,7 +91,7 @@ def anchor_hashes(  # noqa: C901 - each loop is one vector operation
         count: how many.
         step: tokens from one to the next: 1 or c.
         chunk: c, tokens per chunk.
-        chunks: k, chunks an anchor.
+        chunks: k, chunks per anchor.
         multiplier: M.
         parts: room for count + (k - 1) * c / step hashes of chunks.
         out: shape (count), filled.
@@ -171,7 +171,7 @@ def build(
         windows: shape (n, w), the windows, in the corpus's type.
         multiplier: M.
         chunk: c, tokens per chunk.
-        chunks: k, chunks an anchor.
+        chunks: k, chunks per anchor.
         owners: shape (n), filled with the first window that has the same tokens: equal windows share one count.
         table: power-of-two size above n, all ones; filled with window numbers in the low half and the high half of the hash
             above them, at the hash's slot or the next free one.
@@ -244,7 +244,7 @@ def scan(
         windows: shape (n, w), of the tokens' type; none if n is 0.
         multiplier: M.
         chunk: c, tokens per chunk.
-        chunks: k, chunks an anchor.
+        chunks: k, chunks per anchor.
         table: from `build`, as the three that follow.
         table_shift: see `build`.
         bloom: see `build`.

@@ -2,7 +2,7 @@
 
 The sums are added on the cluster. What comes to the driver is one number for each window and token that occurs, whatever the
 size of the corpus. It comes in rounds of a few tasks per core, and after a round the driver keeps the totals in the file that
-a local pass keeps: a driver that was killed goes on with the next round, here or there.
+a local pass keeps: a driver that was killed resumes with the next round, locally or on Spark.
 
 Corpora are read by the workers, so their paths must be visible to all of them (a shared file system, the Hub); tables at
 `s3a://`, `hdfs://` and the like are read by Spark itself.

@@ -60,7 +60,7 @@ def run(
 
     Finished shards lie in `output` as Parquet parts and are reused by the next call with the same input and function, if they
     match their checksums; a line on standard error names one that does not, and it is computed again.
-    Under `accelerate launch` (GPUs) or `torchrun` (CPUs) the shards are dealt to the processes; the parts, and so the
+    Under `accelerate launch` (GPUs) or `torchrun` (CPUs) the shards are distributed over the processes; the parts, and so the
     result, are the same bytes for any number of processes.
 
     Args:

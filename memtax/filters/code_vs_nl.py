@@ -50,7 +50,7 @@ class CodeFilter(Filter):
         model: folder or Hub name of a sequence classifier with two classes; the default is that of Prashanth et al. 2024,
             `training/train_code_vs_nl.py` trains others.
         revision: branch, tag or commit of a Hub name.
-        natural_language: name or number of the class that is natural language, if the configuration does not tell.
+        natural_language: name or number of the class that is natural language, if the configuration does not name it.
         max_length: tokens of the classifier that are read of a text; of a classifier of n-grams four characters each.
         natural_language_from: scores from here on are natural language; with `code_to`, instead of the classifier's own
             thresholds. Those stand in its `evaluation.json`, placed where false positives vanish; the published classifier's
@@ -122,7 +122,7 @@ class CodeFilter(Filter):
         """Score the texts that are there.
 
         Raises:
-            ModelError: the classifier cannot be loaded, or its classes cannot be told apart.
+            ModelError: the classifier cannot be loaded, or its classes cannot be identified.
         """
         if self.scores is not None:
             found = look_up(self.scores, ("nl_score",), batch["sequence_id"], stamp(self.scores))
@@ -238,7 +238,7 @@ def natural_language_class(id2label: dict[int, str], wanted: str | int | None = 
 
 @functools.lru_cache(maxsize=1)
 def _load(path: str, revision: str | None, wanted: str | int | None, fingerprint: str) -> Any:
-    """A classifier of n-grams, or tokenizer, model and class number; once a process, as long as the files stay the same."""
+    """A classifier of n-grams, or tokenizer, model and class number; once per process, as long as the files stay the same."""
     verify(path)
     config, weights = (find_file(path, revision, name) for name in (NGRAM_CONFIG, NGRAM_WEIGHTS))
     if config is not None:

@@ -60,5 +60,5 @@ class DuplicateFilter(Filter):
 
 @functools.lru_cache(maxsize=4)
 def _table(name: str, version: Any) -> tuple[Int64, Int64]:
-    """The table, once a process; `version` changes with the files."""
+    """The table, once per process; `version` changes with the files."""
     return read_duplicates(name)

@@ -1,4 +1,4 @@
-"""The corpus sample that sequences are compared with: ids, embeddings and prompts, read once a process."""
+"""The corpus sample that sequences are compared with: ids, embeddings and prompts, read once per process."""
 
 import functools
 from collections.abc import Sequence

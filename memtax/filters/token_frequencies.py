@@ -89,5 +89,5 @@ def _statistics(matrix: Int64) -> tuple[npt.NDArray[Any], ...]:
 
 @functools.lru_cache(maxsize=4)
 def _table(name: str, version: Any) -> TokenTable:
-    """The table, once a process; `version` changes with the files."""
+    """The table, once per process; `version` changes with the files."""
     return read_frequencies(name)

@@ -101,7 +101,7 @@ class Module(evaluate.Metric):
         return "int64" in types and "float64" not in types
 
     def _forget(self) -> None:
-        """Drop rows and locks after an error, so that the next call starts anew."""
+        """Drop rows and locks after an error, so that the next call starts from the beginning."""
         state: Any = self
         for lock in (state.filelock, *(state.filelocks or ())):
             if lock is not None:

@@ -54,7 +54,7 @@ def mean(column: Sequence[float | None]) -> float | None:
 def _cosine(number: int, value: float | None) -> float:
     # Cosines from float32 gradients may pass 1 by rounding.
     if value is None or not abs(value) <= 1 + 1e-5:
-        raise MemtaxError(f"predictions hold {value} in row {number}; a cosine lies in [-1, 1]")
+        raise MemtaxError(f"predictions hold {value} in row {number}; a cosine must be in [-1, 1]")
     return value
 
 

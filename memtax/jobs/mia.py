@@ -1,4 +1,4 @@
-"""`memtax mia`: membership inference from texts to figures, each beside what can be told without the model."""
+"""`memtax mia`: membership inference from texts to figures, each beside a baseline without the model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from memtax.settings import argument, option
 
 @dataclass(frozen=True, kw_only=True)
 class Mia(ModelOptions, ColumnOption, Job):
-    """Membership inference: how well members are told from non-members, and whether that shows anything.
+    """Membership inference: how well scores separate members from non-members, beside a blind baseline.
 
     DATA is a folder with a file of each kind for every domain (github.member.jsonl, github.nonmember.jsonl), a table with
     a label column, `swj0419/WikiMIA::WikiMIA_length64` or `iamgroot42/mimir:github:ngram_13_0.8`. The neighbors published for

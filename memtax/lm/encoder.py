@@ -64,7 +64,7 @@ def embed(
 
 @functools.lru_cache(maxsize=1)
 def _load(path: str, revision: str | None) -> Any:
-    """The encoder, once a process."""
+    """The encoder, once per process."""
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Gradients as safetensors files: processes share them, and a stopped run goes on from them."""
+"""Gradients as safetensors files: processes share them, and an interrupted run resumes from them."""
 
 import json
 from collections.abc import Mapping

@@ -30,7 +30,7 @@ Biases are tensors of their own. A tensor that is both head and embedding is one
 """
 
 BATCH_TOKENS = {"cpu": 256, "accelerator": 16_384}
-"""Positions a pass: on CPUs more would only take more memory."""
+"""Positions per pass: on CPUs more would only take more memory."""
 _CHUNK_LOGITS = {"cpu": 2**23, "accelerator": 2**28}
 _HELD_ERRORS = {"cpu": 2**26, "accelerator": 2**30}
 """Errors at the logits that are kept rather than computed again, if the caller says that they are needed at once."""

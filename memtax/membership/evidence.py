@@ -346,7 +346,7 @@ def same_tokenization(first: Any, second: Any) -> bool:
 def _token_ends(tokenizer: Any, text: str) -> npt.NDArray[np.int64]:
     """Where in the text each token ends, in characters."""
     if not tokenizer.is_fast:
-        raise MemtaxError("chunks inside a text need a fast tokenizer, which tells where its tokens stand")
+        raise MemtaxError("chunks inside a text need a fast tokenizer, which gives the offsets of its tokens")
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False)
     return np.array([end for _, end in found["offset_mapping"]], np.int64)
 

@@ -160,7 +160,7 @@ def rmia(
     if not len(population):
         raise MemtaxError("RMIA needs a population of texts; none is given")
     if not 0 <= a <= 1:
-        raise MemtaxError(f"RMIA's a lies between 0 and 1, not at {a}")
+        raise MemtaxError(f"RMIA's a must be between 0 and 1, got {a}")
     out = _finite(without)
     if not len(out) or not np.isfinite(score):
         return None

@@ -28,7 +28,7 @@ def match_columns(config: RunConfig, dataset: "datasets.Dataset", rows_per_batch
     Args:
         config: the run; `embedding_model` must be set.
         dataset: sequences with `sequence_id`, `tokens`, `text` and `is_member`.
-        rows_per_batch: rows a call of a filter.
+        rows_per_batch: rows per call of a filter.
 
     Returns:
         The stages' tables, keyed by `sequence_id`; none of what the configuration gives.
@@ -92,7 +92,7 @@ def _save_members(described: "datasets.Dataset", folder: Path) -> None:
 
 
 def _write_nearest(described: "datasets.Dataset", folder: Path) -> None:
-    """The nearest members of each member, one row a pair."""
+    """The nearest members of each member, one row per pair."""
     from memtax.filters.embedding_pairs import nearest
     from memtax.filters.sample_matches import vectors_of
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_PER_BATCH = 256
-"""Rows a call of a filter. Part of a stage's identity, so that no result depends on the number of processes."""
+"""Rows per call of a filter. Part of a stage's identity, so that no result depends on the number of processes."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What can be said of coefficients: unpenalized, unweighted fits, and Wald tests that hold where rows share a document.
 
 The predictor's fits are penalized and weighted, so nothing follows from their curvature. Here every test comes from a plain
-maximum-likelihood fit by `statsmodels`; where none exists (separation), the reason stands in place of the numbers.
+maximum-likelihood fit by `statsmodels`; where none exists (separation), the reason is given instead of the numbers.
 """
 
 import warnings
@@ -344,5 +344,5 @@ def _separation(design: Array, labels: NDArray[np.bool_], names: Sequence[str]) 
     signed = signed / np.abs(signed).max(axis=0)
     solved = linprog(-signed.mean(axis=0), A_ub=-signed, b_ub=np.zeros(len(signed)), bounds=(-1, 1), method="highs")
     if solved.status == 0 and solved.fun is not None and float(solved.fun) < -1e-7:
-        return "separation: a combination of the factors tells positives from negatives, so that no finite estimate exists"
+        return "separation: a combination of the factors separates positives from negatives, so no finite estimate exists"
     return None

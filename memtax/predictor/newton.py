@@ -172,7 +172,7 @@ def _link(eta: Array, error: Array, weight: Array, bits: NDArray[np.int64], used
     for i in range(used):
         e = weight[i] * power[i]
         loss += max(eta[i], 0.0) - error[i] * eta[i]
-        factor *= 1.0 + e  # at most 2^256: the logarithm is taken once a block
+        factor *= 1.0 + e  # at most 2^256: the logarithm is taken once per block
         inverse = 1.0 / (1.0 + e)
         weight[i] = e * inverse * inverse
         error[i] = (inverse if eta[i] >= 0 else e * inverse) - error[i]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS, CARD = "predictor.json", "model.safetensors", "README.md"
 FORMAT = 2
 LARGE = 0.2
-"""Share of all rows from which a group that a split keeps together is said."""
+"""Share of all rows from which a group that a split keeps together is reported."""
 
 
 def save(predictor: "Predictor", directory: Path) -> None:

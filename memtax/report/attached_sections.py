@@ -52,7 +52,7 @@ def alignment(found: Mapping[str, Any], table: "pa.Table | None" = None) -> Sect
     if member := found["membership"]:
         names = {"auroc": "AUROC", "tpr_at_fpr_0.05": "TPR at 5% FPR", "fpr_at_tpr_0.95": "FPR at 95% TPR"}
         rows = tuple((shown, words.estimate(member[name])) for name, shown in names.items() if name in member)
-        parts.append(Table("How well it tells members", ("figure", "value and interval"), rows))
+        parts.append(Table("How well it separates members from non-members", ("figure", "value and interval"), rows))
     against, missing = against_memorization(found.get("memorization") or {}, table)
     return Section("alignment", "Gradients at texts and their paraphrases", text, (*parts, *against), missing)
 

@@ -1,7 +1,7 @@
 """The figures: functions from rows of metrics or columns of the table to matplotlib `Axes`.
 
 Each draws on the axes that it is given, or on those of a new figure, and returns them; several panels are an array of axes.
-No pyplot, so nothing is global and no display is needed. One color a category everywhere, from the palette of Okabe and Ito
+No pyplot, so nothing is global and no display is needed. One color per category everywhere, from the palette of Okabe and Ito
 (distinguishable for color-blind readers), those that stand out from white by 3 to 1 or more; category is never told by color
 alone.
 """

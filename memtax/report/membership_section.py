@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TEXT = (
-    "Can sequences that the model was trained on be told from sequences held out, by the model's probabilities alone? AUROC is "
+    "Can training sequences be distinguished from held-out sequences by the model's probabilities alone? AUROC is "
     "the chance that a member scores above a held-out sequence. The blind baseline reads the texts, never the model: what it "
     "reaches is a difference between the two sets of texts, not membership."
 )
@@ -56,7 +56,7 @@ def conclusion(found: Mapping[str, Any]) -> str:
     if showing:
         best = max(showing, key=lambda name: attacks[name]["auroc"]["value"])
         value = attacks[best]["auroc"]["value"]
-        return f"Members can be told: {words.label(best)} reaches {value:.2f}, more than the texts alone give away"
+        return f"Members can be told: {words.label(best)} reaches {value:.2f}, more than the texts alone reach"
     blind, units = found["blind"].get("auroc"), found["units"]
     if attacks and blind and all(row["verdict"]["shows_membership"] is None for row in attacks.values()):
         best = max(attacks, key=lambda name: attacks[name]["auroc"]["value"])

@@ -245,7 +245,7 @@ def write_fit(
         rows = [{"model": name, **row} for name, one in tests["models"].items() for row in one["coefficients"]]
         groups = [name for name in ("baseline", *CATEGORIES) if any(row["model"] == name for row in rows)]
         if groups:
-            drawn = dots(rows, groups, "model", "coefficient", "log odds a standard deviation")
+            drawn = dots(rows, groups, "model", "coefficient", "log odds per standard deviation")
             save(drawn, folder, "coefficients", "Unpenalized coefficients with robust 95% intervals")
     if correlated:
         save(heat_maps(correlated), folder, "correlations", "Correlation of each factor with memorization")

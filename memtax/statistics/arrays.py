@@ -69,7 +69,7 @@ def probabilities_of(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Array
     y, p = columns(labels=labels, probabilities=probabilities)
     require_binary(y, "labels")
     if p.min() < 0 or p.max() > 1:
-        raise MemtaxError(f"probabilities lie in [0, 1], not at {p.min() if p.min() < 0 else p.max():g}")
+        raise MemtaxError(f"probabilities must be in [0, 1], got {p.min() if p.min() < 0 else p.max():g}")
     return y, p
 
 

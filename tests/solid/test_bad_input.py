@@ -20,7 +20,7 @@ from memtax.corpus import guard
 from memtax.corpus import membership_texts as membership
 
 TABLE = Path(__file__).parents[2] / "docs" / "bad-input.md"
-ROWS = re.findall(r"^\| (?!Wrong|---)(.+?) \| (\w+) \| `(.+)` \|$", TABLE.read_text(encoding="utf-8"), re.M)
+ROWS = re.findall(r"^\| (?!Fault|---)(.+?) \| (\w+) \| `(.+)` \|$", TABLE.read_text(encoding="utf-8"), re.M)
 FINE = {"tokens": list(range(64))}
 # Byte 27 is none: 14 of the first line, 10 before the text, and 3 of its two letters.
 NOT_UTF8 = '{"text": "a"}\n{"text": "bä'.encode() + b'\xff"}\n'
