@@ -130,7 +130,7 @@ class Offsets:
 
     @property
     def identity(self) -> Any:
-        """JSON values that change with the cut."""
+        """JSON values that identify the cut."""
         return [self.rows, self.length] if self.ends is None else [self.rows, self.tokens]
 
     def at(self, row: int) -> int:
@@ -210,7 +210,7 @@ def open_headerless(path: Path, sequence_length: int, dtype: str) -> FlatCorpus:
     if rest:
         raise MemtaxError(
             f"{path} is not a whole number of sequences of {sequence_length} tokens: {rest} token(s) are left at byte offset "
-            f"{size - rest * itemsize}; is the file cut off, or the sequence length another?"
+            f"{size - rest * itemsize}; is the file truncated, or is --sequence-length wrong?"
         )
     data = _map(path, DTYPES[dtype])
     return FlatCorpus(path, data, Offsets(len(data) // sequence_length, sequence_length), 0)

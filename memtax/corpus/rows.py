@@ -27,7 +27,7 @@ _SHARD_TOKENS = 2**24
 
 
 def holds_text(source: Source) -> bool:
-    """Whether what is read is text, for which a tokenizer is needed."""
+    """Whether the column is text, which needs a tokenizer."""
     if Path(source.path).suffix in BINARY:
         return False
     dataset = open_dataset(source)

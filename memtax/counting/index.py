@@ -1,4 +1,4 @@
-"""Windows asked for, indexed for the exact pass: once for each type of token that the corpus comes in."""
+"""Index of the requested windows for the exact pass, one for each token type of the corpus."""
 
 import threading
 from typing import Any

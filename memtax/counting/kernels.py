@@ -44,7 +44,7 @@ _ONE = np.uint64(1)
 _TAG = np.uint64(0xFFFFFFFF00000000)
 _INDEX = np.uint64(0xFFFFFFFF)
 FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
-"""A slot of a table that nothing is in."""
+"""An empty slot of a table."""
 _FOLD = np.uint64(32)
 _STRIPE = 64
 """Anchors per round. Their filter words are asked for together, while the tokens under them are counted."""

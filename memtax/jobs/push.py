@@ -39,7 +39,7 @@ class Push(Command):
         return Finished(None, figures, self._lines(repositories))
 
     def _lines(self, repositories: list[dict[str, Any]]) -> Iterator[str]:
-        """Push one repository after the other, and say of each what was done."""
+        """Push one repository after the other and report what was done for each."""
         from memtax import outputs
         from memtax.hub.publish import publish
 

@@ -189,7 +189,7 @@ def _words(table: pa.Table) -> list[str]:
 
 
 def _texts(table: pa.Table) -> list[str | None]:
-    """The texts that are meant: chunks where there are chunks."""
+    """The texts to evaluate: chunks where there are chunks."""
     rows = zip(*(table.column(name).to_pylist() for name in ("text", "chunk_start", "chunk_end")), strict=True)
     return [None if text is None else text[start:end] for text, start, end in rows]
 

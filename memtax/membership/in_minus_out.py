@@ -102,7 +102,7 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str) -> t
 
 
 def with_texts(scores: pa.Table, texts: pa.Table) -> pa.Table:
-    """The scores with document and text of each row, by which `memtax mia` knows that it reads the same texts."""
+    """The scores with document and text of each row, so that `memtax mia` can check that its texts are the same."""
     for name in ("document", "text"):
         if name in texts.column_names:
             scores = scores.append_column(name, texts.column(name))

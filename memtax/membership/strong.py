@@ -18,7 +18,7 @@ _LEAST_DEVIATION = 1e-3
 """Nats per token: models that agree exactly must not make a negligible difference infinitely certain."""
 
 _ALIKE = 1e-4
-"""Variance of log variances over texts, beyond that of chance, below which texts are taken to have one variance."""
+"""Below this variance of log variances over texts (beyond sampling noise), texts are taken to share one variance."""
 
 References = tuple[Sequence[float], Sequence[float]]
 """LL of a text under the models trained with it, and under those trained without it."""

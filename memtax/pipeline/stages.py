@@ -191,7 +191,7 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
 
 
 def _check_apart(config: RunConfig, members: "pa.Table", others: "pa.Table") -> None:
-    """Refuse a control that is the training data: the same file given twice, or a copy of it."""
+    """Refuse a control that is the training data: the same file, or a copy of it."""
     kinds = [{tuple(row) for row in table.column("tokens").to_pylist()} for table in (members, others)]
     shared = kinds[0] & kinds[1]
     for kind, name, other in ((1, config.held_out, config.sequence_source), (0, config.sequence_source, config.held_out)):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DEPENDENT = 1e-6
 """A column is a combination of others if what they leave of it is this small, relative to its length."""
 MOST_ROWS_CHECKED = 50_000
-"""Rows up to which separation is proved by a linear program; beyond, a fit that does not converge is reported as such."""
+"""Up to this many rows, separation is proved by a linear program; beyond, only that a fit does not converge is reported."""
 
 
 def infer(

@@ -1,4 +1,4 @@
-"""Counts and scores that others have published, looked up by `sequence_id` in place of computing one's own."""
+"""Published counts and scores, looked up by `sequence_id` instead of computed."""
 
 import functools
 from typing import Any

@@ -1,4 +1,4 @@
-"""The published sequence datasets by name, in our schema, with the conversions that their making requires."""
+"""The published sequence datasets by name, converted to our schema."""
 
 import re
 from collections.abc import Mapping
