@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from memtax.filters import _neighbours as neighbours
+from memtax.filters import embedding_pairs as neighbours
 from memtax.filters import filter_class
 from memtax.filters.textual_matches import similar
 
@@ -107,7 +107,7 @@ def textual(rounds: int, pairs: int = 200_000) -> None:
     seconds = best({"Python loop over Levenshtein.distance": loop, "memtax": lambda: similar(left, right)}, rounds)
     slow = seconds["Python loop over Levenshtein.distance"]
     print(f"\nTextual matching, {pairs:,} candidate pairs of prompts of 120 characters\n")
-    print("| method | pairs a second | against the loop |\n|---|---|---|")
+    print("| method | pairs per second | against the loop |\n|---|---|---|")
     for name, value in seconds.items():
         print(f"| {name} | {pairs / value:,.0f} | {slow / value:.1f} |")
 
@@ -119,7 +119,7 @@ def every_filter(rounds: int, classifier: str | None) -> None:
     texts = texts_at_hand(2000)
     batch = {"sequence_id": list(range(len(texts))), "text": texts, "prompt_text": [text[:120] for text in texts]}
     print(f"\nRows a second, {len(texts):,} pieces of 300 characters of the standard library, one call\n")
-    print("| filter | rows a second |\n|---|---|")
+    print("| filter | rows per second |\n|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         filters = {name: filter_class(name)() for name in ("templates", "compressibility", "embeddings")}
         batch |= filters["embeddings"](batch)

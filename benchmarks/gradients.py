@@ -1,15 +1,15 @@
-"""Gradient kernels against full parameter gradients, one backward pass a text.
+"""Gradient kernels against full parameter gradients, one backward pass per text.
 
     python benchmarks/gradients.py [--groups 16] [--rounds 3] [--train 1000] [--test 200] [--only alignment|influence]
 
 Alignment: a GPT-NeoX of Pythia-70m's shape (vocabulary 50,304, width 512, 6 layers) with random weights, texts of 64 tokens
 with 3 paraphrases each, input embedding and head, float32. The reference keeps the text's gradients of both tensors and runs
-one backward pass a paraphrase, as Paramem does (without its copies to the CPU). The bare pass is one batched forward and
+one backward pass per paraphrase, as Paramem does (without its copies to the CPU). The bare pass is one batched forward and
 backward to the input embeddings' output with all weights frozen, at the batch size that is fastest for it. Memory is the
 process's peak above what it held with the model loaded, in a process of its own for each way.
 
 Influence: DataInf over LoRA adapters (rank 8, query_key_value of 4 layers) of a GPT-NeoX of width 256 and vocabulary 8,192,
-texts of 64 tokens, against one backward pass an example and the formula as a loop over pairs, as DataInf's own code does
+texts of 64 tokens, against one backward pass per example and the formula as a loop over pairs, as DataInf's own code does
 (the loop is timed on the first 10 test examples and scaled).
 """
 
@@ -57,7 +57,7 @@ def texts(groups: int, length: int = 64) -> list[list[list[int]]]:
 
 
 def reference(model: Any, groups: list[list[list[int]]]) -> list[float]:
-    """One backward pass a text, full gradients kept, cosine per tensor, mean: the reference's way."""
+    """One backward pass per text, full gradients kept, cosine per tensor, mean: the reference's way."""
     tensors = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
     for tensor in tensors:
         tensor.requires_grad_(True)
@@ -186,7 +186,7 @@ def alignment(groups: int, rounds: int) -> None:
     print("| | seconds | texts/s | peak memory above the weights (MiB) |")
     print("|---|---|---|---|")
     rows = (
-        ("full gradients, a backward pass a text", slow, "reference"),
+        ("full gradients, a backward pass per text", slow, "reference"),
         ("memtax", fast, "memtax"),
         (f"bare forward and backward to the inputs, batch {batch} (memory: batch {TEXTS})", least, "bare"),
     )
@@ -270,7 +270,7 @@ def influences(train_count: int, test_count: int) -> None:
     print(f"{min(shapes.values()):,} to {max(shapes.values()):,} numbers, on {device}.\n")
     print("| | gradients (s) | influences (s) | together (s) |")
     print("|---|---|---|---|")
-    print(f"| a backward pass an example, a loop over pairs | {passes:.1f} | {loop:.1f} | {passes + loop:.1f} |")
+    print(f"| a backward pass per example, a loop over pairs | {passes:.1f} | {loop:.1f} | {passes + loop:.1f} |")
     print(f"| memtax | {batched:.1f} | {fast:.2f} | {batched + fast:.1f} |")
     print(f"| bare forward and backward to the inputs, in the best of batches of 4, 16, 64 | {least:.1f} | | |")
     worst = np.abs(found[:, :columns] - expected).max() / np.abs(expected).max()

@@ -1,4 +1,4 @@
-"""The template filter beside the reference's rule: rows a second, and F1 on hand labels.
+"""The template filter beside the reference's rule: rows per second, and F1 on hand labels.
 
     python benchmarks/templates.py                # speed, on text made from the standard library's sources
     python benchmarks/templates.py --data FOLDER  # also precision, recall and F1 on FOLDER/memorized_labels.jsonl
@@ -6,7 +6,7 @@
 The reference's rule is written down plainly in Python, from its definition (Prashanth et al. 2024, "templating"): text
 split on white space and digits; incrementing if for some period every p-th item is constant or an arithmetic progression,
 at least one of them progressing; repeating if the characters have a period that they show at least twice; the first and
-the last item may be cut. One thing is right here that the original gets wrong: (1, 5, 2) is no progression.
+the last item may be cut. One thing is right here that the original gets wrong: (1, 5, 2) is not a progression.
 """
 
 import argparse

@@ -5,7 +5,7 @@
 
 Sequences are any dataset with `sequence_id` and `text` (or `tokens` and a tokenizer). With `--published SPLIT` the
 dataset has the published columns; run it once for each split, with the same output. Under `accelerate launch` (GPUs) or
-`torchrun` (CPUs) the work is shared among the processes; a second run goes on where the first one stopped.
+`torchrun` (CPUs) the work is shared among the processes; a second run resumes where the first one stopped.
 """
 
 import argparse

@@ -4,7 +4,7 @@
         [--window 32:64] [--sequence-length 2049 --dtype uint16] [--push ORG/NAME [--dry-run]]
 
 Run it once for each corpus (`--split duped`, `--split deduped`) with the same output: all finished splits are in the dataset.
-A killed run goes on where it was.
+A killed run resumes where it stopped.
 """
 
 import argparse

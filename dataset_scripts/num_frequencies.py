@@ -4,7 +4,7 @@
         [--sequence-length 2049 --dtype uint16] [--vocabulary-size 50277] [--push ORG/NAME [--dry-run]]
 
 MEMORIZED is a dataset of the ids of memorized sequences (`sequence_id` or `index`), such as
-`EleutherAI/pythia-memorized-evals::deduped.12b`; with a column `is_memorized`, its true rows. A killed run goes on.
+`EleutherAI/pythia-memorized-evals::deduped.12b`; with a column `is_memorized`, its true rows. A killed run resumes.
 """
 
 import argparse

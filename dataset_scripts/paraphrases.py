@@ -5,7 +5,7 @@
 
 DATA is what `memtax paraphrase` reads: a folder with a file of members and one of non-members for each domain, MIMIR, TOFU
 (`locuslab/TOFU:full --column question,answer`), WikiMIA, or any text column. `OUT/dataset` is a dataset repository with one
-split per family of prompts; every other option is passed on to the paraphraser. Run again, it goes on where it stopped.
+split per family of prompts; every other option is passed on to the paraphraser. Run again, it resumes where it stopped.
 """
 
 import argparse

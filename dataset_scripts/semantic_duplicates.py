@@ -6,7 +6,7 @@
 Sequences are any dataset with `sequence_id`, `text` (or `tokens` and a tokenizer). Without `--sample` they are compared with
 each other. With `--published NAME` the dataset has the published columns, in the splits `NAME_snowclones` and
 `NAME_templates`; run it once for each name, with the same output. Under `accelerate launch` (GPUs) or `torchrun` (CPUs) the
-stages are shared among the processes; a second run goes on where the first one stopped.
+stages are shared among the processes; a second run resumes where the first one stopped.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def build(arguments: argparse.Namespace) -> Path:
         )  # fmt: skip
     if world.is_main:
         summary = {"sequences": arguments.sequences, "sample": arguments.sample or "the sequences", "encoder": arguments.model}
-        row = "One row a sequence: how many of the sample say nearly the same, and how many of those begin nearly the same."
+        row = "One row per sequence: how many of the sample say nearly the same, and how many of those begin nearly the same."
         if arguments.published:
             splits = match_splits(table, arguments.published)
             write_splits(output / "dataset", MATCHES, splits, "Semantic duplicates", summary)

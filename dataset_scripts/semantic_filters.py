@@ -63,7 +63,7 @@ def build(arguments: argparse.Namespace) -> Path:
         columns |= _scores(arguments.perplexities, columns["sequence_id"].to_pylist())
     world = World.current()
     if world.is_main:
-        row = "One row a sequence: its tokens and text, and its factors."
+        row = "One row per sequence: its tokens and text, and its factors."
         summary = {"sequences": arguments.sequences}
         tables = ("duplicates", "frequencies", "semantic", "textual", "code_scores", "perplexities")
         summary |= {name: location(getattr(arguments, name)) for name in tables if getattr(arguments, name)}

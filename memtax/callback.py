@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import datasets
 
 TABLE = "memorization.parquet"
-"""The table's name in the Trainer's output directory: one row a measurement and sequence."""
+"""The table's name in the Trainer's output directory: one row per measurement and sequence."""
 STATE = "memorization_state.json"
 """In a checkpoint: what was measured up to it."""
 _MEASURED = {
@@ -55,6 +55,23 @@ class MemorizationCallback(TrainerCallback):
 
     Raises:
         MemtaxError: no sequence is as long as prompt and continuation, or a number is out of range.
+
+    Example:
+        >>> import tempfile
+        >>> import datasets
+        >>> from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Trainer, TrainingArguments
+        >>> from memtax import MemorizationCallback
+        >>> sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        >>> model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=32, **sizes))
+        >>> tokens = [list(range(8)), list(range(8, 16))]
+        >>> rows = datasets.Dataset.from_dict({"input_ids": tokens, "labels": tokens})
+        >>> watch = MemorizationCallback(tokens, every=1, prompt=4, continuation=4)
+        >>> options = {"max_steps": 1, "report_to": "none", "disable_tqdm": True, "use_cpu": True, "save_strategy": "no"}
+        >>> arguments = TrainingArguments(tempfile.mkdtemp(), **options)
+        >>> result = Trainer(model, arguments, train_dataset=rows, callbacks=[watch]).train()
+        {'memorization/rate': ...
+        >>> watch.rows[0]["sequences"]
+        2
     """
 
     def __init__(
@@ -91,7 +108,7 @@ class MemorizationCallback(TrainerCallback):
         self.stop_at_rate = stop_at_rate
         self.bos = bos
         self.rows: list[dict[str, Any]] = []
-        """One entry a measurement: step, epoch, sequences, memorized, match_length (mean) and counts by category."""
+        """One entry per measurement: step, epoch, sequences, memorized, match_length (mean) and counts by category."""
         self._lengths: list[tuple[int, list[int | None]]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -136,7 +153,7 @@ class MemorizationCallback(TrainerCallback):
             self.write(Path(args.output_dir) / TABLE)
 
     def write(self, path: Path | str) -> None:
-        """Write one row a measurement and sequence: its id, the step, `is_memorized`, `match_length`, and its category."""
+        """Write one row per measurement and sequence: its id, the step, `is_memorized`, `match_length`, and its category."""
         import pyarrow as pa
 
         steps = [step for step, lengths in self._lengths for _ in lengths]
@@ -209,7 +226,7 @@ class MemorizationCallback(TrainerCallback):
         return reached
 
     def _match_lengths(self, model: Any) -> list[int | None]:
-        """The match length of every sequence; with several processes each does every so-manieth and they exchange."""
+        """The match length of every sequence; several processes each take every n-th one and exchange results."""
         world = World.current()
         own = [without_bos(tokens, bos_of(model)) for tokens in self.tokens[world.rank :: world.size]]
         share = match_lengths(model, own, self.prompt, self.continuation)
@@ -228,7 +245,7 @@ class MemorizationCallback(TrainerCallback):
         return {"sequences": len(known), "memorized": sum(length == self.continuation for length in known)}
 
     def _log(self, args: Any, state: Any, control: Any, logs: dict[str, float]) -> None:
-        """Do what `Trainer.log` does: add to the history, and tell every callback.
+        """Do what `Trainer.log` does: add to the history, and call every callback.
 
         `Trainer.log` itself is left alone: TRL's trainers attach the averages that they collect for their next log to it.
         """

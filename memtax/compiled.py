@@ -33,7 +33,7 @@ class _CacheFile(IndexDataCacheFile):
         self._save_index({**self._load_index(), key: name})
 
     def load(self, key: Any) -> Any:
-        """The code for a key; None, so that it is compiled anew, where there is none, another's, or none that can be read."""
+        """The code for a key; None, so that it is compiled again, where there is none, another's, or none that can be read."""
         try:
             found = super().load(key)
         except (OSError, pickle.UnpicklingError, EOFError, ValueError, AttributeError, ImportError, IndexError):

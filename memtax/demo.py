@@ -90,7 +90,7 @@ WATCHED = 640
 """Windows measured after every epoch; all of them are measured at the checkpoints."""
 CLASSIFIER: dict[str, Any] = {"max_steps": 60, "warmup_steps": 6, "learning_rate": 1e-4, "seed": 1024}
 CLASSIFIER_SECONDS = 40.0
-"""Training of the code classifier ends here, wherever it is: about half a minute on two cores that multiply bfloat16."""
+"""Time limit in seconds for training the code classifier; about half a minute is enough on two cores with bfloat16 support."""
 CLASSIFIER_AREA = 0.85
 """Least ROC-AUC on held-out documents for the classifier's scores to be used."""
 STOP_AT_RATE = 0.6

@@ -55,7 +55,7 @@ def atomic_path(path: Path | str, private: bool = False) -> Iterator[Path]:
 
 
 def system_error(error: BaseException) -> int | None:
-    """The number of the system's error behind an exception (0: not told), None if it is none.
+    """The number of the system's error behind an exception (0: not known), None if it is not a system error.
 
     safetensors has a kind of its own, and tokenizers raises the mere `Exception`. What torch writes ends in a `RuntimeError`
     that keeps the reason to itself; a full disk is the usual one.
@@ -234,6 +234,12 @@ def metric_path(name: str) -> str:
 
     Raises:
         MemtaxError: there is no such module.
+
+    Example:
+        >>> import pathlib
+        >>> from memtax import metric_path
+        >>> pathlib.Path(metric_path("membership_inference")).name
+        'membership_inference'
     """
     names = sorted(folder.name for folder in asset("metrics").iterdir() if (folder / f"{folder.name}.py").is_file())
     if name not in names:

@@ -22,7 +22,7 @@ from memtax.errors import MemtaxError
 from memtax.journal import INHERITED, MARKER
 
 LISTING = ".memtax-files"
-"""Names of the files in a directory that appeared as a whole; others in it are not memtax's."""
+"""Names of the files that memtax wrote into a directory; others in it are the user's."""
 REPLACED = ".replaced"
 """Where a temporary directory keeps the directory that it replaces."""
 _FIRST_LINE = b'{"memtax": "output"}\n'

@@ -1,4 +1,4 @@
-"""One look for every progress bar; and what holds for a whole run: quiet, strict, within so much memory."""
+"""Progress bars of one style, and the settings of a whole run: quiet, strict, memory limit."""
 
 import os
 import re
@@ -88,7 +88,7 @@ def skipped(rows: int, reason: str) -> None:
     if rows and _is_main():
         from tqdm.auto import tqdm
 
-        # Quiet mode has no bars; that something is missing is said all the same.
+        # Quiet mode has no bars; that something is missing is reported nevertheless.
         tqdm.write(printable(f"{rows:,} {_rows(rows)} left out: {reason}"), file=sys.stderr)
 
 
@@ -112,7 +112,7 @@ def printable(text: str) -> str:
 
 
 def progress_bar(description: str, total: int | None, unit: str = "rows", **options: Any) -> Any:
-    """A tqdm bar that only the main process shows. `unit_scale` is on: totals reach billions of tokens."""
+    """A tqdm bar on the main process only. `unit_scale` is on, since totals reach billions of tokens."""
     from tqdm.auto import tqdm
 
     options.setdefault("unit_scale", True)

@@ -51,6 +51,77 @@ _CORRELATIONS = {
     **_UNITS,
 }
 
+_MEMBER = {"model?": (NAME, None), "checkpoint": (NAME, None), "step?": (COUNT, None), "parameters?": (COUNT, None)}
+"""Of a series: which checkpoint or model a row is of."""
+_GROUP = Text(200, ("all", "recitation", "reconstruction", "recollection"))
+_OVER_UNITS = {"unit": NAME, "units": COUNT}
+_BOUNDS = {"low": (REAL, None), "high": (REAL, None)}
+_PART = {"sequences": COUNT, "memorized": COUNT, **dict.fromkeys(("rate", "low", "high"), (SHARE, None)), **_OVER_UNITS}
+_KIND = {
+    **_PART,
+    **_MEMBER,
+    "category": _GROUP,
+    "kind": Text(200, ("natural language", "code", "uncertain")),
+    "part": _PART,
+}
+_KINDS = {f"{name}?": Rows(_KIND) for name in ("model", "checkpoints", "models")}
+"""Natural language and code by category, of the model and of each series."""
+_AREA = {
+    "n": COUNT,
+    "positives": COUNT,
+    "units": (COUNT, None),
+    "value": (SHARE, None),
+    "low": (SHARE, None),
+    "high": (SHARE, None),
+    "reason": _REASON,
+}
+_WEIGHT = {
+    "model": Text(200, ("baseline", "recitation", "reconstruction", "recollection")),
+    "factor": NAME,
+    "coefficient": (REAL, None),
+}
+_SERIES_FIT = {
+    **_MEMBER,
+    "rows": {"*": COUNT},
+    "coefficients": Rows(_WEIGHT, 2_000, 1),
+    "auc": {"aggregate": _AREA, "*": _AREA},
+}
+_FITS = {f"{name}?": Rows(({**_MEMBER, "reason": TEXT}, _SERIES_FIT), 10_000) for name in ("checkpoints", "models")}
+"""One predictor per member of a series, or why there is none."""
+_BIN = {
+    "perplexity": Text(200, ("prompt_perplexity", "continuation_perplexity", "sequence_perplexity")),
+    "from": COUNT,
+    "to": (COUNT, None),
+    **_OVER_UNITS,
+    **_BOUNDS,
+    "reason": _REASON,
+}
+_MEDIAN = {**_BIN, "group": Text(200, ("memorized", "rest")), "sequences": COUNT, "median": (Number(0, 1e100), None)}
+_DIVERGENCE = {**_BIN, "memorized": COUNT, "rest": COUNT, "kl": (REAL, None)}
+_PERPLEXITIES = {"medians": Rows(_MEDIAN, 1_000), "divergence": Rows(_DIVERGENCE, 1_000)}
+"""Perplexity by number of duplicates."""
+_COEFFICIENT = {"coefficient": (REAL, None), "p?": (SHARE, None), **_INTERVAL}
+_TESTED = {
+    "n": COUNT,
+    "positives": COUNT,
+    "reason": _REASON,
+    "interval_reason?": _REASON,
+    "coefficients": Rows({"factor": NAME, **_COEFFICIENT}, 2_000),
+    "intercept?": (_COEFFICIENT, None),
+}
+_WALD = {"test": NAME, "factor": (NAME, None), "statistic": (REAL, None), "p": (SHARE, None), "reason": _REASON}
+_INFERENCE = {
+    "rows": COUNT,
+    "dropped": {"*": COUNT},
+    **_OVER_UNITS,
+    "models": {"*": _TESTED},
+    "tests": Rows(_WALD, 2_000),
+}
+"""Coefficients with robust intervals, and tests of whether categories differ."""
+_CROSS_TABLE = {"*": {"*": COUNT}}
+_GUESS_RECALL = {"threshold": COUNT, "overlap": SHARE, "by_overlap": _CROSS_TABLE, "by_duplicates": _CROSS_TABLE}
+"""Category to label to number of sequences, by both readings of guess and recall."""
+
 _METRICS = ("pr_auc", "ece", "brier", "f1", "precision", "recall")
 _CELL = {
     "n?": (COUNT, None),
@@ -144,6 +215,18 @@ _ALIGNMENT = {
     "levels": {"high": COUNT, "medium": COUNT, "low": COUNT},
     "membership": ({"units?": {"name": NAME, "*": COUNT}, "*": (_FIGURE, REAL, bool, TEXT, None)}, None),
 }
+_AGREEMENT = {
+    "score": NAME,
+    "texts": COUNT,
+    **_OVER_UNITS,
+    "spearman": (_CORRELATION, None),
+    "low": (_CORRELATION, None),
+    "high": (_CORRELATION, None),
+    "reason": _REASON,
+}
+"""How the alignment of a run's texts goes with their memorization."""
+_NOTHING = {"*": Number(1, 0)}
+"""No keys: no number is at least 1 and at most 0."""
 _QUOTE = {"train_id": COUNT, "test_id": COUNT, "train_text": _REASON, "test_text": _REASON}
 _INFLUENCE = {
     "train": COUNT,
@@ -175,7 +258,13 @@ METRICS: Any = {
     "skipped?": ({"*": COUNT}, None),
     "membership?": (_MEMBERSHIP, None),
     "sliding?": (_SLIDING, None),
+    "kinds?": (_KINDS, None),
+    "fits?": (_FITS, None),
+    "perplexities?": (_PERPLEXITIES, None),
+    "inference?": (_INFERENCE, None),
+    "guess_recall?": (_GUESS_RECALL, None),
     **{f"{name}?": (shape, None) for name, shape in ATTACHED.items()},
+    "alignment?": ({**_ALIGNMENT, "memorization?": (_AGREEMENT, _NOTHING, None)}, None),
 }
 """Figures of a run, as far as the report and the cards show it."""
 

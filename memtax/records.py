@@ -1,4 +1,4 @@
-"""Reading YAML and JSON records as data that anybody may have written: bounded before they are interpreted, then checked."""
+"""Read YAML and JSON records as untrusted data: bounded before they are parsed, then checked."""
 
 import json
 import math
@@ -65,7 +65,7 @@ def parse_yaml(text: str | bytes, name: str) -> Any:
 
 
 def _check_events(events: Iterator[Any], name: str) -> None:
-    """Count the values of a document, those that aliases stand for included, without making any of them."""
+    """Count the values of a document, with aliases expanded, without building them."""
     import yaml
 
     sizes: dict[str, int] = {}

@@ -11,6 +11,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import settings
 
-# The same examples in every run: what fails here fails everywhere. `make fuzz` draws new ones. A slow machine is no failure.
+# The same examples in every run: what fails here fails everywhere. `make fuzz` draws new ones. A slow machine is not a failure.
 settings.register_profile("fixed", derandomize=not os.environ.get("MEMTAX_FUZZ"), deadline=None)
 settings.load_profile("fixed")

@@ -72,6 +72,16 @@ def test_every_verb_has_a_page():
     assert {page.stem for page in (ROOT / "docs" / "verbs").glob("*.md")} - {"index"} == set(VERBS)
 
 
+def test_everything_public_has_a_place_in_the_api_page():
+    import memtax
+    from memtax import filters
+
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    verbs = (ROOT / "docs" / "verbs" / "index.md").read_text(encoding="utf-8")
+    assert not [name for name in (*memtax.__all__, *filters.__all__) if not re.search(rf"\b{name}\b", page)]
+    assert not [verb for verb in VERBS if not re.search(rf"\b{verb}\b", verbs)]
+
+
 @pytest.mark.parametrize(
     ("name", "block"), [(name, block) for name, block in blocks("python") if not name.startswith("README")]
 )

@@ -241,7 +241,53 @@ def test_a_value_that_does_not_fit_its_shape_is_named(change, reason):
 
 
 RATES = {"sequences": 9, "memorized": 3, "rate": 0.3, "low": 0.1, "high": 0.6}
+PART = {"sequences": 9, "memorized": 3, "rate": 0.3, "low": 0.1, "high": 0.6, "unit": "document", "units": 4}
+KIND = {**PART, "checkpoint": None, "category": "all", "kind": "code", "part": PART}
+AREA = {"n": 9, "positives": 3, "units": 4, "value": 0.7, "low": None, "high": None, "reason": "few"}
+WEIGHT = {"model": "baseline", "factor": "a", "coefficient": 0.5}
+MEMBER_FIT = {"checkpoint": "a", "rows": {"test": 9}, "coefficients": [WEIGHT], "auc": {"aggregate": AREA}}
+BIN = {"perplexity": "prompt_perplexity", "from": 1, "to": 1, "unit": "document", "units": 4, "low": 1.5, "high": 3.5}
+MEDIAN = {**BIN, "reason": None, "group": "rest", "sequences": 9, "median": 2.5}
+ALIGNMENT = {"parameters": "all", "aligned": 1, "texts": 2, "mean": None, "levels": {"high": 1, "medium": 0, "low": 0}}
+AGREEMENT = {
+    "score": "a",
+    "texts": 9,
+    "unit": "document",
+    "units": 4,
+    "spearman": 0.5,
+    "low": None,
+    "high": None,
+    "reason": "few",
+}
+TESTED = {"rows": 9, "dropped": {}, "unit": "document", "units": 4, "models": {}, "tests": []}
+CROSSED = {"threshold": 5, "overlap": 0.5, "by_overlap": {"all": {"guess": 1}}, "by_duplicates": {}}
+RIGHT = {
+    "kinds": {"model": [KIND], "checkpoints": []},
+    "fits": {"checkpoints": [MEMBER_FIT, {"checkpoint": "b", "reason": "few"}], "models": []},
+    "perplexities": {"medians": [MEDIAN], "divergence": []},
+    "alignment": {**ALIGNMENT, "membership": None, "memorization": AGREEMENT},
+    "inference": TESTED,
+    "guess_recall": CROSSED,
+}
 WRONG = [
+    {"kinds": []},
+    {"kinds": {"model": {}}},
+    {"kinds": {"model": [{**KIND, "kind": "verse"}]}},
+    {"kinds": {"checkpoints": [{**KIND, "part": None}]}},
+    {"fits": {"checkpoints": {}}},
+    {"fits": {"models": [{"checkpoint": "a", "reason": 3}]}},
+    {"fits": {"models": [{**MEMBER_FIT, "auc": {}}]}},
+    {"fits": {"models": [{**MEMBER_FIT, "coefficients": [{**WEIGHT, "coefficient": "a"}]}]}},
+    {"perplexities": {"medians": [MEDIAN]}},
+    {"perplexities": {"medians": [{**MEDIAN, "units": None}], "divergence": []}},
+    {"perplexities": {"medians": [{**MEDIAN, "median": "a"}], "divergence": []}},
+    {"perplexities": {"medians": [], "divergence": [MEDIAN]}},
+    {"alignment": {**ALIGNMENT, "membership": None, "memorization": {**AGREEMENT, "spearman": 2}}},
+    {"alignment": {**ALIGNMENT, "membership": None, "memorization": {"texts": 9}}},
+    {"inference": {**TESTED, "models": {"baseline": {"n": "a"}}}},
+    {"inference": {**TESTED, "tests": {}}},
+    {"guess_recall": {**CROSSED, "overlap": 7}},
+    {"guess_recall": {**CROSSED, "by_overlap": {"all": {"guess": -1}}}},
     {"run": []},
     {"run": {"title": 3}},
     {"run": {"prompt": 10**12}},
@@ -267,8 +313,9 @@ WRONG = [
 def test_metrics_of_wrong_types_are_refused_before_anything_is_drawn(tmp_path, metrics):
     from memtax.report.data import Run
 
-    (tmp_path / "summary.json").write_text(json.dumps(envelope("run", {"extraction": {"all": RATES}})))
-    assert Run.read(tmp_path).metrics["extraction"]["all"] == RATES
+    right = {"extraction": {"all": RATES}, **RIGHT}
+    (tmp_path / "summary.json").write_text(json.dumps(envelope("run", right)))
+    assert Run.read(tmp_path).metrics == right
     (tmp_path / "summary.json").write_text(json.dumps(envelope("run", {"extraction": {"all": RATES}, **metrics})))
     with pytest.raises(MemtaxError, match=next(iter(metrics))):
         Run.read(tmp_path)

@@ -39,7 +39,7 @@ def shown(monkeypatch):
     forward = LlamaModel.forward
 
     def watched(self, input_ids=None, **options):
-        # Probes of an unknown model count upwards: they are no texts.
+        # Probes of an unknown model count upwards: they are not texts.
         rows.extend(row for row in input_ids.tolist() if len({(b - a) % VOCABULARY for a, b in pairwise(row)}) != 1)
         return forward(self, input_ids=input_ids, **options)
 
@@ -104,8 +104,8 @@ def test_a_text_is_the_same_ids_for_every_verb(kind, tmp_path, shown):
     assert Influence(**both, model=folder, output=tmp_path / "influence").run().figures["bos"] == [*small.ADDED[kind]]
     check(shown, kind)
 
-    labelled = datasets.Dataset.from_dict({"text": TEXTS, "is_member": [True, False] * 6})
-    evaluate_model(folder, labelled, ["membership_inference"], prompt=6, continuation=6)
+    labeled = datasets.Dataset.from_dict({"text": TEXTS, "is_member": [True, False] * 6})
+    evaluate_model(folder, labeled, ["membership_inference"], prompt=6, continuation=6)
     check(shown, kind)
 
     explorer = Explorer(datasets.Dataset.from_dict({"text": []}).data.table, model=folder, prompt=6, continuation=6)

@@ -116,7 +116,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("function", probability)
     def test_no_probability(self, function):
-        with pytest.raises(MemtaxError, match=r"lie in \[0, 1\], not at 1\.5"):
+        with pytest.raises(MemtaxError, match=r"must be in \[0, 1\], got 1\.5"):
             function([0, 1], [0, 1.5])
 
     @pytest.mark.parametrize("function", pairs)

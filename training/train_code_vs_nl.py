@@ -11,8 +11,8 @@ dataset `--documents` are drawn at random; a stream is shuffled through a buffer
 `--ngrams True` trains a logistic regression on character n-grams of the same passages instead of an encoder: seconds on one
 core, nothing to download, and nearly as good, since the labels of the passages matter more than what reads them.
 
-Presets: `sensible` (short passages labelled by their own share of prose, lr 1e-4, batch 32, 200 steps: minutes on two cores)
-and `published` (the hyper-parameters of Prashanth et al. 2024: lr 1e-7, batch 256, 1000 steps, passages labelled by their
+Presets: `sensible` (short passages labeled by their own share of prose, lr 1e-4, batch 32, 200 steps: minutes on two cores)
+and `published` (the hyper-parameters of Prashanth et al. 2024: lr 1e-7, batch 256, 1000 steps, passages labeled by their
 source). What is given on the command line goes before the preset. Every option of `transformers.TrainingArguments` is accepted.
 
 The last step is kept: nothing is chosen by labels. `--labels FILE` (JSON lines with `text` and `label`, 1 for code) is only for
@@ -222,7 +222,7 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
     passages = draw(code, prose, rows, arguments.seed, data_arguments.relabel)
     say(
         f"{len(passages.texts):,} passages from {', '.join([*code, *prose])}; "
-        f"{passages.relabelled:,} labelled other than their document, {passages.left_out:,} left out"
+        f"{passages.relabeled:,} labeled other than their document, {passages.left_out:,} left out"
     )
     torch.manual_seed(arguments.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)

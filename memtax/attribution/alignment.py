@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_PER_BATCH = 16
-"""Texts a call of the filter, whatever the number of processes."""
+"""Texts per call of the filter, whatever the number of processes."""
 BATCHES_PER_PART = 4
 
 HIGH, LOW = 0.7, 0.3
@@ -76,7 +76,7 @@ def align(model: Any, groups: Sequence[Group], *, parameters: str = "embeddings+
         parameters: one of `memtax.lm.gradients.PARAMETERS`.
 
     Returns:
-        One result a group, in order.
+        One result per group, in order.
 
     Raises:
         ModelError: the model cannot take a text, lacks the parameters, or its gradients are not numbers.
@@ -256,7 +256,7 @@ def summarize(rows: "datasets.Dataset", table: "pa.Table", function: AlignmentFi
 
 
 def _membership(rows: "datasets.Dataset", table: "pa.Table") -> dict[str, Any]:
-    """How well the alignment tells members, with intervals over documents or texts; empty without both kinds."""
+    """How well the alignment separates members from non-members, with intervals over documents or texts; empty without both."""
     if "is_member" not in rows.column_names:
         return {}
     values = [*zip(rows["is_member"], table.column("gradient_alignment").to_pylist(), strict=True)]

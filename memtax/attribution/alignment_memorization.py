@@ -23,7 +23,7 @@ def memorization_column(names: list[str]) -> str | None:
 def add_memorization(alignment: "pa.Table", sequences: "pa.Table") -> "pa.Table":
     """The alignment of texts with the memorization scores that a run gave the same texts.
 
-    Rows belong together where their texts are equal: ids of a table of paraphrases may have been numbered anew, and sequences
+    Rows belong together where their texts are equal: ids of a table of paraphrases may have been renumbered, and sequences
     of equal text have equal scores.
 
     Args:

@@ -1,4 +1,4 @@
-"""The input of `memtax align`: texts with their paraphrases, one row a text or one row a paraphrase."""
+"""The input of `memtax align`: texts with their paraphrases, one row per text or one row per paraphrase."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ def load_pairs(source: Source) -> "datasets.Dataset":
 
 
 def _gather(table: "pa.Table") -> "pa.Table":
-    """One row a text, from one row a paraphrase; other columns are the first row's."""
+    """One row per text, from one row per paraphrase; other columns are the first row's."""
     import pyarrow as pa
 
     key = "sequence_id" if "sequence_id" in table.column_names else "text"

@@ -300,21 +300,21 @@ def last_states(model: Any, sequences: Sequence[Sequence[int]]) -> Matrix:
     """
     import torch
 
-    from memtax.lm.gradients import BATCH_TOKENS, _count, _rectangle
+    from memtax.lm.gradients import BATCH_TOKENS, rectangle, rows_that_fit
     from memtax.lm.head import call, decompose
     from memtax.lm.memory import fitting, smaller
-    from memtax.lm.scores import _ragged, evaluation
+    from memtax.lm.scores import evaluation, to_ragged
     from memtax.lm.special_tokens import bos_of
 
-    ragged, found = _ragged(sequences, bos_of(model)), None
+    ragged, found = to_ragged(sequences, bos_of(model)), None
     most = fitting(model, "states", BATCH_TOKENS["cpu" if model.device.type == "cpu" else "accelerator"])
     left = np.argsort(-ragged.lengths, kind="stable")
     with evaluation(model), torch.inference_mode():
         parts = decompose(model)
         while len(left):
-            rows = left[: _count(ragged.lengths[left], most)]
+            rows = left[: rows_that_fit(ragged.lengths[left], most)]
             # Padding is on the right, where no token sees it.
-            ids = torch.from_numpy(_rectangle(ragged, rows, "right")[0]).to(model.device)
+            ids = torch.from_numpy(rectangle(ragged, rows, "right")[0]).to(model.device)
             try:
                 if parts is None:
                     output = call(model, input_ids=ids, use_cache=False, output_hidden_states=True)
@@ -332,7 +332,7 @@ def last_states(model: Any, sequences: Sequence[Sequence[int]]) -> Matrix:
             has = lengths > ragged.before[rows]
             if (bad := np.isnan(last).any(axis=1) & has).any():
                 row = int(rows[np.argmax(bad)])
-                raise RowError("the hidden state at {row} is no number (NaN); check the weights, or try dtype float32", row)
+                raise RowError("the hidden state at {row} is not a number (NaN); check the weights, or try dtype float32", row)
             found[rows] = np.where(has[:, None], last, np.nan)
     return np.zeros((0, 0)) if found is None else found
 

@@ -1,4 +1,4 @@
-"""`memtax influence`: influence between two datasets, in parts that processes share and a stopped run goes on from."""
+"""`memtax influence`: influence between two datasets, in parts that processes share and an interrupted run resumes from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -242,7 +242,7 @@ def _capture(
     """Write the gradients and hidden states of this process's parts."""
     import torch
 
-    from memtax.lm._storage import save_gradients
+    from memtax.lm.gradient_files import save_gradients
     from memtax.lm.gradients import Gradients, capture
 
     every = [(name, number, rows) for name, examples in sets.items() for number, rows in enumerate(_parts(examples))]
@@ -269,7 +269,7 @@ def _products(model: Any, sets: Mapping[str, Examples], settings: InfluenceSetti
     import torch
     from safetensors.torch import save_file
 
-    from memtax.lm._storage import load_gradients
+    from memtax.lm.gradient_files import load_gradients
 
     train = _parts(sets["train"])
     others = [("test", number) for number in range(len(_parts(sets["test"])))]
@@ -299,7 +299,7 @@ def _collect(sets: Mapping[str, Examples], settings: InfluenceSettings, folder: 
     """The influences, from all parts."""
     from safetensors import safe_open
 
-    from memtax.lm._storage import facts_of
+    from memtax.lm.gradient_files import facts_of
 
     counts = {name: len(_parts(examples)) for name, examples in sets.items()}
     states: dict[str, list[npt.NDArray[np.float64]]] = {"train": [], "test": []}
@@ -308,7 +308,7 @@ def _collect(sets: Mapping[str, Examples], settings: InfluenceSettings, folder: 
         for number in range(count):
             with safe_open(str(folder / _part(name, number)), "numpy") as file:
                 sizes = facts_of(file)["sizes"]
-                if "|states" in file.keys():  # noqa: SIM118 (it is no mapping)
+                if "|states" in file.keys():  # noqa: SIM118 (it is not a mapping)
                     states[name].append(file.get_tensor("|states"))
     blocks: dict[str, list[npt.NDArray[np.float64]]] = {}
     for number in range(counts["train"] if gradients else 0):
@@ -378,7 +378,7 @@ def _write_matrices(
 
 
 def _pairs(found: Mapping[str, Influence], train: Examples, test: Examples) -> "pa.Table":
-    """One row a pair, all training examples of a test example together."""
+    """One row per pair, all training examples of a test example together."""
     import pyarrow as pa
 
     table = {

@@ -21,7 +21,7 @@ class Outcome:
     Attributes:
         found: figures and paths, for scripts; complete once `lines` have been read.
         lines: the same in a few lines, for people.
-        then: what goes on once it is told, such as serving a page.
+        then: what goes on after the lines are printed, such as serving a page.
     """
 
     found: Mapping[str, Any]

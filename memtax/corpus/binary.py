@@ -20,7 +20,7 @@ from memtax.corpus.contract import Block
 from memtax.errors import MemtaxError
 
 BLOCK_TOKENS = 2**21
-"""Tokens a block: a few MiB, so that what is read ahead is small and the loop over blocks costs nothing beside the counting."""
+"""Tokens per block: a few MiB, so that read-ahead is small and the loop over blocks costs nothing beside the counting."""
 
 MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = 34
@@ -46,7 +46,7 @@ class FlatCorpus:
         return [*file_stamp(self._path), str(self._data.dtype), self._offsets.identity]
 
     def shards(self, tokens: int) -> Sequence["FlatShard"]:
-        """Whole sequences, about `tokens` tokens a shard."""
+        """Whole sequences, about `tokens` tokens per shard."""
         bounds = self._offsets.cut(tokens)
         return [FlatShard(self, start, stop) for start, stop in pairwise(bounds)]
 
@@ -130,7 +130,7 @@ class Offsets:
 
     @property
     def identity(self) -> Any:
-        """JSON values that change with the cut."""
+        """JSON values that identify the cut."""
         return [self.rows, self.length] if self.ends is None else [self.rows, self.tokens]
 
     def at(self, row: int) -> int:
@@ -194,7 +194,7 @@ def open_headerless(path: Path, sequence_length: int, dtype: str) -> FlatCorpus:
     """A file that holds nothing but token ids, in sequences of one length (Pythia's preshuffled `document.bin`).
 
     Raises:
-        MemtaxError: the size is no whole number of sequences; the message says where the rest starts.
+        MemtaxError: the size is not a whole number of sequences; the message says where the rest starts.
     """
     if dtype not in DTYPES:
         raise MemtaxError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
@@ -203,14 +203,14 @@ def open_headerless(path: Path, sequence_length: int, dtype: str) -> FlatCorpus:
     size, itemsize = path.stat().st_size, np.dtype(DTYPES[dtype]).itemsize
     if size % itemsize:
         raise MemtaxError(
-            f"{path} has {size} bytes, which is no whole number of {dtype} tokens: {size % itemsize} byte(s) too many from "
+            f"{path} has {size} bytes, which is not a whole number of {dtype} tokens: {size % itemsize} byte(s) too many from "
             f"byte offset {size - size % itemsize}; is the file cut off, or of another dtype?"
         )
     rest = size // itemsize % sequence_length
     if rest:
         raise MemtaxError(
-            f"{path} is no whole number of sequences of {sequence_length} tokens: {rest} token(s) are left at byte offset "
-            f"{size - rest * itemsize}; is the file cut off, or the sequence length another?"
+            f"{path} is not a whole number of sequences of {sequence_length} tokens: {rest} token(s) are left at byte offset "
+            f"{size - rest * itemsize}; is the file truncated, or is --sequence-length wrong?"
         )
     data = _map(path, DTYPES[dtype])
     return FlatCorpus(path, data, Offsets(len(data) // sequence_length, sequence_length), 0)
@@ -277,7 +277,7 @@ def _read_index(path: Path) -> tuple[npt.NDArray[np.int64], str]:
 
 
 def open_npy(path: Path, sequence_length: int | None = None) -> FlatCorpus:
-    """A `.npy` file: a matrix with one sequence a row, or a flat array with `sequence_length`.
+    """A `.npy` file: a matrix with one sequence per row, or a flat array with `sequence_length`.
 
     Raises:
         MemtaxError: it is damaged or cut off, holds no integers, or is of another shape.
@@ -289,7 +289,7 @@ def open_npy(path: Path, sequence_length: int | None = None) -> FlatCorpus:
             shape, fortran, dtype = read(file)
             first_byte = file.tell()
     except (ValueError, EOFError) as error:
-        raise MemtaxError(f"{path} is no .npy file: {' '.join(str(error).split())} (byte offset 0)") from error
+        raise MemtaxError(f"{path} is not a .npy file: {' '.join(str(error).split())} (byte offset 0)") from error
     if dtype.kind not in "iu" or dtype.byteorder == ">" or dtype.itemsize > 8 or dtype == np.uint64:
         raise MemtaxError(f"{path} holds {dtype}; token ids are integers of up to 32 bits, or int64, in little-endian order")
     if len(shape) == 1 and sequence_length:
@@ -297,12 +297,12 @@ def open_npy(path: Path, sequence_length: int | None = None) -> FlatCorpus:
             rest = shape[0] % sequence_length
             at = first_byte + (shape[0] - rest) * dtype.itemsize
             raise MemtaxError(
-                f"{path} is no whole number of sequences of {sequence_length} tokens: {rest} left at byte offset {at}"
+                f"{path} is not a whole number of sequences of {sequence_length} tokens: {rest} left at byte offset {at}"
             )
         shape = (shape[0] // sequence_length, sequence_length)
     if len(shape) != 2 or (fortran and min(shape) > 1):
         raise MemtaxError(
-            f"{path} has shape {shape}; give a matrix with one sequence a row, or --sequence-length for a flat array"
+            f"{path} has shape {shape}; give a matrix with one sequence per row, or --sequence-length for a flat array"
         )
     wanted = first_byte + shape[0] * shape[1] * dtype.itemsize
     if path.stat().st_size < wanted:

@@ -78,7 +78,7 @@ class RowReader:
     def read(
         self, batches: Iterator[pa.RecordBatch], first_row: int | None, ids: str | None = None
     ) -> Iterator[tuple[pa.RecordBatch, Block]]:
-        """The blocks together with the rows that they were made from, at most `block_tokens` tokens a block unless a single
+        """The blocks together with the rows that they were made from, at most `block_tokens` tokens per block unless a single
         sequence is longer.
 
         Args:
@@ -286,7 +286,7 @@ def open_corpus(
     Args:
         source: where it is, or a dataset that is open already.
         tokenizer: a tokenizer of `transformers`; needed for a text column, where each row is a document. For a token column
-            it tells the vocabulary.
+            it gives the size of the vocabulary.
         vocabulary_size: ids at or above it are refused; None takes the tokenizer's size, if there is one.
         block_tokens: tokens (bytes of text) a block.
 
@@ -308,7 +308,7 @@ def open_corpus(
 def _arrow_schema(dataset: Any, label: str) -> pa.Schema:
     if dataset.features is not None:
         return dataset.features.arrow_schema
-    # Streamed JSON has no declared columns: its first row tells.
+    # Streamed JSON has no declared columns: its first row shows them.
     with reading(label):
         table = next(iter(dataset.with_format("arrow").iter(batch_size=1)), None)
     if table is None:

@@ -18,11 +18,11 @@ class Block:
         tokens: shape (tokens), uint16 or int32.
         offsets: shape (sequences + 1), int64, from 0 to the number of tokens; sequence i is
             `tokens[offsets[i]:offsets[i + 1]]`.
-        first_row: number of the first sequence in its corpus; None if only reading what comes before would tell.
+        first_row: number of the first sequence in its corpus; None if that is known only after reading what comes before.
         ids: shape (sequences), ids of the sequences where the source has them; None: rows are their own ids.
         source: where the tokens come from, for messages.
         byte: where they start in that file, if it is a plain file of tokens.
-        itemsize: bytes a token in that file.
+        itemsize: bytes per token in that file.
     """
 
     tokens: Tokens
@@ -63,11 +63,11 @@ class Corpus(Protocol):
 
     @property
     def rows(self) -> int | None:
-        """Number of sequences; None if only reading all of it would tell."""
+        """Number of sequences; None if that is known only after reading all of it."""
 
     @property
     def tokens(self) -> int | None:
-        """Number of tokens; None if only reading all of it would tell."""
+        """Number of tokens; None if that is known only after reading all of it."""
 
     @property
     def vocabulary_size(self) -> int | None:

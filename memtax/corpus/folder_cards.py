@@ -43,7 +43,7 @@ def _front_matter(card: Path) -> Any:
 
 
 def _names(front: Any, card: Path) -> Iterator[str]:
-    """Every pattern of files that a card's configurations name."""
+    """Every file pattern in the configurations of a card."""
     configs = front.get("configs") if isinstance(front, dict) else None
     if configs is None:
         return

@@ -11,7 +11,7 @@ from memtax.corpus.nesting import Nesting
 from memtax.errors import MemtaxError
 
 LONGEST_LINE = 1 << 28
-"""Bytes of a line at most in what is compressed: a small file may unpack to more than the memory holds."""
+"""Limit on the bytes of a line in compressed files: a small file may unpack to more than fits into memory."""
 
 BOMB = 100
 """Times its own size to which a file may unpack once that is more than a line may have; text and numbers come to 3 to 10."""
@@ -83,7 +83,7 @@ def _unpack(path: Path, kind: str, most: int, size: int) -> None:
 
 
 class _Utf8:
-    """Refuses what is not UTF-8: Arrow's reader of JSON takes any bytes, and whoever then asks for the text fails."""
+    """Refuse bytes that are not UTF-8: Arrow's JSON reader accepts them, and decoding the text fails later."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._decoder, self._before = path, codecs.getincrementaldecoder("utf-8")(), 0

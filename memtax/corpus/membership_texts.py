@@ -23,7 +23,7 @@ LABEL_COLUMNS = ("is_member", "label", "member", "membership")
 DOCUMENT_COLUMNS = ("document", "document_id", "doc_id")
 """Columns that name the document of a row, in this order; rows of one document are one unit of evidence."""
 CHUNK_WORDS = 32
-"""Words of a chunk in WikiMIA_concat, whose labels are lists: one a chunk."""
+"""Words of a chunk in WikiMIA_concat, whose labels are lists: one per chunk."""
 
 MIMIR = "iamgroot42/mimir"
 _MIMIR_SPLIT = "ngram_13_0.8"
@@ -42,7 +42,7 @@ def load_membership(
     column: str | None = None,
     chunk_words: int | None = None,
 ) -> pa.Table:
-    """Read members and non-members from one labelled source, or from one source of each.
+    """Read members and non-members from one labeled source, or from one source of each.
 
     Args:
         data: a folder with a file of members and one of non-members for each domain (`github.member.jsonl` and
@@ -62,11 +62,11 @@ def load_membership(
         MemtaxError: nothing usable is there, one of the two kinds is missing, or all texts of a kind are of the other kind too.
     """
     if (data is None) == (members is None and nonmembers is None):
-        raise MemtaxError("give one labelled source, or one of members and one of non-members")
+        raise MemtaxError("give one labeled source, or one of members and one of non-members")
     if chunk_words is not None and chunk_words < 1:
         raise MemtaxError(f"a chunk has at least 1 word, not {chunk_words}")
     if data is not None:
-        rows = list(_labelled(data, column))
+        rows = list(_labeled(data, column))
     elif members is None or nonmembers is None:
         raise MemtaxError(f"{members or nonmembers} needs the other kind beside it: give members and non-members")
     else:
@@ -78,7 +78,7 @@ def load_membership(
             raise MemtaxError(f"{data or members} has no {name}; both kinds are needed")
     for number, row in enumerate(rows):
         row["sequence_id"] = number
-    # JSON may hold half a surrogate pair, which is no text.
+    # JSON may hold half a surrogate pair, which is not text.
     with reading(data or f"{members} or {nonmembers}"):
         return pa.Table.from_pylist(rows, schema=schema.arrow_schema(COLUMNS))
 
@@ -102,7 +102,7 @@ def _check_kinds(rows: Iterable[Row], what: str) -> None:
 
 
 def load_texts(data: str, *, column: str | None = None) -> pa.Table:
-    """Read texts: as `load_membership` does where members are told from non-members, else any source with a text column.
+    """Read texts: as `load_membership` does where members are labeled, else any source with a text column.
 
     Returns:
         `sequence_id`, `domain`, `document` (null where unknown), `text` and, where it is known of every row, `is_member`.
@@ -112,13 +112,13 @@ def load_texts(data: str, *, column: str | None = None) -> pa.Table:
     """
     path = Path(split_name(data)[0]).expanduser()
     if split_name(data)[0] == MIMIR or (path.is_dir() and _pairs(path)):
-        rows = list(_labelled(data, column))
+        rows = list(_labeled(data, column))
     else:
         rows = []
         for row in _read(data):
             label = next((row[name] for name in LABEL_COLUMNS if name in row and row[name] in (0, 1)), None)
             if "nonmember" in row and "member" in row:
-                rows += _labelled_row(row, column, data)
+                rows += _labeled_row(row, column, data)
             else:
                 rows.append({**_content(row, column, data), "is_member": label, "domain": str(row.get("domain") or _NO_DOMAIN)})
     if not any(row["text"] is not None for row in rows):
@@ -132,7 +132,7 @@ def load_texts(data: str, *, column: str | None = None) -> pa.Table:
 
 
 def load_neighbours(name: str, texts: pa.Table, *, column: str | None = None) -> pa.Table:
-    """Texts with perturbed versions of each, as Zhang et al. publish them for the neighbourhood attack.
+    """Texts with perturbed versions of each, as Zhang et al. publish them for the neighborhood attack.
 
     Args:
         name: a source with the same number of perturbed versions for every text, one text's after another's:
@@ -166,7 +166,7 @@ def load_neighbours(name: str, texts: pa.Table, *, column: str | None = None) ->
     return texts.append_column("neighbour_texts", pa.array(groups, pa.list_(pa.string())))
 
 
-def _labelled(data: str, column: str | None) -> Iterator[Row]:
+def _labeled(data: str, column: str | None) -> Iterator[Row]:
     path = Path(split_name(data)[0]).expanduser()
     pairs = _pairs(path) if path.is_dir() else {}
     if not pairs and split_name(data)[0] == MIMIR:
@@ -176,7 +176,7 @@ def _labelled(data: str, column: str | None) -> Iterator[Row]:
         yield from _plain(str(nonmember), False, domain, column)
     if not pairs:
         for row in _read(data):
-            yield from _labelled_row(row, column, data)
+            yield from _labeled_row(row, column, data)
 
 
 def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
@@ -217,7 +217,7 @@ def _plain(name: str, is_member: bool, domain: str, column: str | None) -> Itera
         yield {**_content(row, column, name), "is_member": is_member, "domain": str(row.get("domain") or domain)}
 
 
-def _labelled_row(row: Mapping[str, Any], column: str | None, what: str) -> Iterator[Row]:
+def _labeled_row(row: Mapping[str, Any], column: str | None, what: str) -> Iterator[Row]:
     domain = str(row.get("domain") or _NO_DOMAIN)
     if "nonmember" in row and "member" in row:
         # A column of each kind; the shorter one ends in nulls.

@@ -29,7 +29,7 @@ class Reading:
         streaming: read `datasets` sources on the fly, without a copy in their cache.
         sequence_length: tokens of each sequence in headerless files.
         dtype: of headerless files: uint16, uint32 or int32.
-        tokenizer: for text; for token columns it tells the vocabulary.
+        tokenizer: for text; for token columns it gives the size of the vocabulary.
         vocabulary_size: ids at or above it are refused.
     """
 
@@ -114,7 +114,7 @@ def _expand(name: str | Source) -> list[str | Source]:
     if isinstance(name, Source):
         return [name]
     path = os.path.expanduser(name)
-    # A split such as train[:10] holds brackets too, so what is no pattern of existing files is left as it is.
+    # A split such as train[:10] holds brackets too, so what is not a pattern of existing files is left as it is.
     if os.path.exists(path) or not glob.has_magic(path):
         return [name]
     matches = sorted(glob.glob(path, recursive=True))

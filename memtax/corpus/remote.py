@@ -76,7 +76,7 @@ class RemoteTables:
             master: of Spark.
 
         Raises:
-            MemtaxError: a name is no address, there is nothing at it, or it has no column of tokens or text.
+            MemtaxError: a name is not an address, there is nothing at it, or it has no column of tokens or text.
         """
         from pyspark.sql.pandas.types import to_arrow_schema
 

@@ -28,7 +28,7 @@ _SHARD_TOKENS = 2**24
 
 
 def holds_text(source: Source) -> bool:
-    """Whether what is read is text, for which a tokenizer is needed."""
+    """Whether the column is text, which needs a tokenizer."""
     if Path(source.path).suffix in BINARY:
         return False
     dataset = open_dataset(source)
@@ -48,7 +48,7 @@ def load_rows(
 
     Args:
         source: where the tokens or texts are; Megatron's `.bin` with its `.idx`, and `.npy`, too.
-        length: most tokens a row; None takes whole rows.
+        length: most tokens per row; None takes whole rows.
         tokenizer: needed for a text column.
         vocabulary_size: ids that the model knows; None checks nothing.
         bos: ids that are dropped where a row begins with them: the model gets them anyway, and they are not text.

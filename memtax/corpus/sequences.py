@@ -32,7 +32,7 @@ class Sequences:
     """What `load_sequences` found.
 
     Attributes:
-        dataset: one row a sequence, columns `sequence_id`, `tokens`, `text`, `document` as `memtax.schema` declares them.
+        dataset: one row per sequence, columns `sequence_id`, `tokens`, `text`, `document` as `memtax.schema` declares them.
         skipped: reason to number of source rows that gave no sequence for it.
     """
 
@@ -53,7 +53,7 @@ def load_sequences(
 
     Args:
         source: where the tokens or texts are, or a dataset that is open already.
-        window: tokens a sequence.
+        window: tokens per sequence.
         tokenizer: a tokenizer of `transformers`. A text column needs it; with a token column it fills `text`.
         cut: `first` takes the first `window` tokens of each row (Pythia's rule, the default for a token column); `all` takes
             contiguous windows that do not overlap and drops the tail of each row (the default for text).

@@ -179,7 +179,7 @@ def _reader(path: Path) -> str | None:
 def _file_arguments(path: Path) -> dict[str, Any]:
     reader = _reader(path)
     if reader is None:
-        raise MemtaxError(f"{path} is of no known kind; memtax reads {', '.join(READERS)}, also gzipped")
+        raise MemtaxError(f"{path} has an unknown format; memtax reads {', '.join(READERS)}, also gzipped")
     if path.stat().st_size == 0:
         raise MemtaxError(f"{path} is empty (0 bytes)")
     # `datasets` takes names for patterns.

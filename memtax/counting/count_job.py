@@ -42,7 +42,7 @@ class CountJob:
         substitutions: near-duplicates with at most this many substituted tokens are counted as well.
         memorized: a dataset of the ids of memorized sequences, whose tokens are counted apart.
         threads: None takes all cores.
-        shard_tokens: tokens a shard.
+        shard_tokens: tokens per shard.
         engine: `local` or `spark`.
         master: of Spark; None takes the session's own, or all cores of this machine.
     """
@@ -67,7 +67,7 @@ class CountJob:
         if self.shard_tokens < 1:
             raise MemtaxError(f"a shard must have at least 1 token, not {self.shard_tokens}")
         if self.separator is not None and not 0 <= self.separator < 2**31:
-            raise MemtaxError(f"the document separator {self.separator} is no token id")
+            raise MemtaxError(f"the document separator {self.separator} is not a token id")
         if len({span.name for span in self.spans}) != len(self.spans):
             raise MemtaxError("a window was asked for twice")
 

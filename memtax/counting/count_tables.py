@@ -36,8 +36,8 @@ def write_counts(
 ) -> list[str]:
     """Write `num_duplicates.parquet` and `token_frequencies.parquet` into a directory, each atomically.
 
-    With near-duplicates, the first has a column of them. Memorized sequences told apart give `memorized_frequencies.parquet`
-    and `non_memorized_frequencies.parquet` besides, whose sum is `token_frequencies.parquet`.
+    With near-duplicates, the first has a column of them. If memorized sequences were counted separately, also
+    `memorized_frequencies.parquet` and `non_memorized_frequencies.parquet`, whose sum is `token_frequencies.parquet`.
 
     Args:
         directory: made if missing.
@@ -99,7 +99,7 @@ def read_duplicates(name: str) -> tuple[Int64, Int64]:
         ids, counts = ids[order], counts[order]
         clash = np.flatnonzero((ids[1:] == ids[:-1]) & (counts[1:] != counts[:-1]))
         if len(clash):
-            raise MemtaxError(f"{name} gives sequence_id {ids[clash[0]]} two different counts; keep one row an id")
+            raise MemtaxError(f"{name} gives sequence_id {ids[clash[0]]} two different counts; keep one row per id")
     return ids, counts
 
 
@@ -120,7 +120,7 @@ def read_frequencies(name: str) -> TokenTable:
             raise MemtaxError(f"{name} has the negative token id {int(ids.min())}")
         values, times = np.unique(ids, return_counts=True)
         if (times > 1).any():
-            raise MemtaxError(f"{name} has token_id {int(values[times > 1][0])} more than once; keep one row a token")
+            raise MemtaxError(f"{name} has token_id {int(values[times > 1][0])} more than once; keep one row per token")
     every, at = np.unique(np.concatenate([np.zeros(0, np.int64), *(ids for ids, _ in parts)]), return_inverse=True)
     frequencies = np.zeros(len(every), np.int64)
     np.add.at(frequencies, at, np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in parts)]))

@@ -22,7 +22,7 @@ from memtax.progress import memory, progress_bar
 __all__ = ["Checkpoint", "Counts", "count", "write_counts"]
 
 SHARD_TOKENS = 2**23
-"""Tokens a shard, where the source can be cut: the unit in which threads take work, and in which a killed run resumes."""
+"""Tokens per shard, where the source can be cut: the unit in which threads take work, and in which a killed run resumes."""
 
 MERGE_TOKENS = 32
 """A thread adds its sums to the common ones after so many tokens for each sum: adding costs little beside counting them."""
@@ -174,15 +174,15 @@ def count(
         substitutions: also count the places that differ from a window in at most this many tokens, exact ones included.
         memorized: ids (row numbers, where the corpus has no ids) of sequences whose tokens are also counted apart.
         threads: how many count; None takes all cores. The result does not depend on it.
-        shard_tokens: tokens a shard.
+        shard_tokens: tokens per shard.
         multiplier: of the hash; has no influence on the result.
         checkpoint: makes what keeps the totals between runs; None keeps nothing.
 
     Returns:
-        The counts; `window_counts` has one entry a window.
+        The counts; `window_counts` has one entry per window.
 
     Raises:
-        MemtaxError: the windows are no matrix of token ids, the corpus cannot be read, or an id is beyond the vocabulary.
+        MemtaxError: the windows are not a matrix of token ids, the corpus cannot be read, or an id is beyond the vocabulary.
     """
     matrices = [] if windows is None else [windows] if isinstance(windows, np.ndarray) else list(windows)
     query = Query.of(

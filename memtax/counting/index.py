@@ -1,4 +1,4 @@
-"""Windows asked for, indexed for the exact pass: once for each type of token that the corpus comes in."""
+"""Index of the requested windows for the exact pass, one for each token type of the corpus."""
 
 import threading
 from typing import Any
@@ -20,7 +20,7 @@ def checked_windows(windows: npt.NDArray[Any] | None, vocabulary_size: int | Non
     """Windows as a contiguous int32 matrix; none gives shape (0, 1).
 
     Raises:
-        MemtaxError: they are no matrix of token ids of the vocabulary.
+        MemtaxError: they are not a matrix of token ids of the vocabulary.
     """
     if windows is None:
         return np.empty((0, 1), np.int32)
@@ -37,7 +37,7 @@ def checked_windows(windows: npt.NDArray[Any] | None, vocabulary_size: int | Non
 
 
 def anchor_shape(width: int) -> tuple[int, int]:
-    """Tokens a chunk (c) and chunks an anchor (k) for windows of `width` tokens: the largest c with two chunks, if any.
+    """Tokens per chunk (c) and chunks per anchor (k) for windows of `width` tokens: the largest c with two chunks, if any.
 
     An occurrence starts at most c - 1 tokens before a multiple of c, so w - c + 1 tokens remain for whole chunks.
     """

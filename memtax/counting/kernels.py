@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.compiled import kernel
+from memtax.counting.filter_words import bloom_mask, shift_mask, shifts_of
 from memtax.counting.token_words import (
     SPREAD,
     equal_text,
@@ -40,45 +41,13 @@ LARGEST_ANCHOR = 7
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
-_FIVE = np.uint64(31)
-_FOUR = np.uint64(15)
-_SIXTEEN = np.uint64(0xFFFF)
-_PLACES = np.uint64(48)
 _TAG = np.uint64(0xFFFFFFFF00000000)
 _INDEX = np.uint64(0xFFFFFFFF)
 FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
-"""A slot of a table that nothing is in."""
-_SHIFT_6 = np.uint64(6)
-_SHIFT_12 = np.uint64(12)
-_SHIFT_16 = np.uint64(16)
+"""An empty slot of a table."""
 _FOLD = np.uint64(32)
 _STRIPE = 64
-"""Anchors a round. Their filter words are asked for together, while the tokens under them are counted."""
-
-
-@numba.njit(nogil=True, inline="always")
-def bloom_mask(mixed: np.uint64) -> np.uint64:
-    """Two of the low 32 bits of a 64-bit word, from low bits of a mixed hash; its top bits choose the word."""
-    return (_ONE << (mixed & _FIVE)) | (_ONE << ((mixed >> _SHIFT_6) & _FIVE))
-
-
-@numba.njit(nogil=True, inline="always")
-def shift_mask(mixed: np.uint64, shift: int) -> np.uint64:
-    """One bit in each of the two upper 16s of the word: where in its window the anchor stands, turned by its hash.
-
-    Anchors that share a word turn theirs differently, so that one's bits are read as another's in both for a few only.
-    """
-    place = np.uint64(shift)
-    high = _ONE << (_PLACES + (((mixed >> _SHIFT_16) + place) & _FOUR))
-    return high | (_ONE << (_FOLD + (((mixed >> _SHIFT_12) + place) & _FOUR)))
-
-
-@numba.njit(nogil=True, inline="always")
-def shifts_of(word: np.uint64, mixed: np.uint64) -> np.uint64:
-    """What both upper 16s of a word, turned back, say: bit i that the anchor may stand i tokens after its window's start."""
-    first, second = word >> _PLACES, (word >> _FOLD) & _SIXTEEN
-    first = (first | (first << _SHIFT_16)) >> ((mixed >> _SHIFT_16) & _FOUR)
-    return first & ((second | (second << _SHIFT_16)) >> ((mixed >> _SHIFT_12) & _FOUR))
+"""Anchors per round. Their filter words are asked for together, while the tokens under them are counted."""
 
 
 class Room(NamedTuple):
@@ -121,8 +90,8 @@ def anchor_hashes(  # noqa: C901 - each loop is one vector operation
         first: where the first anchor starts.
         count: how many.
         step: tokens from one to the next: 1 or c.
-        chunk: c, tokens a chunk.
-        chunks: k, chunks an anchor.
+        chunk: c, tokens per chunk.
+        chunks: k, chunks per anchor.
         multiplier: M.
         parts: room for count + (k - 1) * c / step hashes of chunks.
         out: shape (count), filled.
@@ -201,8 +170,8 @@ def build(
     Args:
         windows: shape (n, w), the windows, in the corpus's type.
         multiplier: M.
-        chunk: c, tokens a chunk.
-        chunks: k, chunks an anchor.
+        chunk: c, tokens per chunk.
+        chunks: k, chunks per anchor.
         owners: shape (n), filled with the first window that has the same tokens: equal windows share one count.
         table: power-of-two size above n, all ones; filled with window numbers in the low half and the high half of the hash
             above them, at the hash's slot or the next free one.
@@ -274,8 +243,8 @@ def scan(
         frequencies: shape (vocabulary), raised by one for each token; of size 0 where tokens are counted elsewhere.
         windows: shape (n, w), of the tokens' type; none if n is 0.
         multiplier: M.
-        chunk: c, tokens a chunk.
-        chunks: k, chunks an anchor.
+        chunk: c, tokens per chunk.
+        chunks: k, chunks per anchor.
         table: from `build`, as the three that follow.
         table_shift: see `build`.
         bloom: see `build`.

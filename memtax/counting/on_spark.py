@@ -1,8 +1,8 @@
 """Counting on Spark: each task opens its shards where it runs, counts them with the same loops, and yields its sums.
 
 The sums are added on the cluster. What comes to the driver is one number for each window and token that occurs, whatever the
-size of the corpus. It comes in rounds of some tasks a core each, and after a round the driver keeps the totals in the file that
-a local pass keeps: a driver that was killed goes on with the next round, here or there.
+size of the corpus. It comes in rounds of a few tasks per core, and after a round the driver keeps the totals in the file that
+a local pass keeps: a driver that was killed resumes with the next round, locally or on Spark.
 
 Corpora are read by the workers, so their paths must be visible to all of them (a shared file system, the Hub); tables at
 `s3a://`, `hdfs://` and the like are read by Spark itself.
@@ -61,7 +61,7 @@ def count_on_spark(
         reading: how it is read; workers open it themselves.
         windows: matrices of windows.
         master: of Spark.
-        shard_tokens: tokens a shard.
+        shard_tokens: tokens per shard.
         keeper: keeps the totals between runs; None keeps nothing.
         options: `vocabulary_size`, `separator`, `substitutions`, `memorized`, as for `count`.
 

@@ -1,4 +1,4 @@
-"""Totals of a pass on disk, so that a killed run goes on from its last finished shard."""
+"""Totals of a pass on disk, so that a killed run resumes after its last finished shard."""
 
 import json
 import time

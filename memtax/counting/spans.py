@@ -25,11 +25,11 @@ class Span:
         """Read `start:stop`.
 
         Raises:
-            MemtaxError: it is no span of at least one token.
+            MemtaxError: it is not a span of at least one token.
         """
         start, colon, stop = text.partition(":")
         if not colon or not start.strip().isdecimal() or not stop.strip().isdecimal() or int(start) >= int(stop):
-            raise MemtaxError(f"{text!r} is no window; write start:stop, such as 32:64")
+            raise MemtaxError(f"{text!r} is not a window; write start:stop, such as 32:64")
         return cls(int(start), int(stop))
 
     @property

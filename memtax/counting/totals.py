@@ -28,10 +28,10 @@ class Counts:
         sequences: sequences read.
         further: the same for each further matrix of windows.
         near: near-duplicates, for each matrix of windows; empty if not asked for.
-        memorized_frequencies: shape (vocabulary), the part of `token_frequencies` from memorized sequences, if told apart.
+        memorized_frequencies: shape (vocabulary), the part of `token_frequencies` from memorized sequences, if counted.
         large_ids: shape (n), the ids from 2^24 on that occur, rising.
         large_frequencies: shape (n), their occurrences.
-        large_memorized_frequencies: shape (n), the part from memorized sequences, if told apart.
+        large_memorized_frequencies: shape (n), the part from memorized sequences, if counted.
     """
 
     token_frequencies: Int64
@@ -121,7 +121,7 @@ class Totals:
 
     @classmethod
     def zero(cls, query: Query) -> "Totals":
-        """Nothing counted yet. Frequencies have a second row for memorized sequences, if those are told apart."""
+        """Nothing counted yet. Frequencies have a second row for memorized sequences, if those are counted separately."""
         groups = 1 if query.memorized is None else 2
         return cls(
             np.zeros((groups, min(query.vocabulary_size or 0, DENSE)), np.int64),
@@ -207,7 +207,7 @@ def _groups(memorized: Int64, block: Block) -> npt.NDArray[np.uint8]:
     ids = block.sequence_ids()
     if ids is None:
         raise MemtaxError(
-            f"the rows of {block.source} have no known numbers, so memorized ones cannot be told apart; "
+            f"the rows of {block.source} have no known numbers, so memorized ones cannot be counted separately; "
             "add a column sequence_id, or read it without streaming"
         )
     return np.isin(ids, memorized).astype(np.uint8)

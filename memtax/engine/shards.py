@@ -47,5 +47,5 @@ class Plan:
 
 
 def plan(rows: int, rows_per_batch: int, batches_per_shard: int = 16) -> Plan:
-    """The default cut: `batches_per_shard` batches a shard, so that a killed run loses at most that much work."""
+    """The default cut: `batches_per_shard` batches per shard, so that a killed run loses at most that much work."""
     return Plan(rows, rows_per_batch, rows_per_batch * batches_per_shard)

@@ -130,7 +130,7 @@ def run_on_spark(
         dataset: rows with `sequence_id` and the columns that the function requires.
         function: a filter.
         output: the stage's directory, on a file system that all workers see.
-        rows_per_batch: rows a call.
+        rows_per_batch: rows per call.
         master: of Spark.
 
     Raises:

@@ -60,15 +60,15 @@ def run(
 
     Finished shards lie in `output` as Parquet parts and are reused by the next call with the same input and function, if they
     match their checksums; a line on standard error names one that does not, and it is computed again.
-    Under `accelerate launch` (GPUs) or `torchrun` (CPUs) the shards are dealt to the processes; the parts, and so the
+    Under `accelerate launch` (GPUs) or `torchrun` (CPUs) the shards are distributed over the processes; the parts, and so the
     result, are the same bytes for any number of processes.
 
     Args:
         dataset: rows with `sequence_id` and the columns that the function requires.
         function: a filter.
         output: the stage's directory.
-        rows_per_batch: rows a call. It is part of the stage's identity: batches are the same for any process count.
-        batches_per_shard: batches a part, likewise; slow functions want few, so that parts are shared and kept early.
+        rows_per_batch: rows per call. It is part of the stage's identity: batches are the same for any process count.
+        batches_per_shard: batches per part, likewise; slow functions want few, so that parts are shared and kept early.
 
     Returns:
         Table of `sequence_id` and the function's columns.

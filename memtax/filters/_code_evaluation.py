@@ -1,4 +1,4 @@
-"""How well a classifier tells code from natural language: figures, thresholds and curves from labeled texts."""
+"""How well a classifier separates code from natural language: figures, thresholds and curves from labeled texts."""
 
 from collections.abc import Sequence
 from pathlib import Path

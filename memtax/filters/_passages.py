@@ -1,7 +1,7 @@
 """Passages of code and of natural language to train a classifier on, cut like the sequences that it will read.
 
-A document's kind does not settle what a short passage of it is: a source file opens with a licence and a paper holds
-tables. Passages therefore start anywhere, have any length, and are labelled by their own share of prose; those between the
+A document's kind does not settle what a short passage of it is: a source file opens with a license and a paper holds
+tables. Passages therefore start anywhere, have any length, and are labeled by their own share of prose; those between the
 kinds are left out.
 """
 
@@ -54,14 +54,14 @@ _PROSE_NAMES = ("LICENSE", "COPYING", "NOTICE", "METADATA")
 
 @dataclass(frozen=True)
 class Passages:
-    """Texts, their labels (0 natural language, 1 code), and how many were relabelled or left out as between the kinds.
+    """Texts, their labels (0 natural language, 1 code), and how many were relabeled or left out as between the kinds.
 
     `documents` numbers the document that each text was cut from.
     """
 
     texts: list[str]
     labels: list[int]
-    relabelled: int
+    relabeled: int
     left_out: int
     documents: list[int]
 
@@ -89,7 +89,7 @@ def prose_share(text: str) -> float:
 def label_of(text: str, kind: int) -> int | None:
     """The label of a passage from a document of some kind; None if it lies between the kinds.
 
-    Prose inside code (comments, licences) is natural language. A passage of a prose document is natural language too, also a
+    Prose inside code (comments, licenses) is natural language. A passage of a prose document is natural language too, also a
     list of names or another language, unless it has no prose at all and at most half of its visible characters are letters
     (tables, markup, formulas).
     """
@@ -108,7 +108,7 @@ def draw(code: Documents, prose: Documents, rows: int, seed: int, relabel: bool 
         prose: sources of natural language.
         rows: passages wanted.
         seed: the same seed draws the same passages.
-        relabel: whether passages are labelled by `label_of`; if not, each has its document's kind, as in the reference.
+        relabel: whether passages are labeled by `label_of`; if not, each has its document's kind, as in the reference.
 
     Raises:
         MemtaxError: a kind has no document.
@@ -123,10 +123,10 @@ def draw(code: Documents, prose: Documents, rows: int, seed: int, relabel: bool 
     documents: list[int] = []
     numbers: dict[tuple[int, int, int], int] = {}
     wanted = [rows - rows // 2, rows // 2]
-    relabelled = left_out = 0
+    relabeled = left_out = 0
     for _ in range(200 * rows + 1000):
         if len(texts) == rows:
-            return Passages(texts, labels, relabelled, left_out, documents)
+            return Passages(texts, labels, relabeled, left_out, documents)
         kind = generator.randrange(2)
         source = generator.choice(range(len(kinds[kind])))
         place = generator.choice(range(len(kinds[kind][source])))
@@ -136,7 +136,7 @@ def draw(code: Documents, prose: Documents, rows: int, seed: int, relabel: bool 
             left_out += 1
         elif wanted[label]:
             wanted[label] -= 1
-            relabelled += label != kind
+            relabeled += label != kind
             texts.append(text)
             labels.append(label)
             documents.append(numbers.setdefault((kind, source, place), len(numbers)))
@@ -211,7 +211,7 @@ def text_at_hand(seed: int, per_kind: int = 40) -> tuple[dict[str, list[str]], d
         per_kind: most files of one ending; ten times as many of the standard library.
 
     Returns:
-        Sources of code (by file ending) and of natural language (licences, descriptions, documentation).
+        Sources of code (by file ending) and of natural language (licenses, descriptions, documentation).
     """
     generator = random.Random(seed)  # noqa: S311
     paths = {name: Path(sysconfig.get_paths()[name]) for name in ("stdlib", "purelib")}
@@ -219,7 +219,7 @@ def text_at_hand(seed: int, per_kind: int = 40) -> tuple[dict[str, list[str]], d
     groups: dict[tuple[str, str], list[Path]] = {}
     for path in paths["purelib"].rglob("*"):
         if path.name.upper().startswith(_PROSE_NAMES):
-            groups.setdefault(("prose", "licences and descriptions"), []).append(path)
+            groups.setdefault(("prose", "licenses and descriptions"), []).append(path)
         for kind, endings in _FILES.items():
             if path.suffix.lower() in endings:
                 groups.setdefault((kind, path.suffix.lower()), []).append(path)

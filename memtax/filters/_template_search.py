@@ -194,7 +194,7 @@ def _counter(keys: Array, table: Array, low: int, high: int, terms: int, side: i
     first place and the values of the run.
 
     Returns:
-        items a record (0: there is no run of `terms` values), first place, end (the last record taken to be of mean length).
+        items per record (0: there is no run of `terms` values), first place, end (the last record taken to be of mean length).
     """
     last, first, length = seen
     found = (0, low, low)

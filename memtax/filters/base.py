@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import datasets
 
 Batch = dict[str, list[Any]]
-"""Column name to values, one list entry a row: what `Dataset.map(batched=True)` passes and expects."""
+"""Column name to values, one list entry per row: what `Dataset.map(batched=True)` passes and expects."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Filter(ABC):
         """Add the filter's columns to a batch.
 
         Args:
-            batch: column name to list of values, one entry a row; other columns are ignored.
+            batch: column name to list of values, one entry per row; other columns are ignored.
 
         Returns:
             The added columns only, each as long as the batch. Missing values are None, never a sentinel.
@@ -83,7 +83,7 @@ class Filter(ABC):
 
         Args:
             dataset: rows with the required columns.
-            batch_size: rows a call.
+            batch_size: rows per call.
 
         Returns:
             The dataset with the added columns.

@@ -52,7 +52,7 @@ class CodeFilter(Filter):
         model: folder or Hub name of a sequence classifier with two classes; the default is that of Prashanth et al. 2024,
             `training/train_code_vs_nl.py` trains others.
         revision: branch, tag or commit of a Hub name.
-        natural_language: name or number of the class that is natural language, if the configuration does not tell.
+        natural_language: name or number of the class that is natural language, if the configuration does not name it.
         max_length: tokens of the classifier that are read of a text; of a classifier of n-grams four characters each.
         natural_language_from: scores from here on are natural language; with `code_to`, instead of the classifier's own
             thresholds. Those stand in its `evaluation.json`, placed where false positives vanish; the published classifier's
@@ -124,7 +124,7 @@ class CodeFilter(Filter):
         """Score the texts that are there.
 
         Raises:
-            ModelError: the classifier cannot be loaded, or its classes cannot be told apart.
+            ModelError: the classifier cannot be loaded, or its classes cannot be identified.
         """
         if self.scores is not None:
             found = look_up(self.scores, ("nl_score",), batch["sequence_id"], stamp(self.scores))
@@ -204,7 +204,7 @@ def _check_thresholds(thresholds: tuple[float, float], what: str) -> None:
     code_to, natural_language_from = thresholds
     if not 0 <= code_to < natural_language_from <= 1:
         raise MemtaxError(
-            f"the thresholds of {what} are no verdict: code_to ({code_to}) must be below natural_language_from "
+            f"the thresholds of {what} give no verdict: code_to ({code_to}) must be below natural_language_from "
             f"({natural_language_from}), both in [0, 1]"
         )
 

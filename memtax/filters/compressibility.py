@@ -1,7 +1,7 @@
 """How well a sequence compresses by itself: the mean code length of its symbols under its own symbol frequencies.
 
 Two codes: the optimal prefix code (Huffman 1952), and the Shannon code, whose lengths are ceil(-log2 p). The published
-column `huffman_coding_length` of the paper's data is the latter. For a text with entropy H bits a symbol,
+column `huffman_coding_length` of the paper's data is the latter. For a text with entropy H bits per symbol,
 H <= Huffman < H + 1 and Huffman <= Shannon < H + 1.
 """
 
@@ -46,7 +46,12 @@ class CompressibilityFilter(Filter):
 
     Args:
         per_token: also add `huffman_token_coding_length`, the mean Huffman code length with the sequence's tokens as
-            symbols, in bits a token; the column `tokens` is then required.
+            symbols, in bits per token; the column `tokens` is then required.
+
+    Example:
+        >>> from memtax.filters import CompressibilityFilter
+        >>> CompressibilityFilter()({"text": ["aaab"]})
+        {'huffman_coding_length': [1.0], 'shannon_coding_length': [1.25]}
     """
 
     name: ClassVar[str] = "compressibility"

@@ -20,6 +20,16 @@ class DuplicateFilter(Filter):
     Attributes:
         counts: a folder from `memtax count`, a Parquet file, or a dataset as `org/name:config:split`, with the columns
             `sequence_id` and `sequence_duplicates`, or `counts` as in the published `generation-num-duplicates`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import pyarrow as pa
+        >>> import pyarrow.parquet as pq
+        >>> from memtax.filters import DuplicateFilter
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "counts.parquet"
+        >>> pq.write_table(pa.table({"sequence_id": [0, 1], "sequence_duplicates": [3, 0]}), path)
+        >>> DuplicateFilter(str(path))({"sequence_id": [0, 1, 2]})
+        {'sequence_duplicates': [3, 0, None]}
     """
 
     name: ClassVar[str] = "duplicates"
@@ -50,5 +60,5 @@ class DuplicateFilter(Filter):
 
 @functools.lru_cache(maxsize=4)
 def _table(name: str, version: Any) -> tuple[Int64, Int64]:
-    """The table, once a process; `version` changes with the files."""
+    """The table, once per process; `version` changes with the files."""
     return read_duplicates(name)

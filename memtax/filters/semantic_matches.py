@@ -1,4 +1,4 @@
-"""How many sequences of the corpus say nearly the same: neighbours in the space of sentence embeddings."""
+"""How many sequences of the corpus say nearly the same: neighbors in the space of sentence embeddings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,6 +31,16 @@ class SemanticMatchFilter(Filter):
         model: folder or Hub name of the sentence-transformers model.
         revision: branch, tag or commit of a Hub name.
         embedded: whether the batch has a column `embedding`, so that nothing needs to be embedded here.
+
+    Example:
+        >>> import tempfile
+        >>> import datasets
+        >>> from memtax.filters import SemanticMatchFilter
+        >>> rows = {"sequence_id": [0, 1, 2], "embedding": [[1.0, 0.0], [0.9, 0.4], [0.0, 1.0]]}
+        >>> sample = tempfile.mkdtemp()
+        >>> datasets.Dataset.from_dict(rows).save_to_disk(sample)
+        >>> SemanticMatchFilter(sample, embedded=True)(rows)
+        {'semantic_matches_0_8': [1, 1, 0], 'semantic_matches_0_9': [1, 1, 0]}
     """
 
     name: ClassVar[str] = "semantic_matches"
@@ -55,12 +65,12 @@ class SemanticMatchFilter(Filter):
         return (location(self.sample), *model_files(resolve_model(self.model)))
 
     def compute(self, batch: Batch) -> Batch:
-        """Count the neighbours.
+        """Count the neighbors.
 
         Raises:
             MemtaxError: the sample cannot be read or was embedded by another model.
         """
-        from memtax.filters._sample import load_sample, matches
+        from memtax.filters.sample_matches import load_sample, matches
 
         spare_threads()
         published = look_up(self.sample, self.columns, batch["sequence_id"], stamp(self.sample))

@@ -38,7 +38,7 @@ Row: TypeAlias = tuple[bool, bool, int | None]
 """`is_incrementing`, `is_repeating` and `template_period` of a text."""
 
 AT_ONCE = 1 << 20
-"""Characters that are analysed together, which bounds the memory."""
+"""Characters that are analyzed together, which bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,12 @@ class TemplateFilter(Filter):
 
     Raises:
         MemtaxError: a parameter is out of its range.
+
+    Example:
+        >>> from memtax.filters import TemplateFilter
+        >>> columns = TemplateFilter()({"text": ["item 1, item 2, item 3, item 4, item 5,", "Call me Ishmael. Some years ago"]})
+        >>> columns["is_incrementing"], columns["template_period"]
+        ([True, False], [3, None])
     """
 
     name: ClassVar[str] = "templates"
@@ -80,7 +86,7 @@ class TemplateFilter(Filter):
                 raise MemtaxError(f"{name} is {getattr(self, name)!r}; it must be a share above 0 and at most 1")
 
     def compute(self, batch: Batch) -> Batch:
-        """The decisions, row by row: a text's neighbours in the batch do not matter."""
+        """The decisions, row by row: a text's neighbors in the batch do not matter."""
         texts = [text or "" for text in batch["text"]]
         parts = np.cumsum([len(text) for text in texts]) // AT_ONCE
         borders = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(texts)]

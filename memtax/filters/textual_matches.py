@@ -1,4 +1,4 @@
-"""How many of a sequence's semantic neighbours begin with nearly the same characters."""
+"""How many of a sequence's semantic neighbors begin with nearly the same characters."""
 
 import os
 from collections.abc import Sequence
@@ -34,6 +34,17 @@ class TextualMatchFilter(SemanticMatchFilter):
         embedded: whether the batch has a column `embedding`.
         below: distances from here on do not count.
         ascii_only: whether prompts with other characters than ASCII get 0, as in the reference.
+
+    Example:
+        >>> import tempfile
+        >>> import datasets
+        >>> from memtax.filters import TextualMatchFilter
+        >>> prompts = ["Dear Anna, thank you", "Dear Otto, thank you"]
+        >>> rows = {"sequence_id": [0, 1], "embedding": [[1.0, 0.0], [1.0, 0.0]], "prompt_text": prompts}
+        >>> sample = tempfile.mkdtemp()
+        >>> datasets.Dataset.from_dict(rows).save_to_disk(sample)
+        >>> TextualMatchFilter(sample, embedded=True)(rows)
+        {'textual_matches_0_8': [1, 1], 'textual_matches_0_9': [1, 1]}
     """
 
     name: ClassVar[str] = "textual_matches"
@@ -50,12 +61,12 @@ class TextualMatchFilter(SemanticMatchFilter):
             object.__setattr__(self, "requires", ("sequence_id", "embedding", "prompt_text"))
 
     def compute(self, batch: Batch) -> Batch:
-        """Count the neighbours with a similar prompt.
+        """Count the neighbors with a similar prompt.
 
         Raises:
             MemtaxError: the sample cannot be read or has no prompts.
         """
-        from memtax.filters._sample import load_sample, matches
+        from memtax.filters.sample_matches import load_sample, matches
 
         spare_threads()
         published = look_up(self.sample, self.columns, batch["sequence_id"], stamp(self.sample))

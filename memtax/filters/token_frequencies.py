@@ -25,6 +25,17 @@ class TokenFrequencyFilter(Filter):
         frequencies: a folder from `memtax count`, a Parquet file, or a dataset as `org/name:config:split`, with the columns
             `token_id` and `token_frequency`, or `TokenID` and `Frequency` as in the published `num-frequencies`, whose
             splits `memorized` and `non_memorized` are summed when no split is named.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import pyarrow as pa
+        >>> import pyarrow.parquet as pq
+        >>> from memtax.filters import TokenFrequencyFilter
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "frequencies.parquet"
+        >>> pq.write_table(pa.table({"token_id": [0, 1, 2], "token_frequency": [10, 20, 60]}), path)
+        >>> columns = TokenFrequencyFilter(str(path))({"tokens": [[0, 1, 2]]})
+        >>> columns["avg_frequency"], columns["p25_frequency"]
+        ([30.0], [15.0])
     """
 
     name: ClassVar[str] = "token_frequencies"
@@ -45,7 +56,7 @@ class TokenFrequencyFilter(Filter):
         return (location(self.frequencies),)
 
     def compute(self, batch: Batch) -> Batch:
-        """Look the tokens up and summarise each row.
+        """Look the tokens up and summarize each row.
 
         Raises:
             MemtaxError: the table cannot be read.
@@ -78,5 +89,5 @@ def _statistics(matrix: Int64) -> tuple[npt.NDArray[Any], ...]:
 
 @functools.lru_cache(maxsize=4)
 def _table(name: str, version: Any) -> TokenTable:
-    """The table, once a process; `version` changes with the files."""
+    """The table, once per process; `version` changes with the files."""
     return read_frequencies(name)

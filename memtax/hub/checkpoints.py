@@ -153,7 +153,7 @@ class ResumableTrainer(Trainer):
         reasons += [f"with other settings ({'; '.join(shown)}{'; ...' if changed[3:] else ''})"] if changed else []
         if reasons:
             raise MemtaxError(
-                f"{where} was trained {' and '.join(reasons)}; choose another --output_dir, or remove that one to train anew"
+                f"{where} was trained {' and '.join(reasons)}; choose another --output_dir, or remove that one to start over"
             )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

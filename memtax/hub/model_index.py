@@ -11,7 +11,7 @@ from memtax.record_shapes import EVALUATION, PREDICTOR
 from memtax.shapes import check
 
 _PREDICTOR = {"roc_auc": "roc_auc", "pr_auc": "average_precision", "ece": "ece", "brier": "brier_score", "f1": "f1"}
-"""Figures of a predictor that its index tells, and the Hub's names of them."""
+"""Figures of a predictor that its index lists, and the Hub's names of them."""
 _CLASSIFIER = {
     "roc_auc": ("roc_auc", "ROC-AUC"),
     "pr_auc_code": ("average_precision", "PR-AUC, code"),

@@ -101,7 +101,7 @@ class Module(evaluate.Metric):
         return "int64" in types and "float64" not in types
 
     def _forget(self) -> None:
-        """Drop rows and locks after an error, so that the next call starts anew."""
+        """Drop rows and locks after an error, so that the next call starts from the beginning."""
         state: Any = self
         for lock in (state.filelock, *(state.filelocks or ())):
             if lock is not None:
@@ -118,7 +118,7 @@ def _common_length(given: Mapping[str, Any]) -> int:
     """Rows of every input that was given, at least one."""
     for name, column in given.items():
         if isinstance(column, str) or not hasattr(column, "__len__"):
-            raise MemtaxError(f"{name} must be a list with one entry a row, not {type(column).__name__}")
+            raise MemtaxError(f"{name} must be a list with one entry per row, not {type(column).__name__}")
     lengths = {name: len(column) for name, column in given.items()}
     if len(set(lengths.values())) > 1:
         raise MemtaxError(f"inputs differ in length: {', '.join(f'{name} {rows}' for name, rows in lengths.items())}")

@@ -114,7 +114,7 @@ def plan(
     elif any(source.rglob("*.parquet")) and (source / "README.md").is_file():
         found.append(_dataset(source, repo_id, run))
     elif list(parts) != ["metrics"]:
-        raise MemtaxError(f"{source} is no run directory and no folder of a dataset or model; name one that memtax wrote")
+        raise MemtaxError(f"{source} is neither a run directory nor a folder of a dataset or model; name one that memtax wrote")
     if "explorer" in parts:
         found.append(_explorer(f"{repo_id}-explorer", repo_id, str(run.get("config", {}).get("title") or repo_id), private))
     if "metrics" in parts:
@@ -270,7 +270,7 @@ def _owner(repo_id: str) -> str:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise MemtaxError(
-            f"{repo_id!r} cannot be pushed: it is no name for the Hub ({' '.join(str(error).split())})"
+            f"{repo_id!r} cannot be pushed: not a valid name for the Hub ({' '.join(str(error).split())})"
         ) from error
     if "/" not in repo_id:
         raise MemtaxError(f"{repo_id!r} cannot be pushed: it has no account; write org/{repo_id}")

@@ -60,7 +60,7 @@ _HEADER = 100_000_000
 
 @dataclass(frozen=True)
 class Machine:
-    """What tells of this machine.
+    """Paths and names that identify this machine.
 
     Attributes:
         folders: absolute paths, the longest first.
@@ -172,7 +172,7 @@ def screen(files: Mapping[str, Path | bytes], machine: Machine) -> tuple[dict[st
 
     Args:
         files: path in the repository to a local file, or to the content itself.
-        machine: what must not be told.
+        machine: paths and names that must not be published.
 
     Returns:
         The files, and notes for the user.

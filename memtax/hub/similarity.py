@@ -20,7 +20,7 @@ def agreements(
 
     Returns:
         `alignment` (mean cosine, over paraphrases and tensors) and, from gradients, `inner_product` (its mean over
-        paraphrases): one value a text, None without paraphrases.
+        paraphrases): one value per text, None without paraphrases.
 
     Raises:
         MemtaxError: a cosine outside [-1, 1], NaN, vectors that differ in length, a zero vector, or gradients missing.
@@ -54,7 +54,7 @@ def mean(column: Sequence[float | None]) -> float | None:
 def _cosine(number: int, value: float | None) -> float:
     # Cosines from float32 gradients may pass 1 by rounding.
     if value is None or not abs(value) <= 1 + 1e-5:
-        raise MemtaxError(f"predictions hold {value} in row {number}; a cosine lies in [-1, 1]")
+        raise MemtaxError(f"predictions hold {value} in row {number}; a cosine must be in [-1, 1]")
     return value
 
 

@@ -1,4 +1,4 @@
-"""The page of a metric Space: inputs as JSON, the cases as examples, results or the error as the module tells it."""
+"""The page of a metric Space: inputs as JSON, the cases as examples, results or the error message of the module."""
 
 import json
 from pathlib import Path

@@ -14,7 +14,7 @@ CARD = "card_section.md"
 
 @dataclass(frozen=True, kw_only=True)
 class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOption, Job):
-    """Audit a fine-tuned model: what can be extracted, what of it is worrying, who can tell members, what to do.
+    """Audit a fine-tuned model: what can be extracted, which part of it is worrying, membership risk, and what to do.
 
     Example: `memtax audit --model runs/demo/models/small-gpt-neox --train train.jsonl --held-out unseen.jsonl --output audit`
     """

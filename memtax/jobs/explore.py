@@ -10,7 +10,7 @@ from memtax.settings import Bos, Dtype, argument, option
 
 @dataclass(frozen=True, kw_only=True)
 class Explore(PlacementOptions, Command):
-    """Browse a run: filter sequences, see their tokens and neighbours, analyze a text of your own (extra `explore`).
+    """Browse a run: filter sequences, see their tokens and neighbors, analyze a text of your own (extra `explore`).
 
     Example: `memtax explore runs/demo --model runs/demo/models/small-gpt-neox`
     """

@@ -1,4 +1,4 @@
-"""`memtax mia`: membership inference from texts to figures, each beside what can be told without the model."""
+"""`memtax mia`: membership inference from texts to figures, each beside a baseline without the model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,10 @@ from memtax.settings import argument, option
 
 @dataclass(frozen=True, kw_only=True)
 class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
-    """Membership inference: how well members are told from non-members, and whether that shows anything.
+    """Membership inference: how well scores separate members from non-members, beside a blind baseline.
 
     DATA is a folder with a file of each kind for every domain (github.member.jsonl, github.nonmember.jsonl), a table with
-    a label column, `swj0419/WikiMIA::WikiMIA_length64` or `iamgroot42/mimir:github:ngram_13_0.8`. The neighbours published for
+    a label column, `swj0419/WikiMIA::WikiMIA_length64` or `iamgroot42/mimir:github:ngram_13_0.8`. The neighbors published for
     WikiMIA: `--neighbour-texts zjysteven/WikiMIA_paraphrased_perturbed::WikiMIA_length64_perturbed`.
 
     Example: `memtax mia runs/demo/dataset:membership --model runs/demo/models/small-gpt-neox --output runs/mia`

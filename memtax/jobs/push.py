@@ -14,7 +14,7 @@ class Push(Command):
     """Publish a run on the Hugging Face Hub: dataset, models and, if asked, the metric Spaces, with cards.
 
     Paths below your folders, and the names of user and host, are replaced in what is sent; a credential is refused.
-    What is there already is not sent again, and a broken upload goes on where it was. The token is that of `hf auth login`
+    Files that are already there are not sent again, and an interrupted upload resumes. The token is that of `hf auth login`
     or of HF_TOKEN.
 
     Example: `memtax push runs/demo --repo-id my-org/stdlib-memorization --dry-run`
@@ -39,7 +39,7 @@ class Push(Command):
         return Finished(None, figures, self._lines(repositories))
 
     def _lines(self, repositories: list[dict[str, Any]]) -> Iterator[str]:
-        """Push one repository after the other, and say of each what was done."""
+        """Push one repository after the other and report what was done for each."""
         from memtax import outputs
         from memtax.hub.publish import publish
 

@@ -1,4 +1,4 @@
-"""The same end as every verb's for a dataset that somebody mapped in a notebook."""
+"""Write a dataset that was mapped in a notebook in the layout of every verb's output."""
 
 import time
 from collections.abc import Mapping

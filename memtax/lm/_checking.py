@@ -16,7 +16,7 @@ from memtax.lm.special_tokens import positions
 
 _TOKENS = 8
 _NUMBERS = 2**24
-"""Entries of a gradient that are formed at once."""
+"""Entries of a gradient that are computed at once."""
 _TOLERANCES = {torch.float64: 1e-4, torch.float32: 5e-3}
 """Some models compute a part in float32, whatever the type of their weights."""
 _COARSE = 0.1

@@ -75,7 +75,7 @@ def find_sites(model: Any, parameters: str) -> Sites:
     if parameters == "lora":
         missing = [name for name in names.values() if "lora_" in name and name not in tensors]
         if missing:
-            raise ModelError(f"{missing[0]} is a LoRA tensor that is no linear map's; memtax has no kernel for it")
+            raise ModelError(f"{missing[0]} is a LoRA tensor that does not belong to a linear map; memtax has no kernel for it")
     head_names = linear.pop(head, (None, None))
     embedding = names[id(entrance.weight)]
     tied = embedding == head_names[0]

@@ -71,7 +71,7 @@ def first_block(
     Args:
         ragged: the sequences.
         rows: sequences still to be done, longest first, at least one.
-        batch_tokens: positions a batch, padding included, as far as the shapes allow.
+        batch_tokens: positions per batch, padding included, as far as the shapes allow.
         longest: the most positions that the model has; padding does not go beyond. None: no limit.
         side: where the padding goes.
 

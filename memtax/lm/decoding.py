@@ -31,7 +31,7 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
-            raise MemtaxError(f"temperature={self.temperature} must be above 0; greedy decoding is what is_memorized tells")
+            raise MemtaxError(f"temperature={self.temperature} must be above 0; is_memorized covers greedy decoding")
         if self.top_k is not None and self.top_k < 1:
             raise MemtaxError(f"top_k={self.top_k} must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -45,7 +45,7 @@ class Decoding:
             targets: (rows,).
 
         Returns:
-            (rows,). What survives is renormalised, as sampling does (Hayes et al. 2024, section 3).
+            (rows,). What survives is renormalized, as sampling does (Hayes et al. 2024, section 3).
         """
         import torch
 

@@ -40,10 +40,10 @@ def embed(
         texts: what to embed; each is cut at the model's limit (256 tokens for the default).
         model: folder or Hub name of any sentence-transformers model.
         revision: branch, tag or commit of a Hub name.
-        at_once: texts a pass; those of similar length go together.
+        at_once: texts per pass; those of similar length go together.
 
     Returns:
-        Shape (texts, width), float32, rows normalised in float64 and then rounded.
+        Shape (texts, width), float32, rows normalized in float64 and then rounded.
 
     Raises:
         ModelError: the model cannot be loaded, or gives a vector that is not finite or zero.

@@ -98,7 +98,7 @@ def columns(scores: Scores, prompt: int, continuation: int) -> dict[str, list[An
         continuation: tokens of the continuation, at least 1.
 
     Returns:
-        One list a column, one entry a sequence. None where the sequence does not reach the end of the prompt or of the
+        One list per column, one entry per sequence. None where the sequence does not reach the end of the prompt or of the
         continuation, or where there is no token to score: the first token of a prompt never is.
     """
     lengths = np.diff(scores.offsets)

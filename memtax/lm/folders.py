@@ -1,4 +1,4 @@
-"""What lies in a model's folder or Hub repository, and what is wrong with it before `transformers` is asked."""
+"""The files of a model's folder or Hub repository, and checks of them before `transformers` loads any."""
 
 import os
 from pathlib import Path

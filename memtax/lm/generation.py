@@ -50,7 +50,7 @@ def match_lengths(
         batch_tokens: as for `score`.
 
     Returns:
-        A number a sequence, `continuation` for memorized ones; None for those shorter than prompt and continuation.
+        A number per sequence, `continuation` for memorized ones; None for those shorter than prompt and continuation.
 
     Raises:
         RowError: the model cannot take a sequence, or its logits are not numbers.
@@ -96,7 +96,7 @@ def memorization_scores(
         batch_tokens: positions held at once; None as for `score`.
 
     Returns:
-        A share a sequence; None for those shorter than prompt and continuation.
+        A share per sequence; None for those shorter than prompt and continuation.
 
     Raises:
         RowError: the model's logits for a sequence are not numbers.

@@ -20,7 +20,7 @@ from memtax.lm.batches import PaddingSide, Ragged
 from memtax.lm.folders import first_line
 from memtax.lm.head import call, check_padding, decompose
 from memtax.lm.memory import FAILURES, fitting, smaller
-from memtax.lm.scores import _check_ids, _check_lengths, _ragged, _vocabulary, evaluation
+from memtax.lm.scores import check_ids, check_lengths, evaluation, to_ragged, vocabulary_size
 from memtax.lm.special_tokens import bos_of, positions
 
 PARAMETERS = ("head", "embeddings+head", "lora", "all-linear")
@@ -30,7 +30,7 @@ Biases are tensors of their own. A tensor that is both head and embedding is one
 """
 
 BATCH_TOKENS = {"cpu": 256, "accelerator": 16_384}
-"""Positions a pass: on CPUs more would only take more memory."""
+"""Positions per pass: on CPUs more would only take more memory."""
 _CHUNK_LOGITS = {"cpu": 2**23, "accelerator": 2**28}
 _HELD_ERRORS = {"cpu": 2**26, "accelerator": 2**30}
 """Errors at the logits that are kept rather than computed again, if the caller says that they are needed at once."""
@@ -105,12 +105,12 @@ def capture(
 
     Args:
         model: a `transformers` causal language model, or a PEFT model around one. Its own `requires_grad` flags and `.grad`
-            are left as they are. Its BOS is put before every sequence that does not begin with it, and is no target.
+            are left as they are. Its BOS is put before every sequence that does not begin with it, and is not a target.
         sequences: token ids of each sequence. One without a target (fewer than two tokens) has the gradient 0.
         parameters: one of `PARAMETERS`.
         scored: for each sequence which tokens count as targets, as long as the sequence; None: all. The first token never is
             one: nothing comes before it, or BOS alone.
-        batch_tokens: positions a pass; None starts from what suits the model's device and halves it as often as the memory
+        batch_tokens: positions per pass; None starts from what suits the model's device and halves it as often as the memory
             runs out.
         padding_side: "right"; "left" serves models that only attend.
         keep_errors: hold what would otherwise be computed again for every use, if one batch takes all sequences and it fits:
@@ -125,15 +125,15 @@ def capture(
             fit into memory.
         MemtaxError: `scored` does not fit the sequences.
     """
-    ragged = _ragged(sequences, bos_of(model))
-    _check_ids(ragged, _vocabulary(model))
-    _check_lengths(ragged, positions(model))
+    ragged = to_ragged(sequences, bos_of(model))
+    check_ids(ragged, vocabulary_size(model))
+    check_lengths(ragged, positions(model))
     weights = _weights(ragged, scored)
     sites = find_sites(model, parameters)
     kind = "cpu" if model.device.type == "cpu" else "accelerator"
     most = batch_tokens or BATCH_TOKENS[kind]
     whole = len(ragged.lengths) * int(ragged.lengths.max(initial=0))
-    if keep_errors and whole * _vocabulary(model) <= _HELD_ERRORS[kind]:
+    if keep_errors and whole * vocabulary_size(model) <= _HELD_ERRORS[kind]:
         most = max(most, whole)
     if batch_tokens is None:
         most = fitting(model, parameters, most)
@@ -144,7 +144,7 @@ def capture(
             check_padding(model)
         _check_once(model, sites, parameters, padding_side, kind)
         while len(left):
-            rows = left[: _count(ragged.lengths[left], most)]
+            rows = left[: rows_that_fit(ragged.lengths[left], most)]
             whole = len(rows) == len(ragged.lengths)
             try:
                 found = _capture_batch(model, sites, ragged, weights, rows, padding_side, keep_errors and whole, kind)
@@ -169,7 +169,7 @@ def _check_once(model: Any, sites: Sites, parameters: str, side: PaddingSide, ki
     """Compare the set's gradients with autograd's, the first time that it is used."""
 
     def short(examples: Sequence[Sequence[int]]) -> Mapping[str, Kernel]:
-        rows = _ragged(examples)
+        rows = to_ragged(examples)
         return _capture_batch(model, sites, rows, _weights(rows, None), np.arange(len(examples)), side, False, kind)
 
     try:
@@ -229,10 +229,10 @@ def _weights(ragged: Ragged, scored: Sequence[Sequence[bool]] | None) -> list[np
 
 def _order(lengths: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
     """Rows in their own order if one batch takes all, else sorted by length, longest first."""
-    return np.arange(len(lengths)) if _count(lengths, most) >= len(lengths) else np.argsort(-lengths, kind="stable")
+    return np.arange(len(lengths)) if rows_that_fit(lengths, most) >= len(lengths) else np.argsort(-lengths, kind="stable")
 
 
-def _count(lengths: npt.NDArray[np.int64], most: int) -> int:
+def rows_that_fit(lengths: npt.NDArray[np.int64], most: int) -> int:
     """How many of the first sequences make a batch."""
     return max(most // max(int(lengths.max(initial=0)), 1), 1)
 
@@ -248,7 +248,7 @@ def _capture_batch(
     kind: str,
 ) -> dict[str, Kernel]:
     """Kernels of one batch of sequences, in its order."""
-    ids, mask = (torch.from_numpy(array).to(model.device) for array in _rectangle(ragged, rows, side))
+    ids, mask = (torch.from_numpy(array).to(model.device) for array in rectangle(ragged, rows, side))
     # The last token of a sequence predicts nothing, and nothing that is scored sees it.
     needed = torch.zeros_like(mask)
     needed[:, :-1] = mask[:, :-1] & mask[:, 1:]
@@ -286,7 +286,7 @@ def _capture_batch(
     return recorder.kernels(needed, lengths, ids, dtype, _FLAT, outer, biases)
 
 
-def _rectangle(
+def rectangle(
     ragged: Ragged, rows: npt.NDArray[np.int64], side: PaddingSide
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Ids and mask, (batch, longest); 0 under padding."""

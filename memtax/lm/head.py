@@ -51,7 +51,7 @@ def decompose(model: Any) -> Parts | None:
         model: a `transformers` causal language model, or a PEFT model around one; in evaluation mode.
 
     Raises:
-        ModelError: it is no causal language model: a token's logits depend on the tokens after it.
+        ModelError: it is not a causal language model: a token's logits depend on the tokens after it.
     """
     if model not in _KNOWN:
         _KNOWN[model] = _probe(model)

@@ -16,12 +16,12 @@ def matches(
     A generation that stopped early does not match beyond its end; what it has beyond the end of the true tokens is ignored.
 
     Args:
-        generated: token ids, one list a sequence.
+        generated: token ids, one list per sequence.
         true: token ids of the true continuations.
         tokens: compare the first so many alone; every true continuation must have them. None: all of them.
 
     Returns:
-        One array a sequence, as long as its true continuation (or `tokens`).
+        One array per sequence, as long as its true continuation (or `tokens`).
 
     Raises:
         MemtaxError: the lists differ in length, or a continuation is empty or too short.

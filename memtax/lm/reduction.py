@@ -1,4 +1,4 @@
-"""From logits to a few numbers a token, a block of rows at a time so that the passes over the vocabulary stay in the cache."""
+"""From logits to a few numbers per token, a block of rows at a time so that passes over the vocabulary stay in the cache."""
 
 from dataclasses import dataclass
 

@@ -106,7 +106,7 @@ def score(
         decoding: also `decoded`, under this sampling scheme.
         suppressed: a token id that `match` treats as if the model could not choose it.
         start: first token to score, at least 1: the head does not run for those before it.
-        match_only: leave `logprobs` empty, which saves the pass over the vocabulary that normalises.
+        match_only: leave `logprobs` empty, which saves the pass over the vocabulary that normalizes.
         attention: also entropy and Gini coefficient of the attention weights; needs padding on the right.
         batch_tokens: positions a forward pass; None starts from what suits the model's device and halves it as often as the
             memory runs out, for this and later calls.
@@ -120,10 +120,10 @@ def score(
             model's logits are not numbers, one sequence alone does not fit into memory, or the model does not ignore padding
             on the left.
     """
-    ragged = _ragged(sequences, bos_of(model))
+    ragged = to_ragged(sequences, bos_of(model))
     longest = positions(model)
-    _check_ids(ragged, _vocabulary(model))
-    _check_lengths(ragged, longest)
+    check_ids(ragged, vocabulary_size(model))
+    check_lengths(ragged, longest)
     wanted = Wanted(not match_only, moments, ranks, decoding, suppressed)
     offsets = np.concatenate([[0], np.cumsum(np.maximum(ragged.lengths - ragged.before - start, 0))])
     found = {name: torch.empty(int(offsets[-1]), dtype=dtype).numpy() for name, dtype in wanted.columns.items()}
@@ -161,7 +161,7 @@ def _forward(
     parts = decompose(model)
     most = batch_tokens or fitting(model, "scores", BATCH_TOKENS[kind])
     if parts is None:
-        most = min(most, max(_WHOLE_LOGITS // _vocabulary(model), 1))
+        most = min(most, max(_WHOLE_LOGITS // vocabulary_size(model), 1))
     if recorder:
         most = min(most, batch_limit(model, int(ragged.lengths.max(initial=0))))
     rows = order(ragged, start + 1)
@@ -209,7 +209,7 @@ def _score_block(
     rows, targets = _needed(states, ids, mask, torch.from_numpy(start + before).to(mask.device))
     del states
     pieces = []
-    for hidden, target in _chunks(rows, targets, chunk_logits // (rows.shape[1] if parts is None else _vocabulary(model))):
+    for hidden, target in _chunks(rows, targets, chunk_logits // (rows.shape[1] if parts is None else vocabulary_size(model))):
         logits = hidden if parts is None else parts.logits(hidden)
         pieces.append(reduce(logits, target.to(logits.device), wanted))
     return {name: torch.cat([piece[name] for piece in pieces])[: len(targets)].cpu().numpy() for name in wanted.columns}
@@ -247,7 +247,7 @@ def _chunks(rows: torch.Tensor, targets: torch.Tensor, most: int) -> Iterator[tu
     yield from zip(torch.split(rows, size), torch.split(targets, size), strict=True)
 
 
-def _ragged(sequences: Sequence[Sequence[int]], bos: BosIds = ()) -> Ragged:
+def to_ragged(sequences: Sequence[Sequence[int]], bos: BosIds = ()) -> Ragged:
     """The sequences end to end, each after the BOS ids unless it begins with them."""
     before: npt.NDArray[np.int64] | None = None
     if bos:
@@ -260,7 +260,7 @@ def _ragged(sequences: Sequence[Sequence[int]], bos: BosIds = ()) -> Ragged:
     return Ragged(flat, offsets, before)
 
 
-def _vocabulary(model: Any) -> int:
+def vocabulary_size(model: Any) -> int:
     """Token ids that the model can both read and predict."""
     sizes = [model.get_input_embeddings().weight.shape[0]]
     head = model.get_output_embeddings()
@@ -269,7 +269,8 @@ def _vocabulary(model: Any) -> int:
     return int(min(sizes))
 
 
-def _check_ids(ragged: Ragged, vocabulary: int) -> None:
+def check_ids(ragged: Ragged, vocabulary: int) -> None:
+    """Raise a `RowError` at the first token id that the model does not have."""
     bad = np.flatnonzero((ragged.flat < 0) | (ragged.flat >= vocabulary))
     if bad.size:
         raise RowError(
@@ -279,7 +280,8 @@ def _check_ids(ragged: Ragged, vocabulary: int) -> None:
         )
 
 
-def _check_lengths(ragged: Ragged, longest: int | None) -> None:
+def check_lengths(ragged: Ragged, longest: int | None) -> None:
+    """Raise a `RowError` where a sequence has more tokens than the model has positions; None stands for no limit."""
     if longest is not None and len(ragged.lengths) and ragged.lengths.max() > longest:
         row = int(ragged.lengths.argmax())
         raise RowError(

@@ -192,7 +192,7 @@ def positions(model: Any) -> int | None:
 
 
 def position_limit(config: Any) -> int | None:
-    """Positions that a configuration names; None where it names none, or something that is no length."""
+    """Positions that a configuration names; None where it names none, or something that is not a length."""
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return longest if isinstance(longest, int) and longest > 0 else None
 

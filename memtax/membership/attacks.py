@@ -34,7 +34,7 @@ EVIDENCE = {
     "population": "LL of each text of some non-members, and the log of their mean probability under the reference models",
     "column:NAME": "the value in a column of the input: gradients are measured by another command",
 }
-"""What an attack may ask for, and what it receives under that name."""
+"""Evidence that an attack can request: name to what it receives."""
 
 LATE = ("score", "references", "deviations", "rmia_a", "population")
 """Evidence that comes from finished tables."""
@@ -87,7 +87,7 @@ def lowercase(logprobs: Values, lowercase: float | None) -> float | None:
 
 
 def neighbour(logprobs: Values, neighbours: Sequence[float]) -> float | None:
-    """LL beyond the mean LL of the neighbours (Mattern et al. 2023)."""
+    """LL beyond the mean LL of the neighbors (Mattern et al. 2023)."""
     ours = loss(logprobs)
     return None if ours is None or not len(neighbours) else ours - float(np.mean(neighbours))
 

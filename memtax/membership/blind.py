@@ -26,7 +26,7 @@ NUMBERS = (
     "naming of a year",
     "length in tokens",
 )
-"""Single lengths and years that may tell members, in the order of `_numbers`, and the tokens."""
+"""Single lengths and years that may separate members from non-members, in the order of `_numbers`, and the tokens."""
 _BUCKETS = 512
 """Hashed word features of the permutation test."""
 _YEAR = re.compile(r"(?<!\d)(1[89]\d\d|20\d\d)(?!\d)")
@@ -128,7 +128,7 @@ def blind_p_value(
     permutations: int = PERMUTATIONS,
     seed: int = SEED,
 ) -> float | None:
-    """P-value of "the texts alone do not tell members": labels of whole units are permuted, and the classifier fit each time.
+    """P-value of "the texts alone do not separate the classes": labels of whole units are permuted, a classifier fit each time.
 
     The statistic is the larger of the out-of-fold AUROC of a ridge regression on hashed words, lengths and years, and of the
     AUROC of the best single length or year in either direction. Its predictions are linear in the labels, so that all
@@ -270,7 +270,7 @@ class Features:
 def strongest_number(
     texts: Sequence[str], labels: Sequence[bool], lengths: Sequence[int] | None = None
 ) -> tuple[str, Values] | None:
-    """The single length or year that tells members best over all texts, in the direction in which it does.
+    """The single length or year that separates members best over all texts, in the direction in which it does.
 
     A classifier that has to choose among features on part of the texts may do worse than one of them alone. An attack has to
     beat both; the choice on all texts favors the feature, never the attack.

@@ -23,7 +23,7 @@ def score_rows(
     """Every score that the given columns allow.
 
     Args:
-        predictions: log-probability in nats of each scored token, a list a text; None and an empty list score nothing.
+        predictions: log-probability in nats of each scored token, a list per text; None and an empty list score nothing.
         texts: adds `zlib`.
         means: mean over the vocabulary of log p under p, at each token.
         variances: its variance; with `means` adds `min_k_plus_plus_{k}`.
@@ -31,7 +31,7 @@ def score_rows(
         k: shares of tokens of Min-K% and Min-K%++.
 
     Returns:
-        Score name to one value a text; None where nothing is scored.
+        Score name to one value per text; None where nothing is scored.
 
     Raises:
         MemtaxError: lengths differ, NaN, a log-probability above 0, a variance below 0, a share outside (0, 1], or means

@@ -157,7 +157,7 @@ def _distinct(table: pa.Table) -> tuple[pa.Table, list[str], dict[str, int]]:
     """Distinct texts of one kind alone, and how many rows are left out.
 
     A text that stands in a set several times is one text: its copies would pass for evidence in intervals and in tests. A text
-    that is among members and among non-members was trained on whatever its label says, and tells neither from the other.
+    that is among members and among non-members was trained on whatever its label says, and is evidence for neither.
     """
     labels, texts = table.column("is_member").to_pylist(), _words(table)
     firsts = {pair: row for row, pair in reversed([*enumerate(zip(texts, labels, strict=True))])}
@@ -189,7 +189,7 @@ def _words(table: pa.Table) -> list[str]:
 
 
 def _texts(table: pa.Table) -> list[str | None]:
-    """The texts that are meant: chunks where there are chunks."""
+    """The texts to evaluate: chunks where there are chunks."""
     rows = zip(*(table.column(name).to_pylist() for name in ("text", "chunk_start", "chunk_end")), strict=True)
     return [None if text is None else text[start:end] for text, start, end in rows]
 
@@ -271,9 +271,9 @@ def _blind_verdict(blind: Mapping[str, Any] | None) -> Figures:
     """What the blind baseline's AUROC says of the two kinds of text."""
     case = chance(blind)
     reasons = {
-        ABOVE: "above chance: the texts alone tell members, so the two kinds differ by more than membership",
-        REACHES: "reaches chance: the texts alone do not tell members",
-        BELOW: "below chance: the texts alone do not tell members",
+        ABOVE: "above chance: the texts alone separate the two sets, so they differ by more than membership",
+        REACHES: "reaches chance: the texts alone do not separate the two sets",
+        BELOW: "below chance: the texts alone do not separate the two sets",
         None: "never sees the model",
     }
     return {"chance": case, "reason": reasons[case]}

@@ -29,7 +29,7 @@ class AttackFilter(Filter):
     """Membership scores of each text under a causal language model.
 
     The model runs once over the texts for all attacks that read token log-probabilities; attacks that compare with another
-    text (lower case, neighbours, a prefix) or another model add a pass each.
+    text (lower case, neighbors, a prefix) or another model add a pass each.
 
     Args:
         model: a model's folder, or its name on the Hub.
@@ -38,8 +38,8 @@ class AttackFilter(Filter):
         tokenizer: folder or Hub name; None takes the model's. Tokens without text need none.
         reference_model: for `reference`, with the revision after `@`.
         neighbour_model: a masked language model, for `neighbour`.
-        neighbours: neighbours of each text.
-        given_neighbours: whether neighbours come with the texts, in the column `neighbour_texts`, instead of from a model.
+        neighbours: neighbors of each text.
+        given_neighbours: whether neighbors come with the texts, in the column `neighbour_texts`, instead of from a model.
         prefixes: for `recall`, the non-member tokens put before the texts of each domain.
         frequencies: for `dc_pdd`, the table of token counts.
         dtype: type of the weights while scoring.
@@ -370,7 +370,7 @@ def same_tokenization(first: Any, second: Any) -> bool:
 def _token_ends(tokenizer: Any, text: str) -> npt.NDArray[np.int64]:
     """Where in the text each token ends, in characters."""
     if not tokenizer.is_fast:
-        raise MemtaxError("chunks inside a text need a fast tokenizer, which tells where its tokens stand")
+        raise MemtaxError("chunks inside a text need a fast tokenizer, which gives the offsets of its tokens")
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False)
     return np.array([end for _, end in found["offset_mapping"]], np.int64)
 

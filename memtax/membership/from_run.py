@@ -1,4 +1,4 @@
-"""Membership figures of a main run: what its one forward pass says of who was trained on, with no further pass."""
+"""Membership figures of a main run, from its one forward pass."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST = 2_000
-"""Sequences of a kind that are looked at: the blind baseline reads every word of them, five times."""
+"""Sequences used of members and of non-members: the blind baseline reads every word of them five times."""
 SHARES = (0.2,)
 RESAMPLES = 200
 SEED = 1024

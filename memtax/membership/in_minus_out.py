@@ -102,7 +102,7 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str) -> t
 
 
 def with_texts(scores: pa.Table, texts: pa.Table) -> pa.Table:
-    """The scores with document and text of each row, by which `memtax mia` knows that it reads the same texts."""
+    """The scores with document and text of each row, so that `memtax mia` can check that its texts are the same."""
     for name in ("document", "text"):
         if name in texts.column_names:
             scores = scores.append_column(name, texts.column(name))
@@ -160,7 +160,7 @@ def _difference(inside: Sequence[float], outside: Sequence[float]) -> statistics
 
 
 def _p_value(inside: Sequence[float], outside: Sequence[float]) -> float | None:
-    """One-sided p-value of "the text is no likelier for models trained with it"."""
+    """One-sided p-value of "the text is not likelier for models trained with it"."""
     from scipy.special import stdtr
 
     found = _welch(inside, outside)

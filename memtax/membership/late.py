@@ -29,7 +29,7 @@ class StrongSettings:
         if self.variances not in VARIANCES:
             raise MemtaxError(f"LiRA's variances are one of {', '.join(VARIANCES)}, not {self.variances!r}")
         if not 0 <= self.rmia_a <= 1:
-            raise MemtaxError(f"RMIA's a lies between 0 and 1, not at {self.rmia_a}")
+            raise MemtaxError(f"RMIA's a must be between 0 and 1, got {self.rmia_a}")
 
 
 def check_finished(table: pa.Table, attacks: Sequence[Attack], columns: pa.Table | None, references: pa.Table | None) -> None:

@@ -11,24 +11,24 @@ from memtax.lm.loading import load_tokenizer, split_revision
 from memtax.provenance import digest
 
 SHARE = 0.15
-"""Tokens that are replaced in each neighbour."""
+"""Tokens that are replaced in each neighbor."""
 _BATCH = 32
 
 
 def neighbours(texts: Sequence[str], model: str, count: int = 10, share: float = SHARE) -> list[list[str]]:
     """Neighbours of each text (Mattern et al. 2023), the same on every call.
 
-    Each neighbour masks its own random tokens and puts in each place the likeliest other token; the rest of the text stays
+    Each neighbor masks its own random tokens and puts in each place the likeliest other token; the rest of the text stays
     as it is, to the character. Tokens beyond the masked model's positions stay too.
 
     Args:
         texts: the texts.
         model: folder or Hub name of a masked language model, `NAME@REVISION` for a revision.
-        count: neighbours a text.
+        count: neighbors per text.
         share: share of the tokens that is replaced, at least one.
 
     Returns:
-        A list a text; empty where the text has no token to replace.
+        A list per text; empty where the text has no token to replace.
 
     Raises:
         ModelError: the model or a fast tokenizer of it cannot be loaded.
@@ -52,7 +52,7 @@ def neighbours(texts: Sequence[str], model: str, count: int = 10, share: float =
 def _plan(
     tokenizer: Any, text: str, count: int, share: float, longest: int
 ) -> list[tuple[list[tuple[int, int]], list[int], list[int]]]:
-    """Spans, ids and masked places of each neighbour of one text."""
+    """Spans, ids and masked places of each neighbor of one text."""
     encoded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, truncation=True, max_length=longest)
     spans, ids = encoded["offset_mapping"], encoded["input_ids"]
     special = encoded["special_tokens_mask"]
@@ -63,7 +63,7 @@ def _plan(
 
 
 def _fill(network: Any, tokenizer: Any, batch: Sequence[tuple[int, Any, list[int], list[int]]]) -> list[list[str]]:
-    """The words for the masked places of each neighbour."""
+    """The words for the masked places of each neighbor."""
     import torch
 
     ids = torch.full((len(batch), max(len(job[2]) for job in batch)), tokenizer.pad_token_id or 0)

@@ -1,4 +1,4 @@
-"""`memtax mia`: membership inference from texts to figures, each beside what can be told without the model."""
+"""`memtax mia`: membership inference from texts to figures, each beside a baseline without the model."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from memtax.provenance import fingerprint_table
 Stage = Callable[..., pa.Table]
 
 ROWS_PER_BATCH = 256
-"""Texts a call of the filter, whatever the number of processes."""
+"""Texts per call of the filter, whatever the number of processes."""
 SHOTS = 8
 """Non-members put before each text by `recall`; Xie et al. find 7 to 12 best."""
 POPULATION = 64
@@ -93,7 +93,7 @@ def infer_membership(
     """Score texts and compare members with non-members.
 
     Args:
-        data: from `memtax.corpus.membership_texts.load_membership`; with `load_neighbours`, the neighbours of `neighbour`.
+        data: from `memtax.corpus.membership_texts.load_membership`; with `load_neighbours`, the neighbors of `neighbour`.
         scorer: the model and what else is needed; its `attacks` and `prefixes` are set here.
         stage: runs a filter over rows, as `memtax.jobs.base.Work.stage` does: with a folder's name, rows per batch and
             batches per part.

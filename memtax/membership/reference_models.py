@@ -44,7 +44,7 @@ class Training:
         full: train all weights instead of an adapter.
         epochs: passes over the texts.
         learning_rate: of AdamW.
-        batch_size: texts a step.
+        batch_size: texts per step.
         max_length: tokens of a text at once; a longer one is trained on in pieces.
         seed: of subsets and training.
         bos: one of `memtax.lm.special_tokens.BOS`.
@@ -65,9 +65,9 @@ class Training:
     def __post_init__(self) -> None:
         check_bos(self.bos)
         if self.models < 4:
-            raise MemtaxError(f"{self.models} models cannot tell chance from memory; train at least 4")
+            raise MemtaxError(f"{self.models} models are too few to separate memorization from chance; train at least 4")
         if not 0 < self.share < 1:
-            raise MemtaxError(f"share lies between 0 and 1, not at {self.share}")
+            raise MemtaxError(f"share must be between 0 and 1, got {self.share}")
 
 
 def subsets(rows: int, training: Training) -> npt.NDArray[np.bool_]:

@@ -18,7 +18,7 @@ _LEAST_DEVIATION = 1e-3
 """Nats per token: models that agree exactly must not make a negligible difference infinitely certain."""
 
 _ALIKE = 1e-4
-"""Variance of log variances over texts, beyond that of chance, below which texts are taken to have one variance."""
+"""Below this variance of log variances over texts (beyond sampling noise), texts are taken to share one variance."""
 
 References = tuple[Sequence[float], Sequence[float]]
 """LL of a text under the models trained with it, and under those trained without it."""
@@ -160,7 +160,7 @@ def rmia(
     if not len(population):
         raise MemtaxError("RMIA needs a population of texts; none is given")
     if not 0 <= a <= 1:
-        raise MemtaxError(f"RMIA's a lies between 0 and 1, not at {a}")
+        raise MemtaxError(f"RMIA's a must be between 0 and 1, got {a}")
     out = _finite(without)
     if not len(out) or not np.isfinite(score):
         return None

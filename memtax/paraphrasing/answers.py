@@ -136,7 +136,7 @@ class Generator:
         Args:
             jobs: prompts.
             batch_size: prompts at once.
-            returned: answers a prompt.
+            returned: answers per prompt.
             settings: of `generate`.
         """
         left = sorted(range(len(jobs)), key=lambda place: len(jobs[place].prompt))

@@ -37,7 +37,7 @@ class Paraphraser(Filter):
         mode: one of `MODES`. With `Nprompts` each paraphrase has a prompt of its own; `beam_single_prompt` takes the best
             beams of one prompt.
         prompts: one of `FAMILIES`, or a file of templates in which `{text}` stands for the text.
-        count: paraphrases a text.
+        count: paraphrases per text.
         beams: width of the beam search.
         top_p: of nucleus sampling.
         temperature: of nucleus sampling; the reference uses .2 to .7.
@@ -86,7 +86,7 @@ class Paraphraser(Filter):
         if self.count < 1 or self.beams < 1 or (self.batch_size is not None and self.batch_size < 1):
             raise MemtaxError("count, beams and batch_size must be at least 1")
         if not 0 < self.top_p <= 1 or self.temperature <= 0 or self.repetition_penalty <= 0:
-            raise MemtaxError("top_p lies in (0, 1], and temperature and repetition_penalty are above 0")
+            raise MemtaxError("top_p must be in (0, 1], temperature and repetition_penalty above 0")
         if self.mode.endswith("_Nprompts") and self.mode != "nucleus_Nprompts" and self.count > len(self.templates):
             raise MemtaxError(f"{self.count} paraphrases need as many prompts; {self.prompts} has {len(self.templates)}")
         _ = self.validation

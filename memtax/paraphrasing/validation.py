@@ -53,7 +53,7 @@ class Validation:
         return math.floor(self.min_ratio * length + 1e-9), math.ceil(self.max_ratio * length - 1e-9)
 
     def reason(self, text: str, output: str, tokens: tuple[int, int], earlier: Sequence[str]) -> str | None:
-        """Why an output is no paraphrase, meaning apart; None if it is one.
+        """Why an output is not a paraphrase, meaning apart; None if it is one.
 
         Args:
             text: the original.

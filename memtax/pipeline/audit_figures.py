@@ -94,7 +94,7 @@ def check_adapter(adapter: str, model: str) -> None:
     if not Path(adapter).is_dir():
         return
     if not file.exists():
-        raise MemtaxError(f"{adapter} is no adapter: adapter_config.json is missing; give a whole model with --model alone")
+        raise MemtaxError(f"{adapter} is not an adapter: adapter_config.json is missing; give a whole model with --model alone")
     base = read_json(file, ADAPTER, finite=False).get("base_model_name_or_path")
     same = base == model.partition("@")[0] or (Path(str(base)).exists() and Path(str(base)).resolve() == Path(model).resolve())
     if not same:

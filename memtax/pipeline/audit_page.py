@@ -21,7 +21,7 @@ UNMEASURED = "Not measurable with this data"
 
 @dataclass(frozen=True)
 class Finding:
-    """A part of the page: a heading that tells the conclusion, a paragraph, and a table if there are rows.
+    """A part of the page: a heading that states the conclusion, a paragraph, and a table if there are rows.
 
     Attributes:
         heading: the conclusion.
@@ -226,7 +226,7 @@ def _exposure(found: Mapping[str, Any], ax: "Axes | None" = None) -> "Axes":
             mean, least, most = (row["exposure"][key] for key in ("mean", "least", "most"))
             # The mean of equal numbers can lie a rounding beside them.
             reach = [[max(0.0, mean - least)], [max(0.0, most - mean)]]
-            axes.errorbar(mean, place, xerr=reach, fmt="o", color=figures.COLOURS["recollection"], ms=7, capsize=3)
+            axes.errorbar(mean, place, xerr=reach, fmt="o", color=figures.COLORS["recollection"], ms=7, capsize=3)
         axes.axvline(found["chance_bits"], color=figures.GREY, lw=1, ls="--")
         axes.set_yticks(
             range(len(found["by_repetitions"])), [f"planted {row['repetitions']:,} x" for row in found["by_repetitions"]]
@@ -248,9 +248,9 @@ def _membership(result: Mapping[str, Any]) -> Finding:
             rows.append([domain, words.label(name), words.estimate(measured.get("auroc")), str(verdict.get("reason") or "")])
     heading = headline_of(found["domains"])
     text = (
-        "Can somebody who holds a text and asks the model for its probabilities tell that it was trained on? AUROC is the "
+        "Can somebody who has a text and queries the model for its probabilities find out that it was trained on? AUROC is the "
         "chance that a text of the training set scores above one that was held out: 0.5 is guessing, 1 is certainty. The blind "
-        "baseline reads the texts and never sees the model: an attack that does no better may tell kinds of text, not "
+        "baseline reads the texts and never sees the model: an attack that does no better may separate kinds of text, not "
         "membership. Loss is the mean log-likelihood, zlib sets it against the text's compressed size, Min-K% takes the least "
         "likely tokens alone."
     )

@@ -1,7 +1,7 @@
 """A model, a dataset and the names of `evaluate` modules to one table, from one forward pass."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +50,23 @@ def evaluate_model(
 
     Raises:
         MemtaxError: a name is unknown, or what a module needs is neither in the dataset nor to be had from the model.
+
+    Example:
+        >>> import datasets
+        >>> from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+        >>> from memtax import evaluate_model
+        >>> sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        >>> model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=32, **sizes))
+        >>> rows = datasets.Dataset.from_dict({"tokens": [list(range(8)), list(range(8, 16))]})
+        >>> table = evaluate_model(model, rows, ["k_extractability"], prompt=4, continuation=4)
+        >>> table.column_names
+        ['metric', 'measure', 'value', 'low', 'high', 'reason', 'rows']
     """
     import evaluate
     import pyarrow as pa
 
     paths = {name: metric_path(name) for name in metrics}
-    unread = [name for name in options or {} if name not in paths]
-    if unread or not paths:
+    if (unread := [name for name in options or {} if name not in paths]) or not paths:
         raise MemtaxError(f"options are for {', '.join(unread)}, metrics are {', '.join(paths) or 'none'}; name both alike")
     evidence = _Evidence(model, dataset, tokenizer, prompt, continuation, bos)
     found: list[dict[str, Any]] = []
@@ -64,15 +74,18 @@ def evaluate_model(
         inputs = _INPUTS[name](evidence)
         rows = len(next(iter(inputs.values())))
         results = evaluate.load(path).compute(**inputs, **(options or {}).get(name, {}))
-        for measure, value in results.items():
-            beside = measure.endswith(("_low", "_high", "_reason")) and measure.rpartition("_")[0] in results
-            if not beside and not isinstance(value, (list, dict)):
-                more = {kind: results.get(f"{measure}_{kind}") for kind in ("low", "high", "reason")}
-                found.append({"metric": name, "measure": measure, "value": value, **more, "rows": rows})
-    floats = [pa.field(name, pa.float64()) for name in ("value", "low", "high")]
-    names = [("metric", pa.string()), ("measure", pa.string())]
-    schema = pa.schema([*names, *floats, ("reason", pa.string()), ("rows", pa.int64())])
-    return pa.Table.from_pylist(found, schema=schema)
+        found += [{"metric": name, **figure, "rows": rows} for figure in _figures(results)]
+    kinds = {"metric": pa.string(), "measure": pa.string(), **dict.fromkeys(("value", "low", "high"), pa.float64())}
+    return pa.Table.from_pylist(found, schema=pa.schema({**kinds, "reason": pa.string(), "rows": pa.int64()}))
+
+
+def _figures(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The numbers that a module returned, each with its interval and the reason why something is withheld."""
+    for measure, value in results.items():
+        beside = measure.endswith(("_low", "_high", "_reason")) and measure.rpartition("_")[0] in results
+        if not beside and not isinstance(value, (list, dict)):
+            more = {kind: results.get(f"{measure}_{kind}") for kind in ("low", "high", "reason")}
+            yield {"measure": measure, "value": value, **more}
 
 
 class _Evidence:

@@ -67,7 +67,7 @@ def by_overlap(
     """
     _same_length(is_memorized=is_memorized, is_templating=is_templating, tokens=tokens)
     if prompt < 1 or not 0 < overlap <= 1:
-        raise MemtaxError(f"prompt ({prompt}) is at least 1 token, and overlap ({overlap}) lies in (0, 1]")
+        raise MemtaxError(f"prompt ({prompt}) is at least 1 token, and overlap ({overlap}) must be in (0, 1]")
     rows = zip(is_memorized, is_templating, tokens, strict=True)
     return [_label(memorized, _guessable(memorized, template, row, prompt, overlap)) for memorized, template, row in rows]
 

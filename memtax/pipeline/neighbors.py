@@ -1,4 +1,4 @@
-"""The stages that compare sequences with each other: embeddings, semantic and textual matches, nearest neighbours."""
+"""The stages that compare sequences with each other: embeddings, semantic and textual matches, nearest neighbors."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ def match_columns(config: RunConfig, dataset: "datasets.Dataset", rows_per_batch
     Args:
         config: the run; `embedding_model` must be set.
         dataset: sequences with `sequence_id`, `tokens`, `text` and `is_member`.
-        rows_per_batch: rows a call of a filter.
+        rows_per_batch: rows per call of a filter.
 
     Returns:
         The stages' tables, keyed by `sequence_id`; none of what the configuration gives.
@@ -93,9 +93,9 @@ def _save_members(described: "datasets.Dataset", folder: Path) -> None:
 
 
 def _write_nearest(described: "datasets.Dataset", folder: Path) -> None:
-    """The nearest members of each member, one row a pair."""
-    from memtax.filters._neighbours import nearest
-    from memtax.filters._sample import vectors_of
+    """The nearest members of each member, one row per pair."""
+    from memtax.filters.embedding_pairs import nearest
+    from memtax.filters.sample_matches import vectors_of
 
     table = _members(described).with_format("arrow")[:]
     ids = table.column("sequence_id").to_numpy()

@@ -109,8 +109,7 @@ def _score_reference(config: RunConfig, dataset: "datasets.Dataset", output: Pat
     """`is_memorized_by_reference` of every sequence."""
     assert config.reference_model is not None
     scored = _score_exactly(config, dataset, output / "scores" / "reference", Member.parse(config.reference_model, ""))
-    renamed = {"is_memorized": "is_memorized_by_reference"}
-    return scored.drop_columns(["match_length"]).rename_columns([renamed.get(name, name) for name in scored.column_names[:2]])
+    return scored.select(["sequence_id", "is_memorized"]).rename_columns({"is_memorized": "is_memorized_by_reference"})
 
 
 def _same_model(member: Member, config: RunConfig) -> bool:
@@ -141,7 +140,7 @@ def _score_exactly(config: RunConfig, dataset: "datasets.Dataset", folder: Path,
 def _score_series(
     config: RunConfig, described: Described, dataset: "datasets.Dataset", output: Path
 ) -> "dict[str, pa.Table | None]":
-    """One row a checkpoint (a model) and sequence: the configs `checkpoints` and `models` of the dataset."""
+    """One row per checkpoint (a model) and sequence: the configs `checkpoints` and `models` of the dataset."""
     members = described.members
     own = dataset.with_format("arrow")[:]
     own = own.filter(own.column("is_member")).select(["sequence_id", "is_memorized", "match_length"])
@@ -256,20 +255,20 @@ def _configs(
 
     row = "One row a token of the vocabulary: how often it occurs in the corpus."
     tokens = finished("token_frequencies", row, "counts", "token_frequencies.parquet")
-    row = "One row a sequence: how often its continuation occurs in the corpus."
+    row = "One row per sequence: how often its continuation occurs in the corpus."
     duplicates = finished("num_duplicates", row, "counts", "num_duplicates.parquet")
-    row = "One row a sequence: its text, its factors, the model's scores and its category."
+    row = "One row per sequence: its text, its factors, the model's scores and its category."
     configs = [Config("features", row, {"train": features}), tokens, duplicates]
     if config.embedding_model is not None:
-        row = f"One row a sequence and one of its {NEAREST} nearest others at a cosine of at least 0.8."
+        row = f"One row per sequence and one of its {NEAREST} nearest others at a cosine of at least 0.8."
         configs.append(finished("neighbours", row, "neighbours", "neighbours.parquet"))
     if config.held_out is not None:
         keys = ["sequence_id", "is_member", "text", "document", "sequence_duplicates", *SCORES]
-        row = "One row a sequence, those of the corpus and those held out of training, with the model's scores."
+        row = "One row per sequence, those of the corpus and those held out of training, with the model's scores."
         configs.append(Config("membership", row, {"train": everything.select(keys)}))
     rows = {"checkpoints": "checkpoint of the training run", "models": "model"}
     return configs + [
-        Config(name, f"One row a sequence and {rows[name]}.", {"train": each})
+        Config(name, f"One row per sequence and {rows[name]}.", {"train": each})
         for name, each in series.items()
         if each is not None
     ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_PER_BATCH = 512
-"""Rows a call of the filter, whatever the number of processes."""
+"""Rows per call of the filter, whatever the number of processes."""
 PARTS = 64
 """Parts are as large as leaves about this many: few rows are shared among processes too, and a kill loses little."""
 

@@ -57,7 +57,7 @@ class Member:
 def score_series(
     members: Sequence[Member], dataset: "datasets.Dataset", score: Callable[[int, Member], "pa.Table"]
 ) -> "pa.Table | None":
-    """One row a member of the series and sequence; None without members.
+    """One row per member of the series and sequence; None without members.
 
     Args:
         members: the models or checkpoints, in order.

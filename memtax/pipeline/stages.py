@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_PER_BATCH = 256
-"""Rows a call of a filter. Part of a stage's identity, so that no result depends on the number of processes."""
+"""Rows per call of a filter. Part of a stage's identity, so that no result depends on the number of processes."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Described:
     """Sequences with the factors that need no model.
 
     Attributes:
-        dataset: one row a sequence: keys, `is_member`, counts, properties, `taxonomy`.
+        dataset: one row per sequence: keys, `is_member`, counts, properties, `taxonomy`.
         skipped: reason to number of source rows that gave no sequence.
         inputs: name to fingerprint of what was read.
     """
@@ -193,7 +193,7 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
 
 
 def _check_apart(config: RunConfig, members: "pa.Table", others: "pa.Table") -> None:
-    """Refuse a control that is the training data: the same file given twice, or a copy of it."""
+    """Refuse a control that is the training data: the same file, or a copy of it."""
     kinds = [{tuple(row) for row in table.column("tokens").to_pylist()} for table in (members, others)]
     shared = kinds[0] & kinds[1]
     for kind, name, other in ((1, config.held_out, config.sequence_source), (0, config.sequence_source, config.held_out)):

@@ -47,13 +47,13 @@ def correlations(
         numbers are None (fewer than 10 rows with or without the target, or with another than the factor's commonest value),
         and `interval_reason`, why intervals alone are: fewer than 10 units, or, for that of xi, too rare a target.
     """
-    labels, labelled = declared.read_target(table, target)
-    categories, categorised = declared.read_category(table, category)
-    groups = {"all": labelled}
+    labels, labeled = declared.read_target(table, target)
+    categories, categorized = declared.read_category(table, category)
+    groups = {"all": labeled}
     kinds = np.array(table.column("text_kind").to_pylist(), object) if "text_kind" in table.column_names else None
     if kinds is not None and any(kind is not None for kind in kinds):
-        groups |= {name: labelled & (kinds == kind) for name, kind in _KINDS.items()}
-    groups |= {name: labelled & categorised & (categories == code) for code, name in enumerate(CATEGORIES)}
+        groups |= {name: labeled & (kinds == kind) for name, kind in _KINDS.items()}
+    groups |= {name: labeled & categorized & (categories == code) for code, name in enumerate(CATEGORIES)}
     units = units_of(table)
     found = []
     for factor in declared.resolve(factors, target):

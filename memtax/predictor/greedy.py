@@ -174,8 +174,8 @@ def _gains(problem: Problem, leaves: Sequence[Group], candidates: Sequence[Candi
     if not moving.any() or len(starts) < FEWEST_UNITS:
         return Gains(mean, 0, 1.0)
     best = int(np.argmax(np.where(moving, mean, -np.inf)))
-    centred = (drawn[:, moving] - weight * mean[moving]) / total / error[moving]
-    exceed = (centred.max(axis=1) >= mean[best] / error[best]).sum()
+    centered = (drawn[:, moving] - weight * mean[moving]) / total / error[moving]
+    exceed = (centered.max(axis=1) >= mean[best] / error[best]).sum()
     return Gains(mean, best, float((1 + exceed) / (1 + RESAMPLES)))
 
 

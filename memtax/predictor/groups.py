@@ -34,7 +34,7 @@ class Part:
     """Rows of training, validation or test.
 
     Attributes:
-        values: (rows, factors) standardised factors.
+        values: (rows, factors) standardized factors.
         labels: (rows,) the target.
         codes: (factors, rows) codes of the rules.
         units: of resampling.
@@ -108,7 +108,7 @@ class Problem:
         seed: int,
         category: str | None = None,
     ) -> "Problem":
-        """Read, split, standardise and encode.
+        """Read, split, standardize and encode.
 
         With a category, the categories are one more row of codes behind those of the rules: see `taxonomy`.
 

@@ -1,7 +1,7 @@
-"""What can be said of coefficients: unpenalised, unweighted fits, and Wald tests that hold where rows share a document.
+"""What can be said of coefficients: unpenalized, unweighted fits, and Wald tests that hold where rows share a document.
 
-The predictor's fits are penalised and weighted, so nothing follows from their curvature. Here every test comes from a plain
-maximum-likelihood fit by `statsmodels`; where none exists (separation), the reason stands in place of the numbers.
+The predictor's fits are penalized and weighted, so nothing follows from their curvature. Here every test comes from a plain
+maximum-likelihood fit by `statsmodels`; where none exists (separation), the reason is given instead of the numbers.
 """
 
 import warnings
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DEPENDENT = 1e-6
 """A column is a combination of others if what they leave of it is this small, relative to its length."""
 MOST_ROWS_CHECKED = 50_000
-"""Rows up to which separation is proved by a linear program; beyond, a fit that does not converge is reported as such."""
+"""Up to this many rows, separation is proved by a linear program; beyond, only that a fit does not converge is reported."""
 
 
 def infer(
@@ -43,7 +43,7 @@ def infer(
 ) -> dict[str, Any]:
     """Coefficients with robust intervals for all sequences and each category, and tests of whether categories differ.
 
-    Factors are standardised over all rows, so that coefficients are log odds per standard deviation and compare across
+    Factors are standardized over all rows, so that coefficients are log odds per standard deviation and compare across
     models. Standard errors leave out one document after another (CR3; else one unit as `memtax.statistics.Units` finds them),
     and tests have the degrees of freedom of these errors: see `memtax.predictor.robust`. A test restricts as many
     coefficients as the models' ranks differ by, not as columns were named: templating is constant in two categories.
@@ -77,10 +77,8 @@ def infer(
         "units": units.count,
         "dropped": rows.dropped,
         "level": level,
-        "models": {},
-        "compared": [],
-        "tests": [],
     }
+    found |= {"models": {}, "compared": [], "tests": []}
     if not len(rows.labels):
         return found
     values = Scaler.fit(rows.values)(rows.values)
@@ -346,5 +344,5 @@ def _separation(design: Array, labels: NDArray[np.bool_], names: Sequence[str]) 
     signed = signed / np.abs(signed).max(axis=0)
     solved = linprog(-signed.mean(axis=0), A_ub=-signed, b_ub=np.zeros(len(signed)), bounds=(-1, 1), method="highs")
     if solved.status == 0 and solved.fun is not None and float(solved.fun) < -1e-7:
-        return "separation: a combination of the factors tells positives from negatives, so that no finite estimate exists"
+        return "separation: a combination of the factors separates positives from negatives, so no finite estimate exists"
     return None

@@ -1,4 +1,4 @@
-"""Logistic regression on standardised factors, as plain arrays."""
+"""Logistic regression on standardized factors, as plain arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,13 +42,13 @@ class Scaler:
         return cls(values.mean(axis=0), np.where(constant, 1.0, values.std(axis=0)))
 
     def __call__(self, values: Array) -> Array:
-        """Standardised values (rows, factors)."""
+        """Standardized values (rows, factors)."""
         return (values - self.mean) / self.scale
 
 
 @dataclass(frozen=True, eq=False)
 class LogisticModel:
-    """A fitted model: log odds = intercept - prior_shift + sum of coefficient x standardised factor.
+    """A fitted model: log odds = intercept - prior_shift + sum of coefficient x standardized factor.
 
     Attributes:
         coefficients: (factors,) per standard deviation; 0 for factors that were constant in training.
@@ -76,29 +76,29 @@ class LogisticModel:
         if self.recalibration is not None and self.prior_shift != 0:
             raise MemtaxError("a model is either recalibrated or has its prior shift undone, not both")
 
-    def log_odds(self, standardised: Array) -> Array:
+    def log_odds(self, standardized: Array) -> Array:
         """Log odds of rows (rows, factors). A row's value does not depend on the other rows, to the bit."""
         # Column by column: a matrix product may sum in another order for another number of rows.
-        logit = np.full(len(standardised), self.intercept - self.prior_shift)
-        for column, coefficient in zip(standardised.T, self.coefficients, strict=True):
+        logit = np.full(len(standardized), self.intercept - self.prior_shift)
+        for column, coefficient in zip(standardized.T, self.coefficients, strict=True):
             logit += column * coefficient
         return logit if self.recalibration is None else self.recalibration[0] * logit + self.recalibration[1]
 
-    def probability(self, standardised: Array) -> Array:
+    def probability(self, standardized: Array) -> Array:
         """P(positive) of rows (rows, factors); see `log_odds`."""
         from scipy.special import expit
 
-        result: Array = expit(self.log_odds(standardised))
+        result: Array = expit(self.log_odds(standardized))
         return result
 
 
 def fit_logistic(
-    standardised: Array, labels: NDArray[np.bool_], names: Sequence[str], sampling: float | None = 1.0
+    standardized: Array, labels: NDArray[np.bool_], names: Sequence[str], sampling: float | None = 1.0
 ) -> LogisticModel:
-    """L2-penalised (C = 1) logistic regression with balanced class weights, as in Prashanth et al. 2024, section 5.
+    """L2-penalized (C = 1) logistic regression with balanced class weights, as in Prashanth et al. 2024, section 5.
 
     Args:
-        standardised: (rows, factors) training rows.
+        standardized: (rows, factors) training rows.
         labels: (rows,) both classes present.
         names: the factors.
         sampling: how many times as likely positives were to become training rows as negatives (s1 / s0), for the prior
@@ -109,11 +109,11 @@ def fit_logistic(
     """
     from sklearn.linear_model import LogisticRegression
 
-    varies = standardised.min(axis=0) < standardised.max(axis=0)
+    varies = standardized.min(axis=0) < standardized.max(axis=0)
     coefficients, intercept = np.zeros(len(names)), 0.0
     if varies.any():
         model = LogisticRegression(C=1.0, class_weight="balanced", solver="newton-cholesky", tol=1e-8, max_iter=10_000)
-        model.fit(standardised[:, varies], labels)
+        model.fit(standardized[:, varies], labels)
         coefficients[varies], intercept = model.coef_[0], float(model.intercept_[0])
     positives = int(labels.sum())
     # Balanced weights are rows / (2 rows of the class), so w1 / w0 is negatives / positives.
@@ -123,7 +123,7 @@ def fit_logistic(
 
 
 def recalibrate(log_odds: Array, labels: NDArray[np.bool_]) -> tuple[float, float]:
-    """Slope and offset of the log odds (rows,) that maximise the likelihood of the labels (rows,), both classes present.
+    """Slope and offset of the log odds (rows,) that maximize the likelihood of the labels (rows,), both classes present.
 
     Raises:
         MemtaxError: the log odds separate the classes, so that no finite slope is best.

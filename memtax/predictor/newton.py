@@ -1,4 +1,4 @@
-"""Newton's method for many penalised logistic regressions on subsets of the same rows.
+"""Newton's method for many penalized logistic regressions on subsets of the same rows.
 
 One pass over the chosen rows gives the loss, its gradient and its Hessian. Rows are gathered into blocks that stay in the
 first-level cache, where everything is a loop over contiguous numbers that the compiler turns into vector instructions.
@@ -33,7 +33,7 @@ class Fit:
     """Coefficients (columns,), intercept, and the number of Newton steps.
 
     Attributes:
-        coefficients: one a column.
+        coefficients: one per column.
         intercept: in log odds.
         steps: Newton steps that were made.
     """
@@ -51,10 +51,10 @@ def fit(
     penalty: float = 1.0,
     most: int = MOST_STEPS,
 ) -> Fit:
-    """The optimum that scikit-learn's `LogisticRegression(C=1 / penalty)` approaches; the intercept is not penalised.
+    """The optimum that scikit-learn's `LogisticRegression(C=1 / penalty)` approaches; the intercept is not penalized.
 
     Args:
-        values: (all rows, columns) float64, contiguous, standardised.
+        values: (all rows, columns) float64, contiguous, standardized.
         labels: (all rows,) 0 or 1.
         rows: the rows to fit, both classes among them.
         start: where to start; None starts at 0.
@@ -62,7 +62,7 @@ def fit(
         most: steps after which there is no convergence.
 
     Raises:
-        MemtaxError: a class is missing, or the method does not converge (values that are not finite or far from standardised).
+        MemtaxError: a class is missing, or the method does not converge (values that are not finite or far from standardized).
     """
     positives = int(labels[rows].sum())
     if not 0 < positives < len(rows):
@@ -86,7 +86,7 @@ def fit(
             break
         if length * np.abs(step).max() <= TOLERANCE:
             return Fit(beta[:-1], float(beta[-1]), count)
-    raise MemtaxError(f"a logistic regression on {len(rows)} rows does not converge; are the columns finite and standardised?")
+    raise MemtaxError(f"a logistic regression on {len(rows)} rows does not converge; are the columns finite and standardized?")
 
 
 def logits(values: Array, rows: NDArray[np.int64], fitted: Fit) -> Array:
@@ -172,7 +172,7 @@ def _link(eta: Array, error: Array, weight: Array, bits: NDArray[np.int64], used
     for i in range(used):
         e = weight[i] * power[i]
         loss += max(eta[i], 0.0) - error[i] * eta[i]
-        factor *= 1.0 + e  # at most 2^256: the logarithm is taken once a block
+        factor *= 1.0 + e  # at most 2^256: the logarithm is taken once per block
         inverse = 1.0 / (1.0 + e)
         weight[i] = e * inverse * inverse
         error[i] = (inverse if eta[i] >= 0 else e * inverse) - error[i]

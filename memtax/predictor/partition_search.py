@@ -96,7 +96,7 @@ def score(
         threads: at most so many at once; None takes all processors.
 
     Returns:
-        One row a partition: `partition` (number), `factor_1`, `quantile_1`, `threshold_1`, `factor_2`, ..., training rows
+        One row per partition: `partition` (number), `factor_1`, `quantile_1`, `threshold_1`, `factor_2`, ..., training rows
         `rows_a`, `rows_b`, `rows_c`, validation `log_loss` and `brier` (means), the criterion, and `silent`: groups for which
         the baseline answers, with the reason.
     """

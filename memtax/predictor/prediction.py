@@ -1,4 +1,4 @@
-"""Score a dataset of any size with a predictor: in batches, into Parquet parts that a later call goes on from."""
+"""Score a dataset of any size with a predictor: in batches, into Parquet parts that a later call resumes from."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The predictor: which sequences a model memorizes, from their factors, with one model for all and one a category."""
+"""The predictor: which sequences a model memorizes, from their factors, with one model for all and one per category."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ class Predictor:
 
     Two predictors in one: *baseline* is one logistic regression for all sequences; *taxonomic* asks the model of the
     sequence's category (Prashanth et al. 2024, section 5). Counts and perplexities enter as log(1 + x), and every factor
-    is standardised with the mean and standard deviation of all training rows, so that coefficients are per standard
+    is standardized with the mean and standard deviation of all training rows, so that coefficients are per standard
     deviation and compare across models. The fits weight the classes equally; that shifts the log odds, and unless told
     otherwise the shift is subtracted again, so that probabilities are those of the data and calibration is judged honestly.
 
@@ -46,6 +46,21 @@ class Predictor:
         models: `baseline`, and each category that had enough training rows.
         silent: categories without a model, with the reason; the baseline answers for their sequences.
         metrics: JSON-ready figures on the test rows: see `fit`.
+
+    Example:
+        >>> import numpy as np
+        >>> import pyarrow as pa
+        >>> from memtax import Predictor
+        >>> duplicates = np.arange(600) % 50
+        >>> noise = np.random.default_rng(0).normal(0, 10, 600)
+        >>> memorized = duplicates + noise > 25
+        >>> columns = {"sequence_duplicates": duplicates, "is_memorized": memorized, "taxonomy": np.arange(600) % 3}
+        >>> table = pa.table(columns)
+        >>> predictor = Predictor.fit(table, factors=["sequence_duplicates"], resamples=50)
+        >>> sorted(predictor.models)
+        ['baseline', 'recitation', 'recollection', 'reconstruction']
+        >>> len(predictor.predict(table))
+        600
     """
 
     factors: tuple[str, ...]
@@ -77,7 +92,7 @@ class Predictor:
         documents that hold copies or near-copies of each other, stay together (`memtax.predictor.copies`; columns `document`,
         `text` and `tokens`, as far as there); as far as they allow, parts are stratified by target and category. The
         threshold of F1 is the best on validation rows, one for the baseline and
-        one a category (on training rows where validation lacks a class).
+        one per category (on training rows where validation lacks a class).
 
         Args:
             table: rows with the target, the category and the factors' columns.
@@ -190,8 +205,8 @@ class Predictor:
         """Save to a model repository on the Hub, which is made if it is not there.
 
         Args:
-            repo_id: `organisation/name`.
-            private: whether a new repository is private; None takes the organisation's default.
+            repo_id: `organization/name`.
+            private: whether a new repository is private; None takes the organization's default.
             token: of the Hub; None takes the one that is logged in.
             message: of the commit.
 
@@ -217,17 +232,17 @@ class Predictor:
         """
         return cls(**storage.load(storage.fetch(directory, revision, token)))
 
-    def _prediction(self, standardised: Array, categories: NDArray[np.int64], model: str) -> Prediction:
+    def _prediction(self, standardized: Array, categories: NDArray[np.int64], model: str) -> Prediction:
         """Probabilities and decisions of rows with known factors and category."""
         baseline = self.models[BASELINE]
-        probabilities = baseline.probability(standardised)
-        thresholds = np.full(len(standardised), baseline.threshold)
+        probabilities = baseline.probability(standardized)
+        thresholds = np.full(len(standardized), baseline.threshold)
         if model == BASELINE:
             return Prediction(probabilities, probabilities >= thresholds, {})
         for code, name in enumerate(CATEGORIES):
             own = categories == code
             if name in self.models and own.any():
-                probabilities[own] = self.models[name].probability(standardised[own])
+                probabilities[own] = self.models[name].probability(standardized[own])
                 thresholds[own] = self.models[name].threshold
         return Prediction(probabilities, probabilities >= thresholds, self.silent)
 

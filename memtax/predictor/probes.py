@@ -1,4 +1,4 @@
-"""What hidden states know: a linear probe a layer for the category and for memorized-or-not, beside controls."""
+"""What hidden states know: a linear probe per layer for the category and for memorized-or-not, beside controls."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,7 +23,7 @@ STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 def hidden_states(
     model: Any, sequences: Sequence[Sequence[int]], pooling: Literal["mean", "last"] = "mean", batch: int = 64
 ) -> NDArray[np.float32]:
-    """One vector a layer and sequence.
+    """One vector per layer and sequence.
 
     Args:
         model: a `transformers` causal language model; its BOS is put before every sequence and not pooled.
@@ -72,7 +72,7 @@ def probe(
 ) -> list[dict[str, Any]]:
     """Probe every layer, with two controls: the same probe on shuffled labels, and the factors without any layer.
 
-    A probe is a logistic regression on states that are standardised on training rows; its penalty is chosen on validation
+    A probe is a logistic regression on states that are standardized on training rows; its penalty is chosen on validation
     rows, its value is that on test rows. For two classes that is the ROC-AUC (chance: .5), for more the balanced accuracy
     (chance: one over the classes). Shuffled training labels keep the split, the classes' shares and how far rows of one unit
     are alike (`shuffle_units`): what such a probe finds is the luck of many directions.
@@ -89,8 +89,7 @@ def probe(
         groups: what the split keeps together, and the units of intervals; None: each row is its own.
 
     Returns:
-        Rows `layer` (None for the factors), `probe`, `metric`, `value`, `low`, `high` (None where a class is in fewer than 10
-        units).
+        Rows `layer` (None for the factors), `probe`, `metric`, `value`, `low`, `high` (None below 10 units of a class).
 
     Raises:
         MemtaxError: shapes do not fit, or a class has fewer than 10 training rows.
@@ -104,25 +103,21 @@ def probe(
         raise MemtaxError(f"each class needs {MINIMUM} training rows; these have {', '.join(map(str, counts.tolist()))}")
     shuffled = labels.copy()
     rng = np.random.default_rng(seed)
-    for rows in (split.train, split.validation):
-        shuffled[rows] = shuffle_units(labels[rows], groups.units.codes[rows], rng)
-    found = []
+    for part in (split.train, split.validation):
+        shuffled[part] = shuffle_units(labels[part], groups.units.codes[part], rng)
+
+    def measured(layer: int | None, title: str, values: Array, taught: NDArray[np.int64]) -> dict[str, Any]:
+        return {"layer": layer, "probe": title, **_probe(values, taught, labels, split, groups.units, resamples, seed)}
+
+    rows = []
     with progress_bar("probes", len(states), "layers", unit_scale=False) as bar:
         for layer, values in enumerate(states):
             for title, taught in ((name, labels), (f"{name}, shuffled labels", shuffled)):
-                found.append(
-                    {"layer": layer, "probe": title, **_probe(values, taught, labels, split, groups.units, resamples, seed)}
-                )
+                rows.append(measured(layer, title, values, taught))
             bar.update(1)
     if factors is not None:
-        found.append(
-            {
-                "layer": None,
-                "probe": f"{name}, factors only",
-                **_probe(factors, labels, labels, split, groups.units, resamples, seed),
-            }
-        )
-    return found
+        rows.append(measured(None, f"{name}, factors only", factors, labels))
+    return rows
 
 
 def shuffle_units(labels: NDArray[np.int64], units: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ TOKENS, PROMPT = 64, 32
 HALVES = {"prompt_perplexity": (TOKENS - 1) / (PROMPT - 1), "continuation_perplexity": (TOKENS - 1) / (TOKENS - PROMPT)}
 """Published half-sequence perplexities divide by all 63 scored tokens; raised to this power they divide by their own tokens."""
 PUBLISHED_ONLY = ("generation_perplexity", "0_8_snowclones", "0_8_templates")
-"""Columns that tell the published layout from ours."""
+"""Columns that identify the published layout."""
 TAXONOMY_INPUTS = ("sequence_duplicates", "is_incrementing", "is_repeating")
 """What the taxonomy is made from."""
 
@@ -69,7 +69,7 @@ def read_table(source: Source | str, columns: Sequence[str] | None = None, thres
 def batches(source: Source, threshold: int = THRESHOLD, skip: int = 0) -> Iterator["pa.Table"]:
     """Batches of rows in our layout.
 
-    The published layout is recognised by its column names and converted (`from_published`); of its splits those called
+    The published layout is recognized by its column names and converted (`from_published`); of its splits those called
     `pile_...` are samples whose sequences count among their own semantic matches. `taxonomy` is added where its inputs are
     there and it is not.
 

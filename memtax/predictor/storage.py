@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS, CARD = "predictor.json", "model.safetensors", "README.md"
 FORMAT = 2
 LARGE = 0.2
-"""Share of all rows from which a group that a split keeps together is said."""
+"""Share of all rows from which a group that a split keeps together is reported."""
 
 
 def save(predictor: "Predictor", directory: Path) -> None:
     """Write the folder's files, each atomically, the one that names the others' digest last."""
-    from safetensors.numpy import save as serialise
+    from safetensors.numpy import save as serialize
 
     tensors = {"scaler.mean": predictor.scaler.mean, "scaler.scale": predictor.scaler.scale}
     for name, model in predictor.models.items():
@@ -40,7 +40,7 @@ def save(predictor: "Predictor", directory: Path) -> None:
         tensors[f"{name}.offsets"] = np.array([model.intercept, model.prior_shift, model.threshold])
         if model.recalibration is not None:
             tensors[f"{name}.recalibration"] = np.array(model.recalibration)
-    weights = serialise({name: np.ascontiguousarray(tensor, np.float64) for name, tensor in tensors.items()})
+    weights = serialize({name: np.ascontiguousarray(tensor, np.float64) for name, tensor in tensors.items()})
     with atomic_path(directory / WEIGHTS) as path:
         path.write_bytes(weights)
     write_text(directory / CARD, card(predictor, directory))
@@ -64,7 +64,7 @@ def load(directory: Path) -> dict[str, Any]:
         MemtaxError: the folder holds no predictor, or its files do not belong together.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load as deserialise
+    from safetensors.numpy import load as deserialize
 
     for name in (CONFIG, WEIGHTS):
         verify(directory / name)
@@ -79,7 +79,7 @@ def load(directory: Path) -> dict[str, Any]:
         raise MemtaxError(f"{directory / WEIGHTS} is not the file that {CONFIG} was written with; save the predictor again")
     check(config, PREDICTOR, directory / CONFIG)
     try:
-        return _fields(config, deserialise(weights))
+        return _fields(config, deserialize(weights))
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise MemtaxError(f"{directory} holds a damaged predictor ({error!r}); save it again") from error
 
@@ -199,7 +199,9 @@ def fetch(name: Path | str, revision: str | None, token: str | None) -> Path:
         hf_hub_download(str(name), WEIGHTS, revision=folder.name, token=token)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise MemtaxError(f"{name} is no folder, and no predictor on the Hub as far as can be reached: {reason}") from error
+        raise MemtaxError(
+            f"{name} is neither a folder nor a predictor on the Hub as far as can be reached: {reason}"
+        ) from error
     return folder
 
 

@@ -60,12 +60,12 @@ def usable(
     Raises:
         MemtaxError: a column is missing or of the wrong type.
     """
-    labels, labelled = declared.read_target(table, target, what)
-    missing = {f"{target} is null": ~labelled}
+    labels, labeled = declared.read_target(table, target, what)
+    missing = {f"{target} is null": ~labeled}
     categories = np.zeros(len(labels), np.int64)
     if category is not None:
-        categories, categorised = declared.read_category(table, category, what)
-        missing[f"{category} is null"] = ~categorised
+        categories, categorized = declared.read_category(table, category, what)
+        missing[f"{category} is null"] = ~categorized
     values = declared.matrix(table, factors, what)
     for column, factor in zip(values.T, factors, strict=True):
         missing[f"{factor.name} is null"] = np.isnan(column)

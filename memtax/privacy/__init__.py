@@ -1,4 +1,4 @@
-"""Personal data in texts: found by form, checksum and numbering plan, and masked in whatever quotes a text."""
+"""Personal data in texts: found by form, checksum and numbering plan, and masked wherever a text is quoted."""
 
 from memtax.privacy.detection import KINDS, PACKAGES, find, missing_packages
 from memtax.privacy.masking import Finding, cover, mask, mask_pieces, mask_text

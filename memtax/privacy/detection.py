@@ -34,7 +34,7 @@ _CARDS = frozenset(
 _IPV4 = re.compile(r"(?<![\w.-])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w-]|\.[0-9])")
 _VERSION = re.compile(r"(?:\bv|version|release|rev|firmware|build|==|>=|~=)\W{0,3}\Z", re.IGNORECASE)
 _SERIAL = re.compile(r"\b(?:isbn|issn|doi|ean|upc|pmid|arxiv)\b[^\n]{0,12}\Z", re.IGNORECASE)
-"""Words that say of a number after them that it is a publication's."""
+"""Words before a number that mark it as that of a publication."""
 
 
 def missing_packages() -> list[str]:

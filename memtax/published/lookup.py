@@ -1,4 +1,4 @@
-"""Counts and scores that others have published, looked up by `sequence_id` in place of computing one's own."""
+"""Published counts and scores, looked up by `sequence_id` instead of computed."""
 
 import functools
 from typing import Any
@@ -59,7 +59,7 @@ def look_up(source: str, columns: tuple[str, ...], ids: list[int], version: Any)
 def _table(
     source: str, columns: tuple[str, ...], version: Any
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]] | None:
-    """Ids in rising order and the columns' values, once a process."""
+    """Ids in rising order and the columns' values, once per process."""
     parsed = Source.parse(source)
     dataset: Any = open_dataset(parsed)
     names = list(dataset.column_names)

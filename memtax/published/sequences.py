@@ -1,4 +1,4 @@
-"""The published sequence datasets by name, in our schema, with the conversions that their making requires."""
+"""The published sequence datasets by name, converted to our schema."""
 
 import re
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ CATALOGUE: Mapping[str, Published] = {
 def load_published(
     name: str, split: str = "train", *, model: str | None = None, revision: str | None = None
 ) -> "datasets.Dataset":
-    """Load a published dataset of sequences, normalised.
+    """Load a published dataset of sequences, normalized.
 
     `EleutherAI/pythia-memorized-evals`: what a model memorized, so `is_memorized` is true and `memorization_score` 1.
     `EleutherAI/pile-{duped,deduped}-pythia-random-sampled`: `memorization_score_<size>` for every model (a share); with
@@ -100,19 +100,16 @@ def load_published(
         return schema.validate(pa.table(columns), list(columns), source.label)
 
     example = convert(dataset.with_format("arrow")[:0])
-    return (
-        dataset.select_columns(keep)
-        .with_format("arrow")
-        .map(
-            convert,
-            batched=True,
-            remove_columns=keep,
-            features=schema.features(example.column_names),
-            new_fingerprint=digest("published", VERSION, dataset._fingerprint, kind, split, chosen),
-            desc=name,
-        )
-        .with_format(None)
+    converted = dataset.select_columns(keep).with_format("arrow")
+    converted = converted.map(
+        convert,
+        batched=True,
+        remove_columns=keep,
+        features=schema.features(example.column_names),
+        new_fingerprint=digest("published", VERSION, dataset._fingerprint, kind, split, chosen),
+        desc=name,
     )
+    return converted.with_format(None)
 
 
 def _kind(name: str) -> str:

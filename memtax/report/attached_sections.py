@@ -52,7 +52,7 @@ def alignment(found: Mapping[str, Any], table: "pa.Table | None" = None) -> Sect
     if member := found["membership"]:
         names = {"auroc": "AUROC", "tpr_at_fpr_0.05": "TPR at 5% FPR", "fpr_at_tpr_0.95": "FPR at 95% TPR"}
         rows = tuple((shown, words.estimate(member[name])) for name, shown in names.items() if name in member)
-        parts.append(Table("How well it tells members", ("figure", "value and interval"), rows))
+        parts.append(Table("How well it separates members from non-members", ("figure", "value and interval"), rows))
     against, missing = against_memorization(found.get("memorization") or {}, table)
     return Section("alignment", "Gradients at texts and their paraphrases", text, (*parts, *against), missing)
 
@@ -69,7 +69,8 @@ def influence(found: Mapping[str, Any]) -> Section:
     if figures:
         head = ("method", "class of the top example is right", "share of the class among the top")
         rows = tuple(
-            (name, words.estimate(one.get("accuracy")), words.estimate(one.get("coverage"))) for name, one in figures.items()
+            (name, words.estimate(method.get("accuracy")), words.estimate(method.get("coverage")))
+            for name, method in figures.items()
         )
         parts.append(Table("Against the classes of the examples", head, rows))
     if top := found.get("top"):

@@ -278,7 +278,7 @@ def _conclusion(group: Mapping[str, Any]) -> str:
 
 
 def difference_rows(groups: Mapping[str, Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes":
-    """Differences with intervals, a row a category.
+    """Differences with intervals, a row per category.
 
     Args:
         groups: category to `difference` with its ends.
@@ -291,9 +291,9 @@ def difference_rows(groups: Mapping[str, Mapping[str, Any]], ax: "Axes | None" =
             low, high = (
                 value if group["difference"][key] is None else 100 * group["difference"][key] for key in ("low", "high")
             )
-            colour = figures.COLOURS.get(name, figures.GREY)
+            color = figures.COLORS.get(name, figures.GREY)
             axes.errorbar(
-                value, place, xerr=[[max(value - low, 0)], [max(high - value, 0)]], fmt="o", color=colour, ms=7, capsize=3
+                value, place, xerr=[[max(value - low, 0)], [max(high - value, 0)]], fmt="o", color=color, ms=7, capsize=3
             )
         axes.axvline(0, color=figures.GREY, lw=1, ls="--")
         axes.set_yticks(range(len(groups)), [words.label(name) for name in groups])

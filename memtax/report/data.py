@@ -34,7 +34,7 @@ class Run:
     """The contents of `run.yaml`."""
     features_path: Path | None
     features: "pa.Table | None"
-    """One row a sequence, without the `HEAVY` columns."""
+    """One row per sequence, without the `HEAVY` columns."""
     held_out: "pa.Table | None"
     """The rows of the membership table that the model was not trained on."""
     frequencies: "pa.Table | None"

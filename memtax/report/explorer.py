@@ -25,14 +25,14 @@ _NOT_FACTORS = ("sequence_id", "taxonomy", "is_memorized", "match_length", "memo
 
 @dataclass(frozen=True)
 class Explorer:
-    """A run's feature table with what is needed to analyse a new text.
+    """A run's feature table with what is needed to analyze a new text.
 
     Attributes:
-        features: one row a sequence.
+        features: one row per sequence.
         predictor: folder or Hub name of the predictor, or None.
         model: folder or Hub name of a causal language model for pasted texts, or None.
         frequencies: folder, file or dataset with token frequencies, or None.
-        neighbours: the run's table of neighbours, or None.
+        neighbours: the run's table of neighbors, or None.
         prompt: tokens of a prompt.
         continuation: tokens after it.
         title: heading of the page.
@@ -182,7 +182,7 @@ class Explorer:
         return row
 
     def _neighbours(self, sequence_id: int) -> list[dict[str, Any]]:
-        """Rank, id, cosine and text of a sequence's neighbours."""
+        """Rank, id, cosine and text of a sequence's neighbors."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -210,7 +210,7 @@ class Explorer:
         from memtax.filters.templates import TemplateFilter
 
         if not text.strip():
-            raise MemtaxError("there is no text to analyse")
+            raise MemtaxError("there is no text to analyze")
         row: dict[str, Any] = {"text": text, "sequence_duplicates": int(duplicates)}
         for each in (TemplateFilter(), CompressibilityFilter()):
             row |= {name: values[0] for name, values in each({"text": [text]}).items() if name in each.columns}

@@ -8,10 +8,10 @@ from memtax.report.explorer import MOST_ROWS, SHOWN, Explorer
 from memtax.schema import CATEGORIES
 
 NEAR = ("rank", "neighbour_id", "cosine", "text")
-"""Columns of the list of neighbours."""
-COLOURS = {"90% or more": "#2166ac", "50 to 90%": "#92c5de", "10 to 50%": "#f4a582", "less than 10%": "#b2182b"}
-"""Of tokens by their probability; told apart by colour-blind readers too."""
-TOKENS: dict[str, Any] = {"color_map": COLOURS, "combine_adjacent": False, "show_legend": True}
+"""Columns of the list of neighbors."""
+COLORS = {"90% or more": "#2166ac", "50 to 90%": "#92c5de", "10 to 50%": "#f4a582", "less than 10%": "#b2182b"}
+"""Of tokens by their probability; told apart by color-blind readers too."""
+TOKENS: dict[str, Any] = {"color_map": COLORS, "combine_adjacent": False, "show_legend": True}
 MEMORIZED = {"all": None, "memorized": True, "not memorized": False}
 
 
@@ -35,7 +35,7 @@ def page(explorer: Explorer) -> Any:
 
 
 def _sequences(gradio: Any, explorer: Explorer, demo: Any) -> None:
-    """The filters, the list of rows, and one row: its tokens, figures and neighbours."""
+    """The filters, the list of rows, and one row: its tokens, figures and neighbors."""
     headers = [name for name in SHOWN if name in explorer.features.column_names]
     # In percent: names must not break; the text takes what is left.
     needed = {name: max(13, round(0.8 * len(name))) for name in headers if name != "text"}
@@ -53,7 +53,7 @@ def _sequences(gradio: Any, explorer: Explorer, demo: Any) -> None:
     total = gradio.Markdown()
     rows = gradio.Dataframe(headers=headers, interactive=False, wrap=True, type="array", max_height=320, column_widths=widths)
     chosen = gradio.Number(label="Sequence (click a row)", precision=0)
-    coloured = gradio.HighlightedText(label="Tokens by probability", **TOKENS)
+    colored = gradio.HighlightedText(label="Tokens by probability", **TOKENS)
     with gradio.Row():
         facts = _listed(gradio, ["column", "value"], "Counts, factors and scores", [35, 65])
         near = _listed(gradio, list(NEAR), "Neighbours", [12, 20, 13, 55])
@@ -70,7 +70,7 @@ def _sequences(gradio: Any, explorer: Explorer, demo: Any) -> None:
     def details(sequence_id: float | None) -> tuple[list[tuple[str, str | None]], list[list[Any]], list[list[Any]]]:
         with _said(gradio):
             row = explorer.details(int(sequence_id or 0))
-        return _coloured(row.pop("tokens_shown")), _near(row.pop("neighbours")), _facts(row)
+        return _colored(row.pop("tokens_shown")), _near(row.pop("neighbours")), _facts(row)
 
     def select(rows: Any, event: gradio.SelectData) -> tuple[Any, ...]:
         number = int(rows[event.index[0]][0])
@@ -79,16 +79,16 @@ def _sequences(gradio: Any, explorer: Explorer, demo: Any) -> None:
     inputs = [categories, memorized, factor, low, high, least, most, text]
     button.click(choose, inputs, [total, rows], api_name="rows")
     demo.load(choose, inputs, [total, rows], api_visibility="private")
-    rows.select(select, [rows], [chosen, coloured, near, facts], api_visibility="private")
-    chosen.input(details, [chosen], [coloured, near, facts], api_name="details")
+    rows.select(select, [rows], [chosen, colored, near, facts], api_visibility="private")
+    chosen.input(details, [chosen], [colored, near, facts], api_name="details")
 
 
 def _own_text(gradio: Any, explorer: Explorer) -> None:
     """A text of one's own, and what the model and the predictor say of it."""
     own = gradio.Textbox(lines=6, label="Text")
     count = gradio.Number(1, label="Occurrences of its continuation in the corpus", precision=0)
-    ask = gradio.Button("Analyse", variant="primary")
-    coloured = gradio.HighlightedText(label="Tokens by probability", **TOKENS)
+    ask = gradio.Button("Analyze", variant="primary")
+    colored = gradio.HighlightedText(label="Tokens by probability", **TOKENS)
     facts = _listed(gradio, ["column", "value"], "Analysis", [35, 65])
     if explorer.model is None:
         gradio.Markdown("No model is loaded: extraction and perplexities need one (`--model`).")
@@ -96,9 +96,9 @@ def _own_text(gradio: Any, explorer: Explorer) -> None:
     def analyse(text: str, duplicates: float | None) -> tuple[list[tuple[str, str | None]], list[list[Any]]]:
         with _said(gradio):
             row = explorer.analyse(text or "", int(duplicates or 0))
-        return _coloured(row.pop("tokens_shown", [(text, None)])), _facts(row)
+        return _colored(row.pop("tokens_shown", [(text, None)])), _facts(row)
 
-    ask.click(analyse, [own, count], [coloured, facts], api_name="analyse")
+    ask.click(analyse, [own, count], [colored, facts], api_name="analyse")
 
 
 def _listed(gradio: Any, headers: list[str], label: str, widths: list[int]) -> Any:
@@ -128,10 +128,10 @@ def _number(text: str | None) -> float | None:
     try:
         return float(str(text))
     except ValueError as error:
-        raise MemtaxError(f"{str(text).strip()!r} is no number") from error
+        raise MemtaxError(f"{str(text).strip()!r} is not a number") from error
 
 
-def _coloured(tokens: list[tuple[str, float | None]]) -> list[tuple[str, str | None]]:
+def _colored(tokens: list[tuple[str, float | None]]) -> list[tuple[str, str | None]]:
     return [(text, None if value is None else _bucket(value)) for text, value in tokens]
 
 

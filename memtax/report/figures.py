@@ -1,8 +1,8 @@
 """The figures: functions from rows of metrics or columns of the table to matplotlib `Axes`.
 
 Each draws on the axes that it is given, or on those of a new figure, and returns them; several panels are an array of axes.
-No pyplot, so nothing is global and no display is needed. One colour a category everywhere, from the palette of Okabe and Ito
-(distinguishable for colour-blind readers), those that stand out from white by 3 to 1 or more; category is never told by colour
+No pyplot, so nothing is global and no display is needed. One color per category everywhere, from the palette of Okabe and Ito
+(distinguishable for color-blind readers), those that stand out from white by 3 to 1 or more; category is never told by color
 alone.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {
+COLORS = {
     "recitation": "#0072B2",
     "reconstruction": "#009E73",
     "recollection": "#D55E00",
@@ -32,7 +32,7 @@ COLOURS = {
     "held_out": "#767676",
     "held_out_absent": "#767676",
 }
-TEXT_COLOURS = {**COLOURS, "reconstruction": "#00785A", "recollection": "#B34F00", "baseline": "#9C4F7D"}
+TEXT_COLORS = {**COLORS, "reconstruction": "#00785A", "recollection": "#B34F00", "baseline": "#9C4F7D"}
 """The same for words on white: dark enough to be read (4.5 to 1)."""
 GREY = "#8A8A8A"
 SERIES = ("#4B3F8F", "#A8790A", "#767676")
@@ -159,20 +159,20 @@ def extraction(groups: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any:
         names = [name for name in groups if name in CATEGORIES] or list(groups)
         most = max(groups[name]["sequences"] for name in names) or 1
         for place, name in enumerate(names):
-            row, colour = groups[name], COLOURS.get(name, GREY)
-            left.barh(place, row["sequences"], color=colour, alpha=0.22, height=0.62)
-            left.barh(place, row["memorized"], color=colour, height=0.62)
+            row, color = groups[name], COLORS.get(name, GREY)
+            left.barh(place, row["sequences"], color=color, alpha=0.22, height=0.62)
+            left.barh(place, row["memorized"], color=color, height=0.62)
             text = f" {count(row['memorized'])} of {count(row['sequences'])}"
             left.text(row["sequences"], place, text, va="center", ha="left")
         left.set_xlim(0, most * 1.38)
-        left.set_title("Sequences: memorized (full colour) of all")
+        left.set_title("Sequences: memorized (full color) of all")
         left.set_xlabel("sequences")
         _rows_axis(left, names)
         shown = [name for name in groups if groups[name].get("rate") is not None]
         for place, name in enumerate(shown):
-            row, colour = groups[name], COLOURS.get(name, GREY)
+            row, color = groups[name], COLORS.get(name, GREY)
             right.errorbar(
-                row["rate"], place, xerr=error_bars([row], "rate"), fmt="o", color=colour, ms=7, capsize=3, elinewidth=1.6
+                row["rate"], place, xerr=error_bars([row], "rate"), fmt="o", color=color, ms=7, capsize=3, elinewidth=1.6
             )
             right.annotate(
                 percent(row["rate"]), (row["rate"], place), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8.5
@@ -186,7 +186,7 @@ def extraction(groups: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any:
 
 
 def _rows_axis(axes: "Axes", names: Sequence[str]) -> None:
-    """One row a name, the first on top."""
+    """One row per name, the first on top."""
     axes.set_yticks(range(len(names)), [label(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -209,7 +209,7 @@ def dots(
     ax: Any = None,
     last: Sequence[str] = (),
 ) -> Any:
-    """One panel per group, one row a factor, a dot with its interval; a cross where the number is withheld.
+    """One panel per group, one row per factor, a dot with its interval; a cross where the number is withheld.
 
     Args:
         rows: `factor`, the group under `panel_key`, the number under `value_key` (or None), `low` and `high` if known.
@@ -227,7 +227,7 @@ def dots(
     with style():
         all_axes = panels(ax, 0.95 + 0.27 * len(factors), 1, len(groups), sharey=True)[0]
         for axes, panel in zip(all_axes, groups, strict=True):
-            colour = COLOURS.get(panel, GREY)
+            color = COLORS.get(panel, GREY)
             axes.axvline(0, color="#555555", lw=0.8)
             for row in rows:
                 if row[panel_key] != panel:
@@ -236,9 +236,9 @@ def dots(
                 if value is None:
                     axes.plot(0, place, marker="x", color=GREY, ms=5)
                     continue
-                axes.plot([0, value], [place, place], color=colour, lw=1, alpha=0.45)
+                axes.plot([0, value], [place, place], color=color, lw=1, alpha=0.45)
                 axes.errorbar(
-                    value, place, xerr=error_bars([row], value_key), fmt="o", color=colour, ms=4.5, elinewidth=1.4, capsize=2
+                    value, place, xerr=error_bars([row], value_key), fmt="o", color=color, ms=4.5, elinewidth=1.4, capsize=2
                 )
             axes.set_title(label(panel))
             axes.set_xlim(-limit, limit)
@@ -271,12 +271,12 @@ def _label_below(axes: Any, text: str, own: bool) -> None:
 
 
 def curves(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any:
-    """ROC, precision-recall and reliability curves: a column a category; the baseline is dashed.
+    """ROC, precision-recall and reliability curves: a column per category; the baseline is dashed.
 
     Args:
         rows: `model`, `category`, and the three curves.
         metrics: model to category to its metrics; their `reason` is printed where a curve is withheld.
-        ax: three rows of axes, with a column a category.
+        ax: three rows of axes, with a column per category.
     """
     columns = [name for name in ("aggregate", *CATEGORIES) if any(name in metrics[model] for model in metrics)]
     kinds = (
@@ -298,14 +298,14 @@ def curves(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str,
                         continue
                     drawn = True
                     own = row["model"] != "baseline"
-                    colour = COLOURS.get(name, GREY) if own else COLOURS["baseline"]
+                    color = COLORS.get(name, GREY) if own else COLORS["baseline"]
                     if kind == "reliability":
                         # The share of a handful of sequences jumps: a small mark says so, a line would hide it.
                         area = [6 + 110 * rows / max(curve["count"]) for rows in curve["count"]]
-                        marker = {"marker": "o" if own else "s", "linewidths": 1.2, "edgecolors": colour, "clip_on": False}
-                        axes.scatter(curve[x], curve[y], area, colour if own else "none", alpha=0.8, zorder=2 + own, **marker)
+                        marker = {"marker": "o" if own else "s", "linewidths": 1.2, "edgecolors": color, "clip_on": False}
+                        axes.scatter(curve[x], curve[y], area, color if own else "none", alpha=0.8, zorder=2 + own, **marker)
                         continue
-                    axes.plot(curve[x], curve[y], color=colour, ls="-" if own else (0, (4, 2)), lw=1.7 if own else 1.4)
+                    axes.plot(curve[x], curve[y], color=color, ls="-" if own else (0, (4, 2)), lw=1.7 if own else 1.4)
                 if not drawn:
                     axes.text(0.5, 0.5, _withheld(metrics, name), ha="center", va="center", fontsize=8, color="#555555")
                 axes.set_xlim(-0.03, 1.03)
@@ -328,8 +328,8 @@ def _curve_legend(grid: Any, own: bool) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=COLOURS["aggregate"], lw=1.7, label="one model a category (in the category's colour)"),
-        Line2D([], [], color=COLOURS["baseline"], lw=1.4, ls=(0, (4, 2)), label="baseline: one model for all"),
+        Line2D([], [], color=COLORS["aggregate"], lw=1.7, label="one model per category (in the category's color)"),
+        Line2D([], [], color=COLORS["baseline"], lw=1.4, ls=(0, (4, 2)), label="baseline: one model for all"),
         Line2D([], [], color=GREY, lw=0.8, ls=":", label="chance (top), perfect calibration (bottom)"),
     ]
     if own:
@@ -350,7 +350,7 @@ def _plain_ticks(axes: "Axes", scale: str) -> None:
 
 
 def distribution(groups: Mapping[str, Mapping[str, "np.ndarray"]], name: str, unit: str, ax: Any = None) -> Any:
-    """Histograms of a factor for memorized (filled) and other (outlined) sequences, a panel a category.
+    """Histograms of a factor for memorized (filled) and other (outlined) sequences, a panel per category.
 
     Args:
         groups: category to `memorized` and `rest`, each the finite values of the factor.
@@ -371,10 +371,10 @@ def distribution(groups: Mapping[str, Mapping[str, "np.ndarray"]], name: str, un
         else:
             bins, scale = np.linspace(low, high if high > low else low + 1, 31), "linear"
         for axes, (category, group) in zip(all_axes, groups.items(), strict=True):
-            colour = COLOURS.get(category, GREY)
+            color = COLORS.get(category, GREY)
             for key, options in (
                 ("rest", {"histtype": "step", "color": "#444444", "lw": 1.3}),
-                ("memorized", {"histtype": "stepfilled", "color": colour, "alpha": 0.75}),
+                ("memorized", {"histtype": "stepfilled", "color": color, "alpha": 0.75}),
             ):
                 part = group[key]
                 if len(part):

@@ -23,7 +23,8 @@ _BY = {"checkpoints": "step", "models": "parameters"}
 
 def fits(run: Run) -> Section | None:
     """Weights and AUC over training time and model size; None where no series was scored."""
-    series = {name: rows for name, rows in (run.metrics.get("fits") or {}).items() if rows}
+    fitted = run.metrics.get("fits") or {}
+    series = {name: fitted[name] for name in _BY if fitted.get(name)}
     if not series:
         return None
     parts: list[Panel | Table] = []
@@ -85,8 +86,7 @@ def _heaviest(members: Sequence[Mapping[str, Any]], moments: Moments) -> str:
 def _auc_table(members: Sequence[Mapping[str, Any]], groups: Sequence[str], what: str) -> Table:
     rows: list[tuple[str, ...]] = []
     for member in members:
-        for group in groups:
-            cell = member["auc"][group]
+        for group, cell in ((group, member["auc"][group]) for group in groups if group in member["auc"]):
             counts = tuple(words.count(cell[name]) for name in ("n", "positives", "units"))
             start = (str(member["checkpoint"]), words.label(group), *counts)
             if cell["value"] is None:
@@ -124,8 +124,8 @@ def auc(members: Sequence[Mapping[str, Any]], groups: Sequence[str], moments: Mo
     for member in members:
         column = int(moments.place(member))
         for row, group in enumerate(groups):
-            cell = member["auc"][group]
-            if cell["value"] is not None:
+            cell = member["auc"].get(group)
+            if cell is not None and cell["value"] is not None:
                 values[row, column] = cell["value"]
                 low, high = cell["low"], cell["high"]
                 span = "withheld" if low is None else f"{low:.2f}{words.DASH}{high:.2f}"

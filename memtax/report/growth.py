@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memtax.report.figures import COLOURS, TEXT_COLOURS, error_bars, panels, percent_ticks, style
+from memtax.report.figures import COLORS, TEXT_COLORS, error_bars, panels, percent_ticks, style
 from memtax.report.words import label, short
 from memtax.schema import CATEGORIES
 
@@ -39,9 +39,9 @@ def growth(rows: Sequence[Mapping[str, Any]], by: str = "step", ax: "Axes | None
             x = [places[row["checkpoint"]] for row in own]
             y = [row["rate"] for row in own]
             below, above = error_bars(own, "rate")
-            colour = COLOURS[name]
-            axes.plot(x, y, color=colour, marker="o", ms=4, lw=1.8, ls="--" if name == "all" else "-")
-            axes.fill_between(x, y - below, y + above, color=colour, alpha=0.15, lw=0)
+            color = COLORS[name]
+            axes.plot(x, y, color=color, marker="o", ms=4, lw=1.8, ls="--" if name == "all" else "-")
+            axes.fill_between(x, y - below, y + above, color=color, alpha=0.15, lw=0)
             ends.append((y[-1], name))
         _end_labels(axes, ends)
         axes.set_ylim(-0.02, 1.02)
@@ -77,7 +77,7 @@ def _end_labels(axes: "Axes", ends: list[tuple[float, str]]) -> None:
             label(name),
             (1.01, place),
             xycoords=("axes fraction", "data"),
-            color=TEXT_COLOURS[name],
+            color=TEXT_COLORS[name],
             va="center",
             fontweight="bold",
             annotation_clip=False,

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def heat(texts: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes":
-    """How likely each stretch of a text would come out, a row a text.
+    """How likely each stretch of a text would come out, a row per text.
 
     Args:
         texts: `text_id` and `heat`, log p_z (nats) of equal stretches of the text, None where no suffix reaches.

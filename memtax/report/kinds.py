@@ -29,7 +29,8 @@ _BY = {"model": None, "checkpoints": "step", "models": "parameters"}
 
 def kinds(run: Run) -> Section:
     """Code and natural language by category, over training time and model size."""
-    series = {name: rows for name, rows in (run.metrics.get("kinds") or {}).items() if rows}
+    measured = run.metrics.get("kinds") or {}
+    series = {name: measured[name] for name in _BY if measured.get(name)}
     heading = "Code and natural language"
     if not series:
         return Section(
@@ -164,7 +165,7 @@ def _stack(axes: "Axes", place: float, own: Mapping[str, Mapping[str, Any]]) -> 
     hatches = {"natural language": "", "code": "///", "uncertain": "..."}
     for kind, (color, _, _) in LOOKS.items():
         if kind in own:
-            height = own[kind]["part"]["rate"]
+            height = own[kind]["part"]["rate"] or 0.0
             axes.bar(place, height, bottom=base, width=0.72, color=color, hatch=hatches[kind], edgecolor="white", linewidth=0.6)
             base += height
 

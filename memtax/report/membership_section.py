@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TEXT = (
-    "Can sequences that the model was trained on be told from sequences held out, by the model's probabilities alone? AUROC is "
+    "Can training sequences be distinguished from held-out sequences by the model's probabilities alone? AUROC is "
     "the chance that a member scores above a held-out sequence. The blind baseline reads the texts, never the model: what it "
     "reaches is a difference between the two sets of texts, not membership."
 )
@@ -56,7 +56,7 @@ def conclusion(found: Mapping[str, Any]) -> str:
     if showing:
         best = max(showing, key=lambda name: attacks[name]["auroc"]["value"])
         value = attacks[best]["auroc"]["value"]
-        return f"Members can be told: {words.label(best)} reaches {value:.2f}, more than the texts alone give away"
+        return f"Members can be told: {words.label(best)} reaches {value:.2f}, more than the texts alone reach"
     blind, units = found["blind"].get("auroc"), found["units"]
     if attacks and blind and all(row["verdict"]["shows_membership"] is None for row in attacks.values()):
         best = max(attacks, key=lambda name: attacks[name]["auroc"]["value"])
@@ -104,7 +104,7 @@ def cell(metric: Mapping[str, Any] | None) -> str:
 
 
 def attack_rows(rows: Sequence[tuple[str, Mapping[str, float]]], ax: "Axes | None" = None) -> "Axes":
-    """A dot with its interval a row.
+    """A dot with its interval per row.
 
     Args:
         rows: names and estimates.
@@ -114,10 +114,10 @@ def attack_rows(rows: Sequence[tuple[str, Mapping[str, float]]], ax: "Axes | Non
         axes: Axes = figures.panels(ax, 0.9 + 0.4 * len(rows))[0, 0]
         for place, (name, interval) in enumerate(rows):
             value, low, high = (interval[key] for key in ("value", "low", "high"))
-            colour = figures.GREY if name == "blind baseline" else figures.COLOURS["recitation"]
+            color = figures.GREY if name == "blind baseline" else figures.COLORS["recitation"]
             low, high = (value if low is None else low), (value if high is None else high)
             axes.errorbar(
-                value, place, xerr=[[max(value - low, 0)], [max(high - value, 0)]], fmt="o", color=colour, ms=7, capsize=3
+                value, place, xerr=[[max(value - low, 0)], [max(high - value, 0)]], fmt="o", color=color, ms=7, capsize=3
             )
         axes.axvline(0.5, color=figures.GREY, lw=1, ls="--")
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])

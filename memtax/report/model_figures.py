@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.files import atomic_path, write_text
-from memtax.report.figures import COLOURS, GREY, add_title, curves, dots, error_bars, figure_of, panels, png, style, svg
+from memtax.report.figures import COLORS, GREY, add_title, curves, dots, error_bars, figure_of, panels, png, style, svg
 from memtax.report.words import label
 from memtax.schema import CATEGORIES
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
-"""Models differ in shape as well as in colour."""
+"""Models differ in shape as well as in color."""
 
 
 def save(drawn: Any, folder: Path, name: str, title: str) -> None:
@@ -25,7 +25,7 @@ def save(drawn: Any, folder: Path, name: str, title: str) -> None:
 
 
 def performance(models: Mapping[str, Mapping[str, Any]], metric: str, ax: "Axes | None" = None) -> "Axes":
-    """A metric by group, one marker a model, with intervals; groups that have none are left out.
+    """A metric by group, one marker per model, with intervals; groups that have none are left out.
 
     Args:
         models: model to group to its metrics, as `evaluate` returns them.
@@ -43,7 +43,7 @@ def performance(models: Mapping[str, Mapping[str, Any]], metric: str, ax: "Axes 
                 [row["value"] for _, row in own],
                 yerr=error_bars([row for _, row in own], "value") if own else None,
                 fmt=MARKERS[rank % len(MARKERS)],
-                color=COLOURS["baseline"] if model == "baseline" else COLOURS["all"],
+                color=COLORS["baseline"] if model == "baseline" else COLORS["all"],
                 ms=5,
                 capsize=2.5,
                 elinewidth=1.4,
@@ -71,7 +71,7 @@ def performances(models: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any
 
 
 def heat_map(rows: Sequence[Mapping[str, Any]], value: str, ax: "Axes | None" = None) -> "Axes":
-    """Correlations, a row a factor and a column a group, with the number in each cell; a dash where it is withheld.
+    """Correlations, a row per factor and a column per group, with the number in each cell; a dash where it is withheld.
 
     Args:
         rows: of `correlations`.
@@ -92,8 +92,8 @@ def heat_map(rows: Sequence[Mapping[str, Any]], value: str, ax: "Axes | None" = 
         axes.imshow(grid, cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
         for (place, column), number in np.ndenumerate(grid):
             text = "\N{EN DASH}" if np.isnan(number) else f"{number:.2f}".replace("-", "\N{MINUS SIGN}")
-            colour = "white" if not np.isnan(number) and abs(number) > 0.65 else "black"
-            axes.text(column, place, text, ha="center", va="center", fontsize=7.5, color=colour)
+            color = "white" if not np.isnan(number) and abs(number) > 0.65 else "black"
+            axes.text(column, place, text, ha="center", va="center", fontsize=7.5, color=color)
         axes.set_xticks(range(len(groups)), [label(name) for name in groups], rotation=30, ha="right")
         axes.set_yticks(range(len(factors)), [label(name) for name in factors])
         axes.grid(visible=False)
@@ -144,7 +144,7 @@ def landscape_and_order(rows: Sequence[Mapping[str, Any]], criterion: str, ax: A
         both = panels(ax, 4.6, 1, 2, width_ratios=(1.6, 1))[0]
         left, right = both
         landscape(rows, criterion, left)
-        right.plot(range(1, len(rows) + 1), [row[criterion] for row in rows], color=COLOURS["recitation"], lw=1.6)
+        right.plot(range(1, len(rows) + 1), [row[criterion] for row in rows], color=COLORS["recitation"], lw=1.6)
         right.set_xlabel("partitions, best first")
         right.set_ylabel(f"validation {label(criterion)}")
         return both
@@ -163,8 +163,8 @@ def growth(rows: Sequence[Mapping[str, Any]], unit: str, ax: "Axes | None" = Non
         for name, marker in zip((*CATEGORIES, "all"), MARKERS, strict=False):
             own = sorted((row["place"], row["memorized"]) for row in rows if row["category"] == name)
             if own:
-                colour, line = COLOURS[name], "--" if name == "all" else "-"
-                axes.plot(*zip(*own, strict=True), marker=marker, ls=line, color=colour, lw=1.8, ms=5, label=label(name))
+                color, line = COLORS[name], "--" if name == "all" else "-"
+                axes.plot(*zip(*own, strict=True), marker=marker, ls=line, color=color, lw=1.8, ms=5, label=label(name))
         if unit == "parameters":
             axes.set_xscale("log")
             axes.set_yscale("log")
@@ -185,8 +185,8 @@ def thresholds(rows: Sequence[Mapping[str, float]], chosen: Sequence[float], ax:
     with style():
         axes: Axes = panels(ax, 3.2)[0, 0]
         places = [row["threshold"] for row in rows]
-        for name, line, colour in zip(("f1", "precision", "recall"), ("-", "--", ":"), list(COLOURS.values()), strict=False):
-            axes.plot(places, [row[name] for row in rows], line, color=colour, lw=1.8, label=label(name))
+        for name, line, color in zip(("f1", "precision", "recall"), ("-", "--", ":"), list(COLORS.values()), strict=False):
+            axes.plot(places, [row[name] for row in rows], line, color=color, lw=1.8, label=label(name))
         for threshold in chosen:
             axes.axvline(threshold, color=GREY, lw=1, ls="-.")
         axes.set_xlabel("threshold")
@@ -206,23 +206,23 @@ def probe_layers(rows: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) ->
 
     with style():
         axes: Axes = panels(ax, 3.6)[0, 0]
-        palette = [COLOURS["recitation"], COLOURS["reconstruction"], COLOURS["recollection"], COLOURS["baseline"], GREY]
+        palette = [COLORS["recitation"], COLORS["reconstruction"], COLORS["recollection"], COLORS["baseline"], GREY]
         for rank, probe in enumerate(dict.fromkeys(row["probe"] for row in rows)):
             own = [row for row in rows if row["probe"] == probe and row.get("value") is not None]
             flat = [row for row in own if row["layer"] is None]
             layered = [row for row in own if row["layer"] is not None]
-            colour = palette[rank % len(palette)]
+            color = palette[rank % len(palette)]
             for row in flat:
-                axes.axhline(row["value"], color=colour, ls="--", lw=1.4, label=probe)
+                axes.axhline(row["value"], color=color, ls="--", lw=1.4, label=probe)
                 if row["low"] is not None:
-                    axes.axhspan(row["low"], row["high"], color=colour, alpha=0.12, lw=0)
+                    axes.axhspan(row["low"], row["high"], color=color, alpha=0.12, lw=0)
             if layered:
                 axes.errorbar(
                     [row["layer"] for row in layered],
                     [row["value"] for row in layered],
                     yerr=error_bars(layered, "value"),
                     fmt=f"{MARKERS[rank % len(MARKERS)]}-",
-                    color=colour,
+                    color=color,
                     ms=4.5,
                     capsize=2.5,
                     label=probe,
@@ -245,8 +245,8 @@ def write_fit(
         rows = [{"model": name, **row} for name, one in tests["models"].items() for row in one["coefficients"]]
         groups = [name for name in ("baseline", *CATEGORIES) if any(row["model"] == name for row in rows)]
         if groups:
-            drawn = dots(rows, groups, "model", "coefficient", "log odds a standard deviation")
-            save(drawn, folder, "coefficients", "Unpenalised coefficients with robust 95% intervals")
+            drawn = dots(rows, groups, "model", "coefficient", "log odds per standard deviation")
+            save(drawn, folder, "coefficients", "Unpenalized coefficients with robust 95% intervals")
     if correlated:
         save(heat_maps(correlated), folder, "correlations", "Correlation of each factor with memorization")
 

@@ -67,7 +67,7 @@ def render(data: Run, parts: Sequence[Section], drawings: Mapping[str, str]) -> 
             title=(data.metrics.get("run") or {}).get("title") or "A memtax run",
             about=_about(data.metrics.get("run") or {}),
             tiles=tiles(data.metrics.get("extraction") or {}),
-            colours=figures.COLOURS,
+            colors=figures.COLORS,
             categories=CATEGORIES,
             sections=parts[:-1],
             gaps=parts[-1],

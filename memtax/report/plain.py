@@ -32,7 +32,7 @@ def write_page(
         sections: the content.
         footer: a sentence at the end.
         tiles_head: what the tiles show.
-        tiles: `group` (its colour), `label`, `value`, `count`, `interval`.
+        tiles: `group` (its color), `label`, `value`, `count`, `interval`.
 
     Returns:
         The file.
@@ -52,7 +52,7 @@ def write_page(
             sections=sections,
             drawings={panel.name: Markup(inline_svg(figures.svg(panel.figure), panel.name)) for panel in panels},  # noqa: S704
             footer=footer,
-            colours=figures.COLOURS,
+            colors=figures.COLORS,
             style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704
             policy=Markup(POLICY),  # noqa: S704
         )

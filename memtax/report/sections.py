@@ -101,7 +101,7 @@ def what(run: Run) -> Section:
     )
     beyond = _beyond(run)
     if not beyond:
-        missing.append("No reference model was scored, so what is merely predictable is not told apart (key reference_model).")
+        missing.append("No reference model was scored, so predictable sequences cannot be separated (key reference_model).")
     return Section("what", "What is memorized", text, (*parts, *beyond), tuple(missing))
 
 
@@ -306,7 +306,7 @@ def predicts(run: Run) -> Section:
     predictor = run.metrics.get("predictor") or {}
     heading = "Predicting memorization"
     text = (
-        "Logistic models of a sequence's factors: one for all sequences (the baseline), and one a category. "
+        "Logistic models of a sequence's factors: one for all sequences (the baseline), and one per category. "
         "Measured on sequences that took no part in fitting or choosing them."
     )
     if not predictor.get("models"):
@@ -334,12 +334,12 @@ def predicts(run: Run) -> Section:
     panels = [name for name in ("baseline", *schema.CATEGORIES) if any(row["model"] == name for row in weights)]
     if panels:
         caption = "Of the standardized factors: what one standard deviation more adds to the log-odds of being memorized."
-        figure = figures.dots(weights, panels, "model", "coefficient", "coefficient (log-odds a standard deviation)")
+        figure = figures.dots(weights, panels, "model", "coefficient", "coefficient (log-odds per standard deviation)")
         table = tuple((label(row["factor"]), label(row["model"]), fixed(row.get("coefficient"))) for row in weights)
         head = ("factor", "model", "coefficient")
         parts += [
             Panel("weights", words.say_weights(weights), caption, figure),
-            Table("Coefficients (log-odds a standard deviation)", head, table, folded=True, texts=2),
+            Table("Coefficients (log-odds per standard deviation)", head, table, folded=True, texts=2),
         ]
     else:
         missing.append("This run's metrics hold no weights of the predictor.")
@@ -367,7 +367,7 @@ def _metric_tables(models: Mapping[str, Any], differences: Sequence[Mapping[str,
     if differences:
         tables.append(
             Table(
-                "Differences on the test sequences: one model a category minus one model for all",
+                "Differences on the test sequences: one model per category minus one model for all",
                 ("metric", "group", "difference", "interval"),
                 tuple(
                     (label(row["metric"]), label(row["category"]), fixed(row.get("value")), words.span(row))

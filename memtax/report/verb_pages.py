@@ -165,7 +165,7 @@ def _lost(found: Mapping[str, Any]) -> Section:
 
 
 def cosines(groups: Mapping[str, Sequence[float]], ax: "Axes | None" = None) -> "Axes":
-    """Histograms of cosines, a panel's width; groups are told apart by colour and by line.
+    """Histograms of cosines, a panel's width; groups are told apart by color and by line.
 
     Args:
         groups: name to values between -1 and 1.
@@ -179,9 +179,9 @@ def cosines(groups: Mapping[str, Sequence[float]], ax: "Axes | None" = None) -> 
         least = min(0.0, *(min(values) for values in groups.values()))
         edges = np.linspace(np.floor(10 * least) / 10, 1, 41)
         looks = (("recitation", "-"), ("recollection", "--"), ("held_out", ":"))
-        for (name, values), (colour, line) in zip(groups.items(), looks, strict=False):
+        for (name, values), (color, line) in zip(groups.items(), looks, strict=False):
             counts, _ = np.histogram(values, edges)
-            style: dict[str, Any] = {"color": figures.COLOURS[colour], "lw": 1.8, "ls": line}
+            style: dict[str, Any] = {"color": figures.COLORS[color], "lw": 1.8, "ls": line}
             axes.stairs(counts, edges, label=f"{name} ({words.count(len(values))})", **style)
         for limit in (0.3, 0.7):
             axes.axvline(limit, color=figures.GREY, lw=1, ls="--")

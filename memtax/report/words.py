@@ -259,7 +259,7 @@ def say_correlations(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def say_predictor(predictor: Mapping[str, Any]) -> str:
-    """Whether one model a category ranks held-out sequences better than one model for all."""
+    """Whether one model per category ranks held-out sequences better than one model for all."""
     models = predictor["models"]
     ours, baseline = (((models.get(name) or {}).get("aggregate") or {}).get("roc_auc") for name in ("taxonomic", "baseline"))
     if ours is None or baseline is None:
@@ -267,12 +267,12 @@ def say_predictor(predictor: Mapping[str, Any]) -> str:
     shown = f"ROC-AUC {fixed(ours['value'])} against {fixed(baseline['value'])}"
     found = [row for row in predictor.get("differences", ()) if (row["metric"], row["category"]) == ("roc_auc", "aggregate")]
     if not found or found[0].get("low") is None or found[0].get("high") is None:
-        return f"One model a category and one for all, on test sequences: {shown}"
+        return f"One model per category and one for all, on test sequences: {shown}"
     if found[0]["low"] > 0:
-        return f"One model a category ranks test sequences better than one for all: {shown}"
+        return f"One model per category ranks test sequences better than one for all: {shown}"
     if found[0]["high"] < 0:
-        return f"One model a category ranks test sequences worse than one for all: {shown}"
-    return f"One model a category ranks test sequences no better or worse, within the interval, than one for all: {shown}"
+        return f"One model per category ranks test sequences worse than one for all: {shown}"
+    return f"One model per category ranks test sequences no better or worse, within the interval, than one for all: {shown}"
 
 
 def say_weights(rows: Sequence[Mapping[str, Any]]) -> str:

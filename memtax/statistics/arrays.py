@@ -69,11 +69,11 @@ def probabilities_of(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Array
     y, p = columns(labels=labels, probabilities=probabilities)
     require_binary(y, "labels")
     if p.min() < 0 or p.max() > 1:
-        raise MemtaxError(f"probabilities lie in [0, 1], not at {p.min() if p.min() < 0 else p.max():g}")
+        raise MemtaxError(f"probabilities must be in [0, 1], got {p.min() if p.min() < 0 else p.max():g}")
     return y, p
 
 
-def standardised(column: Array) -> Array:
+def standardized(column: Array) -> Array:
     """The column (rows,) with mean 0 and standard deviation 1.
 
     Raises:
@@ -83,8 +83,8 @@ def standardised(column: Array) -> Array:
         raise MemtaxError(f"no correlation with a column that is constant or infinite (first value {column[0]:g})")
     scale = np.abs(column).max()  # keeps the squares below overflow
     column = column / scale
-    standardised: Array = (column - column.mean()) / column.std()
-    return standardised
+    standardized: Array = (column - column.mean()) / column.std()
+    return standardized
 
 
 def bin_of(probabilities: Array, bins: int) -> NDArray[np.int64]:

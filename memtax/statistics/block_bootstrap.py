@@ -1,4 +1,4 @@
-"""Intervals for series whose neighbours depend on each other, such as overlapping windows of one text."""
+"""Intervals for series whose neighbors depend on each other, such as overlapping windows of one text."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,7 +14,7 @@ def block_bootstrap_mean(
 
     Args:
         values: (n,) the series in its order.
-        block: entries a block, at least as many as depend on each other; capped at n.
+        block: entries per block, at least as many as depend on each other; capped at n.
         resamples: resamples drawn.
         level: coverage.
         seed: seed of the draws.

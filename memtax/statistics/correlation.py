@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from memtax.statistics.arrays import Array, columns, sort, standardised
+from memtax.statistics.arrays import Array, columns, sort, standardized
 from memtax.statistics.clusters import MeanOverUnits
 from memtax.statistics.intervals import Interval, tail_of
 from memtax.statistics.measures import evaluator, spearman
@@ -19,7 +19,7 @@ def spearman_interval(x: ArrayLike, y: ArrayLike, level: float = 0.95, units: Ar
     estimated; the interval is symmetric after Fisher's transform. The textbook error 1 / sqrt(n - 3) holds for
     independent continuous columns only, not for a yes-or-no target.
 
-    With A, B the centred mean ranks over n, C = mean(AB), V = mean(A^2), W = mean(B^2), and k(i, j) = [x_i < x_j] +
+    With A, B the centered mean ranks over n, C = mean(AB), V = mean(A^2), W = mean(B^2), and k(i, j) = [x_i < x_j] +
     [x_i = x_j] / 2, moving a share e of the data onto row i changes C by e (A_i B_i + mean_j k(i, j) B_j +
     mean_j k'(i, j) A_j - 3 C), with k' the same in y, and V, W likewise.
 
@@ -40,8 +40,8 @@ def spearman_interval(x: ArrayLike, y: ArrayLike, level: float = 0.95, units: Ar
     from scipy.special import ndtri
     from scipy.stats import t
 
-    first, second = (_Ranks(standardised(column)) for column in columns(x=x, y=y))
-    a, b = first.centred, second.centred
+    first, second = (_Ranks(standardized(column)) for column in columns(x=x, y=y))
+    a, b = first.centered, second.centered
     covariance, variance_a, variance_b = (a * b).mean(), (a * a).mean(), (b * b).mean()
     scale = np.sqrt(variance_a * variance_b)
     value = float(np.clip(covariance / scale, -1.0, 1.0))
@@ -79,7 +79,7 @@ class _Ranks:
     def __init__(self, column: Array) -> None:
         self.order, self.starts = sort(column)
         self.sizes = np.diff(np.append(self.starts, len(column)))
-        self.centred = self._spread((self.starts + self.sizes / 2) / len(column) - 0.5)
+        self.centered = self._spread((self.starts + self.sizes / 2) / len(column) - 0.5)
 
     def above(self, values: Array) -> Array:
         """For each row i, the mean over all rows j of k(i, j) values_j."""

@@ -215,5 +215,5 @@ def tail_of(level: float) -> float:
         MemtaxError: the level is not between 0 and 1.
     """
     if not 0 < level < 1:
-        raise MemtaxError(f"a level lies between 0 and 1, not at {level}")
+        raise MemtaxError(f"a level must be between 0 and 1, got {level}")
     return (1 - level) / 2

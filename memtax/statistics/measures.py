@@ -19,7 +19,7 @@ from memtax.statistics.arrays import (
     ratio,
     require_binary,
     sort,
-    standardised,
+    standardized,
     sum_ties,
     two_classes,
 )
@@ -220,12 +220,12 @@ def calibration_evaluator(labels: ArrayLike, probabilities: ArrayLike, bins: int
 
 
 def _pearson(x: ArrayLike, y: ArrayLike) -> Evaluator:
-    a, b = (standardised(column) for column in columns(x=x, y=y))
+    a, b = (standardized(column) for column in columns(x=x, y=y))
     return lambda weights: _correlation(weights, a[None], b[None])
 
 
 def _spearman(x: ArrayLike, y: ArrayLike) -> Evaluator:
-    rank_x, rank_y = (_ranker(standardised(column)) for column in columns(x=x, y=y))
+    rank_x, rank_y = (_ranker(standardized(column)) for column in columns(x=x, y=y))
     return lambda weights: _correlation(weights, rank_x(weights), rank_y(weights))
 
 

@@ -60,7 +60,7 @@ def operating_evaluators(
     """
     for rate in (*fprs, *tprs):
         if not 0 <= rate <= 1:
-            raise MemtaxError(f"a rate lies between 0 and 1, not at {rate}")
+            raise MemtaxError(f"a rate must be between 0 and 1, got {rate}")
     curve = _Curve(*two_classes(labels, scores))
 
     def true_at(rate: float) -> Evaluator:

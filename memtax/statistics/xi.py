@@ -139,8 +139,8 @@ def _xi(x: Array, y: Array, orders: int, rng: np.random.Generator) -> float:
 def _xi_binary(x: Array, positive: Array) -> float:
     """Xi for y in two values, averaged over all orders of ties.
 
-    Each change between neighbours jumps by the number of positives n1, and l (n - l) is n1 (n - n1) on positives only, so
-    xi = 1 - n E[changes] / (2 n1 n0). In a run of k tied rows with a positives, each of the k - 1 neighbours differ with
+    Each change between neighbors jumps by the number of positives n1, and l (n - l) is n1 (n - n1) on positives only, so
+    xi = 1 - n E[changes] / (2 n1 n0). In a run of k tied rows with a positives, each of the k - 1 neighbors differ with
     probability 2 a (k - a) / (k (k - 1)); the last row of a run and the first of the next are drawn independently.
     """
     order, starts = sort(x)

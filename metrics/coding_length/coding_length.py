@@ -20,9 +20,9 @@ Args:
     per_example (`bool`): also return the lengths of each sequence. Defaults to `False`.
 
 Returns:
-    `huffman_coding_length`, `shannon_coding_length`: means over the sequences, in bits a symbol (a character or a token), at
+    `huffman_coding_length`, `shannon_coding_length`: means over the sequences, in bits per symbol (a character or a token), at
     least 0; a sequence with entropy H has H <= Huffman < H + 1 and Huffman <= Shannon < H + 1.
-    `sequences`: how many there are. `per_example` (on request): the same two names, one value a sequence.
+    `sequences`: how many there are. `per_example` (on request): the same two names, one value per sequence.
 
 Examples:
     >>> import evaluate, memtax

@@ -8,7 +8,7 @@ from memtax.hub import similarity
 
 _DESCRIPTION = """
 Alignment of the gradient at a text with the gradients at its paraphrases: the mean cosine over paraphrases (and over parameter
-tensors). A model that learned what a text says moves alike for both. With labels, also how well it tells members.
+tensors). A model that learned what a text says has similar gradients for both. With labels, also how well it separates members.
 """
 
 _KWARGS_DESCRIPTION = """

@@ -1,4 +1,4 @@
-"""How well a score tells members from non-members."""
+"""How well a score separates members from non-members."""
 
 import datasets
 import evaluate

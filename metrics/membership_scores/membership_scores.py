@@ -29,7 +29,7 @@ Args:
 Returns:
     `loss`: mean log-likelihood in nats, at most 0. `zlib`: the same over the compressed text's bytes. `min_k_{k}`: mean of
     the lowest share k of the log-probabilities. `min_k_plus_plus_{k}`: the same of (log p - mean) / deviation. `reference`:
-    mean log-likelihood beyond the reference model's. Each a list with one score a text; null where no token is scored.
+    mean log-likelihood beyond the reference model's. Each a list with one score per text; null where no token is scored.
     With references, `auroc_{score}` in [0, 1] with `..._low` and `..._high`, over the texts that have the score;
     `..._reason`: why an interval is null.
 

@@ -248,7 +248,7 @@ def test_two_processes_write_what_one_writes(folder, pairs, tmp_path):
     assert "67 of 70 texts aligned" in one.stdout
     two = torchrun("-m", *command, tmp_path / "two")
     assert two.returncode == 0, two.stderr[-2000:]
-    # 70 rows in batches of 16, 4 batches a part: two parts, one a process.
+    # 70 rows in batches of 16, 4 batches per part: two parts, one per process.
     assert len(list((tmp_path / "two" / "parts").glob("part-*.parquet"))) == 2
     for name in ("dataset/alignment/train.parquet", "summary.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

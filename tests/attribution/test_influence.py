@@ -55,7 +55,7 @@ def examples(lengths, seed=0):
 
 
 def dense(model, sequences, scored=None, mark="lora_"):
-    """Gradients of the mean loss, one backward pass a text: name to (examples, numbers)."""
+    """Gradients of the mean loss, one backward pass per text: name to (examples, numbers)."""
     tensors = {name: tensor for name, tensor in model.named_parameters() if mark in name}
     rows = {name: [] for name in tensors}
     for tensor in tensors.values():

@@ -162,12 +162,12 @@ def test_headerless_sizes_that_do_not_fit(tmp_path):
     path = tmp_path / "document.bin"
     np.arange(12, dtype=np.uint16).tofile(path)
     with pytest.raises(
-        MemtaxError, match=r"document\.bin is no whole number of sequences of 5 tokens: 2 token.s. .* byte offset 20"
+        MemtaxError, match=r"document\.bin is not a whole number of sequences of 5 tokens: 2 token.s. .* byte offset 20"
     ):
         read(path, sequence_length=5)
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(
-        MemtaxError, match=r"document\.bin has 25 bytes, which is no whole number of uint16 tokens: .* byte offset 24"
+        MemtaxError, match=r"document\.bin has 25 bytes, which is not a whole number of uint16 tokens: .* byte offset 24"
     ):
         read(path, sequence_length=5)
     with pytest.raises(MemtaxError, match="dtype 'float32' is not one of"):
@@ -180,7 +180,7 @@ def test_headerless_sizes_that_do_not_fit(tmp_path):
 
 
 def test_a_file_that_is_cut_off_while_it_is_read_is_named(tmp_path, monkeypatch):
-    # Four sequences of two tokens of two bytes, two sequences a block. A page is larger: here, reading on would not crash.
+    # Four sequences of two tokens of two bytes, two sequences per block. A page is larger: here, reading on would not crash.
     monkeypatch.setattr(binary, "BLOCK_TOKENS", 4)
     path = tmp_path / "document.bin"
     np.arange(8, dtype="<u2").tofile(path)
@@ -212,7 +212,7 @@ def test_damaged_npy(tmp_path):
         with pytest.raises(MemtaxError, match=message):
             read(path)
     path.write_bytes(b"not numpy at all")
-    with pytest.raises(MemtaxError, match=r"a\.npy is no \.npy file"):
+    with pytest.raises(MemtaxError, match=r"a\.npy is not a \.npy file"):
         read(path)
 
 
@@ -246,5 +246,5 @@ def test_windows_are_cut_by_span(tmp_path):
     with pytest.raises(MemtaxError, match=r"no row of the sequences has the 64 tokens .*32:64.*longest has 5"):
         cut_windows(open_sources([str(tmp_path / "corpus.bin")]), [Span(32, 64)])
     for text in ("32", "a:b", "5:5", "-1:3", "4:2"):
-        with pytest.raises(MemtaxError, match="is no window; write start:stop"):
+        with pytest.raises(MemtaxError, match="is not a window; write start:stop"):
             Span.parse(text)

@@ -295,7 +295,7 @@ def test_datasets_without_rows(streaming, tmp_path):
 
 def test_unknown_and_empty_files(tmp_path):
     (tmp_path / "a.csv").write_text("tokens\n1\n")
-    with pytest.raises(MemtaxError, match=r"is of no known kind; memtax reads \.parquet"):
+    with pytest.raises(MemtaxError, match=r"has an unknown format; memtax reads \.parquet"):
         read(tmp_path / "a.csv")
     with pytest.raises(MemtaxError, match="holds no file that memtax reads"):
         read(tmp_path)

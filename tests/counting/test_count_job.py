@@ -85,7 +85,7 @@ def test_counts_equal_a_suffix_array():
 
 
 class Lists:
-    """Rows as a corpus with one shard a row, of changing types of token."""
+    """Rows as a corpus with one shard per row, of changing types of token."""
 
     vocabulary_size = identity = None
 

@@ -77,7 +77,7 @@ def test_windows_do_not_cross_sequences_or_blocks():
 
 
 def test_long_sequences_agree_with_a_dictionary_of_slices():
-    # Longer than the kernel's chunk, with several chunks a row, and enough windows for crowded table slots.
+    # Longer than the kernel's chunk, with several chunks per row, and enough windows for crowded table slots.
     rng = np.random.default_rng(5)
     rows = [rng.integers(0, 12, length).tolist() for length in (5000, 512, 515, 516, 517, 1027, 3)]
     for width in (1, 4, 32):

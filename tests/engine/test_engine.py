@@ -39,7 +39,7 @@ def test_the_result_is_the_function_of_every_row_in_order(tmp_path):
     table = run(rows(100), FirstToken(log=str(tmp_path / "log")), tmp_path / "out", rows_per_batch=2)
     assert table.column("match_length").to_pylist() == expected(100)
     assert table.column("sequence_id").to_pylist() == list(range(100, 200))
-    # 32 rows a shard: 16 batches of 2; 100 rows make 4 shards.
+    # 32 rows per shard: 16 batches of 2; 100 rows make 4 shards.
     assert sorted(parts(tmp_path / "out")) == [f"part-{i:05d}-of-00004.parquet" for i in range(4)]
 
 

@@ -215,12 +215,12 @@ def test_an_encoder_without_a_trained_head_is_refused():
 
 
 def test_prose_share():
-    # "The cat sat on the mat." is one run of six words (18 letters and the stop); "x=1;" is no word: 18 / 22 characters.
+    # "The cat sat on the mat." is one run of six words (18 letters and the stop); "x=1;" is not a word: 18 / 22 characters.
     assert prose_share("The cat sat on the mat. x=1;") == pytest.approx(18 / 22)
     assert prose_share("") == prose_share("a b c") == prose_share("{ } ( )") == 0.0
     # Comment marks are not counted.
     assert prose_share("// The cat sat\n * on the mat.") == 1.0
-    # Names alone are no prose: there is no function word among them.
+    # Names alone are not prose: there is no function word among them.
     assert prose_share("Anna Berta Clara Dora Emma Frida") == 0.0
 
 

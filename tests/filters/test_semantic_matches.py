@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from memtax import schema
 from memtax.engine import run
 from memtax.errors import MemtaxError
-from memtax.filters import _neighbours
-from memtax.filters._neighbours import count_matches, pairs, prepare, unit_vectors
+from memtax.filters import embedding_pairs
+from memtax.filters.embedding_pairs import count_matches, pairs, prepare, unit_vectors
 from memtax.filters.semantic_matches import SemanticMatchFilter
 from memtax.filters.textual_matches import TextualMatchFilter
 
@@ -43,8 +43,8 @@ def dtype(request):
 
 @pytest.mark.parametrize("blocks", [(1024, 2048), (64, 96), (100, 37)])
 def test_counts_are_those_of_float64(dtype, blocks, monkeypatch):
-    monkeypatch.setattr(_neighbours, "ROWS", blocks[0])
-    monkeypatch.setattr(_neighbours, "COLUMNS", blocks[1])
+    monkeypatch.setattr(embedding_pairs, "ROWS", blocks[0])
+    monkeypatch.setattr(embedding_pairs, "COLUMNS", blocks[1])
     vectors = planted()
     queries = vectors[100:350]
     none = np.zeros((len(queries), len(vectors)), bool)
@@ -55,8 +55,8 @@ def test_counts_are_those_of_float64(dtype, blocks, monkeypatch):
 
 @pytest.mark.parametrize("blocks", [(1024, 2048), (64, 96), (100, 37)])
 def test_a_set_with_itself_counts_every_pair_twice_and_no_vector_with_itself(dtype, blocks, monkeypatch):
-    monkeypatch.setattr(_neighbours, "ROWS", blocks[0])
-    monkeypatch.setattr(_neighbours, "COLUMNS", blocks[1])
+    monkeypatch.setattr(embedding_pairs, "ROWS", blocks[0])
+    monkeypatch.setattr(embedding_pairs, "COLUMNS", blocks[1])
     vectors = planted()
     assert (count_matches(vectors, dtype=dtype, device="cpu") == brute_force(vectors, vectors, np.eye(600, dtype=bool))).all()
     found = list(pairs(vectors, dtype=dtype, device="cpu"))
@@ -102,7 +102,7 @@ def test_every_pair_matches():
     assert count_matches(vectors, device="cpu").tolist() == [[299, 299]] * 300
 
 
-def test_vectors_of_any_length_are_normalised_and_unit_ones_are_not_copied():
+def test_vectors_of_any_length_are_normalized_and_unit_ones_are_not_copied():
     vectors = planted(90)
     assert unit_vectors(vectors, "x") is vectors
     scaled = unit_vectors(vectors * 7.5, "x")
@@ -165,7 +165,7 @@ def test_rows_without_an_embedding_are_null(saved):
 
 
 def test_the_sample_is_memory_mapped(saved):
-    from memtax.filters._sample import vectors_of
+    from memtax.filters.sample_matches import vectors_of
 
     column = datasets.load_from_disk(saved[0]).with_format("arrow")[:].column("embedding")
     matrix = vectors_of(column, "x")

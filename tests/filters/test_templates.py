@@ -331,7 +331,7 @@ def noise(size):
     return "".join(random.Random(size).choices(string.ascii_letters + string.digits + " .,;", k=size))
 
 
-def test_batches_longer_than_what_is_analysed_at_once():
+def test_batches_longer_than_what_is_analyzed_at_once():
     long = "12 " * (AT_ONCE // 6)
     assert decide("a", long, None, long, long, "4 5 6 7 8 9") == [
         (False, False, None),
@@ -343,7 +343,7 @@ def test_batches_longer_than_what_is_analysed_at_once():
     ]
 
 
-def test_long_texts_are_analysed_to_their_end():
+def test_long_texts_are_analyzed_to_their_end():
     counter = "".join(f"line {number};\n" for number in range(40_000))
     unit = noise(3000)
     assert decide(counter)[0] == (True, False, 3)

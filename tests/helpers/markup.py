@@ -146,14 +146,14 @@ def _focus(root, ids):
         yield "the first link does not skip to the content"
 
 
-def luminance(colour):
+def luminance(color):
     """Relative luminance of #rrggbb (WCAG 2.2)."""
-    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def contrast(one, other):
-    """Contrast ratio of two colours, from 1 to 21."""
+    """Contrast ratio of two colors, from 1 to 21."""
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)

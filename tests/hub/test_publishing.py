@@ -317,7 +317,7 @@ def test_private(run, tmp_path):
         (("--repo-id", "org/name"), "hf_wrong_secret", "run `hf auth login` or set HF_TOKEN"),
         (("--repo-id", "elsewhere/name"), TOKEN, "may write to that namespace"),
         (("--repo-id", "name"), TOKEN, "has no account; write org/name"),
-        (("--repo-id", "org/na me"), TOKEN, "it is no name for the Hub"),
+        (("--repo-id", "org/na me"), TOKEN, "not a valid name for the Hub"),
         (("--repo-id", "org/name", "--part", "x"), TOKEN, "--part expects one of dataset, models, metrics, explorer, got 'x'"),
     ],
 )
@@ -348,7 +348,7 @@ def test_a_folder_without_anything_to_publish(tmp_path):
     with HubServer() as hub:
         done = push(hub, tmp_path / "cache", tmp_path, check=False)
     assert done.returncode == 2
-    assert "no run directory" in done.stderr
+    assert "neither a run directory nor a folder" in done.stderr
 
 
 def test_the_guard_guards(tmp_path):

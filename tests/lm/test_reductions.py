@@ -72,7 +72,7 @@ def test_a_sampling_scheme_is_that_of_transformers(temperature, top_k, top_p):
 
 
 def test_ties_at_the_last_place_of_top_k_stay():
-    # Logits 2, 1, 1, 0 and k = 2: transformers keeps what ties with the second, so e^2, e, e are renormalised.
+    # Logits 2, 1, 1, 0 and k = 2: transformers keeps what ties with the second, so e^2, e, e are renormalized.
     logits = torch.tensor([[2.0, 1.0, 1.0, 0.0]] * 3)
     found = Decoding(top_k=2).logprobs(logits, torch.tensor([1, 2, 3]))
     one = math.log(math.e / (math.e**2 + 2 * math.e))

@@ -189,7 +189,7 @@ def test_states_of_a_text_are_those_after_bos(opened):
     pooled = hidden_states(opened, rows)
     for number, layer in enumerate(layers):
         assert pooled[number] == pytest.approx(layer[:, 1:].mean(1).detach().numpy(), abs=1e-5)
-    # BOS is no token of the text.
+    # BOS is not a token of the text.
     assert (last_states(opened, [[], rows[0]]) != last_states(opened, [[], rows[0]]))[0].all()
 
 

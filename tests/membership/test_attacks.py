@@ -315,7 +315,7 @@ def test_masked_neighbours_change_words_only(tmp_path):
         assert [c for c in near if c.isspace()] == [c for c in text if c.isspace()]
         assert not {"<mask>", "<pad>"} & set(near.split())
     assert found == neighbours([text, "", "w3"], str(tmp_path), count=4)
-    # And as an attack: LL minus the mean LL of these very neighbours.
+    # And as an attack: LL minus the mean LL of these very neighbors.
     model = save(bigram_model(transitions()), tmp_path / "lm")
     score = AttackFilter(model, ("neighbour",), neighbour_model=str(tmp_path), neighbours=4)(batch([text]))
     expected = known(text, transitions())[0].mean() - np.mean([known(near, transitions())[0].mean() for near in found[0]])

@@ -22,7 +22,7 @@ NAMES = sorted(folder.name for folder in asset("metrics").iterdir() if folder.is
 
 @pytest.fixture(autouse=True, scope="module")
 def caches(tmp_path_factory):
-    # The package that evaluate makes is imported once a process: what other tests loaded came from another folder.
+    # The package that evaluate makes is imported once per process: what other tests loaded came from another folder.
     forget()
     folder = tmp_path_factory.mktemp("evaluate")
     before = evaluate.config.HF_METRICS_CACHE, evaluate.config.HF_MODULES_CACHE
@@ -241,7 +241,7 @@ def test_taxonomy_from_texts_and_from_flags_agree():
             "could not convert|cannot be read|expected format",
         ),
         ("membership_inference", {"predictions": [[0.1], [0.2]], "references": [1, 0]}, "cannot be read|expected format"),
-        ("calibration_error", {"predictions": [0.1, 1.2], "references": [1, 0]}, r"lie in \[0, 1\], not at 1.2"),
+        ("calibration_error", {"predictions": [0.1, 1.2], "references": [1, 0]}, r"must be in \[0, 1\], got 1.2"),
         ("calibration_error", {"predictions": [0.1], "references": [None]}, "must be 0 or 1, not None"),
         ("k_extractability", {"predictions": [[1]], "references": [[]]}, "row 0 has 0 tokens"),
         ("k_extractability", {"predictions": ["a"], "references": ["a"]}, "give tokenizer="),
@@ -273,7 +273,7 @@ def test_taxonomy_from_texts_and_from_flags_agree():
         ("memorization_taxonomy", {"predictions": [1], "sequence_duplicates": [-1], "texts": ["a"]}, "-1"),
         ("templating", {"predictions": [1]}, "expected format|cannot be read"),
         ("coding_length", {"predictions": [""]}, "no symbol in row 0"),
-        ("gradient_alignment", {"predictions": [[1.5]]}, "cosine lies in"),
+        ("gradient_alignment", {"predictions": [[1.5]]}, "cosine must be in"),
         ("gradient_alignment", {"predictions": [[[1.0, 0.0]]]}, "gradients of the texts"),
         ("gradient_alignment", {"predictions": [[[1.0, 0.0]]], "gradients": [[1.0]]}, "differ in length"),
         ("gradient_alignment", {"predictions": [[[1.0]]], "gradients": [[0.0]]}, "is zero"),

@@ -238,7 +238,7 @@ def test_braces_in_texts_stay(copier):
 
 
 def test_the_models_chat_form_is_used(copier, texts, tmp_path):
-    """The text alone is no prompt that this model knows; its chat form, with the turn of the answer opened, is."""
+    """The text alone is not a prompt that this model knows; its chat form, with the turn of the answer opened, is."""
     shutil.copytree(copier, tmp_path / "chat")
     tokenizer = word_tokenizer(VOCABULARY)
     tokenizer.chat_template = "{{ messages[0]['content'] }}{% if add_generation_prompt %} <copy>{% endif %}"
@@ -266,7 +266,7 @@ def test_paraphrases_of_another_meaning_fail(copier, texts):
     for row, place in valid:
         first, second = encoder.encode([texts[row], free["paraphrases"][row][place]])
         cosines[row, place] = float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
-    # Half way between two neighbours in the middle: rounding decides nothing.
+    # Half way between two neighbors in the middle: rounding decides nothing.
     middle = sorted(cosines.values())[len(valid) // 2 - 1 : len(valid) // 2 + 1]
     floor = sum(middle) / 2
     strict = settings(copier, min_similarity=floor)({"text": texts})

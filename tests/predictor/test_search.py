@@ -51,7 +51,7 @@ def test_groups_and_assignment_agree():
 def test_thresholds_are_quantiles_of_memorized_training_rows():
     data, problem = planted(), prepared()
     train = problem.parts["train"]
-    # The split is known by its standardised rows: undo the scaler to find the training rows' values.
+    # The split is known by its standardized rows: undo the scaler to find the training rows' values.
     raw = train.values * problem.scaler.scale + problem.scaler.mean
     expected = np.quantile(raw[train.labels == 1], (0.25, 0.5, 0.75), axis=0).T
     np.testing.assert_allclose(problem.bounds, expected, atol=1e-12)
@@ -99,7 +99,7 @@ def test_the_planted_partition_is_found(tmp_path, criterion):
     found = conclude(problem, config, tmp_path, {"a": 1})
     chosen = found["chosen"]
     assert (chosen["factor_1"], chosen["factor_2"]) == ("f2", "f3")
-    # By the proper score the threshold is the quantile nearest to the planted one; rankings may prefer its neighbour.
+    # By the proper score the threshold is the quantile nearest to the planted one; rankings may prefer its neighbor.
     for rank, (name, truth) in enumerate((("f2", 0.5), ("f3", -0.2)) if criterion == "log_loss" else (), 1):
         bounds = problem.bounds[NAMES.index(name)]
         assert chosen[f"threshold_{rank}"] == bounds[np.abs(bounds - truth).argmin()]

@@ -62,7 +62,7 @@ def test_a_row_in_full(run):
     assert row["taxonomy"] == "reconstruction"
     assert row["neighbours"] == []
     near = Explorer.load(run).details(10)["neighbours"]
-    # The second one is no row of this table.
+    # The second one is not a row of this table.
     assert [(one["rank"], one["neighbour_id"], one["text"]) for one in near] == [(1, 12, "Three FOUR"), (2, 99, None)]
     with pytest.raises(MemtaxError, match="no sequence 99"):
         Explorer.load(run).details(99)
@@ -107,7 +107,7 @@ def test_the_page_in_a_browser(run):
             tab.get_by_text("template_period").or_(tab.get_by_text("is_memorized")).last.wait_for()
             tab.get_by_role("tab", name="Your text").click()
             tab.get_by_label("Text", exact=True).fill("row 1 row 2 row 3 row 4 row 5 row 6")
-            tab.get_by_role("button", name="Analyse").click()
+            tab.get_by_role("button", name="Analyze").click()
             tab.get_by_text("shannon_coding_length").wait_for()
             # The text of the corpus is shown, not run.
             assert dialogs == []

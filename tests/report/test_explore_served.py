@@ -109,7 +109,7 @@ def test_rows_open_filter_and_say_what_is_wrong(page):
     assert sum(counts.values()) == whole
     often = page.fire("click", "rows", [], "memorized", "sequence_duplicates", "6", "", 0, 1, "")
     assert 0 < int(re.search(r"\*\*([\d,]+) sequences", often[0])[1]) <= counts["recitation"]
-    assert page.fire("click", "rows", [], "all", "sequence_duplicates", "six", "", 0, 1, "") == "'six' is no number"
+    assert page.fire("click", "rows", [], "all", "sequence_duplicates", "six", "", 0, 1, "") == "'six' is not a number"
 
 
 def test_a_row_that_is_clicked_shows_its_tokens(page):
@@ -136,4 +136,4 @@ def test_a_text_of_ones_own(page):
     assert (found["taxonomy"], found["is_incrementing"], found["is_memorized"]) == ("reconstruction", "True", "False")
     assert float(found["prompt_perplexity"]) > 1
     assert dict(page.fire("click", "analyse", text, 6)[1]["data"])["taxonomy"] == "recitation"
-    assert page.fire("click", "analyse", " ", 1) == "there is no text to analyse"
+    assert page.fire("click", "analyse", " ", 1) == "there is no text to analyze"

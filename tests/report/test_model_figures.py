@@ -38,7 +38,7 @@ def test_performance_shows_values_intervals_and_leaves_out_what_is_withheld():
         np.testing.assert_allclose(np.asarray(container.lines[0].get_ydata(), float), values)
         ends = [np.asarray(segment, float)[:, 1] for segment in container.lines[2][0].get_segments()]
         np.testing.assert_allclose(ends, [(v - 0.1, v + 0.1) for v in values])
-    # Told apart by shape, not by colour alone.
+    # Told apart by shape, not by color alone.
     assert len({container.lines[0].get_marker() for container in drawn.containers}) == 2
 
 

@@ -180,7 +180,7 @@ def test_the_rules_see_what_is_wrong(made):
         assert any(said in found for found in problems(spoilt)), said
 
 
-def colours(block):
+def colors(block):
     return dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", block))
 
 
@@ -188,12 +188,12 @@ def test_text_stands_out_from_what_is_behind_it_in_light_and_dark():
     style = (page.HERE / "page.css").read_text(encoding="utf-8")
     light, dark, *_ = re.findall(r":root \{.*?\}", style, re.DOTALL)
     for block in (light, dark):
-        found = colours(block)
+        found = colors(block)
         for text in ("ink", "quiet", "link"):
             for behind in ("page", "card", "code"):
                 # WCAG 2.2, 1.4.3: 4.5 to 1.
                 assert contrast(found[text], found[behind]) >= 4.5, (text, behind, found)
-        # The deepest colour of a token, over a card, under the text.
+        # The deepest color of a token, over a card, under the text.
         heat = [int(part) for part in re.search(r"--heat: (\d+) (\d+) (\d+)", block).groups()]
         most = float(re.search(r"--heat-most: ([0-9.]+)", block)[1])
         card = [int(found["card"][start : start + 2], 16) for start in (1, 3, 5)]
@@ -204,11 +204,11 @@ def test_text_stands_out_from_what_is_behind_it_in_light_and_dark():
     assert re.search(r":focus-visible \{ outline: 3px solid", style)
     assert not re.search(r"outline: (none|0)", style)
     # Marks and lines in figures stand on white: 1.4.11, 3 to 1.
-    for name, colour in figures.COLOURS.items():
-        assert contrast(colour, "#ffffff") >= 3, name
+    for name, color in figures.COLORS.items():
+        assert contrast(color, "#ffffff") >= 3, name
     # Names in figures stand on white.
-    for name, colour in figures.TEXT_COLOURS.items():
-        assert contrast(colour, "#ffffff") >= 4.5, name
+    for name, color in figures.TEXT_COLORS.items():
+        assert contrast(color, "#ffffff") >= 4.5, name
 
 
 def test_contrast_is_that_of_the_standard():

@@ -205,7 +205,7 @@ def test_headings_state_what_the_data_say(written):
     best = max(rates, key=rates.get)
     assert f"{best.capitalize()} is memorized most: {words.percent(rates[best])} of its sequences" in page.text
     # Both intervals of the differences lie above 0 in this run.
-    assert "One model a category ranks test sequences better than one for all: ROC-AUC 0.913 against 0.873" in page.text
+    assert "One model per category ranks test sequences better than one for all: ROC-AUC 0.913 against 0.873" in page.text
 
 
 def test_probabilities_are_those_of_the_table(written):

@@ -23,7 +23,7 @@ def test_spread_keeps_order_ends_and_the_limit(rows, most):
     assert [row for row in rows if row in set(kept)] == kept
     if rows:
         assert (kept[0], kept[-1]) == (rows[0], rows[-1])
-    # Equal distances: neighbours are as far apart as any others, give or take the rounding.
+    # Equal distances: neighbors are as far apart as any others, give or take the rounding.
     places = [rows.index(row) for row in kept]
     gaps = [b - a for a, b in itertools.pairwise(places)]
     assert not gaps or max(gaps) - min(gaps) <= 1

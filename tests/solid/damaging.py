@@ -70,7 +70,7 @@ def commands(given, out):
 def readers(verb, given, kept, result):
     """Commands that read what a verb wrote into `kept`, and write into `result`."""
     model, to = ("--model", given / "model"), ("--output", result)
-    mia = ("mia", given / "few_labelled.jsonl", *model, *to, "--resamples", 10)
+    mia = ("mia", given / "few_labeled.jsonl", *model, *to, "--resamples", 10)
     found = {
         "fit": [("predict", kept, given / "many.parquet", *to), ("push", kept, "--repo-id", "org/name", "--dry-run")],
         "count": [("filter", "duplicates", given / "rows.jsonl", "--counts", kept, *to)],
@@ -291,7 +291,7 @@ def more_inputs(given):
     pq.write_table(other, given / "other.parquet")
     texts = [json.loads(line) for line in (given / "few.jsonl").read_text().splitlines()]
     rows = (json.dumps({**row, "sequence_id": i, "label": i % 2}) + "\n" for i, row in enumerate(texts))
-    (given / "few_labelled.jsonl").write_text("".join(rows))
+    (given / "few_labeled.jsonl").write_text("".join(rows))
 
 
 def prepare():

@@ -5,7 +5,7 @@
     python tests/solid/killing.py FOLDER --minutes 60 --memory 6  # soak, with an address space limit in GiB
 
 The heavy modules are imported once; each attempt is a fork of this process, killed with its children by SIGKILL. Half of the
-kills come after a random time, half as soon as a further name appears in the output. Prints one JSON line a verb.
+kills come after a random time, half as soon as a further name appears in the output. Prints one JSON line per verb.
 """
 
 import argparse

@@ -20,7 +20,7 @@ from memtax.corpus import guard
 from memtax.corpus import membership_texts as membership
 
 TABLE = Path(__file__).parents[2] / "docs" / "bad-input.md"
-ROWS = re.findall(r"^\| (?!Wrong|---)(.+?) \| (\w+) \| `(.+)` \|$", TABLE.read_text(encoding="utf-8"), re.M)
+ROWS = re.findall(r"^\| (?!Fault|---)(.+?) \| (\w+) \| `(.+)` \|$", TABLE.read_text(encoding="utf-8"), re.M)
 FINE = {"tokens": list(range(64))}
 # Byte 27 is none: 14 of the first line, 10 before the text, and 3 of its two letters.
 NOT_UTF8 = '{"text": "a"}\n{"text": "bä'.encode() + b'\xff"}\n'
@@ -239,7 +239,7 @@ CASES = {
     "truncated gzip of texts": lambda f, m: [cut(gz(f / "r.jsonl.gz")), "-m", m],
     "JSONL that unpacks to one huge line": lambda f, m: [bomb(f / "r.jsonl.gz"), "--tokenizer", m],
     "text that unpacks beyond any document": lambda f, m: [bomb(f / "r.txt.gz"), "-m", m],
-    "labelled JSONL that unpacks to one huge line": lambda f, m: [bomb(f / "r.jsonl.gz"), "-m", m],
+    "labeled JSONL that unpacks to one huge line": lambda f, m: [bomb(f / "r.jsonl.gz"), "-m", m],
     "JSON that unpacks without end": lambda f, m: [bomb(f / "r.json.gz", b"[", b"1,", b"1]"), "-m", m],
     "truncated bin": lambda f, m: [written(f / "r.bin", bytes(2 * 13)), "--sequence-length", 8],
     "bin of another index": lambda f, m: [megatron(f, 300, [64, 64])],

@@ -1,4 +1,4 @@
-"""What is no fault: huge and ragged rows; names that try to break out; and files that the system refuses."""
+"""What is not a fault: huge and ragged rows; names that try to break out; and files that the system refuses."""
 
 import ctypes
 import json

@@ -1,4 +1,4 @@
-"""Gradients as safetensors files: processes share them, and a stopped run goes on from them."""
+"""Gradients as safetensors files: processes share them, and an interrupted run resumes from them."""
 
 import json
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ def load_gradients(path: Path | str, model: Any) -> tuple[Gradients, Tensors]:
 
     with safe_open(str(path), "pt", device=str(model.device)) as file:
         facts = facts_of(file)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a mapping)
     sizes = facts["sizes"]
     fields: dict[str, Tensors] = {name: {} for name in sizes}
     more: Tensors = {}

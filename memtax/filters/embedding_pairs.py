@@ -65,11 +65,11 @@ def unit_vectors(vectors: Any, what: str) -> Float32:
         (rows, width) float32; vectors whose length is one within 1e-6 stay as they are, and are not copied.
 
     Raises:
-        MemtaxError: they are no matrix, or a vector is zero or not finite.
+        MemtaxError: they are not a matrix, or a vector is zero or not finite.
     """
     found = np.asarray(vectors)
     if found.ndim != 2:
-        raise MemtaxError(f"{what} must be a matrix of one embedding a row, not of shape {found.shape}")
+        raise MemtaxError(f"{what} must be a matrix of one embedding per row, not of shape {found.shape}")
     bad = []
     changed: Float32 | None = None
     for start in range(0, len(found), 65_536):
@@ -284,7 +284,7 @@ def nearest(vectors: Any, most: int, **options: Any) -> tuple[Int64, Int64, NDAr
         options: those of `pairs`.
 
     Returns:
-        Rows, rows of their neighbours, cosines (float64) and places from 1, each (pairs,), by row and place.
+        Rows, rows of their neighbors, cosines (float64) and places from 1, each (pairs,), by row and place.
     """
     matrix = unit_vectors(vectors, "the embeddings")
     best: tuple[Int64, Int64, NDArray[np.float64]] = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))

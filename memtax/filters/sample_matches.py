@@ -1,4 +1,4 @@
-"""The corpus sample that sequences are compared with: ids, embeddings and prompts, read once a process."""
+"""The corpus sample that sequences are compared with: ids, embeddings and prompts, read once per process."""
 
 import functools
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from memtax import schema
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
-from memtax.filters._neighbours import Float32, Int64, Pairs, Prepared, pairs, prepare
+from memtax.filters.embedding_pairs import Float32, Int64, Pairs, Prepared, pairs, prepare
 from memtax.lm.encoder import embed
 
 MANY = 100_000
