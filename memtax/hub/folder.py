@@ -114,7 +114,7 @@ def dataset_card(
         title=title,
         summary=summary,
         configs=configs,
-        columns={config.name: [schema.described(field) for field in config.schema] for config in configs},
+        columns={config.name: [schema.described(field, config.name) for field in config.schema] for config in configs},
         categories=schema.CATEGORIES,
         notes=None,
         version=versions()["memtax"],
