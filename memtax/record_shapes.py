@@ -51,6 +51,10 @@ _CORRELATIONS = {
     **_UNITS,
 }
 
+_GUESSES = {"*": {"*": COUNT}}
+_GUESS_RECALL = {"threshold": COUNT, "overlap": SHARE, "by_overlap": _GUESSES, "by_duplicates": _GUESSES}
+"""Of each category, how many sequences have each label."""
+
 _METRICS = ("pr_auc", "ece", "brier", "f1", "precision", "recall")
 _CELL = {
     "n?": (COUNT, None),
@@ -167,6 +171,7 @@ METRICS: Any = {
     "run?": (_ABOUT, None),
     "extraction?": ({"*": (_RATES, None)}, None),
     "reference?": ({"*": (_BEYOND, None)}, None),
+    "guess_recall?": (_GUESS_RECALL, None),
     "growth?": (Rows(_GROWTH), None),
     "growth_by_size?": (Rows(_GROWTH), None),
     "correlations?": (Rows(_CORRELATIONS, 4_000), None),
