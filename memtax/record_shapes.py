@@ -153,7 +153,7 @@ _INFLUENCE = {
     "train": COUNT,
     "test": COUNT,
     "parameters": TEXT,
-    "methods": {"*": ({"accuracy": (_FIGURE, SHARE, None), "coverage": (_FIGURE, SHARE, None)}, None)},
+    "methods": {"*": ({"accuracy?": (_FIGURE, SHARE, None), "coverage?": (_FIGURE, SHARE, None)}, None)},
     "top?": (Rows({**_QUOTE, "method": NAME, "influence": (REAL, None)}, 1_000), None),
 }
 ATTACHED: Any = {"paraphrases": _PARAPHRASES, "alignment": _ALIGNMENT, "influence": _INFLUENCE}

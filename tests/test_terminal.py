@@ -118,7 +118,7 @@ def test_flags_can_be_turned_off_again():
     # A file of `--config` may have turned them on.
     for name, verb in VERBS.items():
         for option in verb.params:
-            if option.is_flag and option.name not in ("as_json", "quiet", "help"):
+            if option.param_type_name == "option" and option.is_flag and option.name not in ("as_json", "quiet", "help"):
                 assert option.secondary_opts, (name, option.name)
 
 

@@ -103,6 +103,8 @@ def dataset_card(
 ) -> str:
     """The card: configs for the viewer, and every column with type, unit, meaning and what a null says."""
     rows = max((table.num_rows for config in configs for table in config.splits.values()), default=0)
+    # `datasets` cannot load a split without rows.
+    loadable = [config for config in configs if any(table.num_rows for table in config.splits.values())] or configs
     front_matter = {
         "pretty_name": title,
         "license": license_id,
@@ -113,10 +115,10 @@ def dataset_card(
                 "config_name": config.name,
                 # `datasets` caches a folder by its card, not by its files: other content must make another card.
                 "description": f"{config.row} Content {content(config)}.",
-                **({"default": True} if config is configs[0] else {}),
+                **({"default": True} if config is loadable[0] else {}),
                 "data_files": [{"split": split, "path": _pattern(config, split)} for split in config.splits],
             }
-            for config in configs
+            for config in loadable
         ],
     }
     return render(

@@ -53,7 +53,10 @@ class Audit(ModelOptions, ColumnOption, QuoteOption, Job):
         told = [conclusion(figures["canaries"])] if figures["canaries"]["measurable"] else []
         return Result(
             title="Audit of a fine-tuned model",
-            tables=[Rows("worrying", row, audit.worrying_table(figures["worrying_sequences"]))],
+            tables=[
+                Rows("kinds", "One row per kind of sequence that can be extracted.", audit.kinds_table(figures["kinds"])),
+                Rows("worrying", row, audit.worrying_table(figures["worrying_sequences"])),
+            ],
             figures=figures,
             lines=[audit_page.headline(figures), *told, f"card     {work.output / CARD}"],
             page=lambda folder: audit_page.write(folder / "index.html", read_summary(folder, self.verb)),

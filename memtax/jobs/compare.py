@@ -25,7 +25,10 @@ class Compare(QuoteOption, Job):
         row = "One row per sequence that is memorized in one of the two runs only."
         return Result(
             title="What changed between two runs",
-            tables=[Rows("changes", row, found.changed)],
+            tables=[
+                Rows("groups", "One row per category: rates before and after, and their difference.", found.groups()),
+                Rows("changes", row, found.changed),
+            ],
             figures=found.summary,
             lines=found.lines(),
             page=compare.write,

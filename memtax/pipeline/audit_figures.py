@@ -60,6 +60,16 @@ def audit_figures(
     }
 
 
+def kinds_table(kinds: Mapping[str, Mapping[str, Any]]) -> pa.Table:
+    """The kinds of memorized sequences as a table.
+
+    Args:
+        kinds: `kinds` of the figures.
+    """
+    keys = ("memorized", "sequences", "distinct", "rate", "low", "high")
+    return pa.Table.from_pylist([{"kind": name, **{key: row.get(key) for key in keys}} for name, row in kinds.items()])
+
+
 def worrying_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """The worrying sequences as a table.
 

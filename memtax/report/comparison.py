@@ -35,6 +35,19 @@ class Comparison:
     changed: "pa.Table"
     """`sequence_id`, `change`, both categories, and the text where it is known."""
 
+    def groups(self) -> "pa.Table":
+        """Rates before and after by category, and their difference, as a table."""
+        import pyarrow as pa
+
+        rows = []
+        for name, group in self.summary["groups"].items():
+            counts = {key: group[key] for key in ("sequences", "unit", "units", "newly", "forgotten", "p")}
+            rates = {
+                f"{key}_{end}": group[key][end] for key in ("first", "second", "difference") for end in ("value", "low", "high")
+            }
+            rows.append({"category": name, **counts, **rates})
+        return pa.Table.from_pylist(rows)
+
     def lines(self) -> list[str]:
         """What the command prints."""
         found = self.summary["groups"]["all"]
