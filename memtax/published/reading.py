@@ -27,8 +27,8 @@ def from_published(table: "pa.Table", in_sample: bool) -> "pa.Table":
 
     Columns are renamed; `is_memorized` is `memorization_score` = 1. What stands for a failure becomes null: perplexities below
     1, scores outside 0 to 1, negative counts, and 0 textual matches of a text that is not ASCII, for which the reference does
-    not look. Prompt and continuation perplexities are raised to the power that makes them divide by their own tokens, and are
-    null for rows that are not of 64 tokens or hold token 0, where the published ones are something else.
+    not look. Prompt and continuation perplexities are raised to the power that makes them divide by their own tokens. Perplexities
+    of rows that are not of 64 tokens or hold token 0, which the reference leaves out as padding, are null.
 
     Args:
         table: published columns; any may be missing, but half-sequence perplexities need `tokens`. Others stay as they are.
@@ -68,7 +68,7 @@ def _perplexities(columns: Mapping[str, Any]) -> dict[str, Any]:
         values = columns[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
         # A perplexity is at least 1; -1 and 0 stand for a failure, NaN is not at least 1.
         known = values >= 1 - 1e-6
-        if name in HALVES:
+        if "tokens" in columns:
             known &= _plain_windows(columns["tokens"])
         true = np.where(known, np.maximum(values, 1.0), 1.0) ** HALVES.get(name, 1.0)
         found[name] = pa.array(true, pa.float64(), mask=~known)

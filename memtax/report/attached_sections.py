@@ -68,7 +68,9 @@ def influence(found: Mapping[str, Any]) -> Section:
     figures = {name: one for name, one in found["methods"].items() if one}
     if figures:
         head = ("method", "class of the top example is right", "share of the class among the top")
-        rows = tuple((name, words.estimate(one.get("accuracy")), words.estimate(one.get("coverage"))) for name, one in figures.items())
+        rows = tuple(
+            (name, words.estimate(one.get("accuracy")), words.estimate(one.get("coverage"))) for name, one in figures.items()
+        )
         parts.append(Table("Against the classes of the examples", head, rows))
     if top := found.get("top"):
         head = ("test example", "training example", f"influence ({top[0]['method']})")

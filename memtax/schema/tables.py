@@ -68,6 +68,33 @@ TABLES: dict[str, dict[str, Column]] = {
         Column("taxonomy_after", "string", "category", "its category in the second run", "an input of the rule is null"),
         _TEXT,
     ),
+    "groups": _by_name(
+        Column("category", "string", "category", "the category; all: every sequence that both runs have", role="key"),
+        Column("sequences", "int64", "sequences", "sequences of the category"),
+        Column("unit", "string", "name", "what intervals are over", "no interval can be given"),
+        Column("units", "int64", "units", "how many of them there are", "no interval can be given"),
+        Column("newly", "int64", "sequences", "memorized in the second run and not in the first"),
+        Column("forgotten", "int64", "sequences", "memorized in the first run and not in the second"),
+        Column("p", "float64", "probability", "p-value of no difference", "too few units"),
+        *(
+            Column(f"{name}_{end}", "float64", "share", f"{what}{of}", "no sequences, or too few units for an interval")
+            for name, what in (
+                ("first", "share that is memorized in the first run"),
+                ("second", "share that is memorized in the second run"),
+                ("difference", "second share less the first"),
+            )
+            for end, of in (("value", ""), ("low", ": lower end of its 95% interval"), ("high", ": upper end of its interval"))
+        ),
+    ),
+    "kinds": _by_name(
+        Column("kind", "string", "name", "the kind of memorized sequence", role="key"),
+        Column("memorized", "int64", "sequences", "memorized sequences of the kind"),
+        Column("sequences", "int64", "sequences", "sequences of the kind"),
+        Column("distinct", "int64", "texts", "distinct texts among the memorized ones", "not counted"),
+        Column("rate", "float64", "share", "share that is memorized", "there are none of the kind"),
+        Column("low", "float64", "share", "lower end of its 95% interval", "no interval can be given"),
+        Column("high", "float64", "share", "upper end of its 95% interval", "no interval can be given"),
+    ),
     "worrying": _by_name(
         _SEQUENCE,
         Column("category", "string", "category", "why it would be memorized", "not known"),
