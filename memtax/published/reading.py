@@ -27,8 +27,8 @@ def from_published(table: "pa.Table", in_sample: bool) -> "pa.Table":
 
     Columns are renamed; `is_memorized` is `memorization_score` = 1. What stands for a failure becomes null: perplexities below
     1, scores outside 0 to 1, negative counts, and 0 textual matches of a text that is not ASCII, for which the reference does
-    not look. Prompt and continuation perplexities are raised to the power that makes them divide by their own tokens. Perplexities
-    of rows that are not of 64 tokens or hold token 0, which the reference leaves out as padding, are null.
+    not look. Prompt and continuation perplexities are raised to the power that makes them divide by their own tokens. Rows that
+    are not of 64 tokens, or hold token 0, which the reference leaves out as padding, have no perplexities.
 
     Args:
         table: published columns; any may be missing, but half-sequence perplexities need `tokens`. Others stay as they are.
