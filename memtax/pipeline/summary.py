@@ -14,6 +14,8 @@ def summary_lines(metrics: Mapping[str, Any]) -> list[str]:
     from rich.table import Table
 
     console = Console(highlight=False)
+    # Logs have no width of their own, and headings must be whole.
+    console.width = max(console.width, 100)
     extraction, predictor = metrics["extraction"], metrics["predictor"]
     table = Table(title=escape(metrics["run"]["title"]), title_justify="left")
     table.add_column("category", no_wrap=True)
