@@ -15,9 +15,10 @@ from pathlib import Path
 from memtax.corpus.rows import load_texts_by_id
 from memtax.engine import World, run, script
 from memtax.filters.code_vs_nl import CodeFilter
-from memtax.hub.filter_layouts import CODE_SCORES, check_name, write_splits
 from memtax.hub.folder import Config, write_dataset
 from memtax.lm.loading import load_tokenizer
+from memtax.published.layouts import CODE_SCORES, check_name
+from memtax.published.writing import renamed, write_splits
 
 ROWS_PER_BATCH = 1024
 
@@ -39,7 +40,7 @@ def build(arguments: argparse.Namespace) -> Path:
         if each.thresholds is not None:
             row = f"{row[:-1]}; code up to {each.thresholds[0]:.3f}, natural language from {each.thresholds[1]:.3f}."
         if arguments.published:
-            scores = table.select(["sequence_id", "nl_score"]).rename_columns(["sequence_id", "nl_scores"])
+            scores = renamed(table, CODE_SCORES)
             write_splits(output / "dataset", CODE_SCORES, {arguments.published: scores}, "Code or natural language", summary)
         else:
             write_dataset(output / "dataset", [Config("scores", row, {"train": table})], "Code or natural language", summary)

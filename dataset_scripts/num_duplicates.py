@@ -18,7 +18,8 @@ from memtax.counting.count_job import CountJob
 from memtax.counting.spans import Span
 from memtax.engine import script
 from memtax.errors import MemtaxError
-from memtax.published.count_layouts import DUPLICATES, add_corpus_options, write_published
+from memtax.published.layouts import DUPLICATES
+from memtax.published.writing import renamed, write_splits
 from memtax.record_shapes import TOTALS
 from memtax.records import read_json
 
@@ -43,19 +44,21 @@ def build(arguments: argparse.Namespace) -> Path:
     )
     job.run(output / "counts" / arguments.split)
     finished = sorted(path.parent for path in output.glob("counts/*/totals.json"))
-    facts = {"window": f"tokens {arguments.window} of each sequence"}
     for folder in finished:
         totals = read_json(folder / "totals.json", TOTALS)
-        facts[folder.name] = f"{totals['tokens']:,} tokens in {totals['sequences']:,} sequences"
-    splits = {folder.name: pq.read_table(folder / "num_duplicates.parquet") for folder in finished}
-    write_published(output / "dataset", splits, DUPLICATES, "Duplicates of continuations", facts)
+        split = renamed(pq.read_table(folder / "num_duplicates.parquet"), DUPLICATES)
+        facts = {
+            "window": f"tokens {arguments.window} of each sequence",
+            "corpus": f"{totals['tokens']:,} tokens in {totals['sequences']:,} sequences",
+        }
+        write_splits(output / "dataset", DUPLICATES, {folder.name: split}, "Duplicates of continuations", facts)
     return output / "dataset"
 
 
 def main(line: list[str] | None = None) -> int:
     """Parse, build, push."""
     parser = script.parser(__doc__)
-    add_corpus_options(parser)
+    script.add_corpus_options(parser)
     parser.add_argument("--split", required=True)
     parser.add_argument("--sequences", action="append", help="where windows are cut from; the corpus itself if not given")
     parser.add_argument("--window", default="32:64")

@@ -17,7 +17,8 @@ from memtax.corpus.opening import Reading
 from memtax.counting.count_job import CountJob
 from memtax.counting.count_tables import SUMMED_SPLITS
 from memtax.engine import script
-from memtax.published.count_layouts import FREQUENCIES, add_corpus_options, write_published
+from memtax.published.layouts import FREQUENCIES
+from memtax.published.writing import renamed, write_splits
 
 
 def build(arguments: argparse.Namespace) -> Path:
@@ -38,19 +39,17 @@ def build(arguments: argparse.Namespace) -> Path:
         master=arguments.master,
     )
     totals = job.run(output / "counts")
-    facts = {
-        "corpus": f"{totals['tokens']:,} tokens in {totals['sequences']:,} sequences",
-        "frequency in the corpus": "the sum of both splits",
-    }
-    splits = {split: pq.read_table(output / "counts" / f"{split}_frequencies.parquet") for split in SUMMED_SPLITS}
-    write_published(output / "dataset", splits, FREQUENCIES, "Token frequencies", facts)
+    facts = {"corpus": f"{totals['tokens']:,} tokens in {totals['sequences']:,} sequences"}
+    files = {split: output / "counts" / f"{split}_frequencies.parquet" for split in SUMMED_SPLITS}
+    splits = {split: renamed(pq.read_table(path), FREQUENCIES) for split, path in files.items()}
+    write_splits(output / "dataset", FREQUENCIES, splits, "Token frequencies", facts)
     return output / "dataset"
 
 
 def main(line: list[str] | None = None) -> int:
     """Parse, build, push."""
     parser = script.parser(__doc__)
-    add_corpus_options(parser)
+    script.add_corpus_options(parser)
     parser.add_argument("--memorized", required=True)
     parser.add_argument("--vocabulary-size", type=int)
     return script.start(parser, build, line)

@@ -19,11 +19,12 @@ from memtax.engine import World, once, run, script
 from memtax.filters.embedding import EmbeddingFilter
 from memtax.filters.semantic_matches import SemanticMatchFilter
 from memtax.filters.textual_matches import TextualMatchFilter
-from memtax.hub.filter_layouts import MATCHES, check_name, match_splits, write_splits
 from memtax.hub.folder import Config, write_dataset
 from memtax.lm.encoder import DEFAULT_MODEL
 from memtax.lm.loading import load_tokenizer
 from memtax.provenance import fingerprint_dataset
+from memtax.published.layouts import MATCHES, check_name
+from memtax.published.writing import match_splits, write_splits
 
 ROWS_PER_BATCH = 1024
 

@@ -20,9 +20,10 @@ from memtax.counting.count_tables import location
 from memtax.engine import World, run, script
 from memtax.errors import MemtaxError
 from memtax.filters import Filter, filter_class
-from memtax.hub.filter_layouts import FILTERS, check_name, to_published, write_splits
 from memtax.hub.folder import Config, write_dataset
 from memtax.lm.loading import load_tokenizer
+from memtax.published.layouts import FILTERS, check_name
+from memtax.published.writing import to_published, write_splits
 
 ROWS_PER_BATCH = 1024
 PERPLEXITIES = ("prompt_perplexity", "continuation_perplexity", "sequence_perplexity", "is_memorized", "memorization_score")

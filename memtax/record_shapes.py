@@ -250,6 +250,7 @@ METRICS: Any = {
     "run?": (_ABOUT, None),
     "extraction?": ({"*": (_RATES, None)}, None),
     "reference?": ({"*": (_BEYOND, None)}, None),
+    "guess_recall?": (_GUESS_RECALL, None),
     "growth?": (Rows(_GROWTH), None),
     "growth_by_size?": (Rows(_GROWTH), None),
     "correlations?": (Rows(_CORRELATIONS, 4_000), None),
@@ -262,7 +263,6 @@ METRICS: Any = {
     "fits?": (_FITS, None),
     "perplexities?": (_PERPLEXITIES, None),
     "inference?": (_INFERENCE, None),
-    "guess_recall?": (_GUESS_RECALL, None),
     **{f"{name}?": (shape, None) for name, shape in ATTACHED.items()},
     "alignment?": ({**_ALIGNMENT, "memorization?": (_AGREEMENT, _NOTHING, None)}, None),
 }

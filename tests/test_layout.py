@@ -19,7 +19,6 @@ LONGER = {
     "membership/measure.py:infer_membership": 69,
     "pipeline/fitting.py:fit": 68,
     "predictor/predictor.py:fit": 73,
-    "schema.py": 411,
 }
 """What is longer than that today, and how long; entries can only shrink or go."""
 

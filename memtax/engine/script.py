@@ -24,6 +24,17 @@ def parser(documentation: str | None) -> argparse.ArgumentParser:
     return found
 
 
+def add_corpus_options(parser: argparse.ArgumentParser) -> None:
+    """Options of a script that counts a corpus: what it is, how it is read, and where it is counted."""
+    parser.add_argument("corpus", nargs="+")
+    parser.add_argument("--column")
+    parser.add_argument("--sequence-length", type=int)
+    parser.add_argument("--dtype", default="uint16")
+    parser.add_argument("--streaming", action="store_true")
+    parser.add_argument("--engine", default="local")
+    parser.add_argument("--master")
+
+
 def start(
     options: argparse.ArgumentParser, build: Callable[[argparse.Namespace], Path], line: Sequence[str] | None = None
 ) -> int:

@@ -94,31 +94,6 @@ def own_words(error: BaseException) -> MemtaxError | None:
     return MemtaxError(found[-1].strip()) if found else None
 
 
-def filter_frame(frame: Any, function: "BatchFunction") -> Any:
-    """A DataFrame of `sequence_id` and a filter's columns, from a DataFrame with the columns that the filter requires.
-
-    Any filter of the catalogue can be given; it runs where the rows are.
-    """
-    from pyspark.sql.pandas.types import from_arrow_schema
-
-    from memtax import schema
-    from memtax.engine.stage import KEY
-
-    schema.require(frame.columns, (KEY, *function.requires), f"the input of {function.name!r}")
-    out = schema.arrow_schema([KEY, *function.columns])
-
-    def run(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
-        import pyarrow as pa
-
-        for batch in batches:
-            columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
-            added = {KEY: columns[KEY], **function(columns)}
-            yield pa.RecordBatch.from_pydict(added, schema=out)
-
-    needed = [KEY, *(name for name in function.requires if name != KEY)]
-    return frame.select(*needed).mapInArrow(run, from_arrow_schema(out))
-
-
 def run_on_spark(
     dataset: "datasets.Dataset", function: "BatchFunction", output: Path, rows_per_batch: int, master: str | None = None
 ) -> "pa.Table":

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from memtax.errors import MemtaxError
 from memtax.filters.base import Batch, Filter
-from memtax.schema import CATEGORIES
+from memtax.schema import CATEGORIES, RECITATION_THRESHOLD
 
 RECITATION, RECONSTRUCTION, RECOLLECTION = range(len(CATEGORIES))
-THRESHOLD = 5
+THRESHOLD = RECITATION_THRESHOLD
 """Sequences with more duplicates than this are recitation (Prashanth et al. 2024, section 4)."""
 
 

@@ -62,7 +62,12 @@ class Config:
 
 
 def write_dataset(
-    folder: Path | str, configs: Sequence[Config], title: str, summary: Mapping[str, Any], license_id: str | None = None
+    folder: Path | str,
+    configs: Sequence[Config],
+    title: str,
+    summary: Mapping[str, Any],
+    license_id: str | None = None,
+    recitation_threshold: int | None = None,
 ) -> None:
     """Write the folder; it replaces an older one as a whole.
 
@@ -73,6 +78,7 @@ def write_dataset(
         title: of the card.
         summary: name to value, shown as a table in the card.
         license_id: the Hub's identifier of the license, if it is known.
+        recitation_threshold: of the column `taxonomy`, if it is known.
     """
     with atomic_directory(folder) as temporary:
         for config in configs:
@@ -83,11 +89,17 @@ def write_dataset(
                 # The features travel in the Parquet metadata: this is how ClassLabel names survive.
                 checked = schema.checked(table, f"{config.name}/{split}")
                 write_parquet(temporary / config.name / f"{split}.parquet", checked)
-        write_text(temporary / "README.md", dataset_card(configs, title, summary, license_id, Path(folder)))
+        card = dataset_card(configs, title, summary, license_id, Path(folder), recitation_threshold)
+        write_text(temporary / "README.md", card)
 
 
 def dataset_card(
-    configs: Sequence[Config], title: str, summary: Mapping[str, Any], license_id: str | None, folder: Path
+    configs: Sequence[Config],
+    title: str,
+    summary: Mapping[str, Any],
+    license_id: str | None,
+    folder: Path,
+    recitation_threshold: int | None = None,
 ) -> str:
     """The card: configs for the viewer, and every column with type, unit, meaning and what a null says."""
     rows = max((table.num_rows for config in configs for table in config.splits.values()), default=0)
@@ -116,8 +128,10 @@ def dataset_card(
         title=title,
         summary=summary,
         configs=configs,
-        columns={config.name: [schema.described(field) for field in config.schema] for config in configs},
+        columns={config.name: [schema.described(field, config.name) for field in config.schema] for config in configs},
         categories=schema.CATEGORIES,
+        recitation_threshold=recitation_threshold,
+        usual_threshold=schema.RECITATION_THRESHOLD,
         notes=None,
         version=versions()["memtax"],
     )

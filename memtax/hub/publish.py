@@ -3,7 +3,7 @@
 import email
 import io
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from memtax.record_shapes import MEASURED
 from memtax.records import read_run, read_text
 from memtax.results import SUMMARY, read_summary
 
+Layout = Callable[[Any, str, str | None], dict[str, bytes]]
+"""Features (a `pyarrow.Table`), title and license to the files of a dataset repository, with its card."""
 PARTS = ("dataset", "models", "metrics", "explorer")
 _APP = '''"""The explorer of {dataset}."""
 
@@ -45,7 +47,7 @@ def publish(
     *,
     private: bool | None = None,
     dry_run: bool = False,
-    published: str | None = None,
+    published: Layout | None = None,
     records: bool = False,
 ) -> Iterator[Repository | Pushed]:
     """Push what `plan` gives, one repository after the other.
@@ -74,7 +76,7 @@ def plan(
     source: Path | str,
     repo_id: str,
     parts: Sequence[str] = ("dataset", "models"),
-    published: str | None = None,
+    published: Layout | None = None,
     *,
     private: bool = False,
     records: bool = False,
@@ -85,7 +87,7 @@ def plan(
         source: directory of a run or audit, or the folder of a dataset or model.
         repo_id: `org/name`. The dataset takes this name, models `org/name-MODEL`, metrics `org/METRIC`.
         parts: some of `PARTS`.
-        published: scheme and model, as in `deduped_12b`: the dataset takes the layout of `usvsnsp/semantic-filters`.
+        published: makes the files of the dataset in another layout, from the table of features, title and license.
         private: whether Spaces must do without a wheel that anybody can fetch.
         records: whether a model takes the record of its training rows and canaries along.
 
@@ -187,14 +189,12 @@ def _dataset(folder: Path, repo_id: str, run: Mapping[str, Any]) -> Repository:
     return Repository(repo_id, "dataset", files, _unmasked(run))
 
 
-def _published(source: Path, repo_id: str, run: Mapping[str, Any], name: str) -> Repository:
+def _published(source: Path, repo_id: str, run: Mapping[str, Any], layout: Layout) -> Repository:
     import pyarrow.parquet as pq
-
-    from memtax.hub.filter_layouts import published_files
 
     config = run.get("config", {})
     table = pq.read_table(source / "dataset" / "features" / "train.parquet")
-    files = published_files(table, name, str(config.get("title") or name), config.get("license"))
+    files = layout(table, str(config.get("title") or repo_id.partition("/")[2]), config.get("license"))
     card = finish(files["README.md"].decode(), repo_id, run, {})
     return Repository(repo_id, "dataset", {**files, "README.md": card.encode()}, _unmasked(run))
 

@@ -91,6 +91,7 @@ class Result:
         files: further files and folders in the directory that belong to the result.
         is_private: whether only the owner may read the output.
         license_id: the Hub's identifier of the dataset's license, if it is known.
+        recitation_threshold: of the column `taxonomy`, if a table has it and it is known.
     """
 
     title: str
@@ -103,6 +104,7 @@ class Result:
     files: Sequence[str] = ()
     is_private: bool = False
     license_id: str | None = None
+    recitation_threshold: int | None = None
 
 
 @dataclass(frozen=True)
@@ -265,7 +267,8 @@ def write_result(
     # The page reads what is written here, before there are checksums of it.
     (output / checksums.RECORD).unlink(missing_ok=True)
     configs = [rows.config() if isinstance(rows, Rows) else rows for rows in result.tables]
-    write_dataset(output / "dataset", configs, result.title, result.facts, result.license_id)
+    threshold = result.recitation_threshold
+    write_dataset(output / "dataset", configs, result.title, result.facts, result.license_id, threshold)
     write_json(output / SUMMARY, envelope(verb, result.figures), private=result.is_private)
     write_record(output / "run.yaml", verb, settings, inputs, seconds)
     page = result.page(output) if result.page is not None else None

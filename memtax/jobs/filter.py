@@ -7,6 +7,7 @@ from typing import Any, Literal
 from memtax.errors import MemtaxError
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import BatchOption, PlacementOptions
+from memtax.schema import RECITATION_THRESHOLD
 from memtax.settings import argument, option
 
 
@@ -44,7 +45,8 @@ class Filter(PlacementOptions, BatchOption, Job):
 
             return run_on_spark(rows, function, work.output / folder, rows_per_batch, self.master)
 
-        table, nulls = apply_filters(names, Source.parse(data), stage, self._parameters(names))
+        parameters = self._parameters(names)
+        table, nulls = apply_filters(names, Source.parse(data), stage, parameters)
         missing = ", ".join(f"{name} {count:,}" for name, count in nulls.items() if count)
         return Result(
             title=f"{Path(split_name(data)[0]).name} with {', '.join(names)}",
@@ -55,6 +57,7 @@ class Filter(PlacementOptions, BatchOption, Job):
                 *([f"nulls    {missing}"] if missing else []),
             ],
             inputs={"data": fingerprint_path(split_name(data)[0])},
+            recitation_threshold=parameters.get("threshold", RECITATION_THRESHOLD) if "taxonomy" in names else None,
         )
 
     def _parameters(self, names: list[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Fit(PlacementOptions, Job):
     """
 
     data: str = argument("Dataset of sequences with their factors: path[:config[:split]].")
-    factors: tuple[str, ...] = option("Columns; default: the published ones.", ())
+    factors: tuple[str, ...] = option("Columns; NAME:linear or NAME:log for one of your own. Default: the published ones.", ())
     before_training: bool = option("Use only factors that are known before a model exists.", False)
     target: str = option("Boolean column to predict.", "is_memorized")
     category: str = option("Column of categories.", "taxonomy")

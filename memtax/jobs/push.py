@@ -1,5 +1,6 @@
 """`memtax push`: datasets, models and metric Spaces to the Hub."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,10 @@ class Push(Command):
         """Push one repository after the other and report what was done for each."""
         from memtax import outputs
         from memtax.hub.publish import publish
+        from memtax.published.writing import published_files
 
-        options: dict[str, Any] = {"dry_run": self.dry_run, "published": self.published, "records": self.records}
+        layout = None if self.published is None else functools.partial(published_files, self.published)
+        options: dict[str, Any] = {"dry_run": self.dry_run, "published": layout, "records": self.records}
         with outputs.read_job(self.directory):
             for done in publish(self.directory, self.repo_id, self.part, private=self.private or None, **options):
                 repositories.append(done.facts())

@@ -37,4 +37,5 @@ class Run(RunConfig, Job):
             page=report.write,
             inputs=found.inputs,
             license_id=self.license,
+            recitation_threshold=self.recitation_threshold,
         )

@@ -19,7 +19,9 @@ class Search(Job):
     """
 
     data: str = argument("Dataset of sequences with their factors: path[:config[:split]].")
-    factors: tuple[str, ...] = option("Columns of the models; default: the published ones.", ())
+    factors: tuple[str, ...] = option(
+        "Columns of the models; NAME:linear or NAME:log for one of your own. Default: the published ones.", ()
+    )
     split_on: tuple[str, ...] = option("Columns that rules ask about; default: the published ones.", ())
     quantiles: tuple[float, ...] = option("Quantiles of memorized rows that rules compare with.", (0.25, 0.5, 0.75))
     criterion: Literal["log_loss", "brier", "roc_auc", "pr_auc", "f1"] = option(

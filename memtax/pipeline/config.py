@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from memtax.errors import MemtaxError
 from memtax.lm.special_tokens import BosIds, bos_ids
+from memtax.schema import RECITATION_THRESHOLD
 from memtax.settings import Bos, Dtype, check_values, from_values, option, to_values
 
 
@@ -78,7 +79,7 @@ class RunConfig:
     continuation: int = option("Continuation tokens.", 32, least=1, most=2**20)
     recitation_threshold: int = option(
         "A continuation that occurs more often than this is recitation.",
-        5,
+        RECITATION_THRESHOLD,
         least=0,
         most=2**63 - 1,
     )

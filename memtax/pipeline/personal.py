@@ -11,7 +11,7 @@ from memtax.corpus.sequences import Document, documents
 from memtax.corpus.sources import Source
 from memtax.engine import once
 from memtax.files import write_parquet
-from memtax.hub.folder import Config
+from memtax.hub.folder import Config, ParquetFiles
 from memtax.lm.loading import load_tokenizer
 from memtax.pipeline.config import RunConfig
 from memtax.privacy import Finding
@@ -164,9 +164,11 @@ def _mask_row(row: dict[str, Any], hidden: Sequence[Finding]) -> None:
 def mask_attached(config: Config) -> Config:
     """A config that another verb made, with personal data masked in its texts."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     splits = {}
-    for split, table in config.splits.items():
+    for split, data in config.splits.items():
+        table = pq.read_table(list(data.paths)) if isinstance(data, ParquetFiles) else data
         for place, field in enumerate(table.schema):
             if field.name in ("text", "document", *_DERIVED):
                 values = [_mask_value(value) for value in table.column(place).to_pylist()]

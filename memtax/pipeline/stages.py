@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
+    *("*.model", "*.tiktoken"),
+)
+"""Files of a tokenizer in the folder of a model."""
+_NOT_TOKENIZING = ("chat_template", "transformers_version", "name_or_path", "model_max_length")
 ROWS_PER_BATCH = 256
 """Rows per call of a filter. Part of a stage's identity, so that no result depends on the number of processes."""
 
@@ -75,7 +81,7 @@ def describe(config: RunConfig) -> Described:
     world = World.current()
     output = Path(config.output)
     inputs = {name: fingerprint_path(Source.parse(source).path) for name, source in _sources(config).items()}
-    inputs["tokenizer"] = fingerprint_path(config.tokenizer or config.model)
+    inputs["tokenizer"] = fingerprint_tokenizer(config.tokenizer or config.model)
 
     identity = {"stage": "sequences", "version": 1, "window": config.window, "column": config.column}
     identity |= inputs
@@ -115,6 +121,25 @@ def describe(config: RunConfig) -> Described:
     dataset = join(dataset, run_stage(dataset, taxonomy, output / "filters" / taxonomy.name, ROWS_PER_BATCH))
     skipped = read_json(output / "sequences" / "skipped.json", SKIPPED)
     return Described(dataset, skipped, inputs)
+
+
+def fingerprint_tokenizer(path: str) -> str:
+    """Digest of the tokenizer in a folder: of the files that say how texts become tokens, whatever lies beside them.
+
+    Chat templates and what the tokenizer was saved by do not count. Other paths and names: as `fingerprint_path`.
+    """
+    folder = Path(path)
+    files = [file for pattern in TOKENIZER_FILES for file in sorted(folder.glob(pattern))]
+    if not files:
+        return fingerprint_path(path)
+    parts: list[Any] = []
+    for file in files:
+        if file.name == "tokenizer_config.json":
+            settings = read_json(file, finite=False)
+            parts.append([file.name, {name: value for name, value in settings.items() if name not in _NOT_TOKENIZING}])
+        else:
+            parts.append([file.name, fingerprint_path(file)])
+    return digest("tokenizer", *parts)
 
 
 def on_main(world: World, work: Callable[[], Any]) -> None:

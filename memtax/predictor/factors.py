@@ -32,69 +32,19 @@ class Factor:
         return self.columns or (self.name,)
 
 
-FREQUENCIES = ("max_frequency", "avg_frequency", "min_frequency", "median_frequency", "p25_frequency", "p75_frequency")
-_ALL = (
-    Factor("sequence_duplicates", "log1p"),
-    *(Factor(name, "log1p") for name in FREQUENCIES),
-    Factor("prompt_perplexity", "log1p"),
-    Factor("continuation_perplexity", "log1p"),
-    Factor("sequence_perplexity", "log1p"),
-    Factor("huffman_coding_length", "identity"),
-    Factor("is_templating", "identity", ("is_incrementing", "is_repeating")),
-)
-FACTORS = tuple(factor.name for factor in _ALL)
-"""What a predictor reads unless told otherwise."""
-
-_DECLARED = {
-    factor.name: factor
-    for factor in (
-        *_ALL,
-        Factor("shannon_coding_length", "identity"),
-        Factor("nl_score", "identity"),
-        Factor("semantic_matches_0_8", "log1p"),
-        Factor("semantic_matches_0_9", "log1p"),
-        Factor("textual_matches_0_8", "log1p"),
-        Factor("textual_matches_0_9", "log1p"),
-    )
-}
-
-BEFORE_TRAINING = (
-    "sequence_duplicates",
-    *FREQUENCIES,
-    "semantic_matches_0_8",
-    "textual_matches_0_8",
-    "huffman_coding_length",
-    "is_templating",
-    "nl_score",
-)
-"""Factors that are known before any model exists: what a risk score of a corpus may use."""
-FROM_SCORES = ("prompt_perplexity", "continuation_perplexity", "sequence_perplexity")
-"""Factors that are read off the model's own scores, after training; the last two hold the tokens that the target is about."""
-PUBLISHED = (
-    "sequence_duplicates",
-    *FREQUENCIES,
-    "continuation_perplexity",
-    "prompt_perplexity",
-    "sequence_perplexity",
-    "textual_matches_0_8",
-    "semantic_matches_0_8",
-    "huffman_coding_length",
-    "is_templating",
+_DECLARED = tuple(column for column in schema.COLUMNS.values() if column.role == "factor")
+PUBLISHED = tuple(
+    column.name for column in sorted(_DECLARED, key=lambda column: column.published_factor) if column.published_factor
 )
 """The fourteen factors of the published predictor (Prashanth et al. 2024, section 5 and code)."""
-
-OUTCOMES = frozenset(
-    {
-        "is_memorized",
-        "match_length",
-        "exact_memorization",
-        "extraction_strength",
-        "continuation_logprob",
-        "memorization_score",
-        "memorized_probability",
-    }
-)
-"""Columns that say whether the sequence was memorized: as factors they would give the target away."""
+FACTORS = tuple(column.name for column in _DECLARED if column.published_factor and "_matches_" not in column.name)
+"""What a predictor reads unless told otherwise: the published factors that need no encoder of texts."""
+BEFORE_TRAINING = tuple(column.name for column in _DECLARED if column.before_training)
+"""Factors that are known before any model exists: what a risk score of a corpus may use."""
+FROM_SCORES = tuple(column.name for column in _DECLARED if not column.before_training)
+"""Factors that are read off the model's own scores, after training; the last two hold the tokens that the target is about."""
+OWN_SCALES: dict[str, Literal["log1p", "identity"]] = {"linear": "identity", "log": "log1p"}
+"""`NAME:SCALE` makes a factor of a column that memtax does not declare."""
 
 
 def available(names: Sequence[str], factors: Sequence[str] = PUBLISHED) -> tuple[str, ...]:
@@ -104,29 +54,58 @@ def available(names: Sequence[str], factors: Sequence[str] = PUBLISHED) -> tuple
         MemtaxError: it has none.
     """
     wanted = ("shannon_coding_length" if name == "huffman_coding_length" and name not in names else name for name in factors)
-    found = tuple(name for name in wanted if all(source in names for source in _DECLARED[name].sources))
+    found = tuple(name for name in wanted if all(source in names for source in _declared(name).sources))
     if not found:
         raise MemtaxError(f"the table has none of the factors {', '.join(factors)}; it has: {', '.join(names) or 'no columns'}")
     return found
 
 
 def resolve(factors: Sequence[str], target: str) -> tuple[Factor, ...]:
-    """The declarations of the named factors; an undeclared numeric column enters as it is.
+    """The declarations of the named factors.
+
+    Args:
+        factors: declared columns of the roles `factor` and `variant`, or `NAME:linear` and `NAME:log` for a numeric column that
+            memtax does not declare.
+        target: what is to be predicted.
 
     Raises:
-        MemtaxError: no factor, one named twice, or one that gives the target away.
+        MemtaxError: no factor, one named twice, one that gives the target away, or a column without a declaration.
     """
     if isinstance(factors, str) or not factors:
         raise MemtaxError(f"factors is a list of at least one column, not {factors!r}; the default is {', '.join(FACTORS)}")
-    twice = next((name for name in factors if list(factors).count(name) > 1), None)
+    found = tuple(_declared(name, target) for name in factors)
+    sources = [factor.sources for factor in found]
+    twice = next((name for name, own in zip(factors, sources, strict=True) if sources.count(own) > 1), None)
     if twice is not None:
         raise MemtaxError(f"factor {twice!r} is named twice; name it once")
-    leak = next((name for name in factors if name in OUTCOMES), None)
-    if leak is not None:
-        raise MemtaxError(f"factor {leak!r} says whether a sequence was memorized and cannot predict it; leave it out")
-    if target in factors:
+    return found
+
+
+def _declared(name: str, target: str = "") -> Factor:
+    """The declaration of one factor."""
+    column, _, scale = name.rpartition(":")
+    if scale not in OWN_SCALES or not column:
+        column, scale = name, ""
+    known = schema.column(column) if schema.is_declared(column) else None
+    if known is not None and known.role == "outcome":
+        raise MemtaxError(f"factor {column!r} says whether a sequence was memorized and cannot predict it; leave it out")
+    if column == target:
         raise MemtaxError(f"{target!r} is what is to be predicted; name the factors without it")
-    return tuple(_DECLARED.get(name, Factor(name, "identity")) for name in factors)
+    if known is None:
+        if not scale:
+            raise MemtaxError(
+                f"column {name!r} is not declared as a factor; if it does not depend on {target or 'the target'}, name it "
+                f"{name}:linear, or {name}:log for a count"
+            )
+        return Factor(name, OWN_SCALES[scale], (column,))
+    if known.role == "score":
+        raise MemtaxError(f"factor {column!r} is measured by a model on the tokens that it would predict; leave it out")
+    if known.role not in ("factor", "variant"):
+        choices = [other.name for other in schema.COLUMNS.values() if other.role in ("factor", "variant")]
+        raise MemtaxError(f"column {column!r} is no factor (it is a {known.role}); choose among {', '.join(choices)}")
+    if scale:
+        raise MemtaxError(f"factor {column!r} has a declared scale; name it without ':{scale}'")
+    return Factor(column, "log1p" if known.scale == "log" else "identity", known.sources)
 
 
 def read(table: "pa.Table", factor: Factor, what: str = "the table") -> NDArray[np.float64]:

@@ -6,26 +6,18 @@ Only the columns that are needed are kept, so that millions of rows with their t
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from memtax import schema
 from memtax.corpus.sources import Source, open_dataset, reading
 from memtax.errors import MemtaxError
 from memtax.filters.code_vs_nl import PUBLISHED, CodeFilter
 from memtax.filters.taxonomy import THRESHOLD, taxonomy
 from memtax.predictor.copies import COLUMN, with_sketch
+from memtax.published.layouts import counts_itself
+from memtax.published.reading import from_published, is_published
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH = 65_536
-TOKENS, PROMPT = 64, 32
-"""Length of the published sequences and of their prompts."""
-HALVES = {"prompt_perplexity": (TOKENS - 1) / (PROMPT - 1), "continuation_perplexity": (TOKENS - 1) / (TOKENS - PROMPT)}
-"""Published half-sequence perplexities divide by all 63 scored tokens; raised to this power they divide by their own tokens."""
-PUBLISHED_ONLY = ("generation_perplexity", "0_8_snowclones", "0_8_templates")
-"""Columns that identify the published layout."""
 TAXONOMY_INPUTS = ("sequence_duplicates", "is_incrementing", "is_repeating")
 """What the taxonomy is made from."""
 
@@ -83,8 +75,8 @@ def batches(source: Source, threshold: int = THRESHOLD, skip: int = 0) -> Iterat
     with reading(source.label):
         for batch in dataset.with_format("arrow").iter(batch_size=BATCH):
             table = batch
-            if any(name in table.column_names for name in PUBLISHED_ONLY):
-                table = from_published(table, in_sample=source.split.startswith("pile_"))
+            if is_published(table.column_names):
+                table = _with_kind(from_published(table, in_sample=counts_itself(source.split)))
             yield with_taxonomy(table, threshold)
 
 
@@ -99,48 +91,6 @@ def with_taxonomy(table: "pa.Table", threshold: int = THRESHOLD) -> "pa.Table":
     return table.append_column("taxonomy", pa.array(found, pa.int64()))
 
 
-def from_published(table: "pa.Table", in_sample: bool) -> "pa.Table":
-    """Turn rows of `usvsnsp/semantic-filters` into our layout.
-
-    Columns are renamed (`memtax.schema.PUBLISHED`); `is_memorized` is `memorization_score` = 1; perplexities of -1 stand for
-    failures and become null; prompt and continuation perplexities are raised to the power that makes them divide by their
-    own tokens, and are null for rows that are not of 64 tokens or hold token 0, where the published ones are something else.
-
-    Args:
-        table: published columns; any may be missing, but half-sequence perplexities need `tokens`.
-        in_sample: whether the sequences are the sample that semantic matches are counted in: the published count of such a
-            sequence includes itself, ours does not.
-
-    Raises:
-        MemtaxError: half-sequence perplexities without tokens.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    names = schema.rename_published(table.column_names)
-    table = table.rename_columns([names.get(name, name) for name in table.column_names])
-    columns = {name: table.column(name) for name in table.column_names}
-    if any(name in columns for name in HALVES):
-        if "tokens" not in columns:
-            raise MemtaxError("published prompt and generation perplexities cannot be converted without the column 'tokens'")
-        sound = _plain_windows(columns["tokens"])
-    for name in ("prompt_perplexity", "continuation_perplexity", "sequence_perplexity"):
-        if name in columns:
-            values = columns[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
-            known = values >= 1  # a perplexity is at least 1; -1 stands for a failure, NaN is not at least 1
-            if name in HALVES:
-                known &= sound
-                values = np.where(known, values, 1.0) ** HALVES[name]
-            columns[name] = pa.array(values, pa.float64(), mask=~known)
-    if in_sample:
-        for name in ("semantic_matches_0_8", "semantic_matches_0_9"):
-            if name in columns:
-                columns[name] = pc.max_element_wise(pc.subtract(columns[name], 1), 0, skip_nulls=False)
-    if "memorization_score" in columns and "is_memorized" not in columns:
-        columns["is_memorized"] = pc.equal(columns["memorization_score"], 1)
-    return _with_kind(pa.table(columns))
-
-
 def _with_kind(table: "pa.Table") -> "pa.Table":
     """The table with `text_kind`, if it has published scores: they are the published classifier's."""
     import pyarrow as pa
@@ -149,15 +99,3 @@ def _with_kind(table: "pa.Table") -> "pa.Table":
         return table
     kinds = CodeFilter(PUBLISHED[0]).verdicts(table.column("nl_score").to_pylist())
     return table.append_column("text_kind", pa.array(kinds, pa.string()))
-
-
-def _plain_windows(tokens: "pa.ChunkedArray") -> NDArray[np.bool_]:
-    """Which rows have exactly 64 tokens, none of them 0."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    combined = tokens.combine_chunks()
-    lengths = pc.fill_null(pc.list_value_length(combined), 0).to_numpy(zero_copy_only=False)
-    parents = pc.list_parent_indices(combined).to_numpy(zero_copy_only=False)
-    zero = pc.fill_null(pc.equal(pc.list_flatten(combined), 0), True).cast(pa.uint8()).to_numpy(zero_copy_only=False)
-    return (lengths == TOKENS) & (np.bincount(parents, zero, minlength=len(combined)) == 0)

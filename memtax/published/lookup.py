@@ -8,17 +8,15 @@ from numpy.typing import NDArray
 
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
-from memtax.hub.filter_layouts import SCHEMES
+from memtax.published.layouts import CODE_SCORES, FILTERS, MATCHES, counts_itself
 
 _IDS = ("sequence_id", "index", "Index")
+_LOOKED_UP = ("semantic_matches_0_8", "semantic_matches_0_9", "textual_matches_0_8", "textual_matches_0_9", "nl_score")
+_TABLES = (FILTERS.columns, CODE_SCORES.columns, *MATCHES.one_split_kind.values())
 _NAMES: dict[str, tuple[str, ...]] = {
-    "semantic_matches_0_8": ("semantic_matches_0_8", "0_8_snowclones", "0.8_frequencies"),
-    "semantic_matches_0_9": ("semantic_matches_0_9", "0_9_snowclones", "0.9_frequencies"),
-    "textual_matches_0_8": ("textual_matches_0_8", "0_8_templates", "0.8_frequencies"),
-    "textual_matches_0_9": ("textual_matches_0_9", "0_9_templates", "0.9_frequencies"),
-    "nl_score": ("nl_score", "nl_scores"),
+    name: (name, *(theirs for columns in _TABLES for theirs, ours in columns.items() if ours == name)) for name in _LOOKED_UP
 }
-"""Our columns and the published ones that hold the same (Prashanth et al. 2024)."""
+"""Our columns and the published ones that hold the same."""
 
 
 def look_up(source: str, columns: tuple[str, ...], ids: list[int], version: Any) -> dict[str, list[Any]] | None:
@@ -74,7 +72,7 @@ def _table(
     found = {}
     for column, name in ours.items():
         values = np.array(table.column(str(name)).to_numpy(zero_copy_only=False), np.float64)
-        itself = column.startswith("semantic") and _counts_itself(parsed, str(name))
+        itself = column.startswith("semantic") and str(name).startswith("0") and counts_itself(parsed.split)
         found[column] = (values - 1 if itself else values)[order]
     return ids[order], found
 
@@ -84,9 +82,3 @@ def _check_kind(source: Source, columns: tuple[str, ...]) -> None:
     for kind, ending, other in (("semantic", "_templates", "_snowclones"), ("textual", "_snowclones", "_templates")):
         if columns[0].startswith(kind) and source.split.endswith(ending):
             raise MemtaxError(f"{source.label} does not hold {kind} matches; they are in the splits that end with {other}")
-
-
-def _counts_itself(source: Source, column: str) -> bool:
-    """Published counts of a sample with itself: split `{scheme}_snowclones`, or `pile_...` of the table of all filters."""
-    scheme, _, kind = source.split.partition("_")
-    return column.startswith("0") and (scheme == "pile" or (scheme in SCHEMES and kind == "snowclones"))

@@ -2,10 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,43 +11,17 @@ from memtax import schema
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 from memtax.provenance import digest
+from memtax.published.layouts import FILTERS, LAYOUTS, SIZE, Layout, counts_itself
+from memtax.published.reading import from_published, share
 
 if TYPE_CHECKING:
     import datasets
 
-VERSION = 1
+VERSION = 2
 """Raised when the same rows would be converted otherwise: `datasets` does not notice edited code."""
 
-_SIZE = re.compile(r"\d+(\.\d+)?[MB]", re.IGNORECASE)
-_FACTORS = ("max_frequency", "avg_frequency", "min_frequency", "median_frequency", "p25_frequency", "p75_frequency")
-
-
-@dataclass(frozen=True)
-class Published:
-    """One published dataset.
-
-    Attributes:
-        names: its names on the Hub, a pattern.
-        splits: what its splits are called, for messages.
-        columns: the columns that must be there.
-    """
-
-    names: str
-    splits: str
-    columns: tuple[str, ...]
-
-
-CATALOGUE: Mapping[str, Published] = {
-    "memorized": Published(
-        r"EleutherAI/pythia-memorized-evals", "{duped,deduped}.{70m..12b}, such as deduped.1.4b", ("index", "tokens")
-    ),
-    "random": Published(r"EleutherAI/pile-(duped|deduped)-pythia-random-sampled", "train", ("Index", "Tokens")),
-    "test": Published(r"usvsnsp/pile-test-sampled", "train", ("sequence_id", "tokens")),
-    "filters": Published(
-        r"usvsnsp/semantic-filters", "{pile,memories}_{duped,deduped}_{model}", ("sequence_id", "tokens", "text")
-    ),
-}
-"""Kind to dataset (Biderman et al. 2023; Prashanth et al. 2024)."""
+CATALOGUE: Mapping[str, Layout] = {kind: LAYOUTS[kind] for kind in ("memorized", "random", "test", "filters")}
+"""Kind to layout of the datasets of sequences."""
 
 
 def load_published(
@@ -80,22 +52,22 @@ def load_published(
     kind = _kind(name)
     source = Source(name, split=split, revision=revision)
     dataset: Any = open_dataset(source)
-    schema.require(dataset.column_names, CATALOGUE[kind].columns, source.label)
-    sizes = [column for column in dataset.column_names if _SIZE.fullmatch(column)] if kind == "random" else []
+    schema.require(dataset.column_names, CATALOGUE[kind].required, source.label)
+    sizes = [column for column in dataset.column_names if SIZE.fullmatch(column)] if kind == "random" else []
     chosen = _choose(sizes, model, source.label) if model is not None else None
-    keep = [column for column in dataset.column_names if column != "frequencies"]
+    keep = [column for column in dataset.column_names if column not in CATALOGUE[kind].dropped]
 
     def convert(table: pa.Table) -> pa.Table:
         if kind == "filters":
             return _filters(table, split)
-        columns = {"sequence_id": table.column(CATALOGUE[kind].columns[0]), "tokens": table.column(CATALOGUE[kind].columns[1])}
+        columns = dict(zip(("sequence_id", "tokens"), map(table.column, CATALOGUE[kind].required[:2]), strict=True))
         if kind == "memorized":
             columns["is_memorized"] = pa.chunked_array([pa.array([True] * table.num_rows)])
             columns["memorization_score"] = pa.chunked_array([pa.array([1.0] * table.num_rows, pa.float32())])
         for size in sizes:
-            columns[f"memorization_score_{size.lower()}"] = _score(table.column(size))
+            columns[f"memorization_score_{size.lower()}"] = share(table.column(size))
         if chosen is not None:
-            columns["memorization_score"] = _score(table.column(chosen))
+            columns["memorization_score"] = share(table.column(chosen))
             columns["is_memorized"] = pc.equal(columns["memorization_score"], 1.0)
         return schema.validate(pa.table(columns), list(columns), source.label)
 
@@ -128,49 +100,8 @@ def _choose(sizes: list[str], model: str, what: str) -> str:
     raise MemtaxError(f"{what} has no scores of a model {model!r}; it has {', '.join(sizes) or 'none'}")
 
 
-def _score(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A share, null where it is not between 0 and 1."""
-    values = column.cast(pa.float32())
-    return pc.if_else(pc.and_(pc.greater_equal(values, 0.0), pc.less_equal(values, 1.0)), values, pa.scalar(None, pa.float32()))
-
-
 def _filters(table: pa.Table, split: str) -> pa.Table:
     """The table of every factor."""
-    found = {name: table.column(name) for name in ("sequence_id", "tokens", "text")}
-    plain = ("sequence_duplicates", *_FACTORS, "is_incrementing", "is_repeating", "memorization_score")
-    found |= {name: table.column(name) for name in plain if name in table.column_names}
-    for name, ours in schema.PUBLISHED.items():
-        if name in table.column_names and ours not in found and ours in schema.COLUMNS and not ours.endswith("perplexity"):
-            found[ours] = table.column(name)
-    itself = int(split.startswith("pile_"))
-    ascii_text = pc.string_is_ascii(table.column("text"))
-    for ours in [name for name in found if "_matches_" in name]:
-        counts = found[ours].cast(pa.int64())
-        if ours.startswith("semantic"):
-            found[ours] = pc.if_else(pc.greater_equal(counts, itself), pc.subtract(counts, itself), pa.scalar(None, pa.int64()))
-        else:
-            # The reference gives 0 to every prompt with a character beyond ASCII.
-            found[ours] = pc.if_else(pc.or_(ascii_text, pc.greater(counts, 0)), counts, pa.scalar(None, pa.int64()))
-    usable = _divided_by_63(table.column("tokens"))
-    powers = {"prompt_perplexity": 63 / 31, "generation_perplexity": 63 / 32, "sequence_perplexity": 1.0}
-    for name, power in powers.items():
-        if name in table.column_names:
-            values = table.column(name).to_numpy(zero_copy_only=False).astype(np.float64)
-            # A perplexity is at least 1; -1 and 0 stand for a failure.
-            good = usable & (values >= 1 - 1e-6)
-            true = np.where(good, np.maximum(values, 1.0) ** power, 0)
-            found[schema.PUBLISHED.get(name, name)] = pa.chunked_array([pa.array(true.astype(np.float32), mask=~good)])
-    if "memorization_score" in found:
-        found["memorization_score"] = _score(found["memorization_score"])
-        found["is_memorized"] = pc.equal(found["memorization_score"], 1.0)
-    return schema.validate(pa.table(found), list(found), "the published filters")
-
-
-def _divided_by_63(tokens: pa.ChunkedArray) -> np.ndarray:
-    """Which rows have 64 tokens, none of them 0: the reference's perplexities of the others leave tokens out."""
-    lengths = pc.fill_null(pc.list_value_length(tokens), 0).to_numpy(zero_copy_only=False)
-    flat = pc.list_flatten(tokens).to_numpy(zero_copy_only=False)
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    zeros = np.concatenate([[0], np.cumsum(flat == 0)])
-    usable: np.ndarray = (lengths == 64) & (zeros[starts[1:]] == zeros[starts[:-1]])
-    return usable
+    found = from_published(table, in_sample=counts_itself(split))
+    names = [name for name in (*FILTERS.columns.values(), "is_memorized") if name in found.column_names]
+    return schema.validate(found, names, "the published filters")

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 SHOWN = ("sequence_id", "taxonomy", "is_memorized", "memorized_probability", "sequence_duplicates", "text")
 """Columns of the list of rows, as far as they are there."""
 MOST_ROWS = 200
-_NOT_FACTORS = ("sequence_id", "taxonomy", "is_memorized", "match_length", "memorized_probability")
+_OWN_CONTROLS = ("match_length", "memorized_probability")
+"""Chosen by whether a sequence is memorized, and by bounds of the probability."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,9 @@ class Explorer:
         return [
             column.name
             for column in self.features.schema
-            if column.name not in _NOT_FACTORS and any(kind(column.type) for kind in numeric)
+            if schema.described(column).role not in ("key", "label")
+            and column.name not in _OWN_CONTROLS
+            and any(kind(column.type) for kind in numeric)
         ]
 
     def rows(

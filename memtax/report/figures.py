@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax.errors import MemtaxError
 from memtax.report.words import count, label, number, percent
-from memtax.schema import CATEGORIES
+from memtax.schema import CATEGORIES, COLUMNS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -364,9 +364,10 @@ def distribution(groups: Mapping[str, Mapping[str, "np.ndarray"]], name: str, un
     low, high = values.min(), values.max()
     with style():
         all_axes = panels(ax, 2.6, 1, len(groups), sharex=True, sharey=True)[0]
-        if low > 0 and high > 3 * low:
+        is_log = name in COLUMNS and COLUMNS[name].scale == "log"
+        if is_log and low > 0 and high > 3 * low:
             bins, scale = np.geomspace(low, high * 1.0001, 31), "log"
-        elif low >= 0 and high > 100:
+        elif is_log and low >= 0 and high > 100:
             bins, scale = np.concatenate([[0], np.geomspace(1, high * 1.0001, 30)]), "symlog"
         else:
             bins, scale = np.linspace(low, high if high > low else low + 1, 31), "linear"

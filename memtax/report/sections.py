@@ -8,6 +8,7 @@ from memtax.predictor.factors import FROM_SCORES
 from memtax.predictor.storage import say_split
 from memtax.progress import numbered
 from memtax.report import examples, figures, words
+from memtax.report.competing import competing
 from memtax.report.data import Run
 from memtax.report.growth import growth
 from memtax.report.heat import heat
@@ -102,7 +103,8 @@ def what(run: Run) -> Section:
     beyond = _beyond(run)
     if not beyond:
         missing.append("No reference model was scored, so predictable sequences cannot be separated (key reference_model).")
-    return Section("what", "What is memorized", text, (*parts, *beyond), tuple(missing))
+    labels = competing(run.metrics.get("guess_recall") or {})
+    return Section("what", "What is memorized", text, (*parts, *beyond, *labels), tuple(missing))
 
 
 def _intervals(row: Mapping[str, Any]) -> tuple[str, ...]:

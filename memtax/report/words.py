@@ -7,25 +7,14 @@ from typing import Any
 
 from memtax.predictor.factors import FROM_SCORES
 from memtax.progress import agree, numbered, printable
-from memtax.schema import CATEGORIES
+from memtax.schema import CATEGORIES, COLUMNS
 from memtax.statistics import FEWEST_UNITS
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
 LABELS = {
-    "sequence_duplicates": "duplicate count",
-    "max_frequency": "largest token frequency",
-    "avg_frequency": "mean token frequency",
-    "min_frequency": "smallest token frequency",
-    "median_frequency": "median token frequency",
-    "p25_frequency": "25th percentile token frequency",
-    "p75_frequency": "75th percentile token frequency",
-    "is_incrementing": "incrementing template",
-    "is_repeating": "repeating template",
-    "is_templating": "template",
-    "continuation_logprob": "continuation log-probability",
-    "memorized_probability": "predicted probability",
+    **{column.name: column.label for column in COLUMNS.values() if column.label},
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
     "ece": "ECE",

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from memtax.engine.spark import filter_frame, find_java, session
+from memtax.engine.spark import find_java, session
 from memtax.errors import MemtaxError
 
 pytest.importorskip("pyspark", reason="pip install 'memtax[spark]' to test the Spark engine")
@@ -217,23 +217,6 @@ def test_filters_give_the_bytes_of_the_local_engine(spark, tmp_path):
     for part in parts:
         assert (tmp_path / "local" / part).read_bytes() == (tmp_path / "spark" / part).read_bytes()
     assert not list((tmp_path / "spark").rglob(".input"))
-
-
-def test_a_filter_on_a_frame_of_sparks_own(spark):
-    from memtax.filters.compressibility import CompressibilityFilter
-
-    texts = ["aab", "", None, "x y z"]
-    frame = spark.createDataFrame(list(enumerate(texts)), "sequence_id long, text string")
-    function = CompressibilityFilter()
-    if "tokens" in function.requires:
-        frame = frame.selectExpr("*", "cast(array(1, 2, 2) as array<int>) as tokens")
-    found = {row["sequence_id"]: row.asDict() for row in filter_frame(frame, function).collect()}
-    batch = {"text": texts, "tokens": [[1, 2, 2]] * 4}
-    wanted = function({name: batch[name] for name in function.requires})
-    for name in function.columns:
-        assert [found[i][name] for i in range(4)] == wanted[name]
-    with pytest.raises(MemtaxError, match="has no column 'text'"):
-        filter_frame(frame.select("sequence_id"), function)
 
 
 def test_the_drivers_memory_does_not_grow_with_the_corpus(tmp_path):

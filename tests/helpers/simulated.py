@@ -3,6 +3,10 @@
 import numpy as np
 import pyarrow as pa
 
+from memtax import schema
+
+for _name in ("a", "b"):
+    schema.declare(schema.Column(_name, "float64", "-", "drawn from a normal distribution", "made null", role="variant"))
 FACTORS = ("a", "b", "sequence_duplicates", "is_templating")
 
 

@@ -6,6 +6,7 @@ import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard, ModelCard
 
+from memtax import schema
 from memtax.errors import MemtaxError
 from memtax.hub.cards import finish, plain, render
 from memtax.hub.folder import Config, size_category, write_dataset
@@ -62,6 +63,26 @@ def test_a_folder_written_again_loads_the_new_rows(tmp_path):
         write_dataset(tmp_path / "d", configs, "title", {})
         loaded = load_dataset(str(tmp_path / "d"), "first", split="train", cache_dir=str(tmp_path / "cache"))
         assert loaded["sequence_id"][:] == values
+
+
+@pytest.mark.parametrize(
+    ("threshold", "rule"), [(12, "more than 12 occurrences"), (0, "more than 0 occurrences"), (None, "threshold (usually 5)")]
+)
+def test_a_card_says_the_threshold_of_the_taxonomy(tmp_path, threshold, rule):
+    configs = [Config("c", "A row.", {"train": pa.table({"sequence_id": [1], "taxonomy": [0]})})]
+    write_dataset(tmp_path / "d", configs, "title", {}, recitation_threshold=threshold)
+    assert rule in (tmp_path / "d" / "README.md").read_text()
+
+
+def test_tables_of_verbs_explain_their_own_columns(tmp_path):
+    table = pa.table({"model": ["baseline"], "metric": ["ece"], "value": [0.5]})
+    write_dataset(tmp_path / "d", [Config("evaluation", "A row.", {"train": table})], "title", {})
+    card = (tmp_path / "d" / "README.md").read_text()
+    assert "a column of the input" not in card
+    assert "| `model` | string | name | the model of the predictor" in card
+    # In a table of sequences the same names are those of the schema, or the user's.
+    assert schema.described(table.schema.field("model")).meaning == schema.COLUMNS["model"].meaning
+    assert schema.described(table.schema.field("value")).meaning == "a column of the input"
 
 
 def test_a_column_that_is_not_declared_is_said_to_be_the_inputs(tmp_path):

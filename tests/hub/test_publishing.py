@@ -157,8 +157,8 @@ def test_published_layout(run, tmp_path):
             "is_memorized": [True, False, True],
         }
     )
-    from memtax.hub.filter_layouts import published_files, to_published
-    from memtax.predictor.source_tables import from_published
+    from memtax.published.reading import from_published
+    from memtax.published.writing import published_files, to_published
 
     # 63 scored tokens, 31 of them in the prompt and 32 after it.
     theirs = to_published(ours, in_sample=True)
@@ -169,7 +169,7 @@ def test_published_layout(run, tmp_path):
     again = from_published(theirs, in_sample=True)
     for name in ("semantic_matches_0_8", "shannon_coding_length", "prompt_perplexity", "continuation_perplexity"):
         assert again.column(name).to_pylist() == pytest.approx(ours.column(name).to_pylist())
-    files = published_files(ours, "deduped_tiny", "title", "mit")
+    files = published_files("deduped_tiny", ours, "title", "mit")
     assert set(files) == {"README.md", "data/pile_deduped_tiny.parquet", "data/memories_deduped_tiny.parquet"}
     assert pq.read_table(pa.BufferReader(files["data/memories_deduped_tiny.parquet"])).column("sequence_id").to_pylist() == [
         1,
@@ -195,7 +195,8 @@ def test_published_splits_are_read_back_as_they_were(tmp_path):
 
     from memtax.errors import MemtaxError
     from memtax.filters import filter_class
-    from memtax.hub.filter_layouts import CODE_SCORES, MATCHES, match_splits, write_splits
+    from memtax.published.layouts import CODE_SCORES, MATCHES
+    from memtax.published.writing import match_splits, write_splits
 
     ours = pa.table(
         {

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from memtax.errors import MemtaxError
-from memtax.hub.filter_layouts import CODE_SCORES, MATCHES, match_splits, write_splits
 from memtax.pipeline.given import given_columns
+from memtax.published.layouts import CODE_SCORES, MATCHES
+from memtax.published.writing import match_splits, write_splits
 
 
 @pytest.fixture

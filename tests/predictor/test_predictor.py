@@ -164,10 +164,10 @@ class TestLeakage:
         split = split_of(data)
         leak = np.random.default_rng(5).normal(size=data.num_rows)
         leak[split.test] = 4.0 * np.array(data["is_memorized"])[split.test]
-        predictor = Predictor.fit(simulated.with_column(data, "leak", leak), factors=["a", "leak"], resamples=50)
+        predictor = Predictor.fit(simulated.with_column(data, "leak", leak), factors=["a", "leak:linear"], resamples=50)
         weights = {row["factor"]: row["coefficient"] for row in predictor.metrics["coefficients"] if row["model"] == "baseline"}
         # Noise in training: its weight is that of noise (standard error 2 / sqrt(2400) = .04 at balanced classes).
-        assert abs(weights["leak"]) < 0.15
+        assert abs(weights["leak:linear"]) < 0.15
         # And the test rows are indeed the ones that were judged: there the column alone ranks without a fault.
         column = leak[split.test]
         assert sklearn.metrics.roc_auc_score(np.array(data["is_memorized"])[split.test], column) == 1.0
@@ -187,10 +187,33 @@ class TestLeakage:
         assert predictor.scaler.mean[0] == pytest.approx(train.mean(), abs=1e-12)
         assert predictor.scaler.scale[0] == pytest.approx(train.std(), abs=1e-12)
 
-    @pytest.mark.parametrize("name", ["is_memorized", "match_length", "memorization_score", "memorized_probability"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("is_memorized", "match_length", "memorization_score", "memorized_probability", "exact_memorization"),
+            *(
+                "extraction_strength",
+                "continuation_logprob",
+                "decoding_logprob",
+                "extraction_queries",
+                "extraction_queries:log",
+            ),
+            *("memorization_score_12b", "match_length_50_100"),
+        ],
+    )
     def test_outcomes_are_no_factors(self, name):
-        with pytest.raises(MemtaxError, match=f"{name!r} says whether"):
+        with pytest.raises(MemtaxError, match=f"{name.removesuffix(':log')!r} says whether"):
             Predictor.fit(simulated.table(rows=100), factors=["a", name])
+
+    @pytest.mark.parametrize("name", ["attack_loss", "attack_min_k_0.2", "gradient_alignment", "counterfactual_memorization"])
+    def test_scores_of_the_same_tokens_are_no_factors(self, name):
+        with pytest.raises(MemtaxError, match=f"{name!r} is measured by a model on the tokens"):
+            declared.resolve([name], "is_memorized")
+
+    def test_an_undeclared_column_is_read_on_the_scale_that_is_named(self):
+        data = simulated.with_column(simulated.table(rows=3), "own", [0.0, 1.0, 3.0])
+        found = declared.matrix(data, declared.resolve(["own:log", "b"], "is_memorized"))
+        np.testing.assert_allclose(found[:, 0], np.log1p([0.0, 1.0, 3.0]))
 
 
 class TestScarcity:
@@ -256,7 +279,7 @@ class TestScarcity:
 
     def test_only_constant_factors_give_the_base_rate(self):
         data = simulated.with_column(simulated.table(rows=1000), "flat", [3.3] * 1000)
-        predictor = Predictor.fit(data, factors=["flat"], resamples=20)
+        predictor = Predictor.fit(data, factors=["flat:linear"], resamples=20)
         rate = np.array(data["is_memorized"])[split_of(data).train].mean()
         np.testing.assert_allclose(np.array(predictor.predict(data, model="baseline")), rate, rtol=1e-12)
         assert predictor.metrics["models"]["baseline"]["aggregate"]["roc_auc"]["value"] == 0.5
@@ -372,7 +395,16 @@ class TestStorage:
 class TestArguments:
     @pytest.mark.parametrize(
         ("factors", "message"),
-        [([], "at least one column"), ("a", "is a list"), (["a", "a"], "named twice"), (["absent"], "no column 'absent'")],
+        [
+            ([], "at least one column"),
+            ("a", "is a list"),
+            (["a", "a"], "named twice"),
+            (["own:log", "own:linear"], "named twice"),
+            (["absent"], "'absent' is not declared as a factor; .* absent:linear"),
+            (["absent:linear"], "no column 'absent'"),
+            (["a:log"], "has a declared scale"),
+            (["sequence_id"], r"is no factor \(it is a key\)"),
+        ],
     )
     def test_factors(self, factors, message):
         with pytest.raises(MemtaxError, match=message):
@@ -380,14 +412,29 @@ class TestArguments:
 
     def test_types(self):
         data = simulated.with_column(simulated.table(rows=100), "text", ["x"] * 100)
-        with pytest.raises(MemtaxError, match="'text' of the table is string"):
+        with pytest.raises(MemtaxError, match="'text' is no factor"):
             Predictor.fit(data, factors=["text"])
         with pytest.raises(MemtaxError, match="'taxonomic' or 'baseline', not 'best'"):
             fitted()[0].predict(data, model="best")
 
-    def test_default_factors_are_the_published_ones_that_the_schema_has(self):
-        assert declared.FACTORS == (
-            "sequence_duplicates", "max_frequency", "avg_frequency", "min_frequency", "median_frequency", "p25_frequency",
-            "p75_frequency", "prompt_perplexity", "continuation_perplexity", "sequence_perplexity", "huffman_coding_length",
-            "is_templating",
-        )  # fmt: skip
+    def test_lists_of_factors_are_these(self):
+        frequencies = [f"{name}_frequency" for name in ("max", "avg", "min", "median", "p25", "p75")]
+        halves = ["prompt_perplexity", "continuation_perplexity"]
+        assert list(declared.FACTORS) == [
+            "sequence_duplicates", *frequencies, *halves, "sequence_perplexity", "huffman_coding_length", "is_templating",
+        ]  # fmt: skip
+        assert list(declared.PUBLISHED) == [
+            "sequence_duplicates", *frequencies, *halves[::-1], "sequence_perplexity", "textual_matches_0_8",
+            "semantic_matches_0_8", "huffman_coding_length", "is_templating",
+        ]  # fmt: skip
+        assert list(declared.BEFORE_TRAINING) == [
+            "sequence_duplicates", *frequencies, "semantic_matches_0_8", "textual_matches_0_8", "huffman_coding_length",
+            "is_templating", "nl_score",
+        ]  # fmt: skip
+        assert list(declared.FROM_SCORES) == [*halves, "sequence_perplexity"]
+        matches = [f"{kind}_matches_0_{level}" for kind in ("semantic", "textual") for level in (8, 9)]
+        counts = ["sequence_duplicates", *frequencies, *matches]
+        others = ["sequence_perplexity", *halves, "huffman_coding_length", "is_templating", "shannon_coding_length", "nl_score"]
+        for factor in declared.resolve([*counts, *others], "x"):
+            is_log = factor.name in counts or factor.name.endswith("perplexity")
+            assert factor.scale == ("log1p" if is_log else "identity"), factor

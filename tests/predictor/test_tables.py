@@ -45,7 +45,7 @@ def test_correlations_give_reasons():
     assert by_group["all"]["reason"] is None
     rare = simulated.with_column(data, "rare", np.arange(900) == 3)
     reason = "the factor differs from 0 in 1 row only, 10 needed"
-    assert correlations(rare, ["rare"])[0].items() >= {**empty, "reason": reason}.items()
+    assert correlations(rare, ["rare:linear"])[0].items() >= {**empty, "reason": reason}.items()
 
 
 def test_correlations_of_nl_and_code():

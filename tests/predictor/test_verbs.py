@@ -50,7 +50,7 @@ def test_fit_then_predict(data, tmp_path):
 def test_a_folder_holds_the_predictor_of_one_table_and_one_set_of_options(data, tmp_path):
     words = ("fit", data, "-o", tmp_path / "model", "--factors", "a,b", "--resamples", 20, "--no-explain")
     with pytest.raises(MemtaxError, match="no column 'c'"):
-        typed("fit", data, "-o", tmp_path / "model", "--factors", "a,c")
+        typed("fit", data, "-o", tmp_path / "model", "--factors", "a,c:log")
     # What could not be fitted does not stand in the way of what can.
     assert typed(*words).exit_code == 0
     before = (tmp_path / "model/models/predictor/predictor.json").read_bytes()
@@ -94,7 +94,7 @@ def test_search_in_slices(data, tmp_path):
 
 
 def test_what_the_user_can_mend_is_one_line(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["memtax", "fit", data, "-o", str(tmp_path / "x"), "--factors", "absent"])
+    monkeypatch.setattr(sys, "argv", ["memtax", "fit", data, "-o", str(tmp_path / "x"), "--factors", "absent:log"])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 2

@@ -178,3 +178,16 @@ def test_numbers_agree_with_nouns_and_verbs():
     assert [numbered(number, "text", "is") for number in (1, 1200)] == ["1 text is", "1,200 texts are"]
     assert [numbered(number, "day") for number in (1, 2)] == ["1 day", "2 days"]
     assert [agree(number, "lies") for number in (1, 3)] == ["lies", "lie"]
+
+
+def test_guess_and_recall_stand_beside_the_categories():
+    from memtax.pipeline.guess_recall import by_duplicates, cross_tabulate
+    from memtax.report.competing import competing
+
+    # Two memorized recitations (9 and 7 duplicates) and a memorized recollection with 1.
+    counts = cross_tabulate([0, 0, 2, 2], by_duplicates([True, True, True, False], [9, 7, 1, 1], threshold=7))
+    [table] = competing({"threshold": 7, "overlap": 0.5, "by_overlap": counts, "by_duplicates": counts})
+    assert "more than 7 times" in table.caption
+    assert table.rows[0][3:] == ("1", "1")
+    assert table.rows[-1][3:] == ("2", "1")
+    assert competing({}) == ()

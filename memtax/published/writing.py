@@ -1,8 +1,8 @@
-"""Features, matches and scores in the layouts of the published datasets, so that their readers can take them as they are."""
+"""Our tables in the layouts of the published datasets, so that their readers can take them as they are."""
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,82 +14,13 @@ from memtax.files import atomic_directory, write_parquet, write_text
 from memtax.hub.cards import render
 from memtax.hub.folder import Config, content
 from memtax.provenance import versions
+from memtax.published.layouts import FILTERS, HALVES, MATCHES, SCHEMES, TOKENS, Layout, check_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COLUMNS = {
-    "sequence_id": "sequence_id",
-    "tokens": "tokens",
-    "text": "text",
-    "sequence_duplicates": "sequence_duplicates",
-    "max_frequency": "max_frequency",
-    "avg_frequency": "avg_frequency",
-    "min_frequency": "min_frequency",
-    "median_frequency": "median_frequency",
-    "p25_frequency": "p25_frequency",
-    "p75_frequency": "p75_frequency",
-    "is_incrementing": "is_incrementing",
-    "is_repeating": "is_repeating",
-    "shannon_coding_length": "huffman_coding_length",
-    "semantic_matches_0_8": "0_8_snowclones",
-    "semantic_matches_0_9": "0_9_snowclones",
-    "textual_matches_0_8": "0_8_templates",
-    "textual_matches_0_9": "0_9_templates",
-    "nl_score": "nl_scores",
-    "prompt_perplexity": "prompt_perplexity",
-    "continuation_perplexity": "generation_perplexity",
-    "sequence_perplexity": "sequence_perplexity",
-    "memorization_score": "memorization_score",
-}
-"""Our columns to the published ones, in the published order."""
-TOKENS, PROMPT = 64, 32
-HALVES = {"prompt_perplexity": (PROMPT - 1) / (TOKENS - 1), "continuation_perplexity": (TOKENS - PROMPT) / (TOKENS - 1)}
-"""Published half-sequence perplexities divide by all 63 scored tokens: ours, raised to this power."""
 _MADE = "memtax"
 """Key of a file's metadata that says what its split was made of."""
-SCHEMES = ("duped", "deduped", "standard")
-"""What the published splits call the versions of the Pile."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a published dataset is laid out.
-
-    Attributes:
-        meanings: its columns to ours.
-        row: what a row is.
-        notes: what a reader must know of it.
-    """
-
-    meanings: Mapping[str, str]
-    row: str
-    notes: str
-
-
-FILTERS = Layout(
-    {theirs: ours for ours, theirs in COLUMNS.items()},
-    "One row a sequence: its tokens, text, factors and scores.",
-    """\
-In the layout of `usvsnsp/semantic-filters`: prompt and generation perplexities divide by the scored tokens of the whole
-sequence, `huffman_coding_length` is the mean length of a Shannon code, and the snowclones of `pile_` splits count the sequence
-itself. Failures are null, not -1; percentiles are interpolated. `memtax.schema.PUBLISHED` has the names.
-""",
-)
-MATCHES = Layout(
-    {"index": "sequence_id", "0.8_frequencies": "semantic_matches_0_8", "0.9_frequencies": "semantic_matches_0_9"},
-    "One row a sequence: how many of the sample are near it.",
-    """\
-In the layout of `usvsnsp/semantic-duplicates`: the splits `_snowclones` hold semantic matches, and those of a whole corpus
-(`deduped_snowclones`) count the sequence itself. The splits `_templates` hold textual matches: those of the semantic ones
-whose prompts are at a Levenshtein distance between 0 and 20 characters.
-""",
-)
-CODE_SCORES = Layout(
-    {"sequence_id": "sequence_id", "nl_scores": "nl_score"},
-    "One row a sequence: the probability that it is natural language.",
-    "In the layout of `usvsnsp/pile-pythia-code-vs-nl-scores`: one split a version of the corpus.\n",
-)
 
 
 def to_published(table: "pa.Table", in_sample: bool) -> "pa.Table":
@@ -103,12 +34,12 @@ def to_published(table: "pa.Table", in_sample: bool) -> "pa.Table":
     import pyarrow.compute as pc
 
     columns: dict[str, Any] = {}
-    for ours, theirs in COLUMNS.items():
+    for theirs, ours in FILTERS.columns.items():
         if ours not in table.column_names:
             continue
         values = table.column(ours)
         if ours in HALVES:
-            raised = np.power(values.cast(pa.float64()).to_numpy(zero_copy_only=False), HALVES[ours])
+            raised = np.power(values.cast(pa.float64()).to_numpy(zero_copy_only=False), 1 / HALVES[ours])
             values = pa.array(raised, pa.float64(), from_pandas=True)
         elif in_sample and ours.startswith("semantic_matches"):
             values = pc.add(values, 1)
@@ -120,12 +51,12 @@ def to_published(table: "pa.Table", in_sample: bool) -> "pa.Table":
     return pa.table(columns)
 
 
-def published_files(features: "pa.Table", name: str, title: str, license_id: str | None) -> dict[str, bytes]:
+def published_files(name: str, features: "pa.Table", title: str, license_id: str | None) -> dict[str, bytes]:
     """Files of a dataset repository: `pile_NAME` with all sequences, `memories_NAME` with the memorized ones, and a card.
 
     Args:
-        features: the run's table.
         name: scheme and model, as in `deduped_12b`.
+        features: the run's table.
         title: of the card.
         license_id: the Hub's identifier of the license.
 
@@ -150,16 +81,6 @@ def published_files(features: "pa.Table", name: str, title: str, license_id: str
     return {**files, "README.md": _card(FILTERS, splits, title, license_id, {}, title).encode()}
 
 
-def check_name(name: str, example: str) -> None:
-    """Refuse what cannot be (part of) a split's name.
-
-    Raises:
-        MemtaxError: there is more in it than letters, digits, points and underscores.
-    """
-    if not name.replace("_", "").replace(".", "").isalnum():
-        raise MemtaxError(f"the published splits are named like {example}, not {name!r}")
-
-
 def match_splits(table: "pa.Table", name: str) -> "dict[str, pa.Table]":
     """Splits of `MATCHES` from our `semantic_matches_*` and `textual_matches_*`.
 
@@ -171,14 +92,22 @@ def match_splits(table: "pa.Table", name: str) -> "dict[str, pa.Table]":
     import pyarrow.compute as pc
 
     found = {}
-    for split, ours in (("snowclones", "semantic"), ("templates", "textual")):
-        columns: dict[str, Any] = {"index": table.column("sequence_id")}
-        for level in ("8", "9"):
-            counts = table.column(f"{ours}_matches_0_{level}")
-            itself = ours == "semantic" and name in SCHEMES
-            columns[f"0.{level}_frequencies"] = pc.add(counts, 1) if itself else counts
-        found[f"{name}_{split}"] = pa.table(columns)
+    for ending, names in MATCHES.one_split_kind.items():
+        columns: dict[str, Any] = {}
+        for theirs, ours in names.items():
+            itself = ours.startswith("semantic") and name in SCHEMES
+            columns[theirs] = pc.add(table.column(ours), 1) if itself else table.column(ours)
+        found[f"{name}_{ending}"] = pa.table(columns)
     return found
+
+
+def renamed(table: "pa.Table", layout: Layout) -> "pa.Table":
+    """A split of a layout whose values are ours: our columns, cast to their declared types, under the published names.
+
+    Raises:
+        MemtaxError: a column is missing.
+    """
+    return schema.validate(table, layout.columns.values()).rename_columns(list(layout.columns))
 
 
 def write_splits(
@@ -234,7 +163,7 @@ def _card(
         title=title,
         summary=summary,
         configs=[config],
-        columns={"default": [replace(schema.column(layout.meanings[name]), name=name) for name in config.columns]},
+        columns={"default": [replace(schema.column(layout.columns[name]), name=name) for name in config.columns]},
         categories=schema.CATEGORIES,
         notes=layout.notes,
         version=versions()["memtax"],
