@@ -9,8 +9,8 @@ alone.
 import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from memtax.errors import MemtaxError
@@ -106,18 +106,35 @@ def panels(ax: Any, height: float, rows: int = 1, columns: int = 1, **options: A
 
 def svg(drawn: Any) -> str:
     """The figure as SVG; the same figure gives the same text."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     buffer = io.StringIO()
-    with style():
-        figure_of(drawn).savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    with _canvas(drawn, FigureCanvasSVG, 100) as canvas:
+        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return buffer.getvalue()
 
 
 def png(drawn: Any) -> bytes:
-    """The figure as PNG at 160 dots an inch, without metadata."""
+    """The figure as PNG at 160 dots per inch, without metadata."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
-    with style():
-        figure_of(drawn).savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+    with _canvas(drawn, FigureCanvasAgg, 160) as canvas:
+        canvas.print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
+
+
+@contextmanager
+def _canvas(drawn: Any, kind: type[Any], dpi: int) -> Iterator[Any]:
+    """A canvas of the figure. Its layout is solved while it is drawn; `savefig` would draw everything once more before that."""
+    figure = figure_of(drawn)
+    before = figure.dpi
+    with style():
+        figure.dpi = dpi
+        try:
+            yield kind(figure)
+        finally:
+            figure.dpi = before
 
 
 def add_title(drawn: Any, title: str) -> None:
