@@ -24,7 +24,7 @@ from memtax.predictor.source_tables import TAXONOMY_INPUTS, read_table
 from memtax.predictor.usable_rows import usable
 from memtax.progress import say, skipped
 from memtax.provenance import digest, fingerprint_path, write_record
-from memtax.report import model_figures
+from memtax.report import model_figures, saving
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -176,7 +176,7 @@ def probe_layers(
         classes = np.unique(labels, return_inverse=True)[1]
         own = probe(states, classes, rows.values, name=name, groups=groups)
         title = f"What each layer knows: {name}"
-        model_figures.save(model_figures.probe_layers(own), output / "figures", f"probes_{name}", title)
+        saving.save(model_figures.probe_layers(own), output / "figures", f"probes_{name}", title)
         found += own
     write_json(output / "probes.json", {"model": model, "bos": list(opening), "rows": len(tokens), "probes": found})
     return found

@@ -6,11 +6,10 @@ No pyplot, so nothing is global and no display is needed. One color per category
 alone.
 """
 
-import io
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from memtax.errors import MemtaxError
@@ -102,45 +101,6 @@ def panels(ax: Any, height: float, rows: int = 1, columns: int = 1, **options: A
     if len(given) != rows * columns:
         raise MemtaxError(f"this figure has {rows} x {columns} panels; {len(given)} axes were given")
     return given.reshape(rows, columns)
-
-
-def svg(drawn: Any) -> str:
-    """The figure as SVG; the same figure gives the same text."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    buffer = io.StringIO()
-    with _canvas(drawn, FigureCanvasSVG, 100) as canvas:
-        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return buffer.getvalue()
-
-
-def png(drawn: Any) -> bytes:
-    """The figure as PNG at 160 dots per inch, without metadata."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    with _canvas(drawn, FigureCanvasAgg, 160) as canvas:
-        canvas.print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-@contextmanager
-def _canvas(drawn: Any, kind: type[Any], dpi: int) -> Iterator[Any]:
-    """A canvas of the figure. Its layout is solved while it is drawn; `savefig` would draw everything once more before that."""
-    figure = figure_of(drawn)
-    before = figure.dpi
-    with style():
-        figure.dpi = dpi
-        try:
-            yield kind(figure)
-        finally:
-            figure.dpi = before
-
-
-def add_title(drawn: Any, title: str) -> None:
-    """Put the conclusion above the figure, for the files that stand alone."""
-    with style():
-        figure_of(drawn).suptitle("\n".join(textwrap.wrap(title, 100)), x=0.01, ha="left", fontsize=11, fontweight="bold")
 
 
 def blank(height: float) -> "Figure":

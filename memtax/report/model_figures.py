@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memtax.files import atomic_path, write_text
-from memtax.report.figures import COLORS, GREY, add_title, curves, dots, error_bars, figure_of, panels, png, style, svg
+from memtax.report.figures import COLORS, GREY, curves, dots, error_bars, figure_of, panels, style
+from memtax.report.saving import save
 from memtax.report.words import label
 from memtax.schema import CATEGORIES
 
@@ -14,14 +14,6 @@ if TYPE_CHECKING:
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """Models differ in shape as well as in color."""
-
-
-def save(drawn: Any, folder: Path, name: str, title: str) -> None:
-    """Write the figure of the axes as PNG and SVG, with its conclusion as the title."""
-    add_title(drawn, title)
-    write_text(folder / f"{name}.svg", svg(drawn))
-    with atomic_path(folder / f"{name}.png") as path:
-        path.write_bytes(png(drawn))
 
 
 def performance(models: Mapping[str, Mapping[str, Any]], metric: str, ax: "Axes | None" = None) -> "Axes":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax.files import atomic_directory, write_text
 from memtax.hub.screening import public_config, public_name
-from memtax.report import examples, figures, listing, sections, words
+from memtax.report import examples, figures, listing, saving, sections, words
 from memtax.report.data import Run
 from memtax.report.latex import write_tables
 from memtax.report.parts import Panel, Section
@@ -37,12 +37,12 @@ def write(run: Path, latex: bool = False) -> Path:
     data = Run.read(run)
     parts = [*sections.sections(data), sections.gaps(data)]
     panels = [part for section in parts for part in section.parts if isinstance(part, Panel)]
-    drawings = {panel.name: inline_svg(figures.svg(panel.figure), panel.name) for panel in panels}
+    drawings = {panel.name: inline_svg(saving.svg(panel.figure), panel.name) for panel in panels}
     with atomic_directory(run / "report" / "figures") as folder:
         for panel in panels:
-            figures.add_title(panel.figure, panel.title)
-            (folder / f"{panel.name}.svg").write_text(figures.svg(panel.figure), encoding="utf-8")
-            (folder / f"{panel.name}.png").write_bytes(figures.png(panel.figure))
+            saving.add_title(panel.figure, panel.title)
+            (folder / f"{panel.name}.svg").write_text(saving.svg(panel.figure), encoding="utf-8")
+            (folder / f"{panel.name}.png").write_bytes(saving.png(panel.figure))
     tables = run / "report" / TABLES
     if latex or tables.is_dir():  # tables of an earlier report would contradict this page
         write_tables(tables, parts)

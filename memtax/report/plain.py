@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from memtax.files import write_text
-from memtax.report import figures
+from memtax.report import figures, saving
 from memtax.report.page import HERE, environment, inline_svg
 from memtax.report.parts import Panel, Section
 
@@ -50,7 +50,7 @@ def write_page(
             tiles_head=tiles_head,
             tiles=tiles,
             sections=sections,
-            drawings={panel.name: Markup(inline_svg(figures.svg(panel.figure), panel.name)) for panel in panels},  # noqa: S704
+            drawings={panel.name: Markup(inline_svg(saving.svg(panel.figure), panel.name)) for panel in panels},  # noqa: S704
             footer=footer,
             colors=figures.COLORS,
             style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704

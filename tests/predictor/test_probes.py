@@ -5,8 +5,8 @@ import torch
 from helpers.models import VOCABULARY, build
 from memtax.errors import MemtaxError
 from memtax.predictor.probes import hidden_states, probe, shuffle_units
-from memtax.report.figures import svg
 from memtax.report.model_figures import probe_layers
+from memtax.report.saving import svg
 
 
 def layers(rows=900, width=24, seed=0):

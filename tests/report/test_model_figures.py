@@ -5,12 +5,13 @@ import pytest
 from matplotlib.figure import Figure
 
 from memtax.errors import MemtaxError
-from memtax.report import figures, model_figures
+from memtax.report import figures, model_figures, saving
 from memtax.report.comparison import difference_rows
-from memtax.report.figures import png, style, svg
+from memtax.report.figures import style
 from memtax.report.growth import growth
 from memtax.report.heat import heat
 from memtax.report.membership_section import attack_rows
+from memtax.report.saving import png, svg
 
 
 def axes():
@@ -98,7 +99,7 @@ def test_thresholds_of_a_classifier():
 def test_saved_files_are_the_same_bytes_each_time(tmp_path, ending):
     models = {"baseline": cells({"aggregate": 0.7}), "taxonomic": cells({"aggregate": 0.8})}
     for folder in ("one", "two"):
-        model_figures.save(model_figures.performances(models), tmp_path / folder, "p", "A title")
+        saving.save(model_figures.performances(models), tmp_path / folder, "p", "A title")
     first, second = ((tmp_path / folder / f"p.{ending}").read_bytes() for folder in ("one", "two"))
     assert first == second
     assert png(model_figures.performances(models)).startswith(b"\x89PNG")

@@ -17,7 +17,7 @@ from memtax.attribution.alignment_memorization import agreement
 from memtax.jobs.base import Result, Rows, write_result
 from memtax.membership.canaries import Canary, summarize
 from memtax.pipeline import audit_page
-from memtax.report import figures, page, sections, verb_pages
+from memtax.report import figures, page, saving, sections, verb_pages
 from memtax.report.data import Run
 from memtax.report.parts import Panel
 from memtax.results import envelope, read_summary
@@ -110,7 +110,7 @@ def run_page(run):
     data = Run.read(run)
     parts = [*sections.sections(data), sections.gaps(data)]
     panels = [part for section in parts for part in section.parts if isinstance(part, Panel)]
-    drawings = {panel.name: page.inline_svg(figures.svg(panel.figure), panel.name) for panel in panels}
+    drawings = {panel.name: page.inline_svg(saving.svg(panel.figure), panel.name) for panel in panels}
     (run / "index.html").write_text(page.render(data, parts, drawings), encoding="utf-8")
     return run / "index.html"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from helpers.report_run import make_run, rate
 from memtax.progress import agree, numbered
-from memtax.report import examples, figures, words
+from memtax.report import examples, figures, saving, words
 from memtax.report.data import Run
 from memtax.report.growth import growth
 from memtax.report.page import inline_svg
@@ -128,11 +128,11 @@ def test_script_text_survives_and_cannot_end_its_element():
 
 def test_figures_take_any_name_and_few_rows():
     rows = [{"factor": "$\\frac{}$ <b>", "group": "all", "spearman": None}]
-    drawn = figures.svg(figures.dots(rows, ["all"], "group", "spearman", "Spearman"))
+    drawn = saving.svg(figures.dots(rows, ["all"], "group", "spearman", "Spearman"))
     assert "<b>" not in inline_svg(drawn, "x")
     single = [{"checkpoint": "main", "step": None, "category": "recitation", **rate(0, 1)}]
-    assert figures.png(growth(single)).startswith(b"\x89PNG")
-    assert figures.png(figures.extraction({"all": rate(0, 5)})).startswith(b"\x89PNG")
+    assert saving.png(growth(single)).startswith(b"\x89PNG")
+    assert saving.png(figures.extraction({"all": rate(0, 5)})).startswith(b"\x89PNG")
 
 
 def test_one_wide_coefficient_does_not_hide_the_others():
@@ -154,7 +154,7 @@ def test_distribution_draws_whatever_the_values(memorized, rest):
     import numpy as np
 
     groups = {"recitation": {"memorized": np.array(memorized, dtype=float), "rest": np.array(rest, dtype=float)}}
-    drawn = figures.svg(figures.distribution(groups, "sequence_duplicates", "occurrences"))
+    drawn = saving.svg(figures.distribution(groups, "sequence_duplicates", "occurrences"))
     assert "mathdefault" not in drawn
 
 
@@ -164,7 +164,7 @@ def test_labels_of_models_of_equal_size_do_not_overlap():
         for place, (name, size) in enumerate((("big", 9_000_000), ("one", 1_200_000), ("two", 1_200_000), ("three", 1_250_000)))
     ]
     axes = growth(rows, "parameters")
-    figures.png(axes)  # draws it, so that the labels have a place
+    saving.png(axes)  # draws it, so that the labels have a place
     labels = axes.get_xticklabels()
     assert [label.get_text() for label in labels] == ["one\n1.2M", "two\n1.2M", "three\n1.25M", "big\n9M"]
     boxes = [label.get_window_extent() for label in labels]

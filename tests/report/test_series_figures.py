@@ -7,7 +7,7 @@ import pytest
 from helpers.report_series import fit_rows, kind_rows
 from memtax.attribution.alignment_memorization import add_memorization, agreement, points
 from memtax.predictor.perplexities import perplexities_by_duplicates
-from memtax.report import figures
+from memtax.report import saving
 from memtax.report.alignment_memorization import against_memorization, hexagons
 from memtax.report.data import Run
 from memtax.report.fits import fits
@@ -77,7 +77,7 @@ def test_heat_maps_show_values_intervals_and_dashes():
     assert "9 documents, 10 needed" in reasons
     assert fits(run_with()) is None
     # Nothing is an image: the page's policy for verbs' pages loads none.
-    assert all("<image" not in figures.svg(part.figure) for part in section.parts if isinstance(part, Panel))
+    assert all("<image" not in saving.svg(part.figure) for part in section.parts if isinstance(part, Panel))
 
 
 @pytest.mark.parametrize(("documents", "withheld"), [(40, False), (8, True)])
@@ -158,7 +158,7 @@ def test_every_text_with_both_lies_in_one_hexagon():
     counts = axes.collections[0].get_array()
     assert counts.sum() == 299
     assert counts.min() >= 1
-    assert "<image" not in figures.svg(axes)
+    assert "<image" not in saving.svg(axes)
     (panel,), missing = against_memorization(agreement(table), table)
     assert missing == ()
     assert panel.name == "alignment-memorization"

@@ -95,14 +95,24 @@ def material(folder):
 def verbs(given, out):
     """Verb to its words."""
     model, few = ("--model", given / "model"), given / "few.jsonl"
-    to = ("--output", out)
+    to, own = ("--output", out), "a:linear,b:linear"
     audited = ("--train", given / "train.jsonl", "--held-out", given / "test.jsonl")
     return {
         "count": ("count", given / "rows.jsonl", *to, "--window", "8:16", "--shard-tokens", 100_000, "--threads", 1),
         "score": ("score", given / "rows.jsonl", *model, *to, "--prompt", 8, "--continuation", 8, "--batch-size", 64),
         "filter": ("filter", "templates", "compressibility", given / "texts.jsonl", *to),
-        "fit": ("fit", given / "table.parquet", *to, "--factors", "a:linear,b:linear", "--resamples", 20),
-        "search": ("search", given / "table.parquet", *to, "--factors", "a:linear,b:linear", "--split-on", "a:linear,b:linear", "--resamples", 20),
+        "fit": ("fit", given / "table.parquet", *to, "--factors", own, "--resamples", 20),
+        "search": (
+            "search",
+            given / "table.parquet",
+            *to,
+            "--factors",
+            "a:linear,b:linear",
+            "--split-on",
+            "a:linear,b:linear",
+            "--resamples",
+            20,
+        ),
         "predict": ("predict", out.parent / "fitted", given / "many.parquet", *to),
         "paraphrase": ("paraphrase", few, *model, *to, "--count", 2, "--beams", 2, "--batch-size", 4),
         "align": ("align", given / "pairs.jsonl", *model, *to),
