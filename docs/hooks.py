@@ -8,16 +8,19 @@ import typer
 import memtax
 from memtax import schema
 from memtax.cli import app
+from memtax.membership.attacks import registered
 from memtax.provenance import SETTINGS
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Fill in `{{ options VERB }}`, `{{ columns }}` and `{{ settings }}`."""
+    """Fill in `{{ options VERB }}`, `{{ columns }}`, `{{ attacks }}` and `{{ settings }}`."""
     for verb, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         if (mark := f"{{{{ options {verb} }}}}") in markdown:
             markdown = markdown.replace(mark, options(command))
     if "{{ columns }}" in markdown:
         markdown = markdown.replace("{{ columns }}", columns())
+    if "{{ attacks }}" in markdown:
+        markdown = markdown.replace("{{ attacks }}", attacks())
     if "{{ settings }}" in markdown:
         markdown = markdown.replace("{{ settings }}", ", ".join(f"`{name}`" for name in SETTINGS) + ".")
     if "{{" in markdown and page.file.src_uri != "guides/extend.md":
@@ -42,6 +45,15 @@ def options(command: Any) -> str:
         if parameter.required:
             shown = "required"
         rows.append(f"| {', '.join(f'`{name}`' for name in names)} | {shown} | {cell(getattr(parameter, 'help', '') or '')} |")
+    return "\n".join(rows)
+
+
+def attacks() -> str:
+    """Every registered attack, as a table; those of installed packages too."""
+    rows = ["| attack | score | reads |", "|---|---|---|"]
+    for name, attack in registered().items():
+        meaning = (attack.function.__doc__ or "").strip().split("\n")[0]
+        rows.append(f"| `{name}` | {cell(meaning)} | {', '.join(f'`{need}`' for need in attack.needs)} |")
     return "\n".join(rows)
 
 

@@ -107,7 +107,9 @@ def renamed(table: "pa.Table", layout: Layout) -> "pa.Table":
     Raises:
         MemtaxError: a column is missing.
     """
-    return schema.validate(table, layout.columns.values()).rename_columns(list(layout.columns))
+    return schema.validate(table, layout.columns.values()).rename_columns(
+        {ours: theirs for theirs, ours in layout.columns.items()}
+    )
 
 
 def write_splits(
