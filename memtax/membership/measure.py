@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 
@@ -14,7 +15,7 @@ from memtax.engine import World
 from memtax.errors import MemtaxError
 from memtax.lm.loading import load_tokenizer
 from memtax.lm.special_tokens import text_ids, without_bos
-from memtax.membership.attacks import LATE, choose, registered
+from memtax.membership.attacks import LATE, Attack, choose, registered
 from memtax.membership.estimates import ALL, METRICS, RESAMPLES, Figures, figures
 from memtax.membership.evidence import PARAMETERS, AttackFilter
 from memtax.membership.late import StrongSettings, check_finished, late_scores
@@ -108,8 +109,6 @@ def infer_membership(
         MemtaxError: an input is missing or about other texts, or no text is left to evaluate.
         StaleOutputError: there are parts of another input or of other settings.
     """
-    import datasets
-
     chosen = choose(attacks)
     early = tuple(attack.name for attack in chosen if not attack.late)
     data = prepare(data, scorer)
@@ -118,13 +117,8 @@ def infer_membership(
     skipped(
         sum(len(tokens) < 2 for tokens in data.column("tokens").to_pylist()), "without a token to score; its scores are null"
     )
-    by_prefix = [attack.name for attack in chosen if "prefixed" in attack.needs]
-    prefixed, population = _reserve(data, shots if by_prefix else 0, any("population" in attack.needs for attack in chosen))
+    prefixed, population = _reserve(data, chosen, shots)
     prefixes = _prefixes(data, prefixed)
-    if by_prefix and not prefixes:
-        raise MemtaxError(
-            f"attack {by_prefix[0]!r} takes non-members as prefixes: give at least 4 in a domain, or leave it out"
-        )
     # LL is what the late attacks read.
     needs_score = any("score" in attack.needs for attack in chosen)
     run = tuple(dict.fromkeys((*early, *(("loss",) if needs_score or not early else ()))))
@@ -218,8 +212,11 @@ def prepare(data: pa.Table, scorer: AttackFilter) -> pa.Table:
     return schema.validate(pa.table({**{name: data.column(name) for name in names}, **columns}), names, "the texts")
 
 
-def _reserve(data: pa.Table, shots: int, population: bool) -> tuple[list[int], list[int]]:
+def _reserve(data: pa.Table, chosen: Sequence[Attack], shots: int) -> tuple[list[int], list[int]]:
     """Rows of non-members that serve as prefixes, and as RMIA's population; neither is evaluated."""
+    by_prefix = [attack.name for attack in chosen if "prefixed" in attack.needs]
+    shots = shots if by_prefix else 0
+    population = any("population" in attack.needs for attack in chosen)
     rng = np.random.default_rng(SEED)
     labels = np.array(data.column("is_member").to_pylist(), bool)
     whole = np.array([start is None for start in data.column("chunk_start").to_pylist()], bool)
@@ -232,6 +229,9 @@ def _reserve(data: pa.Table, shots: int, population: bool) -> tuple[list[int], l
         count = min(shots, len(rows) // 4)
         prefixed += rows[:count]
         others += rows[count : count + len(rows) // 4] if population else []
+    if by_prefix and not prefixed:
+        named = f"attack {by_prefix[0]!r}"
+        raise MemtaxError(f"{named} takes non-members as prefixes: give at least 4 in a domain, or leave it out")
     return sorted(prefixed), sorted(rng.permutation(others).tolist()[:POPULATION])
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from memtax.files import atomic_path, write_text
 from memtax.report.figures import COLORS, GREY, add_title, curves, dots, error_bars, figure_of, panels, png, style, svg
 from memtax.report.words import label
@@ -78,8 +80,6 @@ def heat_map(rows: Sequence[Mapping[str, Any]], value: str, ax: "Axes | None" = 
         value: `spearman`, `pearson` or `xi`.
         ax: where to draw.
     """
-    import numpy as np
-
     with style():
         axes: Axes = panels(ax, 4.6)[0, 0]
         factors = list(dict.fromkeys(row["factor"] for row in rows))
@@ -118,8 +118,6 @@ def landscape(rows: Sequence[Mapping[str, Any]], criterion: str, ax: "Axes | Non
         criterion: for example `log_loss`.
         ax: where to draw.
     """
-    import numpy as np
-
     with style():
         axes: Axes = panels(ax, 4.6)[0, 0]
         names = sorted({row["factor_1"] for row in rows} | {row["factor_2"] for row in rows})
