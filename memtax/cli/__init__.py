@@ -21,6 +21,7 @@ def _make(verbs: Sequence[str]) -> None:
     for verb in verbs:
         if verb not in made:
             base.app.command(name=verb)(command(verb))
+    base.app.registered_commands.sort(key=lambda each: VERBS.index(each.name or ""))
 
 
 def __getattr__(name: str) -> Any:
