@@ -86,7 +86,7 @@ def _score(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> pa.Tab
     return run_stage(dataset, scores, folder, ROWS_PER_BATCH)
 
 
-def _scorer(config: RunConfig, member: Member, **columns: bool) -> LanguageModelFilter:
+def _scorer(config: RunConfig, member: Member, **columns: Any) -> LanguageModelFilter:
     """The forward pass of one of the run's models; `columns` says what it gives."""
     same = ("prompt", "continuation", "dtype", "device_map", "quantization", "batch_size")
     shared = {name: getattr(config, name) for name in same}

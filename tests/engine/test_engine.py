@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.letters import FirstToken, rows
-from helpers.processes import torchrun
+from helpers.processes import plain, torchrun
 from helpers.small import bigram_model, save, transitions
 from memtax.engine import Plan, once, plan, run
 from memtax.errors import MemtaxError, StaleOutputError
