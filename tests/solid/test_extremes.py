@@ -85,7 +85,7 @@ def test_names_in_the_data_stay_in_the_output_and_out_of_the_terminal(given, tmp
     model, inner = ("--model", given / "model"), tmp_path / "a" / "b" / "c"
     before = set(tmp_path.rglob("*"))
     for name, words in {
-        "fit": ("fit", tmp_path / "t.parquet", "--factors", f"{HOSTILE},b", "--resamples", 5, "--no-explain"),
+        "fit": ("fit", tmp_path / "t.parquet", "--factors", f"{HOSTILE}:linear,b:linear", "--resamples", 5, "--no-explain"),
         "mia": ("mia", tmp_path / "mia.jsonl", *model, "--attack", "loss", "--resamples", 5),
         "paraphrase": ("paraphrase", tmp_path / "texts.jsonl", *model, "--count", 1),
         "influence": ("influence", *[tmp_path / "texts.jsonl"] * 2, *model, "--class-column", "topic", "--parameters", "head"),
