@@ -37,6 +37,11 @@ def median(logprobs):
     values = sorted(logprobs)
     return values[len(values) // 2] if values else None
 
+def parity(gatherer, rows):
+    for row, tokens in zip(rows, gatherer.tokens, strict=True):
+        row["parity"] = len(tokens) % 2
+
+surely_parity = Attack("surely_parity", float, ("parity",), gather=parity)
 surely_median = Attack("surely_median", median, ("logprobs",))
 renamed = Attack("another_name", median, ("logprobs",))
 '''
@@ -45,6 +50,7 @@ POINTS = """
 surely_characters = surely_a_package:Characters
 [memtax.attacks]
 surely_median = surely_a_package:surely_median
+surely_parity = surely_a_package:surely_parity
 """
 
 
@@ -85,6 +91,8 @@ def test_an_attack_of_another_package_is_in_mia_the_metric_and_the_pages(install
     assert done.exit_code == 0, done.output
     assert "surely_median" in done.output
     assert read_table(tmp_path / "out", "scores").column("attack_surely_median").null_count == 0
+    # Texts of twelve words, a token each.
+    assert set(read_table(tmp_path / "out", "scores").column("attack_surely_parity").to_pylist()) == {0.0}
     assert score_rows([[-3.0, -1.0, -2.0], None])["surely_median"] == [-2.0, None]
     place = Path(__file__).parent.parent / "docs" / "hooks.py"
     spec = importlib.util.spec_from_file_location("surely_hooks", place)

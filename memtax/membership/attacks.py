@@ -146,12 +146,15 @@ class Attack:
         function: from evidence to a score, larger for members; None where the evidence does not suffice.
         needs: names in `EVIDENCE`; the function gets them as arguments in this order, and k after them if there is a grid.
         grid: values of k; each gives a column.
+        gather: for evidence of its own, whose names then are in `needs` too: gets the `memtax.membership.evidence.Gatherer` of a
+            batch (model, texts, tokens) and one dictionary of evidence per row, and adds to those.
     """
 
     name: str
     function: Callable[..., float | None]
     needs: tuple[str, ...]
     grid: tuple[float, ...] = ()
+    gather: Callable[[Any, list[dict[str, Any]]], None] | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -225,6 +228,6 @@ def _load(point: importlib.metadata.EntryPoint) -> Attack:
     if not isinstance(attack, Attack) or attack.name != point.name:
         raise MemtaxError(f"{point.value} is not an Attack named {point.name!r}; mend or uninstall that package")
     unknown = [need for need in attack.needs if need not in EVIDENCE and not need.startswith("column:")]
-    if unknown:
+    if unknown and attack.gather is None:
         raise MemtaxError(f"attack {point.name!r} needs {unknown[0]!r}; evidence is one of {', '.join(EVIDENCE)}")
     return attack

@@ -177,6 +177,9 @@ class Gatherer:
                 found[row]["frequencies"] = self._frequencies(row, kept)
         for name in self.needed & steps.keys():
             steps[name](found)
+        for attack in self.parameters.chosen:
+            if attack.gather is not None:
+                attack.gather(self, found)
         return found
 
     def _chunk(self, row: int) -> npt.NDArray[np.bool_]:
