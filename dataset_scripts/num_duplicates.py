@@ -13,15 +13,20 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from memtax.corpus.opening import Reading
-from memtax.counting.count_job import CountJob
 from memtax.counting.spans import Span
-from memtax.engine import script
 from memtax.errors import MemtaxError
+from memtax.jobs import presets
 from memtax.published.layouts import DUPLICATES
 from memtax.published.writing import renamed, write_splits
 from memtax.record_shapes import TOTALS
 from memtax.records import read_json
+
+OPTIONS = {
+    **presets.CORPUS,
+    "--split": {"required": True},
+    "--sequences": {"action": "append", "help": "where windows are cut from; the corpus itself if not given"},
+    "--window": {"default": "32:64"},
+}
 
 
 def build(arguments: argparse.Namespace) -> Path:
@@ -29,22 +34,9 @@ def build(arguments: argparse.Namespace) -> Path:
     if not arguments.split.replace("_", "").isalnum():
         raise MemtaxError(f"the split {arguments.split!r} must be letters, digits and underscores")
     output = Path(arguments.output)
-    job = CountJob(
-        tuple(arguments.corpus),
-        tuple(arguments.sequences) if arguments.sequences else None,
-        (Span.parse(arguments.window),),
-        Reading(
-            column=arguments.column,
-            sequence_length=arguments.sequence_length,
-            dtype=arguments.dtype,
-            streaming=arguments.streaming,
-        ),
-        engine=arguments.engine,
-        master=arguments.master,
-    )
-    job.run(output / "counts" / arguments.split)
-    finished = sorted(path.parent for path in output.glob("counts/*/totals.json"))
-    for folder in finished:
+    sequences = tuple(arguments.sequences) if arguments.sequences else None
+    presets.count(arguments, output / "counts" / arguments.split, sequences=sequences, spans=(Span.parse(arguments.window),))
+    for folder in sorted(path.parent for path in output.glob("counts/*/totals.json")):
         totals = read_json(folder / "totals.json", TOTALS)
         split = renamed(pq.read_table(folder / "num_duplicates.parquet"), DUPLICATES)
         facts = {
@@ -55,15 +47,5 @@ def build(arguments: argparse.Namespace) -> Path:
     return output / "dataset"
 
 
-def main(line: list[str] | None = None) -> int:
-    """Parse, build, push."""
-    parser = script.parser(__doc__)
-    script.add_corpus_options(parser)
-    parser.add_argument("--split", required=True)
-    parser.add_argument("--sequences", action="append", help="where windows are cut from; the corpus itself if not given")
-    parser.add_argument("--window", default="32:64")
-    return script.start(parser, build, line)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(presets.start(__doc__, OPTIONS, build))

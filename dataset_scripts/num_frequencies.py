@@ -13,47 +13,24 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from memtax.corpus.opening import Reading
-from memtax.counting.count_job import CountJob
 from memtax.counting.count_tables import SUMMED_SPLITS
-from memtax.engine import script
+from memtax.jobs import presets
 from memtax.published.layouts import FREQUENCIES
 from memtax.published.writing import renamed, write_splits
+
+OPTIONS = {**presets.CORPUS, "--memorized": {"required": True}, "--vocabulary-size": {"type": int}}
 
 
 def build(arguments: argparse.Namespace) -> Path:
     """Count, and write the dataset; the path of its folder."""
-    output = Path(arguments.output)
-    job = CountJob(
-        tuple(arguments.corpus),
-        sequences=(),
-        reading=Reading(
-            column=arguments.column,
-            sequence_length=arguments.sequence_length,
-            dtype=arguments.dtype,
-            vocabulary_size=arguments.vocabulary_size,
-            streaming=arguments.streaming,
-        ),
-        memorized=arguments.memorized,
-        engine=arguments.engine,
-        master=arguments.master,
-    )
-    totals = job.run(output / "counts")
+    counts, dataset = Path(arguments.output) / "counts", Path(arguments.output) / "dataset"
+    totals = presets.count(arguments, counts, arguments.vocabulary_size, sequences=(), memorized=arguments.memorized)
     facts = {"corpus": f"{totals['tokens']:,} tokens in {totals['sequences']:,} sequences"}
-    files = {split: output / "counts" / f"{split}_frequencies.parquet" for split in SUMMED_SPLITS}
-    splits = {split: renamed(pq.read_table(path), FREQUENCIES) for split, path in files.items()}
-    write_splits(output / "dataset", FREQUENCIES, splits, "Token frequencies", facts)
-    return output / "dataset"
-
-
-def main(line: list[str] | None = None) -> int:
-    """Parse, build, push."""
-    parser = script.parser(__doc__)
-    script.add_corpus_options(parser)
-    parser.add_argument("--memorized", required=True)
-    parser.add_argument("--vocabulary-size", type=int)
-    return script.start(parser, build, line)
+    tables = {split: pq.read_table(counts / f"{split}_frequencies.parquet") for split in SUMMED_SPLITS}
+    splits = {split: renamed(table, FREQUENCIES) for split, table in tables.items()}
+    write_splits(dataset, FREQUENCIES, splits, "Token frequencies", facts)
+    return dataset
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(presets.start(__doc__, OPTIONS, build))

@@ -12,20 +12,37 @@ import argparse
 import sys
 from pathlib import Path
 
-from memtax.engine import World, script
+from memtax.engine import World
 from memtax.hub.folder import Config, write_dataset
+from memtax.jobs import presets
 from memtax.jobs.paraphrase import Paraphrase
 from memtax.settings import from_values
 
-OPTIONS = {"column": str, "mode": str, "count": int, "repetition_penalty": float, "min_similarity": float, "dtype": str}
+PASSED_ON = {
+    "column": str,
+    "mode": str,
+    "count": int,
+    "repetition_penalty": float,
+    "min_similarity": float,
+    "dtype": str,
+    "batch_size": int,
+}
 """Options that are passed on to `memtax paraphrase`, where they are given."""
+OPTIONS = {
+    "data": {},
+    "--model": {"required": True},
+    "--prompts": {"action": "append", "help": "a family or a file of templates; may be given again"},
+    **{f"--{name.replace('_', '-')}": {"type": kind} for name, kind in PASSED_ON.items()},
+    "--title": {"default": "Paraphrases"},
+    "--license": {"help": "the Hub's identifier of the texts' license"},
+}
 ROW = "One row per text: its paraphrases, and why those that are null failed."
 
 
 def build(arguments: argparse.Namespace) -> Path:
     """Paraphrase the texts with each family of prompts and write the dataset's folder."""
     output = Path(arguments.output)
-    given = {name: value for name in (*OPTIONS, "batch_size") if (value := getattr(arguments, name)) is not None}
+    given = {name: value for name in PASSED_ON if (value := getattr(arguments, name)) is not None}
     splits, summary = {}, {"texts": arguments.data, "paraphraser": arguments.model}
     for prompts in arguments.prompts or ["near_duplicate", "syntactic_rewrite"]:
         family = Path(prompts).stem
@@ -40,18 +57,5 @@ def build(arguments: argparse.Namespace) -> Path:
     return output / "dataset"
 
 
-def main(line: list[str] | None = None) -> int:
-    """Parse the command line, build, and push if that was asked for."""
-    parser = script.parser(__doc__)
-    parser.add_argument("data")
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--prompts", action="append", help="a family or a file of templates; may be given again")
-    for name, kind in (*OPTIONS.items(), ("batch_size", int)):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind)
-    parser.add_argument("--title", default="Paraphrases")
-    parser.add_argument("--license", help="the Hub's identifier of the texts' license")
-    return script.start(parser, build, line)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(presets.start(__doc__, OPTIONS, build))

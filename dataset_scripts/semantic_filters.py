@@ -14,68 +14,56 @@ import argparse
 import sys
 from pathlib import Path
 
-from memtax.corpus.rows import load_texts_by_id
+import pyarrow as pa
+
 from memtax.corpus.sources import Source, open_dataset
 from memtax.counting.count_tables import location
-from memtax.engine import World, run, script
 from memtax.errors import MemtaxError
-from memtax.filters import Filter, filter_class
-from memtax.hub.folder import Config, write_dataset
-from memtax.lm.loading import load_tokenizer
-from memtax.published.layouts import FILTERS, check_name
-from memtax.published.writing import to_published, write_splits
+from memtax.filters import filter_class
+from memtax.hub.folder import Config
+from memtax.jobs import presets
+from memtax.published.layouts import FILTERS
+from memtax.published.writing import to_published
 
-ROWS_PER_BATCH = 1024
 PERPLEXITIES = ("prompt_perplexity", "continuation_perplexity", "sequence_perplexity", "is_memorized", "memorization_score")
-
-
-def chosen(arguments: argparse.Namespace) -> list[Filter]:
-    """The filters whose tables were named, and those that need none."""
-    tables = {
-        "duplicates": ("counts", arguments.duplicates),
-        "token_frequencies": ("frequencies", arguments.frequencies),
-        "semantic_matches": ("sample", arguments.semantic),
-        "textual_matches": ("sample", arguments.textual),
-        "code_vs_nl": ("scores", arguments.code_scores),
-    }
-    found = [filter_class(name)() for name in ("templates", "compressibility")]
-    return found + [filter_class(name)(**{field: table}) for name, (field, table) in tables.items() if table]
+TABLES = {
+    "duplicates": ("duplicates", "counts", "table of duplicate counts"),
+    "frequencies": ("token_frequencies", "frequencies", "table of token frequencies"),
+    "semantic": ("semantic_matches", "sample", "table of semantic matches"),
+    "textual": ("textual_matches", "sample", "table of textual matches"),
+    "code_scores": ("code_vs_nl", "scores", "table of nl_score"),
+}
+"""Option to the filter that looks its table up, the filter's parameter, and the help."""
+OPTIONS = {
+    **presets.TEXTS,
+    **{f"--{name.replace('_', '-')}": {"help": text} for name, (_, _, text) in TABLES.items()},
+    "--perplexities": {"help": "table of a model's scores"},
+}
 
 
 def build(arguments: argparse.Namespace) -> Path:
     """Look up and compute, write the dataset; the path of its folder."""
-    import pyarrow as pa
-
-    output = Path(arguments.output)
-    if arguments.published:
-        check_name(arguments.published, "pile_deduped_12b")
-    stages = output / "stages" / (arguments.published or "")
-    tokenizer = load_tokenizer(arguments.tokenizer) if arguments.tokenizer else None
-    dataset = load_texts_by_id(arguments.sequences, tokenizer)
+    texts = presets.Texts(arguments, "pile_deduped_12b")
+    dataset = texts.sequences
     if "prompt_text" not in dataset.column_names:
         # Finished counts are looked up by id; the prompt is not read then.
         dataset = dataset.add_column("prompt_text", [None] * len(dataset))
-    columns = {name: dataset.with_format("arrow")[:].column(name) for name in ("sequence_id", "tokens", "text")
-               if name in dataset.column_names}  # fmt: skip
-    for each in chosen(arguments):
-        added = run(dataset, each, stages / each.name, ROWS_PER_BATCH)
+    filters = [filter_class(name)() for name in ("templates", "compressibility")]
+    given = {name: table for name in (*TABLES, "perplexities") if (table := getattr(arguments, name))}
+    filters += [filter_class(kind)(**{field: given[name]}) for name, (kind, field, _) in TABLES.items() if name in given]
+    rows = dataset.with_format("arrow")[:]
+    columns = {name: rows.column(name) for name in ("sequence_id", "tokens", "text") if name in rows.column_names}
+    for each in filters:
+        added = texts.add(dataset, each)
         columns |= {name: added.column(name) for name in each.columns}
     if arguments.perplexities:
         columns |= _scores(arguments.perplexities, columns["sequence_id"].to_pylist())
-    world = World.current()
-    if world.is_main:
-        row = "One row per sequence: its tokens and text, and its factors."
-        summary = {"sequences": arguments.sequences}
-        tables = ("duplicates", "frequencies", "semantic", "textual", "code_scores", "perplexities")
-        summary |= {name: location(getattr(arguments, name)) for name in tables if getattr(arguments, name)}
-        table = pa.table(columns)
-        if arguments.published:
-            split = to_published(table, in_sample=arguments.published.startswith("pile_"))
-            write_splits(output / "dataset", FILTERS, {arguments.published: split}, "Semantic filters", summary)
-        else:
-            write_dataset(output / "dataset", [Config("filters", row, {"train": table})], "Semantic filters", summary)
-    world.wait()
-    return output / "dataset"
+    table = pa.table(columns)
+    own = Config("filters", "One row per sequence: its tokens and text, and its factors.", {"train": table})
+    summary = {"sequences": arguments.sequences} | {name: location(source) for name, source in given.items()}
+    return texts.write(
+        "Semantic filters", summary, own, FILTERS, lambda name: {name: to_published(table, name.startswith("pile_"))}
+    )
 
 
 def _scores(source: str, ids: list[int]) -> "dict[str, list[object]]":
@@ -89,20 +77,5 @@ def _scores(source: str, ids: list[int]) -> "dict[str, list[object]]":
     return {name: [rows[name][at[each]] if each in at else None for each in ids] for name in names}
 
 
-def main(line: list[str] | None = None) -> int:
-    """Parse the command line, build, and push if that was asked for."""
-    parser = script.parser(__doc__)
-    parser.add_argument("sequences", help="dataset as path:config:split")
-    parser.add_argument("--duplicates", help="table of duplicate counts")
-    parser.add_argument("--frequencies", help="table of token frequencies")
-    parser.add_argument("--semantic", help="table of semantic matches")
-    parser.add_argument("--textual", help="table of textual matches")
-    parser.add_argument("--code-scores", help="table of nl_score")
-    parser.add_argument("--perplexities", help="table of a model's scores")
-    parser.add_argument("--tokenizer", help="of the language model, to decode tokens")
-    parser.add_argument("--published", metavar="SPLIT", help="in the published layout, as pile_SCHEME_MODEL or memories_...")
-    return script.start(parser, build, line)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(presets.start(__doc__, OPTIONS, build))

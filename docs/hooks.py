@@ -1,6 +1,7 @@
-"""What the pages take from the code itself: options of each verb, the columns. Nothing is listed twice."""
+"""What the pages take from the code itself: verbs and their options, filters, attacks, columns. Nothing is listed twice."""
 
 import html
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -8,18 +9,27 @@ import typer
 import memtax
 from memtax import schema
 from memtax.cli import app
+from memtax.filters import catalogue, filter_class
+from memtax.jobs import VERBS
+from memtax.membership.attacks import registered
 from memtax.provenance import SETTINGS
 
 
+def on_config(config: Any, **_: Any) -> Any:
+    """Add the page of each verb to the navigation."""
+    pages = next(section["Verbs"] for section in config.nav if "Verbs" in section)
+    pages += [{verb: f"verbs/{verb}.md"} for verb in VERBS]
+    return config
+
+
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Fill in `{{ options VERB }}`, `{{ columns }}` and `{{ settings }}`."""
+    """Fill in `{{ options VERB }}` and the names of `TABLES`."""
     for verb, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         if (mark := f"{{{{ options {verb} }}}}") in markdown:
             markdown = markdown.replace(mark, options(command))
-    if "{{ columns }}" in markdown:
-        markdown = markdown.replace("{{ columns }}", columns())
-    if "{{ settings }}" in markdown:
-        markdown = markdown.replace("{{ settings }}", ", ".join(f"`{name}`" for name in SETTINGS) + ".")
+    for name, make in TABLES.items():
+        if (mark := f"{{{{ {name} }}}}") in markdown:
+            markdown = markdown.replace(mark, make())
     if "{{" in markdown and page.file.src_uri != "guides/extend.md":
         raise ValueError(f"{page.file.src_uri}: an unknown {{{{ }}}} is left")
     return markdown.replace("MEMTAX_VERSION", memtax.__version__)
@@ -45,9 +55,51 @@ def options(command: Any) -> str:
     return "\n".join(rows)
 
 
+def verbs() -> str:
+    """Every verb with the first paragraph of its page, as a table."""
+    rows = ["| verb | what it does |", "|---|---|"]
+    for verb in VERBS:
+        meaning = (Path(__file__).parent / "verbs" / f"{verb}.md").read_text(encoding="utf-8").split("\n\n")[1]
+        rows.append(f"| [{verb}]({verb}.md) | {cell(meaning)} |")
+    return "\n".join(rows)
+
+
+def filters() -> str:
+    """Every filter of the catalogue, as a table; those of installed packages too."""
+    rows = ["| filter | class | meaning | columns |", "|---|---|---|---|"]
+    for name in catalogue():
+        kind = filter_class(name)
+        columns = ", ".join(f"`{column}`" for column in kind.columns)
+        rows.append(f"| `{name}` | `{kind.__name__}` | {cell(first_line(kind))} | {columns} |")
+    return "\n".join(rows)
+
+
+def attacks() -> str:
+    """Every registered attack, as a table; those of installed packages too."""
+    rows = ["| attack | score | reads |", "|---|---|---|"]
+    for name, attack in registered().items():
+        rows.append(f"| `{name}` | {cell(first_line(attack.function))} | {', '.join(f'`{need}`' for need in attack.needs)} |")
+    return "\n".join(rows)
+
+
+def first_line(thing: Any) -> str:
+    """Of its docstring."""
+    return (thing.__doc__ or "").strip().split("\n")[0]
+
+
 def columns() -> str:
     """Every column of the schema, as a table."""
     rows = ["| column | type | unit | meaning | a null says |", "|---|---|---|---|---|"]
     for name, column in schema.COLUMNS.items():
         rows.append(f"| `{name}` | {cell(column.dtype)} | {cell(column.unit)} | {cell(column.meaning)} | {cell(column.null)} |")
     return "\n".join(rows)
+
+
+TABLES = {
+    "attacks": attacks,
+    "columns": columns,
+    "filters": filters,
+    "settings": lambda: ", ".join(f"`{name}`" for name in SETTINGS) + ".",
+    "verbs": verbs,
+}
+"""Name in double braces to what stands in its place."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from transformers import TrainerCallback
 from transformers.trainer_callback import CallbackHandler
 
@@ -154,8 +155,6 @@ class MemorizationCallback(TrainerCallback):
 
     def write(self, path: Path | str) -> None:
         """Write one row per measurement and sequence: its id, the step, `is_memorized`, `match_length`, and its category."""
-        import pyarrow as pa
-
         steps = [step for step, lengths in self._lengths for _ in lengths]
         found = [length for _, lengths in self._lengths for length in lengths]
         times = len(self._lengths)

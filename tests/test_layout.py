@@ -11,12 +11,10 @@ MOST_LINES = {"file": 400, "function": 60}
 LONGER = {
     "corpus/sequences.py:load_sequences": 72,
     "counting/kernels.py:scan": 73,
-    "counting/near_kernels.py:_look_up": 70,
-    "counting/near_kernels.py:scan_near": 69,
     "lm/gradients.py:_through_head": 62,
     "lm/gradients.py:capture": 74,
     "lm/scores.py:score": 67,
-    "membership/measure.py:infer_membership": 69,
+    "membership/measure.py:infer_membership": 65,
     "pipeline/fitting.py:fit": 68,
     "predictor/predictor.py:fit": 73,
 }

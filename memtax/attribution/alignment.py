@@ -10,7 +10,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import pyarrow as pa
 
 from memtax import statistics
 from memtax.attribution.alignment_memorization import agreement
@@ -20,10 +24,6 @@ from memtax.lm.loading import DTYPES, check_gradients, load_tokenizer, model_fil
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
 from memtax.membership.estimates import attack_metrics
 from memtax.provenance import digest
-
-if TYPE_CHECKING:
-    import datasets
-    import pyarrow as pa
 
 ROWS_PER_BATCH = 16
 """Texts per call of the filter, whatever the number of processes."""
@@ -105,8 +105,6 @@ def align(model: Any, groups: Sequence[Group], *, parameters: str = "embeddings+
 
 def _align_one(gradients: Any, paraphrases: Sequence[Sequence[int] | None]) -> Alignment:
     """The alignment of the first example with the others."""
-    import numpy as np
-
     norms, first = gradients.star()
     squares, products = np.stack(list(norms.values())), np.stack(list(first.values()))
     scales = np.sqrt(np.maximum(squares, 0) * np.maximum(squares[:, :1], 0))
@@ -226,7 +224,7 @@ class AlignmentFilter(Filter):
         }
 
 
-def summarize(rows: "datasets.Dataset", table: "pa.Table", function: AlignmentFilter) -> dict[str, Any]:
+def summarize(rows: datasets.Dataset, table: pa.Table, function: AlignmentFilter) -> dict[str, Any]:
     """Counts of texts and paraphrases, the mean, texts at each level; how alignment goes with membership and memorization."""
     values = [value for value in table.column("gradient_alignment").to_pylist() if value is not None]
     pairs = list(zip(rows["text"], rows["paraphrases"], strict=True))
@@ -255,7 +253,7 @@ def summarize(rows: "datasets.Dataset", table: "pa.Table", function: AlignmentFi
     }
 
 
-def _membership(rows: "datasets.Dataset", table: "pa.Table") -> dict[str, Any]:
+def _membership(rows: datasets.Dataset, table: pa.Table) -> dict[str, Any]:
     """How well the alignment separates members from non-members, with intervals over documents or texts; empty without both."""
     if "is_member" not in rows.column_names:
         return {}

@@ -1,13 +1,11 @@
 """Gradient alignment beside how much of each text is memorized (Paramem plots the one against the other)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from memtax import statistics
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SCORES = ("memorization_score", "exact_memorization")
 """Columns that say how much of a text is memorized, as a share of its continuation's tokens; the first present is taken."""
@@ -20,7 +18,7 @@ def memorization_column(names: list[str]) -> str | None:
     return next((name for name in SCORES if name in names), None)
 
 
-def add_memorization(alignment: "pa.Table", sequences: "pa.Table") -> "pa.Table":
+def add_memorization(alignment: pa.Table, sequences: pa.Table) -> pa.Table:
     """The alignment of texts with the memorization scores that a run gave the same texts.
 
     Rows belong together where their texts are equal: ids of a table of paraphrases may have been renumbered, and sequences
@@ -34,8 +32,6 @@ def add_memorization(alignment: "pa.Table", sequences: "pa.Table") -> "pa.Table"
         `alignment` with the first column of `SCORES` that `sequences` has, null for texts that the run does not hold;
         unchanged where one of the two has no such column, or no text is in both.
     """
-    import pyarrow as pa
-
     name = memorization_column(sequences.column_names)
     if name is None or name in alignment.column_names or "text" not in alignment.column_names:
         return alignment
@@ -46,13 +42,11 @@ def add_memorization(alignment: "pa.Table", sequences: "pa.Table") -> "pa.Table"
     return alignment.append_column(name, pa.array(values, pa.float32()))
 
 
-def points(table: "pa.Table") -> "tuple[str, np.ndarray] | None":
+def points(table: pa.Table) -> tuple[str, np.ndarray] | None:
     """The memorization column of a table of alignments, and (rows, 2) alignment and score, NaN where unknown.
 
     None where the table has no numeric column of `SCORES`.
     """
-    import pyarrow as pa
-
     name = memorization_column(table.column_names)
     kinds = (pa.types.is_floating, pa.types.is_integer)
     if name is None or not any(kind(table.schema.field(name).type) for kind in kinds):
@@ -61,7 +55,7 @@ def points(table: "pa.Table") -> "tuple[str, np.ndarray] | None":
     return name, np.column_stack([values.to_numpy(zero_copy_only=False) for values in both])
 
 
-def agreement(table: "pa.Table") -> dict[str, Any]:
+def agreement(table: pa.Table) -> dict[str, Any]:
     """How gradient alignment goes with memorization, over the texts that have both.
 
     Args:

@@ -1,6 +1,9 @@
 """The input of `memtax align`: texts with their paraphrases, one row per text or one row per paraphrase."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import datasets
+import pyarrow as pa
 
 from memtax import schema
 from memtax.corpus import columns
@@ -8,20 +11,13 @@ from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
 from memtax.provenance import fingerprint_table
 
-if TYPE_CHECKING:
-    import datasets
-    import pyarrow as pa
 
-
-def load_pairs(source: Source) -> "datasets.Dataset":
+def load_pairs(source: Source) -> datasets.Dataset:
     """Rows with `sequence_id`, `text` and `paraphrases`, besides the source's other columns.
 
     Raises:
         MemtaxError: a column is missing or of another type, or an id occurs twice.
     """
-    import datasets
-    import pyarrow as pa
-
     dataset = open_dataset(source)
     name = columns.find_column(names := list(dataset.column_names or ()), source.column, source.label)
     if name != "text":
@@ -46,10 +42,8 @@ def load_pairs(source: Source) -> "datasets.Dataset":
     return datasets.Dataset(table.replace_schema_metadata(None), fingerprint=fingerprint_table(table))
 
 
-def _gather(table: "pa.Table") -> "pa.Table":
+def _gather(table: pa.Table) -> pa.Table:
     """One row per text, from one row per paraphrase; other columns are the first row's."""
-    import pyarrow as pa
-
     key = "sequence_id" if "sequence_id" in table.column_names else "text"
     first: dict[Any, int] = {}
     lists: dict[Any, list[Any]] = {}
@@ -60,9 +54,7 @@ def _gather(table: "pa.Table") -> "pa.Table":
     return kept.append_column("paraphrases", pa.array(list(lists.values())))
 
 
-def _as_text(table: "pa.Table", name: str, dtype: "pa.DataType", what: str) -> "pa.Table":
-    import pyarrow as pa
-
+def _as_text(table: pa.Table, name: str, dtype: pa.DataType, what: str) -> pa.Table:
     values = table.column(name)
     try:
         cast = values.cast(dtype)

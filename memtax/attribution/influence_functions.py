@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from memtax.attribution.influence_exact import exact, exact_damping
 from memtax.errors import MemtaxError, ModelError, RowError
@@ -298,8 +299,6 @@ def last_states(model: Any, sequences: Sequence[Sequence[int]]) -> Matrix:
     Raises:
         RowError: a hidden state is NaN.
     """
-    import torch
-
     from memtax.lm.gradients import BATCH_TOKENS, rectangle, rows_that_fit
     from memtax.lm.head import call, decompose
     from memtax.lm.memory import fitting, smaller

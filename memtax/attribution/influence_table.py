@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import torch
 
 from memtax import schema, statistics
 from memtax.attribution.influence_exact import check_damping
@@ -34,9 +36,6 @@ from memtax.lm.loading import check_gradients, load_tokenizer, model_files
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
 from memtax.progress import progress_bar, skipped
 from memtax.provenance import digest, fingerprint_path
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MATRICES = "matrix.safetensors"
 ROWS_PER_PART = 64
@@ -127,7 +126,7 @@ class Examples:
 
 def influence_table(
     train: Source, test: Source, settings: InfluenceSettings, output: Path | str
-) -> tuple["pa.Table", "pa.Table", dict[str, Any]]:
+) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
     """Influence of every row of `train` on every row of `test`; finished parts in `output` are reused.
 
     Under `accelerate launch` or `torchrun` the parts are shared among the processes.
@@ -240,8 +239,6 @@ def _capture(
     model: Any, sets: Mapping[str, Examples], parameters: str, settings: InfluenceSettings, parts: Parts, world: World
 ) -> None:
     """Write the gradients and hidden states of this process's parts."""
-    import torch
-
     from memtax.lm.gradient_files import save_gradients
     from memtax.lm.gradients import Gradients, capture
 
@@ -266,7 +263,6 @@ def _capture(
 
 def _products(model: Any, sets: Mapping[str, Examples], settings: InfluenceSettings, parts: Parts, world: World) -> None:
     """Write the inner products of this process's training parts with all examples."""
-    import torch
     from safetensors.torch import save_file
 
     from memtax.lm.gradient_files import load_gradients
@@ -364,7 +360,6 @@ def _classes(one: Influence, train: Examples, test: Examples) -> dict[str, Any]:
 def _write_matrices(
     found: Mapping[str, Influence], sets: Mapping[str, Examples], settings: InfluenceSettings, path: Path
 ) -> None:
-    import torch
     from safetensors.torch import save_file
 
     tensors = {method: torch.from_numpy(one.values.astype(np.float32)) for method, one in found.items()}
@@ -377,10 +372,8 @@ def _write_matrices(
         save_file(tensors, temporary)
 
 
-def _pairs(found: Mapping[str, Influence], train: Examples, test: Examples) -> "pa.Table":
+def _pairs(found: Mapping[str, Influence], train: Examples, test: Examples) -> pa.Table:
     """One row per pair, all training examples of a test example together."""
-    import pyarrow as pa
-
     table = {
         "train_id": pa.array(np.tile(np.array(train.ids, np.int64), len(test.ids))),
         "test_id": pa.array(np.repeat(np.array(test.ids, np.int64), len(train.ids))),

@@ -2,21 +2,18 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from memtax.attribution.influence_functions import Influence
 from memtax.privacy import mask_text
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Side = tuple[Sequence[int], Sequence[str | None]]
 """Ids of examples, and their texts as far as they have any."""
 
 
-def top_table(found: Mapping[str, Influence], train: Side, test: Side, most: int, *, mask: bool) -> "pa.Table":
+def top_table(found: Mapping[str, Influence], train: Side, test: Side, most: int, *, mask: bool) -> pa.Table:
     """The most influential training examples of each test example, by each method.
 
     Args:
@@ -29,8 +26,6 @@ def top_table(found: Mapping[str, Influence], train: Side, test: Side, most: int
     Returns:
         `test_id`, `method`, `rank` from 1, `train_id`, `influence`, `test_text`, `train_text`.
     """
-    import pyarrow as pa
-
     # Kept: the same few training examples stand in many lists.
     # Examples may themselves be cut from longer texts.
     shown = functools.cache(functools.partial(mask_text, open_ends=True) if mask else str)

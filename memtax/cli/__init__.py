@@ -1,10 +1,34 @@
 """The `memtax` command: one verb per job, with options made from the job's settings."""
 
-from memtax.cli.base import app, main
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from memtax.cli import base
 from memtax.cli.derive import command
 from memtax.jobs import VERBS
 
-for verb in VERBS:
-    app.command(name=verb)(command(verb))
+
+def main() -> None:
+    """Entry point: the verb that comes first on the command line is the only one that is made."""
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    _make((first,) if first in VERBS else VERBS)
+    base.main()
+
+
+def _make(verbs: Sequence[str]) -> None:
+    made = {each.name for each in base.app.registered_commands}
+    for verb in verbs:
+        if verb not in made:
+            base.app.command(name=verb)(command(verb))
+    base.app.registered_commands.sort(key=lambda each: VERBS.index(each.name or ""))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        _make(VERBS)
+        return base.app
+    raise AttributeError(f"module 'memtax.cli' has no attribute {name!r}")
+
 
 __all__ = ["app", "main"]

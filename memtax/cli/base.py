@@ -40,14 +40,15 @@ class Verb(TyperCommand):
 def _stop() -> NoReturn:
     signal.setitimer(signal.ITIMER_REAL, 0)
     typer.echo("\nmemtax: interrupted; finished parts are kept. Run the same command again to resume.", err=True)
-    # Python notes an interruption that passes through the execution of a string (dataclasses, numba) as one that nobody
-    # caught, and `python -m` would then end by the signal itself. The next string that is executed clears the note.
-    eval("0")  # noqa: S307
     raise SystemExit(143 if _signal == signal.SIGTERM else 130) from None
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: libraries treat it as Ctrl-C."""
+class _Interruption(KeyboardInterrupt):
+    """A signal: libraries treat it as Ctrl-C.
+
+    Not `KeyboardInterrupt` itself: where that passes through code that is executed from a string (dataclasses, numba), Python
+    takes it for one that nobody caught, and `python -m` would end by the signal instead of in one line.
+    """
 
 
 _signal: int | None = None
@@ -62,15 +63,14 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)
     global _signal
     _signal = number
-    stop: type[KeyboardInterrupt] = _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     def again(number: int, frame: FrameType | None) -> None:
-        raise stop
+        raise _Interruption
 
     sys.unraisablehook = _swallowed
     signal.signal(signal.SIGALRM, again)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
-    raise stop
+    raise _Interruption
 
 
 def _swallowed(what: "sys.UnraisableHookArgs") -> None:

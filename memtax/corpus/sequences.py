@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from memtax import schema
 from memtax.corpus import columns
@@ -177,8 +178,6 @@ def _documents(rows: pa.RecordBatch, column: str | None, first: int | None) -> p
     names = pa.nulls(rows.num_rows, pa.string()) if column is None else rows.column(column).cast(pa.string())
     if first is None:
         return names
-    import pyarrow.compute as pc
-
     return pc.coalesce(names, pa.array([f"row {first + at}" for at in range(rows.num_rows)], pa.string()))
 
 

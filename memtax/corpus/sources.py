@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from memtax.checksums import verify
 from memtax.corpus import guard
 from memtax.corpus.folder_cards import check_folder
@@ -97,7 +99,6 @@ def reading(what: str) -> Iterator[None]:
     Raises:
         MemtaxError: an error of the file system, of Arrow, of `datasets` or of the Hub client came up inside.
     """
-    import pyarrow as pa
     import yaml
     from datasets.exceptions import DatasetsError
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from memtax import checksums
 from memtax.corpus.columns import id_column, row_ids
@@ -185,8 +186,6 @@ def read_ids(name: str) -> npt.NDArray[np.int64]:
     Raises:
         MemtaxError: it cannot be read, or has no column of ids.
     """
-    import pyarrow.compute as pc
-
     dataset = open_dataset(Source.parse(name))
     schema = dataset.features.arrow_schema
     key = id_column(schema, name)

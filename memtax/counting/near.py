@@ -18,6 +18,7 @@ from memtax.corpus.contract import Block
 from memtax.counting import near_kernels
 from memtax.counting.index import on_lines, read_only
 from memtax.counting.kernels import FREE
+from memtax.counting.near_kernels import Segments
 from memtax.errors import MemtaxError
 
 
@@ -43,7 +44,7 @@ class NearIndex:
         # Equal windows share one count.
         self._windows, self._owners = np.unique(windows, axis=0, return_inverse=True)
         self._owners = self._owners.reshape(-1)
-        self._tables: dict[np.dtype[Any], _Tables] = {}
+        self._tables: dict[np.dtype[Any], Segments] = {}
         self._lock = threading.Lock()
 
     @property
@@ -61,9 +62,9 @@ class NearIndex:
         dtype = block.tokens.dtype
         with self._lock:
             if dtype not in self._tables:
-                self._tables[dtype] = _Tables(self._windows, dtype, self._substitutions)
-            tables = self._tables[dtype]
-        tables.scan(block, self._substitutions, self._separator, found)
+                self._tables[dtype] = _segments(self._windows, dtype, self._substitutions, self._separator)
+            index = self._tables[dtype]
+        near_kernels.scan_near(read_only(block.tokens), block.offsets, index, found)
 
     def counts(self, found: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Near-duplicates of each window asked for, shape (n), from the sum of what `scan` found."""
@@ -72,50 +73,38 @@ class NearIndex:
         return found[self._owners]
 
 
-class _Tables:
+def _segments(windows: npt.NDArray[np.int32], dtype: "np.dtype[Any]", substitutions: int, separator: int) -> Segments:
     """Segments of the windows, by hash."""
-
-    def __init__(self, windows: npt.NDArray[np.int32], dtype: "np.dtype[Any]", substitutions: int) -> None:
-        width = windows.shape[1]
-        segments = substitutions + 1
-        self.starts = np.arange(segments, dtype=np.int64) * width // segments
-        self.length = width // segments
-        self.windows = read_only(on_lines(windows, dtype))
-        hashes = np.empty((len(windows), segments), np.uint64)
-        out = np.empty(1, np.uint64)
-        flat = self.windows.reshape(-1)
-        for segment, start in enumerate(self.starts):
-            near_kernels.window_segments(flat, width, int(start), self.length, hashes[:, segment], out)
-        order = np.argsort(hashes.reshape(-1), kind="stable")
-        self.keys, first = np.unique(hashes.reshape(-1)[order], return_index=True)
-        self.entry_bits = substitutions.bit_length()
-        self.entries = (order // segments << self.entry_bits | order % segments).astype(np.int64)
-        self.bounds = np.append(first, len(order)).astype(np.int64)
-        table_bits = max(2, (2 * len(self.keys)).bit_length())
-        bloom_bits = max(1, (len(self.keys) // 4).bit_length())
-        self.table = np.full(1 << table_bits, FREE, np.uint64)
-        self.table_shift = np.uint64(64 - table_bits)
-        self.bloom = np.zeros(1 << bloom_bits, np.uint64)
-        self.bloom_shift = np.uint64(64 - bloom_bits)
-        near_kernels.build_table(self.keys, self.table, self.table_shift, self.bloom, self.bloom_shift)
-
-    def scan(self, block: Block, substitutions: int, separator: int, found: npt.NDArray[np.int64]) -> None:
-        """See `NearIndex.scan`."""
-        near_kernels.scan_near(
-            read_only(block.tokens),
-            block.offsets,
-            self.windows,
-            self.starts,
-            self.length,
-            substitutions,
-            separator,
-            self.keys,
-            self.bounds,
-            self.entries,
-            self.entry_bits,
-            self.table,
-            self.table_shift,
-            self.bloom,
-            self.bloom_shift,
-            found,
-        )
+    width = windows.shape[1]
+    segments = substitutions + 1
+    starts = np.arange(segments, dtype=np.int64) * width // segments
+    length = width // segments
+    lines = read_only(on_lines(windows, dtype))
+    hashes = np.empty((len(lines), segments), np.uint64)
+    out = np.empty(1, np.uint64)
+    for segment, start in enumerate(starts):
+        near_kernels.window_segments(lines.reshape(-1), width, int(start), length, hashes[:, segment], out)
+    order = np.argsort(hashes.reshape(-1), kind="stable")
+    keys, first = np.unique(hashes.reshape(-1)[order], return_index=True)
+    entry_bits = substitutions.bit_length()
+    entries = (order // segments << entry_bits | order % segments).astype(np.int64)
+    table_bits = max(2, (2 * len(keys)).bit_length())
+    bloom_bits = max(1, (len(keys) // 4).bit_length())
+    table, table_shift = np.full(1 << table_bits, FREE, np.uint64), np.uint64(64 - table_bits)
+    bloom, bloom_shift = np.zeros(1 << bloom_bits, np.uint64), np.uint64(64 - bloom_bits)
+    near_kernels.build_table(keys, table, table_shift, bloom, bloom_shift)
+    return Segments(
+        lines,
+        starts,
+        length,
+        substitutions,
+        separator,
+        keys,
+        np.append(first, len(order)).astype(np.int64),
+        entries,
+        entry_bits,
+        table,
+        table_shift,
+        bloom,
+        bloom_shift,
+    )

@@ -8,7 +8,7 @@ A segment that many windows share ("heavy") makes a place dear. The same text ar
 repetitive corpora, so heavy places are collected by the whole text that decides them, and verified once for all that are equal.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -31,6 +31,52 @@ _INDEX = np.uint64(0xFFFFFFFF)
 _STRIPE = 64
 _SLOTS = 4096
 _FACTOR = np.uint64(0xBF58476D1CE4E5B9)
+
+
+class Segments(NamedTuple):
+    """The segments of the windows, by hash; `m` are distinct."""
+
+    windows: npt.NDArray[Any]
+    """Shape (n, w), distinct, of the tokens' type."""
+    starts: npt.NDArray[np.int64]
+    """Shape (e + 1), where each segment starts in a window."""
+    length: int
+    """Tokens of each segment that are hashed."""
+    substitutions: int
+    """e."""
+    separator: int
+    """Places that hold this token do not count; -1 for none."""
+    keys: npt.NDArray[np.uint64]
+    """Shape (m), the hashes."""
+    bounds: npt.NDArray[np.int64]
+    """Shape (m + 1), the range of each key in `entries`."""
+    entries: npt.NDArray[np.int64]
+    """window * 2^entry_bits + segment, by key."""
+    entry_bits: int
+    """Enough for the number of a segment."""
+    table: npt.NDArray[np.uint64]
+    """From `build_table`, as the three that follow."""
+    table_shift: np.uint64
+    """64 less the binary logarithm of the table's size."""
+    bloom: npt.NDArray[np.uint64]
+    """The filter."""
+    bloom_shift: np.uint64
+    """64 less the binary logarithm of its number of words."""
+
+
+class Room(NamedTuple):
+    """Arrays that `scan_near` fills anew in every round."""
+
+    places: npt.NDArray[np.int64]
+    """Where the segments stand that passed the filter."""
+    asked: npt.NDArray[np.uint64]
+    """Their hashes, then the numbers of their keys."""
+    firsts: npt.NDArray[np.int64]
+    """Where the proposed windows start."""
+    proposed: npt.NDArray[np.int64]
+    """Their entries."""
+    seen: npt.NDArray[np.int64]
+    """Heavy places, by the text from the longest reach before to w after them: where it first came, its key, how often."""
 
 
 @kernel(allocates=False)
@@ -96,21 +142,12 @@ def _differs(tokens: npt.NDArray[Any], first: int, windows: npt.NDArray[Any], wi
 
 
 @kernel(allocates=False)
-def _counts(
-    tokens: npt.NDArray[Any],
-    first: int,
-    windows: npt.NDArray[Any],
-    window: int,
-    segment: int,
-    starts: npt.NDArray[np.int64],
-    length: int,
-    substitutions: int,
-    separator: int,
-) -> bool:
+def _counts(tokens: npt.NDArray[Any], first: int, index: Segments, window: int, segment: int) -> bool:
     """Whether the place `first` counts for a window that its segment of this number proposed."""
+    windows, starts, length = index.windows, index.starts, index.length
     width = windows.shape[1]
     wrong = _differs(tokens, first, windows, window, 0, width)
-    if wrong > substitutions:
+    if wrong > index.substitutions:
         return False
     if wrong == 0 and segment > 0:
         return False
@@ -121,9 +158,9 @@ def _counts(
         for earlier in range(segment):
             if _differs(tokens, first, windows, window, starts[earlier], length) == 0:
                 return False
-    if separator >= 0:
+    if index.separator >= 0:
         for j in range(width):
-            if tokens[first + j] == separator:
+            if tokens[first + j] == index.separator:
                 return False
     return True
 
@@ -135,74 +172,40 @@ def _verify(
     low: int,
     high: int,
     times: int,
-    windows: npt.NDArray[Any],
-    starts: npt.NDArray[np.int64],
-    length: int,
-    substitutions: int,
-    separator: int,
-    entries: npt.NDArray[np.int64],
-    entry_bits: int,
-    begin: int,
-    end: int,
+    index: Segments,
+    key: int,
     found: npt.NDArray[np.int64],
 ) -> None:
     """Count the windows proposed by the segment at `place`, inside the sequence [low, high), `times` times."""
-    width = windows.shape[1]
-    for entry in range(begin, end):
-        window, segment = entries[entry] >> entry_bits, entries[entry] & ((1 << entry_bits) - 1)
-        first = place - starts[segment]
+    width = index.windows.shape[1]
+    for entry in range(index.bounds[key], index.bounds[key + 1]):
+        window = index.entries[entry] >> index.entry_bits
+        segment = index.entries[entry] & ((1 << index.entry_bits) - 1)
+        first = place - index.starts[segment]
         if first < low or first + width > high:
             continue
-        if _counts(tokens, first, windows, window, segment, starts, length, substitutions, separator):
+        if _counts(tokens, first, index, window, segment):
             found[window] += times
 
 
 @kernel()
-def scan_near(
-    tokens: npt.NDArray[Any],
-    offsets: npt.NDArray[np.int64],
-    windows: npt.NDArray[Any],
-    starts: npt.NDArray[np.int64],
-    length: int,
-    substitutions: int,
-    separator: int,
-    keys: npt.NDArray[np.uint64],
-    bounds: npt.NDArray[np.int64],
-    entries: npt.NDArray[np.int64],
-    entry_bits: int,
-    table: npt.NDArray[np.uint64],
-    table_shift: np.uint64,
-    bloom: npt.NDArray[np.uint64],
-    bloom_shift: np.uint64,
-    found: npt.NDArray[np.int64],
-) -> None:
+def scan_near(tokens: npt.NDArray[Any], offsets: npt.NDArray[np.int64], index: Segments, found: npt.NDArray[np.int64]) -> None:
     """Count, in one block, the places that differ from each window in at most `substitutions` tokens.
 
     Args:
         tokens: shape (tokens), uint16 or int32.
         offsets: shape (sequences + 1).
-        windows: shape (n, w), distinct, of the tokens' type.
-        starts: shape (e + 1), where each segment starts in a window.
-        length: tokens of each segment that are hashed.
-        substitutions: e.
-        separator: places that hold this token do not count; -1 for none.
-        keys: shape (m), the distinct hashes of segments.
-        bounds: shape (m + 1), the range of each key in `entries`.
-        entries: window * 2^entry_bits + segment, by key.
-        entry_bits: enough for the number of a segment.
-        table: see `build_table`, as the three that follow.
-        table_shift: 64 less the binary logarithm of the table's size.
-        bloom: the filter.
-        bloom_shift: 64 less the binary logarithm of its number of words.
+        index: the segments of the windows.
         found: shape (n), raised.
     """
-    width = windows.shape[1]
-    reach = starts[starts.shape[0] - 1]
+    bloom, bloom_shift, length = index.bloom, index.bloom_shift, index.length
+    width = index.windows.shape[1]
+    reach = index.starts[index.starts.shape[0] - 1]
     hashes = np.empty(_STRIPE, np.uint64)
-    places, asked = np.empty(2 * _STRIPE + 1, np.int64), np.empty(2 * _STRIPE + 1, np.uint64)
-    firsts, proposed = np.empty(2 * _STRIPE * HEAVY, np.int64), np.empty(2 * _STRIPE * HEAVY, np.int64)
-    # Heavy places, by the text from `reach` before to w after them: where it first came, its key, and how often.
+    one = 2 * _STRIPE + 1
+    places, asked = np.empty(one, np.int64), np.empty(one, np.uint64)
     seen = np.full((_SLOTS, 3), -1, np.int64)
+    room = Room(places, asked, np.empty(2 * _STRIPE * HEAVY, np.int64), np.empty(2 * _STRIPE * HEAVY, np.int64), seen)
     row, kept = 0, 0
     every = tokens.shape[0] - length + 1
     for start in range(0, every, _STRIPE):
@@ -215,18 +218,12 @@ def scan_near(
             places[kept], asked[kept] = start + i, hashes[i]
             kept += int((bloom[np.int64(hashes[i] >> bloom_shift)] & mask) == mask)
         if kept >= _STRIPE or start + here == every:
-            row = _look_up(
-                tokens, offsets, row, kept, places, asked, firsts, proposed, seen, windows, starts, length, substitutions,
-                separator, keys, bounds, entries, entry_bits, table, table_shift, found,
-            )  # fmt: skip
+            row = _look_up(tokens, offsets, row, kept, index, room, found)
             kept = 0
     for at in range(_SLOTS):
-        if seen[at, 0] >= 0:
-            b, e = bounds[seen[at, 1]], bounds[seen[at, 1] + 1]
-            _verify(
-                tokens, seen[at, 0], seen[at, 0] - reach, seen[at, 0] + width, seen[at, 2], windows, starts, length,
-                substitutions, separator, entries, entry_bits, b, e, found,
-            )  # fmt: skip
+        place = seen[at, 0]
+        if place >= 0:
+            _verify(tokens, place, place - reach, place + width, seen[at, 2], index, seen[at, 1], found)
 
 
 @kernel(allocates=False)
@@ -235,26 +232,13 @@ def _look_up(  # noqa: C901 - one round after the other
     offsets: npt.NDArray[np.int64],
     row: int,
     kept: int,
-    places: npt.NDArray[np.int64],
-    asked: npt.NDArray[np.uint64],
-    firsts: npt.NDArray[np.int64],
-    proposed: npt.NDArray[np.int64],
-    seen: npt.NDArray[np.int64],
-    windows: npt.NDArray[Any],
-    starts: npt.NDArray[np.int64],
-    length: int,
-    substitutions: int,
-    separator: int,
-    keys: npt.NDArray[np.uint64],
-    bounds: npt.NDArray[np.int64],
-    entries: npt.NDArray[np.int64],
-    entry_bits: int,
-    table: npt.NDArray[np.uint64],
-    table_shift: np.uint64,
+    index: Segments,
+    room: Room,
     found: npt.NDArray[np.int64],
 ) -> int:
-    """Look up the segments at `places`, in rounds that ask for the memory of the next; returns the row of the last place."""
-    width = windows.shape[1]
+    """Look up the segments at `room.places`, in rounds that ask for the memory of the next; returns the last place's row."""
+    places, asked, table, table_shift, bounds = room.places, room.asked, index.table, index.table_shift, index.bounds
+    width = index.windows.shape[1]
     last = table.shape[0] - 1
     for i in range(kept):
         prefetch(table, np.int64(asked[i] >> table_shift))
@@ -263,18 +247,18 @@ def _look_up(  # noqa: C901 - one round after the other
         slot = probe(table, np.int64(asked[i] >> table_shift), asked[i])
         if table[slot] != FREE:
             places[hits], asked[hits] = places[i], asked[i]
-            prefetch(keys, np.int64(table[slot] & _INDEX))
+            prefetch(index.keys, np.int64(table[slot] & _INDEX))
             prefetch(bounds, np.int64(table[slot] & _INDEX))
             hits += 1
     # From here on `asked` holds the numbers of keys.
     matched = 0
     for i in range(hits):
         slot = probe(table, np.int64(asked[i] >> table_shift), asked[i])
-        while table[slot] != FREE and keys[np.int64(table[slot] & _INDEX)] != asked[i]:
+        while table[slot] != FREE and index.keys[np.int64(table[slot] & _INDEX)] != asked[i]:
             slot = probe(table, (slot + 1) & last, asked[i])
         if table[slot] != FREE:
             places[matched], asked[matched] = places[i], table[slot] & _INDEX
-            prefetch(entries, bounds[np.int64(asked[matched])])
+            prefetch(index.entries, bounds[np.int64(asked[matched])])
             matched += 1
     tried = 0
     for i in range(matched):
@@ -282,22 +266,18 @@ def _look_up(  # noqa: C901 - one round after the other
         while offsets[row + 1] <= place:
             row += 1
         low, high = offsets[row], offsets[row + 1]
-        begin, end = bounds[key], bounds[key + 1]
-        if end - begin >= HEAVY:
-            _heavy(
-                tokens, place, low, high, key, seen, windows, starts, length, substitutions, separator, bounds, entries,
-                entry_bits, found,
-            )  # fmt: skip
+        if bounds[key + 1] - bounds[key] >= HEAVY:
+            _heavy(tokens, place, low, high, key, index, room.seen, found)
             continue
-        for entry in range(begin, end):
-            first = place - starts[entries[entry] & ((1 << entry_bits) - 1)]
+        for entry in range(bounds[key], bounds[key + 1]):
+            first = place - index.starts[index.entries[entry] & ((1 << index.entry_bits) - 1)]
             if first >= low and first + width <= high:
-                firsts[tried], proposed[tried] = first, entries[entry]
-                prefetch(windows, entries[entry] >> entry_bits)
+                room.firsts[tried], room.proposed[tried] = first, index.entries[entry]
+                prefetch(index.windows, index.entries[entry] >> index.entry_bits)
                 tried += 1
     for i in range(tried):
-        window, segment = proposed[i] >> entry_bits, proposed[i] & ((1 << entry_bits) - 1)
-        if _counts(tokens, firsts[i], windows, window, segment, starts, length, substitutions, separator):
+        window, segment = room.proposed[i] >> index.entry_bits, room.proposed[i] & ((1 << index.entry_bits) - 1)
+        if _counts(tokens, room.firsts[i], index, window, segment):
             found[window] += 1
     return row
 
@@ -309,20 +289,13 @@ def _heavy(
     low: int,
     high: int,
     key: int,
+    index: Segments,
     seen: npt.NDArray[np.int64],
-    windows: npt.NDArray[Any],
-    starts: npt.NDArray[np.int64],
-    length: int,
-    substitutions: int,
-    separator: int,
-    bounds: npt.NDArray[np.int64],
-    entries: npt.NDArray[np.int64],
-    entry_bits: int,
     found: npt.NDArray[np.int64],
 ) -> None:
     """Collect a place whose segment many windows share; what had its slot in `seen` is verified, as often as it came."""
-    width = windows.shape[1]
-    reach = starts[starts.shape[0] - 1]
+    width = index.windows.shape[1]
+    reach = index.starts[index.starts.shape[0] - 1]
     times = 1
     if place - reach >= low and place + width <= high:
         context = whole_hash(tokens, place - reach, reach + width, _FACTOR)
@@ -335,7 +308,4 @@ def _heavy(
         if before < 0:
             return
         place, key, times, low, high = before, its_key, before_times, before - reach, before + width
-    _verify(
-        tokens, place, low, high, times, windows, starts, length, substitutions, separator, entries, entry_bits,
-        bounds[key], bounds[key + 1], found,
-    )  # fmt: skip
+    _verify(tokens, place, low, high, times, index, key, found)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,10 @@ from memtax.corpus.contract import Block
 from memtax.counting import kernels
 from memtax.counting.index import WindowIndex, checked_windows, read_only
 from memtax.counting.large_ids import DENSE, MOST_UNSTATED, LargeIds
-from memtax.counting.near import NearIndex
 from memtax.errors import MemtaxError
+
+if TYPE_CHECKING:
+    from memtax.counting.near import NearIndex
 
 Int64 = npt.NDArray[np.int64]
 
@@ -58,7 +60,7 @@ class Query:
     """
 
     indexes: tuple[WindowIndex, ...] = ()
-    near: tuple[NearIndex, ...] = ()
+    near: "tuple[NearIndex, ...]" = ()
     vocabulary_size: int | None = None
     memorized: Int64 | None = None
 
@@ -90,7 +92,7 @@ class Query:
             raise MemtaxError(f"the vocabulary must have at least 1 token, not {vocabulary_size}")
         checked = [checked_windows(each, vocabulary_size) for each in windows]
         indexes = tuple(WindowIndex(each, multiplier, separator) for each in checked)
-        near = () if substitutions is None else tuple(NearIndex(each, substitutions, separator) for each in checked)
+        near = () if substitutions is None else _near(checked, substitutions, separator)
         ids = None if memorized is None else np.unique(np.asarray(memorized, np.int64))
         return cls(indexes, near, vocabulary_size, ids)
 
@@ -98,6 +100,12 @@ class Query:
     def size(self) -> int:
         """Windows asked for, in all."""
         return sum(len(index.windows) for index in self.indexes)
+
+
+def _near(windows: Sequence[npt.NDArray[Any]], substitutions: int, separator: int | None) -> "tuple[NearIndex, ...]":
+    from memtax.counting.near import NearIndex
+
+    return tuple(NearIndex(each, substitutions, separator) for each in windows)
 
 
 @dataclass

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from memtax.checksums import Parts
 from memtax.errors import MemtaxError
 from memtax.progress import say
 
 if TYPE_CHECKING:
     import datasets
-    import pyarrow as pa
 
     from memtax.engine.shards import Plan
     from memtax.engine.stage import BatchFunction
@@ -96,7 +98,7 @@ def own_words(error: BaseException) -> MemtaxError | None:
 
 def run_on_spark(
     dataset: "datasets.Dataset", function: "BatchFunction", output: Path, rows_per_batch: int, master: str | None = None
-) -> "pa.Table":
+) -> pa.Table:
     """`memtax.engine.stage` with Spark's workers in the place of processes: the same shards, batches and parts, byte for byte.
 
     Each task computes whole shards (fixed row blocks) from their staged rows, through `mapInArrow`. Finished parts are reused.
@@ -154,9 +156,8 @@ def _stage(dataset: "datasets.Dataset", columns: list[str], cut: "Plan", shard: 
 def _shard_work(function: "BatchFunction", cut: "Plan", parts: Parts, staged: Path) -> Any:
     """What a task does: the batches of each shard, as `memtax.engine.stage` cuts them."""
 
-    def work(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import datasets
-        import pyarrow.parquet as pq
 
         from memtax.engine.stage import compute_shard
         from memtax.provenance import fingerprint_path

@@ -2,9 +2,9 @@
 
 import difflib
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING
 
+from memtax import extensions
 from memtax.errors import MemtaxError
 from memtax.filters.base import Batch, Filter
 
@@ -39,8 +39,7 @@ ENTRY_POINTS = "memtax.filters"
 
 def catalogue() -> dict[str, str]:
     """Name to `module:class` of every filter: memtax's own, and those of installed packages."""
-    others = {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
-    return {**others, **CATALOGUE}
+    return {**{name: point.value for name, point in extensions.entry_points(ENTRY_POINTS).items()}, **CATALOGUE}
 
 
 def filter_class(name: str) -> type[Filter]:
@@ -54,23 +53,23 @@ def filter_class(name: str) -> type[Filter]:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise MemtaxError(f"unknown filter {name!r}; {hint}the catalogue has {', '.join(known)}")
-    module, _, attribute = known[name].partition(":")
-    try:
-        kind: type[Filter] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        if name in CATALOGUE:
-            raise
-        raise MemtaxError(f"filter {name!r} of another package cannot be imported from {known[name]}: {error}") from error
+    if name in CATALOGUE:
+        return _own(CATALOGUE[name])
+    kind: type[Filter] = extensions.load(extensions.entry_points(ENTRY_POINTS)[name])
+    return kind
+
+
+def _own(place: str) -> type[Filter]:
+    module, _, attribute = place.partition(":")
+    kind: type[Filter] = getattr(importlib.import_module(module), attribute)
     return kind
 
 
 def __getattr__(name: str) -> type[Filter]:
     # Imported on first use: most filters bring libraries of their own.
     for place in CATALOGUE.values():
-        module, _, attribute = place.partition(":")
-        if attribute == name:
-            kind: type[Filter] = getattr(importlib.import_module(module), attribute)
-            return kind
+        if place.endswith(f":{name}"):
+            return _own(place)
     raise AttributeError(f"module 'memtax.filters' has no attribute {name!r}")
 
 

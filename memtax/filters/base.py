@@ -36,6 +36,15 @@ class Filter(ABC):
     version: ClassVar[int] = 1
     """Raised whenever the same parameters would give other values: `datasets` does not notice edited code."""
 
+    def __post_init__(self) -> None:  # noqa: B027 - a filter without parameters has nothing to check
+        """Check the parameters; called again in a worker process that received the filter."""
+
+    def _with_parameters(self, requires: tuple[str, ...] | None = None, columns: tuple[str, ...] | None = None) -> None:
+        """For `__post_init__`: what this filter reads or adds, where its parameters ask for other columns than the class."""
+        for name, value in (("requires", requires), ("columns", columns)):
+            if value is not None:
+                object.__setattr__(self, name, value)
+
     @abstractmethod
     def compute(self, batch: Batch) -> Batch:
         """The added columns for a batch whose required columns are known to be there."""
@@ -107,6 +116,7 @@ class Filter(ABC):
         for name, value in state.items():
             if name != "_fingerprint":
                 object.__setattr__(self, name, value)
+        self.__post_init__()
 
 
 def _covers(value: Any, inputs: list[str]) -> bool:

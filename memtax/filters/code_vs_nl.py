@@ -86,13 +86,9 @@ class CodeFilter(Filter):
         if self.code_to is not None and self.natural_language_from is not None:
             _check_thresholds((self.code_to, self.natural_language_from), "the filter")
         if self.scores is not None:
-            object.__setattr__(self, "requires", ("sequence_id",))
+            self._with_parameters(requires=("sequence_id",))
         if self.verdict:
-            object.__setattr__(self, "columns", (*type(self).columns, "text_kind"))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.__post_init__()
+            self._with_parameters(columns=(*type(self).columns, "text_kind"))
 
     def inputs(self) -> Iterable[str]:
         """The classifier's configuration, weights and evaluation, or its name; or the table of scores."""

@@ -8,7 +8,7 @@ H <= Huffman < H + 1 and Huffman <= Shannon < H + 1.
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from memtax.filters.base import Batch, Filter
 
@@ -62,8 +62,7 @@ class CompressibilityFilter(Filter):
 
     def __post_init__(self) -> None:
         if self.per_token:
-            object.__setattr__(self, "requires", ("text", "tokens"))
-            object.__setattr__(self, "columns", (*type(self).columns, "huffman_token_coding_length"))
+            self._with_parameters(("text", "tokens"), (*type(self).columns, "huffman_token_coding_length"))
 
     def compute(self, batch: Batch) -> Batch:
         """Code lengths in bits; None where the text (or the tokens) is missing or empty."""
@@ -78,10 +77,6 @@ class CompressibilityFilter(Filter):
         if self.per_token:
             added["huffman_token_coding_length"] = [huffman_coding_length(row) if row else None for row in batch["tokens"]]
         return added
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.__post_init__()
 
 
 def _huffman_bits(leaves: list[int]) -> int:

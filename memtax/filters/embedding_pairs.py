@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from memtax.compiled import kernel
@@ -162,8 +163,6 @@ def _in_threads(work: Callable[..., Pairs], tasks: Iterator[tuple[Any, ...]], th
 
     Threads inside a product would wait for each other twice a block, and be in the way of those that search.
     """
-    import torch
-
     if threads == 1:
         yield from (work(*task) for task in tasks)
         return
@@ -183,8 +182,6 @@ class Prepared:
     """A sample as it is multiplied: in one format, on one device, converted once if it is not too large."""
 
     def __init__(self, vectors: Float32, dtype: str, device: Any) -> None:
-        import torch
-
         self.vectors, self.device, self.dtype = vectors, torch.device(device), getattr(torch, dtype)
         self.threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         # A GPU wants larger blocks: 1 GB of products in bfloat16.
@@ -206,16 +203,12 @@ class Prepared:
 
     def convert(self, block: Float32) -> Any:
         """Vectors as a tensor in the format and place of the product."""
-        import torch
-
         if not block.flags.writeable:
             block = block.copy()
         return torch.from_numpy(block).to(device=self.device, dtype=self.dtype)
 
     def hits(self, operand: Any, column: int, limits: NDArray[np.float64]) -> tuple[Int64, Int64, NDArray[np.int8]]:
         """Rows, columns and level of a block's pairs that can reach a threshold; level -k - 1: between level k and k + 1."""
-        import torch
-
         stop = column + self.columns
         right = self.kept[column:stop] if self.kept is not None else self.convert(self.vectors[column:stop])
         with torch.inference_mode():
@@ -261,8 +254,6 @@ def prepare(vectors: Any, rows: int, dtype: str | None = None, device: Any = Non
 @functools.cache
 def faster_format(device: str) -> str:
     """The format that this machine multiplies faster, by measurement (a tenth of a second)."""
-    import torch
-
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         left, right = (torch.ones(size, 384, dtype=dtype, device=device) for size in (1024, 2048))

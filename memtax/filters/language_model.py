@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from memtax.engine.world import spare_threads
@@ -57,6 +57,7 @@ class LanguageModelFilter(Filter):
     revision: str | None = None
     prompt: int = 32
     continuation: int = 32
+    _: KW_ONLY
     dtype: str = "float32"
     token_logprobs: bool = False
     windows: tuple[tuple[int, int], ...] = ()
@@ -100,11 +101,7 @@ class LanguageModelFilter(Filter):
         if self.exact_only and self._needs_more:
             raise MemtaxError("exact_only gives is_memorized and match_length alone; leave out what asks for more")
         # The class names the columns that are always there; these are there for those who ask.
-        object.__setattr__(self, "columns", self._columns())
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.__post_init__()
+        self._with_parameters(columns=self._columns())
 
     @property
     def all_windows(self) -> tuple[extraction.Window, ...]:
@@ -127,15 +124,17 @@ class LanguageModelFilter(Filter):
         if self.exact_only:
             names = ("is_memorized", "match_length")
             return (*names, *(name + extraction.suffix(window) for window in self.windows for name in names))
-        found = list(extraction.window_columns(self.all_windows))
-        found += ["memorization_score"] * self.generated
-        found += ["decoding_logprob"] * (self.decoding is not None)
-        found += ["extraction_queries"] * (self.probability is not None)
-        found += ["token_logprobs"] * self.token_logprobs
-        found += ["token_means", "token_variances"] * self.moments
-        found += ["token_ranks"] * self.ranks
-        found += ["attention_entropy", "attention_gini"] * self.attention
-        return tuple(found)
+        optional = (
+            (self.generated, ("memorization_score",)),
+            (self.decoding is not None, ("decoding_logprob",)),
+            (self.probability is not None, ("extraction_queries",)),
+            (self.token_logprobs, ("token_logprobs",)),
+            (self.moments, ("token_means", "token_variances")),
+            (self.ranks, ("token_ranks",)),
+            (self.attention, ("attention_entropy", "attention_gini")),
+        )
+        added = [name for asked, names in optional if asked for name in names]
+        return (*extraction.window_columns(self.all_windows), *added)
 
     @property
     def opening(self) -> BosIds:

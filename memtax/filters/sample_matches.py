@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from memtax import schema
@@ -68,8 +69,6 @@ def vectors_of(column: Any, what: str) -> Float32:
     Raises:
         MemtaxError: a row is null or of another width.
     """
-    import pyarrow as pa
-
     if column.null_count:
         raise MemtaxError(f"{what} has {column.null_count} rows without an embedding; leave them out of the sample")
     chunks = [chunk for chunk in column.chunks if len(chunk)] if isinstance(column, pa.ChunkedArray) else [column]

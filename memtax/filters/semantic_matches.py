@@ -54,11 +54,7 @@ class SemanticMatchFilter(Filter):
 
     def __post_init__(self) -> None:
         if self.embedded:
-            object.__setattr__(self, "requires", ("sequence_id", "embedding"))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.__post_init__()
+            self._with_parameters(requires=("sequence_id", "embedding"))
 
     def inputs(self) -> Iterable[str]:
         """The sample, and the encoder's configuration and weights."""

@@ -58,7 +58,7 @@ class TextualMatchFilter(SemanticMatchFilter):
         if self.below < 2:
             raise MemtaxError(f"below is {self.below}; no distance above 0 is below that, give at least 2")
         if self.embedded:
-            object.__setattr__(self, "requires", ("sequence_id", "embedding", "prompt_text"))
+            self._with_parameters(requires=("sequence_id", "embedding", "prompt_text"))
 
     def compute(self, batch: Batch) -> Batch:
         """Count the neighbors with a similar prompt.

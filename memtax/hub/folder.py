@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from memtax import schema
 from memtax.checksums import checksum
 from memtax.files import atomic_directory, link, write_parquet, write_text
 from memtax.hub.cards import render
 from memtax.provenance import digest, fingerprint_table, versions
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,11 @@ class ParquetFiles:
     @property
     def num_rows(self) -> int:
         """Rows of all files."""
-        import pyarrow.parquet as pq
-
         return sum(int(pq.read_metadata(path).num_rows) for path in self.paths)
 
     @property
-    def schema(self) -> "pa.Schema":
+    def schema(self) -> pa.Schema:
         """The Arrow schema of the first file."""
-        import pyarrow.parquet as pq
-
         return pq.read_schema(self.paths[0])
 
     def link(self, folder: Path, split: str) -> None:
@@ -56,7 +52,7 @@ class Config:
         return list(self.schema.names)
 
     @property
-    def schema(self) -> "pa.Schema":
+    def schema(self) -> pa.Schema:
         """The Arrow schema of the first split."""
         return next(iter(self.splits.values())).schema
 

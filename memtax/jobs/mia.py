@@ -67,7 +67,7 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
             "given_neighbours": self.neighbour_texts is not None,
         }
         # Named attacks are checked before the texts are read.
-        early = tuple(each.name for each in choose(self.attack) if not each.late and each.name != "recall")
+        early = tuple(each.name for each in choose(self.attack) if not each.late and "prefixed" not in each.needs)
         scorer = self.build(AttackFilter, model=model, revision=revision, attacks=early, **parameters)
         sources = {"members": self.members, "nonmembers": self.nonmembers}
         texts = load_membership(self.data, **sources, column=self.column, chunk_words=self.chunk_words)

@@ -1,12 +1,10 @@
 """How a next token is drawn from the logits: temperature, then top-k, then top-p, in the order of `transformers`."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import torch
 
 from memtax.errors import MemtaxError
-
-if TYPE_CHECKING:
-    import torch
 
 _LOOKS = (128, 2048)
 """Largest logits looked at for top-p before all of them are sorted."""
@@ -37,7 +35,7 @@ class Decoding:
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise MemtaxError(f"top_p={self.top_p} must be above 0 and at most 1")
 
-    def logprobs(self, logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
+    def logprobs(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Log-probability that each target is drawn, -inf where the scheme excludes it.
 
         Args:
@@ -47,8 +45,6 @@ class Decoding:
         Returns:
             (rows,). What survives is renormalized, as sampling does (Hayes et al. 2024, section 3).
         """
-        import torch
-
         scaled = logits if self.temperature == 1 else logits / self.temperature
         own = scaled.gather(-1, targets[:, None])
         if self.top_k is not None:
@@ -66,7 +62,7 @@ class Decoding:
         return (own - scaled.logsumexp(-1, keepdim=True)).squeeze(-1)
 
 
-def _nucleus(logits: "torch.Tensor", own: "torch.Tensor", top_p: float) -> "torch.Tensor":
+def _nucleus(logits: torch.Tensor, own: torch.Tensor, top_p: float) -> torch.Tensor:
     """Log-probability of each token among the fewest largest that hold `top_p`, -inf outside.
 
     Few tokens hold most of the probability as a rule, so the largest few are looked at first, and more only for the rows whose
@@ -77,8 +73,6 @@ def _nucleus(logits: "torch.Tensor", own: "torch.Tensor", top_p: float) -> "torc
         own: (rows, 1), the logits asked about.
         top_p: below 1.
     """
-    import torch
-
     # Apple's accelerator has no float64.
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     total = logits.logsumexp(-1, keepdim=True)

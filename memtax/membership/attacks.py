@@ -1,9 +1,11 @@
 """Membership scores as pure functions of what is known of one text, and the registry of them.
 
 Every score: larger means more likely a member. `LL` is the mean log-likelihood of the scored tokens, in nats. A text without
-a scored token has no score. To add an attack, write a function of pieces of evidence (`EVIDENCE`) and list it in `ATTACKS`.
+a scored token has no score. To add an attack, write a function of pieces of evidence (`EVIDENCE`) and list it in `ATTACKS`;
+in a package of your own, name an `Attack` in an entry point of the group `memtax.attacks`.
 """
 
+import importlib.metadata
 import math
 import zlib as compression
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memtax import extensions
 from memtax.errors import MemtaxError
 from memtax.membership import strong
 
@@ -143,12 +146,15 @@ class Attack:
         function: from evidence to a score, larger for members; None where the evidence does not suffice.
         needs: names in `EVIDENCE`; the function gets them as arguments in this order, and k after them if there is a grid.
         grid: values of k; each gives a column.
+        gather: for evidence of its own, whose names are in `needs` too: gets the `memtax.membership.evidence.Gatherer` of a batch
+            (model, texts, tokens) and one dictionary of evidence per row, and adds to those.
     """
 
     name: str
     function: Callable[..., float | None]
     needs: tuple[str, ...]
     grid: tuple[float, ...] = ()
+    gather: Callable[[Any, list[dict[str, Any]]], None] | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -190,13 +196,38 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
+ENTRY_POINTS = "memtax.attacks"
+"""Group of entry points by which other packages add attacks: `NAME = "module:attack"`, an `Attack` of that name."""
+
+
+def registered() -> dict[str, Attack]:
+    """Name to attack: memtax's own, then those of installed packages.
+
+    Raises:
+        MemtaxError: an attack of another package cannot be imported, or is not an `Attack` of its entry point's name.
+    """
+    others = extensions.entry_points(ENTRY_POINTS)
+    return {**ATTACKS, **{name: _load(point) for name, point in others.items() if name not in ATTACKS}}
+
+
 def choose(names: Sequence[str]) -> list[Attack]:
     """The attacks of these names.
 
     Raises:
-        MemtaxError: no such attack is registered.
+        MemtaxError: no such attack is registered, or it cannot be imported.
     """
-    unknown = [name for name in names if name not in ATTACKS]
+    others = extensions.entry_points(ENTRY_POINTS)
+    unknown = [name for name in names if name not in {*ATTACKS, *others}]
     if unknown:
-        raise MemtaxError(f"unknown attack {unknown[0]!r}; choose among {', '.join(ATTACKS)}")
-    return [ATTACKS[name] for name in dict.fromkeys(names)]
+        raise MemtaxError(f"unknown attack {unknown[0]!r}; choose among {', '.join((*ATTACKS, *others))}")
+    return [ATTACKS[name] if name in ATTACKS else _load(others[name]) for name in dict.fromkeys(names)]
+
+
+def _load(point: importlib.metadata.EntryPoint) -> Attack:
+    attack = extensions.load(point)
+    if not isinstance(attack, Attack) or attack.name != point.name:
+        raise MemtaxError(f"{point.value} is not an Attack named {point.name!r}; mend or uninstall that package")
+    unknown = [need for need in attack.needs if need not in EVIDENCE and not need.startswith("column:")]
+    if unknown and attack.gather is None:
+        raise MemtaxError(f"attack {point.name!r} needs {unknown[0]!r}; evidence is one of {', '.join(EVIDENCE)}")
+    return attack

@@ -129,7 +129,7 @@ def read_out(
     """
     from memtax.filters.language_model import LanguageModelFilter
 
-    scorer = LanguageModelFilter(model, revision, 1, 1, dtype, token_logprobs=True, ranks=True, bos=bos)
+    scorer = LanguageModelFilter(model, revision, 1, 1, dtype=dtype, token_logprobs=True, ranks=True, bos=bos)
     found = scorer({"tokens": [list(canary.tokens) for canary in canaries]})
     if any(not row for row in found["token_logprobs"]):
         raise MemtaxError(f"{model} cannot score a canary; were they planted with another tokenizer?")

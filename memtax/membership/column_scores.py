@@ -1,6 +1,7 @@
-"""Scores of many texts at once from columns of log-probabilities: the attacks that need no model beside them."""
+"""Scores of many texts at once from columns of log-probabilities: the attacks that need no model besides."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def score_rows(
     reference_predictions: Column | None = None,
     k: Sequence[float] = (0.1, 0.2, 0.5),
 ) -> dict[str, list[float | None]]:
-    """Every score that the given columns allow.
+    """Every score that the given columns allow, of memtax's attacks and those of installed packages.
 
     Args:
         predictions: log-probability in nats of each scored token, a list per text; None and an empty list score nothing.
@@ -42,18 +43,22 @@ def score_rows(
     if (means is None) != (variances is None):
         raise MemtaxError("Min-K%++ needs means and variances, not one of them")
     logprobs = _arrays("predictions", predictions, predictions)
-    scores: dict[str, list[float | None]] = {"loss": [attacks.loss(row) for row in logprobs]}
+    evidence: dict[str, Sequence[Any]] = {"logprobs": logprobs}
     if texts is not None:
-        pairs = zip(logprobs, texts, strict=True)
-        scores["zlib"] = [None if text is None else attacks.zlib(row, text) for row, text in pairs]
-    scores |= {f"min_k_{share:g}": [attacks.min_k(row, share) for row in logprobs] for share in k}
+        evidence["text"] = texts
     if means is not None and variances is not None:
         moments = zip(_arrays("means", means, predictions), _arrays("variances", variances, predictions), strict=True)
-        rows = list(zip(logprobs, moments, strict=True))
-        scores |= {f"min_k_plus_plus_{s:g}": [attacks.min_k_plus_plus(*row, s) for row in rows] for s in k}
+        evidence["moments"] = list(moments)
     if reference_predictions is not None:
-        both = zip(logprobs, _arrays("reference_predictions", reference_predictions, predictions), strict=True)
-        scores["reference"] = [attacks.reference((attacks.loss(ours), attacks.loss(theirs))) for ours, theirs in both]
+        theirs = _arrays("reference_predictions", reference_predictions, predictions)
+        evidence["rates"] = [(attacks.loss(own), attacks.loss(other)) for own, other in zip(logprobs, theirs, strict=True)]
+    rows = [dict(zip(evidence, values, strict=True)) for values in zip(*evidence.values(), strict=True)]
+    scores: dict[str, list[float | None]] = {}
+    for attack in attacks.registered().values():
+        if evidence.keys() >= set(attack.needs):
+            sized = replace(attack, grid=tuple(k)) if attack.grid else attack
+            each = [sized.scores(row) for row in rows]
+            scores |= {name.removeprefix("attack_"): [row[name] for row in each] for name in sized.columns}
     return scores
 
 

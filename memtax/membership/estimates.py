@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from memtax import statistics
 from memtax.membership.blind import blind_p_value, blind_scores, shift, strongest_number
@@ -107,8 +108,6 @@ def figures(table: pa.Table, columns: Sequence[str], resamples: int = RESAMPLES)
 
 
 def _rows(table: pa.Table, domain: str) -> pa.Table:
-    import pyarrow.compute as pc
-
     return table.filter(pc.equal(table.column("domain"), domain))
 
 

@@ -84,17 +84,12 @@ class AttackFilter(Filter):
         for attack in self.chosen:
             if attack.late:
                 raise MemtaxError(f"attack {attack.name!r} reads finished tables; memtax mia computes it afterwards")
-            for need, field in _NEEDS.items():
-                given = need == "neighbours" and self.given_neighbours
-                if need in attack.needs and not given and not getattr(self, field):
-                    raise MemtaxError(f"attack {attack.name!r} needs {field}, which is not given")
-        object.__setattr__(self, "columns", tuple(column for attack in self.chosen for column in attack.columns))
+            for need, names in PARAMETERS.items():
+                if need in attack.needs and not any(getattr(self, name) for name in names):
+                    raise MemtaxError(f"attack {attack.name!r} needs {names[0]}, which is not given")
+        self._with_parameters(columns=tuple(column for attack in self.chosen for column in attack.columns))
         if self.given_neighbours:
-            object.__setattr__(self, "requires", (*type(self).requires, "neighbour_texts"))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.__post_init__()
+            self._with_parameters(requires=(*type(self).requires, "neighbour_texts"))
 
     @property
     def chosen(self) -> list[Attack]:
@@ -142,8 +137,13 @@ class AttackFilter(Filter):
         return {column: [row[column] for row in rows] for column in self.columns}
 
 
-_NEEDS = {"rates": "reference_model", "neighbours": "neighbour_model", "prefixed": "prefixes", "frequencies": "frequencies"}
-"""Evidence to the parameter without which there is none."""
+PARAMETERS = {
+    "rates": ("reference_model",),
+    "neighbours": ("neighbour_model", "given_neighbours"),
+    "prefixed": ("prefixes",),
+    "frequencies": ("frequencies",),
+}
+"""Evidence to the parameters of which one must be given."""
 
 
 class Gatherer:
@@ -177,6 +177,9 @@ class Gatherer:
                 found[row]["frequencies"] = self._frequencies(row, kept)
         for name in self.needed & steps.keys():
             steps[name](found)
+        for attack in self.parameters.chosen:
+            if attack.gather is not None:
+                attack.gather(self, found)
         return found
 
     def _chunk(self, row: int) -> npt.NDArray[np.bool_]:

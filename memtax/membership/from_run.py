@@ -1,14 +1,12 @@
 """Membership figures of a main run, from its one forward pass."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from memtax.membership.column_scores import score_rows
 from memtax.membership.estimates import figures
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MOST = 2_000
 """Sequences used of members and of non-members: the blind baseline reads every word of them five times."""
@@ -17,7 +15,7 @@ RESAMPLES = 200
 SEED = 1024
 
 
-def membership_of_run(table: "pa.Table", resamples: int = RESAMPLES) -> dict[str, Any] | None:
+def membership_of_run(table: pa.Table, resamples: int = RESAMPLES) -> dict[str, Any] | None:
     """Loss, zlib and Min-K% of members and held-out sequences, beside the blind baseline.
 
     Args:
@@ -27,8 +25,6 @@ def membership_of_run(table: "pa.Table", resamples: int = RESAMPLES) -> dict[str
     Returns:
         As a domain of `memtax.membership.estimates.figures`; None if a kind is missing.
     """
-    import pyarrow as pa
-
     labels = np.array(table.column("is_member").to_pylist(), bool)
     rng = np.random.default_rng(SEED)
     rows = np.concatenate([np.sort(rng.permutation(np.flatnonzero(labels == kind))[:MOST]) for kind in (True, False)])

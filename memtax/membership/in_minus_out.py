@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -74,8 +75,6 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str) -> t
         MemtaxError: there are too few texts, or the model cannot be trained.
         StaleOutputError: `output` holds models of other texts or settings.
     """
-    import datasets
-
     output = Path(output)
     if len(texts) < 4:
         raise MemtaxError(f"{len(texts)} texts are too few to train on halves of; give at least 4")

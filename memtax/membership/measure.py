@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 
@@ -14,9 +15,9 @@ from memtax.engine import World
 from memtax.errors import MemtaxError
 from memtax.lm.loading import load_tokenizer
 from memtax.lm.special_tokens import text_ids, without_bos
-from memtax.membership.attacks import ATTACKS, choose
+from memtax.membership.attacks import LATE, Attack, choose, registered
 from memtax.membership.estimates import ALL, METRICS, RESAMPLES, Figures, figures
-from memtax.membership.evidence import AttackFilter
+from memtax.membership.evidence import PARAMETERS, AttackFilter
 from memtax.membership.late import StrongSettings, check_finished, late_scores
 from memtax.progress import numbered, skipped
 from memtax.provenance import fingerprint_table
@@ -97,7 +98,7 @@ def infer_membership(
         scorer: the model and what else is needed; its `attacks` and `prefixes` are set here.
         stage: runs a filter over rows, as `memtax.jobs.base.Work.stage` does: with a folder's name, rows per batch and
             batches per part.
-        attacks: names in `ATTACKS`.
+        attacks: names of registered attacks.
         columns: `sequence_id` and the columns that attacks such as `gradient_norm` read.
         references: `sequence_id`, `model_scores` and `model_included` from `memtax counterfactual`, for `lira` and `rmia`.
         shots: non-members that `recall` takes as prefix in each domain; they are not evaluated.
@@ -108,8 +109,6 @@ def infer_membership(
         MemtaxError: an input is missing or about other texts, or no text is left to evaluate.
         StaleOutputError: there are parts of another input or of other settings.
     """
-    import datasets
-
     chosen = choose(attacks)
     early = tuple(attack.name for attack in chosen if not attack.late)
     data = prepare(data, scorer)
@@ -118,10 +117,8 @@ def infer_membership(
     skipped(
         sum(len(tokens) < 2 for tokens in data.column("tokens").to_pylist()), "without a token to score; its scores are null"
     )
-    prefixed, population = _reserve(data, shots if "recall" in early else 0, "rmia" in attacks)
+    prefixed, population = _reserve(data, chosen, shots)
     prefixes = _prefixes(data, prefixed)
-    if "recall" in early and not prefixes:
-        raise MemtaxError("attack 'recall' takes non-members as prefixes: give at least 4 in a domain, or leave it out")
     # LL is what the late attacks read.
     needs_score = any("score" in attack.needs for attack in chosen)
     run = tuple(dict.fromkeys((*early, *(("loss",) if needs_score or not early else ()))))
@@ -160,23 +157,20 @@ def possible_attacks(
         table: the texts.
         chunks: whether chunks of texts are scored.
     """
-    chosen = (*DEFAULT, *_possible(parameters, tables))
-    # ReCaLL's prefixes are whole texts, cut off the non-members.
-    return tuple(name for name in chosen if name != "recall" or (not chunks and _enough_for_prefixes(table)))
-
-
-def _possible(parameters: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> list[str]:
-    """Attacks that the given models and tables allow besides the default ones."""
-    allowed = (
-        ("reference", "reference_model"),
-        ("neighbour", "neighbour_model"),
-        ("neighbour", "given_neighbours"),
-        ("dc_pdd", "frequencies"),
-    )
-    found = [each for each, field in allowed if parameters.get(field)]
     present = tables["columns"].column_names if "columns" in tables else []
-    found += [each.name for each in ATTACKS.values() if each.needs[0].removeprefix("column:") in present]
-    return found + (["lira", "rmia"] if "references" in tables else [])
+
+    def is_given(need: str) -> bool:
+        if need.startswith("column:"):
+            return need.removeprefix("column:") in present
+        if need == "prefixed":  # whole texts, cut off the non-members
+            return not chunks and _enough_for_prefixes(table)
+        if need in LATE:
+            return "references" in tables
+        fields = PARAMETERS.get(need, ())
+        return not fields or any(parameters.get(field) for field in fields)
+
+    names = [attack.name for attack in registered().values() if all(map(is_given, attack.needs))]
+    return tuple(sorted(names, key=lambda name: name not in DEFAULT))
 
 
 def _enough_for_prefixes(table: pa.Table) -> bool:
@@ -218,8 +212,11 @@ def prepare(data: pa.Table, scorer: AttackFilter) -> pa.Table:
     return schema.validate(pa.table({**{name: data.column(name) for name in names}, **columns}), names, "the texts")
 
 
-def _reserve(data: pa.Table, shots: int, population: bool) -> tuple[list[int], list[int]]:
+def _reserve(data: pa.Table, chosen: Sequence[Attack], shots: int) -> tuple[list[int], list[int]]:
     """Rows of non-members that serve as prefixes, and as RMIA's population; neither is evaluated."""
+    by_prefix = [attack.name for attack in chosen if "prefixed" in attack.needs]
+    shots = shots if by_prefix else 0
+    population = any("population" in attack.needs for attack in chosen)
     rng = np.random.default_rng(SEED)
     labels = np.array(data.column("is_member").to_pylist(), bool)
     whole = np.array([start is None for start in data.column("chunk_start").to_pylist()], bool)
@@ -232,6 +229,9 @@ def _reserve(data: pa.Table, shots: int, population: bool) -> tuple[list[int], l
         count = min(shots, len(rows) // 4)
         prefixed += rows[:count]
         others += rows[count : count + len(rows) // 4] if population else []
+    if by_prefix and not prefixed:
+        named = f"attack {by_prefix[0]!r}"
+        raise MemtaxError(f"{named} takes non-members as prefixes: give at least 4 in a domain, or leave it out")
     return sorted(prefixed), sorted(rng.permutation(others).tolist()[:POPULATION])
 
 
@@ -264,7 +264,7 @@ def _estimate(value: Mapping[str, float] | None) -> str:
 def representatives(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     """For each attack its column (of a grid: the middle k, not the luckiest) and what it shows."""
     found = []
-    for attack in ATTACKS.values():
+    for attack in registered().values():
         columns = [column.removeprefix("attack_") for column in attack.columns]
         middle = columns[1] if len(columns) > 1 else columns[0]
         if middle in one["attacks"]:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from memtax import schema
-from memtax.attribution.alignment_memorization import add_memorization, agreement
 from memtax.errors import MemtaxError
 from memtax.hub.folder import Config
 from memtax.record_shapes import ATTACHED
@@ -13,8 +14,6 @@ from memtax.results import read_summary, read_table, table_files
 from memtax.shapes import TEXT
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from memtax.pipeline.config import RunConfig
 
 ROWS = {
@@ -43,7 +42,7 @@ def check(config: "RunConfig") -> None:
             raise MemtaxError(f"{name}: {error}") from error
 
 
-def attach(config: "RunConfig", sequences: "pa.Table") -> tuple[list[Config], dict[str, Any]]:
+def attach(config: "RunConfig", sequences: pa.Table) -> tuple[list[Config], dict[str, Any]]:
     """Configs for the dataset, and figures for the run.
 
     Args:
@@ -55,6 +54,8 @@ def attach(config: "RunConfig", sequences: "pa.Table") -> tuple[list[Config], di
         table = read_table(folder, name)
         metrics[name] = read_summary(folder, VERBS[name], ATTACHED[name] | {"model": TEXT})
         if name == "alignment":
+            from memtax.attribution.alignment_memorization import add_memorization, agreement
+
             table = add_memorization(table, sequences)
             metrics[name]["memorization"] = agreement(table)
         configs.append(Config(name, ROWS[name], {"train": _declared(table)}))
@@ -69,7 +70,7 @@ def _given(config: "RunConfig") -> dict[str, Path]:
     return {name: Path(folder) for name in ROWS if (folder := getattr(config, name)) is not None}
 
 
-def _declared(table: "pa.Table") -> "pa.Table":
+def _declared(table: pa.Table) -> pa.Table:
     """The columns that are ours: sources may have brought others."""
     return table.select([name for name in table.column_names if name in schema.COLUMNS])
 

@@ -147,8 +147,6 @@ def _advice(table: pa.Table, rows: Sequence[Row], units: statistics.Units, folde
 
 def _predicted(table: pa.Table, places: Sequence[int], folder: Path) -> dict[str, Any]:
     """Memorized sequences that the predictor expects with their copies and with one copy each."""
-    import pyarrow as pa
-
     from memtax.filters.taxonomy import taxonomy
     from memtax.predictor.predictor import Predictor
 

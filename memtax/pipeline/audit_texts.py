@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from memtax import privacy
 from memtax.pipeline.personal import PersonalData
 from memtax.schema import CATEGORIES
@@ -27,8 +29,6 @@ def read_rows(folder: Path, personal: PersonalData) -> list[Row]:
         The rows of its features with their text as published, all of their tokens, and `personal_data`, the kinds of valid
         personal data in each.
     """
-    import pyarrow.parquet as pq
-
     rows: list[Row] = pq.read_table(folder / "dataset" / "features" / "train.parquet").to_pylist()
     whole = pq.read_table(folder / "sequences" / "train.parquet", columns=["sequence_id", "tokens"]).to_pylist()
     # The features lack the tokens that hold personal data; without them different texts would count as one.

@@ -1,15 +1,13 @@
 """Predictable or memorized: what a model that was not trained on the sequences completes as well."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from memtax import statistics
 from memtax.schema import CATEGORIES
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 def beyond_reference(
@@ -41,7 +39,7 @@ def beyond_reference(
     }
 
 
-def by_category(table: "pa.Table") -> dict[str, dict[str, Any]]:
+def by_category(table: pa.Table) -> dict[str, dict[str, Any]]:
     """`beyond_reference` for `all` and each category.
 
     Args:

@@ -110,6 +110,12 @@ class RunConfig:
             raise MemtaxError("code_scores: they replace those of code_model; give one of the two")
 
     @property
+    def given(self) -> dict[str, str]:
+        """Key to source of the factors that are looked up in place of being computed."""
+        names = ("code_scores", "semantic_matches", "textual_matches")
+        return {name: source for name in names if (source := getattr(self, name)) is not None}
+
+    @property
     def window(self) -> int:
         """Tokens of a sequence: prompt and continuation."""
         return self.prompt + self.continuation

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from memtax.errors import MemtaxError
 from memtax.files import metric_path
 from memtax.lm.special_tokens import bos_before, bos_ids, bos_of, check_bos, text_ids, tokenizer_bos, without_bos
 
 if TYPE_CHECKING:
     import datasets
-    import pyarrow as pa
 
 LABELS = ("is_member", "label", "member")
 """Columns that say who is a member, the first that is there."""
@@ -27,7 +28,7 @@ def evaluate_model(
     continuation: int = 32,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     bos: str = "auto",
-) -> "pa.Table":
+) -> pa.Table:
     """Compute modules on what a model says about the sequences of a dataset.
 
     In the spirit of `evaluate.evaluator`: each module gets the inputs it needs, read off the model once or taken from the
@@ -63,7 +64,6 @@ def evaluate_model(
         ['metric', 'measure', 'value', 'low', 'high', 'reason', 'rows']
     """
     import evaluate
-    import pyarrow as pa
 
     paths = {name: metric_path(name) for name in metrics}
     if (unread := [name for name in options or {} if name not in paths]) or not paths:

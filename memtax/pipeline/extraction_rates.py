@@ -1,18 +1,17 @@
 """How many sequences of each category were memorized."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from memtax import statistics
 from memtax.predictor.factors import read_category, read_target
 from memtax.schema import CATEGORIES
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 def extraction_rates(
-    table: "pa.Table",
+    table: pa.Table,
     target: str = "is_memorized",
     category: str = "taxonomy",
     level: float = 0.95,
@@ -51,8 +50,6 @@ def rates_by_category(
     Without documents the sequences are taken as independent, with Clopper-Pearson intervals; with them the interval is over
     documents, None below 10 of a category, and `all_documents` and so on are their numbers.
     """
-    import pyarrow as pa
-
     table = pa.table({"is_memorized": memorized, "taxonomy": pa.array(categories, pa.int64())})
     units = None if documents is None else statistics.Units(statistics.unit_codes(documents), "document")
     result: dict[str, Any] = {}

@@ -2,7 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
 
 from memtax import schema
 from memtax.corpus.columns import column_kind, id_column, row_ids
@@ -11,10 +15,6 @@ from memtax.errors import MemtaxError
 from memtax.filters import Filter, filter_class
 from memtax.progress import skipped
 from memtax.provenance import digest, fingerprint_table
-
-if TYPE_CHECKING:
-    import datasets
-    import pyarrow as pa
 
 ROWS_PER_BATCH = 256
 
@@ -36,8 +36,8 @@ def make_filter(name: str, parameters: Mapping[str, Any]) -> Filter:
 
 
 def apply_filters(
-    names: Sequence[str], source: Source, stage: Callable[..., "pa.Table"], parameters: Mapping[str, Any]
-) -> tuple["pa.Table", dict[str, int]]:
+    names: Sequence[str], source: Source, stage: Callable[..., pa.Table], parameters: Mapping[str, Any]
+) -> tuple[pa.Table, dict[str, int]]:
     """Add the columns of filters to a dataset.
 
     Args:
@@ -70,17 +70,13 @@ def apply_filters(
     return _plain(dataset), nulls
 
 
-def _unknown(added: "pa.Table") -> int:
+def _unknown(added: pa.Table) -> int:
     """Rows in which every column that a filter adds is null."""
-    import numpy as np
-
     nulls = [added.column(name).is_null().to_numpy() for name in added.column_names if name != "sequence_id"]
     return int(np.logical_and.reduce(nulls).sum()) if nulls else 0
 
 
-def _open(source: Source) -> "datasets.Dataset":
-    import numpy as np
-
+def _open(source: Source) -> datasets.Dataset:
     dataset = open_dataset(source)
     if source.streaming:
         raise MemtaxError("filters need a table of known length; drop --streaming, or take a slice such as train[:100000]")
@@ -98,9 +94,7 @@ def _open(source: Source) -> "datasets.Dataset":
     return dataset
 
 
-def _join(dataset: "datasets.Dataset", added: "pa.Table") -> "datasets.Dataset":
-    import datasets
-
+def _join(dataset: datasets.Dataset, added: pa.Table) -> datasets.Dataset:
     table = _plain(dataset)
     if table.column("sequence_id").combine_chunks() != added.column("sequence_id").cast("int64").combine_chunks():
         raise AssertionError("a filter's rows are not those of its input")
@@ -112,7 +106,7 @@ def _join(dataset: "datasets.Dataset", added: "pa.Table") -> "datasets.Dataset":
     return datasets.Dataset(table, fingerprint=digest(dataset._fingerprint, fingerprint_table(added)))
 
 
-def _plain(dataset: "datasets.Dataset") -> "pa.Table":
+def _plain(dataset: datasets.Dataset) -> pa.Table:
     table = dataset.with_format("arrow")[:]
     ids = table.column("sequence_id").cast("int64")
     return table.set_column(table.column_names.index("sequence_id"), "sequence_id", ids).replace_schema_metadata(None)

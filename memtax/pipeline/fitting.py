@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from memtax import schema
 from memtax.checksums import seal
@@ -27,8 +28,6 @@ from memtax.provenance import digest, fingerprint_path, write_record
 from memtax.report import model_figures, saving
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from memtax.lm.resident import Placement
 
 
@@ -102,7 +101,7 @@ def fit(
     return predictor
 
 
-def _check_category(table: "pa.Table", category: str, source: str) -> None:
+def _check_category(table: pa.Table, category: str, source: str) -> None:
     """Refuse a table without categories and without what they are made from."""
     missing = [name for name in TAXONOMY_INPUTS if name not in table.column_names]
     if category == "taxonomy" and category not in table.column_names and missing:
@@ -113,7 +112,7 @@ def _check_category(table: "pa.Table", category: str, source: str) -> None:
 
 
 def _explain(
-    table: "pa.Table", factors: Sequence[str], target: str, category: str, output: Path
+    table: pa.Table, factors: Sequence[str], target: str, category: str, output: Path
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Tests and correlations, of the representative sample alone, and their files."""
     tests = infer(table, factors, target, category)
@@ -249,7 +248,7 @@ def _say_dropped(dropped: Mapping[str, int], source: str) -> None:
         skipped(rows, f"{reason}, in {source}")
 
 
-def _config(table: "pa.Table", settings: dict[str, Any]) -> SearchConfig:
+def _config(table: pa.Table, settings: dict[str, Any]) -> SearchConfig:
     given = {name: value for name, value in settings.items() if value is not None}
     names = table.column_names
     # What rules ask about by default are the published ten; a Huffman length stands in for a Shannon one.
@@ -263,7 +262,7 @@ def _plain(config: SearchConfig) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in config.__dict__.items()}
 
 
-def _fingerprint(table: "pa.Table", config: SearchConfig) -> str:
+def _fingerprint(table: pa.Table, config: SearchConfig) -> str:
     """Digest of the values that the search reads: slices of other machines must be of the same data."""
     from memtax.provenance import fingerprint_dataset
 

@@ -1,6 +1,7 @@
 """Factors that were computed before, or published by others, looked up by sequence in place of being computed."""
 
-from typing import TYPE_CHECKING
+import datasets
+import pyarrow as pa
 
 from memtax import schema
 from memtax.counting.count_tables import stamp
@@ -12,11 +13,7 @@ from memtax.pipeline.config import RunConfig
 from memtax.progress import skipped
 from memtax.published.lookup import look_up
 
-if TYPE_CHECKING:
-    import datasets
-    import pyarrow as pa
-
-GIVEN = {
+COLUMNS = {
     "code_scores": CodeFilter.columns,
     "semantic_matches": SemanticMatchFilter.columns,
     "textual_matches": TextualMatchFilter.columns,
@@ -24,7 +21,7 @@ GIVEN = {
 """Keys of the configuration that name such a table, and what it holds."""
 
 
-def given_columns(config: RunConfig, dataset: "datasets.Dataset") -> "list[pa.Table]":
+def given_columns(config: RunConfig, dataset: datasets.Dataset) -> list[pa.Table]:
     """Scores and counts of the members; a held-out sequence has an id of ours, which says nothing in those tables.
 
     Args:
@@ -37,14 +34,10 @@ def given_columns(config: RunConfig, dataset: "datasets.Dataset") -> "list[pa.Ta
     Raises:
         MemtaxError: a source has other columns, or none of the sequences.
     """
-    import pyarrow as pa
-
     ids, member = list(dataset["sequence_id"]), list(dataset["is_member"])
     tables = []
-    for key, names in GIVEN.items():
-        source = getattr(config, key)
-        if source is None:
-            continue
+    for key, source in config.given.items():
+        names = COLUMNS[key]
         found = look_up(source, names, ids, stamp(source))
         if found is None:
             raise MemtaxError(

@@ -1,9 +1,10 @@
 """The stages that compare sequences with each other: embeddings, semantic and textual matches, nearest neighbors."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import datasets
 import numpy as np
+import pyarrow as pa
 
 from memtax.engine import World, once
 from memtax.engine import run as run_stage
@@ -14,15 +15,11 @@ from memtax.filters.textual_matches import TextualMatchFilter
 from memtax.pipeline.config import RunConfig
 from memtax.provenance import fingerprint_dataset, fingerprint_table
 
-if TYPE_CHECKING:
-    import datasets
-    import pyarrow as pa
-
 NEAREST = 5
 """Neighbours that are kept of each sequence, for reading."""
 
 
-def match_columns(config: RunConfig, dataset: "datasets.Dataset", rows_per_batch: int) -> "list[pa.Table]":
+def match_columns(config: RunConfig, dataset: datasets.Dataset, rows_per_batch: int) -> list[pa.Table]:
     """Semantic and textual matches of every sequence among the members, which are the sample of the corpus.
 
     Args:
@@ -56,10 +53,7 @@ def match_columns(config: RunConfig, dataset: "datasets.Dataset", rows_per_batch
     return [run_stage(described, each, output / "filters" / each.name, rows_per_batch) for each in counted]
 
 
-def _with(dataset: "datasets.Dataset", embedded: "pa.Table", prompts: list[str]) -> "datasets.Dataset":
-    import datasets
-    import pyarrow as pa
-
+def _with(dataset: datasets.Dataset, embedded: pa.Table, prompts: list[str]) -> datasets.Dataset:
     from memtax import schema
 
     columns = dataset.with_format("arrow")[:]
@@ -75,7 +69,7 @@ def _with(dataset: "datasets.Dataset", embedded: "pa.Table", prompts: list[str])
     return datasets.Dataset(typed, fingerprint=fingerprint_table(typed))
 
 
-def _members(described: "datasets.Dataset") -> "datasets.Dataset":
+def _members(described: datasets.Dataset) -> datasets.Dataset:
     table = described.with_format("arrow")[:]
     keep = [
         row
@@ -87,12 +81,12 @@ def _members(described: "datasets.Dataset") -> "datasets.Dataset":
     return described.select(keep)
 
 
-def _save_members(described: "datasets.Dataset", folder: Path) -> None:
+def _save_members(described: datasets.Dataset, folder: Path) -> None:
     """The sample, as Arrow on disk: it is memory-mapped from there."""
     _members(described).remove_columns("is_member").save_to_disk(folder / "members", num_shards=1)
 
 
-def _write_nearest(described: "datasets.Dataset", folder: Path) -> None:
+def _write_nearest(described: datasets.Dataset, folder: Path) -> None:
     """The nearest members of each member, one row per pair."""
     from memtax.filters.embedding_pairs import nearest
     from memtax.filters.sample_matches import vectors_of
@@ -103,9 +97,7 @@ def _write_nearest(described: "datasets.Dataset", folder: Path) -> None:
     write_parquet(folder / "neighbours.parquet", _pairs(ids[rows], rank, ids[columns], cosine))
 
 
-def _pairs(ids: "np.ndarray", rank: "np.ndarray", neighbours: "np.ndarray", cosine: "np.ndarray") -> "pa.Table":
-    import pyarrow as pa
-
+def _pairs(ids: np.ndarray, rank: np.ndarray, neighbours: np.ndarray, cosine: np.ndarray) -> pa.Table:
     from memtax import schema
 
     names = ("sequence_id", "rank", "neighbour_id", "cosine")

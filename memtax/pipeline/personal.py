@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from memtax import privacy
 from memtax.corpus.sequences import Document, documents
@@ -17,9 +20,6 @@ from memtax.pipeline.config import RunConfig
 from memtax.privacy import Finding
 from memtax.progress import progress_bar
 from memtax.provenance import fingerprint_dataset
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 FOLDER = "personal_data"
 """Stage directory, in the run's directory."""
@@ -52,8 +52,6 @@ def personal_data(config: RunConfig) -> PersonalData:
     Raises:
         StaleOutputError: the output holds the findings of other sequences.
     """
-    import pyarrow.parquet as pq
-
     output = Path(config.output)
     sequences = pq.read_table(output / "sequences" / "train.parquet", columns=["sequence_id", "tokens", "text"])
     missing = privacy.missing_packages()
@@ -97,9 +95,7 @@ def _of_windows(document: Document, region: str) -> Iterator[tuple[list[Finding]
             yield privacy.cover(window, privacy.window_spans(hidden, place)), privacy.window_spans(valid, place)
 
 
-def _table(ids: Sequence[int], findings: Iterator[tuple[list[Finding], list[Finding]]], measurable: bool) -> "pa.Table":
-    import pyarrow as pa
-
+def _table(ids: Sequence[int], findings: Iterator[tuple[list[Finding], list[Finding]]], measurable: bool) -> pa.Table:
     rows: list[tuple[int, str, int, int, bool]] = []
     for sequence_id, (hidden, valid) in zip(ids, findings, strict=True):
         rows += [(sequence_id, each.kind, each.start, each.end, False) for each in hidden]
@@ -110,8 +106,6 @@ def _table(ids: Sequence[int], findings: Iterator[tuple[list[Finding], list[Find
 
 
 def _read(path: Path) -> PersonalData:
-    import pyarrow.parquet as pq
-
     hidden: dict[int, list[Finding]] = {}
     kinds: dict[int, set[str]] = {}
     for row in pq.read_table(path).to_pylist():
@@ -122,7 +116,7 @@ def _read(path: Path) -> PersonalData:
     return PersonalData(hidden, {sequence_id: frozenset(found) for sequence_id, found in kinds.items()})
 
 
-def masked(table: "pa.Table", found: PersonalData) -> "pa.Table":
+def masked(table: pa.Table, found: PersonalData) -> pa.Table:
     """A table of sequences as it may be published.
 
     Args:
@@ -132,8 +126,6 @@ def masked(table: "pa.Table", found: PersonalData) -> "pa.Table":
     Returns:
         The table with personal data masked in its texts, and null in the place of tokens that hold any of it.
     """
-    import pyarrow as pa
-
     names = [name for name in ("text", "document", "tokens", "token_texts", *_DERIVED) if name in table.column_names]
     ids = table.column("sequence_id").to_pylist()
     rows = table.select(names).to_pylist()
@@ -163,9 +155,6 @@ def _mask_row(row: dict[str, Any], hidden: Sequence[Finding]) -> None:
 
 def mask_attached(config: Config) -> Config:
     """A config that another verb made, with personal data masked in its texts."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     splits = {}
     for split, data in config.splits.items():
         table = pq.read_table(list(data.paths)) if isinstance(data, ParquetFiles) else data

@@ -3,7 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from memtax import schema
 from memtax.engine import World, once
@@ -12,7 +16,6 @@ from memtax.filters.language_model import LanguageModelFilter
 from memtax.hub.folder import Config, ParquetFiles
 from memtax.hub.screening import public_name
 from memtax.lm.loading import check_model, load_tokenizer, model_files
-from memtax.membership.from_run import membership_of_run
 from memtax.pipeline.attached import attach
 from memtax.pipeline.attached import check as check_attached
 from memtax.pipeline.beyond_reference import by_category
@@ -20,7 +23,6 @@ from memtax.pipeline.config import RunConfig
 from memtax.pipeline.extraction_rates import extraction_rates
 from memtax.pipeline.guess_recall import OVERLAP, by_duplicates, by_overlap, cross_tabulate
 from memtax.pipeline.neighbors import NEAREST
-from memtax.pipeline.personal import mask_attached, masked, personal_data
 from memtax.pipeline.series import Member, growth, kinds_over_series, score_series
 from memtax.pipeline.series_fits import fit_series
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
@@ -34,10 +36,6 @@ from memtax.provenance import fingerprint_dataset, fingerprint_path
 from memtax.record_shapes import TOTALS
 from memtax.records import read_json
 from memtax.statistics import Units
-
-if TYPE_CHECKING:
-    import datasets
-    import pyarrow as pa
 
 SCORES = tuple(LanguageModelFilter.columns)
 
@@ -83,20 +81,16 @@ def run(config: RunConfig) -> RunFound | None:
     return _conclude(config, described, dataset, series, output) if World.current().is_main else None
 
 
-def _score(config: RunConfig, dataset: "datasets.Dataset", folder: Path) -> "pa.Table":
-    scores = LanguageModelFilter(
-        model=config.model,
-        revision=config.revision,
-        prompt=config.prompt,
-        continuation=config.continuation,
-        dtype=config.dtype,
-        device_map=config.device_map,
-        quantization=config.quantization,
-        batch_size=config.batch_size,
-        token_logprobs=True,
-        bos=config.opening,
-    )
+def _score(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> pa.Table:
+    scores = _scorer(config, Member(config.model, config.revision), token_logprobs=True)
     return run_stage(dataset, scores, folder, ROWS_PER_BATCH)
+
+
+def _scorer(config: RunConfig, member: Member, **columns: Any) -> LanguageModelFilter:
+    """The forward pass of one of the run's models; `columns` says what it gives."""
+    same = ("prompt", "continuation", "dtype", "device_map", "quantization", "batch_size")
+    shared = {name: getattr(config, name) for name in same}
+    return LanguageModelFilter(member.path, member.revision, bos=config.opening, **shared, **columns)
 
 
 def _members(config: RunConfig) -> list[Member]:
@@ -105,7 +99,7 @@ def _members(config: RunConfig) -> list[Member]:
     return [Member(config.model, config.revision), *(Member.parse(text, config.model) for text in others)]
 
 
-def _score_reference(config: RunConfig, dataset: "datasets.Dataset", output: Path) -> "pa.Table":
+def _score_reference(config: RunConfig, dataset: datasets.Dataset, output: Path) -> pa.Table:
     """`is_memorized_by_reference` of every sequence."""
     assert config.reference_model is not None
     scored = _score_exactly(config, dataset, output / "scores" / "reference", Member.parse(config.reference_model, ""))
@@ -120,33 +114,21 @@ def _same_model(member: Member, config: RunConfig) -> bool:
     return Path(member.path).is_dir() and [*map(fingerprint_path, theirs)] == [*map(fingerprint_path, ours)]
 
 
-def _score_exactly(config: RunConfig, dataset: "datasets.Dataset", folder: Path, member: Member) -> "pa.Table":
+def _score_exactly(config: RunConfig, dataset: datasets.Dataset, folder: Path, member: Member) -> pa.Table:
     """Which sequences another model extracts, and nothing else."""
-    scores = LanguageModelFilter(
-        model=member.path,
-        revision=member.revision,
-        prompt=config.prompt,
-        continuation=config.continuation,
-        dtype=config.dtype,
-        device_map=config.device_map,
-        quantization=config.quantization,
-        batch_size=config.batch_size,
-        exact_only=True,
-        bos=config.opening,
-    )
-    return run_stage(dataset, scores, folder, ROWS_PER_BATCH)
+    return run_stage(dataset, _scorer(config, member, exact_only=True), folder, ROWS_PER_BATCH)
 
 
 def _score_series(
-    config: RunConfig, described: Described, dataset: "datasets.Dataset", output: Path
-) -> "dict[str, pa.Table | None]":
+    config: RunConfig, described: Described, dataset: datasets.Dataset, output: Path
+) -> dict[str, pa.Table | None]:
     """One row per checkpoint (a model) and sequence: the configs `checkpoints` and `models` of the dataset."""
     members = described.members
     own = dataset.with_format("arrow")[:]
     own = own.filter(own.column("is_member")).select(["sequence_id", "is_memorized", "match_length"])
 
-    def scorer(kind: str) -> Callable[[int, Member], "pa.Table"]:
-        def score(number: int, member: Member) -> "pa.Table":
+    def scorer(kind: str) -> Callable[[int, Member], pa.Table]:
+        def score(number: int, member: Member) -> pa.Table:
             if _same_model(member, config):
                 return own
             return _score_exactly(config, members, output / "scores" / f"{kind}-{number:03d}", member)
@@ -165,8 +147,8 @@ def _score_series(
 def _conclude(
     config: RunConfig,
     described: Described,
-    dataset: "datasets.Dataset",
-    series: "dict[str, pa.Table | None]",
+    dataset: datasets.Dataset,
+    series: dict[str, pa.Table | None],
     output: Path,
 ) -> RunFound:
     """Everything after the forward pass: it takes one process."""
@@ -192,6 +174,8 @@ def _conclude(
         "skipped": described.skipped,
     }
     if config.held_out is not None:
+        from memtax.membership.from_run import membership_of_run
+
         metrics["extraction"] |= _control(everything)
         metrics["membership"] = membership_of_run(everything)
     if config.reference_model is not None:
@@ -200,6 +184,8 @@ def _conclude(
     metrics |= found
     features = _features(config, table, predictor)
     if config.mask_personal_data:
+        from memtax.pipeline.personal import mask_attached, masked, personal_data
+
         personal = personal_data(config)
         features, everything = masked(features, personal), masked(everything, personal)
         more = [mask_attached(each) for each in more]
@@ -218,7 +204,7 @@ def _conclude(
     return RunFound(configs, metrics, summary, inputs)
 
 
-def _kinds(table: "pa.Table", series: "dict[str, pa.Table | None]", units: Units) -> dict[str, list[dict[str, Any]]]:
+def _kinds(table: pa.Table, series: dict[str, pa.Table | None], units: Units) -> dict[str, list[dict[str, Any]]]:
     """Code and natural language over each series; without a series, for the run's model alone."""
     over = {name: each for name, each in series.items() if each is not None}
     if not over:
@@ -226,19 +212,15 @@ def _kinds(table: "pa.Table", series: "dict[str, pa.Table | None]", units: Units
     return {name: kinds_over_series(each, table, units) for name, each in over.items()}
 
 
-def _control(everything: "pa.Table") -> dict[str, dict[str, Any]]:
+def _control(everything: pa.Table) -> dict[str, dict[str, Any]]:
     """Extraction rates of what was held out, and of that part whose continuation does not stand in the corpus all the same."""
-    import pyarrow.compute as pc
-
     held_out = everything.filter(pc.invert(everything.column("is_member")))
     absent = extraction_rates(held_out.filter(pc.equal(held_out.column("sequence_duplicates"), 0)))["all"]
     return {"held_out": extraction_rates(held_out)["all"], **({"held_out_absent": absent} if absent["sequences"] else {})}
 
 
-def _features(config: RunConfig, table: "pa.Table", predictor: Predictor | None) -> "pa.Table":
+def _features(config: RunConfig, table: pa.Table, predictor: Predictor | None) -> pa.Table:
     """The table as it is published: with the predictor's word, and every token decoded."""
-    import pyarrow as pa
-
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
     pieces = pa.array(token_texts(table.column("tokens").to_pylist(), tokenizer), pa.list_(pa.string()))
     table = table.append_column("memorized_probability", _predict(predictor, table))
@@ -246,7 +228,7 @@ def _features(config: RunConfig, table: "pa.Table", predictor: Predictor | None)
 
 
 def _configs(
-    config: RunConfig, features: "pa.Table", everything: "pa.Table", series: "dict[str, pa.Table | None]", output: Path
+    config: RunConfig, features: pa.Table, everything: pa.Table, series: dict[str, pa.Table | None], output: Path
 ) -> list[Config]:
     """The configs of the dataset, each with a sentence on its rows."""
 
@@ -274,7 +256,7 @@ def _configs(
     ]
 
 
-def _describe_run(config: RunConfig, described: Described, table: "pa.Table", output: Path) -> dict[str, Any]:
+def _describe_run(config: RunConfig, described: Described, table: pa.Table, output: Path) -> dict[str, Any]:
     totals = read_json(output / "counts" / "totals.json", TOTALS)
     model, corpus = public_name(config.model), public_name(config.corpus)
     return {
@@ -289,10 +271,8 @@ def _describe_run(config: RunConfig, described: Described, table: "pa.Table", ou
     }
 
 
-def _guess_recall(config: RunConfig, table: "pa.Table") -> dict[str, Any]:
+def _guess_recall(config: RunConfig, table: pa.Table) -> dict[str, Any]:
     """The competing labels (Dentan et al. 2025) by category, by both readings."""
-    import pyarrow.compute as pc
-
     taxonomy, memorized = (table.column(name).to_pylist() for name in ("taxonomy", "is_memorized"))
     template = pc.or_kleene(table.column("is_incrementing"), table.column("is_repeating")).to_pylist()
     threshold = config.recitation_threshold
@@ -304,9 +284,7 @@ def _guess_recall(config: RunConfig, table: "pa.Table") -> dict[str, Any]:
     return {"threshold": threshold, "overlap": OVERLAP, **counts}
 
 
-def _fit(
-    config: RunConfig, table: "pa.Table", factors: tuple[str, ...], output: Path
-) -> tuple[Predictor | None, dict[str, Any]]:
+def _fit(config: RunConfig, table: pa.Table, factors: tuple[str, ...], output: Path) -> tuple[Predictor | None, dict[str, Any]]:
     """The predictor and its metrics, or None and the reason why there is none; it is fitted once for the same table."""
     folder = output / "models" / "predictor"
     columns = [name for name in table.column_names if name in schema.COLUMNS]
@@ -329,10 +307,8 @@ def _fit(
     return predictor, dict(predictor.metrics)
 
 
-def _predict(predictor: Predictor | None, table: "pa.Table") -> "pa.Array":
+def _predict(predictor: Predictor | None, table: pa.Table) -> pa.Array:
     """Probabilities (rows,) float32; all null without a predictor."""
-    import pyarrow as pa
-
     return pa.nulls(table.num_rows, pa.float32()) if predictor is None else predictor.predict(table).cast(pa.float32())
 
 

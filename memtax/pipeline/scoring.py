@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from memtax import schema, statistics
 from memtax.corpus.rows import holds_text, load_documents, load_rows
@@ -14,9 +15,6 @@ from memtax.lm import extraction
 from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
 from memtax.lm.special_tokens import BosIds, bos_ids
 from memtax.pipeline.beyond_reference import beyond_reference
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 ROWS_PER_BATCH = 512
 """Rows per call of the filter, whatever the number of processes."""
@@ -38,7 +36,7 @@ def score_sequences(
     reference: LanguageModelFilter | None = None,
     tokenizer: str | None = None,
     length: int | None = None,
-) -> tuple["pa.Table", dict[str, Any], BosIds]:
+) -> tuple[pa.Table, dict[str, Any], BosIds]:
     """Score the rows of a source.
 
     Args:
@@ -83,7 +81,7 @@ def per_shard(rows: int) -> int:
     return min(max(rows // (ROWS_PER_BATCH * PARTS), 1), 32)
 
 
-def summarize(table: "pa.Table", scores: LanguageModelFilter, units: statistics.Units | None = None) -> dict[str, Any]:
+def summarize(table: pa.Table, scores: LanguageModelFilter, units: statistics.Units | None = None) -> dict[str, Any]:
     """Memorized shares with intervals for each window, nulls with their reasons, and rates over a grid of (n, p).
 
     Args:

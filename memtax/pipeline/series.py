@@ -4,16 +4,16 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from memtax.lm.loading import parameter_count, split_revision
 from memtax.pipeline.extraction_rates import extraction_rates
 from memtax.predictor.kinds import kind_rates
 from memtax.statistics import Units
-
-if TYPE_CHECKING:
-    import datasets
-    import pyarrow as pa
 
 COLUMNS = ("sequence_id", "document", "taxonomy", "model", "checkpoint", "step", "parameters", "is_memorized", "match_length")
 
@@ -55,8 +55,8 @@ class Member:
 
 
 def score_series(
-    members: Sequence[Member], dataset: "datasets.Dataset", score: Callable[[int, Member], "pa.Table"]
-) -> "pa.Table | None":
+    members: Sequence[Member], dataset: datasets.Dataset, score: Callable[[int, Member], pa.Table]
+) -> pa.Table | None:
     """One row per member of the series and sequence; None without members.
 
     Args:
@@ -64,8 +64,6 @@ def score_series(
         dataset: the sequences with their `document` and `taxonomy`.
         score: gives `sequence_id`, `is_memorized` and `match_length` of the dataset's rows for a member and its number.
     """
-    import pyarrow as pa
-
     described = dataset.with_format("arrow")[:]
     tables = []
     for number, member in enumerate(members):
@@ -87,7 +85,7 @@ def score_series(
     return pa.concat_tables(tables) if tables else None
 
 
-def growth(series: "pa.Table | None", units: Units | None = None) -> list[dict[str, Any]]:
+def growth(series: pa.Table | None, units: Units | None = None) -> list[dict[str, Any]]:
     """Extraction rates of each member of a series, in its order.
 
     Args:
@@ -100,7 +98,7 @@ def growth(series: "pa.Table | None", units: Units | None = None) -> list[dict[s
     return rows
 
 
-def kinds_over_series(series: "pa.Table | None", table: "pa.Table", units: Units | None = None) -> list[dict[str, Any]]:
+def kinds_over_series(series: pa.Table | None, table: pa.Table, units: Units | None = None) -> list[dict[str, Any]]:
     """Code and natural language by category, memorized or not, for each member of a series.
 
     Args:
@@ -119,10 +117,8 @@ def kinds_over_series(series: "pa.Table | None", table: "pa.Table", units: Units
     return [{**facts, **row} for facts, mine in members for row in kind_rates(mine, kinds, units or Units.of_table(table))]
 
 
-def each_member(series: "pa.Table | None") -> "Iterator[tuple[dict[str, Any], pa.Table]]":
+def each_member(series: pa.Table | None) -> Iterator[tuple[dict[str, Any], pa.Table]]:
     """The facts of each member of a series (`model`, `checkpoint`, `step`, `parameters`) and its rows, in its order."""
-    import pyarrow.compute as pc
-
     if series is None:
         return
     keys = zip(series.column("model").to_pylist(), series.column("checkpoint").to_pylist(), strict=True)

@@ -1,7 +1,9 @@
 """A predictor for each model or checkpoint of a series: how weights and AUC change with training time and size."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from memtax.engine import once
 from memtax.errors import MemtaxError
@@ -11,13 +13,10 @@ from memtax.predictor import factors as declared
 from memtax.predictor.predictor import Predictor
 from memtax.provenance import fingerprint_dataset
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 FILE = "fit.json"
 
 
-def fit_series(series: "pa.Table | None", table: "pa.Table", output: Path, seed: int) -> list[dict[str, Any]]:
+def fit_series(series: pa.Table | None, table: pa.Table, output: Path, seed: int) -> list[dict[str, Any]]:
     """Fit one predictor for each member of a series, on the factors that are known before training.
 
     The members are scored for their verdicts alone, so their own perplexities are not among the factors. Finished fits in
@@ -45,7 +44,7 @@ def fit_series(series: "pa.Table | None", table: "pa.Table", output: Path, seed:
     return fits
 
 
-def _fit(table: "pa.Table", factors: tuple[str, ...], folder: Path, seed: int) -> dict[str, Any]:
+def _fit(table: pa.Table, factors: tuple[str, ...], folder: Path, seed: int) -> dict[str, Any]:
     sources = [source for factor in declared.resolve(factors, "is_memorized") for source in factor.sources]
     names = dict.fromkeys([*sources, "is_memorized", "taxonomy", "document", "tokens"])
     columns = [name for name in names if name in table.column_names]
@@ -60,7 +59,7 @@ def _fit(table: "pa.Table", factors: tuple[str, ...], folder: Path, seed: int) -
     return fit
 
 
-def _measure(table: "pa.Table", factors: tuple[str, ...], seed: int) -> dict[str, Any]:
+def _measure(table: pa.Table, factors: tuple[str, ...], seed: int) -> dict[str, Any]:
     try:
         # The interval of the AUC needs no resamples.
         metrics = Predictor.fit(table, factors=factors, seed=seed, resamples=1).metrics

@@ -1,9 +1,11 @@
 """`memtax score --stride`: every window of long texts, with shares, coverage and a heat map by position."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
 
 from memtax import schema
 from memtax.corpus.rows import holds_text, load_rows
@@ -17,14 +19,10 @@ from memtax.pipeline.scoring import ROWS_PER_BATCH, Stage, per_shard
 from memtax.progress import skipped
 from memtax.provenance import fingerprint_table
 
-if TYPE_CHECKING:
-    import datasets
-    import pyarrow as pa
-
 
 def score_windows(
     source: Source, scores: LanguageModelFilter, stage: Stage, *, stride: int, tokenizer: str | None = None
-) -> tuple["pa.Table", dict[str, Any]]:
+) -> tuple[pa.Table, dict[str, Any]]:
     """Score the windows of every row of a source, each row a text.
 
     Args:
@@ -42,8 +40,6 @@ def score_windows(
         MemtaxError: an input cannot be used, or no text holds a window.
         StaleOutputError: there are parts of another input or of other settings.
     """
-    import pyarrow as pa
-
     window = scores.prompt + scores.continuation
     opening = bos_ids(scores.model, scores.revision, scores.bos, tokenizer)
     scores = replace(scores, bos=opening)
@@ -70,11 +66,11 @@ def score_windows(
 
 
 def summarize(
-    texts: "datasets.Dataset",
-    owners: "np.ndarray",
-    begins: "np.ndarray",
-    lengths: "np.ndarray",
-    logprobs: "np.ndarray",
+    texts: datasets.Dataset,
+    owners: np.ndarray,
+    begins: np.ndarray,
+    lengths: np.ndarray,
+    logprobs: np.ndarray,
     scores: LanguageModelFilter,
     stride: int,
 ) -> dict[str, Any]:
@@ -99,12 +95,9 @@ def summarize(
 
 
 def _cut(
-    texts: "datasets.Dataset", window: int, stride: int, what: str
-) -> tuple["datasets.Dataset", "np.ndarray", "np.ndarray", "np.ndarray"]:
+    texts: datasets.Dataset, window: int, stride: int, what: str
+) -> tuple[datasets.Dataset, np.ndarray, np.ndarray, np.ndarray]:
     """The windows as a dataset, the text and start of each, and the length of every text."""
-    import datasets
-    import pyarrow as pa
-
     owners, begins, rows, lengths = [], [], [], []
     for text, tokens in enumerate(texts["tokens"]):
         lengths.append(len(tokens))

@@ -3,7 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from memtax import schema
 from memtax.corpus.sequences import load_sequences
@@ -15,7 +21,6 @@ from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_parquet
 from memtax.filters import Filter
-from memtax.filters.code_vs_nl import CodeFilter
 from memtax.filters.compressibility import CompressibilityFilter
 from memtax.filters.duplicates import DuplicateFilter
 from memtax.filters.taxonomy import TaxonomyFilter
@@ -23,16 +28,10 @@ from memtax.filters.templates import TemplateFilter
 from memtax.filters.token_frequencies import TokenFrequencyFilter
 from memtax.lm.loading import load_tokenizer
 from memtax.pipeline.config import RunConfig
-from memtax.pipeline.given import GIVEN, given_columns
-from memtax.pipeline.neighbors import match_columns
 from memtax.progress import silence_libraries
 from memtax.provenance import digest, fingerprint_dataset, fingerprint_path, fingerprint_table
 from memtax.record_shapes import SKIPPED
 from memtax.records import read_json
-
-if TYPE_CHECKING:
-    import datasets
-    import pyarrow as pa
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
@@ -54,12 +53,12 @@ class Described:
         inputs: name to fingerprint of what was read.
     """
 
-    dataset: "datasets.Dataset"
+    dataset: datasets.Dataset
     skipped: dict[str, int]
     inputs: dict[str, str]
 
     @property
-    def members(self) -> "datasets.Dataset":
+    def members(self) -> datasets.Dataset:
         """The sequences that the model was trained on."""
         return self.dataset.select([row for row, member in enumerate(self.dataset["is_member"]) if member])
 
@@ -108,19 +107,32 @@ def describe(config: RunConfig) -> Described:
         TemplateFilter(),
         CompressibilityFilter(),
     ]
-    if config.code_model is not None:
-        filters.append(CodeFilter(config.code_model, verdict=True))
     for each in filters:
         dataset = join(dataset, run_stage(dataset, each, output / "filters" / each.name, ROWS_PER_BATCH))
-    for added in match_columns(config, dataset, ROWS_PER_BATCH) if config.embedding_model is not None else ():
-        dataset = join(dataset, added)
-    for added in given_columns(config, dataset):
-        dataset = join(dataset, added)
-    inputs |= {name: fingerprint_path(location(source)) for name in GIVEN if (source := getattr(config, name)) is not None}
+    dataset = _add_what_was_asked_for(config, dataset)
+    inputs |= {name: fingerprint_path(location(source)) for name, source in config.given.items()}
     taxonomy = TaxonomyFilter(threshold=config.recitation_threshold)
     dataset = join(dataset, run_stage(dataset, taxonomy, output / "filters" / taxonomy.name, ROWS_PER_BATCH))
     skipped = read_json(output / "sequences" / "skipped.json", SKIPPED)
     return Described(dataset, skipped, inputs)
+
+
+def _add_what_was_asked_for(config: RunConfig, dataset: datasets.Dataset) -> datasets.Dataset:
+    """Factors for which the configuration names a model or a table."""
+    if config.code_model is not None:
+        from memtax.filters.code_vs_nl import CodeFilter
+
+        each = CodeFilter(config.code_model, verdict=True)
+        dataset = join(dataset, run_stage(dataset, each, config.output / "filters" / each.name, ROWS_PER_BATCH))
+    if config.embedding_model is not None:
+        from memtax.pipeline.neighbors import match_columns
+
+        dataset = join(dataset, *match_columns(config, dataset, ROWS_PER_BATCH))
+    if config.given:
+        from memtax.pipeline.given import given_columns
+
+        dataset = join(dataset, *given_columns(config, dataset))
+    return dataset
 
 
 def fingerprint_tokenizer(path: str) -> str:
@@ -149,24 +161,21 @@ def on_main(world: World, work: Callable[[], Any]) -> None:
     world.wait()
 
 
-def join(dataset: "datasets.Dataset", added: "pa.Table") -> "datasets.Dataset":
-    """Add a stage's columns to the dataset, whose rows it keeps in order.
+def join(dataset: datasets.Dataset, *tables: pa.Table) -> datasets.Dataset:
+    """Add the columns of stages to the dataset, whose rows they keep in order.
 
     Raises:
         AssertionError: the keys differ.
     """
-    import datasets
-    import pyarrow as pa
-
-    table = dataset.with_format("arrow")[:]
-    if table.column("sequence_id").combine_chunks() != added.column("sequence_id").combine_chunks():
-        raise AssertionError("a stage's rows are not those of its input")
-    for name in added.column_names:
-        if name != "sequence_id":
-            table = table.append_column(name, added.column(name))
-    table = pa.table({name: table.column(name) for name in table.column_names})
-    fingerprint = digest(dataset._fingerprint, fingerprint_table(added))
-    return datasets.Dataset(table.cast(schema.features(table.column_names).arrow_schema), fingerprint=fingerprint)
+    for added in tables:
+        table = dataset.with_format("arrow")[:]
+        if table.column("sequence_id").combine_chunks() != added.column("sequence_id").combine_chunks():
+            raise AssertionError("a stage's rows are not those of its input")
+        columns = {name: each.column(name) for each in (added, table) for name in each.column_names}
+        table = pa.table({name: columns[name] for name in dict.fromkeys([*table.column_names, *added.column_names])})
+        fingerprint = digest(dataset._fingerprint, fingerprint_table(added))
+        dataset = datasets.Dataset(table.cast(schema.features(table.column_names).arrow_schema), fingerprint=fingerprint)
+    return dataset
 
 
 def token_texts(tokens: "Sequence[Sequence[int]]", tokenizer: Any) -> list[list[str]]:
@@ -181,19 +190,13 @@ def _sources(config: RunConfig) -> dict[str, str]:
     return {name: source for name, source in sources.items() if source is not None}
 
 
-def _open(path: Path) -> "datasets.Dataset":
-    import datasets
-    import pyarrow.parquet as pq
-
+def _open(path: Path) -> datasets.Dataset:
     table = pq.read_table(path, memory_map=True)
     typed = table.cast(schema.features(table.column_names).arrow_schema)
     return datasets.Dataset(typed, fingerprint=fingerprint_path(path))
 
 
 def _write_sequences(config: RunConfig, folder: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
     source = Source.parse(config.sequence_source, column=config.column)
     members = load_sequences(source, window=config.window, tokenizer=tokenizer, bos=config.opening)
@@ -217,7 +220,7 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
     write_json(folder / "skipped.json", skipped)
 
 
-def _check_apart(config: RunConfig, members: "pa.Table", others: "pa.Table") -> None:
+def _check_apart(config: RunConfig, members: pa.Table, others: pa.Table) -> None:
     """Refuse a control that is the training data: the same file, or a copy of it."""
     kinds = [{tuple(row) for row in table.column("tokens").to_pylist()} for table in (members, others)]
     shared = kinds[0] & kinds[1]
@@ -229,20 +232,16 @@ def _check_apart(config: RunConfig, members: "pa.Table", others: "pa.Table") -> 
             )
 
 
-def _with_membership(dataset: "datasets.Dataset", member: bool) -> "pa.Table":
-    import pyarrow as pa
-
+def _with_membership(dataset: datasets.Dataset, member: bool) -> pa.Table:
     table = dataset.with_format("arrow")[:]
     flags = pa.array([member] * table.num_rows, pa.bool_())
     return pa.table({**{name: table.column(name) for name in table.column_names}, "is_member": flags})
 
 
-def _write_counts(config: RunConfig, dataset: "datasets.Dataset", folder: Path) -> None:
+def _write_counts(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> None:
     if config.counts is not None:
         _take_counts(config.counts, config.frequencies or config.counts, dataset, folder)
         return
-    import numpy as np
-
     from memtax.corpus.opening import Reading, open_sources
 
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
@@ -253,11 +252,8 @@ def _write_counts(config: RunConfig, dataset: "datasets.Dataset", folder: Path) 
     write_json(folder / "totals.json", {"tokens": counts.tokens, "sequences": counts.sequences})
 
 
-def _take_counts(counts: str, frequencies: str, dataset: "datasets.Dataset", folder: Path) -> None:
+def _take_counts(counts: str, frequencies: str, dataset: datasets.Dataset, folder: Path) -> None:
     """Counts made before, of the members; a held-out sequence has an id of ours, which says nothing in that table."""
-    import numpy as np
-    import pyarrow as pa
-
     known, values = read_duplicates(counts)
     rows = dataset.with_format("numpy")
     asked = np.asarray(rows["sequence_id"])[np.asarray(rows["is_member"])]

@@ -8,16 +8,14 @@ grows with rows and not with pairs; memory is 18 numbers per row.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from memtax import statistics
 from memtax.compiled import kernel
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SHINGLE = 8
 """Tokens, or words, of a shingle."""
@@ -68,7 +66,7 @@ class Groups:
         return {**facts, "copies": self.copies, "boilerplate": self.boilerplate}
 
 
-def split_groups(table: "pa.Table") -> Groups:
+def split_groups(table: pa.Table) -> Groups:
     """Groups of a table's rows, from its columns `document`, `text` and `tokens`, as far as it has them.
 
     Documents are joined where they hold copies, the texts of fewest documents first. A text that would join more than a tenth
@@ -104,7 +102,7 @@ def copy_classes(sketches: NDArray[np.uint64]) -> NDArray[np.int64]:
     return np.unique(classes, return_inverse=True)[1].ravel().astype(np.int64)
 
 
-def sketch_rows(table: "pa.Table") -> NDArray[np.uint64] | None:
+def sketch_rows(table: pa.Table) -> NDArray[np.uint64] | None:
     """What `copy_classes` reads of each row (rows, SKETCH + 2); None for a table without tokens and text.
 
     Columns are a hash of the whole row, its number of different shingles, and the smallest hashes of these, ascending. White
@@ -120,7 +118,7 @@ def sketch_rows(table: "pa.Table") -> NDArray[np.uint64] | None:
     return np.concatenate([np.empty((0, SKETCH + 2), np.uint64), *parts])
 
 
-def held_by(extra: "pa.Table", table: "pa.Table", rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+def held_by(extra: pa.Table, table: pa.Table, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which rows (extra rows,) are copies or near-copies of the given rows of a table, or of one document with them."""
     found = np.zeros(extra.num_rows, bool)
     if "document" in extra.column_names and "document" in table.column_names:
@@ -133,10 +131,8 @@ def held_by(extra: "pa.Table", table: "pa.Table", rows: NDArray[np.int64]) -> ND
     return found
 
 
-def with_sketch(table: "pa.Table") -> "pa.Table":
+def with_sketch(table: pa.Table) -> pa.Table:
     """The table with the column `COLUMN` in place of its tokens and texts, if it has them."""
-    import pyarrow as pa
-
     sketches = sketch_rows(table)
     table = table.drop_columns([name for name in ("tokens", "text") if name in table.column_names])
     if sketches is None or COLUMN in table.column_names:
@@ -144,10 +140,8 @@ def with_sketch(table: "pa.Table") -> "pa.Table":
     return table.append_column(COLUMN, pa.FixedSizeListArray.from_arrays(pa.array(sketches.ravel()), SKETCH + 2))
 
 
-def units_of(table: "pa.Table") -> statistics.Units:
+def units_of(table: pa.Table) -> statistics.Units:
     """Units of resampling of a table whose tokens and texts may be sketches."""
-    import pyarrow as pa
-
     if COLUMN not in table.column_names:
         return statistics.Units.of_table(table)
     sketches = sketch_rows(table)

@@ -1,9 +1,10 @@
 """How each factor goes with memorization: rank and linear correlation, for all sequences and within each category."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from memtax import statistics
@@ -14,17 +15,13 @@ from memtax.predictor.logistic import MINIMUM, Array, too_few
 from memtax.progress import numbered
 from memtax.schema import CATEGORIES
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-
 _KINDS = {"nl": "natural language", "code": "code"}
 """Groups to the values of `text_kind`."""
 _NUMBERS = ("spearman", "low", "high", "pearson", "xi", "xi_low", "xi_high")
 
 
 def correlations(
-    table: "pa.Table",
+    table: pa.Table,
     factors: Sequence[str] = FACTORS,
     target: str = "is_memorized",
     category: str = "taxonomy",

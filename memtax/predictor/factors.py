@@ -6,16 +6,15 @@ everything else enters as it is. All factors are then standardised with statisti
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from memtax import schema
 from memtax.errors import MemtaxError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def _declared(name: str, target: str = "") -> Factor:
     return Factor(column, "log1p" if known.scale == "log" else "identity", known.sources)
 
 
-def read(table: "pa.Table", factor: Factor, what: str = "the table") -> NDArray[np.float64]:
+def read(table: pa.Table, factor: Factor, what: str = "the table") -> NDArray[np.float64]:
     """A factor's values on their own scale, NaN where the table has null.
 
     Args:
@@ -122,9 +121,6 @@ def read(table: "pa.Table", factor: Factor, what: str = "the table") -> NDArray[
     Raises:
         MemtaxError: a source column is missing or not numeric, or a value of a log1p factor is negative.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     schema.require(table.column_names, factor.sources, what)
     values = [table.column(name) for name in factor.sources]
     for name, column in zip(factor.sources, values, strict=True):
@@ -144,7 +140,7 @@ def read(table: "pa.Table", factor: Factor, what: str = "the table") -> NDArray[
     return array
 
 
-def matrix(table: "pa.Table", factors: Sequence[Factor], what: str = "the table") -> NDArray[np.float64]:
+def matrix(table: pa.Table, factors: Sequence[Factor], what: str = "the table") -> NDArray[np.float64]:
     """All factors (rows, factors) on the models' scale; NaN where null, infinite where the table is."""
     values = np.empty((table.num_rows, len(factors)))
     for column, factor in zip(values.T, factors, strict=True):
@@ -153,14 +149,12 @@ def matrix(table: "pa.Table", factors: Sequence[Factor], what: str = "the table"
     return values
 
 
-def read_target(table: "pa.Table", name: str, what: str = "the table") -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def read_target(table: pa.Table, name: str, what: str = "the table") -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """A boolean column as (values, whether known); values are False where unknown.
 
     Raises:
         MemtaxError: the column is missing or not boolean.
     """
-    import pyarrow as pa
-
     schema.require(table.column_names, [name], what)
     column = table.column(name)
     if not pa.types.is_boolean(column.type):
@@ -168,14 +162,12 @@ def read_target(table: "pa.Table", name: str, what: str = "the table") -> tuple[
     return np.array(column.fill_null(False)), np.array(column.is_valid())
 
 
-def read_category(table: "pa.Table", name: str, what: str = "the table") -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def read_category(table: pa.Table, name: str, what: str = "the table") -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """A category column as (indices into `memtax.schema.CATEGORIES`, whether known); indices are 0 where unknown.
 
     Raises:
         MemtaxError: the column is missing, not of integers, or holds an index that is no category.
     """
-    import pyarrow as pa
-
     schema.require(table.column_names, [name], what)
     column = table.column(name)
     if not pa.types.is_integer(column.type):

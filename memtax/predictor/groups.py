@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from memtax import statistics
@@ -17,9 +18,6 @@ from memtax.predictor.logistic import Array, Scaler, TooFewRowsError, too_few
 from memtax.predictor.partitions import Codes, Group, encode, members, thresholds
 from memtax.predictor.split import stratified_split
 from memtax.predictor.usable_rows import usable
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 PARTS = ("train", "validation", "test")
 
@@ -97,7 +95,7 @@ class Problem:
     @classmethod
     def prepare(
         cls,
-        table: "pa.Table",
+        table: pa.Table,
         *,
         factors: Sequence[str],
         split_on: Sequence[str],

@@ -7,9 +7,10 @@ maximum-likelihood fit by `statsmodels`; where none exists (separation), the rea
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from memtax import statistics
@@ -23,9 +24,6 @@ from memtax.predictor.usable_rows import few_units, usable
 from memtax.progress import numbered
 from memtax.schema import CATEGORIES
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 DEPENDENT = 1e-6
 """A column is a combination of others if what they leave of it is this small, relative to its length."""
 MOST_ROWS_CHECKED = 50_000
@@ -33,7 +31,7 @@ MOST_ROWS_CHECKED = 50_000
 
 
 def infer(
-    table: "pa.Table",
+    table: pa.Table,
     factors: Sequence[str] = FACTORS,
     target: str = "is_memorized",
     category: str = "taxonomy",

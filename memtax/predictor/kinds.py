@@ -1,22 +1,20 @@
 """Code and natural language among the sequences of each category: counts, shares, and how often each kind is memorized."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from memtax import statistics
 from memtax.predictor.factors import read_category, read_target
 from memtax.schema import CATEGORIES
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 KINDS = ("natural language", "code", "uncertain")
 """Values of `text_kind`, by the classifier's own thresholds."""
 
 
-def kind_rates(table: "pa.Table", kinds: Sequence[str | None], units: statistics.Units | None = None) -> list[dict[str, Any]]:
+def kind_rates(table: pa.Table, kinds: Sequence[str | None], units: statistics.Units | None = None) -> list[dict[str, Any]]:
     """Memorized sequences by category and kind of text, with intervals over documents.
 
     Args:

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from scipy.special import expit
 
 from memtax import statistics
@@ -17,9 +19,6 @@ from memtax.predictor.groups import Problem
 from memtax.predictor.partitions import QUANTILES, Partition, all_partitions
 from memtax.progress import progress_bar
 from memtax.provenance import digest
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 CRITERIA = ("log_loss", "brier", "roc_auc", "pr_auc", "f1")
 SMALLER = ("log_loss", "brier")
@@ -64,7 +63,7 @@ class SearchConfig:
         if len(self.split_on) < 2:
             raise MemtaxError(f"a partition asks about two factors; split_on names {len(self.split_on)}")
 
-    def prepare(self, table: "pa.Table") -> Problem:
+    def prepare(self, table: pa.Table) -> Problem:
         """Read the table; see `Problem.prepare`."""
         return Problem.prepare(
             table,
@@ -191,8 +190,6 @@ def _parts(folder: Path, identity: dict[str, Any]) -> Parts:
 
 def finished(folder: Path, identity: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Rows of the partitions that were scored for this search, by number; a file that does not match its checksum is none."""
-    import pyarrow.parquet as pq
-
     parts = _parts(folder, identity)
     usable = [name for name in parts.names() if parts.is_usable(name)]
     rows = [row for name in usable for row in pq.read_table(parts.folder / name).to_pylist()]
@@ -259,9 +256,7 @@ def _coefficients(problem: Problem, partition: Partition) -> dict[str, Any]:
     }
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> "pa.Table":
-    import pyarrow as pa
-
+def _table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     table = pa.Table.from_pylist(list(rows))
     place = table.column_names.index("silent")
     return table.set_column(place, "silent", table.column("silent").cast(pa.string()))

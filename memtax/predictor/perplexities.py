@@ -1,18 +1,16 @@
 """Perplexity against the number of duplicates, for memorized sequences and the others, and how far the two lie apart."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from memtax import statistics
 from memtax.predictor.copies import units_of
 from memtax.predictor.factors import FROM_SCORES, read_target
 from memtax.statistics.measures import Evaluator
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Array = NDArray[np.float64]
 
@@ -28,7 +26,7 @@ RESAMPLES = 1000
 SEED = 1024
 
 
-def perplexities_by_duplicates(table: "pa.Table", target: str = "is_memorized") -> dict[str, list[dict[str, Any]]]:
+def perplexities_by_duplicates(table: pa.Table, target: str = "is_memorized") -> dict[str, list[dict[str, Any]]]:
     """Medians of perplexity, and the divergence between memorized sequences and the others, by number of duplicates.
 
     Intervals (95%) are bootstraps over documents, or over what stands for them (`memtax.predictor.copies.units_of`).

@@ -5,6 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from memtax.checksums import Parts, seal
 from memtax.corpus.sources import Source
 from memtax.engine.once import MANIFEST
@@ -16,8 +21,6 @@ from memtax.progress import progress_bar, refuse, say, skipped
 from memtax.provenance import digest
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from memtax.predictor.predictor import Predictor
 
 _IDS = 2**25
@@ -97,10 +100,8 @@ def _name(number: int) -> str:
     return f"part-{number:06d}.parquet"
 
 
-def _is_finished(parts: Parts, name: str, table: "pa.Table") -> bool:
+def _is_finished(parts: Parts, name: str, table: pa.Table) -> bool:
     """Whether a part is there and has as many rows as this table of the source."""
-    import pyarrow.parquet as pq
-
     return parts.is_usable(name) and pq.read_metadata(parts.folder / name).num_rows == table.num_rows
 
 
@@ -110,8 +111,6 @@ def _check_whole(parts: Parts, names: list[str], rows: int) -> None:
     Raises:
         MemtaxError: it does not.
     """
-    import pyarrow.parquet as pq
-
     if others := sorted(path.name for path in parts.folder.glob("*.parquet") if path.name not in names):
         raise MemtaxError(f"{parts.folder / others[0]} is not a part of this dataset; remove it and run the same command again")
     written = sum(pq.read_metadata(parts.folder / name).num_rows for name in names)
@@ -123,8 +122,6 @@ def _check_whole(parts: Parts, names: list[str], rows: int) -> None:
 
 def _count_ids(parts: Parts, names: list[str], rows: int) -> int:
     """Distinct values of `sequence_id` over all parts, counted in passes of bounded memory."""
-    import numpy as np
-    import pyarrow.parquet as pq
 
     def ids(name: str) -> Any:
         return pq.read_table(parts.folder / name, columns=["sequence_id"]).column(0).to_numpy()
@@ -145,9 +142,6 @@ def summarize(folder: Path | str) -> dict[str, Any]:
         `rows`, `without_probability`; the sum of the probabilities, `expected_memorized`, and how many of them are above one
         half, `likely`; both None where no row has one.
     """
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     rows = missing = likely = 0
     expected = 0.0
     for path in sorted((Path(folder) / "data").glob("part-*.parquet")):
@@ -168,15 +162,11 @@ def _stamp(path: Path) -> str:
 
 def _finished(parts: Parts, names: list[str]) -> tuple[int, int]:
     """Rows of finished parts, and how many of them have no probability."""
-    import pyarrow.parquet as pq
-
     columns = [pq.read_table(parts.folder / name, columns=["memorized_probability"]).column(0) for name in names]
     return sum(len(column) for column in columns), sum(column.null_count for column in columns)
 
 
-def _parts(source: Source, skip: int) -> Iterator["pa.Table"]:
-    import pyarrow as pa
-
+def _parts(source: Source, skip: int) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
     for batch in batches(source, skip=skip):
         waiting.append(batch.drop_columns([name for name in ("memorized_probability",) if name in batch.column_names]))

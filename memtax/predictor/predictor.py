@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from memtax import statistics
@@ -22,7 +23,6 @@ from memtax.schema import CATEGORIES
 
 if TYPE_CHECKING:
     import datasets
-    import pyarrow as pa
 
 BASELINE = "baseline"
 CALIBRATIONS = ("prior", "recalibration", "none")
@@ -83,7 +83,7 @@ class Predictor:
         test: float = 0.2,
         seed: int = 1024,
         resamples: int = 1000,
-        memorized_only: "pa.Table | None" = None,
+        memorized_only: pa.Table | None = None,
         calibration: Literal["prior", "recalibration", "none"] = "prior",
     ) -> "Predictor":
         """Fit on training rows, choose thresholds on validation rows, judge once on test rows.
@@ -164,9 +164,7 @@ class Predictor:
             "thresholds": {name: model.threshold for name, model in self.models.items()},
         }
 
-    def predict(
-        self, table: "pa.Table | datasets.Dataset", model: Literal["taxonomic", "baseline"] = "taxonomic"
-    ) -> "pa.Array":
+    def predict(self, table: "pa.Table | datasets.Dataset", model: Literal["taxonomic", "baseline"] = "taxonomic") -> pa.Array:
         """Probability that each sequence is memorized.
 
         Args:
@@ -180,8 +178,6 @@ class Predictor:
         Raises:
             MemtaxError: a column is missing or of the wrong type, or the model has another name.
         """
-        import pyarrow as pa
-
         if model not in ("taxonomic", "baseline"):
             raise MemtaxError(f"model is 'taxonomic' or 'baseline', not {model!r}")
         table = _arrow(table)
@@ -316,14 +312,12 @@ class _Fitting:
         return rows if code is None else rows[self.sample.categories[rows] == code]
 
 
-def _arrow(table: Any) -> "pa.Table":
+def _arrow(table: Any) -> pa.Table:
     """The rows as a pyarrow table.
 
     Raises:
         MemtaxError: it is neither that nor a `datasets.Dataset`.
     """
-    import pyarrow as pa
-
     if isinstance(table, pa.Table):
         return table
     if hasattr(table, "with_format") and hasattr(table, "column_names"):
@@ -333,8 +327,8 @@ def _arrow(table: Any) -> "pa.Table":
 
 
 def _memorized_only(
-    extra: "pa.Table",
-    table: "pa.Table",
+    extra: pa.Table,
+    table: pa.Table,
     judged_rows: NDArray[np.int64],
     chosen: Sequence[declared.Factor],
     target: str,

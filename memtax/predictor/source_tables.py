@@ -4,7 +4,9 @@ Only the columns that are needed are kept, so that millions of rows with their t
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from memtax.corpus.sources import Source, open_dataset, reading
 from memtax.errors import MemtaxError
@@ -14,15 +16,12 @@ from memtax.predictor.copies import COLUMN, with_sketch
 from memtax.published.layouts import counts_itself
 from memtax.published.reading import from_published, is_published
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 BATCH = 65_536
 TAXONOMY_INPUTS = ("sequence_duplicates", "is_incrementing", "is_repeating")
 """What the taxonomy is made from."""
 
 
-def read_table(source: Source | str, columns: Sequence[str] | None = None, threshold: int = THRESHOLD) -> "pa.Table":
+def read_table(source: Source | str, columns: Sequence[str] | None = None, threshold: int = THRESHOLD) -> pa.Table:
     """Read a dataset in our layout or the published one; see `batches`.
 
     Args:
@@ -37,8 +36,6 @@ def read_table(source: Source | str, columns: Sequence[str] | None = None, thres
     Raises:
         MemtaxError: the source cannot be read or has no rows.
     """
-    import pyarrow as pa
-
     source = Source.parse(source) if isinstance(source, str) else source
     kept = []
     for batch in batches(source, threshold):
@@ -58,7 +55,7 @@ def read_table(source: Source | str, columns: Sequence[str] | None = None, thres
     return pa.concat_tables(kept, promote_options="permissive")
 
 
-def batches(source: Source, threshold: int = THRESHOLD, skip: int = 0) -> Iterator["pa.Table"]:
+def batches(source: Source, threshold: int = THRESHOLD, skip: int = 0) -> Iterator[pa.Table]:
     """Batches of rows in our layout.
 
     The published layout is recognized by its column names and converted (`from_published`); of its splits those called
@@ -80,10 +77,8 @@ def batches(source: Source, threshold: int = THRESHOLD, skip: int = 0) -> Iterat
             yield with_taxonomy(table, threshold)
 
 
-def with_taxonomy(table: "pa.Table", threshold: int = THRESHOLD) -> "pa.Table":
+def with_taxonomy(table: pa.Table, threshold: int = THRESHOLD) -> pa.Table:
     """The table with the column `taxonomy`, if that is missing and can be had."""
-    import pyarrow as pa
-
     if "taxonomy" in table.column_names or not all(name in table.column_names for name in TAXONOMY_INPUTS):
         return table
     duplicates, incrementing, repeating = (table.column(name).to_pylist() for name in TAXONOMY_INPUTS)
@@ -91,10 +86,8 @@ def with_taxonomy(table: "pa.Table", threshold: int = THRESHOLD) -> "pa.Table":
     return table.append_column("taxonomy", pa.array(found, pa.int64()))
 
 
-def _with_kind(table: "pa.Table") -> "pa.Table":
+def _with_kind(table: pa.Table) -> pa.Table:
     """The table with `text_kind`, if it has published scores: they are the published classifier's."""
-    import pyarrow as pa
-
     if "nl_score" not in table.column_names or "text_kind" in table.column_names:
         return table
     kinds = CodeFilter(PUBLISHED[0]).verdicts(table.column("nl_score").to_pylist())

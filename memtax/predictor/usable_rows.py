@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from memtax import statistics
@@ -12,10 +12,6 @@ from memtax.errors import MemtaxError
 from memtax.predictor import factors as declared
 from memtax.predictor.logistic import Array
 from memtax.progress import numbered
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 LARGEST = 1e100
 """Largest size of a factor: sums of squares of millions of rows stay finite."""
@@ -46,7 +42,7 @@ class Usable:
 
 
 def usable(
-    table: "pa.Table", factors: Sequence[declared.Factor], target: str, category: str | None, what: str = "the table"
+    table: pa.Table, factors: Sequence[declared.Factor], target: str, category: str | None, what: str = "the table"
 ) -> Usable:
     """Read the rows that have all that is needed.
 
@@ -92,14 +88,12 @@ def few_units(units: statistics.Units) -> str | None:
     return f"{numbered(count, units.name)}, {statistics.FEWEST_UNITS} needed"
 
 
-def read_ids(table: "pa.Table", what: str) -> NDArray[np.int64]:
+def read_ids(table: pa.Table, what: str) -> NDArray[np.int64]:
     """The column `sequence_id`, which must be complete.
 
     Raises:
         MemtaxError: it is missing, not of integers, or has nulls.
     """
-    import pyarrow as pa
-
     from memtax import schema
 
     schema.require(table.column_names, ["sequence_id"], what)

@@ -1,17 +1,16 @@
 """Rows of the published tables in our columns: the one place that undoes what the published values mean otherwise."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from memtax import schema
 from memtax.errors import MemtaxError
 from memtax.published.layouts import HALVES, TOKENS
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MARKS = ("generation_perplexity", "0_8_snowclones", "0_8_templates")
 """Columns that tell the table of all factors from ours."""
@@ -22,7 +21,7 @@ def is_published(names: list[str]) -> bool:
     return any(name in names for name in MARKS)
 
 
-def from_published(table: "pa.Table", in_sample: bool) -> "pa.Table":
+def from_published(table: pa.Table, in_sample: bool) -> pa.Table:
     """Rows of `usvsnsp/semantic-filters` in our layout; the inverse of `memtax.published.writing.to_published`.
 
     Columns are renamed; `is_memorized` is `memorization_score` = 1. What stands for a failure becomes null: perplexities below
@@ -38,9 +37,6 @@ def from_published(table: "pa.Table", in_sample: bool) -> "pa.Table":
     Raises:
         MemtaxError: half-sequence perplexities without tokens.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     names = schema.rename_published(table.column_names)
     columns: dict[str, Any] = {names.get(name, name): table.column(name) for name in table.column_names}
     for ours in [name for name in columns if "_matches_" in name and name in schema.COLUMNS]:
@@ -59,8 +55,6 @@ def from_published(table: "pa.Table", in_sample: bool) -> "pa.Table":
 
 def _perplexities(columns: Mapping[str, Any]) -> dict[str, Any]:
     """The perplexities among the columns, each over its own tokens."""
-    import pyarrow as pa
-
     if any(name in columns for name in HALVES) and "tokens" not in columns:
         raise MemtaxError("published prompt and generation perplexities cannot be converted without the column 'tokens'")
     found = {}
@@ -75,29 +69,20 @@ def _perplexities(columns: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def share(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
+def share(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A share as float64, null where it is not between 0 and 1."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     values = column.cast(pa.float64())
     return pc.if_else(pc.and_(pc.greater_equal(values, 0.0), pc.less_equal(values, 1.0)), values, pa.scalar(None, pa.float64()))
 
 
-def _counts(column: "pa.ChunkedArray", itself: int) -> "pa.ChunkedArray":
+def _counts(column: pa.ChunkedArray, itself: int) -> pa.ChunkedArray:
     """Counts without the sequence itself, null where nothing was counted."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     counts = column.cast(pa.int64())
     return pc.if_else(pc.greater_equal(counts, itself), pc.subtract(counts, itself), pa.scalar(None, pa.int64()))
 
 
-def _plain_windows(tokens: "pa.ChunkedArray") -> NDArray[np.bool_]:
+def _plain_windows(tokens: pa.ChunkedArray) -> NDArray[np.bool_]:
     """Which rows have exactly 64 tokens, none of them 0: the reference's perplexities of the others leave tokens out."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     combined = tokens.combine_chunks()
     lengths = pc.fill_null(pc.list_value_length(combined), 0).to_numpy(zero_copy_only=False)
     parents = pc.list_parent_indices(combined).to_numpy(zero_copy_only=False)

@@ -4,9 +4,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from memtax import schema
 from memtax.errors import MemtaxError
@@ -16,23 +19,17 @@ from memtax.hub.folder import Config, content
 from memtax.provenance import versions
 from memtax.published.layouts import FILTERS, HALVES, MATCHES, SCHEMES, TOKENS, Layout, check_name
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 _MADE = "memtax"
 """Key of a file's metadata that says what its split was made of."""
 
 
-def to_published(table: "pa.Table", in_sample: bool) -> "pa.Table":
+def to_published(table: pa.Table, in_sample: bool) -> pa.Table:
     """Our rows in the published layout; the inverse of what `memtax fit` reads.
 
     Args:
         table: features of 64-token sequences; columns that are missing are left out.
         in_sample: whether the sequences are the sample that semantic matches are counted in: they then count themselves.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     columns: dict[str, Any] = {}
     for theirs, ours in FILTERS.columns.items():
         if ours not in table.column_names:
@@ -51,7 +48,7 @@ def to_published(table: "pa.Table", in_sample: bool) -> "pa.Table":
     return pa.table(columns)
 
 
-def published_files(name: str, features: "pa.Table", title: str, license_id: str | None) -> dict[str, bytes]:
+def published_files(name: str, features: pa.Table, title: str, license_id: str | None) -> dict[str, bytes]:
     """Files of a dataset repository: `pile_NAME` with all sequences, `memories_NAME` with the memorized ones, and a card.
 
     Args:
@@ -63,10 +60,6 @@ def published_files(name: str, features: "pa.Table", title: str, license_id: str
     Raises:
         MemtaxError: the name is not letters, digits, points and underscores, or the sequences are not of 64 tokens.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     check_name(name, "deduped_12b")
     schema.require(features.column_names, ["sequence_id", "tokens", "is_memorized"], "the run")
     if not pc.all(pc.equal(pc.list_value_length(features.column("tokens")), TOKENS)).as_py():
@@ -81,16 +74,13 @@ def published_files(name: str, features: "pa.Table", title: str, license_id: str
     return {**files, "README.md": _card(FILTERS, splits, title, license_id, {}, title).encode()}
 
 
-def match_splits(table: "pa.Table", name: str) -> "dict[str, pa.Table]":
+def match_splits(table: pa.Table, name: str) -> dict[str, pa.Table]:
     """Splits of `MATCHES` from our `semantic_matches_*` and `textual_matches_*`.
 
     Args:
         table: ours, with `sequence_id`.
         name: one of `SCHEMES` for a sample of the corpus, whose sequences then count themselves; else scheme and model.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     found = {}
     for ending, names in MATCHES.one_split_kind.items():
         columns: dict[str, Any] = {}
@@ -101,18 +91,18 @@ def match_splits(table: "pa.Table", name: str) -> "dict[str, pa.Table]":
     return found
 
 
-def renamed(table: "pa.Table", layout: Layout) -> "pa.Table":
+def renamed(table: pa.Table, layout: Layout) -> pa.Table:
     """A split of a layout whose values are ours: our columns, cast to their declared types, under the published names.
 
     Raises:
         MemtaxError: a column is missing.
     """
-    return schema.validate(table, layout.columns.values()).rename_columns(list(layout.columns))
+    return schema.validate(table, layout.columns.values()).rename_columns(
+        {ours: theirs for theirs, ours in layout.columns.items()}
+    )
 
 
-def write_splits(
-    folder: Path, layout: Layout, splits: "Mapping[str, pa.Table]", title: str, summary: Mapping[str, Any]
-) -> None:
+def write_splits(folder: Path, layout: Layout, splits: Mapping[str, pa.Table], title: str, summary: Mapping[str, Any]) -> None:
     """Write a dataset repository in a published layout; other splits that it already has in this layout stay.
 
     Args:
@@ -125,8 +115,6 @@ def write_splits(
     Raises:
         MemtaxError: the splits that are there have other columns.
     """
-    import pyarrow.parquet as pq
-
     made = {_MADE: ", ".join(f"{name}: {value}" for name, value in summary.items())}
     with atomic_directory(folder) as temporary:
         for path in sorted((folder / "data").glob("*.parquet")):
@@ -146,7 +134,7 @@ def write_splits(
 
 def _card(
     layout: Layout,
-    splits: "Mapping[str, pa.Table]",
+    splits: Mapping[str, pa.Table],
     title: str,
     license_id: str | None,
     summary: Mapping[str, Any],

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+
 from memtax.attribution.alignment_memorization import FEWEST, points
 from memtax.report import figures, words
 from memtax.report.parts import Panel
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
     from matplotlib.axes import Axes
 
 LABELS = {
@@ -20,7 +21,7 @@ CELLS = 24
 """Hexagons across the axis of alignment."""
 
 
-def against_memorization(found: Mapping[str, Any], table: "pa.Table | None") -> tuple[tuple[Panel, ...], tuple[str, ...]]:
+def against_memorization(found: Mapping[str, Any], table: pa.Table | None) -> tuple[tuple[Panel, ...], tuple[str, ...]]:
     """The figure of alignment against memorization, or why it is withheld; neither where no memorization score is known.
 
     Args:
@@ -60,7 +61,7 @@ def _correlation(found: Mapping[str, Any]) -> str:
     return f"Spearman {words.fixed(found['spearman'])} (95% interval {words.span(found)}, over {words.units(found)})."
 
 
-def hexagons(values: "np.ndarray", label: str, ax: "Axes | None" = None) -> "Axes":
+def hexagons(values: np.ndarray, label: str, ax: "Axes | None" = None) -> "Axes":
     """Texts by alignment and memorization, counted in hexagons.
 
     Args:
@@ -68,7 +69,6 @@ def hexagons(values: "np.ndarray", label: str, ax: "Axes | None" = None) -> "Axe
         label: of the share.
         ax: where to draw.
     """
-    import numpy as np
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm, ListedColormap
 

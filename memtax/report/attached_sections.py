@@ -1,16 +1,15 @@
 """The sections on what other verbs found about the model: paraphrases, gradient alignment, influence."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from memtax.progress import agree, numbered
 from memtax.report import words
 from memtax.report.alignment_memorization import against_memorization
 from memtax.report.data import Run
 from memtax.report.parts import Panel, Section, Table
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 def attached(run: Run) -> list[Section]:
@@ -34,7 +33,7 @@ def _paraphrases(found: Mapping[str, Any]) -> Section:
     return Section("paraphrases", "Paraphrases", text, (table,) if rows else ())
 
 
-def alignment(found: Mapping[str, Any], table: "pa.Table | None" = None) -> Section:
+def alignment(found: Mapping[str, Any], table: pa.Table | None = None) -> Section:
     """How alike the gradients at texts and paraphrases are.
 
     Args:

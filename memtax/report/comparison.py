@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from memtax import schema, statistics
 from memtax.errors import MemtaxError
@@ -17,7 +18,6 @@ from memtax.report.quoting import quotable
 from memtax.results import read_summary, read_table
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from matplotlib.axes import Axes
 
 SHOWN = 20
@@ -32,13 +32,11 @@ class Comparison:
 
     summary: Mapping[str, Any]
     """The figures."""
-    changed: "pa.Table"
+    changed: pa.Table
     """`sequence_id`, `change`, both categories, and the text where it is known."""
 
-    def groups(self) -> "pa.Table":
+    def groups(self) -> pa.Table:
         """Rates before and after by category, and their difference, as a table."""
-        import pyarrow as pa
-
         rows = []
         for name, group in self.summary["groups"].items():
             counts = {key: group[key] for key in ("sequences", "unit", "units", "newly", "forgotten", "p")}
@@ -79,8 +77,6 @@ def compare(first: Path | str, second: Path | str, *, show_personal_data: bool =
     Raises:
         MemtaxError: a run cannot be read, has repeated ids, or shares no sequence with the other.
     """
-    import pyarrow as pa
-
     one, two = (read_run(Path(path), show_personal_data) for path in (first, second))
     at_one, at_two, matched_by = pair_rows(one, two)
     before, after = one.memorized[at_one], two.memorized[at_two]
@@ -145,7 +141,7 @@ def _shared(summary: Mapping[str, Any]) -> str:
     return f"{numbered(summary['sequences'], 'distinct sequence')} in both runs, matched by their tokens"
 
 
-def _group(was: "np.ndarray", now: "np.ndarray", units: statistics.Units) -> dict[str, Any]:
+def _group(was: np.ndarray, now: np.ndarray, units: statistics.Units) -> dict[str, Any]:
     """Rates and their difference over units; `independent` holds what would be true of independent sequences."""
     both, forgotten, newly = int((was & now).sum()), int((was & ~now).sum()), int((~was & now).sum())
     rows, change = len(was), now.astype(float) - was.astype(float)
@@ -170,7 +166,7 @@ def _value(value: float, interval: statistics.Interval | None) -> dict[str, floa
     return {"value": value, "low": interval.low if interval else None, "high": interval.high if interval else None}
 
 
-def _transitions(old: "np.ndarray", new: "np.ndarray", was: "np.ndarray", now: "np.ndarray") -> list[dict[str, Any]]:
+def _transitions(old: np.ndarray, new: np.ndarray, was: np.ndarray, now: np.ndarray) -> list[dict[str, Any]]:
     """Sequences by state before and after; a state is a category, or `not memorized`."""
     states = (*schema.CATEGORIES, "uncategorized", "not memorized")
 

@@ -3,7 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from memtax import schema
 from memtax.checksums import verify
@@ -11,9 +16,6 @@ from memtax.errors import MemtaxError
 from memtax.record_shapes import METRICS
 from memtax.records import read_run
 from memtax.results import SUMMARY, read_summary
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 HEAVY = ("tokens", "text", "token_texts", "token_logprobs")
 """Columns that are only read for the sequences shown one by one."""
@@ -33,15 +35,15 @@ class Run:
     record: Mapping[str, Any]
     """The contents of `run.yaml`."""
     features_path: Path | None
-    features: "pa.Table | None"
+    features: pa.Table | None
     """One row per sequence, without the `HEAVY` columns."""
-    held_out: "pa.Table | None"
+    held_out: pa.Table | None
     """The rows of the membership table that the model was not trained on."""
-    frequencies: "pa.Table | None"
+    frequencies: pa.Table | None
     """token_id and token_frequency."""
-    neighbours: "pa.Table | None" = None
+    neighbours: pa.Table | None = None
     """sequence_id, rank, neighbour_id and cosine."""
-    alignment: "pa.Table | None" = None
+    alignment: pa.Table | None = None
     """One row per text of `memtax align`: gradient_alignment, and a memorization score where the run has the text."""
 
     @classmethod
@@ -58,8 +60,6 @@ class Run:
         verify(run)
         held_out = _table(run / "dataset" / "membership" / "train.parquet")
         if held_out is not None and "is_member" in held_out.column_names:
-            import pyarrow.compute as pc
-
             held_out = held_out.filter(pc.invert(held_out.column("is_member")))
         return cls(
             metrics=read_summary(run, shape=METRICS) if metrics_path.exists() else {},
@@ -74,10 +74,6 @@ class Run:
 
     def rows(self, sequence_ids: Sequence[int]) -> list[dict[str, Any]]:
         """Whole rows of the feature table, in the order of `sequence_ids`."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        import pyarrow.dataset as ds
-
         if self.features_path is None:
             return []
         wanted = pa.array(sequence_ids, pa.int64())
@@ -88,11 +84,8 @@ class Run:
         return [by_id[sequence_id] for sequence_id in sequence_ids]
 
 
-def _table(path: Path) -> "pa.Table | None":
+def _table(path: Path) -> pa.Table | None:
     """The declared columns of a Parquet file except the heavy ones, checked against the schema; None without the file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if not path.exists():
         return None
     try:

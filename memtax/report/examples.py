@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from memtax.report.data import Run
 from memtax.schema import CATEGORIES, COLUMNS
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Item = TypeVar("Item")
 
@@ -46,13 +47,11 @@ FACTORS = (
 UNLABELLED = "no category"
 
 
-def strata(run: Run) -> dict[tuple[str, bool], "np.ndarray"]:
+def strata(run: Run) -> dict[tuple[str, bool], np.ndarray]:
     """Row numbers of each category x memorized, by rising probability of the continuation, ties by `sequence_id`.
 
     Rows without a verdict (`is_memorized` null) are in none. Rows without a category stand under `UNLABELLED`.
     """
-    import numpy as np
-
     table = run.features
     if table is None or "is_memorized" not in table.column_names:
         return {}
@@ -104,9 +103,6 @@ def choose(run: Run, most: int = PER_STRATUM) -> list[dict[str, Any]]:
 
 def _add_neighbours(run: Run, chosen: Sequence[dict[str, Any]]) -> None:
     """Beside each example the sequences that say nearly the same, nearest first; nothing without embeddings."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if run.neighbours is None or not chosen:
         return
     ids = pa.array([example["id"] for example in chosen], pa.int64())

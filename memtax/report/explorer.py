@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from memtax import schema
 from memtax.checksums import verify
 from memtax.errors import MemtaxError
@@ -13,8 +17,6 @@ from memtax.records import read_run, whole_number
 from memtax.report.data import run_folder
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from memtax.lm.resident import Placement
 
 SHOWN = ("sequence_id", "taxonomy", "is_memorized", "memorized_probability", "sequence_duplicates", "text")
@@ -41,11 +43,11 @@ class Explorer:
         placement: number format and devices of the model.
     """
 
-    features: "pa.Table"
+    features: pa.Table
     predictor: str | None = None
     model: str | None = None
     frequencies: str | None = None
-    neighbours: "pa.Table | None" = None
+    neighbours: pa.Table | None = None
     prompt: int = 32
     continuation: int = 32
     title: str = "memtax"
@@ -77,8 +79,6 @@ class Explorer:
 
     @classmethod
     def _of_run(cls, run: Path, model: str | None, bos: str) -> "Explorer":
-        import pyarrow.parquet as pq
-
         path = run / "dataset" / "features" / "train.parquet"
         if not path.is_file():
             raise MemtaxError(f"{run} holds no dataset/features; give the directory of a finished run")
@@ -103,8 +103,6 @@ class Explorer:
     @property
     def factors(self) -> list[str]:
         """Numeric columns that rows can be chosen by."""
-        import pyarrow as pa
-
         numeric = (pa.types.is_integer, pa.types.is_floating)
         return [
             column.name
@@ -138,8 +136,6 @@ class Explorer:
         Raises:
             MemtaxError: an unknown category or factor.
         """
-        import pyarrow.compute as pc
-
         table = self.features
         if unknown := [name for name in categories if name not in schema.CATEGORIES]:
             raise MemtaxError(f"unknown category {unknown[0]!r}; choose among {', '.join(schema.CATEGORIES)}")
@@ -171,8 +167,6 @@ class Explorer:
         Raises:
             MemtaxError: there is no such row.
         """
-        import pyarrow.compute as pc
-
         found = self.features.filter(pc.field("sequence_id") == int(sequence_id)).to_pylist()
         if not found:
             raise MemtaxError(f"no sequence {sequence_id} in this run")
@@ -186,9 +180,6 @@ class Explorer:
 
     def _neighbours(self, sequence_id: int) -> list[dict[str, Any]]:
         """Rank, id, cosine and text of a sequence's neighbors."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         if self.neighbours is None:
             return []
         found = self.neighbours.filter(pc.field("sequence_id") == sequence_id).drop_columns(["sequence_id"]).to_pylist()
@@ -244,8 +235,6 @@ class Explorer:
 
     def _risk(self, row: Mapping[str, Any]) -> float | None:
         """The predictor's probability; None without a predictor, or where a factor of it is not known."""
-        import pyarrow as pa
-
         from memtax.predictor.predictor import Predictor
 
         if self.predictor is None:

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from memtax.errors import MemtaxError
 from memtax.report.words import count, label, number, percent
 from memtax.schema import CATEGORIES, COLUMNS
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -73,8 +74,6 @@ def style() -> AbstractContextManager[None]:
 
 def figure_of(drawn: Any) -> "Figure":
     """The figure of what a function here returned: axes, an array of axes, or a figure."""
-    import numpy as np
-
     first = np.ravel(np.asarray(drawn, dtype=object))[0]
     figure: Figure = getattr(first, "figure", first)
     return figure
@@ -93,8 +92,6 @@ def panels(ax: Any, height: float, rows: int = 1, columns: int = 1, **options: A
     Raises:
         MemtaxError: another number of axes was given.
     """
-    import numpy as np
-
     if ax is None:
         return blank(height).subplots(rows, columns, squeeze=False, **options)
     given = np.ravel(np.asarray(ax, dtype=object))
@@ -110,10 +107,8 @@ def blank(height: float) -> "Figure":
     return Figure(figsize=(WIDTH, height))
 
 
-def error_bars(rows: Sequence[Mapping[str, Any]], key: str) -> "np.ndarray":
+def error_bars(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
     """Distances (2, rows) from the value to its interval's ends, in the unit of the value; 0 where there is no interval."""
-    import numpy as np
-
     ends = [(row[key] - _or(row.get("low"), row[key]), _or(row.get("high"), row[key]) - row[key]) for row in rows]
     return np.maximum(np.array(ends, dtype=float).T, 0)
 
@@ -326,7 +321,7 @@ def _plain_ticks(axes: "Axes", scale: str) -> None:
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 30 * low else (1.0, 3.0)))
 
 
-def distribution(groups: Mapping[str, Mapping[str, "np.ndarray"]], name: str, unit: str, ax: Any = None) -> Any:
+def distribution(groups: Mapping[str, Mapping[str, np.ndarray]], name: str, unit: str, ax: Any = None) -> Any:
     """Histograms of a factor for memorized (filled) and other (outlined) sequences, a panel per category.
 
     Args:
@@ -335,8 +330,6 @@ def distribution(groups: Mapping[str, Mapping[str, "np.ndarray"]], name: str, un
         unit: its unit, for the axis.
         ax: as many axes as there are categories.
     """
-    import numpy as np
-
     values = np.concatenate([part for group in groups.values() for part in group.values()]).astype(float)
     low, high = values.min(), values.max()
     with style():

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from memtax.report import figures, words
 from memtax.report.data import Run
 from memtax.report.moments import Moments
@@ -10,7 +12,6 @@ from memtax.report.parts import Panel, Section, Table
 from memtax.schema import CATEGORIES
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.axes import Axes
 
 TEXT = (
@@ -117,8 +118,6 @@ def auc(members: Sequence[Mapping[str, Any]], groups: Sequence[str], moments: Mo
         moments: of the series.
         ax: where to draw.
     """
-    import numpy as np
-
     values = np.full((len(groups), len(moments.keys)), np.nan)
     texts = [[words.DASH] * values.shape[1] for _ in groups]
     for member in members:
@@ -139,8 +138,6 @@ def auc(members: Sequence[Mapping[str, Any]], groups: Sequence[str], moments: Mo
 
 def weights(members: Sequence[Mapping[str, Any]], moments: Moments, ax: Any = None) -> Any:
     """Coefficients of the factors (rows) at each member (columns), one panel per predictor; arguments as in `auc`."""
-    import numpy as np
-
     every = [(int(moments.place(member)), row) for member in members for row in member["coefficients"]]
     panels = [name for name in ("baseline", *CATEGORIES) if any(row["model"] == name for _, row in every)]
     factors = list(dict.fromkeys(row["factor"] for _, row in every))
@@ -170,10 +167,9 @@ def _short(value: float) -> str:
 
 
 def _grid(
-    axes: "Axes", values: "np.ndarray", texts: Sequence[Sequence[str]], scale: tuple[str, float, float], moments: Moments
+    axes: "Axes", values: np.ndarray, texts: Sequence[Sequence[str]], scale: tuple[str, float, float], moments: Moments
 ) -> None:
     """Colored cells with their numbers, which stand out from the color by 4.5 to 1."""
-    import numpy as np
     from matplotlib import colormaps
 
     name, low, high = scale

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from memtax.report.figures import panels, style
 
 if TYPE_CHECKING:
@@ -16,8 +18,6 @@ def heat(texts: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes"
         texts: `text_id` and `heat`, log p_z (nats) of equal stretches of the text, None where no suffix reaches.
         ax: where to draw.
     """
-    import numpy as np
-
     with style():
         axes: Axes = panels(ax, 1.3 + 0.36 * len(texts))[0, 0]
         for row, text in enumerate(texts):

@@ -7,14 +7,16 @@ the verdict and the factors: enough to search, filter and sort. As columns they 
 import base64
 import json
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from memtax.report import examples
 from memtax.report.data import Run
 from memtax.schema import CATEGORIES
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MOST_ROWS = 100_000
 """Sequences that a page lists; of more, memorized ones first, then an even choice of the others."""
@@ -37,8 +39,6 @@ def listing(run: Run, most: int = MOST_ROWS) -> dict[str, Any]:
         of the prompt, null where unknown), `factors` (name to values), `shortened` (the length of cut texts, or null).
         Empty without a verdict.
     """
-    import numpy as np
-
     table = run.features
     strata = examples.strata(run)
     if table is None or not strata:
@@ -79,18 +79,15 @@ def compressed(columns: dict[str, Any]) -> str:
     return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 6)).decode("ascii")
 
 
-def _values(column: "pa.ChunkedArray") -> list[Any]:
+def _values(column: pa.ChunkedArray) -> list[Any]:
     """Values to `DIGITS` significant digits; what is not finite is null."""
-    import numpy as np
-    import pyarrow as pa
-
     if not pa.types.is_floating(column.type):
         return column.to_pylist()
     values = column.to_numpy().astype(float)
     return [float(f"{value:.{DIGITS}g}") if known else None for value, known in zip(values, np.isfinite(values), strict=True)]
 
 
-def _dictionary(rows: "pa.Table") -> tuple[list[str], list[int | None]]:
+def _dictionary(rows: pa.Table) -> tuple[list[str], list[int | None]]:
     """Distinct documents, and each row's place among them."""
     if "document" not in rows.column_names:
         return [], [None] * rows.num_rows
@@ -98,12 +95,8 @@ def _dictionary(rows: "pa.Table") -> tuple[list[str], list[int | None]]:
     return coded.dictionary.to_pylist(), coded.indices.to_pylist()
 
 
-def _texts(run: Run, rows: "pa.Table") -> tuple[list[str | None], list[int | None], int | None]:
+def _texts(run: Run, rows: pa.Table) -> tuple[list[str | None], list[int | None], int | None]:
     """Texts in the order of the rows, where their continuation begins, and the length they were cut to if any was."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.dataset as ds
-
     if run.features_path is None:
         return [None] * rows.num_rows, [None] * rows.num_rows, None
     source = ds.dataset(run.features_path)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from memtax.report.figures import COLORS, GREY, curves, dots, error_bars, figure_of, panels, style
 from memtax.report.saving import save
 from memtax.report.words import label
@@ -70,8 +72,6 @@ def heat_map(rows: Sequence[Mapping[str, Any]], value: str, ax: "Axes | None" = 
         value: `spearman`, `pearson` or `xi`.
         ax: where to draw.
     """
-    import numpy as np
-
     with style():
         axes: Axes = panels(ax, 4.6)[0, 0]
         factors = list(dict.fromkeys(row["factor"] for row in rows))
@@ -110,8 +110,6 @@ def landscape(rows: Sequence[Mapping[str, Any]], criterion: str, ax: "Axes | Non
         criterion: for example `log_loss`.
         ax: where to draw.
     """
-    import numpy as np
-
     with style():
         axes: Axes = panels(ax, 4.6)[0, 0]
         names = sorted({row["factor_1"] for row in rows} | {row["factor_2"] for row in rows})

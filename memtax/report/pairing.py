@@ -2,17 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from memtax import schema, statistics
 from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.report.quoting import complete, shows_personal_data
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _COLUMNS = ("sequence_id", "is_memorized", "taxonomy", "text", "tokens", "document")
 
@@ -33,12 +32,12 @@ class ScoredRun:
     """
 
     about: dict[str, Any]
-    ids: "np.ndarray"
-    memorized: "np.ndarray"
-    taxonomy: "np.ndarray"
-    texts: "np.ndarray | None"
-    tokens: "pa.ChunkedArray | None"
-    documents: "np.ndarray"
+    ids: np.ndarray
+    memorized: np.ndarray
+    taxonomy: np.ndarray
+    texts: np.ndarray | None
+    tokens: pa.ChunkedArray | None
+    documents: np.ndarray
     shown: bool = False
 
     def by_tokens(self) -> dict[bytes, int]:
@@ -63,8 +62,6 @@ def read_run(path: Path, show_personal_data: bool = False) -> ScoredRun:
     Raises:
         MemtaxError: there is no table, it cannot be read, or its ids are not unique.
     """
-    import pyarrow.parquet as pq
-
     features = Path("dataset", "features", "train.parquet")
     # An audit keeps its run in a folder of that name.
     scores = Path("dataset", "scores", "train.parquet")
@@ -97,10 +94,8 @@ def read_run(path: Path, show_personal_data: bool = False) -> ScoredRun:
     )
 
 
-def shared_units(one: ScoredRun, two: ScoredRun, at_one: "np.ndarray", at_two: "np.ndarray") -> statistics.Units:
+def shared_units(one: ScoredRun, two: ScoredRun, at_one: np.ndarray, at_two: np.ndarray) -> statistics.Units:
     """Units of the shared sequences: documents of the first run, of the second where the first has none; else equal text."""
-    import pyarrow as pa
-
     old, new = one.documents[at_one], two.documents[at_two]
     documents = [b if a is None else a for a, b in zip(old, new, strict=True)]
     columns = {"document": pa.array(documents, pa.string())}
@@ -114,7 +109,7 @@ def shared_units(one: ScoredRun, two: ScoredRun, at_one: "np.ndarray", at_two: "
     return statistics.Units.of_table(pa.table(columns))
 
 
-def _categories(table: "pa.Table") -> "np.ndarray":
+def _categories(table: pa.Table) -> np.ndarray:
     """Names of the categories; None where there is none."""
     if "taxonomy" not in table.column_names:
         return np.full(table.num_rows, None, object)
@@ -122,7 +117,7 @@ def _categories(table: "pa.Table") -> "np.ndarray":
     return np.array([schema.CATEGORIES[value] if isinstance(value, int) else value for value in values], object)
 
 
-def pair_rows(one: ScoredRun, two: ScoredRun) -> tuple["np.ndarray", "np.ndarray", str]:
+def pair_rows(one: ScoredRun, two: ScoredRun) -> tuple[np.ndarray, np.ndarray, str]:
     """Places of the shared sequences in both runs, and by what they were matched."""
     ids = np.intersect1d(one.ids, two.ids)
     places = np.searchsorted(one.ids, ids), np.searchsorted(two.ids, ids)
@@ -139,7 +134,7 @@ def pair_rows(one: ScoredRun, two: ScoredRun) -> tuple["np.ndarray", "np.ndarray
     return at_one, at_two, "tokens"
 
 
-def _same_tokens(one: ScoredRun, two: ScoredRun, at_one: "np.ndarray", at_two: "np.ndarray") -> bool:
+def _same_tokens(one: ScoredRun, two: ScoredRun, at_one: np.ndarray, at_two: np.ndarray) -> bool:
     """Whether shared ids mean shared sequences; assumed where a table has no tokens."""
     if one.tokens is None or two.tokens is None:
         return True

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from memtax import privacy
 from memtax.results import SUMMARY, read_summary
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 def shows_personal_data(folder: Path) -> bool:
@@ -16,7 +16,7 @@ def shows_personal_data(folder: Path) -> bool:
     return (folder / SUMMARY).is_file() and read_summary(folder).get("personal_data_shown") is True
 
 
-def complete(table: "pa.Table", run: Path, *, texts: bool) -> "pa.Table":
+def complete(table: pa.Table, run: Path, *, texts: bool) -> pa.Table:
     """A run's features with the tokens and names of documents, which a masked run leaves out where they hold personal data.
 
     Args:
@@ -27,9 +27,6 @@ def complete(table: "pa.Table", run: Path, *, texts: bool) -> "pa.Table":
     Returns:
         The table; unchanged where nothing was masked or the sequences are not there.
     """
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     file = run / "sequences" / "train.parquet"
     masked = "tokens" in table.column_names and table.column("tokens").combine_chunks().flatten().null_count
     if not masked or not file.is_file():

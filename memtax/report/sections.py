@@ -1,7 +1,10 @@
 """The page's sections: which figure and table shows what, and the sentence that stands where a part is missing."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from memtax import schema
 from memtax.predictor.factors import FROM_SCORES
@@ -14,10 +17,6 @@ from memtax.report.growth import growth
 from memtax.report.heat import heat
 from memtax.report.parts import Panel, Section, Table
 from memtax.report.words import DASH, count, estimate, fixed, label, number, percent
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
 
 GROUPS = ("all", *schema.CATEGORIES)
 DISTRIBUTIONS = ("sequence_duplicates", "continuation_perplexity")
@@ -262,14 +261,12 @@ def goes_with(run: Run) -> Section:
 
 def _distribution(run: Run, name: str) -> Panel | None:
     """The factor's distribution, if both memorized and other sequences have finite values of it."""
-    import numpy as np
-
     strata = examples.strata(run)
     values = _finite(run.features, name)
     if values is None:
         return None
 
-    def pick(memorized: bool, category: str | None = None) -> "np.ndarray":
+    def pick(memorized: bool, category: str | None = None) -> np.ndarray:
         places = [rows for (own, verdict), rows in strata.items() if verdict == memorized and category in (None, own)]
         kept = values[np.concatenate(places)] if places else values[:0]
         return kept[np.isfinite(kept)]
@@ -296,7 +293,7 @@ def _distribution(run: Run, name: str) -> Panel | None:
     return Panel(f"distribution_{name}", title, caption, figures.distribution(groups, name, schema.COLUMNS[name].unit))
 
 
-def _finite(table: "pa.Table | None", name: str) -> "np.ndarray | None":
+def _finite(table: pa.Table | None, name: str) -> np.ndarray | None:
     """A column as float64, nulls as NaN; None where there is no such column."""
     if table is None or name not in table.column_names:
         return None

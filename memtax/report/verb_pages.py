@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from memtax.membership.measure import representatives
 from memtax.progress import agree, numbered
 from memtax.report import attached_sections as attached
@@ -171,7 +173,6 @@ def cosines(groups: Mapping[str, Sequence[float]], ax: "Axes | None" = None) -> 
         groups: name to values between -1 and 1.
         ax: where to draw.
     """
-    import numpy as np
     from matplotlib.ticker import MaxNLocator
 
     with figures.style():

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import datasets
@@ -6,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.letters import FirstToken, rows
-from helpers.processes import torchrun
+from helpers.processes import plain, torchrun
+from helpers.small import bigram_model, save, transitions
 from memtax.engine import Plan, once, plan, run
 from memtax.errors import MemtaxError, StaleOutputError
+from memtax.filters import LanguageModelFilter
 
 
 def parts(folder):
@@ -58,6 +62,35 @@ def test_two_processes_write_the_bytes_that_one_writes(tmp_path):
     calls = (tmp_path / "log2").read_text().split()
     assert {call.split(":")[0] for call in calls} == {"0", "1"}
     assert len(calls) == 50
+
+
+SCORING = """
+import sys
+import datasets
+from memtax import engine
+from memtax.filters import LanguageModelFilter
+rows, model, output = sys.argv[1:]
+assert engine.World.current().size == 2
+scores = LanguageModelFilter(model, prompt=4, continuation=4)
+engine.run(datasets.load_from_disk(rows), scores, output, rows_per_batch=2, batches_per_shard=2)
+"""
+
+
+def test_the_launcher_of_torch_gives_the_shards_of_one_process(tmp_path):
+    model = save(bigram_model(transitions()), tmp_path / "model")
+    tokens = [[1 + (row + place) % 12 for place in range(8)] for row in range(12)]
+    data = datasets.Dataset.from_dict({"sequence_id": list(range(12)), "tokens": tokens})
+    data.save_to_disk(tmp_path / "rows")
+    (tmp_path / "scoring.py").write_text(SCORING)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    words = [*launcher, tmp_path / "scoring.py", tmp_path / "rows", model, tmp_path / "two"]
+    environment = {**plain(), "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([sys.executable, *map(str, words)], env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    scores = LanguageModelFilter(model, prompt=4, continuation=4)
+    run(data, scores, tmp_path / "one", rows_per_batch=2, batches_per_shard=2)
+    assert len(parts(tmp_path / "one")) == 3
+    assert parts(tmp_path / "one") == parts(tmp_path / "two")
 
 
 def test_finished_shards_are_not_computed_again(tmp_path):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,17 @@ from memtax.errors import StaleOutputError
 from memtax.jobs.run import Run
 from memtax.results import read_summary
 from memtax.schema import CATEGORIES, COLUMNS
+
+MODULES = 169
+"""Modules of memtax that a run with a control and checkpoints imports up to its report: it can only shrink."""
+COUNTED = """
+import sys
+from memtax.cli import main
+try:
+    main()
+finally:
+    print(f"{sum(name.split('.')[0] == 'memtax' for name in sys.modules)} modules of memtax")
+"""
 
 
 def features(output):
@@ -176,8 +188,10 @@ def test_a_run_replays_from_its_record(finished, config):
 def test_two_processes_give_the_bytes_of_one(finished, config, material, tmp_path):
     values = {**config.to_dict(), "output": str(tmp_path / "two")}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
-    done = torchrun("-m", "memtax", "run", tmp_path / "config.yaml", timeout=300)
+    done = torchrun("-c", COUNTED, "run", tmp_path / "config.yaml", timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+    # The main process writes the report as well.
+    assert max(map(int, re.findall(r"(\d+) modules of memtax", done.stdout))) <= MODULES
     parquet = sorted(path.relative_to(finished.output) for path in finished.output.rglob("*.parquet"))
     assert parquet == sorted(path.relative_to(tmp_path / "two") for path in (tmp_path / "two").rglob("*.parquet"))
     for path in parquet:
