@@ -6,7 +6,7 @@
 Each attempt restores an undisturbed output, finished or as a killed job left it, changes one thing in it (one bit of one file,
 its time kept; or a file that is deleted, cut, or replaced by another), and runs the command in a fork of this process. It must
 end in the undisturbed bytes, or be refused in one line. Verbs that read another's output must refuse it or give the undisturbed
-result. Foreign files lie in every output and must survive. Prints one JSON line per verb.
+result. Foreign files lie in every output and must survive. Prints one JSON line per verb, and at the end what went wrong.
 """
 
 import argparse
@@ -37,6 +37,9 @@ FOREIGN = (
 """Files of the user's in an output, by names that look as if a program had left them."""
 FOREIGN_EVERYWHERE = ("notes.txt", ".notes.draft_01.tmp")
 """Likewise, in every folder of it."""
+
+wrong: list[str] = []
+"""What should not have happened."""
 
 
 def small_parts():
@@ -224,17 +227,20 @@ def faults_of(out):
 
 
 def judge(what, status, printed, same):
-    """`same`, `again` or `refused`; anything else ends the test."""
+    """`same`, `again` or `refused`; anything else is `wrong`."""
     if "Traceback" in printed:
-        raise SystemExit(f"{what}: traceback\n{printed[-4000:]}")
+        wrong.append(f"{what}: traceback\n{printed[-4000:]}")
+        return "wrong"
     lines = [line for line in printed.splitlines() if line.startswith("memtax: ")]
     again = [line for line in lines if re.search("again$|from the start$|as it is$", line)]
     if status == 0:
         if not same:
-            raise SystemExit(f"{what}: another result\n{printed[-2000:]}")
+            wrong.append(f"{what}: another result\n{printed[-2000:]}")
+            return "wrong"
         return "again" if again else "same"
     if status != 2 or len(lines) - len(again) != 1:
-        raise SystemExit(f"{what}: ended with {status}\n{printed[-2000:]}")
+        wrong.append(f"{what}: ended with {status}\n{printed[-2000:]}")
+        return "wrong"
     return "refused"
 
 
@@ -275,7 +281,7 @@ def matrix(verb, words, given, out, flips, faults, chance):
         what = f"{verb}, {base.name}, {what or done}"
         counts[judge(what, status, printed, visible(content(out)) == once)] += 1
         if lost := foreign - survivors(out):
-            raise SystemExit(f"{what}: lost {sorted(lost)}")
+            wrong.append(f"{what}: lost {sorted(lost)}")
 
     attempt("undisturbed among foreign files", pristine, lambda: None)
     for number in range(flips):
@@ -334,6 +340,8 @@ def main():
     parser.add_argument("--verb", action="append")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    import memtax
+
     folder = options.folder.absolute()
     shutil.rmtree(folder, ignore_errors=True)
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "cache")}
@@ -344,6 +352,8 @@ def main():
     table = commands(folder / "given", out)
     chosen = options.verb or list(table)
     small_parts()
+    # Here and not in a fork: what is compiled and looked up once is then there for all forks.
+    memtax.count(corpus=[str(folder / "given" / "rows.jsonl")], window=["8:16"], output=str(folder / "first"), threads=1)
     if "predict" in chosen:
         words = (*table["fit"][:2], "--output", folder / "fitted", *table["fit"][4:])
         run(words, folder / "fit.log")
@@ -356,6 +366,8 @@ def main():
         found = matrix(verb, table[verb], folder / "given", out, share, options.faults, chance)
         sys.stdout.write(json.dumps({**found, "seconds": round(time.monotonic() - began)}) + "\n")
         sys.stdout.flush()
+    if wrong:
+        raise SystemExit("\n\n".join(wrong))
 
 
 def more_inputs(given):
