@@ -5,8 +5,14 @@ import pyarrow as pa
 
 from memtax import schema
 
-for _name in ("a", "b"):
-    schema.declare(schema.Column(_name, "float64", "-", "drawn from a normal distribution", "made null", role="variant"))
+
+def declare(*names):
+    """Declare columns of numbers that memtax does not know, so that they can be factors."""
+    for name in names:
+        schema.declare(schema.Column(name, "float64", "-", "drawn by a test", "made null", role="variant"))
+
+
+declare("a", "b")
 FACTORS = ("a", "b", "sequence_duplicates", "is_templating")
 
 

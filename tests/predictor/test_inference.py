@@ -13,6 +13,7 @@ from memtax.predictor.robust import RobustFit
 from memtax.schema import CATEGORIES
 
 NAMES = ("a", "b", "sequence_duplicates", "is_templating")
+simulated.declare("tell", "flag", "twice", "flat")
 
 
 def design_of(data, names=("a", "b")):

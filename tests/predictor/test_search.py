@@ -8,6 +8,7 @@ import pytest
 import scipy.special
 from sklearn.linear_model import LogisticRegression
 
+from helpers import simulated
 from memtax import statistics
 from memtax.errors import MemtaxError, StaleOutputError
 from memtax.pipeline import fitting
@@ -15,6 +16,7 @@ from memtax.predictor.partition_search import SearchConfig, conclude, finished, 
 from memtax.predictor.partitions import Partition, all_partitions, members
 
 NAMES = ("f0", "f1", "f2", "f3")
+simulated.declare(*NAMES, "leak")
 CONFIG = SearchConfig(NAMES, NAMES, resamples=50)
 
 
