@@ -62,6 +62,16 @@ def small_parts():
     resume.FileCheckpoint.seconds = resume.FileCheckpoint.SHARE = 0
 
 
+def draw_nothing():
+    """Drawing takes most of the time of some verbs; the files of figures appear, and are damaged, without it."""
+    from matplotlib.figure import Figure
+
+    def save(self, file, *, format, **options):
+        file.write("<svg ></svg>" if format == "svg" else b"no picture")
+
+    Figure.savefig = save
+
+
 def inputs(folder):
     """The inputs of `killing`, cut to what takes little time."""
     import pyarrow.parquet as pq
@@ -352,6 +362,7 @@ def main():
     table = commands(folder / "given", out)
     chosen = options.verb or list(table)
     small_parts()
+    draw_nothing()
     # Here and not in a fork: what is compiled and looked up once is then there for all forks.
     memtax.count(corpus=[str(folder / "given" / "rows.jsonl")], window=["8:16"], output=str(folder / "first"), threads=1)
     if "predict" in chosen:
