@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from memtax import journal
+from memtax import journal, mounts
 from memtax.errors import MemtaxError
 from memtax.journal import INHERITED, MARKER
 
@@ -46,7 +46,7 @@ def hold_job(output: Path | str, command: str) -> Iterator[None]:
         MemtaxError: see `hold`.
     """
     root = Path(os.path.realpath(output))
-    if any(hold.root == root or hold.root in root.parents for hold in _holds):
+    if any(mounts.is_same(hold.root, folder) for hold in _holds for folder in (root, *root.parents)):
         yield
     elif os.environ.get("RANK", "0") != "0":
         with share(output):
@@ -146,10 +146,14 @@ def read(output: Path | str, wait: bool = False) -> Iterator[None]:
     Raises:
         MemtaxError: a run that writes holds the directory.
     """
+    output = Path(output)
     with contextlib.ExitStack() as locks:
-        if is_marked(Path(output)):
+        for handle in _lock_above(Path(os.path.realpath(output)), wait, output):
+            locks.callback(os.close, handle)
+        if is_marked(output):
             with contextlib.suppress(PermissionError):
-                locks.callback(os.close, _lock(Path(output), fcntl.LOCK_SH, wait, Path(output)))
+                locks.callback(os.close, _lock(output, fcntl.LOCK_SH, wait, output))
+        _refuse_inside(output, wait, output)
         yield
 
 
@@ -189,16 +193,20 @@ class _Hold:
         try:
             marked = not is_own(root)
             # From the top down, then the directory itself: two runs cannot wait for each other.
-            for folder in reversed(root.parents):
-                if (folder / MARKER).is_file() and is_marked(folder):
-                    with contextlib.suppress(PermissionError):
-                        above.append(_lock(folder, fcntl.LOCK_SH, wait, output))
-            return cls(root, _lock(root, fcntl.LOCK_EX, wait, output), above, made, marked)
+            above.extend(_lock_above(root, wait, output))
+            held = cls(root, _lock(root, fcntl.LOCK_EX, wait, output), above, made, marked)
         except BaseException:
             for handle in above:
                 os.close(handle)
             _remove_empty(made)
             raise
+        try:
+            # Runs inside that began before this directory was marked, or that see no directory above theirs.
+            _refuse_inside(root, wait, output)
+        except BaseException:
+            held.release(False)
+            raise
+        return held
 
     def release(self, used: bool) -> None:
         """Free the lock. The marker stays, unless the run left nothing in a directory that it was given."""
@@ -230,6 +238,29 @@ class _Hold:
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
             record.unlink(missing_ok=True)
+
+
+def _lock_above(root: Path, wait: bool, output: Path) -> Iterator[int]:
+    """Lock the markers of the directories above a real path, under each of its names, together with other runs inside them."""
+    for folder in mounts.above(root):
+        if os.path.isfile(folder / MARKER) and is_marked(folder):
+            with contextlib.suppress(PermissionError):
+                yield _lock(folder, fcntl.LOCK_SH, wait, output)
+
+
+def _refuse_inside(root: Path, wait: bool, output: Path) -> None:
+    """Refuse a directory with a run inside it, or wait for that.
+
+    Raises:
+        MemtaxError: one inside it is in use.
+    """
+    while (inner := held_inside(root, root)) is not None:
+        if not wait:
+            raise MemtaxError(
+                f"{inner}, which is inside {output}, is in use by another run; wait for it (memtax --wait ...) or choose "
+                "another output"
+            )
+        time.sleep(0.2)
 
 
 def _lock(folder: Path, kind: int, wait: bool, output: Path) -> int:
@@ -338,10 +369,13 @@ def _starts(path: Path, pattern: bytes) -> bool:
         return False
 
 
-def held_inside(folder: Path) -> Path | None:
-    """A directory at or below `folder` that another run holds, or None."""
+def held_inside(folder: Path, own: Path | None = None) -> Path | None:
+    """A directory at or below `folder` that another run holds, or None; `own` is one that this process holds."""
+    owned = [hold.root for hold in _holds] + ([] if own is None else [own])
     for path in folder.rglob(MARKER):
-        if path.is_file() and not path.is_symlink() and not any(hold.root == path.parent.resolve() for hold in _holds):
+        if path.is_symlink() or not os.path.isfile(path) or any(mounts.is_same(root, path.parent) for root in owned):
+            continue
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from memtax import journal, outputs
+from memtax import journal, mounts, outputs
 from memtax.errors import MemtaxError
 from memtax.files import atomic_directory, atomic_path, write_text
 
@@ -296,3 +297,104 @@ def test_a_script_holds_its_output_to_its_end(tmp_path, monkeypatch):
     make(tmp_path / "home")
     with outputs.holding(), pytest.raises(MemtaxError, match="not memtax's"):
         outputs.hold_late(tmp_path / "home", "train")
+
+
+MOUNTED = """\
+import subprocess, sys
+from memtax import outputs
+from memtax.errors import MemtaxError
+subprocess.run(["mount", "--bind", sys.argv[1], sys.argv[2]], check=True)
+try:
+    with outputs.hold(sys.argv[3], "second"):
+        print("held")
+except MemtaxError as error:
+    print(error)
+"""
+
+
+def can_mount(folder):
+    words = ["unshare", "--mount", "mount", "--bind", str(folder), str(folder)]
+    return shutil.which("unshare") is not None and subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "point", "held", "wanted"),
+    [
+        ("out", "elsewhere", "out", "elsewhere"),
+        ("out/inner", "elsewhere", "out", "elsewhere/deep"),
+        ("out/inner", "elsewhere", "out/inner/deep", "elsewhere"),
+        ("elsewhere", "out/inner", "out", "elsewhere/deep"),
+        ("elsewhere", "out/inner", "elsewhere/deep", "out"),
+        ("out/inner", "elsewhere", "out/other", None),
+    ],
+)
+def test_a_bind_mount_is_no_way_around_a_lock(tmp_path, start, source, point, held, wanted):
+    if not can_mount(tmp_path):
+        pytest.skip("no right to mount")
+    for name in ("out/inner/deep", "elsewhere/deep"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("out/stage.json", "elsewhere/stage.json", "out/inner/stage.json"):
+        write_text(tmp_path / name, "{}")
+    start(tmp_path / held)
+    words = ["unshare", "--mount", sys.executable, "-c", MOUNTED, *(str(tmp_path / name) for name in (source, point))]
+    done = subprocess.run(
+        [*words, str(tmp_path / (wanted or "elsewhere"))],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert ("in use by" in done.stdout) == (wanted is not None), done
+    assert ("held" in done.stdout.split()) == (wanted is None)
+
+
+def test_a_table_of_mounts_is_read_as_the_kernel_writes_it(tmp_path, monkeypatch):
+    (tmp_path / "real out" / "inner").mkdir(parents=True)
+    (tmp_path / "name").symlink_to("real out/inner")
+    table = tmp_path / "mountinfo"
+    place = str(tmp_path).encode()
+    table.write_bytes(
+        b"27 1 254:0 / / rw - ext4 /dev/vda rw\n"
+        + b"30 27 254:0 %s/real\\040out/inner %s/name rw - ext4 /dev/vda rw\n" % (place, place)
+        # Another file system, and a line that is cut.
+        + b"31 27 0:5 /%s/real\\040out %s rw - tmpfs tmpfs rw\n31 27" % (place, place + b"/other")
+    )
+    monkeypatch.setattr(mounts, "TABLE", table)
+    inner = tmp_path / "real out" / "inner"
+    # The name that the second mount gives; here a symlink makes the test of sameness succeed.
+    assert mounts.above(inner) == [*reversed(inner.parents)]
+    assert tmp_path / "real out" in mounts.above(tmp_path / "name")
+    monkeypatch.setattr(mounts, "TABLE", tmp_path / "nowhere")
+    assert mounts.above(inner) == [*reversed(inner.parents)]
+
+
+def test_an_output_whose_parent_cannot_be_written(tmp_path):
+    out = tmp_path / "parent" / "out"
+    out.mkdir(parents=True)
+    (tmp_path / "parent").chmod(0o555)
+    code = """\
+import ctypes, struct, sys
+from pathlib import Path
+from memtax.files import atomic_directory, write_text
+from memtax.outputs import hold
+# Root may write anywhere; without its capabilities it is a user like others.
+if sys.platform == "linux":
+    ctypes.CDLL(None).capset(struct.pack("Ii", 0x20080522, 0), bytes(24))
+out = Path(sys.argv[1])
+try:
+    (out.parent / "x").touch()
+except PermissionError:
+    print("not writable")
+with hold(out, "count"):
+    write_text(out / "a", "a")
+    for _ in range(2):
+        with atomic_directory(out / "b") as folder:
+            (folder / "c").write_text("c")
+"""
+    words = [sys.executable, "-c", code, str(out)]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    finally:
+        (tmp_path / "parent").chmod(0o755)
+    assert (done.returncode, done.stdout) == (0, "not writable\n"), done.stderr
+    assert content(out).keys() == {"a", "b/c", f"b/{outputs.LISTING}", ".memtax"}

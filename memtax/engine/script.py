@@ -16,11 +16,14 @@ def run_training(name: str, run: Callable[[], object]) -> None:
         run: parses the command line and trains.
 
     Raises:
-        SystemExit: with status 2, after an error.
+        SystemExit: with status 2, after an error, and 130 when it was interrupted.
     """
     try:
         with outputs.holding():
             run()
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted; --resume_from_checkpoint True goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
+        raise SystemExit(130) from None
     except Exception as error:
         number = system_error(error)
         if not isinstance(error, MemtaxError) and number is None:

@@ -146,8 +146,8 @@ class Attack:
         function: from evidence to a score, larger for members; None where the evidence does not suffice.
         needs: names in `EVIDENCE`; the function gets them as arguments in this order, and k after them if there is a grid.
         grid: values of k; each gives a column.
-        gather: for evidence of its own, whose names are in `needs` too: gets the `memtax.membership.evidence.Gatherer` of a batch
-            (model, texts, tokens) and one dictionary of evidence per row, and adds to those.
+        gather: for evidence of its own, whose names are in `needs` too: gets the `memtax.membership.evidence.Gatherer` of
+            a batch (model, texts, tokens) and one dictionary of evidence per row, and adds to those.
     """
 
     name: str

@@ -126,12 +126,13 @@ def small_demo():
     demo.can_embed = lambda: False
 
 
-def start(words, log, memory):
-    """Fork: the child runs the command as if typed."""
+def start(words, log, memory, prepare=lambda: None):
+    """Fork: the child prepares itself, then runs the command as if typed."""
     if child := os.fork():
         return child
     try:
         os.setsid()
+        prepare()
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, 1)
         os.dup2(handle, 2)

@@ -10,16 +10,15 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import BertConfig, BertModel, BertTokenizerFast, GPTNeoXConfig, GPTNeoXForCausalLM
 
+from helpers.processes import start
 from helpers.small import WORDS, random_texts, word_tokenizer
 from memtax.checksums import verify
 from memtax.errors import MemtaxError
@@ -30,11 +29,12 @@ KILLS = int(os.environ.get("MEMTAX_TRAINING_KILLS", "0"))
 COMMON = ("--use_cpu", "True", "--report_to", "none", "--disable_tqdm", "True", "--seed", "3")
 STEPS = ("--save_strategy", "steps", "--save_steps", "3", "--logging_steps", "2", "--per_device_train_batch_size", "8")
 RESUME = ("--resume_from_checkpoint", "True")
+SCRIPTS = ("train_lm", "finetune_lora", "train_code_vs_nl")
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """A model and texts."""
+    """A model, an encoder, and texts."""
     folder = tmp_path_factory.mktemp("given")
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "eos_token_id": 0}
@@ -43,6 +43,18 @@ def given(tmp_path_factory):
     for name, seed in (("texts", 0), ("others", 1)):
         lines = "".join(json.dumps({"text": text}) + "\n" for text in random_texts(48 + seed, 24))
         (folder / f"{name}.jsonl").write_text(lines)
+    shape |= {"num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 7}
+    BertModel(BertConfig(**{name: value for name, value in shape.items() if name != "eos_token_id"})).save_pretrained(
+        folder / "bert"
+    )
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "int")
+    BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(folder / "bert")
+    for name, more in (("texts", 0), ("others", 1)):
+        (folder / f"{name}.domains").mkdir()
+        code, prose = "int main(void) { return a[i] * b[i]; }\n", "the house on the hill, the village. "
+        for domain, text in (("github", code), ("pile_cc", prose)):
+            lines = "".join(json.dumps({"text": f"{n} {text}" * 12}) + "\n" for n in range(30 + more))
+            (folder / f"{name}.domains" / f"{domain}.member.jsonl").write_text(lines)
     return folder
 
 
@@ -50,6 +62,9 @@ def command(name, given, output):
     """The words of each script on the tiny setup; 18 optimizer steps, checkpoints at 3, 6, ... (6 to an epoch)."""
     script = [sys.executable, str(asset(f"training/{name}.py")), "--output_dir", str(output), *COMMON, *STEPS]
     texts = str(given / "texts.jsonl")
+    if name == "train_code_vs_nl":
+        base = ("--base", str(given / "bert"), "--max_length", "24", "--bf16", "False", "--evaluation_rows", "20")
+        return [*script, "--data", str(given / "texts.domains"), *base, "--max_steps", "18"]
     if name == "train_lm":
         shape = ("--hidden_size", "32", "--num_layers", "2", "--context_length", "24", "--prompt", "8", "--continuation", "8")
         return [*script, "--dataset", texts, "--tokenizer", str(given / "lm"), *shape, "--num_train_epochs", "3"]
@@ -59,13 +74,13 @@ def command(name, given, output):
 
 def run(words, until=None, kill=signal.SIGKILL):
     """Run to the end, or kill once `until()` holds."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    while until is not None and child.poll() is None and not until():
+    child = start(*words[1:])
+    while until is not None and child.is_running() and not until():
         time.sleep(0.002)
-    if until is not None and child.poll() is None:
-        child.send_signal(kill)
-    return child.communicate()[0], child.returncode
+    if until is not None and child.is_running():
+        child.kill(kill)
+    done = child.wait()
+    return done.stdout + done.stderr, done.returncode
 
 
 def contents(folder):
@@ -80,13 +95,15 @@ def contents(folder):
     return found
 
 
-@pytest.mark.parametrize("name", ["train_lm", "finetune_lora"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_what_a_kill_leaves_is_resumed_to_the_same_bytes(name, given, tmp_path, capsys):
     specification = importlib.util.spec_from_file_location(f"resumed_{name}", asset(f"training/{name}.py"))
     script = sys.modules[specification.name] = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(script)
     torch.set_printoptions(profile="full")
-    script.main([*command(name, given, tmp_path / "whole")[2:], "--num_train_epochs", "2"])
+    # All but the classifier, which has as many checkpoints in one.
+    length = ("--max_steps", "12") if name == "train_code_vs_nl" else ("--num_train_epochs", "2")
+    script.main([*command(name, given, tmp_path / "whole")[2:], *length])
     expected = contents(tmp_path / "whole")
     output = tmp_path / "cut"
     shutil.copytree(tmp_path / "whole", output)
@@ -95,7 +112,7 @@ def test_what_a_kill_leaves_is_resumed_to_the_same_bytes(name, given, tmp_path, 
             shutil.rmtree(path)
     optimizer = output / "checkpoint-6" / "optimizer.pt"
     optimizer.write_bytes(optimizer.read_bytes()[:-20])
-    words = [*command(name, given, output)[2:], "--num_train_epochs", "2", *RESUME]
+    words = [*command(name, given, output)[2:], *length, *RESUME]
     capsys.readouterr()
     script.main(words)
     printed = "".join(capsys.readouterr())
@@ -103,7 +120,7 @@ def test_what_a_kill_leaves_is_resumed_to_the_same_bytes(name, given, tmp_path, 
     found = contents(output)
     assert found.keys() == expected.keys()
     assert [file for file in expected if found[file] != expected[file]] == []
-    other = [str(given / "others.jsonl") if word.endswith("texts.jsonl") else word for word in words]
+    other = [word.replace(f"{given}/texts.", f"{given}/others.") for word in words]
     verify(output)
     weights = next(output.glob("*.safetensors"))
     whole = weights.read_bytes()
@@ -117,44 +134,45 @@ def test_what_a_kill_leaves_is_resumed_to_the_same_bytes(name, given, tmp_path, 
 
 
 @pytest.mark.skipif(not KILLS, reason="MEMTAX_TRAINING_KILLS is not set")
-@pytest.mark.parametrize("name", ["train_lm", "finetune_lora"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_killed_training_ends_in_the_bytes_of_an_undisturbed_one(name, given, tmp_path):
     torch.set_printoptions(profile="full")
     rng = random.Random(name)
+    began = time.monotonic()
     printed, status = run(command(name, given, tmp_path / "whole"))
+    took = time.monotonic() - began
     assert status == 0, printed
     expected = contents(tmp_path / "whole")
     output = tmp_path / "killed"
-    for kill in range(KILLS):
+    words = [*command(name, given, output), *RESUME]
+    final = sorted(path for path in expected if "/" not in path)
+    for _ in range(KILLS):
         shutil.rmtree(output, ignore_errors=True)
-        step = 3 * rng.randint(2, 6)
-        wanted = rng.choice([CHECKSUMS, "optimizer.pt", "trainer_state.json"])
-        delay = rng.random() * 0.05 if kill else 0
-        words = [*command(name, given, output), *RESUME]
+        # While a checkpoint is written, while the final files are, or at any moment.
+        folder = rng.choice([f"checkpoint-{3 * rng.randint(1, 6)}/", ""])
+        wanted = folder + rng.choice([CHECKSUMS, "optimizer.pt", "trainer_state.json"] if folder else final)
+        at, delay = (rng.random() * took, 0) if rng.random() < 0.3 else (1e9, rng.random() * 0.05)
+        began = time.monotonic()
 
-        def reached(path=output / f"checkpoint-{step}" / wanted, delay=delay):
-            return path.exists() and (time.sleep(delay) or True)
+        def reached(path=output / wanted, at=at, delay=delay, began=began):
+            return time.monotonic() - began > at or (path.exists() and (time.sleep(delay) or True))
 
         run(words, reached, rng.choice([signal.SIGKILL, signal.SIGTERM]))
         printed, status = run(words)
         assert status == 0, printed
         found = contents(output)
-        assert found.keys() == expected.keys()
+        assert found.keys() == expected.keys(), wanted
         different = [file for file in expected if found[file] != expected[file]]
-        assert not different, (different, step, wanted)
+        assert not different, (different, wanted, at)
     if name == "train_lm":
-        table = pq.read_table(output / "memorization.parquet")
-        assert (
-            table.group_by("step").aggregate([("sequence_id", "count_distinct")])["sequence_id_count_distinct"].to_pylist()
-            == [48] * 3
-        )
-        return
+        steps = pq.read_table(output / "memorization.parquet").group_by("step")
+        assert steps.aggregate([("sequence_id", "count_distinct")])["sequence_id_count_distinct"].to_pylist() == [48] * 3
     # A damaged last checkpoint: the one before is used, and says so.
-    (output / "checkpoint-21" / "optimizer.pt").write_bytes(b"cut")
+    before, last = sorted(int(path.name.partition("-")[2]) for path in output.glob("checkpoint-*"))[-2:]
+    (output / f"checkpoint-{last}" / "optimizer.pt").write_bytes(b"cut")
     printed, status = run(words)
-    assert "checkpoint-21 cannot be used (optimizer.pt damaged): resuming from checkpoint-18" in printed
+    assert f"checkpoint-{last} cannot be used (optimizer.pt damaged): resuming from checkpoint-{before}" in printed
     assert not [file for file, value in contents(output).items() if value != expected[file]]
     # Other data under the same name.
-    other = [str(given / "others.jsonl") if word.endswith("texts.jsonl") else word for word in words]
-    printed, status = run(other)
+    printed, status = run([word.replace(f"{given}/texts.", f"{given}/others.") for word in words])
     assert (status, "was trained with other data" in printed, "Traceback" in printed) == (2, True, False)
