@@ -5,6 +5,7 @@ import re
 import sys
 from typing import Any
 
+from memtax.credentials import hide
 from memtax.errors import MemtaxError
 
 _VERBS = {"is": "are", "has": "have", "was": "were", "does": "do"}
@@ -107,8 +108,8 @@ def _rows(count: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Text as a terminal may show it: control characters, which can move its cursor or rename its window, are `?`."""
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+    """Text as a terminal may show it: without secrets, and `?` for control characters, which can move its cursor."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in hide(text))
 
 
 def progress_bar(description: str, total: int | None, unit: str = "rows", **options: Any) -> Any:

@@ -64,8 +64,12 @@ SETTINGS = (
 """The environment variables that `memtax env` shows; all others may hold a secret."""
 SETTLED_NS = 2 * 10**9
 """Age of a file's last write from which on its digest is kept; the coarsest file systems count in steps of two seconds."""
-_PLAIN = re.compile(r"[0-9.,+-]{0,64}|[A-Za-z][a-z0-9]{0,11}|(?:(?:GPU|MIG)-[0-9a-f-]{1,64},?)+", re.IGNORECASE)
-"""Numbers, switches, number formats, names of threading layers, and devices."""
+_PLAIN = re.compile(
+    r"|-1|[0-9]{1,6}(?:\.[0-9]{1,3})?|[0-9]{1,3}(?:,[0-9]{1,3}){0,63}|(?:(?:GPU|MIG)-[0-9a-f-]{1,64},?)+"
+    r"|true|false|yes|no|on|off|none|fp8|fp16|bf16|default|tbb|omp|workqueue|safe|threadsafe|forksafe",
+    re.IGNORECASE,
+)
+"""Numbers, devices, and the words that the settings take: switches, number formats, names of threading layers."""
 
 
 def digest(*values: Any) -> str:
@@ -180,9 +184,11 @@ def git_commit() -> str | None:
 
 
 def _shareable(value: str) -> str:
-    """A setting without the home folder and without user, password and query of an address."""
-    value = re.sub(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s]*@", r"\1", value)
-    value = value.partition("?")[0] if "://" in value else value
+    """A setting without the home folder and without user, password, query and fragment of an address."""
+    scheme, sign, rest = value.partition("://")
+    if sign:
+        # A password may hold any character.
+        value = f"{scheme}://{re.split('[?#;]', rest.rpartition('@')[2])[0]}"
     home = str(Path.home())
     return f"~{value[len(home) :]}" if len(home) > 1 and f"{value}/".startswith(f"{home}/") else value
 

@@ -167,6 +167,48 @@ def test_a_card_that_is_no_card_is_one_line(tmp_path, content):
         check_folder(tmp_path)
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_the_front_matter_of_a_card_is_found_wherever_it_ends(tmp_path, line_end):
+    """As the client of the Hub finds it, which is what `datasets` goes by."""
+    from huggingface_hub import DatasetCard
+
+    lines = ("---", "configs:", "- config_name: default", "  data_files: ../x.jsonl", "---")
+    (tmp_path / "README.md").write_bytes(line_end.join(lines).encode())
+    assert DatasetCard.load(tmp_path / "README.md").data.to_dict()["configs"][0]["data_files"] == "../x.jsonl"
+    with pytest.raises(MemtaxError, match="is not a file of its folder"):
+        check_folder(tmp_path)
+    (tmp_path / "README.md").write_text("---\nx: '" + "y" * 2**20 + "'\nconfigs: []\n---\n")
+    with pytest.raises(MemtaxError, match="bytes"):
+        check_folder(tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["link.jsonl", "*.jsonl", "**", "sub/a.jsonl", "*/a.jsonl", ["in.jsonl", "s*/**"]])
+def test_a_pattern_that_meets_a_link_out_of_the_folder_is_refused(tmp_path, pattern):
+    folder, away = tmp_path / "data", tmp_path / "away"
+    for made in (folder, away):
+        made.mkdir()
+        (made / "in.jsonl").write_text('{"a": 1}\n')
+    (away / "a.jsonl").write_text('{"a": 2}\n')
+    (folder / "link.jsonl").symlink_to("../away/a.jsonl")
+    (folder / "sub").symlink_to(away)
+    for key in ("data_files", "data_dir") if pattern == "sub/a.jsonl" else ("data_files",):
+        value = {"config_name": "default", key: pattern.partition("/")[0] if key == "data_dir" else pattern}
+        (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': [value]})}---\n")
+        with pytest.raises(MemtaxError, match="a link to .*away.*, which is not a file of its folder"):
+            open_dataset(Source(str(folder)))
+    # Other files, links within the folder, and the Hub's own cache are fine.
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: [in.jsonl, to.jsonl]\n---\n")
+    (folder / "to.jsonl").symlink_to("in.jsonl")
+    assert open_dataset(Source(str(folder)))["a"] == [1, 1]
+    snapshot = tmp_path / "cache" / "snapshots" / "rev"
+    (tmp_path / "cache" / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    (tmp_path / "cache" / "blobs" / "ab12").write_text('{"a": 3}\n')
+    (snapshot / "x.jsonl").symlink_to("../../blobs/ab12")
+    (snapshot / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: '*.jsonl'\n---\n")
+    assert open_dataset(Source(str(snapshot)))["a"] == [3]
+
+
 @pytest.mark.parametrize("record", ["state.json", "dataset_dict.json"])
 def test_a_saved_dataset_that_leads_out_of_its_folder_is_refused(tmp_path, record):
     value = {"_data_files": [{"filename": "../x.arrow"}]} if record == "state.json" else {"splits": ["../x"]}

@@ -1,11 +1,13 @@
 """The command itself: options of every verb, and how errors end it."""
 
+import logging
 import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -152,6 +154,8 @@ def options(
         set_strict(False)
 
     ctx.call_on_close(forget)
+    if ctx.invoked_subcommand != "env":
+        _check_endpoint()
     outcome.mode.set_json(as_json)
     outcome.mode.set_quiet(quiet)
     set_strict(strict)
@@ -159,6 +163,28 @@ def options(
         set_memory(memory)
     else:
         limit_threads()
+
+
+def _check_endpoint() -> None:
+    """Refuse a Hub address that the Hub's client would fail on when it is imported, with the address in a traceback.
+
+    Raises:
+        MemtaxError: HF_ENDPOINT is no address.
+    """
+    from urllib.parse import urlsplit
+
+    from memtax.errors import MemtaxError
+
+    endpoint = os.environ.get("HF_ENDPOINT", "")
+    try:
+        parts = urlsplit(endpoint)
+        is_address = not endpoint or (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0)
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise MemtaxError(
+            "HF_ENDPOINT is not an address such as https://huggingface.co; correct it, or remove it from the environment"
+        )
 
 
 _USAGE: Any = typer.BadParameter.__bases__[0]
@@ -172,6 +198,7 @@ def main() -> None:
     from memtax.cli import cut_off
 
     cut_off.answer()
+    _hide_secrets()
     signal.signal(signal.SIGTERM, _interrupted)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupted)
@@ -191,6 +218,24 @@ def main() -> None:
         _stop()
     # A number is that of `typer.Exit`, anything else what the verb returned.
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _hide_secrets() -> None:
+    """Keep secrets of the environment out of what libraries log, and out of tracebacks."""
+    from memtax.credentials import hide
+
+    make = logging.getLogRecordFactory()
+
+    def record(*given: Any, **named: Any) -> logging.LogRecord:
+        made = make(*given, **named)
+        made.msg, made.args = hide(made.getMessage()), None
+        return made
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sys.stderr.write(hide("".join(traceback.format_exception(kind, error, trace))))
+
+    logging.setLogRecordFactory(record)
+    sys.excepthook = show
 
 
 def _mendable(error: Exception) -> str | None:
@@ -215,6 +260,9 @@ def _mendable(error: Exception) -> str | None:
     # How torch says it.
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return _MEMORY
+    # How the Hub's client says that it cannot use the proxy of the environment; its library changes its name.
+    if (isinstance(error, ImportError) and "SOCKS" in str(error)) or type(error).__name__ == "InvalidURL":
+        return f"the proxy that the environment names cannot be used: {str(error).splitlines()[0]}"
     # How the system says it of a library that does not fit.
     if isinstance(error, ImportError) and re.search("failed to map segment|[Cc]annot allocate memory", str(error)):
         return _MEMORY

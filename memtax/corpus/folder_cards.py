@@ -1,7 +1,10 @@
 """The card of a local dataset folder says which files are read: only those of the folder itself may be named."""
 
+import itertools
+import os
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,6 +15,10 @@ CARD, STANDALONE = "README.md", ".huggingface.yaml"
 """Where `datasets` looks for `configs:`."""
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/|.*::", re.DOTALL)
 """What fsspec takes for an address, or for a chain of them."""
+_FRONT_MATTER = re.compile(rb"\s*---[ \t]*(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r|\n|$)", re.DOTALL)
+"""As the Hub's client finds it, whatever ends its lines."""
+_INFOS = ("dataset_infos.json", "dataset_info.json")
+"""Descriptions of a dataset that `datasets` reads beside its files."""
 
 
 def check_folder(folder: Path) -> None:
@@ -26,32 +33,71 @@ def check_folder(folder: Path) -> None:
     if (folder / STANDALONE).is_file():
         named.append((folder / STANDALONE, read_yaml(folder / STANDALONE)))
     for card, front in named:
-        for name in _names(front, card):
-            _check_name(name, card)
+        patterns = []
+        for config in _configs(front, card):
+            files, places = ([*_texts(config.get(key), f"{card}: {key}")] for key in ("data_files", "data_dir"))
+            for name in (*files, *places):
+                _check_name(name, card)
+            pairs = itertools.product(places or [""], files or ["**"])
+            patterns += [PurePosixPath(place, name).parts for place, name in pairs if files or places]
+        if patterns:
+            _check_links(folder, patterns, card)
     _check_saved(folder)
 
 
 def _front_matter(card: Path) -> Any:
+    # All of the card is read: the end of its front matter may be anywhere.
     with card.open("rb") as file:
-        text = file.read(LARGEST["YAML"])
-    start = re.match(rb"\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", text, re.DOTALL)
+        text = file.read(LARGEST["JSON"] + 1)
+    if len(text) > LARGEST["JSON"]:
+        raise MemtaxError(f"{card} is not a card: it has more than {LARGEST['JSON']:,} bytes")
+    start = _FRONT_MATTER.match(text)
     try:
-        text.decode("utf-8", "strict" if len(text) < LARGEST["YAML"] else "ignore")
+        text.decode("utf-8")
     except UnicodeDecodeError as error:
         raise MemtaxError(f"{card} is not a card: it is not UTF-8 ({error.reason} at byte {error.start})") from None
     return parse_yaml(start[1], f"the front matter of {card}") if start else {}
 
 
-def _names(front: Any, card: Path) -> Iterator[str]:
-    """Every file pattern in the configurations of a card."""
+def _configs(front: Any, card: Path) -> list[dict[str, Any]]:
     configs = front.get("configs") if isinstance(front, dict) else None
     if configs is None:
-        return
+        return []
     if not isinstance(configs, list) or not all(isinstance(config, dict) for config in configs):
         raise MemtaxError(f"{card}: configs is not a list of configurations")
-    for config in configs:
-        for key in ("data_files", "data_dir"):
-            yield from _texts(config.get(key), f"{card}: {key}")
+    return configs
+
+
+def _check_links(folder: Path, patterns: list[tuple[str, ...]], card: Path) -> None:
+    """Refuse patterns of a card that meet a symbolic link to something outside the folder."""
+    root = folder.resolve()
+    # A snapshot of the Hub's cache is links to the contents beside it.
+    contents = root.parent.parent / "blobs" if root.parent.name == "snapshots" else None
+    for link in _links(folder):
+        target = Path(os.path.realpath(link))
+        if target.is_relative_to(root) or (contents is not None and target.parent == contents):
+            continue
+        parts = link.relative_to(folder).parts
+        if any(_meets(pattern, parts) for pattern in patterns):
+            raise MemtaxError(
+                f"{card} names {'/'.join(parts)}, a link to {target}, which is not a file of its folder; nothing outside a "
+                "dataset's folder is read for it"
+            )
+
+
+def _links(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        yield from (path for path in (Path(place, name) for name in (*folders, *files)) if path.is_symlink())
+
+
+def _meets(pattern: tuple[str, ...], parts: tuple[str, ...]) -> bool:
+    """Whether a pattern is of a path, or of something below it."""
+    for number, part in enumerate(parts):
+        if number == len(pattern) or not fnmatchcase(part, pattern[number]):
+            return False
+        if pattern[number] == "**":
+            return True
+    return True
 
 
 def _texts(value: Any, name: str) -> Iterator[str]:
@@ -78,7 +124,7 @@ def _check_name(name: str, card: Path) -> None:
 
 
 def _check_saved(folder: Path) -> None:
-    """The same of what `save_to_disk` wrote."""
+    """The same of what `save_to_disk` wrote, and that descriptions are JSON of a bounded size."""
     splits = [folder]
     if (folder / "dataset_dict.json").is_file():
         names = read_json(folder / "dataset_dict.json", finite=False).get("splits")
@@ -86,6 +132,9 @@ def _check_saved(folder: Path) -> None:
             _check_name(name, folder / "dataset_dict.json")
             splits.append(folder / name)
     for split in splits:
+        for name in _INFOS:
+            if (split / name).is_file():
+                read_json(split / name, finite=False)
         if (split / "state.json").is_file():
             files = read_json(split / "state.json", finite=False).get("_data_files") or []
             for name in _texts(files, f"{split / 'state.json'}: _data_files"):

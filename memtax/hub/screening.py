@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memtax import credentials
 from memtax.errors import MemtaxError
 from memtax.files import destination
 
@@ -45,9 +46,6 @@ _COMMON = frozenset(
 )
 """Names of users and hosts that name nobody, and that texts hold by chance."""
 _PATH_KEY = re.compile(r"name_or_path$|path|file$|folder|directory|^dataset$|^source$|^output$|^tokenizer$|^corpus$|^model$")
-_SECRET_NAME = re.compile(
-    r"TOKEN|SECRET|PASS|KEY|CREDENTIAL|AUTH|BEARER|(?:^|_)PAT(?:$|_)|WEBHOOK|COOKIE|SESSION|DSN|PWD$", re.IGNORECASE
-)
 _CREDENTIAL = re.compile(
     rb"\bhf_[A-Za-z0-9]{30,}\b|\bgh[pousr]_[A-Za-z0-9]{36,}\b|\bgithub_pat_\w{40,}|\bglpat-[\w-]{20,}|\bsk-[A-Za-z0-9_-]{32,}"
     rb"|\bxox[abprs]-[A-Za-z0-9-]{20,}|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----"
@@ -83,8 +81,7 @@ class Machine:
         folders |= {str(place) for place in places[:2] if len(place.parts) > 1}
         names = {socket.gethostname(), socket.gethostname().partition(".")[0], *_users()}
         telling = {name for name in names if len(name) > 3 and name.lower() not in _COMMON}
-        secrets = {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and _is_secret(value)}
-        secrets |= {token} if (token := _stored_token()) else set()
+        secrets = {*credentials.secrets()} | ({token} if (token := _stored_token()) else set())
         parents = {str(folder) for source in sources for folder in Path(os.path.abspath(source)).parents}
         kinds = (folders, parents, telling, secrets)
         return cls(*(tuple(sorted(values, key=lambda value: (-len(value), value))) for values in kinds))
@@ -121,11 +118,6 @@ def _users() -> set[str]:
         return names | {getpass.getuser()}
     except (OSError, KeyError):
         return names
-
-
-def _is_secret(value: str) -> bool:
-    """Whether a variable's value can be one: numbers, switches and paths are not."""
-    return len(value) >= 8 and not value.isdecimal() and not value.startswith(("/", "~"))
 
 
 def _stored_token() -> str | None:

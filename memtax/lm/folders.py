@@ -95,8 +95,8 @@ def find_file(path: str | Path, revision: str | None, name: str) -> Path | None:
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-    except (OSError, ValueError):
-        return None  # from_pretrained says why
+    except Exception:  # clients of proxies raise types of their own, and from_pretrained says why
+        return None
     return Path(found) if found else None
 
 

@@ -118,8 +118,8 @@ def vocabulary_size(path: str | Path, revision: str | None = None) -> int | None
         return None
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
-    except (OSError, ValueError):
-        return None  # load_model says why
+    except Exception:  # load_model says why
+        return None
     found = getattr(config.get_text_config(), "vocab_size", None)
     return found if isinstance(found, int) else None
 

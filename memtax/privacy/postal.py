@@ -14,23 +14,35 @@ _CAPITAL = r"(?![a-zß-ÿа-яё])[^\W\d_]"
 _WORD = r"[^\W\d_][\w'\u2019.-]{0,40}"
 _NAME = rf"{_CAPITAL}[\w'\u2019.-]{{0,40}}"
 _NUMBER = (
-    r"(?:[Nn](?:o\.?|r\.?|[º°.])[ ]?)?[0-9]{1,5}(?:[ ]?[A-Za-z](?!\w))?"
+    r"(?:(?:[Nn](?:\.?[or]|°)?[.:]{0,2}|д\.?|дом|№)[ ]?)?[0-9]{1,5}(?:[ ]?[A-Za-z](?!\w)(?:[ ][0-9]{1,3}(?!\w))?)?"
     r"(?:[ ]?[-/+][ ]?[0-9]{1,5}(?:[A-Za-z](?!\w))?){0,2}(?!\w)"
 )
 _UK, _CANADA = r"[A-Z]{1,2}[0-9][A-Z0-9]?[ ]?[0-9][A-Z]{2}", r"[A-Z][0-9][A-Z][ -]?[0-9][A-Z][0-9]"
-_POSTCODE = rf"(?:(?:[A-Z]{{1,3}}-)?[0-9]{{2,6}}(?:[ -][0-9]{{2,4}})?(?:[ ][A-Z]{{2}}\b)?|{_UK}|{_CANADA})"
+_POSTCODE = rf"(?:(?:[A-Z]{{1,3}}-)?[0-9]{{2,7}}(?:[ -][0-9]{{2,4}})?(?:[ ][A-Z]{{2}}\b)?|{_UK}|{_CANADA})"
 _TOWN = rf"(?:St\.[ ]?)?{_CAPITAL}[\w'\u2019-]{{0,30}}"
-_CITY = rf"{_TOWN}(?:[ -](?:(?:am|an|der|di|de|la|le|sur|upon|on|of)[ -])?{_TOWN}){{0,3}}"
-_NEXT = rf"(?:[,;]{_S}?|{_S})"
+_CITY = rf"{_TOWN}(?:[ /-](?:(?:am|an|der|di|de|la|le|sur|upon|on|of)[ -])?{_TOWN}){{0,3}}"
+_COMMA = r"[,;\u060c\u3001]"
+_NEXT = rf"(?:{_COMMA}{_S}?|{_S}(?:[-/|]{_S})?)"
 _UNIT = (
     r"(?:(?:apartment|apt|appt|suite|ste|unit|flat|floor|fl|room|rm|building|bldg|wohnung|whg|piso|planta|puerta|esc|étage"
-    r"|interno|int|scala|andar|apto|lgh|кв|block|tower)\.?[ ]?#?\w{1,5}\b|#[ ]?\w{1,5}\b"
-    r"|[0-9]{1,2}(?:st|nd|rd|th|[ºo°ª])?[ ](?:floor|piso|[A-Z]\b))"
+    r"|interno|int|scala|andar|apto|lgh|кв|block|tower|level|lot|daire|kat|bl|sc|ap|et|dto|bât|m)(?![^\W\d_])\.?[ ]?#?\w{1,5}\b"
+    r"|#[ ]?\w{1,5}\b"
+    r"|[0-9]{1,2}(?:st|nd|rd|th|[o°a])?\.?[ ](?:floor|piso|andar|étage|etage|stock|og|sal|tv|th|mf|[A-Z]\b)\.?)"
 )
-_PLACE = rf"(?:{_POSTCODE}{_S}{_CITY}|{_CITY}{_NEXT}(?:[A-Z]{{2,3}}{_S})?{_POSTCODE}(?!\w))"
+_PLACE = rf"(?:{_POSTCODE}{_S}{_CITY}|{_CITY}{_NEXT}(?:[A-Z]{{2,3}}{_NEXT})?{_POSTCODE}(?!\w))"
+_SURE_CODE = (
+    r"(?:(?:[A-Z]{1,3}-)?(?:[0-9]{5,7}|(?!19|20)[1-9][0-9]{3}(?:-[0-9]{3})?|[0-9]{3}[ -][0-9]{2,4}|[0-9]{2}-[0-9]{3}"
+    r"|[0-9]{5}-[0-9]{3,4})"
+    rf"|{_UK}|{_CANADA})(?![\w-])"
+)
+"""A postcode that is no year."""
+_DISTRICT = r"[ ][0-9]{1,2}(?!\w|[.,][0-9])"
+_SURE_PLACE = rf"(?:{_SURE_CODE}{_S}{_CITY}|{_CITY}{_NEXT}(?:\({_NAME}\)[ ]?|[A-Z]{{2,3}}{_NEXT})?{_SURE_CODE})"
 _TAIL = re.compile(
-    rf"(?:{_S}(?:[NS]?[EW]|[NS])(?!\w)\.?)?(?:{_NEXT}(?i:{_UNIT})){{0,2}}"
-    rf"(?:{_NEXT}{_PLACE}|,{_S}?{_CITY}{_NEXT}{_PLACE}|(?:,{_S}?{_CITY}){{1,2}})?"
+    rf"(?:{_S}(?:[NS]?[EW]|[NS])(?!\w)\.?)?(?:{_NEXT}(?i:{_UNIT})){{0,4}}"
+    rf"(?:(?:{_NEXT}[\w.°'()-]{{1,20}}(?:[ ][\w.°'()-]{{1,20}}){{0,3}}?){{0,3}}?{_NEXT}{_SURE_PLACE}"
+    rf"|{_NEXT}{_PLACE}|,{_S}?{_CITY}{_NEXT}{_PLACE}|(?:,{_S}?{_CITY}){{1,2}})?"
+    rf"(?:[ ]\([A-Z]{{2,3}}\)|{_DISTRICT})?"
 )
 """What belongs to an address after street and number: a flat, the place, its postcode."""
 _LOWER_TAIL = re.compile(rf",{_S}?{_WORD}(?:{_NEXT}{_POSTCODE}(?!\w))?", re.IGNORECASE)
@@ -60,7 +72,7 @@ _COMMON = re.compile(
 
 _FRENCH = re.compile(
     r"\b(?:rue|avenue|av|ave|boulevard|bd|bvd|place|pl|allées?|chemin|ch|impasse|quai|cours|route|rte|square|passage|faubourg|fbg"
-    r"|ruelle|sentier|esplanade|promenade|lotissement|résidence)\b\.?",
+    r"|đường|phố|ngõ|ruelle|sentier|esplanade|promenade|lotissement|résidence)\b\.?",
     re.IGNORECASE,
 )
 """Words that begin a street's name of French, after the number."""
@@ -69,15 +81,16 @@ _AFTER_FRENCH = re.compile(
     rf"{_S}(?:(?i:de|du|des|la|le|les|à){_S}){{0,3}}(?:[ldLD]['\u2019])?{_WORD}(?:{_S}(?:(?:de|du|des|la|le|les){_S}){{0,2}}{_NAME}){{0,4}}"
 )
 _ROMANCE = re.compile(
-    r"(?<!\w)(?:calle|c/|avenida|avda|avd|av|plaza|pza|paseo|pso|camino|carretera|carrera|rua|travessa|praça|largo|alameda|rodovia"
+    r"(?<!\w)(?:rue|chemin|quai|boulevard|avenue|calle|c/|avenida|avda|avd|av|plaza|pza|paseo|pso|camino|carretera|carrera|rua|travessa|praça|largo|alameda|rodovia"
     r"|estrada|via|viale|v\.le|piazza|piazzale|corso|c\.so|vicolo|strada|carrer|ronda|ulica|ul|aleja|al|pl|os|náměstí|ulice|třída"
-    r"|bulevardul|unter den|ул|улица|пр|проспект|пер|переулок|бул|бульвар|площадь|οδός)(?!\w)\.?",
+    r"|bulevardul|calea|șoseaua|splaiul|piața|trg|triq|unter den|jalan|jl|đường|ул|улица|вул|вулиця|пр|проспект|просп|пер"
+    r"|переулок|бул|бульвар|площадь|площа|οδός|λεωφόρος|λεωφ|شارع|طريق|רחוב|שדרות)(?!\w)\.?",
     re.IGNORECASE,
 )
 """Words that begin a street's name in languages in which the number comes last."""
 _AFTER_ROMANCE = re.compile(
-    rf"{_S}(?:(?i:de|del|do|da|dos|das|di|della|dei|degli|delle|la|las|los|el){_S}){{0,2}}{_NAME}"
-    rf"(?:{_S}(?:(?:de|del|do|da|dos|das|di|della|dei|la|las|los|el|y|e){_S}){{0,2}}{_NAME}){{0,5}},?{_S}(?:(?i:д\.?|дом|número|num\.?|no:?){_S}?)?{_NUMBER}"
+    rf"{_S}(?:(?i:de|del|do|da|dos|das|di|della|dei|degli|delle|du|des|la|las|los|le|les|el){_S}){{0,2}}[„\"«]?(?:[ldLD]['\u2019])?{_NAME}[“”\"»]?"
+    rf"(?:{_S}(?:(?:de|del|do|da|dos|das|di|della|dei|du|des|la|las|los|le|les|el|y|e){_S}){{0,2}}{_NAME}){{0,5}},?{_S}(?:(?i:д\.?|дом|número|num\.?|no:?){_S}?)?(?:{_NUMBER}|s/n(?!\w))"
 )
 _PREPOSITION = re.compile(
     rf"(?<!\w)(?:am|an de[rmn]|auf de[rmn]|im|in de[rmn]|zum|zur|hinter de[rmn]|[Aa]lte[rns]?|[Nn]eue[rns]?|[Gg]roße[rns]?"
@@ -87,11 +100,49 @@ _PREPOSITION = re.compile(
 _STRONG = (
     "straße|strasse|str|gasse|platz|allee|chaussee|damm|ufer|weg|steig|ring|straat|laan|plein|gracht|kade|dijk|singel|steenweg"
     "|gatan|gata|gaten|gate|gade|vägen|veien|vegen|vej|vei|gränd|torget|torv|allé|katu|kuja|polku|ntie"
+    "|vegur|stígur|út|útja|mnt|проспект|улица|переулок|бульвар|шоссе|набережная"
+    "|caddesi|cad|sokak|soka\u011f\u0131|sok|bulvar\u0131|mahallesi|iela|gatvė|tänav|maantee|cesta|ulica|körút"
 )
-_WEAK = "markt|tor|graben|hof|berg|wall|kai|promenade|winkel|grund|feld|park|pfad|zeile|stieg|dreef|pad|plan|tie|tér|utca"
+_WEAK = (
+    "quai|pr|markt|tor|graben|hof|berg|wall|kai|promenade|winkel|grund|feld|park|pfad|zeile|stieg|dreef|pad|plan|tie|tér|utca"
+)
 _COMPOUND = re.compile(rf"(?:(?P<strong>{_STRONG})|{_WEAK})(?!\w)\.?,?{_S}{_NUMBER}", re.IGNORECASE)
 """The last part of a street's name that says what it is, with the number after it: German, Dutch, northern languages."""
-_BEFORE_COMPOUND = re.compile(rf"(?:(?<!\w){_NAME}[ -]){{0,3}}(?<![^\W\d_])[^\W\d_]{{0,30}}-?\Z")
+_BEFORE_COMPOUND = re.compile(
+    rf"(?:(?<!\w){_NAME}[ -](?:(?:de|den|der|ten|ter|van|von|zu|'t)[ ]){{0,2}}){{0,3}}(?<![^\W\d_])[^\W\d_]{{0,30}}-?\Z"
+)
+
+_BARE = re.compile(
+    rf"(?<![\w.]){_NAME}(?:[ ]{_NAME}){{0,3}},?{_S}{_NUMBER}(?:{_NEXT}(?i:{_UNIT})){{0,4}}"
+    rf"(?:{_COMMA}{_S}?|{_S}[-/|]{_S}|[ \t]{{0,4}}(?:\\n|\r?\n)[ \t>]{{0,16}}){_SURE_PLACE}(?:{_DISTRICT})?"
+)
+"""A street without a word that says so, by the number and place after it."""
+_CODE = re.compile(rf"(?<![\w.-])(?:[0-9]{{5,6}}(?:-[0-9]{{3,4}})?|[0-9]{{3}}-[0-9]{{4}}|{_UK}|{_CANADA})(?![\w-]|[.,:/][0-9])")
+_PIECE = rf"(?:{_NAME}|[0-9]{{1,5}}(?:[-/][0-9]{{1,5}}){{0,3}}[A-Za-z]{{0,2}}|\({_NAME}\))"
+_PIECES = rf"{_PIECE}(?:[ ](?:(?:de|du|des|la|le|of|the|di|da|do)[ ])?{_PIECE}){{0,4}}"
+_CHAIN = re.compile(rf"(?<![\w'.-])(?:{_PIECES}{_COMMA}{_S}?){{1,6}}(?P<last>{_PIECES},?{_S})?\Z")
+"""Pieces of an address that end with a postcode, with commas between them."""
+_AFTER_CODE = re.compile(rf"{_S}{_CITY}(?:{_DISTRICT})?")
+_GRID = re.compile(
+    r"(?<!\w)(?:carrera|calle|cra|cl|kr|cll|diagonal|transversal|avenida)\.?[ ][0-9]{1,3}[A-Z]?(?:[ ](?:sur|norte|bis))?"
+    r"[ ]?(?:no\.?|#|n°)[ ]?"
+    r"[0-9]{1,3}[A-Z]?[ ]?-[ ]?[0-9]{1,3}(?!\w)",
+    re.IGNORECASE,
+)
+"""Streets that are numbers themselves."""
+_LATER = re.compile(
+    rf"(?<!\w)(?:{_NAME}[ ]){{1,3}}(?:Street|Road|Avenue|Lane|Boulevard|Drive|Way),?{_S}"
+    rf"(?:(?:No\.?|House|Building|Bldg|Block|Villa|Plot)\.?[ ]?[0-9]{{1,5}}|[0-9]{{1,3}})[A-Za-z]?(?!\w|[.,]?[0-9])"
+)
+"""Streets of English with the number after them."""
+_HAN = r"\u3005-\u3007\u30a1-\u30fa\u30fc\u4e00-\u9fff"
+_EASTERN = re.compile(
+    rf"(?=[{_HAN}]{{0,20}}[都道府県市区區郡町村省县縣镇鎮乡路街巷])[{_HAN}]{{2,24}}[0-9]{{1,5}}(?:-[0-9]|丁目|番|号|號|弄|巷)"
+    rf"(?:[{_HAN}\- ]{{0,12}}[0-9]{{1,5}}){{0,5}}[丁目番地号號弄室楼樓层層階栋棟座单單元]{{0,3}}"
+    r"|(?:[가-힣]{2,4}[ ])?(?:[가-힣]{1,10}(?:시|도|군|구|읍|면)[ ]?){1,4}[가-힣0-9]{1,12}(?:로|길|동|가|리)[ ]?"
+    r"(?:[0-9]{1,4}번?길[ ])?[0-9]{1,5}(?:-[0-9]{1,4})?(?:번지)?(?:,?[ ]?[가-힣]{0,10}[ ]?[0-9]{1,4}(?:층|호|동)){0,3}"
+)
+"""Addresses of Japan, China and Korea: from the largest unit to the number."""
 
 _LETTERED = re.compile(rf"(?<![\w-])(?:{_UK}|{_CANADA}|[1-9][0-9]{{3}}[ ]?[A-Z]{{2}}(?=,?{_S}[A-Z]))(?![\w-])")
 """Postcodes with letters, which little else looks like."""
@@ -131,10 +182,16 @@ def _in_region(folded: str) -> Iterator[tuple[int, int]]:
         street = folded[start:end]
         tail = (_LOWER_TAIL if street == street.lower() else _TAIL).match(folded, end)
         yield start, tail.end() if tail else end
-    yield from (match.span() for match in _LETTERED.finditer(folded))
-    for match in _BOX.finditer(folded):
-        tail = _TAIL.match(folded, match.end())
-        yield match.start(), tail.end() if tail else match.end()
+    for pattern in (_LETTERED, _BARE, _EASTERN):
+        yield from (match.span() for match in pattern.finditer(folded))
+    for code in _CODE.finditer(folded):
+        if before := _CHAIN.search(folded[max(0, code.start() - _REACH) : code.start()]):
+            after = _AFTER_CODE.match(folded, code.end())
+            yield code.start() - len(before[0]), after.end() if after and before["last"] is None else code.end()
+    for pattern in (_BOX, _GRID, _LATER):
+        for match in pattern.finditer(folded):
+            tail = _TAIL.match(folded, match.end())
+            yield match.start(), tail.end() if tail else match.end()
 
 
 def _english(folded: str) -> Iterator[tuple[int, int]]:

@@ -90,7 +90,7 @@ def compare(first: Path | str, second: Path | str, *, show_personal_data: bool =
     moved = was != now
     units = shared_units(one, two, at_one, at_two)
     show = show_personal_data or (one.shown and two.shown)
-    texts = two.texts[at_two] if two.texts is not None else one.texts[at_one] if one.texts is not None else None
+    quoted, rows = (two, at_two[moved]) if two.texts is not None else (one, at_one[moved])
     changed = {
         "sequence_id": one.ids[at_one][moved],
         **({"sequence_id_after": two.ids[at_two][moved]} if matched_by == "tokens" else {}),
@@ -98,8 +98,9 @@ def compare(first: Path | str, second: Path | str, *, show_personal_data: bool =
         "taxonomy_before": pa.array(old[moved].tolist(), pa.string()),
         "taxonomy_after": pa.array(new[moved].tolist(), pa.string()),
     }
-    if texts is not None:
-        changed["text"] = pa.array(quotable(texts[moved].tolist(), show=show), pa.string())
+    if quoted.texts is not None:
+        texts, documents = quoted.texts.tolist(), quoted.documents.tolist()
+        changed["text"] = pa.array(quotable(texts, documents, rows.tolist(), show=show), pa.string())
     summary = {
         "personal_data_shown": show,
         "first": one.about,

@@ -11,6 +11,10 @@ from memtax import privacy
 from memtax.results import SUMMARY, read_summary
 
 
+_AROUND = 128
+"""Characters beside a window that are read with it."""
+
+
 def shows_personal_data(folder: Path) -> bool:
     """Whether a directory is an audit that shows personal data."""
     return (folder / SUMMARY).is_file() and read_summary(folder).get("personal_data_shown") is True
@@ -41,6 +45,37 @@ def complete(table: pa.Table, run: Path, *, texts: bool) -> pa.Table:
     return table
 
 
-def quotable(texts: Sequence[str | None], *, show: bool) -> list[str | None]:
-    """Texts of windows as they may be quoted; nothing is known here of what their ends cut."""
-    return [text if show else privacy.mask_text(text, open_ends=True) for text in texts]
+def quotable(
+    texts: Sequence[str | None], documents: Sequence[str | None], rows: Sequence[int], *, show: bool
+) -> list[str | None]:
+    """Texts of some windows as they may be quoted.
+
+    A number or address that the edge of a window cuts is known from the windows beside it, where they are there; elsewhere
+    everything that may be the rest of one is masked.
+
+    Args:
+        texts: of all windows, those of a document in its order.
+        documents: that the windows were cut from; None where unknown.
+        rows: of the windows to quote.
+        show: quote them as they are.
+    """
+    return [texts[row] if show else _masked(texts, documents, row) for row in rows]
+
+
+def _masked(texts: Sequence[str | None], documents: Sequence[str | None], row: int) -> str | None:
+    text = texts[row]
+    if text is None:
+        return None
+    before = _beside(texts, documents, row, -1)[-_AROUND:]
+    found = privacy.cover(before + text + _beside(texts, documents, row, 1)[:_AROUND], open_ends=True)
+    known = privacy.window_spans(found, (len(before), len(before) + len(text)))
+    return privacy.mask_text(text, known, open_ends=True)
+
+
+def _beside(texts: Sequence[str | None], documents: Sequence[str | None], row: int, step: int) -> str:
+    """Text of the document on one side of a window, `_AROUND` characters or more if it has them."""
+    joined, at = "", row + step
+    while len(joined) < _AROUND and 0 <= at < len(texts) and documents[at] is not None and documents[at] == documents[row]:
+        joined = f"{joined}{texts[at] or ''}" if step > 0 else f"{texts[at] or ''}{joined}"
+        at += step
+    return joined
