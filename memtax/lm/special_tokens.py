@@ -79,10 +79,12 @@ def tokenizer_bos(tokenizer: Any, bos: str | Sequence[int] = "auto") -> BosIds:
         return (int(token),)
     plain = list(tokenizer(_PROBE, add_special_tokens=False)["input_ids"])
     whole = list(tokenizer(_PROBE)["input_ids"])
-    for start in range(len(whole) - len(plain) + 1):
+    for start in range(len(whole) - len(plain) + 1 if plain else 0):
         if whole[start : start + len(plain)] == plain:
             return tuple(whole[:start])
-    return (int(token),) if token is not None and whole[:1] == [token] else ()
+    # A text that the tokenizer has no token for leaves what it adds: its token of both names may be the end of it.
+    ends = len(whole) == 1 and token == getattr(tokenizer, "eos_token_id", None)
+    return (int(token),) if token is not None and whole[:1] == [token] and not ends else ()
 
 
 def bos_ids(

@@ -2,6 +2,10 @@
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from helpers import special_tokens as small
@@ -45,6 +49,34 @@ def test_auto_is_what_the_tokenizer_puts_before_a_text_and_text_has_no_special_t
     assert bos_ids(folder) == small.ADDED[kind]
     assert bos_of(load_model(folder)) == small.ADDED[kind]
     assert bos_of(load_model(folder, bos="never")) == ()
+
+
+@pytest.mark.parametrize(
+    ("form", "names", "expected"),
+    [
+        ("<s> $A", ("<s>", "</s>"), (1,)),
+        ("$A </s>", ("</s>", "</s>"), ()),
+        ("</s> $A", ("</s>", "</s>"), (2,)),
+        ("</s> <s> $A </s>", ("<s>", "</s>"), (2, 1)),
+    ],
+)
+def test_auto_is_read_off_pieces_with_a_leading_space_too(form, names, expected):
+    assert tokenizer_bos(pieces(form, names, ["▁", "a", "b"])) == expected
+
+
+@pytest.mark.parametrize(("form", "expected"), [("<s> $A </s>", (1,)), ("$A </s>", ()), ("$A", ())])
+def test_auto_of_a_tokenizer_without_a_token_for_letters(form, expected):
+    assert tokenizer_bos(pieces(form, ("<s>", "</s>"), ["x"])) == expected
+    if expected == ():
+        assert tokenizer_bos(pieces(form, ("</s>", "</s>"), ["x"])) == ()
+
+
+def pieces(form, names, words):
+    """A tokenizer of pieces without a token for what it does not know."""
+    made = Tokenizer(BPE({word: number for number, word in enumerate(["<unk>", "<s>", "</s>", *words])}, []))
+    made.pre_tokenizer = Metaspace(prepend_scheme="first")
+    made.post_processor = TemplateProcessing(single=form, special_tokens=[("<s>", 1), ("</s>", 2)])
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token=names[0], eos_token=names[1])
 
 
 def test_another_tokenizer_decides_where_it_made_the_tokens(tmp_path):
