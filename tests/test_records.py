@@ -194,7 +194,7 @@ def test_a_pattern_that_meets_a_link_out_of_the_folder_is_refused(tmp_path, patt
     for key in ("data_files", "data_dir") if pattern == "sub/a.jsonl" else ("data_files",):
         value = {"config_name": "default", key: pattern.partition("/")[0] if key == "data_dir" else pattern}
         (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': [value]})}---\n")
-        with pytest.raises(MemtaxError, match="a link to .*away.*, which is not a file of its folder"):
+        with pytest.raises(MemtaxError, match=r"a link to .*away.*, which is not a file of its folder"):
             open_dataset(Source(str(folder)))
     # Other files, links within the folder, and the Hub's own cache are fine.
     (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: [in.jsonl, to.jsonl]\n---\n")

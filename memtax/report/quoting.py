@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 from memtax import privacy
 from memtax.results import SUMMARY, read_summary
 
-
 _AROUND = 128
 """Characters beside a window that are read with it."""
 
