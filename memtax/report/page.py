@@ -40,9 +40,9 @@ def write(run: Path, latex: bool = False) -> Path:
     drawings = {panel.name: inline_svg(saving.svg(panel.figure), panel.name) for panel in panels}
     with atomic_directory(run / "report" / "figures") as folder:
         for panel in panels:
-            saving.add_title(panel.figure, panel.title)
-            (folder / f"{panel.name}.svg").write_text(saving.svg(panel.figure), encoding="utf-8")
-            (folder / f"{panel.name}.png").write_bytes(saving.png(panel.figure))
+            vectors, dots = saving.titled(panel.figure, panel.title)
+            (folder / f"{panel.name}.svg").write_text(vectors, encoding="utf-8")
+            (folder / f"{panel.name}.png").write_bytes(dots)
     tables = run / "report" / TABLES
     if latex or tables.is_dir():  # tables of an earlier report would contradict this page
         write_tables(tables, parts)

@@ -44,15 +44,20 @@ def _canvas(drawn: Any, kind: type[Any], dpi: int) -> Iterator[Any]:
             figure.dpi = before
 
 
-def add_title(drawn: Any, title: str) -> None:
-    """Put the conclusion above the figure, for the files that stand alone."""
+def titled(drawn: Any, title: str) -> tuple[str, bytes]:
+    """SVG and PNG of the figure with its conclusion above it, as files that stand alone."""
+    figure = figure_of(drawn)
     with style():
-        figure_of(drawn).suptitle("\n".join(textwrap.wrap(title, 100)), x=0.01, ha="left", fontsize=11, fontweight="bold")
+        figure.suptitle("\n".join(textwrap.wrap(title, 100)), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    vectors = svg(drawn)
+    # The layout is solved, and solving it takes as long as drawing.
+    figure.set_layout_engine("none")
+    return vectors, png(drawn)
 
 
 def save(drawn: Any, folder: Path, name: str, title: str) -> None:
     """Write the figure of the axes as PNG and SVG, with its conclusion as the title."""
-    add_title(drawn, title)
-    write_text(folder / f"{name}.svg", svg(drawn))
+    vectors, dots = titled(drawn, title)
+    write_text(folder / f"{name}.svg", vectors)
     with atomic_path(folder / f"{name}.png") as path:
-        path.write_bytes(png(drawn))
+        path.write_bytes(dots)

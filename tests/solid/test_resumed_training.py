@@ -53,7 +53,8 @@ def given(tmp_path_factory):
         (folder / f"{name}.domains").mkdir()
         code, prose = "int main(void) { return a[i] * b[i]; }\n", "the house on the hill, the village. "
         for domain, text in (("github", code), ("pile_cc", prose)):
-            lines = "".join(json.dumps({"text": f"{n} {text}" * 12}) + "\n" for n in range(30 + more))
+            # The classifier's words are few: other documents have others of them.
+            lines = "".join(json.dumps({"text": f"{n} {'int the ' * more}{text}" * 12}) + "\n" for n in range(30 + more))
             (folder / f"{name}.domains" / f"{domain}.member.jsonl").write_text(lines)
     return folder
 
