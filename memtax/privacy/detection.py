@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from memtax.privacy.addresses import addresses
+from memtax.privacy.escapes import decode
 from memtax.privacy.folding import INVISIBLE, fold
 from memtax.privacy.masking import Finding
 from memtax.privacy.national import national_ids
@@ -52,10 +53,9 @@ def find(text: str, region: str = "US") -> list[Finding]:
         region: country whose telephone numbers are found without a country code.
     """
     folded = fold(text)
-    # What checksums tell goes before what has a form alone.
-    findings = [*_credentials(folded), *_emails(folded), *_accounts(folded), *_cards(folded)]
-    findings += [Finding("identity number", *span) for span in national_ids(folded)]
-    findings += [*_networks(folded), *_telephones(folded, region)]
+    findings = _valid(folded, region)
+    for decoded in decode(folded):
+        findings += [Finding(each.kind, *decoded.span(each.start, each.end)) for each in _valid(decoded.text, region)]
     kept: list[Finding] = []
     taken = bytearray(len(text))
     for finding in findings:
@@ -63,6 +63,13 @@ def find(text: str, region: str = "US") -> list[Finding]:
             kept.append(finding)
             taken[finding.start : finding.end] = b"\1" * (finding.end - finding.start)
     return sorted(kept, key=lambda each: each.start)
+
+
+def _valid(folded: str, region: str) -> list[Finding]:
+    # What checksums tell goes before what has a form alone.
+    findings = [*_credentials(folded), *_emails(folded), *_accounts(folded), *_cards(folded)]
+    findings += [Finding("identity number", *span) for span in national_ids(folded)]
+    return [*findings, *_networks(folded), *_telephones(folded, region)]
 
 
 def _credentials(folded: str) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ There is no register to check an address against: what has the form is masked an
 import re
 from collections.abc import Iterator
 
+from memtax.privacy.blocks import blocks
 from memtax.privacy.folding import INVISIBLE
 
 _S = rf"(?:[ \t{INVISIBLE}]{{1,4}}|[ \t]{{0,4}}(?:\\n|\r?\n)[ \t>]{{0,16}})"
@@ -182,6 +183,7 @@ def _in_region(folded: str) -> Iterator[tuple[int, int]]:
         street = folded[start:end]
         tail = (_LOWER_TAIL if street == street.lower() else _TAIL).match(folded, end)
         yield start, tail.end() if tail else end
+    yield from blocks(folded)
     for pattern in (_LETTERED, _BARE, _EASTERN):
         yield from (match.span() for match in pattern.finditer(folded))
     for code in _CODE.finditer(folded):
