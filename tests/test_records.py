@@ -125,6 +125,14 @@ def test_a_record_of_wrong_types_is_refused(tmp_path, change):
 
 
 CARDS = ["/etc/x.parquet", "../x.parquet", "a/../../x.parquet", "file:///x.parquet", "file:x.parquet", "~/x.parquet"]
+CARDS += [
+    "*/../../x.parquet",
+    "//x.parquet",
+    "file:../x.parquet",
+    "local:///x.parquet",
+    "HTTP://localhost:1/x",
+    "filecache::/x.jsonl",
+]
 CARDS += ["http://localhost:1/x.parquet", "zip://x.parquet::http://localhost:1/x.zip", "hf://datasets/a/b/x.parquet"]
 
 
