@@ -55,9 +55,10 @@ def blocks(folded: str) -> Iterator[tuple[int, int]]:
         folded: a text from `fold`.
     """
     for match in _BLOCK.finditer(folded):
-        if _is_address(match[0]):
-            opening = _OPENING.search(folded[max(0, match.start() - 64) : match.start()])
-            yield match.start() - (len(opening[0]) if opening else 0), match.end()
+        opening = _OPENING.search(folded[max(0, match.start() - 64) : match.start()])
+        start = match.start() - (len(opening[0]) if opening else 0)
+        if _is_address(folded[start : match.end()]):
+            yield start, match.end()
     yield from (match.span() for match in _SMALL_LETTERS.finditer(folded))
 
 

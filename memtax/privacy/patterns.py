@@ -56,7 +56,9 @@ _RANDOM = re.compile(
 """Long strings of letters of both cases and digits."""
 _MIXED = re.compile(r"(?<![A-Za-z0-9])(?=(?:[A-Za-z]*[0-9]){6})[A-Za-z0-9]{8,}(?![A-Za-z0-9])")
 """Letters with six digits or more among them: identity cards, accounts with letters."""
-_HARDWARE = re.compile(r"(?<![\w:-])(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}(?![\w:-])")
+_HARDWARE = re.compile(
+    r"(?<![\w:.-])(?:(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}|(?:[0-9A-Fa-f]{4}[.:-]){2}[0-9A-Fa-f]{4})(?![\w:-])"
+)
 _IPV4 = re.compile(r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w]|\.[0-9])")
 _AT_SIGN = r"(?:\(?@\)?|[(\[{<]?(?:at|a)[)\]}>]|%?40|&?#?x?0{0,4}(?:64|40);|&?c?o?mmat;|\\?[ux]?0{0,2}40)"
 _DOMAIN_FIRST = re.compile(r"\s*@[\w-]+(?:\.[\w-]+)+")
@@ -100,7 +102,9 @@ def _forms(folded: str, open_ends: bool) -> list[Finding]:
     found = [Finding("credential", *match.span()) for match in SECRETS.finditer(folded)]
     for match in ASSIGNED.finditer(folded):
         found.append(Finding("credential", *match.span(match.lastgroup or 0)))
-    found += [Finding("email", each.start, each.end) for each in addresses(folded)]
+    # A domain that the end cuts has the last part that it lacks.
+    whole = f"{folded}.com" if open_ends and folded[-1:].isalnum() else folded
+    found += [Finding("email", each.start, min(each.end, len(folded))) for each in addresses(whole)]
     found += [
         Finding("bank account", *match.span()) for match in _ACCOUNT.finditer(folded) if sum(map(str.isdigit, match[0])) > 5
     ]

@@ -132,6 +132,8 @@ POSTAL = [
 ]
 UNNAMED = (
     "Oudegracht 6\n3713 ZD Woerden",
+    "1480 Szeged, R\u00e1k\u00f3czi \u00fat 13",
+    "124 bis venelle des Roses, 50649 Marseille",
     "Zeil 12 | 60313 Frankfurt am Main",
     "H.No. 157-7/A, Lajpat Nagar II, New Delhi - 345076",
     "Mairead Mkhize\nGansemarkt 101\n78164 Cuxhaven",
@@ -145,6 +147,7 @@ UNNAMED = (
 """Addresses without a word that says street."""
 SECRETS = {
     "curl -u admin:cA6CszLsuYib https://x.io": "cA6CszLsuYib",
+    "switch 09b7.850a.77c1": "09b7.850a.77c1",
     "mysql -h db -pzuF7g9lcdZMb": "zuF7g9lcdZMb",
     "Authorization: Bearer abcDEF123ghi456JKL789mno": "abcDEF123ghi456JKL789mno",
     "postgres://anna:s3cretpw@db.kontor.de/x": "s3cretpw",
@@ -206,6 +209,14 @@ def test_no_cut_shows_an_address_in_any_spelling(value):
 def test_no_cut_shows_a_credential(text, secret):
     for cut, shown in windows(text + "; ok", 0, len(text)):
         assert not any(secret[start : start + 4] in shown for start in range(len(secret) - 3)), (cut, shown)
+
+
+@pytest.mark.parametrize(
+    "text", ["write to ines_lindqvist *at* posteo", "write to ines_lindqvist (at) posteo", "ines_lindqvist@posteo"]
+)
+def test_no_address_is_shown_whose_domain_the_end_cuts(text):
+    for cut in (len(text), len(text) - 2):
+        assert "lindqvist" not in privacy.mask_text(text[:cut], open_ends=True)
 
 
 def test_words_that_look_like_addresses_are_left():
