@@ -227,6 +227,15 @@ def test_words_that_look_like_addresses_are_left():
     assert privacy.mask_text(text) == text
 
 
+@pytest.mark.parametrize("between", [" | ", "/", ".", "\n> ", "', '", "</td> <td>", "\\,", "&#160;", "%20", "_"])
+def test_an_account_is_counted_whatever_stands_between_its_groups(between):
+    for size in (2, 4, 5):
+        written = between.join(ACCOUNT[start : start + size] for start in range(0, len(ACCOUNT), size))
+        document = f"customer: {written} (private)"
+        [found] = privacy.find(document)
+        assert (found.kind, document[found.start : found.end]) == ("bank account", written)
+
+
 def test_what_is_valid_in_whole_documents_is_counted():
     """Every record once, with its kind, in any form; the shares are in benchmarks/results/personal_data.md."""
     missed = [
