@@ -220,6 +220,7 @@ def test_filters_give_the_bytes_of_the_local_engine(spark, tmp_path):
     assert not list((tmp_path / "spark").rglob(".input"))
 
 
+@pytest.mark.long
 def test_every_catalogued_filter_gives_the_parts_of_the_local_engine(spark, tmp_path):
     rows = catalogue.rows()
     for name, each in catalogue.build(tmp_path / "inputs", rows).items():
@@ -231,6 +232,7 @@ def test_every_catalogued_filter_gives_the_parts_of_the_local_engine(spark, tmp_
         assert [part.read_bytes() for part in there] == [part.read_bytes() for part in here], name
 
 
+@pytest.mark.long
 def test_the_drivers_memory_does_not_grow_with_the_corpus(tmp_path):
     # Six times the corpus, the same windows: the peak of the Python driver must not follow.
     script = """
