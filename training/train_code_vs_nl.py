@@ -228,7 +228,9 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
     torch.manual_seed(arguments.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     names = dict(enumerate(LABELS))
-    labels = {"id2label": names, "label2id": {name: label for label, name in names.items()}}
+    # The model would note the problem's type in its first forward pass, which a resumed training may not have.
+    labels: dict[str, Any] = {"problem_type": "single_label_classification", "id2label": names}
+    labels["label2id"] = {name: label for label, name in names.items()}
     model, _ = read_weights(AutoModelForSequenceClassification, base, dtype=torch.float32, num_labels=2, **labels)
     encoded = _Rows(passages, tokenizer, model_arguments.max_length)
     trainer = ResumableTrainer(
