@@ -289,6 +289,14 @@ TOTALS: Any = {
     "occurrences?": Rows(COUNT),
 }
 """`totals.json` of `memtax count`."""
+_TOKEN = (TEXT, dict, None)
+TOKENIZER: Any = {
+    "model_max_length?": (Number(1, 1e300), None),
+    "tokenizer_class?": (NAME, None),
+    "padding_side?": (Text(200, ("left", "right")), None),
+    **{f"{name}_token?": _TOKEN for name in ("bos", "eos", "unk", "pad", "sep", "cls", "mask")},
+}
+"""`tokenizer_config.json`, as far as it decides whether a text can be tokenized."""
 SAVED: Any = {
     "_data_files": Rows({"filename": Text(255)}, 1_000_000),
     "_fingerprint": (NAME, None),

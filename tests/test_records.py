@@ -166,6 +166,7 @@ def test_a_card_that_leads_out_of_its_folder_is_refused(tmp_path, name):
         b"\xff\xfe\x00",
         b"---\na: !!python/name:os.system\n---\n",
         b"---\nconfigs: 3\n---\n",
+        b"---\nconfigs:\n- config_name: default\n  data_files:\n---\n",
         b"---\n" + BOMB.encode() + b"---\n",
     ],
 )

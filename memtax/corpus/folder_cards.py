@@ -36,6 +36,8 @@ def check_folder(folder: Path) -> None:
     for card, front in named:
         patterns = []
         for config in _configs(front, card):
+            if (empty := next((key for key in ("data_files", "data_dir") if config.get(key, "") is None), None)) is not None:
+                raise MemtaxError(f"{card}: {empty} is null, not the name of a file")
             files, places = ([*_texts(config.get(key), f"{card}: {key}")] for key in ("data_files", "data_dir"))
             for name in (*files, *places):
                 _check_name(name, card)

@@ -17,6 +17,8 @@ from memtax.errors import ModelError
 from memtax.files import Stamp, stamp
 from memtax.lm.folders import ADAPTER, adapter_base, check_folder, find_file, first_line, is_path, reason
 from memtax.lm.weights import read_weights
+from memtax.record_shapes import TOKENIZER
+from memtax.records import read_json
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 """Weights' types that can be asked for; `auto` is the type they were saved in."""
@@ -134,6 +136,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None, own: str = "")
 
     Raises:
         ModelError: there is none, or it cannot be read.
+        MemtaxError: `tokenizer_config.json` has a value of another type.
     """
     if not Path(path).is_dir() and is_path(path):
         raise ModelError(f"{path} does not exist; give a tokenizer's folder or its name on the Hub")
@@ -147,11 +150,14 @@ def _load_tokenizer(path: str, revision: str | None, files: tuple[Stamp, ...], o
 
     for file in sorted(Path(path).glob("*.json")):
         verify(file)
+    if (record := Path(path) / "tokenizer_config.json").is_file():
+        read_json(record, TOKENIZER, finite=False)
     try:
         found = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+        ids = found("a", add_special_tokens=False)["input_ids"]
     except Exception as error:  # each tokenizer class fails in its own way
         raise ModelError(f"no tokenizer can be loaded from {path}: {first_line(error)}") from error
-    if not found("a", add_special_tokens=False)["input_ids"]:
+    if not ids:
         # transformers makes one from the model's configuration alone, and it turns every text into nothing.
         raise ModelError(f"no tokenizer can be loaded from {path}: its files are missing; copy them there, or name another")
     return found

@@ -118,7 +118,7 @@ def units(row: Mapping[str, Any]) -> str:
     """What an interval is over, with its number: `37 documents`."""
     if row.get("units") is None:
         return DASH
-    return numbered(row["units"], row["unit"])
+    return numbered(row["units"], row.get("unit") or "unit")
 
 
 def over(row: Mapping[str, Any]) -> str:
@@ -147,7 +147,7 @@ def say_units(row: Mapping[str, Any]) -> str:
             "No document is recorded and no two sequences are equal, so each is taken as independent of the others: intervals "
             "are exact (Clopper-Pearson, 95%)."
         )
-    name = {"document": "documents", "text": "distinct texts"}.get(row["unit"], "units")
+    name = {"document": "documents", "text": "distinct texts"}.get(row.get("unit"), "units")
     said = (
         f"Intervals (95%) are over {name}, of which there are {count(row['units'])}: sequences of one of them depend on each "
         "other. The interval that holds for independent sequences only (Clopper-Pearson) stands beside."

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from helpers.models import build, random_sequences
-from memtax.errors import ModelError
+from memtax.errors import MemtaxError, ModelError
 from memtax.lm.loading import load_model, load_tokenizer, model_files
 from memtax.lm.scores import score
 
@@ -130,6 +130,12 @@ def test_tokenizer(folder, tmp_path):
     assert load_tokenizer(tmp_path / "tokenizer").convert_tokens_to_ids("b") == 1
     with pytest.raises(ModelError, match="does not exist; give a tokenizer's folder"):
         load_tokenizer(tmp_path / "nowhere")
+    record = tmp_path / "tokenizer" / "tokenizer_config.json"
+    whole = json.loads(record.read_text())
+    for key, wrong in (("model_max_length", [1]), ("eos_token", ["a"]), ("tokenizer_class", 3), ("padding_side", "up")):
+        record.write_text(json.dumps({**whole, key: wrong}))
+        with pytest.raises(MemtaxError, match=f"tokenizer_config.json: {key} is"):
+            load_tokenizer(tmp_path / "tokenizer")
     shutil.rmtree(tmp_path / "tokenizer")
     (tmp_path / "tokenizer").mkdir()
     with pytest.raises(ModelError) as error:

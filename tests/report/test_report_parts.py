@@ -207,3 +207,11 @@ def test_without_its_title_a_figure_is_as_if_it_never_had_one():
     defined, used = (set(re.findall(pattern, files.untitled)) for pattern in (r'\bid="([^"]+)"', r'href="#([^"]+)"'))
     assert used <= defined
     ElementTree.fromstring(files.untitled)
+
+
+def test_intervals_are_described_where_the_record_does_not_name_their_units():
+    """Records of other versions and hands may lack the name."""
+    for name in ({}, {"unit": None}):
+        row = {"sequences": 9, "memorized": 3, "rate": 0.3, "low": 0.1, "high": 0.6, "units": 4, "reason": None, **name}
+        assert words.units(row) == "4 units"
+        assert "over units, of which there are 4" in words.say_units(row)
