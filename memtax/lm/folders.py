@@ -57,6 +57,8 @@ def check_folder(path: str | Path) -> None:
         hint = f"did you mean {folder / checkpoints[-1]}?" if checkpoints else "give the folder that save_pretrained wrote"
         raise ModelError(f"{path} holds no config.json; {hint}")
     _check_layers(folder / "config.json")
+    if (folder / "generation_config.json").is_file():
+        _check_layers(folder / "generation_config.json")
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
         found = f"only {pickled[0]}, a pickle, which is never loaded" if pickled else "no weights"

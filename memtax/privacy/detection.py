@@ -125,7 +125,8 @@ def _places(match: re.Match[str]) -> list[int]:
     between = match.groupdict().get("between")
     if between is None:
         return [match.start() + place for place, character in enumerate(match[0]) if character.isalnum()]
-    places, at = [], match.start()
+    places: list[int] = []
+    at = match.start()
     for group in match[0].split(between):
         places += range(at, at + len(group))
         at += len(group) + len(between)
