@@ -120,25 +120,37 @@ class MeanOverUnits:
         self.freedom = max(1.0, float(parts.sum() ** 2 / (parts**2).sum()) - 1)
 
     def quantiles(self, tail: float) -> tuple[float, float]:
-        """Standard errors to the lower and to the upper bound of an interval of a mean whose variance is above 0.
+        """Standard errors to the lower and to the upper bound of an interval of a mean whose variance is above 0."""
+        return moved_quantiles(self._changes, self.number, self.freedom, tail)
 
-        Where a few units carry most of the variance, as large ones with high values do, a sample without such units
-        understates the mean and its variance together. The bound on that side is therefore t + (1 + 2 t^2) skewness / 6
-        standard errors away (Johnson 1978): the skewness that of the changes d_g of the mean when unit g is left out, adjusted
-        for the number of units (Joanes & Gill 1998, G1), and t of the number of units that carry the variance,
-        (sum d^2)^2 / sum d^4, at least 2. Neither bound is nearer than Student's t of `freedom`.
-        """
-        from scipy.special import stdtrit
 
-        squares = self._changes**2
-        total = float(squares.sum())
-        adjusted = math.sqrt(self.number * (self.number - 1)) / (self.number - 2)
-        skewness = adjusted * float((self._changes**3).sum()) / total**1.5
-        carrying = max(2.0, total**2 / float((squares**2).sum()))
-        plain = float(-stdtrit(self.freedom, tail))
-        wide = float(-stdtrit(min(self.freedom, carrying), tail))
-        shift = skewness * (1 + 2 * wide**2) / 6
-        return max(plain, wide - shift), max(plain, wide + shift)
+def moved_quantiles(changes: Array, number: int, freedom: float, tail: float, own: float = 0.0) -> tuple[float, float]:
+    """Standard errors to the lower and to the upper bound of an interval, by what leaving out each unit changes.
+
+    Where a few units carry most of the variance, as large ones with high values do, a sample without such units
+    understates the value and its variance together. The bound on that side is therefore t + (1 + 2 t^2) skewness / 6
+    standard errors away (Johnson 1978): the skewness that of the changes d_g of the value when unit g is left out, adjusted
+    for the number of units (Joanes & Gill 1998, G1), and t of the number of units that carry the variance,
+    (sum d^2)^2 / sum d^4, at least 2. Neither bound is nearer than Student's t of `freedom`.
+
+    Args:
+        changes: (units,) of the value, not all 0; 0 for codes without rows.
+        number: of units.
+        freedom: degrees of freedom of the variance.
+        tail: probability outside either bound.
+        own: skewness that the interval has by itself, which moves its bounds already.
+    """
+    from scipy.special import stdtrit
+
+    squares = changes**2
+    total = float(squares.sum())
+    adjusted = math.sqrt(number * (number - 1)) / (number - 2)
+    skewness = adjusted * float((changes**3).sum()) / total**1.5 - own
+    carrying = max(2.0, total**2 / float((squares**2).sum()))
+    plain = float(-stdtrit(freedom, tail))
+    wide = float(-stdtrit(min(freedom, carrying), tail))
+    shift = skewness * (1 + 2 * wide**2) / 6
+    return max(plain, wide - shift), max(plain, wide + shift)
 
 
 def sign_flip_test(differences: ArrayLike, units: ArrayLike, permutations: int = PERMUTATIONS, seed: int = 1024) -> float:
