@@ -10,11 +10,13 @@ from memtax.statistics.arrays import Array, columns, require_binary
 from memtax.statistics.intervals import Interval, clopper_pearson, tail_of
 from memtax.statistics.units import FEWEST_UNITS, count_units, unit_codes, unit_index
 
-__all__ = ["FEWEST_UNITS", "cluster_mean", "cluster_rate", "count_units", "sign_flip_test", "unit_codes"]
+__all__ = ["FEWEST_UNITS", "bounded_mean", "cluster_mean", "cluster_rate", "count_units", "sign_flip_test", "unit_codes"]
 
 PERMUTATIONS = 9_999
 _ENUMERATED = 16
 _CHUNK = 1 << 20
+_CAP = 2.0
+_MISSES = 5.0
 
 
 def cluster_rate(outcomes: ArrayLike, units: ArrayLike, level: float = 0.95) -> Interval | None:
@@ -92,6 +94,57 @@ def cluster_mean(values: ArrayLike, units: ArrayLike, level: float = 0.95) -> In
         return Interval(mean, mean, mean)
     below, above = (quantile * math.sqrt(clusters.variance) for quantile in clusters.quantiles(tail))
     return Interval(mean, mean - below, mean + above)
+
+
+def bounded_mean(values: ArrayLike, units: ArrayLike, lowest: float, highest: float, level: float = 0.95) -> Interval | None:
+    """A mean of values that have a least and a greatest one, with a binomial interval of the effective number of units.
+
+    As for a rate (`cluster_rate`), with the mean's place p between the two bounds: the effective number is p (1 - p) /
+    variance, at most twice the effective units unless many values lie away from the nearer bound. Where all values are at a
+    bound, the units alone count; Student's interval (`cluster_mean`) would be a point there.
+
+    Args:
+        values: (rows,) from `lowest` to `highest`.
+        units: (rows,) code of the unit of each row.
+        lowest: the least value there can be.
+        highest: the greatest, above the least.
+        level: coverage over new units.
+
+    Returns:
+        The mean of all rows, with its interval; None below `FEWEST_UNITS` units.
+
+    Raises:
+        MemtaxError: a value is out of bounds or NaN, lengths differ, no row, or a level outside (0, 1).
+    """
+    from scipy.special import ndtri
+
+    (x,) = columns(values=values)
+    width, tail = highest - lowest, tail_of(level)
+    if width <= 0 or x.min() < lowest or x.max() > highest:
+        raise MemtaxError(f"values from {x.min():g} to {x.max():g} are not all from {lowest:g} to {highest:g}")
+    scaled = (x - lowest) / width
+    clusters, place = MeanOverUnits(scaled, units), float(scaled.mean())
+    if clusters.number < FEWEST_UNITS:
+        return None
+    number = clusters.equal_size
+    bounds = (number, number)
+    if clusters.variance > 0:
+        most = effective_cap(number, place)
+        trials = place * (1 - place) / clusters.variance
+        below, above = (min(trials * float(ndtri(tail) / quantile) ** 2, most) for quantile in clusters.quantiles(tail))
+        bounds = (below, above)
+    low, high = (binomial_interval(place, one, level) for one in bounds)
+    return Interval(float(x.mean()), lowest + width * low.low, lowest + width * high.high)
+
+
+def effective_cap(number: float, place: float) -> float:
+    """Most rows that an effective number may stand for: few values away from a bound show little of how rows differ.
+
+    Args:
+        number: rows, or units, that the value rests on.
+        place: the value, from 0 to 1.
+    """
+    return number * max(_CAP, number * min(place, 1 - place) / _MISSES)
 
 
 class MeanOverUnits:

@@ -4,12 +4,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from memtax.statistics.arrays import Array, two_classes
-from memtax.statistics.clusters import MeanOverUnits, binomial_interval, moved_quantiles
+from memtax.statistics.clusters import MeanOverUnits, binomial_interval, effective_cap, moved_quantiles
 from memtax.statistics.intervals import Interval, tail_of
 from memtax.statistics.units import FEWEST_UNITS, unit_index
-
-_CAP = 2.0
-_MISSES = 5.0
 
 
 def auroc_interval(
@@ -86,7 +83,7 @@ class _Spread:
         if not self.variance > 0:
             return self.smaller
         number = area * (1 - area) / self.variance * (self.normal / quantile) ** 2
-        return min(number, self.smaller * max(_CAP, self.smaller * min(area, 1 - area) / _MISSES))
+        return min(number, effective_cap(self.smaller, area))
 
 
 class _Class:
