@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test lint format bench docs clean fuzz kill damage soak
+.PHONY: demo test lint format bench docs clean fuzz kill damage soak long
 
 # The environment is made once; the stamp is newer than what it was made from.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -29,6 +29,10 @@ kill: $(VENV)/.installed
 
 damage: $(VENV)/.installed
 	OMP_NUM_THREADS=1 MEMTAX_FLIPS=1000 $(BIN)/python -m pytest tests/solid/test_damage.py
+
+# Tests that take a minute or more each.
+long: $(VENV)/.installed
+	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 MEMTAX_LONG=1 $(BIN)/python -m pytest -m long tests
 
 soak: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/solid/killing.py $(or $(TMPDIR),/tmp)/memtax-soak --kills 56 --minutes 60 --memory 8

@@ -128,7 +128,7 @@ class MemorizationCallback(TrainerCallback):
         measured = self._lengths[-1][0] if self._lengths else 0
         if self.every is None and state.epoch == int(state.epoch) and measured < state.global_step:
             # The checkpoint was saved at the epoch's last step, just before its measurement.
-            self._measure(args, state, control, kwargs["model"])
+            self._measure(args, state, control, kwargs)
         elif measured == state.global_step:
             self._stop_if_reached(control)
 

@@ -9,8 +9,18 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The workers share the cores: with threads of their own, each would wait, spinning, for cores that the others have.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import settings
 
 # The same examples in every run: what fails here fails everywhere. `make fuzz` draws new ones. A slow machine is not a failure.
 settings.register_profile("fixed", derandomize=not os.environ.get("MEMTAX_FUZZ"), deadline=None)
 settings.load_profile("fixed")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: a proof that takes a minute or more; `make long` runs it")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("long") and not os.environ.get("MEMTAX_LONG"):
+        pytest.skip("MEMTAX_LONG is not set (make long)")

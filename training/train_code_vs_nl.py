@@ -41,7 +41,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from memtax.engine.script import run_training
 from memtax.errors import MemtaxError
 from memtax.files import write_json, write_text
-from memtax.filters._code_evaluation import draw_figure, evaluate, read_labels
+from memtax.filters._code_evaluation import evaluate, read_labels
 from memtax.filters._passages import BUFFER, LABELS, Documents, Passages, draw, read_domains, read_texts, text_at_hand
 from memtax.filters.code_ngrams import NgramClassifier
 from memtax.filters.code_vs_nl import EVALUATION, CodeFilter, _scores, read_thresholds
@@ -55,6 +55,7 @@ from memtax.lm.folders import find_file
 from memtax.lm.weights import read_weights
 from memtax.progress import progress_bar, say, silence_libraries
 from memtax.provenance import digest, versions
+from memtax.report import classifier_figures, saving
 from memtax.statistics import unit_codes
 
 HUB_SOURCES = {"code": "codeparrot/github-code", "natural_language": "bookcorpus/bookcorpus"}
@@ -227,7 +228,9 @@ def train(model_arguments: ModelArguments, data_arguments: DataArguments, argume
     torch.manual_seed(arguments.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     names = dict(enumerate(LABELS))
-    labels = {"id2label": names, "label2id": {name: label for label, name in names.items()}}
+    # The model would note the problem's type in its first forward pass, which a resumed training may not have.
+    labels: dict[str, Any] = {"problem_type": "single_label_classification", "id2label": names}
+    labels["label2id"] = {name: label for label, name in names.items()}
     model, _ = read_weights(AutoModelForSequenceClassification, base, dtype=torch.float32, num_labels=2, **labels)
     encoded = _Rows(passages, tokenizer, model_arguments.max_length)
     trainer = ResumableTrainer(
@@ -304,7 +307,8 @@ def _evaluate_all(
     for name, (texts, labels, units) in sets.items():
         scores = _scores(classifier, texts, CodeFilter.max_length)
         found[name] = evaluate(labels, scores, units)
-        draw_figure(output / "figures", name, labels, scores, found[name])
+        drawn = classifier_figures.evaluation(labels, scores, found[name], LABELS)
+        saving.save(drawn, output / "figures", name.replace(" ", "_"), f"{name} ({found[name]['rows']:,})")
     write_json(output / EVALUATION, found)
     return found
 

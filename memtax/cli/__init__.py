@@ -21,7 +21,8 @@ def _make(verbs: Sequence[str]) -> None:
     for verb in verbs:
         if verb not in made:
             base.app.command(name=verb)(command(verb))
-    base.app.registered_commands.sort(key=lambda each: VERBS.index(each.name or ""))
+    order = {verb: place for place, verb in enumerate(VERBS)}
+    base.app.registered_commands.sort(key=lambda each: order.get(each.name or "", len(order)))
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,7 @@
 """The command itself: options of every verb, and how errors end it."""
 
+import atexit
+import contextlib
 import logging
 import os
 import re
@@ -43,6 +45,16 @@ def _stop() -> NoReturn:
     signal.setitimer(signal.ITIMER_REAL, 0)
     typer.echo("\nmemtax: interrupted; finished parts are kept. Run the same command again to resume.", err=True)
     raise SystemExit(143 if _signal == signal.SIGTERM else 130) from None
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process after an interruption, without the destructors of threads that still run: those abort it."""
+    with contextlib.suppress(Exception):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 class _Interruption(KeyboardInterrupt):
@@ -206,6 +218,10 @@ def main() -> None:
         status = app(standalone_mode=False)
     except KeyboardInterrupt:  # outside the verb
         _stop()
+    except SystemExit as ended:
+        if _signal is not None:
+            _leave(ended.code if isinstance(ended.code, int) else 1)
+        raise
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # type: ignore[attr-defined]

@@ -102,9 +102,10 @@ def _declared(name: str, target: str = "") -> Factor:
     if known.role not in ("factor", "variant"):
         choices = [other.name for other in schema.COLUMNS.values() if other.role in ("factor", "variant")]
         raise MemtaxError(f"column {column!r} is no factor (it is a {known.role}); choose among {', '.join(choices)}")
-    if scale:
+    declared: Literal["log1p", "identity"] = "log1p" if known.scale == "log" else "identity"
+    if scale and OWN_SCALES[scale] != declared:
         raise MemtaxError(f"factor {column!r} has a declared scale; name it without ':{scale}'")
-    return Factor(column, "log1p" if known.scale == "log" else "identity", known.sources)
+    return Factor(column, declared, known.sources)
 
 
 def read(table: pa.Table, factor: Factor, what: str = "the table") -> NDArray[np.float64]:

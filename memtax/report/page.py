@@ -37,12 +37,13 @@ def write(run: Path, latex: bool = False) -> Path:
     data = Run.read(run)
     parts = [*sections.sections(data), sections.gaps(data)]
     panels = [part for section in parts for part in section.parts if isinstance(part, Panel)]
-    drawings = {panel.name: inline_svg(saving.svg(panel.figure), panel.name) for panel in panels}
+    drawings = {}
     with atomic_directory(run / "report" / "figures") as folder:
         for panel in panels:
-            saving.add_title(panel.figure, panel.title)
-            (folder / f"{panel.name}.svg").write_text(saving.svg(panel.figure), encoding="utf-8")
-            (folder / f"{panel.name}.png").write_bytes(saving.png(panel.figure))
+            files = saving.titled(panel.figure, panel.title)
+            (folder / f"{panel.name}.svg").write_text(files.svg, encoding="utf-8")
+            (folder / f"{panel.name}.png").write_bytes(files.png)
+            drawings[panel.name] = inline_svg(files.untitled, panel.name)
     tables = run / "report" / TABLES
     if latex or tables.is_dir():  # tables of an earlier report would contradict this page
         write_tables(tables, parts)

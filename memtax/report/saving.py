@@ -1,9 +1,11 @@
 """Figures as files: SVG and PNG, the same bytes for the same figure."""
 
 import io
+import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +46,60 @@ def _canvas(drawn: Any, kind: type[Any], dpi: int) -> Iterator[Any]:
             figure.dpi = before
 
 
-def add_title(drawn: Any, title: str) -> None:
-    """Put the conclusion above the figure, for the files that stand alone."""
+@dataclass(frozen=True)
+class Files:
+    """A figure as files that stand alone, with its conclusion above it, and as a part of a page, without.
+
+    Attributes:
+        svg: with the title.
+        png: with the title, at 160 dots per inch.
+        untitled: the same SVG without the title and the room that it takes.
+    """
+
+    svg: str
+    png: bytes
+    untitled: str
+
+
+def titled(drawn: Any, title: str) -> Files:
+    """Put a title above the figure, and draw it."""
+    figure = figure_of(drawn)
     with style():
-        figure_of(drawn).suptitle("\n".join(textwrap.wrap(title, 100)), x=0.01, ha="left", fontsize=11, fontweight="bold")
+        lines = "\n".join(textwrap.wrap(title, 100))
+        text = figure.suptitle(lines, x=0.01, ha="left", fontsize=11, fontweight="bold", gid="title", zorder=1000)
+        room = text.get_window_extent().height / figure.dpi + _PAD
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height + room)
+    vectors = svg(drawn)
+    # The layout is solved, and solving it takes as long as drawing.
+    figure.set_layout_engine("none")
+    return Files(vectors, png(drawn), _without_title(vectors, room * 72))
+
+
+_PAD = 0.04
+"""Inches between title and axes, as matplotlib's layout has it."""
+
+
+def _without_title(vectors: str, room: float) -> str:
+    """Cut off the top, so many points, and the element that is drawn last: nothing else refers to its glyphs."""
+    start = vectors.index('<g id="title">')
+    depth = 0
+    for tag in re.finditer(r"<g\b|</g>", vectors[start:]):
+        depth += 1 if tag[0] == "<g" else -1
+        if not depth:
+            vectors = vectors[:start] + vectors[start + tag.end() :]
+            break
+
+    def lowered(found: re.Match[str]) -> str:
+        height = float(found[2]) - room
+        return f'width="{found[1]}pt" height="{height:g}pt" viewBox="0 {room:g} {found[1]} {height:g}"'
+
+    return re.sub(r'width="([\d.]+)pt" height="([\d.]+)pt" viewBox="[^"]*"', lowered, vectors, count=1)
 
 
 def save(drawn: Any, folder: Path, name: str, title: str) -> None:
     """Write the figure of the axes as PNG and SVG, with its conclusion as the title."""
-    add_title(drawn, title)
-    write_text(folder / f"{name}.svg", svg(drawn))
+    files = titled(drawn, title)
+    write_text(folder / f"{name}.svg", files.svg)
     with atomic_path(folder / f"{name}.png") as path:
-        path.write_bytes(png(drawn))
+        path.write_bytes(files.png)

@@ -1,6 +1,5 @@
-"""Every catalogued filter gives the same parts here, in two processes of Accelerate, and on Spark."""
+"""Every catalogued filter gives the same parts here and in two processes of Accelerate; tests/engine has Spark."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from test_catalogue import rows as rows
 
 from helpers.processes import torchrun
 from memtax.engine import run
-from memtax.errors import MemtaxError
 from memtax.filters import CATALOGUE
 
 WORKER = """
@@ -47,20 +45,3 @@ def test_two_processes_give_the_parts_of_one(built, rows, local, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     for name in CATALOGUE:
         assert parts(tmp_path / "two" / name) == local[name], name
-
-
-def test_spark_gives_the_parts_of_one_process(built, rows, local, tmp_path):
-    from memtax.engine.spark import find_java, run_on_spark, session
-
-    try:
-        find_java()
-    except MemtaxError:
-        # In CI Java must be there.
-        if "CI" in os.environ:
-            raise
-        pytest.skip("THE FILTERS ARE NOT TESTED ON SPARK: there is no Java 17")
-    started = session("local[2]")
-    for name, each in built.items():
-        run_on_spark(rows, each, tmp_path / name, 1, master="local[2]")
-        assert parts(tmp_path / name) == local[name], name
-    started.stop()

@@ -252,6 +252,7 @@ def test_the_model_is_left_as_it_was():
     assert not any(module._forward_hooks for module in model.modules())
 
 
+@pytest.mark.long
 def test_a_text_of_ten_thousand_tokens():
     torch.manual_seed(0)
     model = build("gpt_neox", max_position_embeddings=10_000, num_hidden_layers=1, num_attention_heads=1)

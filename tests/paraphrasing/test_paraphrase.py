@@ -348,20 +348,19 @@ def test_questions_with_their_answers(tmp_path):
 
 def test_script_builds_a_dataset_that_loads(copier, texts, tmp_path):
     """The dataset script, as a user runs it; nothing is pushed."""
-    import importlib.util
-
     from datasets import load_dataset
 
+    from helpers.processes import python
     from memtax.files import asset
 
-    specification = importlib.util.spec_from_file_location("paraphrases_script", asset("dataset_scripts/paraphrases.py"))
-    script = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(script)
+    script = asset("dataset_scripts/paraphrases.py")
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:5]))
     arguments = [str(tmp_path / "texts.jsonl"), "--model", str(copier), "--output", str(tmp_path / "out")]
     arguments += ["--prompts", str(copier / "prompts.txt"), "--count", "2", "--repetition-penalty", "1"]
-    script.main(arguments)
+    done = python(script, *arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
     made = load_dataset(str(tmp_path / "out" / "dataset"), "paraphrases", split="prompts", cache_dir=str(tmp_path / "cache"))
     assert made["text"] == texts[:5]
     assert all(len(row) == 2 for row in made["paraphrases"])
-    assert script.main([str(tmp_path / "none.jsonl"), "--model", str(copier), "--output", str(tmp_path / "other")]) == 2
+    missing = python(script, str(tmp_path / "none.jsonl"), "--model", str(copier), "--output", str(tmp_path / "other"))
+    assert missing.returncode == 2

@@ -18,6 +18,7 @@ from memtax.predictor.predictor import Predictor
 from memtax.predictor.split import stratified_split
 from memtax.schema import CATEGORIES
 
+simulated.declare("leak", "flat")
 NAMES = ("a", "b", "sequence_duplicates", "is_templating")
 
 
@@ -186,10 +187,10 @@ class TestLeakage:
         split = split_of(data)
         leak = np.random.default_rng(5).normal(size=data.num_rows)
         leak[split.test] = 4.0 * np.array(data["is_memorized"])[split.test]
-        predictor = Predictor.fit(simulated.with_column(data, "leak", leak), factors=["a", "leak:linear"], resamples=50)
+        predictor = Predictor.fit(simulated.with_column(data, "leak", leak), factors=["a", "leak"], resamples=50)
         weights = {row["factor"]: row["coefficient"] for row in predictor.metrics["coefficients"] if row["model"] == "baseline"}
         # Noise in training: its weight is that of noise (standard error 2 / sqrt(2400) = .04 at balanced classes).
-        assert abs(weights["leak:linear"]) < 0.15
+        assert abs(weights["leak"]) < 0.15
         # And the test rows are indeed the ones that were judged: there the column alone ranks without a fault.
         column = leak[split.test]
         assert sklearn.metrics.roc_auc_score(np.array(data["is_memorized"])[split.test], column) == 1.0
@@ -301,7 +302,7 @@ class TestScarcity:
 
     def test_only_constant_factors_give_the_base_rate(self):
         data = simulated.with_column(simulated.table(rows=1000), "flat", [3.3] * 1000)
-        predictor = Predictor.fit(data, factors=["flat:linear"], resamples=20)
+        predictor = Predictor.fit(data, factors=["flat"], resamples=20)
         rate = np.array(data["is_memorized"])[split_of(data).train].mean()
         np.testing.assert_allclose(np.array(predictor.predict(data, model="baseline")), rate, rtol=1e-12)
         assert predictor.metrics["models"]["baseline"]["aggregate"]["roc_auc"]["value"] == 0.5

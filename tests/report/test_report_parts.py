@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -191,3 +192,18 @@ def test_guess_and_recall_stand_beside_the_categories():
     assert table.rows[0][3:] == ("1", "1")
     assert table.rows[-1][3:] == ("2", "1")
     assert competing({}) == ()
+
+
+def test_without_its_title_a_figure_is_as_if_it_never_had_one():
+    def sizes(vectors):
+        return re.search(r'width="([\d.]+)pt" height="([\d.]+)pt" viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"', vectors).groups()
+
+    rows = {"all": rate(3, 10), "recitation": rate(2, 4)}
+    plain, files = saving.svg(figures.extraction(rows)), saving.titled(figures.extraction(rows), "words " * 40)
+    assert sizes(files.untitled) == sizes(plain)
+    assert float(sizes(files.svg)[1]) > float(sizes(plain)[1]) + 20  # two lines of 11 points
+    assert "words" in files.svg  # matplotlib writes what it draws as a comment, too
+    assert "words" not in files.untitled
+    defined, used = (set(re.findall(pattern, files.untitled)) for pattern in (r'\bid="([^"]+)"', r'href="#([^"]+)"'))
+    assert used <= defined
+    ElementTree.fromstring(files.untitled)

@@ -9,7 +9,7 @@ import pytest
 from helpers.processes import python
 
 SCRIPT = Path(__file__).with_name("killing.py")
-SHORT = ("count", "search", "fit", "mia", "align", "influence", "paraphrase", "counterfactual", "push")
+SHORT = ("count", "mia", "influence", "push")
 KILLS = int(os.environ.get("MEMTAX_KILLS", "0"))
 
 
@@ -24,9 +24,9 @@ def killed(folder, kills, verbs, seed):
 
 @pytest.mark.skipif(KILLS > 0, reason="the long form runs")
 def test_a_few_kills_of_the_quick_verbs(tmp_path):
-    found = killed(tmp_path, len(SHORT) + 3, SHORT, seed=5)
-    # The remainder of 12 over 9 verbs goes to the first three.
-    assert [(row["verb"], row["kills"]) for row in found] == [(verb, 2 if i < 3 else 1) for i, verb in enumerate(SHORT)]
+    found = killed(tmp_path, len(SHORT) + 1, SHORT, seed=5)
+    # The remainder of 5 over 4 verbs goes to the first.
+    assert [(row["verb"], row["kills"]) for row in found] == [(verb, 2 if i < 1 else 1) for i, verb in enumerate(SHORT)]
     # Every verb came to its end at least once after its last kill.
     assert all(row["runs"] >= 1 and row["files"] > 0 for row in found)
 

@@ -53,7 +53,8 @@ def given(tmp_path_factory):
         (folder / f"{name}.domains").mkdir()
         code, prose = "int main(void) { return a[i] * b[i]; }\n", "the house on the hill, the village. "
         for domain, text in (("github", code), ("pile_cc", prose)):
-            lines = "".join(json.dumps({"text": f"{n} {text}" * 12}) + "\n" for n in range(30 + more))
+            # The classifier's words are few: other documents have others of them.
+            lines = "".join(json.dumps({"text": f"{n} {'int the ' * more}{text}" * 12}) + "\n" for n in range(30 + more))
             (folder / f"{name}.domains" / f"{domain}.member.jsonl").write_text(lines)
     return folder
 
@@ -108,15 +109,16 @@ def test_what_a_kill_leaves_is_resumed_to_the_same_bytes(name, given, tmp_path, 
     output = tmp_path / "cut"
     shutil.copytree(tmp_path / "whole", output)
     for path in output.glob("checkpoint-*"):
-        if int(path.name.rpartition("-")[2]) > 6:
+        if int(path.name.rpartition("-")[2]) > 9:
             shutil.rmtree(path)
-    optimizer = output / "checkpoint-6" / "optimizer.pt"
+    # What is left is the last step of an epoch, before what its end measures.
+    optimizer = output / "checkpoint-9" / "optimizer.pt"
     optimizer.write_bytes(optimizer.read_bytes()[:-20])
     words = [*command(name, given, output)[2:], *length, *RESUME]
     capsys.readouterr()
     script.main(words)
     printed = "".join(capsys.readouterr())
-    assert "checkpoint-6 cannot be used (optimizer.pt damaged): resuming from checkpoint-3" in printed
+    assert "checkpoint-9 cannot be used (optimizer.pt damaged): resuming from checkpoint-6" in printed
     found = contents(output)
     assert found.keys() == expected.keys()
     assert [file for file in expected if found[file] != expected[file]] == []
