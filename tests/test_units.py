@@ -8,7 +8,7 @@ import pytest
 
 from memtax import statistics
 from memtax.errors import MemtaxError
-from memtax.statistics import measures
+from memtax.statistics import measures, ranking
 
 
 def documents_of(count: int, spread: float, rng: np.random.Generator, logit: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -83,12 +83,54 @@ def test_a_mean_of_shares_has_the_interval_of_its_units():
     expected = statistics.cluster_rate(np.arange(60)[known] % 2 == 0, units.codes[known])
     assert found == {**expected.__dict__, "rows": 48, "unit": "document", "units": 20, "reason": None}
     shares = [None if value is None else value / 2 for value in hits]
-    assert statistics.mean_over_units(shares, units)["low"] == pytest.approx(
-        statistics.cluster_mean(np.where(np.arange(60)[known] % 2 == 0, 0.5, 0.0), units.codes[known]).low
-    )
+    halves = statistics.bounded_mean(np.where(np.arange(60)[known] % 2 == 0, 0.5, 0.0), units.codes[known], 0.0, 1.0)
+    assert statistics.mean_over_units(shares, units)["low"] == pytest.approx(halves.low)
     assert statistics.mean_over_units([None, None], units[:2]) is None
     few = statistics.mean_over_units([True, False], units[:2])
     assert (few["low"], few["reason"]) == (None, "1 document, 10 needed: the share is of these only")
+
+
+def test_a_mean_at_its_bound_is_bounded_by_the_number_of_units():
+    codes = np.arange(60) // 3
+    top = statistics.bounded_mean(np.full(60, 7.0), codes, 0.0, 7.0)
+    assert (top.value, top.high) == (7.0, 7.0)
+    assert top.low == pytest.approx(7 * statistics.clopper_pearson(20, 20).low)
+    low, high = (statistics.bounded_mean(sign * np.arange(60.0), codes, *sorted((0.0, sign * 99.0))) for sign in (1, -1))
+    assert (low.low, low.high) == pytest.approx((-high.high, -high.low))
+    with pytest.raises(MemtaxError, match="values from 0 to 59 are not all from 1 to 99"):
+        statistics.bounded_mean(np.arange(60.0), codes, 1.0, 99.0)
+
+
+@pytest.mark.parametrize("distance", [0.0, 2.0, 4.0])
+def test_intervals_of_a_mean_exposure_cover_near_its_maximum(distance: float):
+    rng = np.random.default_rng(12)
+
+    def bits(number: int, others: np.ndarray) -> np.ndarray:
+        scores = distance + rng.normal(size=number)
+        return np.log2(101 / (101 - np.searchsorted(others, scores)))
+
+    covered = []
+    for _ in range(120):
+        others = np.sort(rng.normal(size=100))
+        truth, interval = bits(20_000, others).mean(), statistics.bounded_mean(bits(10, others), np.arange(10), 0.0, 6.7)
+        covered.append(interval.low <= truth <= interval.high)
+    assert np.mean(covered) >= 0.92
+
+
+def test_an_auroc_of_pairs_within_documents_does_not_narrow_the_interval():
+    rng = np.random.default_rng(13)
+    units = np.repeat(np.arange(24), 12)
+    labels, scores = rng.random(288) < 0.5, rng.normal(size=24)[units] + rng.normal(size=288)
+    scores += labels  # within documents labels show; documents themselves add noise
+    wins = {True: [], False: []}
+    for first in np.flatnonzero(labels):
+        for second in np.flatnonzero(~labels):
+            wins[bool(units[first] == units[second])].append(scores[first] > scores[second])
+    interval = statistics.auroc_interval(labels, scores, units)
+    apart = np.mean(wins[False])
+    assert apart < interval.value < np.mean(wins[True])
+    assert ranking._between(labels, scores, units, interval.value) == pytest.approx(apart)
+    assert interval.low < apart < interval.value < interval.high
 
 
 def test_below_ten_units_intervals_are_withheld():
@@ -237,6 +279,21 @@ def test_intervals_of_an_auroc_cover_for_few_rows(rows: int, area: float):
     labels, shift = np.repeat([1.0, 0.0], rows), norm.ppf(area) * np.sqrt(2)
     intervals = [statistics.auroc_interval(labels, rng.normal(size=2 * rows) + shift * labels) for _ in range(120)]
     assert np.mean([found is not None and found.low <= area <= found.high for found in intervals]) >= 0.92
+
+
+@pytest.mark.parametrize("rate", [-1.0, -2.5])
+def test_intervals_of_an_auroc_cover_where_documents_have_both_kinds(rate: float):
+    rng = np.random.default_rng(14)
+
+    def draw(number: int, largest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        units = np.repeat(np.arange(number), rng.integers(1, largest, number))
+        scores = rng.normal(size=len(units))
+        chances = 1 / (1 + np.exp(-rate - scores - 2 * rng.normal(size=number)[units]))
+        return rng.random(len(units)) < chances, scores, units
+
+    truth = statistics.auroc(*draw(400_000, 2)[:2])
+    found = [statistics.auroc_interval(*draw(37, 60)) for _ in range(150)]
+    assert np.mean([one.low <= truth <= one.high for one in found if one is not None]) >= 0.92
 
 
 @pytest.mark.parametrize("spread", [0.0, 2.0])

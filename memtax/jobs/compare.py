@@ -9,7 +9,7 @@ from memtax.settings import argument
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(QuoteOption, Job):
-    """Compare two runs: paired differences, McNemar's test, and what was newly memorized or forgotten.
+    """Compare two runs: paired differences, sign-flip tests, and what was newly memorized or forgotten.
 
     Example: `memtax compare runs/before runs/after --output runs/comparison`
     """

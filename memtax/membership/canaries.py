@@ -161,12 +161,14 @@ def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted
     score, hit = np.asarray(likelihood, float), np.asarray(extracted, bool)
     bits = exposure(score[times > 0], score[times == 0])
     planted, hits = times[times > 0], hit[times > 0]
+    held_out = int((times == 0).sum())
+    most = float(np.log2(held_out + 1))
     rows = []
     for repetitions in sorted(set(planted.tolist())):
         own = planted == repetitions
         rate = statistics.clopper_pearson(int(hits[own].sum()), int(own.sum()))
         # Canaries are drawn independently, so each is a unit.
-        mean = statistics.cluster_mean(bits[own], np.arange(own.sum()))
+        mean = statistics.bounded_mean(bits[own], np.arange(own.sum()), 0.0, most)
         rows.append(
             {
                 "repetitions": repetitions,
@@ -175,8 +177,8 @@ def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted
                     "mean": float(bits[own].mean()),
                     "least": float(bits[own].min()),
                     "most": float(bits[own].max()),
-                    "low": None if mean is None else max(mean.low, 0.0),
-                    "high": None if mean is None else min(mean.high, float(np.log2(len(times) - len(planted) + 1))),
+                    "low": None if mean is None else mean.low,
+                    "high": None if mean is None else mean.high,
                 },
                 "memorized": int(hits[own].sum()),
                 "rate": rate.value,
@@ -184,12 +186,11 @@ def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted
                 "high": rate.high,
             }
         )
-    held_out = int((times == 0).sum())
     return {
         "planted": len(planted),
         "held_out": held_out,
         "candidates": held_out + 1,
-        "most_bits": float(np.log2(held_out + 1)),
+        "most_bits": most,
         "chance_bits": chance_exposure(held_out),
         "by_repetitions": rows,
         "held_out_extracted": int(hit[times == 0].sum()),

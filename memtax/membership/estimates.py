@@ -19,6 +19,8 @@ METRICS = ("auroc", *(f"tpr_at_fpr_{rate:g}" for rate in FPRS), f"fpr_at_tpr_{TP
 RESAMPLES = 1000
 FEWEST = statistics.FEWEST_UNITS
 """Units (documents, texts) of a kind from which there is an interval: fewer do not show how far units differ."""
+_LEVEL = 0.05
+"""Of the permutation test of a baseline that was chosen among lengths and years."""
 ALL = "all"
 ABOVE, REACHES, BELOW = "above chance", "reaches chance", "below chance"
 
@@ -99,8 +101,9 @@ def figures(table: pa.Table, columns: Sequence[str], resamples: int = RESAMPLES)
     Returns:
         Domain to `members` and `nonmembers` (distinct texts), `copies` (further rows of the same texts, which do not count),
         `shared` (distinct texts of both kinds, which do not count either), `units` (`name`, and how many of each kind),
-        `attacks` (column to metrics, with `verdict`), `blind` (metrics of the baseline; `feature`: the single length or year
-        that does better, which attacks are compared with then), `shift`, `set_test`.
+        `attacks` (column to metrics, with `verdict`), `blind` (metrics of the baseline; `feature`: the `name` of the single
+        length or year that it is where one does better than the classifier, and the AUROC of the `classifier`), `shift`,
+        `set_test`.
     """
     domains = list(dict.fromkeys(table.column("domain").to_pylist()))
     found = {name: _domain(_rows(table, name), columns, resamples) for name in domains}
@@ -118,15 +121,16 @@ def _domain(table: pa.Table, columns: Sequence[str], resamples: int) -> Figures:
     unit, codes = units_of(table)
     scores = blind_scores(texts, labels, units=codes, lengths=lengths)
     blind = attack_metrics(labels, [None] * len(labels) if scores is None else scores.tolist(), resamples, codes, unit)
-    domain = table.column("domain").to_pylist()
-    blind["p_value"] = blind_p_value(texts, labels, units=codes, strata=domain, lengths=lengths)
-    blind["verdict"] = _blind_verdict(blind["auroc"])
     # What an attack has to beat: the classifier, or a single length or year that does better than it.
-    rival, bar, blind["feature"] = scores, blind["auroc"], None
+    rival, feature = scores, None
     number = strongest_number(texts, labels, lengths)
-    if number is not None and (bar is None or statistics.auroc(labels, number[1]) > bar["value"]):
-        rival, bar = number[1], attack_metrics(labels, number[1].tolist(), resamples, codes, unit)["auroc"]
-        blind["feature"] = {"name": number[0], "auroc": bar}
+    if number is not None and (blind["auroc"] is None or statistics.auroc(labels, number[1]) > blind["auroc"]["value"]):
+        rival, feature = number[1], {"name": number[0], "classifier": blind["auroc"]}
+        blind = attack_metrics(labels, number[1].tolist(), resamples, codes, unit)
+    bar, domain = blind["auroc"], table.column("domain").to_pylist()
+    blind["p_value"] = blind_p_value(texts, labels, units=codes, strata=domain, lengths=lengths)
+    blind["feature"] = feature
+    blind["verdict"] = _blind_verdict(bar, feature is not None, blind["p_value"])
     attacks = {}
     for column in columns:
         values = table.column(column).to_pylist()
@@ -266,9 +270,15 @@ def verdict(
     return {"shows_membership": True, "chance": case, "reason": "above chance and above the blind baseline"}
 
 
-def _blind_verdict(blind: Mapping[str, Any] | None) -> Figures:
-    """What the blind baseline's AUROC says of the two kinds of text."""
+def _blind_verdict(blind: Mapping[str, Any] | None, chosen: bool, p_value: float | None) -> Figures:
+    """What the blind baseline's AUROC says of the two kinds of text.
+
+    A single length or year is chosen on the same texts, which its interval does not know: above chance it is only where the
+    permutation test, which chooses anew each time, says so too.
+    """
     case = chance(blind)
+    if chosen and case == ABOVE and (p_value is None or p_value > _LEVEL):
+        case = REACHES
     reasons = {
         ABOVE: "above chance: the texts alone separate the two sets, so they differ by more than membership",
         REACHES: "reaches chance: the texts alone do not separate the two sets",

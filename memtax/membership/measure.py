@@ -59,7 +59,9 @@ class Membership:
             lines.append(f"{domain}: {kinds(one)}")
             for name, reason in representatives(one):
                 lines.append(f"  {name:<22}{_estimate(one['attacks'][name]['auroc'])}  {reason}")
-            lines.append(f"  {'blind baseline':<22}{_estimate(one['blind']['auroc'])}  {one['blind']['verdict']['reason']}")
+            blind = one["blind"]
+            alone = f" ({blind['feature']['name']} alone)" if blind["feature"] else ""
+            lines.append(f"  {'blind baseline':<22}{_estimate(blind['auroc'])}  {blind['verdict']['reason']}{alone}")
             if test := one["set_test"]:
                 beside = "unknown" if test["blind_p_value"] is None else f"{test['blind_p_value']:.3g}"
                 lines.append(f"  {'all attacks together':<22}p = {test['p_value']:.3g}; the texts alone: p = {beside}")

@@ -69,9 +69,9 @@ def evaluate(
     """Metrics of each model, their differences, and curves.
 
     All models and metrics of a group of rows are evaluated on the same bootstrap resamples of its units, so that
-    differences are paired; the area under the ROC curve alone has the interval of `statistics.auroc_interval`. A group with
-    fewer than 10 positives or negatives gets the reason instead of values, one with fewer than 10 units values whose `low`
-    and `high` are None, with the reason.
+    differences are paired, but for those of calibration errors; the area under the ROC curve alone has the interval of
+    `statistics.auroc_interval`. A group with fewer than 10 positives or negatives gets the reason instead of values, one with
+    fewer than 10 units values whose `low` and `high` are None, with the reason.
 
     Args:
         labels: (rows,) the target.
@@ -176,17 +176,29 @@ def _difference(
     draws: Mapping[_Key, Array],
     units: statistics.Units,
 ) -> dict[str, Any]:
-    """The first model's value minus the second's, on shared resamples."""
+    """The first model's value minus the second's, on shared resamples; of calibration errors from either's interval.
+
+    Noise adds to a calibration error, and the more the smaller the true one is: resamples of a difference hardly cover it.
+    The bounds are those that both intervals allow, as biases do not cancel like errors.
+    """
     first, second = ((model, metric) for model in models)
     value = values[first].value - values[second].value
     facts = {"metric": metric, "category": group, "model": models[0], "against": models[1]}
     if not draws:
         return {**facts, **asdict(Estimate(value))}
-    apart = draws[first] - draws[second]
-    if metric == "ece":
-        apart = apart - apart.mean() + value  # resamples are biased upwards, and not both models alike
-    interval = _percentiles(value, apart, _level(units))
+    interval = (
+        _allowed(values[first], values[second])
+        if metric == "ece"
+        else _percentiles(value, draws[first] - draws[second], _level(units))
+    )
     return {**facts, **asdict(Estimate(value) if interval is None else interval)}
+
+
+def _allowed(first: Estimate, second: Estimate) -> statistics.Interval | None:
+    """The differences that the intervals of both allow; None where one of them is withheld."""
+    if first.low is None or first.high is None or second.low is None or second.high is None:
+        return None
+    return statistics.Interval(first.value - second.value, first.low - second.high, first.high - second.low)
 
 
 def _curves(labels: NDArray[np.bool_], probabilities: Array) -> dict[str, dict[str, list[float]]]:

@@ -89,10 +89,10 @@ def counts(found: Mapping[str, Any]) -> str:
         beside = "unknown" if test["blind_p_value"] is None else f"{test['blind_p_value']:.3g}"
         text += f" All attacks together (dataset inference): p = {test['p_value']:.3g}; the texts alone: p = {beside}."
     if feature := found["blind"].get("feature"):
-        text += (
-            f" The {feature['name']} alone ranks members better than the blind baseline "
-            f"(AUROC {words.estimate(feature['auroc'])}): attacks are compared with it."
-        )
+        text += f" The blind baseline is the {feature['name']} alone"
+        if classifier := feature.get("classifier"):
+            text += f", which ranks members better than a classifier of the texts (AUROC {words.estimate(classifier)})"
+        text += "."
     return text
 
 

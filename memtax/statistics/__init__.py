@@ -1,6 +1,6 @@
 """Statistics of rankings, probabilities and rates, each with an interval."""
 
-from memtax.statistics.clusters import cluster_mean, cluster_rate, sign_flip_test
+from memtax.statistics.clusters import bounded_mean, cluster_mean, cluster_rate, sign_flip_test
 from memtax.statistics.correlation import spearman_interval
 from memtax.statistics.curves import best_threshold, pr_curve, reliability_curve, roc_curve
 from memtax.statistics.intervals import (
@@ -42,6 +42,7 @@ __all__ = [
     "average_precision",
     "best_threshold",
     "bootstrap_interval",
+    "bounded_mean",
     "brier_score",
     "calibration_interval",
     "calibration_noise",

@@ -10,11 +10,13 @@ from memtax.statistics.arrays import Array, columns, require_binary
 from memtax.statistics.intervals import Interval, clopper_pearson, tail_of
 from memtax.statistics.units import FEWEST_UNITS, count_units, unit_codes, unit_index
 
-__all__ = ["FEWEST_UNITS", "cluster_mean", "cluster_rate", "count_units", "sign_flip_test", "unit_codes"]
+__all__ = ["FEWEST_UNITS", "bounded_mean", "cluster_mean", "cluster_rate", "count_units", "sign_flip_test", "unit_codes"]
 
 PERMUTATIONS = 9_999
 _ENUMERATED = 16
 _CHUNK = 1 << 20
+_CAP = 2.0
+_MISSES = 5.0
 
 
 def cluster_rate(outcomes: ArrayLike, units: ArrayLike, level: float = 0.95) -> Interval | None:
@@ -94,6 +96,57 @@ def cluster_mean(values: ArrayLike, units: ArrayLike, level: float = 0.95) -> In
     return Interval(mean, mean - below, mean + above)
 
 
+def bounded_mean(values: ArrayLike, units: ArrayLike, lowest: float, highest: float, level: float = 0.95) -> Interval | None:
+    """A mean of values that have a least and a greatest one, with a binomial interval of the effective number of units.
+
+    As for a rate (`cluster_rate`), with the mean's place p between the two bounds: the effective number is p (1 - p) /
+    variance, at most twice the effective units unless many values lie away from the nearer bound. Where all values are at a
+    bound, the units alone count; Student's interval (`cluster_mean`) would be a point there.
+
+    Args:
+        values: (rows,) from `lowest` to `highest`.
+        units: (rows,) code of the unit of each row.
+        lowest: the least value there can be.
+        highest: the greatest, above the least.
+        level: coverage over new units.
+
+    Returns:
+        The mean of all rows, with its interval; None below `FEWEST_UNITS` units.
+
+    Raises:
+        MemtaxError: a value is out of bounds or NaN, lengths differ, no row, or a level outside (0, 1).
+    """
+    from scipy.special import ndtri
+
+    (x,) = columns(values=values)
+    width, tail = highest - lowest, tail_of(level)
+    if width <= 0 or x.min() < lowest or x.max() > highest:
+        raise MemtaxError(f"values from {x.min():g} to {x.max():g} are not all from {lowest:g} to {highest:g}")
+    scaled = (x - lowest) / width
+    clusters, place = MeanOverUnits(scaled, units), float(scaled.mean())
+    if clusters.number < FEWEST_UNITS:
+        return None
+    number = clusters.equal_size
+    bounds = (number, number)
+    if clusters.variance > 0:
+        most = effective_cap(number, place)
+        trials = place * (1 - place) / clusters.variance
+        below, above = (min(trials * float(ndtri(tail) / quantile) ** 2, most) for quantile in clusters.quantiles(tail))
+        bounds = (below, above)
+    low, high = (binomial_interval(place, one, level) for one in bounds)
+    return Interval(float(x.mean()), lowest + width * low.low, lowest + width * high.high)
+
+
+def effective_cap(number: float, place: float) -> float:
+    """Most rows that an effective number may stand for: few values away from a bound show little of how rows differ.
+
+    Args:
+        number: rows, or units, that the value rests on.
+        place: the value, from 0 to 1.
+    """
+    return number * max(_CAP, number * min(place, 1 - place) / _MISSES)
+
+
 class MeanOverUnits:
     """Variance of a mean over rows in units, and the degrees of freedom of that variance.
 
@@ -120,25 +173,37 @@ class MeanOverUnits:
         self.freedom = max(1.0, float(parts.sum() ** 2 / (parts**2).sum()) - 1)
 
     def quantiles(self, tail: float) -> tuple[float, float]:
-        """Standard errors to the lower and to the upper bound of an interval of a mean whose variance is above 0.
+        """Standard errors to the lower and to the upper bound of an interval of a mean whose variance is above 0."""
+        return moved_quantiles(self._changes, self.number, self.freedom, tail)
 
-        Where a few units carry most of the variance, as large ones with high values do, a sample without such units
-        understates the mean and its variance together. The bound on that side is therefore t + (1 + 2 t^2) skewness / 6
-        standard errors away (Johnson 1978): the skewness that of the changes d_g of the mean when unit g is left out, adjusted
-        for the number of units (Joanes & Gill 1998, G1), and t of the number of units that carry the variance,
-        (sum d^2)^2 / sum d^4, at least 2. Neither bound is nearer than Student's t of `freedom`.
-        """
-        from scipy.special import stdtrit
 
-        squares = self._changes**2
-        total = float(squares.sum())
-        adjusted = math.sqrt(self.number * (self.number - 1)) / (self.number - 2)
-        skewness = adjusted * float((self._changes**3).sum()) / total**1.5
-        carrying = max(2.0, total**2 / float((squares**2).sum()))
-        plain = float(-stdtrit(self.freedom, tail))
-        wide = float(-stdtrit(min(self.freedom, carrying), tail))
-        shift = skewness * (1 + 2 * wide**2) / 6
-        return max(plain, wide - shift), max(plain, wide + shift)
+def moved_quantiles(changes: Array, number: int, freedom: float, tail: float, own: float = 0.0) -> tuple[float, float]:
+    """Standard errors to the lower and to the upper bound of an interval, by what leaving out each unit changes.
+
+    Where a few units carry most of the variance, as large ones with high values do, a sample without such units
+    understates the value and its variance together. The bound on that side is therefore t + (1 + 2 t^2) skewness / 6
+    standard errors away (Johnson 1978): the skewness that of the changes d_g of the value when unit g is left out, adjusted
+    for the number of units (Joanes & Gill 1998, G1), and t of the number of units that carry the variance,
+    (sum d^2)^2 / sum d^4, at least 2. Neither bound is nearer than Student's t of `freedom`.
+
+    Args:
+        changes: (units,) of the value, not all 0; 0 for codes without rows.
+        number: of units.
+        freedom: degrees of freedom of the variance.
+        tail: probability outside either bound.
+        own: skewness that the interval has by itself, which moves its bounds already.
+    """
+    from scipy.special import stdtrit
+
+    squares = changes**2
+    total = float(squares.sum())
+    adjusted = math.sqrt(number * (number - 1)) / (number - 2)
+    skewness = adjusted * float((changes**3).sum()) / total**1.5 - own
+    carrying = max(2.0, total**2 / float((squares**2).sum()))
+    plain = float(-stdtrit(freedom, tail))
+    wide = float(-stdtrit(min(freedom, carrying), tail))
+    shift = skewness * (1 + 2 * wide**2) / 6
+    return max(plain, wide - shift), max(plain, wide + shift)
 
 
 def sign_flip_test(differences: ArrayLike, units: ArrayLike, permutations: int = PERMUTATIONS, seed: int = 1024) -> float:

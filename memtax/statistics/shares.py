@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memtax.statistics.clusters import cluster_mean, cluster_rate
+from memtax.statistics.clusters import bounded_mean, cluster_rate
 from memtax.statistics.intervals import clopper_pearson
 from memtax.statistics.units import Units, withheld
 
@@ -37,10 +37,10 @@ def share(outcomes: NDArray[np.bool_], units: Units, level: float = 0.95) -> dic
 
 
 def mean_over_units(values: Sequence[float | None], units: Units, level: float = 0.95) -> dict[str, Any] | None:
-    """A mean of rows, such as an accuracy, with its interval over units: `cluster_rate` of 0 and 1, else `cluster_mean`.
+    """A mean of rows from 0 to 1, such as an accuracy, with its interval over units: `cluster_rate` or `bounded_mean`.
 
     Args:
-        values: one per row; rows with None do not count.
+        values: one per row, from 0 to 1; rows with None do not count.
         units: of the rows.
         level: coverage of the interval.
 
@@ -53,7 +53,8 @@ def mean_over_units(values: Sequence[float | None], units: Units, level: float =
     if not len(numbers):
         return None
     binary = bool(np.isin(numbers, (0, 1)).all())
-    interval = (cluster_rate if binary else cluster_mean)(numbers, units.codes, level)
+    codes = units.codes
+    interval = cluster_rate(numbers, codes, level) if binary else bounded_mean(numbers, codes, 0.0, 1.0, level)
     bounds = {"low": None, "high": None} if interval is None else {"low": interval.low, "high": interval.high}
     counts = {"rows": len(numbers), "unit": units.name, "units": units.count}
     return {"value": float(numbers.mean()), **bounds, **counts, "reason": withheld(units)}

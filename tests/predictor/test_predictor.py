@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import simulated
+from memtax import statistics
 from memtax.errors import MemtaxError
 from memtax.predictor import factors as declared
-from memtax.predictor.evaluation import METRICS
+from memtax.predictor.evaluation import METRICS, Prediction, evaluate
 from memtax.predictor.predictor import Predictor
 from memtax.predictor.split import stratified_split
 from memtax.schema import CATEGORIES
@@ -136,6 +137,27 @@ class TestFit:
             area = np.trapezoid(curve["roc"]["tpr"], curve["roc"]["fpr"])
             assert area == pytest.approx(found["roc_auc"]["value"], abs=0.005)
             assert sum(curve["reliability"]["count"]) == found["n"]
+
+    def test_a_difference_of_calibration_errors_covers_where_one_model_is_calibrated(self):
+        rng = np.random.default_rng(0)
+
+        def simulate(documents, largest):
+            units = np.repeat(np.arange(documents), rng.integers(1, largest, documents))
+            odds = rng.normal(size=len(units)) - 1
+            labels = rng.random(len(units)) < 1 / (1 + np.exp(-odds))
+            chances = {"right": 1 / (1 + np.exp(-odds)), "shrunk": 1 / (1 + np.exp(-odds / 2))}
+            return labels, {name: Prediction(one, one >= 0.5, {}) for name, one in chances.items()}, units
+
+        labels, models, _ = simulate(500_000, 2)
+        truth = statistics.expected_calibration_error(labels, models["shrunk"].probabilities)
+        covered = []
+        for _ in range(20):
+            labels, models, units = simulate(37, 30)
+            places, units = np.zeros(len(labels), int), statistics.Units(units, "document")
+            found = evaluate(labels, places, models, 60, 1, ("all",), units)["differences"]
+            (row,) = [one for one in found if (one["metric"], one["category"]) == ("ece", "aggregate")]
+            covered.append(row["low"] <= truth <= row["high"])
+        assert np.mean(covered) >= 0.9
 
     def test_category_models_win_where_categories_differ(self):
         # In recitation the factor a raises the odds, in recollection it lowers them: one model for all cannot tell.
