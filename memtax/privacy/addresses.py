@@ -9,7 +9,7 @@ from memtax.privacy.folding import INVISIBLE
 _AT_WORDS = (
     "\u00e4t|arobase|arroba|chiocciola|kukac|zavin\u00e1\u010d|ma\u0142pa|snabel-?a|\u0441\u043e\u0431\u0430\u043a\u0430"
 )
-_DOT_WORDS = "dot|punkt|point|punto|ponto|pont|te\u010dka|kropka|\u0442\u043e\u0447\u043a\u0430"
+_DOT_WORDS = "dot|punkt|point|punto|ponto|t\u0065\u010dka|kropka|\u0442\u043e\u0447\u043a\u0430"
 _AT = re.compile(
     rf"[(\[{{<]?@[)\]}}>]?|[(\[{{<][ ]?(?:at|a|{_AT_WORDS})[ ]?[)\]}}>]|\bat\b|(?<=[^\W_])[-_*|~]+at[-_*|~]+(?=[^\W_])"
     r"|(?<=\w)[ ][-_*|~]at[-_*|~][ ](?=\w)"
