@@ -18,6 +18,7 @@ from memtax.errors import MemtaxError
 from memtax.files import atomic_path, encode_parquet, read_json, write_text
 from memtax.progress import report_warning
 from memtax.provenance import digest
+from memtax.records import open_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,10 +40,10 @@ def checksum(path: Path) -> str:
     """The file's xxh3 digest (128 bits, hexadecimal) and its size in bytes, parted by a space; of `run.yaml` without times."""
     import xxhash
 
-    if path.name == "run.yaml" and path.stat().st_size <= _MOST:
+    if path.name == "run.yaml" and path.is_file() and path.stat().st_size <= _MOST:
         content = b"".join(line for line in path.read_bytes().splitlines(True) if not line.startswith(_TIMES))
         return f"{xxhash.xxh3_128_hexdigest(content)} {len(content)}"
-    with path.open("rb") as file:
+    with open_file(path) as file:
         found = hashlib.file_digest(file, xxhash.xxh3_128)
         return f"{found.hexdigest()} {file.tell()}"
 
@@ -83,7 +84,7 @@ class Parts:
     def _matches(self, path: Path) -> bool:
         # The record is never interpreted: any changed byte in it makes a difference.
         try:
-            with _record_of(path).open("rb") as file:
+            with open_file(_record_of(path)) as file:
                 return file.read(1000) == self._line(path, path.name).encode()
         except OSError:
             return False
@@ -143,9 +144,14 @@ def _visible(path: Path, folder: Path) -> Iterable[Path]:
 def _sum(file: Path) -> str:
     """The checksum; of a part, which was checked or written a moment ago, the one of its record."""
     with contextlib.suppress(OSError, ValueError):
-        _, found, size, _ = _record_of(file).read_text(encoding="utf-8").split(" ")
+        _, found, size, _ = _read_record(file).split(" ")
         return f"{found} {size}"
     return checksum(file)
+
+
+def _read_record(file: Path) -> str:
+    with open_file(_record_of(file)) as record:
+        return record.read(1000).decode("utf-8")
 
 
 def _text(command: str, work: str, sums: dict[str, str]) -> str:
@@ -178,7 +184,7 @@ class Record:
         """
         path = folder / RECORD
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 text = file.read(_MOST).decode("utf-8")
             found = json.loads(text)
             record = cls(folder, found["memtax"], found["work"], found["files"])

@@ -20,6 +20,7 @@ from pathlib import Path
 from memtax import journal, mounts
 from memtax.errors import MemtaxError
 from memtax.journal import INHERITED, MARKER
+from memtax.records import open_file
 
 LISTING = ".memtax-files"
 """Names of the files that memtax wrote into a directory; others in it are the user's."""
@@ -363,7 +364,7 @@ def _has_record(folder: Path) -> bool:
 
 def _starts(path: Path, pattern: bytes) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return re.match(pattern, file.read(200)) is not None
     except OSError:
         return False

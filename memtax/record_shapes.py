@@ -289,6 +289,18 @@ TOTALS: Any = {
     "occurrences?": Rows(COUNT),
 }
 """`totals.json` of `memtax count`."""
+SAVED: Any = {
+    "_data_files": Rows({"filename": Text(255)}, 1_000_000),
+    "_fingerprint": (NAME, None),
+    "_format_columns": (Rows(NAME), None),
+    "_format_kwargs": dict,
+    "_format_type": (NAME, None),
+    "_output_all_columns": bool,
+    "_split": (NAME, None),
+}
+"""`state.json` of a dataset that `save_to_disk` wrote."""
+SPLITS: Any = {"splits": Rows(NAME, 10_000)}
+"""`dataset_dict.json` likewise."""
 SKIPPED: Any = {"*": COUNT}
 """`skipped.json`: reason to number of sequences."""
 ADAPTER: Any = {

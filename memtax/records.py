@@ -1,12 +1,13 @@
 """Read YAML and JSON records as untrusted data: bounded before they are parsed, then checked."""
 
+import errno
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from memtax.errors import MemtaxError
 from memtax.shapes import check
@@ -147,7 +148,7 @@ def read_json_lines(path: Path | str, shape: Any) -> list[dict[str, Any]]:
         OSError: the file cannot be read.
     """
     rows = []
-    with Path(path).open("rb") as file:
+    with open_file(Path(path)) as file:
         for number, line in enumerate(iter(lambda: file.readline(LARGEST["JSON"] + 1), b""), 1):
             if len(line) > LARGEST["JSON"]:
                 raise MemtaxError(f"line {number} of {path} has more than {LARGEST['JSON']:,} bytes")
@@ -170,6 +171,17 @@ def _float(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:20]} is not a finite number")
     return value
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """Open a file to read its bytes.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device, which may never end.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return path.open("rb")
 
 
 def _read(path: Path, kind: str) -> bytes:

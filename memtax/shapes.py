@@ -5,11 +5,14 @@ A shape is a `Number`, a `Text`, a type, None, a tuple of shapes (any of them), 
 `"key?"` may be missing and `"*"` stands for all keys that are not named; without it, other keys are not looked at.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from memtax.errors import MemtaxError
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ class Text:
         return f"one of {', '.join(self.words)}" if self.words else f"text of at most {self.most:,} characters"
 
     def fits(self, value: Any) -> bool:
-        """Whether a value is one."""
-        return isinstance(value, str) and len(value) <= self.most and (not self.words or value in self.words)
+        """Whether a value is one; half of a surrogate pair, which no file can hold, is no text."""
+        fits = isinstance(value, str) and len(value) <= self.most and (not self.words or value in self.words)
+        return fits and (value.isascii() or not _HALF.search(value))
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 import json
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from memtax import checksums
-from memtax.checksums import RECORD, Parts, checksum, damage, seal, verify
+from memtax.checksums import RECORD, Parts, Record, checksum, damage, seal, verify
 from memtax.errors import MemtaxError
 
 
@@ -174,3 +175,17 @@ def test_what_a_model_is_loaded_from_in_a_checkpoint_is_checked(tmp_path):
             verify(folder)
     (folder / "checksums.json").unlink()
     verify(folder)
+
+
+@pytest.mark.parametrize("record", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_not_read(tmp_path, record):
+    """A pipe would be waited for, and a device never ends."""
+    parts = Parts.of(tmp_path, {"a": 1})
+    parts.write_parquet("x.parquet", pa.table({"a": [1]}))
+    make = {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[record]
+    for name in (".x.parquet.sum", "x.parquet", RECORD):
+        (tmp_path / name).unlink(missing_ok=True)
+        make(tmp_path / name)
+        assert not parts.is_usable("x.parquet")
+    with pytest.raises(MemtaxError, match="is damaged"):
+        Record.read(tmp_path)

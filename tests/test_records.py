@@ -125,6 +125,14 @@ def test_a_record_of_wrong_types_is_refused(tmp_path, change):
 
 
 CARDS = ["/etc/x.parquet", "../x.parquet", "a/../../x.parquet", "file:///x.parquet", "file:x.parquet", "~/x.parquet"]
+CARDS += [
+    "*/../../x.parquet",
+    "//x.parquet",
+    "file:../x.parquet",
+    "local:///x.parquet",
+    "HTTP://localhost:1/x",
+    "filecache::/x.jsonl",
+]
 CARDS += ["http://localhost:1/x.parquet", "zip://x.parquet::http://localhost:1/x.zip", "hf://datasets/a/b/x.parquet"]
 
 
@@ -211,10 +219,17 @@ def test_a_pattern_that_meets_a_link_out_of_the_folder_is_refused(tmp_path, patt
 
 @pytest.mark.parametrize("record", ["state.json", "dataset_dict.json"])
 def test_a_saved_dataset_that_leads_out_of_its_folder_is_refused(tmp_path, record):
-    value = {"_data_files": [{"filename": "../x.arrow"}]} if record == "state.json" else {"splits": ["../x"]}
+    state = {"_data_files": [{"filename": "../x.arrow"}], "_format_kwargs": {}, "_output_all_columns": False}
+    state |= dict.fromkeys(("_fingerprint", "_format_columns", "_format_type", "_split"))
+    value = state if record == "state.json" else {"splits": ["../x"]}
     (tmp_path / record).write_text(json.dumps(value))
     with pytest.raises(MemtaxError, match="is not a file of its folder"):
         open_dataset(Source(str(tmp_path)))
+    for key in value:
+        for wrong in (7, [{"filename": "\ud800"}], {"a": 1} if key != "_format_kwargs" else None):
+            (tmp_path / record).write_text(json.dumps({**value, key: wrong}))
+            with pytest.raises(MemtaxError, match=f"{record}: .*{key}"):
+                open_dataset(Source(str(tmp_path)))
 
 
 def test_a_model_whose_record_does_not_end_is_refused_at_once(tmp_path):

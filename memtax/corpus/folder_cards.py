@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from memtax.errors import MemtaxError
+from memtax.record_shapes import SAVED, SPLITS
 from memtax.records import LARGEST, parse_yaml, read_json, read_yaml
 
 CARD, STANDALONE = "README.md", ".huggingface.yaml"
@@ -127,7 +128,7 @@ def _check_saved(folder: Path) -> None:
     """The same of what `save_to_disk` wrote, and that descriptions are JSON of a bounded size."""
     splits = [folder]
     if (folder / "dataset_dict.json").is_file():
-        names = read_json(folder / "dataset_dict.json", finite=False).get("splits")
+        names = read_json(folder / "dataset_dict.json", SPLITS, finite=False)["splits"]
         for name in _texts(names, f"{folder / 'dataset_dict.json'}: splits"):
             _check_name(name, folder / "dataset_dict.json")
             splits.append(folder / name)
@@ -136,6 +137,6 @@ def _check_saved(folder: Path) -> None:
             if (split / name).is_file():
                 read_json(split / name, finite=False)
         if (split / "state.json").is_file():
-            files = read_json(split / "state.json", finite=False).get("_data_files") or []
+            files = read_json(split / "state.json", SAVED, finite=False)["_data_files"]
             for name in _texts(files, f"{split / 'state.json'}: _data_files"):
                 _check_name(name, split / "state.json")

@@ -71,8 +71,12 @@ def _seen_from_here(folder: Path) -> Path:
     return folder.relative_to(current) if folder.is_relative_to(current) and folder != current else folder
 
 
-def split(text: str) -> tuple[dict[str, Any], str]:
+def split(text: str, name: object = "the card") -> tuple[dict[str, Any], str]:
     """Front matter and body of a card.
+
+    Args:
+        text: the card.
+        name: how errors call it: its path.
 
     Raises:
         MemtaxError: the front matter is no YAML mapping.
@@ -80,13 +84,13 @@ def split(text: str) -> tuple[dict[str, Any], str]:
     found = re.match(r"---\n(.*?)\n---\n+(.*)", text, re.DOTALL)
     if found is None:
         return {}, text
-    front = parse_yaml(found[1], "the front matter of the card") or {}
+    front = parse_yaml(found[1], f"the front matter of {name}") or {}
     if not isinstance(front, dict):
-        raise MemtaxError(f"the front matter of the card must hold keys and values, not {type(front).__name__}")
+        raise MemtaxError(f"the front matter of {name} must hold keys and values, not {type(front).__name__}")
     return front, found[2]
 
 
-def finish(text: str, repo_id: str, run: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+def finish(text: str, repo_id: str, run: Mapping[str, Any], metadata: Mapping[str, Any], name: object = "the card") -> str:
     """A card of a run directory, as it is published: with its repository's name, provenance and citation.
 
     Args:
@@ -94,8 +98,9 @@ def finish(text: str, repo_id: str, run: Mapping[str, Any], metadata: Mapping[st
         repo_id: where it goes.
         run: the record in `run.yaml`; empty without one.
         metadata: further front matter; None values are left out.
+        name: how errors call the card: its path.
     """
-    header, body = split(text)
+    header, body = split(text, name)
     found = _HERE.search(body)
     here = found[1] if found else _literal(repo_id)
     config = {name: public_name(value) for name, value in run.get("config", {}).items() if value not in (None, [], ())}

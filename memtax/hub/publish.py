@@ -184,7 +184,7 @@ def _installation(repo_id: str, private: bool) -> dict[str, bytes]:
 
 
 def _dataset(folder: Path, repo_id: str, run: Mapping[str, Any]) -> Repository:
-    text = finish(read_text(folder / "README.md"), repo_id, run, {})
+    text = finish(read_text(folder / "README.md"), repo_id, run, {}, folder / "README.md")
     files = folder_files(folder, ("README.md", "**/*.parquet")) | {"README.md": text.encode()}
     return Repository(repo_id, "dataset", files, _unmasked(run))
 
@@ -228,9 +228,10 @@ def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | No
     else:
         more |= extraction_index(_measured(folder), repo_id, dataset)
     text = text or language_model_card(folder)
-    metadata, _ = split(text)
+    card = folder / "README.md"
+    metadata, _ = split(text, card)
     kept = {name: value for name, value in more.items() if value is not None and name not in metadata}
-    return Repository(repo_id, "model", files | {"README.md": finish(text, repo_id, run, kept).encode()}, notes)
+    return Repository(repo_id, "model", files | {"README.md": finish(text, repo_id, run, kept, card).encode()}, notes)
 
 
 def _measured(folder: Path) -> dict[str, Any]:

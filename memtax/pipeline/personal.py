@@ -23,7 +23,7 @@ from memtax.provenance import fingerprint_dataset
 
 FOLDER = "personal_data"
 """Stage directory, in the run's directory."""
-VERSION = 4
+VERSION = 5
 """Raised whenever the same texts would give other findings."""
 _DERIVED = ("prompt_text", "paraphrases", "neighbour_texts")
 """Columns of texts that are made of a window's text."""

@@ -6,8 +6,13 @@ from dataclasses import dataclass
 
 from memtax.privacy.folding import INVISIBLE
 
+_AT_WORDS = (
+    "\u00e4t|arobase|arroba|chiocciola|kukac|zavin\u00e1\u010d|ma\u0142pa|snabel-?a|\u0441\u043e\u0431\u0430\u043a\u0430"
+)
+_DOT_WORDS = "dot|punkt|point|punto|ponto|pont|te\u010dka|kropka|\u0442\u043e\u0447\u043a\u0430"
 _AT = re.compile(
-    r"[(\[{<]?@[)\]}>]?|[(\[{<][ ]?(?:at|a|\u00e4t|arobase|arroba)[ ]?[)\]}>]|\bat\b|(?<=[^\W_])[-_]+at[-_]+(?=[^\W_])"
+    rf"[(\[{{<]?@[)\]}}>]?|[(\[{{<][ ]?(?:at|a|{_AT_WORDS})[ ]?[)\]}}>]|\bat\b|(?<=[^\W_])[-_*|~]+at[-_*|~]+(?=[^\W_])"
+    r"|(?<=\w)[ ][-_*|~]at[-_*|~][ ](?=\w)"
     r"|%40|&#0*64;?|&#x0*40;?|&commat;"
     r"|\\u0040|\\x40|=40",
     re.IGNORECASE,
@@ -16,7 +21,7 @@ _ATOM = r"(?:[^\s@<>()\[\]{}\"',;:|]|(?<=\w)'(?=\w))"
 _BLANK = rf"[ \t{INVISIBLE}]"
 _SPACE = rf"{_BLANK}{{0,3}}(?:\\n|\\r|\r?\n)?{_BLANK}{{0,16}}"
 """A few spaces, and a line break at most."""
-_SPELLED_DOT = rf"{_SPACE}[(\[{{<][ ]?(?:dot|punkt|point|punto|\.)[ ]?[)\]}}>]{_SPACE}|\s+dot\s+|[-_]+dot[-_]+"
+_SPELLED_DOT = rf"{_SPACE}[(\[{{<][ ]?(?:{_DOT_WORDS}|\.)[ ]?[)\]}}>]{_SPACE}|\s+dot\s+|[ ]?[-_*|~]+dot[-_*|~]+[ ]?"
 _LOOSE_DOT = rf"{_SPELLED_DOT}|{_BLANK}{{1,2}}\.{_BLANK}{{1,2}}|\.{_BLANK}*\r?\n{_BLANK}*|{_BLANK}*\r?\n{_BLANK}*\."
 """A dot that is spelled out or stands apart."""
 _LOCAL = re.compile(rf"(?:\"[^\"\n]{{1,64}}\"|(?:{_ATOM}+(?:{_LOOSE_DOT})){{0,4}}{_ATOM}+)(?P<space>{_SPACE})\Z", re.IGNORECASE)
@@ -102,9 +107,10 @@ def _is_sign(folded: str, sign: re.Match[str], before: re.Match[str], after: re.
         spelled = re.search(_SPELLED_DOT, after["labels"], re.IGNORECASE)
         set_off = sign[0] == "AT" and not before[0].isupper() and len(labels) > 1
         return bool((spelled or set_off) and before["space"] and after["space"])
-    if sign[0][0] in "-_":
+    if sign[0].strip()[0] in "-_*|~":
         # Names in code have the word as well.
-        return len(labels) > 1 and _COMMON_ENDS.fullmatch(labels[-1]) is not None
+        spelled = re.search(_SPELLED_DOT, after["labels"], re.IGNORECASE)
+        return len(labels) > 1 and (spelled is not None or _COMMON_ENDS.fullmatch(labels[-1]) is not None)
     if apart and re.fullmatch(r"\W ?a ?\W", sign[0], re.IGNORECASE):
         return False
     return len(labels) > 1 or not apart or _cut_below(folded, before, after)

@@ -10,16 +10,23 @@ import re
 from collections.abc import Iterator
 
 from memtax.privacy.addresses import addresses
+from memtax.privacy.escapes import decode
 from memtax.privacy.folding import INVISIBLE, fold
 from memtax.privacy.masking import Finding
 from memtax.privacy.national import national_ids
-from memtax.privacy.patterns import IPV6, NUMBER, SECRETS
+from memtax.privacy.patterns import IPV6, NUMBER, SECRETS, SEPARATOR
 
 PACKAGES = {"phonenumbers": "phonenumbers", "email_validator": "email-validator", "stdnum": "python-stdnum"}
 KINDS = ("email", "telephone", "bank account", "payment card", "identity number", "IP address", "credential")
+_ORDER = ("credential", "email", "bank account", "payment card", "identity number", "IP address", "telephone")
 
 _GAP = rf"[ \t\r\n{INVISIBLE}-]{{0,4}}"
 _IBAN = re.compile(rf"(?<![A-Z0-9])[A-Z]{_GAP}[A-Z]{_GAP}[0-9]{_GAP}[0-9](?:{_GAP}[A-Z0-9]){{11,30}}", re.IGNORECASE)
+_GROUPED = re.compile(
+    rf"(?<![A-Z0-9])[A-Z][A-Z0-9]{{0,7}}(?P<between>{SEPARATOR}{{1,12}})[A-Z0-9]{{1,8}}(?:(?P=between)[A-Z0-9]{{1,8}}){{1,40}}",
+    re.IGNORECASE,
+)
+"""The same between all groups, whatever it is."""
 _LIGHT = re.compile(rf"[ \t\r\n{INVISIBLE}.-]{{1,4}}|[ \t]{{0,4}}\r?\n[ \t]{{0,16}}")
 """What may stand between the digits of a payment card."""
 _CARDS = frozenset(
@@ -52,10 +59,11 @@ def find(text: str, region: str = "US") -> list[Finding]:
         region: country whose telephone numbers are found without a country code.
     """
     folded = fold(text)
+    findings = _valid(folded, region)
+    for decoded in decode(folded):
+        findings += [Finding(each.kind, *decoded.span(each.start, each.end)) for each in _valid(decoded.text, region)]
     # What checksums tell goes before what has a form alone.
-    findings = [*_credentials(folded), *_emails(folded), *_accounts(folded), *_cards(folded)]
-    findings += [Finding("identity number", *span) for span in national_ids(folded)]
-    findings += [*_networks(folded), *_telephones(folded, region)]
+    findings.sort(key=lambda each: _ORDER.index(each.kind))
     kept: list[Finding] = []
     taken = bytearray(len(text))
     for finding in findings:
@@ -63,6 +71,12 @@ def find(text: str, region: str = "US") -> list[Finding]:
             kept.append(finding)
             taken[finding.start : finding.end] = b"\1" * (finding.end - finding.start)
     return sorted(kept, key=lambda each: each.start)
+
+
+def _valid(folded: str, region: str) -> list[Finding]:
+    findings = [*_credentials(folded), *_emails(folded), *_accounts(folded), *_cards(folded)]
+    findings += [Finding("identity number", *span) for span in national_ids(folded)]
+    return [*findings, *_networks(folded), *_telephones(folded, region)]
 
 
 def _credentials(folded: str) -> Iterator[Finding]:
@@ -82,12 +96,20 @@ def _emails(folded: str) -> Iterator[Finding]:
 
 
 def _accounts(folded: str) -> Iterator[Finding]:
+    for form in (_IBAN, _GROUPED):
+        yield from _accounts_in(form, folded)
+
+
+def _accounts_in(form: re.Pattern[str], folded: str) -> Iterator[Finding]:
     from stdnum import iban
 
     at = 0
-    while match := _IBAN.search(folded, at):
-        places = [place for place in range(*match.span()) if folded[place].isalnum()]
+    while match := form.search(folded, at):
+        places = _places(match)
         written = "".join(folded[place] for place in places).upper()
+        if not (written[:2].isalpha() and written[2:4].isdecimal()):
+            at = match.start() + 1
+            continue
         # How many characters a country's numbers have is the library's to know.
         length = next((size for size in range(min(len(written), 34), 14, -1) if iban.is_valid(written[:size])), None)
         ends = places[length - 1] + 1 if length else 0
@@ -96,6 +118,18 @@ def _accounts(folded: str) -> Iterator[Finding]:
             at = ends
         else:
             at = match.start() + 1
+
+
+def _places(match: re.Match[str]) -> list[int]:
+    """Where the letters and digits of an account stand, without those of a tag or escape between its groups."""
+    between = match.groupdict().get("between")
+    if between is None:
+        return [match.start() + place for place, character in enumerate(match[0]) if character.isalnum()]
+    places, at = [], match.start()
+    for group in match[0].split(between):
+        places += range(at, at + len(group))
+        at += len(group) + len(between)
+    return places
 
 
 def _cards(folded: str) -> Iterator[Finding]:

@@ -7,15 +7,20 @@ import ipaddress
 import re
 
 from memtax.privacy.addresses import addresses
+from memtax.privacy.escapes import decode
 from memtax.privacy.folding import INVISIBLE, fold
 from memtax.privacy.masking import Finding, union
 from memtax.privacy.postal import cut_addresses, postal_addresses
 
 SEPARATOR = (
     r"(?:[\s\-./\\()\[\]{}<>_,:;|!?\"'`=#$%&^\u2019\u00b7\u2022" + INVISIBLE + r"\ufffd+*~]"
-    r"|\\[nrt]|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|</?[A-Za-z][^<>]{0,60}>|&#?\w{1,8};|%[0-9A-Fa-f]{2})"
+    r"|\\[nrt]|</?[A-Za-z][^<>]{0,60}>|&[A-Za-z]\w{0,7};)"
 )
-"""What may stand between the digits of one number: spaces, line breaks, punctuation, tags, and how these are escaped."""
+"""What may stand between the digits of one number: spaces, line breaks, punctuation, tags.
+
+Nothing of it can be read in two ways, for else the time that a long run takes would double with each. Escapes that have digits
+of their own are decoded before, in `memtax.privacy.escapes`.
+"""
 NUMBER = re.compile(rf"[0-9](?:{SEPARATOR}{{0,12}}[0-9]){{4,}}")
 
 SECRETS = re.compile(
@@ -35,6 +40,9 @@ ASSIGNED = re.compile(
     r"|passwort|kennwort|mot de passe|contrase\u00f1a|senha|\u043f\u0430\u0440\u043e\u043b\u044c)"
     rf"(?:{_ASSIGN}|\s+is:?\s+)(?P<value>[^\s\"',;]{{6,}})"
     rf"|(?:token|auth|key|sig|signature|bearer|cookie|session(?:_?id)?){_ASSIGN}(?P<mixed>(?=[^\s\"',;]*[0-9])(?=[^\s\"',;]*[A-Za-z])[^\s\"',;()]{{12,}})"
+    r"|--?(?:password|passwd|pass|pw)[ ]+[\"']?(?P<option>[^\s\"']{4,})"
+    r"|\b(?:mysql|mariadb)\w*[ ][^\n]{0,80}?-p(?P<flag>[^\s\"']{4,})"
+    r"|\s(?:-u|--user|--auth)[ =]+[\"']?[^\s:\"']{1,64}:(?P<user>[^\s\"']{4,})"
     r"|\b(?:bearer|basic|token)[ ](?P<header>(?=[\w.~+/=-]*[0-9A-Z])[\w.~+/=-]{16,})"
     r"|://[^\s/:@\"'<>]{0,100}:(?P<login>[^\s/@\"'<>]{1,200})@"
     r"|(?:hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/(?P<hook>[\w/-]{8,})",
@@ -46,9 +54,11 @@ _RANDOM = re.compile(
     r"|(?<![A-Za-z0-9+/])(?=[a-z0-9+/]*[A-Z])(?=[A-Z0-9+/]*[a-z])(?=[A-Za-z+/]*[0-9])[A-Za-z0-9+/]{40}(?![A-Za-z0-9+/])"
 )
 """Long strings of letters of both cases and digits."""
-_MIXED = re.compile(r"(?<![A-Za-z0-9])(?=(?:[A-Za-z]*[0-9]){6})[A-Za-z0-9]{8,64}(?![A-Za-z0-9])")
+_MIXED = re.compile(r"(?<![A-Za-z0-9])(?=(?:[A-Za-z]*[0-9]){6})[A-Za-z0-9]{8,}(?![A-Za-z0-9])")
 """Letters with six digits or more among them: identity cards, accounts with letters."""
-_HARDWARE = re.compile(r"(?<![\w:-])(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}(?![\w:-])")
+_HARDWARE = re.compile(
+    r"(?<![\w:.-])(?:(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}|(?:[0-9A-Fa-f]{4}[.:-]){2}[0-9A-Fa-f]{4})(?![\w:-])"
+)
 _IPV4 = re.compile(r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w]|\.[0-9])")
 _AT_SIGN = r"(?:\(?@\)?|[(\[{<]?(?:at|a)[)\]}>]|%?40|&?#?x?0{0,4}(?:64|40);|&?c?o?mmat;|\\?[ux]?0{0,2}40)"
 _DOMAIN_FIRST = re.compile(r"\s*@[\w-]+(?:\.[\w-]+)+")
@@ -62,9 +72,11 @@ _FORMS = (
     ("number", _MIXED),
 )
 _EDGE = rf"{SEPARATOR}{{0,12}}[0-9](?:{SEPARATOR}{{0,12}}[0-9])*"
-_MIXED_END = r"(?=[A-Za-z_-]*[0-9])(?=[0-9_-]*[A-Za-z])[A-Za-z0-9_-]{8,}"
+_MIXED_END = r"(?=[A-Za-z_-]*[0-9])(?=[0-9_-]*[A-Za-z])[A-Za-z0-9_-]{6,}"
+_REACH = 400
+"""Characters at both ends of a text in which the rest of a number or name is looked for."""
 _FIRST = re.compile(
-    rf"[\w.+-]*\s{{0,18}}{_AT_SIGN}?[\s{INVISIBLE}]{{0,18}}[\w-]+(?:\.[\w-]+)+|{_EDGE}(?=\D|\Z)|[\w.+-]*@[\s{INVISIBLE}]{{0,18}}[\w.-]*|[0-9A-Fa-f]{{0,4}}(?::[0-9A-Fa-f]{{1,4}}){{2,}}|{_MIXED_END}"
+    rf"[\w.+-]*\s{{0,18}}{_AT_SIGN}?[\s{INVISIBLE}]{{0,18}}[\w-]+(?:\.[\w-]+)+|{_EDGE}(?=\D|\Z)|[\w.+-]*@[\s{INVISIBLE}]{{0,18}}[\w.-]*|[0-9A-Fa-f]{{0,4}}(?::[0-9A-Fa-f]{{1,4}}){{2,}}|(?:[\w-]{{0,16}}[\"']?\s{{0,3}}[:=]\s{{0,3}}[\"']?)?{_MIXED_END}"
 )
 _LAST = re.compile(
     rf"(?:{_EDGE}{SEPARATOR}{{0,12}}|[\w+-]+(?:\.[\w+-]+)+\.?@?|[\w.+-]+@[\s{INVISIBLE}]{{0,18}}[\w.-]*|(?:[0-9A-Fa-f]{{1,4}}:){{2,}}[0-9A-Fa-f]{{0,4}}"
@@ -80,10 +92,19 @@ def conceal(text: str, *, open_ends: bool = False) -> list[Finding]:
         open_ends: also what may be the rest of a number or address that an end of the text cuts.
     """
     folded = fold(text)
+    found = _forms(folded, open_ends)
+    for decoded in decode(folded):
+        found += [Finding(each.kind, *decoded.span(each.start, each.end)) for each in _forms(decoded.text, open_ends)]
+    return union(found)
+
+
+def _forms(folded: str, open_ends: bool) -> list[Finding]:
     found = [Finding("credential", *match.span()) for match in SECRETS.finditer(folded)]
     for match in ASSIGNED.finditer(folded):
         found.append(Finding("credential", *match.span(match.lastgroup or 0)))
-    found += [Finding("email", each.start, each.end) for each in addresses(folded)]
+    # A domain that the end cuts has the last part that it lacks.
+    whole = f"{folded}.com" if open_ends and folded[-1:].isalnum() else folded
+    found += [Finding("email", each.start, min(each.end, len(folded))) for each in addresses(whole)]
     found += [
         Finding("bank account", *match.span()) for match in _ACCOUNT.finditer(folded) if sum(map(str.isdigit, match[0])) > 5
     ]
@@ -94,10 +115,11 @@ def conceal(text: str, *, open_ends: bool = False) -> list[Finding]:
     if (domain := _DOMAIN_FIRST.match(folded)) is not None:
         found.append(Finding("email", *domain.span()))
     if open_ends:
-        ends = (_FIRST.match(folded), _LAST.search(folded))
+        # Longer numbers and names are found as such.
+        ends = (_FIRST.match(folded, 0, _REACH), _LAST.search(folded, max(0, len(folded) - _REACH)))
         found += [Finding("cut off", *match.span()) for match in ends if match is not None]
         found += [Finding("cut off", *span) for span in cut_addresses(folded)]
-    return union(found)
+    return found
 
 
 def _is_ipv6(text: str) -> bool:

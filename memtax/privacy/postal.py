@@ -6,6 +6,7 @@ There is no register to check an address against: what has the form is masked an
 import re
 from collections.abc import Iterator
 
+from memtax.privacy.blocks import blocks
 from memtax.privacy.folding import INVISIBLE
 
 _S = rf"(?:[ \t{INVISIBLE}]{{1,4}}|[ \t]{{0,4}}(?:\\n|\r?\n)[ \t>]{{0,16}})"
@@ -144,6 +145,8 @@ _EASTERN = re.compile(
 )
 """Addresses of Japan, China and Korea: from the largest unit to the number."""
 
+_PLACE_BEFORE = re.compile(rf"(?<![\w.-])(?:[A-Z]{{1,3}}-)?[0-9]{{4,6}}{_S}{_CITY}{_COMMA}?{_S}\Z")
+"""Postcode and place before the street: Hungary."""
 _LETTERED = re.compile(rf"(?<![\w-])(?:{_UK}|{_CANADA}|[1-9][0-9]{{3}}[ ]?[A-Z]{{2}}(?=,?{_S}[A-Z]))(?![\w-])")
 """Postcodes with letters, which little else looks like."""
 _BOX = re.compile(
@@ -181,7 +184,9 @@ def _in_region(folded: str) -> Iterator[tuple[int, int]]:
     for start, end in (*_english(folded), *_french(folded), *_romance(folded), *_germanic(folded)):
         street = folded[start:end]
         tail = (_LOWER_TAIL if street == street.lower() else _TAIL).match(folded, end)
-        yield start, tail.end() if tail else end
+        place = _PLACE_BEFORE.search(folded[max(0, start - 64) : start])
+        yield start - (len(place[0]) if place else 0), tail.end() if tail else end
+    yield from blocks(folded)
     for pattern in (_LETTERED, _BARE, _EASTERN):
         yield from (match.span() for match in pattern.finditer(folded))
     for code in _CODE.finditer(folded):
