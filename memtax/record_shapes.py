@@ -185,7 +185,7 @@ _MEMBERSHIP = {
     "copies": COUNT,
     "shared": COUNT,
     "attacks": {"*": _ATTACK | {"verdict": {"shows_membership": _FLAG, "reason": TEXT}}},
-    "blind": _ATTACK,
+    "blind": _ATTACK | {"feature?": ({"name": TEXT, "classifier?": (_ESTIMATE, None)}, None)},
     "units": {"name": NAME, "members": COUNT, "nonmembers": COUNT},
     "set_test?": ({"p_value": SHARE, "blind_p_value": (SHARE, None)}, None),
 }
