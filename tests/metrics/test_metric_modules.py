@@ -265,7 +265,7 @@ def test_taxonomy_from_texts_and_from_flags_agree():
         ("probabilistic_extraction", {"predictions": [[-1.0], []]}, "no token in row 1"),
         ("probabilistic_extraction", {"predictions": [[0.5]]}, "at most 0"),
         ("probabilistic_extraction", {"predictions": [[math.nan]]}, "hold nan in row 0"),
-        ("membership_scores", {"predictions": [[-1.0]], "means": [[-1.0]]}, "not one of them"),
+        ("membership_scores", {"predictions": [[-1.0]], "means": [[-1.0]]}, "only one was given"),
         ("membership_scores", {"predictions": [[-1.0]], "means": [[-1.0, 2.0]], "variances": [[1.0]]}, "2 tokens in row 0"),
         ("membership_scores", {"predictions": [[-1.0], [-2.0]], "references": [1, 1]}, "all 2 labels are 1"),
         ("membership_scores", {"predictions": [[-1.0]], "text": ["a"]}, "no input 'text'|text"),
