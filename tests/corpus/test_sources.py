@@ -232,13 +232,13 @@ def test_a_stream_that_changes_its_type_midway(tokenizer):
 
 def test_text_needs_a_tokenizer(tmp_path):
     (tmp_path / "a.jsonl").write_text(lines(["w1"], "text"))
-    with pytest.raises(MemtaxError, match=r"column 'text' of .* holds text: give a tokenizer"):
+    with pytest.raises(MemtaxError, match=r"column 'text' of .* contains text: give a tokenizer"):
         read(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./missing", "missing.parquet", "a/b/c"])
 def test_missing_path(path):
-    with pytest.raises(MemtaxError, match=f"{path} does not exist; give a file, a folder or a dataset's name on the Hub"):
+    with pytest.raises(MemtaxError, match=f"{path} does not exist; give a file, a folder or the name of a dataset on the Hub"):
         read(path)
 
 
@@ -263,7 +263,7 @@ def test_missing_split_of_a_saved_dataset(tmp_path):
     with pytest.raises(MemtaxError, match="has no split 'dev'; it has train, test"):
         read(Source(str(path), split="dev"))
     datasets.Dataset.from_dict({"tokens": ROWS}).save_to_disk(tmp_path / "one")
-    with pytest.raises(MemtaxError, match="holds a single dataset without splits; drop the split 'dev'"):
+    with pytest.raises(MemtaxError, match="contains a single dataset without splits; drop the split 'dev'"):
         read(Source(str(tmp_path / "one"), split="dev"))
 
 
@@ -297,7 +297,7 @@ def test_unknown_and_empty_files(tmp_path):
     (tmp_path / "a.csv").write_text("tokens\n1\n")
     with pytest.raises(MemtaxError, match=r"has an unknown format; memtax reads \.parquet"):
         read(tmp_path / "a.csv")
-    with pytest.raises(MemtaxError, match="holds no file that memtax reads"):
+    with pytest.raises(MemtaxError, match="contains no file that memtax reads"):
         read(tmp_path)
     (tmp_path / "a.jsonl").write_text("")
     with pytest.raises(MemtaxError, match="is empty"):

@@ -47,7 +47,7 @@ def jsonl(path, rows):
     ("change", "message"),
     [
         ({"model": "/no/such/model"}, "/no/such/model does not exist"),
-        ({"model": "DATA"}, "holds no config.json"),
+        ({"model": "DATA"}, "contains no config.json"),
         ({"checkpoints": ["/no/such/checkpoint"]}, "/no/such/checkpoint does not exist"),
         ({"tokenizer": "/no/such/tokenizer"}, "/no/such/tokenizer does not exist"),
         ({"corpus": "/no/such/corpus"}, "/no/such/corpus does not exist"),
