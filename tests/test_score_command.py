@@ -160,7 +160,7 @@ def test_other_settings_in_the_same_directory_are_refused(work, whole, monkeypat
         (["--batch-size", "0"], "--batch-size is 0; it must be at least 1"),
         (["--probability", "1.5"], "probability=1.5"),
         (["--top-p", "0"], "top_p=0.0"),
-        (["--exact-only", "--moments"], "exact_only gives is_memorized and match_length alone"),
+        (["--exact-only", "--moments"], "exact_only computes only is_memorized and match_length"),
         (["--column", "text"], "no column 'text'"),
         (["--quantization", "8bit"], "needs bitsandbytes"),
         (["--prompt", "40"], "sequences of 56 tokens are longer than the 48 positions"),
