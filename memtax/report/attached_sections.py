@@ -42,7 +42,7 @@ def alignment(found: Mapping[str, Any], table: pa.Table | None = None) -> Sectio
     """
     text = (
         "If a model learned the meaning of a text and not its wording, the text and its paraphrases change the model in the "
-        f"same direction: the cosine between the gradients ({found['parameters']}) is large. {words.count(found['aligned'])} of "
+        f"same direction: the cosine of the gradients ({found['parameters']}) is large. {words.count(found['aligned'])} of "
         f"{numbered(found['texts'], 'text')} {agree(found['aligned'], 'has')} a valid paraphrase"
     )
     text += "." if found["mean"] is None else f"; the mean cosine is {words.fixed(found['mean'])}."
