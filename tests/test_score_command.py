@@ -148,7 +148,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(work, whole):
 
 def test_other_settings_in_the_same_directory_are_refused(work, whole, monkeypatch, capsys):
     assert run_here(monkeypatch, command(work, whole[0], "--moments")) == 2
-    assert "holds results of another run (changed: function)" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "has results of another run (changed: function)" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def run_training(name: str, run: Callable[[], object]) -> None:
         with outputs.holding():
             run()
     except KeyboardInterrupt:
-        print(f"\n{name}: interrupted; --resume_from_checkpoint True goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
+        print(f"\n{name}: interrupted; resume with --resume_from_checkpoint True", file=sys.stderr)  # noqa: T201
         raise SystemExit(130) from None
     except Exception as error:
         number = system_error(error)
