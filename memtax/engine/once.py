@@ -79,9 +79,7 @@ def _difference(directory: Path, identity: dict[str, Any]) -> str | None:
     try:
         found = read_json(directory / MANIFEST)
     except (OSError, MemtaxError):
-        return (
-            f"{directory} exists, but {MANIFEST} in it is missing or unreadable; remove that folder or choose another output"
-        )
+        return f"{directory} exists, but {MANIFEST} in it is missing or unreadable; remove that folder or choose another output"
     missing = object()
     changed = [name for name in {**identity, **found} if found.get(name, missing) != identity.get(name, missing)]
     if not changed:

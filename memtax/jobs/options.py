@@ -44,6 +44,4 @@ class ColumnOption:
 class QuoteOption:
     """Whether texts are quoted with personal data."""
 
-    show_personal_data: bool = option(
-        "Quote texts unmasked, with personal data; only the owner can read the output.", False
-    )
+    show_personal_data: bool = option("Quote texts unmasked, with personal data; only the owner can read the output.", False)

@@ -86,9 +86,7 @@ def check_padding(model: Any) -> None:
         ModelError: padding before a sequence changes the model's output.
     """
     if not ignores_padding(model):
-        raise ModelError(
-            f"{type(model).__name__} does not ignore padding before a sequence; keep the padding on the right"
-        )
+        raise ModelError(f"{type(model).__name__} does not ignore padding before a sequence; keep the padding on the right")
 
 
 def ignores_padding(model: Any) -> bool:

@@ -48,8 +48,7 @@ def _series(rows: Sequence[Mapping[str, Any]], name: str) -> list[Panel | Table]
     drawn = [label for label in ("all", *CATEGORIES) if any(row["category"] == label for row in rows)]
     over = f"over {rows[0]['unit']}s, whose numbers are in the table"
     lines = (
-        f"Share of each kind's sequences that are memorized; whiskers are 95% intervals {over}, omitted if there are "
-        "too few."
+        f"Share of each kind's sequences that are memorized; whiskers are 95% intervals {over}, omitted if there are too few."
     )
     bars = (
         f"Shares of the kinds among the memorized sequences of each category; the number above each bar is their count. Bars "

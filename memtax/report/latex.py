@@ -64,8 +64,8 @@ def write_tables(folder: Path, sections: Sequence[Section]) -> list[Path]:
 def tabular(table: Table, label: str) -> str:
     r"""One table as a `table` environment with caption and label.
 
-        table: a table of the page.
-        label: label in `\label{tab:LABEL}`.
+    table: a table of the page.
+    label: label in `\label{tab:LABEL}`.
     """
     columns = "".join(_column(table, place) for place in range(len(table.head)))
     lines = [

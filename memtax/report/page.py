@@ -163,9 +163,7 @@ def _quoted(record: Mapping[str, Any]) -> str:
     config = record.get("config")
     if isinstance(config, dict) and config.get("mask_personal_data") is True:
         return "Personal data in texts is masked; names of people are not."
-    return (
-        "Texts are quoted unmasked: personal data is shown (mask_personal_data: true in the configuration masks it)."
-    )
+    return "Texts are quoted unmasked: personal data is shown (mask_personal_data: true in the configuration masks it)."
 
 
 def _record(record: Mapping[str, Any]) -> dict[str, Any]:

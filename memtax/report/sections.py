@@ -147,9 +147,7 @@ def where(sliding: Mapping[str, Any]) -> Section:
         )
         for row in sliding["thresholds"]
     )
-    caption = (
-        "Brightness: the most likely suffix that contains the tokens, from one in ten billion (dark) to certain (bright)."
-    )
+    caption = "Brightness: the most likely suffix that contains the tokens, from one in ten billion (dark) to certain (bright)."
     missing = []
     if sliding.get("too_short"):
         missing.append(f"{numbered(sliding['too_short'], 'text', 'is')} shorter than one window.")

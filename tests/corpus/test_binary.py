@@ -136,7 +136,7 @@ def test_damaged_indexes(tmp_path):
 
     # Header of 34 bytes, four sizes of 4, four pointers of 8, five documents of 8: 122.
     assert len(good) == 122
-    assert "cut off at byte offset 121" in bad(good[:-1])
+    assert "truncated at byte offset 121" in bad(good[:-1])
     assert "truncated at byte offset 20: its header" in bad(good[:20])
     assert "too long from byte offset 122" in bad(good + b"0")
     assert "not a Megatron index" in bad(b"nothing" + good[7:])
@@ -189,7 +189,9 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_named(tmp_path, monkeypatch)
     assert next(blocks).tokens.tolist() == [0, 1, 2, 3]
     with path.open("r+b") as file:
         file.truncate(10)
-    with pytest.raises(MemtaxError, match=r"document\.bin was truncated to 10 bytes while it was read; it had at least 16 bytes"):
+    with pytest.raises(
+        MemtaxError, match=r"document\.bin was truncated to 10 bytes while it was read; it had at least 16 bytes"
+    ):
         next(blocks)
     path.unlink()  # what is mapped stays
     assert next(shard.blocks()).tokens.tolist() == [0, 1, 2, 3]

@@ -72,7 +72,7 @@ def test_an_index_of_strings_is_no_id():
     ("columns", "message"),
     [
         ({"sequence_id": [3, 4, 3]}, "column 'sequence_id' of the dataset is not unique: 3 occurs more than once"),
-        ({"sequence_id": ["a", "b", "c"]}, "holds string, not integers"),
+        ({"sequence_id": ["a", "b", "c"]}, "contains string, not integers"),
         ({"Index": [1, None, 2]}, "has rows without an id"),
     ],
 )

@@ -171,8 +171,8 @@ def write_rows(path, rows, dtype):
 @pytest.mark.parametrize(
     ("rows", "dtype", "message"),
     [
-        ([["a"], ["b"]], pa.string(), r"column 'tokens' of .* holds list<.*string>; tokens must be lists of integers"),
-        ([[0.5]], pa.float32(), "holds list<.*float>"),
+        ([["a"], ["b"]], pa.string(), r"column 'tokens' of .* contains list<.*string>; tokens must be lists of integers"),
+        ([[0.5]], pa.float32(), "contains list<.*float>"),
         ([[1], [2, -100]], pa.int64(), "token id -100 in row 1 of .* is negative"),
         ([[1], [], [5, 2**31]], pa.int64(), r"token id 2147483648 in row 2 of .* must be below 2\^31"),
         ([[2**63]], pa.uint64(), "token id 9223372036854775808 in row 0"),
@@ -205,9 +205,9 @@ def test_ids_beyond_the_vocabulary(tokenizer, tmp_path):
 
 def test_missing_columns(tmp_path):
     (tmp_path / "a.jsonl").write_text(lines(["x"], "body"))
-    with pytest.raises(MemtaxError, match=r"has no column of tokens or text \(tokens, .*content\); it has: body"):
+    with pytest.raises(MemtaxError, match=r"has no column of tokens or text \(tokens, .*content\); its columns are: body"):
         read(tmp_path / "a.jsonl")
-    with pytest.raises(MemtaxError, match="has no column 'tok'; it has: body"):
+    with pytest.raises(MemtaxError, match="has no column 'tok'; its columns are: body"):
         read(Source(str(tmp_path / "a.jsonl"), column="tok"))
 
 

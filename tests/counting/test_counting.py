@@ -192,5 +192,5 @@ def test_writing_refuses_ids_that_do_not_fit(tmp_path):
     counts = Counts(np.array([1]), np.array([2, 0]), 1, 1)
     with pytest.raises(MemtaxError, match="3 sequence ids for 2 counted windows"):
         write_counts(tmp_path, [1, 2, 3], counts)
-    with pytest.raises(MemtaxError, match="sequence_id 5 comes more than once"):
+    with pytest.raises(MemtaxError, match="sequence_id 5 occurs more than once"):
         write_counts(tmp_path, [5, 5], counts)

@@ -52,7 +52,7 @@ def jsonl(path, rows):
         ({"tokenizer": "/no/such/tokenizer"}, "/no/such/tokenizer does not exist"),
         ({"corpus": "/no/such/corpus"}, "/no/such/corpus does not exist"),
         ({"column": "txet"}, "column 'txet'"),
-        ({"corpus": "OTHER"}, "it has: title, year"),
+        ({"corpus": "OTHER"}, "its columns are: title, year"),
         ({"corpus": "SHORT"}, "16 tokens that a sequence needs (the longest has"),
         ({"corpus": "EMPTY"}, "empty"),
         ({"continuation": 9}, "17 tokens are longer than the 16 positions"),
