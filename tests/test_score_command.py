@@ -155,7 +155,7 @@ def test_other_settings_in_the_same_directory_are_refused(work, whole, monkeypat
     ("options", "message"),
     [
         (["--model", "/no/such/model"], "/no/such/model does not exist"),
-        (["--prompt", "0"], "prompt must be at least 1 token, not 0"),
+        (["--prompt", "0"], "prompt must be at least 1 token, got 0"),
         (["--batch-size", "many"], "invalid value for '--batch-size'"),
         (["--batch-size", "0"], "--batch-size is 0; it must be at least 1"),
         (["--probability", "1.5"], "probability=1.5"),

@@ -172,7 +172,7 @@ def test_headerless_sizes_that_do_not_fit(tmp_path):
         read(path, sequence_length=5)
     with pytest.raises(MemtaxError, match="dtype 'float32' is not one of"):
         read(path, sequence_length=5, dtype="float32")
-    with pytest.raises(MemtaxError, match="at least 1 token, not 0"):
+    with pytest.raises(MemtaxError, match="at least 1 token, got 0"):
         read(path, sequence_length=0)
     path.write_bytes(b"")
     with pytest.raises(MemtaxError, match=r"document\.bin is empty"):

@@ -244,7 +244,7 @@ def test_missing_path(path):
 
 def test_missing_on_the_hub():
     assert datasets.config.HF_HUB_OFFLINE, "run the tests with HF_HUB_OFFLINE=1"
-    with pytest.raises(MemtaxError, match="no-such-org/no-such-set exists neither here nor") as caught:
+    with pytest.raises(MemtaxError, match="no-such-org/no-such-set exists neither locally nor") as caught:
         read("no-such-org/no-such-set")
     assert "\n" not in str(caught.value)
 

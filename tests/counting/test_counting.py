@@ -146,7 +146,7 @@ def test_many_large_ids_are_refused_unless_the_vocabulary_is_stated(monkeypatch)
     [
         ([[1], [2, 8]], {"vocabulary_size": 8}, "token id 8 in row 1 of the corpus is outside the vocabulary of 8"),
         ([[1], [], [2, -3]], {}, "token id -3 in row 2"),
-        ([[1]], {"vocabulary_size": 0}, "at least 1 token, not 0"),
+        ([[1]], {"vocabulary_size": 0}, "at least 1 token, got 0"),
     ],
 )
 def test_bad_corpus(rows, options, message):
