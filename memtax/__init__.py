@@ -21,13 +21,13 @@ _LAZY = {
 }
 
 _MODULES = ("demo", "report")
-"""Verbs whose names are taken by modules; any other is a function: `memtax.score(sequences=..., model=..., output=...)`."""
+"""Verbs whose names are used by modules; all others are functions: `memtax.score(sequences=..., model=..., output=...)`."""
 
 __all__ = ["MemorizationCallback", "Predictor", "__version__", "evaluate_model", "metric_path", "write"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use: `import memtax` must stay free of torch.
+    # Imported on first use, so that `import memtax` does not import torch.
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     from memtax.jobs import VERBS, function

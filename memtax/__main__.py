@@ -6,15 +6,15 @@ from types import FrameType
 
 
 def _at_once(number: int, frame: FrameType | None) -> None:
-    # While the command itself is being imported nothing has begun, and exceptions may be lost.
+    # During the command's own import nothing has started yet, and exceptions may be lost.
     os.write(2, b"\nmemtax: stopped before anything began\n")
     os._exit(128 + number)
 
 
 def main() -> None:
-    """The command, with signals that end in one line from the first moment on."""
+    """Run the command, with signals that end it in one line from the start."""
     signal.signal(signal.SIGTERM, _at_once)
-    # A shell starts what runs in the background with SIGINT ignored.
+    # Shells start background jobs with SIGINT ignored.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _at_once)
     from memtax import cli

@@ -1,4 +1,4 @@
-"""Watch memorization while a model trains with the Hugging Face Trainer (or TRL, whose trainers derive from it)."""
+"""Track memorization while a model trains with the Hugging Face Trainer (or TRL, whose trainers derive from it)."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import datasets
 
 TABLE = "memorization.parquet"
-"""The table's name in the Trainer's output directory: one row per measurement and sequence."""
+"""Name of the table in the Trainer's output directory: one row per measurement and sequence."""
 STATE = "memorization_state.json"
-"""In a checkpoint: what was measured up to it."""
+"""File in a checkpoint with the measurements up to it."""
 _MEASURED = {
     "ids": Rows(Number(-(2**63), 2**63 - 1, whole=True)),
     "rows": Rows({"step": COUNT, "sequences": COUNT, "memorized": COUNT}),
@@ -38,12 +38,12 @@ _MEASURED = {
 class MemorizationCallback(TrainerCallback):
     """Measure k-extractability of given sequences during training and log it through the Trainer.
 
-    `Trainer(..., callbacks=[MemorizationCallback(sequences, every=100)])` is all: the keys `memorization/rate`,
-    `memorization/count`, `memorization/match_length` (mean) and, where the sequences carry a `taxonomy` column,
-    `memorization/<category>` (rate) and `memorization/<category>_count` are logged like the Trainer's own, so they reach its
-    history and TensorBoard, W&B, trackio or whatever else it reports to. When training ends the table is written to
-    `memorization.parquet` in the output directory. With several processes each scores a share of the sequences. Checkpoints
-    carry what was measured so far, so the table of a resumed training is that of an undisturbed one.
+    `Trainer(..., callbacks=[MemorizationCallback(sequences, every=100)])` is enough: the keys `memorization/rate`,
+    `memorization/count`, `memorization/match_length` (mean) and, if the sequences have a `taxonomy` column,
+    `memorization/<category>` (rate) and `memorization/<category>_count` are logged like the Trainer's own, in its history and
+    in TensorBoard, W&B, trackio or any other integration. When training ends, the table is written to `memorization.parquet`
+    in the output directory. Several processes each score a share of the sequences. Checkpoints contain all previous
+    measurements, so a resumed training writes the same table as an uninterrupted one.
 
     Args:
         sequences: dataset with `tokens` (and optionally `taxonomy` and `sequence_id`), or a list of token lists.
@@ -51,8 +51,8 @@ class MemorizationCallback(TrainerCallback):
         prompt: prompt tokens.
         continuation: continuation tokens.
         stop_at_rate: stop training once this share of the sequences is memorized; None never stops.
-        bos: what the model reads before each sequence, one of `memtax.lm.special_tokens.BOS`: `auto` is what the Trainer's
-            tokenizer (`processing_class`) adds by itself, as it does where texts are tokenized for training.
+        bos: tokens put before each sequence, one of `memtax.lm.special_tokens.BOS`: `auto` follows the Trainer's tokenizer
+            (`processing_class`), which also tokenizes texts for training.
 
     Raises:
         MemtaxError: no sequence is as long as prompt and continuation, or a number is out of range.
@@ -113,10 +113,10 @@ class MemorizationCallback(TrainerCallback):
         self._lengths: list[tuple[int, list[int | None]]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take up what was measured before the checkpoint that training resumes from.
+        """Restore the measurements before the checkpoint that training resumes from.
 
         Raises:
-            MemtaxError: what the checkpoint holds was measured on other sequences.
+            MemtaxError: the checkpoint's measurements are for other sequences.
         """
         if not state.global_step or self._lengths:
             return
@@ -124,7 +124,7 @@ class MemorizationCallback(TrainerCallback):
         if path.is_file():
             self._restore(path)
         elif state.is_world_process_zero:
-            say(f"  measurements before step {state.global_step:,} are missing: {path} is not there")
+            say(f"  measurements before step {state.global_step:,} are missing: {path} does not exist")
         measured = self._lengths[-1][0] if self._lengths else 0
         if self.every is None and state.epoch == int(state.epoch) and measured < state.global_step:
             # The checkpoint was saved at the epoch's last step, just before its measurement.
@@ -133,7 +133,7 @@ class MemorizationCallback(TrainerCallback):
             self._stop_if_reached(control)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Add what was measured so far to the checkpoint."""
+        """Add the measurements so far to the checkpoint."""
         if state.is_world_process_zero:
             measured = {"ids": self.ids, "rows": self.rows, "lengths": self._lengths}
             write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE, measured)
@@ -144,7 +144,7 @@ class MemorizationCallback(TrainerCallback):
             self._measure(args, state, control, kwargs)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure after an epoch when no step interval was given."""
+        """Measure after an epoch if no step interval was given."""
         if self.every is None:
             self._measure(args, state, control, kwargs)
 
@@ -201,10 +201,10 @@ class MemorizationCallback(TrainerCallback):
             control.should_save = True
 
     def _opening(self, model: Any, tokenizer: Any) -> BosIds:
-        """The ids before every row; the model keeps those that it was loaded with where no tokenizer says otherwise."""
+        """Token ids put before every row; without a tokenizer, the model keeps its setting."""
         if self.bos == "never":
             return ()
-        # A processor of images tells nothing about text.
+        # An image processor does not tokenize text.
         return tokenizer_bos(tokenizer, self.bos) if hasattr(tokenizer, "bos_token_id") else bos_of(model)
 
     def _restore(self, path: Path) -> None:
@@ -225,7 +225,7 @@ class MemorizationCallback(TrainerCallback):
         return reached
 
     def _match_lengths(self, model: Any) -> list[int | None]:
-        """The match length of every sequence; several processes each take every n-th one and exchange results."""
+        """The match length of every sequence; each of n processes scores every n-th one, and results are exchanged."""
         world = World.current()
         own = [without_bos(tokens, bos_of(model)) for tokens in self.tokens[world.rank :: world.size]]
         share = match_lengths(model, own, self.prompt, self.continuation)
@@ -244,22 +244,22 @@ class MemorizationCallback(TrainerCallback):
         return {"sequences": len(known), "memorized": sum(length == self.continuation for length in known)}
 
     def _log(self, args: Any, state: Any, control: Any, logs: dict[str, float]) -> None:
-        """Do what `Trainer.log` does: add to the history, and call every callback.
+        """Do the same as `Trainer.log`: add to the history, and call every callback.
 
-        `Trainer.log` itself is left alone: TRL's trainers attach the averages that they collect for their next log to it.
+        `Trainer.log` itself is not called, because TRL's trainers add the averages collected for their next log to it.
         """
         logs = {**logs, "epoch": state.epoch}
         state.log_history.append({**logs, "step": state.global_step})
         handler = _handler()
         if handler is not None:
-            # Telling the callbacks marks the step as logged; the Trainer's own loss may still be due.
+            # Calling the callbacks marks the step as logged, but the Trainer's own loss may not be logged yet.
             due = control.should_log
             handler.on_log(args, state, control, logs)
             control.should_log = due
 
 
 def _handler() -> CallbackHandler | None:
-    """The handler that is calling us. Callbacks are not given it, and it alone knows TensorBoard, W&B and the rest."""
+    """The handler that is calling this callback. It is not passed to callbacks, but only it knows TensorBoard, W&B etc."""
     frame: Any = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self")

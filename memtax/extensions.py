@@ -1,4 +1,4 @@
-"""What installed packages add by entry points: filters (`memtax.filters`) and attacks (`memtax.attacks`)."""
+"""Entry points of installed packages: filters (`memtax.filters`) and attacks (`memtax.attacks`)."""
 
 import importlib.metadata
 from typing import Any
@@ -12,7 +12,7 @@ def entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
 
 
 def load(point: importlib.metadata.EntryPoint) -> Any:
-    """The object that an entry point names.
+    """The object that an entry point refers to.
 
     Raises:
         MemtaxError: its package cannot be imported, or has no such object.
@@ -21,5 +21,5 @@ def load(point: importlib.metadata.EntryPoint) -> Any:
         return point.load()
     except (ImportError, AttributeError) as error:
         raise MemtaxError(
-            f"{point.name!r} of another package cannot be imported from {point.value}: {error}; mend or uninstall that package"
+            f"{point.name!r} of another package cannot be imported from {point.value}: {error}; fix or uninstall that package"
         ) from error

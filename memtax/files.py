@@ -1,4 +1,4 @@
-"""Writing files so that they appear finished or not at all, and finding the files that ship with memtax."""
+"""Atomic writing of files, and access to files that are installed with memtax."""
 
 import contextlib
 import errno
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str, private: bool = False) -> Iterator[Path]:
-    """Yield a path of the same name in a temporary directory beside `path`; rename it on success, remove it on failure.
+    """Yield a path of the same name in a temporary directory next to `path`; rename it on success, remove it on failure.
 
-    The name of the temporary directory starts with a dot, so that readers who look for finished parts never see it. What a
-    writer leaves beside its file is removed with it.
+    The temporary directory's name starts with a dot, so that readers looking for finished parts never see it. Other files that
+    a writer leaves there are removed with it.
 
     Args:
-        path: of the finished file.
-        private: whether the owner alone may read it; it holds personal data.
+        path: path of the finished file.
+        private: whether only the owner may read it, because it contains personal data.
 
     Raises:
-        OSError: the system refuses, named by `path`.
+        OSError: the system rejects the operation; the error names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,16 +49,16 @@ def atomic_path(path: Path | str, private: bool = False) -> Iterator[Path]:
         number = system_error(error)
         if number is None:
             raise
-        # Writers know the temporary file at best; the user knows the one that was to be.
+        # Writers know at best the temporary file; the user knows the target.
         reason = os.strerror(number) if number else str(error)
         raise OSError(number, reason, str(destination(path))) from error
 
 
 def system_error(error: BaseException) -> int | None:
-    """The number of the system's error behind an exception (0: not known), None if it is not a system error.
+    """The system error number behind an exception (0: unknown), None if it is not a system error.
 
-    safetensors has a kind of its own, and tokenizers raises the mere `Exception`. What torch writes ends in a `RuntimeError`
-    that keeps the reason to itself; a full disk is the usual one.
+    safetensors has its own type, and tokenizers raises a plain `Exception`. Failed writes in torch end in a `RuntimeError`
+    without the reason, which is usually a full disk.
     """
     if isinstance(error, OSError):
         return error.errno or 0
@@ -72,10 +72,10 @@ def system_error(error: BaseException) -> int | None:
 def atomic_directory(path: Path | str) -> Iterator[Path]:
     """Yield an empty directory that replaces `path` on success and is removed on failure.
 
-    Files that somebody else put into the former directory are kept: what memtax wrote is listed in it.
+    Files that others added to the former directory are kept: the directory lists the files written by memtax.
 
     Raises:
-        MemtaxError: another run works in the former directory.
+        MemtaxError: another run is using the former directory.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
 
 
 def _keep_others(former: Path, new: Path) -> None:
-    """Bring what memtax did not write from a directory into the one that replaces it."""
+    """Move files that memtax did not write from a directory to the one that replaces it."""
     held = outputs.held_inside(former)
     if held is not None:
         raise MemtaxError(f"{held} is in use by another run; wait for it before {former} is replaced")
@@ -106,9 +106,9 @@ def _keep_others(former: Path, new: Path) -> None:
         if own is None:
             if path.is_dir() and not path.is_symlink():
                 continue
-            # A file of an earlier run must not be read with the new ones, and one of somebody else must not be lost.
+            # Files of an earlier run must not be mixed with the new ones, and files of others must not be lost.
             raise MemtaxError(
-                f"{former} has no readable list of the files that memtax wrote there ({outputs.LISTING}), and holds {name}; "
+                f"{former} has no readable list of the files that memtax wrote there ({outputs.LISTING}), and contains {name}; "
                 "move what you need out of that directory and remove it, or choose another output"
             )
         if str(name) in own:
@@ -120,12 +120,12 @@ def _keep_others(former: Path, new: Path) -> None:
         (new / name).parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(path, new / name, follow_symlinks=False)
-        except OSError:  # Not every file system has links.
+        except OSError:  # Some file systems have no links.
             shutil.copy2(path, new / name, follow_symlinks=False)
 
 
 def _listed(folder: Path) -> set[str] | None:
-    """Names of the files that memtax wrote into a directory that appeared as a whole; None where that is not recorded."""
+    """Names of the files that memtax wrote into an atomic directory; None if not recorded."""
     try:
         names = json.loads((folder / outputs.LISTING).read_text("ascii"))
     except (OSError, ValueError, RecursionError):
@@ -136,7 +136,7 @@ def _listed(folder: Path) -> set[str] | None:
 
 
 def destination(path: Path | str) -> Path:
-    """Where a path inside a directory that is not finished will be, once that is renamed; any other path as it is."""
+    """Final location of a path inside an unfinished directory; any other path unchanged."""
     return Path(*(part for part in Path(path).parts if not journal.is_temporary(part)))
 
 
@@ -151,11 +151,11 @@ def visible_files(folder: Path | str) -> list[Path]:
 
 
 Stamp = tuple[str, int, int, int, int, int]
-"""Name, size, times of the last write and change, device and inode of a file: equal as long as the file is unchanged."""
+"""Name, size, modification and change times, device and inode of a file: equal while the file is unchanged."""
 
 
 def stamp(path: Path | str) -> Stamp:
-    """The stamp of a file; of what does not exist, such as a Hub name, the name alone counts."""
+    """The stamp of a file; for something that does not exist, such as a Hub name, only the name counts."""
     path = Path(path)
     try:
         status = path.stat()
@@ -171,7 +171,7 @@ def write_text(path: Path | str, text: str, private: bool = False) -> None:
 
 
 def write_json(path: Path | str, value: Mapping[str, Any], private: bool = False) -> None:
-    """Write JSON atomically, keys in the given order. NaN and infinity are refused: JSON has no such numbers."""
+    """Write JSON atomically, keys in the given order. NaN and infinity raise an error, because JSON has no such numbers."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", private)
 
 
@@ -182,15 +182,15 @@ def write_parquet(path: Path | str, table: "pa.Table", private: bool = False) ->
 
 
 def encode_parquet(path: Path, table: "pa.Table") -> None:
-    """Write a table as Parquet (zstd) into a file that is not in use yet; see `write_parquet`."""
+    """Write a table as Parquet (zstd) into a new file; see `write_parquet`."""
     import pyarrow.parquet as pq
 
-    # One chunk per column: how a table was assembled must not show in the file.
+    # One chunk per column, so that the file does not depend on how the table was assembled.
     pq.write_table(table.combine_chunks(), path, compression="zstd", row_group_size=65_536)
 
 
 def link(path: Path, new: Path) -> None:
-    """Give a finished file a second name, or copy it where the file system has no links."""
+    """Hard-link a finished file under a second name, or copy it if the file system has no links."""
     new.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(path, new)
@@ -199,11 +199,11 @@ def link(path: Path, new: Path) -> None:
 
 
 def make_private(folder: Path | str, names: Iterable[str] = ()) -> None:
-    """Make a directory that only its owner may enter.
+    """Create a directory that only its owner can enter.
 
     Args:
         folder: the directory; it need not exist.
-        names: files and folders in it, as far as they are there, that only their owner may read even where they are moved.
+        names: existing files and folders in it that only their owner may read, even after they are moved.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -215,12 +215,12 @@ def make_private(folder: Path | str, names: Iterable[str] = ()) -> None:
 
 
 def asset(name: str) -> Path:
-    """Path of a file or folder that the repository keeps at its top level (`training/train_lm.py`, `model_cards`).
+    """Path of a top-level file or folder of the repository (`training/train_lm.py`, `model_cards`).
 
-    In a wheel these live under `memtax/_assets`; in a checkout beside the package.
+    In a wheel these are in `memtax/_assets`; in a checkout, next to the package.
 
     Raises:
-        FileNotFoundError: neither place has it.
+        FileNotFoundError: it is in neither place.
     """
     package = Path(__file__).parent
     for base in (package / "_assets", package.parent):

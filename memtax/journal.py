@@ -1,8 +1,8 @@
-"""Temporary directories whose names and journals prove which process made them.
+"""Temporary directories whose names and journals prove which process created them.
 
-Before a process makes anything temporary in or beside an output directory that it works in, it notes the name in
-`.memtax-PID-TOKEN.journal` there, a file that it keeps locked while it lives. Whoever holds the directory later removes what
-the journals of dead processes name, and nothing else.
+Before a process creates anything temporary in or next to an output directory, it writes the name to
+`.memtax-PID-TOKEN.journal` there, a file that it keeps locked while it runs. The next holder of the directory removes
+what the journals of dead processes list, and nothing else.
 """
 
 import atexit
@@ -22,14 +22,14 @@ from pathlib import Path
 MARKER = ".memtax"
 """Marks an output directory as memtax's; the lock of its holder. See `memtax.outputs`."""
 INHERITED = "MEMTAX_OUTPUT"
-"""Environment variable: the output directory that this process, or the one that started it, holds."""
+"""Environment variable with the output directory that this process, or its parent, holds."""
 _TEMPORARY = re.compile(r"\..*\.memtax-(?P<pid>\d+)-(?P<token>[0-9a-f]{16})-\d+\.tmp", re.DOTALL)
 _JOURNAL = re.compile(r"\.memtax-(?P<pid>\d+)-(?P<token>[0-9a-f]{16})\.journal")
 _LONGEST = 100
-"""Characters of a file's name that its temporary name repeats."""
+"""Number of characters of a file's name that its temporary name repeats."""
 
 before_writing: list[Callable[[], None]] = []
-"""Called before something temporary is made: holders of output directories clean up then."""
+"""Functions called before something temporary is created; holders of output directories then clean up."""
 
 
 @dataclass
@@ -38,9 +38,9 @@ class _Journal:
 
     Attributes:
         root: the output directory.
-        pid: the process; a fork is another one.
+        pid: id of the process; a fork needs its own journal.
         token: part of each temporary name.
-        handle: the open and locked file; None without an output directory that anybody holds.
+        handle: the open and locked file; None outside a held output directory.
     """
 
     root: Path | None
@@ -58,10 +58,10 @@ class _Journal:
         return self.root / f".memtax-{self.pid}-{self.token}.journal"
 
     def add(self, directory: Path, label: str) -> Path:
-        """A temporary name in `directory`, which is noted before anything of that name can be there."""
+        """A temporary name in `directory`, recorded before anything with that name can exist."""
         path = directory / f".{label[:_LONGEST]}.memtax-{self.pid}-{self.token}-{next(self.numbers)}.tmp"
         relative = None if self.root is None else _relative(path, self.root)
-        # What lies in another temporary directory goes with that one.
+        # Contents of another temporary directory are removed with it.
         inside = relative is not None and any(is_temporary(part) for part in Path(relative).parts[:-1])
         with self.guard:
             if relative is not None and not inside and (handle := self._opened()) is not None:
@@ -71,7 +71,7 @@ class _Journal:
         return path
 
     def remove(self) -> None:
-        """A temporary name is gone."""
+        """Record that a temporary name was removed."""
         with self.guard:
             self.live -= 1
             if self.live == 0 and self.handle is not None:
@@ -81,7 +81,7 @@ class _Journal:
         while self.handle is None and self.root is not None and (self.root / MARKER).exists():
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             fcntl.flock(handle, fcntl.LOCK_EX)
-            # The holder may have taken it for a dead process's before it was locked.
+            # Before it was locked, the holder may have mistaken it for a dead process's journal.
             if self.path.exists() and os.path.samestat(os.fstat(handle), self.path.stat()):
                 self.handle = handle
                 atexit.register(self.close)
@@ -90,7 +90,7 @@ class _Journal:
         return self.handle
 
     def close(self) -> None:
-        """Remove the file, unless something that it names may still be there."""
+        """Remove the file, unless something that it lists may still exist."""
         if self.handle is not None and self.pid == os.getpid():
             if self.live == 0:
                 self.path.unlink(missing_ok=True)
@@ -113,7 +113,7 @@ def current() -> _Journal:
 
 
 def _relative(path: Path, root: Path) -> str | None:
-    """A path relative to the output directory, or of something beside it; None for others."""
+    """Relative path to the output directory, for paths in it or next to it; None for others."""
     for name in (os.path.abspath(path), os.path.join(os.path.realpath(path.parent), path.name)):
         relative = os.path.relpath(name, root)
         if not relative.startswith("../") or relative == f"../{path.name}":
@@ -123,9 +123,9 @@ def _relative(path: Path, root: Path) -> str | None:
 
 @contextlib.contextmanager
 def temporary_directory(beside: Path) -> Iterator[Path]:
-    """Yield a new directory beside a path, private to this process; it is removed at the end, also of a killed process.
+    """Yield a new directory next to a path, private to this process; it is removed at the end, even if the process is killed.
 
-    Its name says that memtax, which process and which token made it; the output directory's journal proves it.
+    Its name contains memtax, process id and token, which the output directory's journal confirms.
     """
     for prepare in list(before_writing):
         prepare()
@@ -140,12 +140,12 @@ def temporary_directory(beside: Path) -> Iterator[Path]:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file name is one that `temporary_directory` gives."""
+    """Whether a file name has the format used by `temporary_directory`."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def abandoned(root: Path) -> dict[Path, list[Path]]:
-    """The journals of dead processes in an output directory, and the temporary directories that each names."""
+    """The journals of dead processes in an output directory, each with the temporary directories that it lists."""
     found = {}
     for journal in sorted(root.glob(f"{MARKER}-*.journal")):
         named = _JOURNAL.fullmatch(journal.name)
@@ -154,17 +154,17 @@ def abandoned(root: Path) -> dict[Path, list[Path]]:
         with journal.open(encoding="ascii", errors="replace") as lines:
             try:
                 fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # Its process lives.
+            except BlockingIOError:  # Its process is alive.
                 continue
             found[journal] = [root / name for line in lines if (name := _named(line, named)) is not None]
     return found
 
 
 def _named(line: str, journal: "re.Match[str]") -> str | None:
-    """The path in a line of a journal; None unless the journal's own process can have made it."""
+    """The path in a line of a journal; None unless the journal's own process can have created it."""
     try:
         name = json.loads(line)
-    except (ValueError, RecursionError):  # The last line of a process that was killed may be cut.
+    except (ValueError, RecursionError):  # The last line of a killed process may be incomplete.
         return None
     if not isinstance(name, str) or "\0" in name:
         return None

@@ -1,4 +1,4 @@
-"""Names of a directory: bind mounts give it several, and each name has other directories above it."""
+"""Alternative names of a directory: each bind mount adds a name with other parent directories."""
 
 import os
 import re
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TABLE = Path("/proc/self/mountinfo")
-"""The mounts that this process sees; Linux alone has it, and bind mounts."""
+"""The mounts visible to this process; exists only on Linux, as do bind mounts."""
 
 
 @dataclass(frozen=True)
 class Mount:
-    """A directory of a file system, mounted at a point.
+    """A directory of a file system and its mount point.
 
     Attributes:
         device: number of the file system.
         root: the directory, from the root of the file system.
-        point: where it is mounted.
+        point: the mount point.
     """
 
     device: bytes
@@ -26,7 +26,7 @@ class Mount:
 
 
 def mounts() -> list[Mount]:
-    """The mounts of this process, later ones over earlier ones; none where the system does not say."""
+    """The mounts of this process, later ones shadowing earlier ones; empty if the system does not list them."""
     try:
         lines = TABLE.read_bytes().splitlines()
     except OSError:
@@ -35,12 +35,12 @@ def mounts() -> list[Mount]:
 
 
 def _path(field: bytes) -> Path:
-    # Spaces, tabs, line breaks and backslashes are octal numbers there.
+    # Spaces, tabs, line breaks and backslashes are octal escapes there.
     return Path(os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field)))
 
 
 def above(folder: Path) -> list[Path]:
-    """Every directory above one, under each of its names, from the top down as far as that is defined.
+    """Every parent directory, under each of the directory's names, from the top down where that order is defined.
 
     Args:
         folder: a real path (`os.path.realpath`) of a directory that exists.
@@ -60,7 +60,7 @@ def _other_names(folder: Path, table: list[Mount]) -> Iterator[Path]:
     own = [mount for mount in table if mount.point == folder or mount.point in folder.parents]
     if not own:
         return
-    # Of several mounts at one point the last is seen.
+    # Of several mounts at one point, the last is visible.
     mount = max(enumerate(own), key=lambda each: (len(each[1].point.parts), each[0]))[1]
     place = mount.root / folder.relative_to(mount.point)
     for other in table:
@@ -72,7 +72,7 @@ def _other_names(folder: Path, table: list[Mount]) -> Iterator[Path]:
 
 
 def is_same(path: Path, other: Path) -> bool:
-    """Whether two paths lead to the same file or directory; not if one leads nowhere."""
+    """Whether two paths refer to the same existing file or directory."""
     try:
         return os.path.samefile(path, other)
     except OSError:

@@ -1,7 +1,7 @@
-"""Output directories: one holder each, under whatever name, and only memtax's own files touched.
+"""Output directories: one holder at a time, under any name, and only memtax's own files are modified.
 
-The hidden file `.memtax` marks a directory as memtax's and is its lock: whoever writes into the directory locks that file, so
-that symlinks, bind mounts, relative names and letter case lead to the same lock.
+The hidden file `.memtax` marks a directory as memtax's and serves as its lock: every writer locks that file, so symlinks, bind
+mounts, relative names and letter case lead to the same lock.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from memtax.journal import INHERITED, MARKER
 from memtax.records import open_file
 
 LISTING = ".memtax-files"
-"""Names of the files that memtax wrote into a directory; others in it are the user's."""
+"""List of the files that memtax wrote into a directory; all others belong to the user."""
 REPLACED = ".replaced"
 """Where a temporary directory keeps the directory that it replaces."""
 _FIRST_LINE = b'{"memtax": "output"}\n'
@@ -34,14 +34,14 @@ _late: contextlib.ExitStack | None = None
 
 
 def set_wait(wait: bool) -> None:
-    """Let `hold_job` wait for another holder to end (`--wait`), instead of refusing."""
+    """Make `hold_job` wait for another holder to finish (`--wait`), instead of failing."""
     global _wait
     _wait = wait
 
 
 @contextlib.contextmanager
 def hold_job(output: Path | str, command: str) -> Iterator[None]:
-    """Hold the output of a job: the first of its processes does, for all; one inside an output that is held is held with it.
+    """Hold the output of a job, in its first process for all; a job inside a held output shares its hold.
 
     Raises:
         MemtaxError: see `hold`.
@@ -59,18 +59,18 @@ def hold_job(output: Path | str, command: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hold(output: Path | str, command: str, wait: bool = False) -> Iterator[None]:
-    """Hold an output directory, so that no second run writes into it, nor into one above or below it.
+    """Hold an output directory, so that no other run writes into it, a parent or a subdirectory.
 
-    The system frees the lock when the holder dies, however it dies: a file that was left behind holds nothing. What a killed
-    holder left half-written is removed at the first write, so that a run that refuses the directory changes nothing in it.
+    The system releases the lock when the holder dies, so a leftover file locks nothing. Half-written files of a killed holder
+    are removed at the first write, so a run that rejects the directory changes nothing in it.
 
     Args:
-        output: the directory; it is made if it is not there, and removed again if nothing is written.
-        command: how a refusal calls this run.
-        wait: wait for the holder to end instead of refusing.
+        output: the directory; it is created if missing, and removed again if nothing is written.
+        command: name of this run in error messages.
+        wait: wait for the holder to finish instead of failing.
 
     Raises:
-        MemtaxError: another run holds the directory, or it holds files and nothing of memtax.
+        MemtaxError: another run holds the directory, or it contains files but none of memtax.
     """
     held = _Hold.take(Path(output), wait)
     used = False
@@ -98,7 +98,7 @@ def hold(output: Path | str, command: str, wait: bool = False) -> Iterator[None]
 
 @contextlib.contextmanager
 def holding() -> Iterator[None]:
-    """For a script that learns its output directory late: what `hold_late` locks inside is free again at the end."""
+    """For scripts that learn their output directory late: locks taken by `hold_late` inside are released at the end."""
     global _late
     before = _late
     with contextlib.ExitStack() as stack:
@@ -112,7 +112,7 @@ def holding() -> Iterator[None]:
 def hold_late(output: Path | str, command: str) -> None:
     """Hold a directory until `holding` ends.
 
-    Outside of `holding`, inside a directory that is held already, and in further processes of a job, nothing is done.
+    Does nothing outside of `holding`, inside a directory that is already held, and in further processes of a job.
 
     Raises:
         MemtaxError: as `hold`.
@@ -123,14 +123,14 @@ def hold_late(output: Path | str, command: str) -> None:
 
 @contextlib.contextmanager
 def read_job(output: Path | str) -> Iterator[None]:
-    """As `read`, and wait as `set_wait` says."""
+    """As `read`, waiting if `set_wait` is on."""
     with read(output, _wait):
         yield
 
 
 @contextlib.contextmanager
 def share(output: Path | str) -> Iterator[None]:
-    """Say that another process of this job holds `output`, for this process too."""
+    """Declare that another process of this job holds `output` for this process too."""
     before = os.environ.get(INHERITED)
     os.environ[INHERITED] = os.path.realpath(output)
     try:
@@ -142,10 +142,10 @@ def share(output: Path | str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def read(output: Path | str, wait: bool = False) -> Iterator[None]:
-    """Keep others from writing into a directory while it is read. Nothing in it changes.
+    """Prevent writes to a directory while it is read, without changing anything in it.
 
     Raises:
-        MemtaxError: a run that writes holds the directory.
+        MemtaxError: a writing run holds the directory.
     """
     output = Path(output)
     with contextlib.ExitStack() as locks:
@@ -171,9 +171,9 @@ class _Hold:
     Attributes:
         root: the directory's real path.
         handle: the open and locked marker.
-        above: the open markers of directories above it that are outputs too, locked together with other runs inside them.
-        made: the directories that were made for it, innermost first.
-        marked: whether the marker was made for it, in a directory that held files already.
+        above: the open markers of parent directories that are outputs too, locked in shared mode.
+        made: the directories created for it, innermost first.
+        marked: whether the marker was created for it, in a directory that already contained files.
     """
 
     root: Path
@@ -193,7 +193,7 @@ class _Hold:
         above: list[int] = []
         try:
             marked = not is_own(root)
-            # From the top down, then the directory itself: two runs cannot wait for each other.
+            # Lock from the top down, then the directory itself, so that two runs cannot wait for each other.
             above.extend(_lock_above(root, wait, output))
             held = cls(root, _lock(root, fcntl.LOCK_EX, wait, output), above, made, marked)
         except BaseException:
@@ -202,7 +202,7 @@ class _Hold:
             _remove_empty(made)
             raise
         try:
-            # Runs inside that began before this directory was marked, or that see no directory above theirs.
+            # Runs inside that started before this directory was marked, or that see no parent of theirs.
             _refuse_inside(root, wait, output)
         except BaseException:
             held.release(False)
@@ -210,11 +210,11 @@ class _Hold:
         return held
 
     def release(self, used: bool) -> None:
-        """Free the lock. The marker stays, unless the run left nothing in a directory that it was given."""
+        """Release the lock. The marker stays, unless the run left nothing in an existing directory."""
         others = [name for name in os.listdir(self.root) if name != MARKER] if self.root.is_dir() else []
         with contextlib.suppress(OSError):
             os.ftruncate(self.handle, len(_FIRST_LINE))
-            # First the name, then the lock: whoever waits finds the name gone and makes a new file.
+            # Remove the name before the lock, so that waiting runs see it is gone and create a new file.
             if not others or (self.marked and not used):
                 (self.root / MARKER).unlink()
         os.close(self.handle)
@@ -223,14 +223,14 @@ class _Hold:
         _remove_empty(self.made)
 
     def recover(self) -> None:
-        """Give back the directories that a killed process had moved away to replace them."""
+        """Restore the directories that a killed process had moved away to replace them."""
         for path in itertools.chain(*journal.abandoned(self.root).values()):
             for former in (path / REPLACED).glob("*"):
                 if not os.path.lexists(path.parent / former.name):
                     os.replace(former, path.parent / former.name)
 
     def sweep(self) -> None:
-        """Remove what dead processes left half-written, by their journals."""
+        """Remove half-written files of dead processes, from their journals."""
         if self.swept or self.pid != os.getpid():
             return
         self.swept = True
@@ -242,7 +242,7 @@ class _Hold:
 
 
 def _lock_above(root: Path, wait: bool, output: Path) -> Iterator[int]:
-    """Lock the markers of the directories above a real path, under each of its names, together with other runs inside them."""
+    """Lock the markers of the parents of a real path, under each of its names, in shared mode."""
     for folder in mounts.above(root):
         if os.path.isfile(folder / MARKER) and is_marked(folder):
             with contextlib.suppress(PermissionError):
@@ -250,10 +250,10 @@ def _lock_above(root: Path, wait: bool, output: Path) -> Iterator[int]:
 
 
 def _refuse_inside(root: Path, wait: bool, output: Path) -> None:
-    """Refuse a directory with a run inside it, or wait for that.
+    """Reject a directory with a run inside it, or wait for that run.
 
     Raises:
-        MemtaxError: one inside it is in use.
+        MemtaxError: a directory inside it is in use.
     """
     while (inner := held_inside(root, root)) is not None:
         if not wait:
@@ -265,21 +265,21 @@ def _refuse_inside(root: Path, wait: bool, output: Path) -> None:
 
 
 def _lock(folder: Path, kind: int, wait: bool, output: Path) -> int:
-    """Lock a directory's marker, which is made where the lock is exclusive; returns the open file."""
+    """Lock a directory's marker, creating it for exclusive locks; returns the open file."""
     path = folder / MARKER
     while True:
         flags = os.O_RDWR | os.O_CREAT if kind == fcntl.LOCK_EX else os.O_RDONLY
         try:
             handle = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         except FileNotFoundError:
-            if kind == fcntl.LOCK_SH:  # A holder that wrote nothing has removed it; there is nothing to share.
+            if kind == fcntl.LOCK_SH:  # A holder that wrote nothing removed it, so there is nothing to share.
                 return os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-            # The holder before removed the directory.
+            # The previous holder removed the directory.
             folder.mkdir(parents=True, exist_ok=True)
             continue
         try:
             fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
-            # The holder before may have removed the file between our opening and locking it.
+            # The previous holder may have removed the file before it was locked here.
             if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
                 return handle
         except BlockingIOError:
@@ -296,7 +296,7 @@ def _lock(folder: Path, kind: int, wait: bool, output: Path) -> int:
 
 
 def _holder(handle: int) -> str:
-    """What a locked marker says of its holder."""
+    """Description of the holder in a locked marker."""
     try:
         held = json.loads(os.pread(handle, 4096, len(_FIRST_LINE)).decode())
         return f"process {held['pid']} on {held['host']} since {held['since']} ({held['command']})"
@@ -313,7 +313,7 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def is_marked(folder: Path) -> bool:
-    """Whether a directory has memtax's marker; a file of that name that somebody else made is none."""
+    """Whether a directory has memtax's marker, and not another file of that name."""
     try:
         with open(os.open(folder / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             start = file.read(len(_FIRST_LINE))
@@ -326,25 +326,25 @@ def is_own(folder: Path) -> bool:
     """Whether a directory is marked as memtax's.
 
     Raises:
-        MemtaxError: it holds files, and neither a marker nor a record of memtax.
+        MemtaxError: it contains files, but neither a marker nor a record of memtax.
     """
     if is_marked(folder):
         return True
     try:
         names = sorted(os.listdir(folder))
-    except FileNotFoundError:  # Another run removed it again.
+    except FileNotFoundError:  # Another run removed it.
         names = []
     if names and not _has_record(folder):
         few = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise MemtaxError(
-            f"{folder} holds files that are not memtax's ({few}); choose a new or empty directory as the output, "
+            f"{folder} contains files that are not memtax's ({few}); choose a new or empty directory as the output, "
             "or one that memtax wrote"
         )
     return not names
 
 
 def _has_record(folder: Path) -> bool:
-    """Whether a directory has what a verb writes into its output (earlier versions and Python functions leave no marker)."""
+    """Whether a directory has a verb's output files (earlier versions and Python functions leave no marker)."""
     stages = itertools.islice(itertools.chain(folder.glob("stage.json"), folder.glob("*/stage.json")), 20)
     if any(_starts(path, rb"\s*\{") for path in stages):
         return True

@@ -1,4 +1,4 @@
-"""Progress bars of one style, and the settings of a whole run: quiet, strict, memory limit."""
+"""Progress bars in one style, and settings of a whole run: quiet, strict, memory limit."""
 
 import os
 import re
@@ -17,13 +17,13 @@ _notes_to_errors = False
 
 
 def set_notes_to_errors(on: bool = True) -> None:
-    """Let `say` write to standard error, so that standard output holds the result alone (`--json`)."""
+    """Make `say` write to standard error, so that standard output contains only the result (`--json`)."""
     global _notes_to_errors
     _notes_to_errors = on
 
 
 def set_quiet(quiet: bool) -> None:
-    """Turn all of memtax's progress bars off (`--quiet`) or on again."""
+    """Turn all of memtax's progress bars off (`--quiet`) or on."""
     global _quiet
     _quiet = quiet
 
@@ -34,18 +34,18 @@ def is_quiet() -> bool:
 
 
 def set_strict(strict: bool) -> None:
-    """Make rows that cannot be used an error (`--strict`), instead of counting and showing them."""
+    """Make unusable rows an error (`--strict`), instead of reporting them."""
     global _strict
     _strict = strict
 
 
 def set_memory(gib: float | None) -> None:
-    """Set the memory that this process may use (`--memory`): what plans ahead asks for it, and the system holds to it.
+    """Set the memory limit of this process (`--memory`), used for planning and enforced by the system.
 
-    The limit is on the process's own data; mapped files, which the system can drop at any time, do not count.
+    The limit covers the process's own data; mapped files, which the system can drop at any time, do not count.
 
     Raises:
-        MemtaxError: it is not above 0.
+        MemtaxError: the limit is not above 0.
     """
     global _memory
     if gib is not None and not gib > 0:
@@ -60,9 +60,9 @@ def set_memory(gib: float | None) -> None:
 
 
 def limit_threads() -> None:
-    """Have tokenizers work in one thread where the system limits this process's memory.
+    """Run tokenizers in one thread if the system limits this process's memory.
 
-    Its threads each take memory of their own, and it ends the process where one cannot start.
+    Each tokenizer thread takes memory, and the process dies if one cannot start.
     """
     if sys.platform != "linux":
         return
@@ -75,12 +75,12 @@ def limit_threads() -> None:
 
 
 def memory() -> int | None:
-    """Bytes that this process may use, if that was stated."""
+    """Memory limit in bytes, if one was set."""
     return _memory
 
 
 def skipped(rows: int, reason: str) -> None:
-    """Say that rows are left out, or that their values will be null.
+    """Report that rows are left out, or that their values will be null.
 
     Raises:
         MemtaxError: there are such rows, and `--strict` is on.
@@ -89,18 +89,18 @@ def skipped(rows: int, reason: str) -> None:
     if rows and _is_main():
         from tqdm.auto import tqdm
 
-        # Quiet mode has no bars; that something is missing is reported nevertheless.
+        # Quiet mode has no progress bars, but missing rows are reported nevertheless.
         tqdm.write(printable(f"{rows:,} {_rows(rows)} left out: {reason}"), file=sys.stderr)
 
 
 def refuse(rows: int, reason: str) -> None:
-    """Where `--strict` is on and there are such rows, end; for work in parts, whose rows are counted at its end.
+    """Raise if `--strict` is on and there are such rows; for work in parts, whose rows are reported at its end.
 
     Raises:
         MemtaxError: there are such rows, and `--strict` is on.
     """
     if rows and _strict:
-        raise MemtaxError(f"{rows:,} {_rows(rows)} left out ({reason}), and --strict allows none; repair or drop them")
+        raise MemtaxError(f"{rows:,} {_rows(rows)} left out ({reason}), and --strict allows none; fix or drop them")
 
 
 def _rows(count: int) -> str:
@@ -108,7 +108,7 @@ def _rows(count: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Text as a terminal may show it: without secrets, and `?` for control characters, which can move its cursor."""
+    """Text that is safe for a terminal: without secrets, and with `?` for control characters, which can move the cursor."""
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in hide(text))
 
 
@@ -118,15 +118,15 @@ def progress_bar(description: str, total: int | None, unit: str = "rows", **opti
 
     options.setdefault("unit_scale", True)
     options.setdefault("dynamic_ncols", True)
-    # In a log every state of a bar is a line.
+    # In a log, every state of a bar is a line.
     options.setdefault("mininterval", 0.1 if sys.stderr.isatty() else 10)
-    # What is done in a blink needs no bar.
+    # Very short work needs no bar.
     options.setdefault("delay", 0.5)
     return tqdm(total=total, desc=f"{description:<28}", unit=f" {unit}", disable=_quiet or not _is_main(), **options)
 
 
 def say(line: str) -> None:
-    """A line beside the bars, on the main process only; quiet mode drops it."""
+    """Print a line next to the bars, on the main process only; quiet mode drops it."""
     from tqdm.auto import tqdm
 
     if not _quiet and _is_main():
@@ -134,7 +134,7 @@ def say(line: str) -> None:
 
 
 def report_warning(line: str) -> None:
-    """A line on standard error, from any process and in quiet mode too: something is not as it should be."""
+    """Print a warning on standard error, from any process and in quiet mode too."""
     from tqdm.auto import tqdm
 
     tqdm.write(printable(f"memtax: {' '.join(line.split())}"), file=sys.stderr)
@@ -146,13 +146,13 @@ def _is_main() -> bool:
 
 
 def silence_libraries() -> None:
-    """Turn off the bars and notices that datasets and transformers print of their own: ours say it once."""
+    """Turn off the bars and notices of datasets and transformers, which memtax's own output replaces."""
     import warnings
 
     import datasets
     import transformers
 
-    # Of names inside transformers, which its user cannot change.
+    # Warnings about names inside transformers, which users cannot change.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
@@ -164,9 +164,9 @@ def numbered(number: int, noun: str, verb: str = "") -> str:
     """A number with its noun and verb, in agreement: `1 text is`, `1,200 texts are`, `2 copies hold`.
 
     Args:
-        number: how many.
-        noun: in the singular.
-        verb: in the singular; none is added without it.
+        number: the number.
+        noun: the noun in the singular.
+        verb: the verb in the singular; omitted if empty.
     """
     if number != 1:
         noun = f"{noun.removesuffix('y')}ies" if re.search(r"[^aeiou]y$", noun) else f"{noun}s"
@@ -174,5 +174,5 @@ def numbered(number: int, noun: str, verb: str = "") -> str:
 
 
 def agree(number: int, verb: str) -> str:
-    """A verb, given in the singular, as a number of things has it: `is` or `are`."""
+    """The form of a singular verb that agrees with a number: `is` or `are`."""
     return verb if number == 1 else _VERBS.get(verb, verb.removesuffix("s"))

@@ -1,4 +1,4 @@
-"""What a run was made from: resolved configuration, package versions, commit, seeds and input fingerprints."""
+"""Provenance of a run: resolved configuration, package versions, commit, seeds and input fingerprints."""
 
 import functools
 import hashlib
@@ -61,15 +61,15 @@ SETTINGS = (
     "TOKENIZERS_PARALLELISM",
     "TRANSFORMERS_OFFLINE",
 )
-"""The environment variables that `memtax env` shows; all others may hold a secret."""
+"""The environment variables shown by `memtax env`; all others may contain secrets."""
 SETTLED_NS = 2 * 10**9
-"""Age of a file's last write from which on its digest is kept; the coarsest file systems count in steps of two seconds."""
+"""Age of a file's last write from which its digest is cached; the coarsest file systems have two-second timestamps."""
 _PLAIN = re.compile(
     r"|-1|[0-9]{1,6}(?:\.[0-9]{1,3})?|[0-9]{1,3}(?:,[0-9]{1,3}){0,63}|(?:(?:GPU|MIG)-[0-9a-f-]{1,64},?)+"
     r"|true|false|yes|no|on|off|none|fp8|fp16|bf16|default|tbb|omp|workqueue|safe|threadsafe|forksafe",
     re.IGNORECASE,
 )
-"""Numbers, devices, and the words that the settings take: switches, number formats, names of threading layers."""
+"""Numbers, devices, and words that the settings accept: switches, number formats, names of threading layers."""
 
 
 def digest(*values: Any) -> str:
@@ -79,7 +79,7 @@ def digest(*values: Any) -> str:
 
 
 def _hash_array(array: "pa.Array", into: Any) -> None:
-    """Feed an array's values, lengths and nulls to a hash, whatever its offset and buffer layout."""
+    """Feed an array's values, lengths and nulls to a hash, independent of its offset and buffer layout."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -92,7 +92,7 @@ def _hash_array(array: "pa.Array", into: Any) -> None:
     elif pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or pa.types.is_binary(array.type):
         into.update(pc.cast(pc.fill_null(pc.binary_length(array), 0), pa.int64()).to_numpy(zero_copy_only=False))
         filled = array.cast(pa.large_binary())
-        # Joining leaves one contiguous buffer of the values alone.
+        # Joining leaves one contiguous buffer with only the values.
         into.update(b"".join(value or b"" for value in filled.to_pylist()))
     elif pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type):
         if pa.types.is_boolean(array.type):
@@ -120,7 +120,7 @@ def fingerprint_dataset(dataset: "datasets.Dataset | pa.Table", columns: Iterabl
 
 
 def fingerprint_table(table: "pa.Table") -> str:
-    """Digest of a table's values and types: what `datasets.Dataset(table, fingerprint=...)` takes.
+    """Digest of a table's values and types, for `datasets.Dataset(table, fingerprint=...)`.
 
     Without one, `datasets` pickles the whole table to hash it.
     """
@@ -132,7 +132,7 @@ def fingerprint_table(table: "pa.Table") -> str:
 
 
 def fingerprint_path(path: Path | str) -> str:
-    """Digest of a file's bytes, or of every file below a folder with its relative name. Other names: of the name."""
+    """Digest of a file's bytes, of all files below a folder with their relative names, or of any other name itself."""
     path = Path(path)
     if not path.exists():
         return digest("name", str(path))
@@ -145,7 +145,7 @@ def fingerprint_path(path: Path | str) -> str:
 
 
 def _file_digest(path: str, stamped: Stamp) -> bytes:
-    """SHA-256 of a file's bytes, read once per process and as long as its stamp stays the same."""
+    """SHA-256 of a file's bytes, cached per process while its stamp stays the same."""
     if time.time_ns() - max(stamped[2], stamped[3]) < SETTLED_NS:
         # A second write within the resolution of the file system's clock would leave the same stamp.
         return _read_digest.__wrapped__(path, stamped)
@@ -159,7 +159,7 @@ def _read_digest(path: str, stamped: Stamp) -> bytes:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of Python and of the packages that a result can depend on."""
+    """Installed versions of Python and of the packages that may affect results."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -171,7 +171,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def git_commit() -> str | None:
-    """Commit of the checkout that memtax runs from (with `+changes` if it has any), or None outside a checkout."""
+    """Commit of the checkout that memtax runs from (with `+changes` if it is modified), or None outside a checkout."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
@@ -184,24 +184,24 @@ def git_commit() -> str | None:
 
 
 def _shareable(value: str) -> str:
-    """A setting without the home folder and without user, password, query and fragment of an address."""
+    """A setting without the home folder, and without user, password, query and fragment of an address."""
     scheme, sign, rest = value.partition("://")
     if sign:
-        # A password may hold any character.
+        # A password may contain any character.
         value = f"{scheme}://{re.split('[?#;]', rest.rpartition('@')[2])[0]}"
     home = str(Path.home())
     return f"~{value[len(home) :]}" if len(home) > 1 and f"{value}/".startswith(f"{home}/") else value
 
 
 def _setting(value: str) -> str:
-    """A variable's value, if it is one that such a setting can have: a secret may have come under any name."""
+    """A variable's value, if it is a plausible setting: a secret may be stored under any name."""
     if value.startswith(("/", "~", "./", "../")) or "://" in value:
         return _shareable(value)
     return value if _PLAIN.fullmatch(value) else "(not shown)"
 
 
 def environment() -> dict[str, Any]:
-    """What a bug report needs: versions, platform, processors, memory, accelerators and the settings that matter."""
+    """Information for a bug report: versions, platform, processors, memory, accelerators and relevant settings."""
     facts: dict[str, Any] = {
         "platform": platform.platform(),
         "executable": _shareable(sys.executable),
@@ -224,16 +224,16 @@ def environment() -> dict[str, Any]:
 def write_record(
     path: Path | str, command: str, config: Mapping[str, Any], inputs: Mapping[str, str], seconds: float | None = None
 ) -> None:
-    """Write `run.yaml`: enough to replay the run and to see what it was made from.
+    """Write `run.yaml`: enough to replay the run and to see its inputs.
 
-    Times stand here and nowhere else: every other file of a run is the same bytes whenever and however often it was made.
+    Only this file contains times: every other file of a run has the same bytes whenever and however often it is made.
 
     Args:
-        path: where to write it.
+        path: target file.
         command: the verb, for example `run`.
-        config: the resolved configuration; `memtax run run.yaml` accepts the file as it stands.
+        config: the resolved configuration; `memtax run run.yaml` accepts the file as it is.
         inputs: name of each input to its fingerprint.
-        seconds: how long the run took, if it is to be noted.
+        seconds: run time, if it should be recorded.
     """
     import yaml
 

@@ -1,4 +1,4 @@
-"""What a finished verb left: one summary file and one dataset folder, whichever verb it was."""
+"""Output of finished verbs: one summary file and one dataset folder for every verb."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ SCHEMA = "memtax-summary/1"
 
 
 def is_output(folder: Path | str) -> bool:
-    """Whether a directory has what a verb leaves: figures, or a table of sequences."""
+    """Whether a directory is the output of a verb: it has figures, or a table of sequences."""
     return (Path(folder) / SUMMARY).is_file() or (Path(folder) / "dataset" / "features").is_dir()
 
 
@@ -31,12 +31,12 @@ def read_summary(folder: Path | str, verb: str | None = None, shape: Any = None)
     """The figures of a finished job.
 
     Args:
-        folder: its output.
-        verb: that must have made it; None takes any.
-        shape: what the figures must hold, as in `memtax.shapes`; None: anything.
+        folder: output of the job.
+        verb: verb that must have made it; None accepts any.
+        shape: required shape of the figures, as in `memtax.shapes`; None: any.
 
     Raises:
-        MemtaxError: there are none, they were changed since, are of another verb, or do not have the shape.
+        MemtaxError: there are no figures, they were changed, belong to another verb, or have another shape.
     """
     path = Path(folder) / SUMMARY
     if not path.is_file():
@@ -58,10 +58,10 @@ def read_table(where: Path | str, name: str | None = None) -> "pa.Table":
 
     Args:
         where: the output of a verb, a dataset folder, or a Parquet file.
-        name: of the configuration; None takes the only one, or the default.
+        name: name of the config; None takes the only one, or the default.
 
     Raises:
-        MemtaxError: it is not there, cannot be read, or was changed since it was written.
+        MemtaxError: the table does not exist, cannot be read, or was changed since it was written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

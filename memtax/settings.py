@@ -1,4 +1,4 @@
-"""Settings of a verb: fields of a frozen dataclass, from which options, help, checks and records are derived."""
+"""Settings of a verb: fields of a frozen dataclass, from which options, help, validation and records are derived."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ S = TypeVar("S")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Bos = Literal["auto", "always", "never"]
 COMMAND_LINE = "the command line"
-"""The place of settings whose errors name flags."""
+"""Name of the source of settings for which errors show flags."""
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 
@@ -29,33 +29,33 @@ def option(
     most: float | None = None,
     source: bool = False,
 ) -> Any:
-    """A field that is given as `--name`.
+    """A field set by `--name`.
 
     Args:
         help: one sentence, shown by `--help` and in the documentation.
-        default: its value if it is not given; without one it is required.
+        default: default value; without one, the option is required.
         short: a one-letter form, as in `-o`.
-        least: smallest number allowed.
-        most: largest number allowed.
-        source: whether it names an input, whose fingerprint enters the record.
+        least: minimum.
+        most: maximum.
+        source: whether it is an input, whose fingerprint is recorded.
     """
     metadata = {"help": help, "short": short, "least": least, "most": most, "source": source, "argument": False}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def argument(help: str, default: Any = dataclasses.MISSING, *, source: bool = True) -> Any:  # noqa: A002
-    """A field that is given by its position; see `option`."""
+    """A field set by a positional argument; see `option`."""
     metadata = {"help": help, "short": None, "least": None, "most": None, "source": source, "argument": True}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def flag_of(name: str) -> str:
-    """How the command line calls a field."""
+    """Command-line flag of a field."""
     return f"--{name.rstrip('_').replace('_', '-')}"
 
 
 def fields(kind: type) -> dict[str, tuple["dataclasses.Field[Any]", Any]]:
-    """Name to field and type of every setting: positional ones, required ones, the verb's own, then those it shares."""
+    """Name to field and type of every setting: positional, required, the verb's own, then shared ones."""
     hints = typing.get_type_hints(kind)
     declared = {
         name: depth for depth, base in reversed([*enumerate(kind.__mro__)]) for name in vars(base).get("__annotations__", ())
@@ -78,8 +78,8 @@ def from_values(kind: type[S], values: Mapping[str, Any], where: str = "the conf
 
     Args:
         kind: the dataclass.
-        values: by field name; numbers may be texts, and lists one text separated by commas.
-        where: how an error calls the place that an unknown name stands in.
+        values: by field name; numbers may be strings, and lists one string separated by commas.
+        where: name of the source in errors about unknown names.
 
     Raises:
         MemtaxError: a value is missing, or `check_values` finds a fault.
@@ -93,10 +93,10 @@ def from_values(kind: type[S], values: Mapping[str, Any], where: str = "the conf
 
 
 def check_values(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Values as the settings' types; None stands for the default where the setting cannot be None.
+    """Values converted to the settings' types; None means the default if the setting cannot be None.
 
     Raises:
-        MemtaxError: a name is unknown (the nearest known one is suggested), or a value has the wrong type or is out of range.
+        MemtaxError: a name is unknown (the closest one is suggested), or a value has the wrong type or is out of range.
     """
     known = fields(kind)
     given = {}
@@ -112,12 +112,12 @@ def check_values(kind: type, values: Mapping[str, Any], where: str) -> dict[str,
 
 
 def has_default(field: "dataclasses.Field[Any]") -> bool:
-    """Whether a setting may be left out."""
+    """Whether a setting is optional."""
     return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def to_values(settings: Any) -> dict[str, Any]:
-    """The settings as YAML and JSON take them; `from_values` of the result gives the same settings."""
+    """The settings as values for YAML and JSON; `from_values` of the result gives the same settings."""
     return {name: _plain(getattr(settings, name)) for name in fields(type(settings))}
 
 
@@ -128,7 +128,7 @@ def _plain(value: Any) -> Any:
 
 
 def label(field: "dataclasses.Field[Any]", where: str) -> str:
-    """How errors call a setting: as the place that it stands in calls it."""
+    """Name of a setting in errors, as written in its source."""
     if where != COMMAND_LINE:
         return field.name
     return field.name.upper() if field.metadata["argument"] else flag_of(field.name)
@@ -136,7 +136,7 @@ def label(field: "dataclasses.Field[Any]", where: str) -> str:
 
 def _checked(field: "dataclasses.Field[Any]", hint: Any, value: Any, name: str) -> Any:
     if field.metadata["argument"] and isinstance(value, list | tuple):
-        # A path may hold a comma.
+        # A path may contain a comma.
         checked: Any = tuple(_converted(item, typing.get_args(hint)[0], name) for item in value)
     else:
         checked = _converted(value, hint, name)
@@ -171,7 +171,7 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
 
 
 def _read(value: Any, kind: Any) -> Any:
-    """A value as the type, where it says the same; otherwise as it is."""
+    """A value converted to the type if it means the same; otherwise unchanged."""
     if isinstance(value, bool):
         return value
     if isinstance(value, Path):
@@ -183,7 +183,7 @@ def _read(value: Any, kind: Any) -> Any:
 
 
 def _listed(value: Any, name: str) -> list[Any]:
-    """The items of a list; in texts they may be separated by commas."""
+    """The items of a list; in strings they may be separated by commas."""
     if isinstance(value, str | int | float | Path):
         value = [value]
     if not isinstance(value, list | tuple):

@@ -69,7 +69,7 @@ def content(folder):
 def test_a_directory_of_foreign_files_is_refused_and_left_as_it_is(tmp_path):
     make(tmp_path)
     before = content(tmp_path)
-    with pytest.raises(MemtaxError, match=r"holds files that are not memtax's \(\.bashrc.*choose a new or empty"):
+    with pytest.raises(MemtaxError, match=r"contains files that are not memtax's \(\.bashrc.*choose a new or empty"):
         outputs.hold(tmp_path, "count").__enter__()
     # A file that is merely named as the marker proves nothing.
     (tmp_path / ".memtax").write_text("notes")
@@ -264,7 +264,7 @@ def test_files_that_no_list_names_are_not_lost_when_a_directory_is_replaced(tmp_
     assert sorted(path.name for path in folder.iterdir() if path.name[0] != ".") == ["b.png", "mine.txt"]
     for damaged in ("[", '"b.png"', "[1]", "{}"):
         (folder / outputs.LISTING).write_text(damaged)
-        with pytest.raises(MemtaxError, match=r"and holds mine\.txt; move what you need"):
+        with pytest.raises(MemtaxError, match=r"and contains mine\.txt; move what you need"):
             replace("b.png")
         assert (folder / "mine.txt").read_text() == "mine"
     (folder / "mine.txt").unlink()

@@ -148,19 +148,19 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(work, whole):
 
 def test_other_settings_in_the_same_directory_are_refused(work, whole, monkeypatch, capsys):
     assert run_here(monkeypatch, command(work, whole[0], "--moments")) == 2
-    assert "holds results of another run (changed: function)" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "has results of another run (changed: function)" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--model", "/no/such/model"], "/no/such/model does not exist"),
-        (["--prompt", "0"], "prompt must be at least 1 token, not 0"),
+        (["--prompt", "0"], "prompt must be at least 1 token, got 0"),
         (["--batch-size", "many"], "invalid value for '--batch-size'"),
         (["--batch-size", "0"], "--batch-size is 0; it must be at least 1"),
         (["--probability", "1.5"], "probability=1.5"),
         (["--top-p", "0"], "top_p=0.0"),
-        (["--exact-only", "--moments"], "exact_only gives is_memorized and match_length alone"),
+        (["--exact-only", "--moments"], "exact_only computes only is_memorized and match_length"),
         (["--column", "text"], "no column 'text'"),
         (["--quantization", "8bit"], "needs bitsandbytes"),
         (["--prompt", "40"], "sequences of 56 tokens are longer than the 48 positions"),

@@ -1,1 +1,1 @@
-"""What gradients say: alignment with paraphrases, influence of training examples."""
+"""Gradient-based attribution: alignment with paraphrases, influence of training examples."""

@@ -1,8 +1,8 @@
-"""Gradient alignment: how alike the gradients at a text and at its paraphrases are (Paramem).
+"""Gradient alignment: similarity of the gradients at a text and at its paraphrases (Paramem).
 
-A model that has learned what a text says, rather than its words, is pushed the same way by its paraphrases. For every tensor
-of a parameter set the cosine between the two gradients is taken, and averaged over the tensors; the inner product of the
-definition is summed over them. Larger means more likely a member.
+If a model has learned the meaning of a text rather than its wording, its paraphrases change the model in the same direction.
+The cosine between the two gradients is computed for every tensor of a parameter set and averaged over the tensors; the inner
+product of the definition is summed over them. Larger means more likely a member.
 """
 
 import functools
@@ -26,7 +26,7 @@ from memtax.membership.estimates import attack_metrics
 from memtax.provenance import digest
 
 ROWS_PER_BATCH = 16
-"""Texts per call of the filter, whatever the number of processes."""
+"""Texts per filter call, independent of the number of processes."""
 BATCHES_PER_PART = 4
 
 HIGH, LOW = 0.7, 0.3
@@ -35,11 +35,11 @@ HIGH, LOW = 0.7, 0.3
 
 @dataclass(frozen=True)
 class Alignment:
-    """What is known of one text; None where it, or a paraphrase, has no token to predict or is missing.
+    """Alignment of one text; None if it, or a paraphrase, is missing or has no token to predict.
 
     Attributes:
-        cosines: for each paraphrase the mean over tensors of the cosine with the text's gradient.
-        inner_products: for each paraphrase the inner product with the text's gradient, over all tensors.
+        cosines: for each paraphrase, the mean over tensors of the cosine with the text's gradient.
+        inner_products: for each paraphrase, the inner product with the text's gradient, over all tensors.
         norm: norm of the text's gradient, over all tensors.
     """
 
@@ -49,7 +49,7 @@ class Alignment:
 
     @property
     def used(self) -> int:
-        """Paraphrases that have a cosine."""
+        """Number of paraphrases that have a cosine."""
         return sum(value is not None for value in self.cosines)
 
     @property
@@ -79,7 +79,7 @@ def align(model: Any, groups: Sequence[Group], *, parameters: str = "embeddings+
         One result per group, in order.
 
     Raises:
-        ModelError: the model cannot take a text, lacks the parameters, or its gradients are not numbers.
+        ModelError: a text is invalid for the model, the parameters are missing, or gradients are NaN.
     """
     from memtax.lm.gradients import BATCH_TOKENS, capture
 
@@ -117,7 +117,7 @@ def _align_one(gradients: Any, paraphrases: Sequence[Sequence[int] | None]) -> A
         valid = tokens is not None and has[0] and has[place]
         moved = scales[:, place] != 0
         inner.append(float(products[:, place].sum()) if valid else None)
-        # A tensor that a text does not touch has no direction.
+        # A tensor with zero gradient has no direction.
         ratios = products[moved, place] / scales[moved, place]
         cosines.append(float(np.clip(ratios, -1, 1).mean()) if valid and moved.any() else None)
     norm = float(np.sqrt(max(squares[:, 0].sum(), 0))) if has[0] else None
@@ -129,15 +129,15 @@ class AlignmentFilter(Filter):
     """Gradient alignment of each text with its paraphrases, and the norm of its gradient.
 
     Args:
-        model: a model's folder, or its name on the Hub.
-        revision: branch, tag or commit of a Hub name.
+        model: folder or Hub name of the model.
+        revision: branch, tag or commit on the Hub.
         parameters: one of `memtax.lm.gradients.PARAMETERS`.
         tokenizer: folder or Hub name; None takes the model's.
-        length: most tokens of a text or paraphrase; None takes the model's positions.
-        dtype: type of the weights, one of `memtax.lm.loading.DTYPES`.
+        length: maximum tokens in a text or paraphrase; None uses the model's positions.
+        dtype: dtype of the weights, one of `memtax.lm.loading.DTYPES`.
         bos: one of `memtax.lm.special_tokens.BOS`, or token ids.
-        device_map: `auto` spreads a model over several devices; None puts it on one.
-        quantization: None; there are no gradients of quantized weights.
+        device_map: `auto` spreads a model over several devices; None uses one device.
+        quantization: None; quantized weights have no gradients.
     """
 
     model: str
@@ -173,7 +173,7 @@ class AlignmentFilter(Filter):
 
     @property
     def opening(self) -> BosIds:
-        """The ids before every row."""
+        """Token ids put before every row."""
         return bos_ids(self.model, self.revision, self.bos, self.tokenizer)
 
     def inputs(self) -> Iterable[str]:
@@ -182,19 +182,19 @@ class AlignmentFilter(Filter):
 
     @functools.cached_property
     def weights(self) -> str:
-        """Digest of the weights: all batches are computed with the same."""
+        """Digest of the weights, cached so that all batches share it."""
         from memtax.lm import resident
 
         return resident.weights_digest(self.model)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As for every filter, with the BOS that is used, but read once: the weights may be many gigabytes."""
+        """As for every filter, with the BOS in use; cached, because the weights may be many gigabytes."""
         _ = self.weights
         return digest(super().fingerprint, self.opening)
 
     def compute(self, batch: Batch) -> Batch:
-        """Align a batch of texts; a paraphrase that is null, or the text itself, has no alignment."""
+        """Align a batch of texts; a paraphrase that is null, or equals the text, has no alignment."""
         from memtax.lm import resident
 
         opening = self.opening
@@ -225,7 +225,7 @@ class AlignmentFilter(Filter):
 
 
 def summarize(rows: datasets.Dataset, table: pa.Table, function: AlignmentFilter) -> dict[str, Any]:
-    """Counts of texts and paraphrases, the mean, texts at each level; how alignment goes with membership and memorization."""
+    """Counts of texts and paraphrases, the mean, texts per level; association of alignment with membership and memorization."""
     values = [value for value in table.column("gradient_alignment").to_pylist() if value is not None]
     pairs = list(zip(rows["text"], rows["paraphrases"], strict=True))
     given = [(text, one) for text, paraphrases in pairs for one in paraphrases or ()]
@@ -254,7 +254,7 @@ def summarize(rows: datasets.Dataset, table: pa.Table, function: AlignmentFilter
 
 
 def _membership(rows: datasets.Dataset, table: pa.Table) -> dict[str, Any]:
-    """How well the alignment separates members from non-members, with intervals over documents or texts; empty without both."""
+    """How well alignment separates members from non-members, with intervals over documents or texts; empty without both."""
     if "is_member" not in rows.column_names:
         return {}
     values = [*zip(rows["is_member"], table.column("gradient_alignment").to_pylist(), strict=True)]
@@ -273,7 +273,7 @@ def _membership(rows: datasets.Dataset, table: pa.Table) -> dict[str, Any]:
 
 
 def _packs(groups: Sequence[Group], most: int) -> Iterator[list[Group]]:
-    """Runs of groups that fill a batch; a larger group is a run of its own."""
+    """Batches of consecutive groups; a larger group forms its own batch."""
     pack: list[Group] = []
     count = longest = 0
     for group in groups:

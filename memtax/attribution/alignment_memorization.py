@@ -1,4 +1,4 @@
-"""Gradient alignment beside how much of each text is memorized (Paramem plots the one against the other)."""
+"""Association of gradient alignment with how much of each text is memorized (plotted in Paramem)."""
 
 from typing import Any
 
@@ -8,29 +8,29 @@ import pyarrow as pa
 from memtax import statistics
 
 SCORES = ("memorization_score", "exact_memorization")
-"""Columns that say how much of a text is memorized, as a share of its continuation's tokens; the first present is taken."""
+"""Columns with the memorized share of a continuation's tokens; the first present is used."""
 FEWEST = 10
-"""Fewer texts than this show no relation."""
+"""Minimum number of texts for a correlation."""
 
 
 def memorization_column(names: list[str]) -> str | None:
-    """The column of `SCORES` that a table with these columns has; None if it has none."""
+    """The first column of `SCORES` among the names; None if there is none."""
     return next((name for name in SCORES if name in names), None)
 
 
 def add_memorization(alignment: pa.Table, sequences: pa.Table) -> pa.Table:
-    """The alignment of texts with the memorization scores that a run gave the same texts.
+    """Join a run's memorization scores to the alignment of the same texts.
 
-    Rows belong together where their texts are equal: ids of a table of paraphrases may have been renumbered, and sequences
-    of equal text have equal scores.
+    Rows are matched by equal text: ids in a table of paraphrases may have been renumbered, and sequences with equal text have
+    equal scores.
 
     Args:
         alignment: `text` and `gradient_alignment`.
         sequences: `text` and a column of `SCORES`.
 
     Returns:
-        `alignment` with the first column of `SCORES` that `sequences` has, null for texts that the run does not hold;
-        unchanged where one of the two has no such column, or no text is in both.
+        `alignment` with the first column of `SCORES` in `sequences`, null for texts that are not in the run; unchanged if one
+        of the two lacks the columns, or no text is in both.
     """
     name = memorization_column(sequences.column_names)
     if name is None or name in alignment.column_names or "text" not in alignment.column_names:
@@ -43,9 +43,9 @@ def add_memorization(alignment: pa.Table, sequences: pa.Table) -> pa.Table:
 
 
 def points(table: pa.Table) -> tuple[str, np.ndarray] | None:
-    """The memorization column of a table of alignments, and (rows, 2) alignment and score, NaN where unknown.
+    """The memorization column of an alignment table, and (rows, 2) alignment and score, NaN where unknown.
 
-    None where the table has no numeric column of `SCORES`.
+    None if the table has no numeric column of `SCORES`.
     """
     name = memorization_column(table.column_names)
     kinds = (pa.types.is_floating, pa.types.is_integer)
@@ -56,14 +56,14 @@ def points(table: pa.Table) -> tuple[str, np.ndarray] | None:
 
 
 def agreement(table: pa.Table) -> dict[str, Any]:
-    """How gradient alignment goes with memorization, over the texts that have both.
+    """Correlation of gradient alignment with memorization, over the texts that have both.
 
     Args:
-        table: `gradient_alignment`, a column of `SCORES`, and `document` and `text` as far as known.
+        table: `gradient_alignment`, a column of `SCORES`, and `document` and `text` if known.
 
     Returns:
-        `score` (the column), `texts`, `spearman` with its 95% interval `low` and `high` over documents or else equal texts,
-        `unit` and `units`, and `reason`, why one of them is None. Empty where the table has no such column.
+        `score` (the column), `texts`, `spearman` with its 95% interval `low` and `high` over documents or equal texts,
+        `unit` and `units`, and `reason`, why a value is None. Empty if the table has no such column.
     """
     found = points(table)
     if found is None:
@@ -78,7 +78,7 @@ def agreement(table: pa.Table) -> dict[str, Any]:
         return {**facts, **nothing, "reason": f"{len(score)} texts have both, {FEWEST} needed"}
     if np.ptp(alignment) == 0 or np.ptp(score) == 0:
         return {**facts, **nothing, "reason": "one of the two is the same for every text"}
-    # Independent rows keep the interval that was made for them.
+    # Independent rows use the interval designed for them.
     codes = None if units.count == len(score) and units.name == "sequence" else units.codes
     interval = statistics.spearman_interval(alignment, score, units=codes)
     bounds = {"low": interval and interval.low, "high": interval and interval.high}

@@ -13,10 +13,10 @@ from memtax.provenance import fingerprint_table
 
 
 def load_pairs(source: Source) -> datasets.Dataset:
-    """Rows with `sequence_id`, `text` and `paraphrases`, besides the source's other columns.
+    """Rows with `sequence_id`, `text`, `paraphrases` and the source's other columns.
 
     Raises:
-        MemtaxError: a column is missing or of another type, or an id occurs twice.
+        MemtaxError: a column is missing or has another type, or an id occurs twice.
     """
     dataset = open_dataset(source)
     name = columns.find_column(names := list(dataset.column_names or ()), source.column, source.label)
@@ -38,7 +38,7 @@ def load_pairs(source: Source) -> datasets.Dataset:
         table.column_names.index("sequence_id"), "sequence_id", schema.validate(table, ["sequence_id"]).column(0)
     )
     if len(table.column("sequence_id").unique()) < table.num_rows:
-        raise MemtaxError(f"a sequence_id occurs twice in {source.label}; each text needs one of its own")
+        raise MemtaxError(f"a sequence_id occurs twice in {source.label}; each text needs its own")
     return datasets.Dataset(table.replace_schema_metadata(None), fingerprint=fingerprint_table(table))
 
 
@@ -60,12 +60,12 @@ def _as_text(table: pa.Table, name: str, dtype: pa.DataType, what: str) -> pa.Ta
         cast = values.cast(dtype)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
         cast = None
-    # Numbers cast to strings, but are none.
+    # Numbers can be cast to strings but are not texts.
     inner = (
         values.type.value_type
         if cast is not None and pa.types.is_list(dtype) and not pa.types.is_null(values.type)
         else values.type
     )
     if cast is None or (pa.types.is_primitive(inner) and not pa.types.is_null(inner)):
-        raise MemtaxError(f"column {name!r} of {what} holds {values.type}; it must hold {dtype}")
+        raise MemtaxError(f"column {name!r} of {what} contains {values.type}; it must contain {dtype}")
     return table.set_column(table.column_names.index(name), name, cast)

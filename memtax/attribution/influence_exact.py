@@ -1,9 +1,9 @@
 """Influence with the exact inverse of the damped Gauss-Newton Hessian, in the span of the training gradients.
 
-H = G^T G / n + lambda I of n training gradients G (n, numbers) is the matrix that DataInf and LiSSA approximate the inverse of.
-By the push-through identity V H^-1 G^T = n K_vt (n lambda I + K)^-1, with K = G G^T the training Gram matrix and K_vt the inner
-products of test and training gradients: one Cholesky solve of (train, train), and H itself is never formed (Koh & Liang 2017,
-arXiv 1703.04730, equation 2, for this H; the same identity as in kernel ridge regression).
+H = G^T G / n + lambda I, for n training gradients G (n, numbers), is the matrix whose inverse DataInf and LiSSA approximate.
+By the push-through identity, V H^-1 G^T = n K_vt (n lambda I + K)^-1, with K = G G^T the training Gram matrix and K_vt the
+inner products of test and training gradients: one Cholesky solve of (train, train), and H itself is never formed (Koh & Liang
+2017, arXiv 1703.04730, equation 2, for this H; the same identity as in kernel ridge regression).
 """
 
 import math
@@ -16,14 +16,14 @@ from memtax.errors import MemtaxError, ModelError
 Matrix = npt.NDArray[np.float64]
 
 RESOLUTION = 1e-6
-"""Least default n lambda, as a share of the trace of K: inner products of float32 gradients are not known more closely."""
+"""Minimum default n lambda as a share of the trace of K, the precision of inner products of float32 gradients."""
 
 
 def exact_damping(gram: Matrix, datainf_damping: float) -> float:
-    """The default lambda: DataInf's, but n lambda at least `RESOLUTION` times the trace of K.
+    """The default lambda: DataInf's, but n lambda is at least `RESOLUTION` times the trace of K.
 
-    Without this floor, rounding would decide the influence along directions that no training gradient has: DataInf's lambda is
-    a share 1 / (10 n D) of the trace for D numbers, which for large tensors lies below the precision of float32.
+    Without this floor, rounding would determine the influence along directions that no training gradient has: DataInf's lambda
+    is a fraction 1 / (10 n D) of the trace for D numbers, which is below the precision of float32 for large tensors.
 
     Args:
         gram: (train, train), inner products of the training gradients of one tensor.
@@ -36,7 +36,7 @@ def check_damping(damping: float) -> None:
     """Check a lambda.
 
     Raises:
-        MemtaxError: it is not a finite number above 0.
+        MemtaxError: lambda is not a finite number above 0.
     """
     if not math.isfinite(damping) or damping <= 0:
         raise MemtaxError(f"damping={damping} must be a finite number above 0: without it H has no inverse")
@@ -47,7 +47,7 @@ def exact(gram: Matrix, cross: Matrix, damping: float) -> Matrix:
 
     Args:
         gram: (train, train) K, inner products of the training gradients of one tensor.
-        cross: (train, test) C, those with the test gradients.
+        cross: (train, test) C, their inner products with the test gradients.
         damping: lambda.
 
     Returns:

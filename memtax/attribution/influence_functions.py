@@ -2,8 +2,8 @@
 
 The influence of training example i on test example j is -<H^-1 g_j, g_i>: negative is helpful (training on i lowers the loss at
 j). H^-1 by gradient match (identity), DataInf (Kwon et al. 2024), LiSSA (Agarwal et al. 2017; Koh & Liang 2017) and the exact
-inverse (`memtax.attribution.influence_exact`) stays in the span of the gradients, so that the inner products train x train (K)
-and train x test (C) of each tensor suffice. RepSim compares last hidden states instead: larger is alike.
+inverse (`memtax.attribution.influence_exact`) stays in the span of the gradients, so the inner products train x train (K) and
+train x test (C) of each tensor suffice. RepSim compares last hidden states instead: larger is more similar.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from memtax.errors import MemtaxError, ModelError, RowError
 
 METHODS = ("gradient_match", "datainf", "lissa", "exact", "repsim")
 CURVED = frozenset({"datainf", "lissa", "exact"})
-"""Methods that read the training Gram matrix."""
+"""Methods that use the training Gram matrix."""
 ITERATIONS = 10
 """Of LiSSA."""
 
@@ -48,8 +48,8 @@ def datainf(gram: Matrix, cross: Matrix, size: int, weight: float | None = None)
 
     Args:
         gram: (train, train), inner products of the training gradients of one tensor.
-        cross: (train, test), those with the test gradients.
-        size: numbers in the tensor.
+        cross: (train, test), their inner products with the test gradients.
+        size: number of elements in the tensor.
         weight: lambda; None takes `damping`.
 
     Returns:
@@ -75,16 +75,16 @@ def lissa(
 ) -> Matrix:
     """-<(alpha / s) r, g_i> after iterations of r <- v + r - (alpha / s) H r from r = v = g_j.
 
-    H = (1/n) sum_k g_k g_k^T + lambda I. r stays v times a number plus a sum of training gradients: only
-    the coefficients are iterated.
+    H = (1/n) sum_k g_k g_k^T + lambda I. r is always a multiple of v plus a combination of training gradients, so only the
+    coefficients are iterated.
 
     Args:
         gram: (train, train), inner products of the training gradients of one tensor.
-        cross: (train, test), those with the test gradients.
-        size: numbers in the tensor.
-        iterations: how many.
-        alpha: step.
-        scale: s; None takes alpha ||H||, with which every step shrinks the error.
+        cross: (train, test), their inner products with the test gradients.
+        size: number of elements in the tensor.
+        iterations: number of iterations.
+        alpha: step size.
+        scale: s; None takes alpha ||H||, with which every step reduces the error.
         weight: lambda; None takes DataInf's, `damping`.
 
     Returns:
@@ -98,7 +98,7 @@ def lissa(
         return np.zeros_like(cross)
     norm = _largest_eigenvalue(gram) / n + weight
     step = 1 / norm if scale is None else alpha / scale if scale else 0.0
-    # At exactly half the largest direction swings for ever without growing; rounding must not refuse it.
+    # At exactly half, the largest direction oscillates without growing; rounding must not cause an error there.
     if iterations < 1 or not step > 0 or step * norm > 2 * (1 + 1e-9):
         raise MemtaxError(
             f"LiSSA does not converge with alpha={alpha}, scale={scale} and {iterations} iterations: the scale must be at "
@@ -114,7 +114,7 @@ def lissa(
 
 
 def _exact(gram: Matrix, cross: Matrix, size: int, weight: float | None) -> Matrix:
-    """The exact inverse; 0 where no training example has a gradient, as the other methods have it."""
+    """Influence with the exact inverse; 0 where no training example has a gradient, as for the other methods."""
     if not gram.any():
         return np.zeros_like(cross)
     return exact(gram, cross, exact_damping(gram, damping(gram, size)) if weight is None else weight)
@@ -125,12 +125,12 @@ def _largest_eigenvalue(gram: Matrix) -> float:
         return float(np.linalg.eigvalsh(gram)[-1])
     from scipy.sparse.linalg import eigsh
 
-    # A fixed start: the same matrix gives the same bits.
+    # A fixed start vector, so that the same matrix gives the same bits.
     return float(eigsh(gram, k=1, v0=np.ones(len(gram)), return_eigenvectors=False)[0])
 
 
 def repsim(train: Matrix, test: Matrix) -> Matrix:
-    """Cosine of hidden states (examples, width): (train, test); larger is alike. NaN where a state is."""
+    """Cosine of hidden states (examples, width): (train, test); larger is more similar. NaN where a state is NaN."""
 
     def unit(states: Matrix) -> Matrix:
         norms = np.linalg.norm(states, axis=1, keepdims=True)
@@ -145,7 +145,7 @@ class Influence:
 
     Attributes:
         method: one of `METHODS`.
-        values: (train, test), over all tensors; NaN where one of the two examples has no gradient (or no hidden state).
+        values: (train, test), over all tensors; NaN if either example has no gradient (or no hidden state).
         tensors: name to (train, test); empty for RepSim.
     """
 
@@ -155,26 +155,26 @@ class Influence:
 
     @property
     def strength(self) -> Matrix:
-        """Larger is more influential: minus the influence (helpful first), for RepSim the cosine."""
+        """Larger is more influential: minus the influence (helpful first), or the cosine for RepSim."""
         return self.values if self.method == "repsim" else -self.values
 
     def top(self, k: int) -> npt.NDArray[np.int64]:
-        """The most influential training examples of each test example, (test, at most k); ties by their order."""
+        """The most influential training examples of each test example, (test, at most k); ties in their given order."""
         order = np.argsort(-np.nan_to_num(self.strength, nan=-np.inf), axis=0, kind="stable")
         return order[:k].T
 
     def _known(self) -> list[bool]:
-        """Which test examples have an influence."""
+        """Mask of test examples that have an influence."""
         return [bool(column.any()) for column in np.isfinite(self.values).T]
 
     def class_accuracy(self, train: Sequence[Any], test: Sequence[Any]) -> list[bool | None]:
-        """For each test example whether its most influential training example has its class; None without an influence."""
+        """For each test example, whether its most influential training example has its class; None without an influence."""
         first = self.top(1)[:, 0]
         known = self._known()
         return [bool(train[row] == label) if ok else None for row, label, ok in zip(first, test, known, strict=True)]
 
     def coverage(self, train: Sequence[Any], test: Sequence[Any]) -> list[float | None]:
-        """For each test example the share of its top k that have its class, k being how many training examples have it."""
+        """For each test example, the share of its top k with its class, where k is the number of training examples with it."""
         found: list[float | None] = []
         order, known = self.top(len(self.values)), self._known()
         for column, label in enumerate(test):
@@ -203,15 +203,15 @@ def influence(
         methods: some of `METHODS`.
         parameters: one of `memtax.lm.gradients.PARAMETERS`; None takes the LoRA adapters if there are any, else embeddings and
             head.
-        train_scored: which tokens of each training example the loss is over; None: all.
-        test_scored: likewise.
+        train_scored: mask of each training example's tokens that the loss is computed on; None: all.
+        test_scored: the same for test examples.
 
     Returns:
         Method to its influences.
 
     Raises:
-        MemtaxError: no such method, or no examples.
-        ModelError: the model cannot take an example, or lacks the parameters.
+        MemtaxError: a method is unknown, or there are no examples.
+        ModelError: an example is invalid for the model, or the parameters are missing.
     """
     from memtax.lm.gradients import capture
 
@@ -241,17 +241,17 @@ def from_products(
     scale: float | None = None,
     weight: float | None = None,
 ) -> dict[str, Influence]:
-    """Influence from inner products that are known already.
+    """Influence from given inner products.
 
     Args:
         methods: some of `METHODS`.
-        gram: name of each tensor to (train, train); may be empty if no method of `CURVED` is asked for.
+        gram: name of each tensor to (train, train); may be empty without methods of `CURVED`.
         cross: name to (train, test).
-        sizes: name to numbers in the tensor.
-        has: which train and which test examples have a gradient; the others are left out, and count in no mean.
+        sizes: name to number of elements in the tensor.
+        has: masks of train and test examples that have a gradient; the others are excluded, also from means.
         states: last hidden states, for RepSim.
-        iterations: of LiSSA.
-        scale: of LiSSA.
+        iterations: number of LiSSA iterations.
+        scale: scale of LiSSA.
         weight: lambda of DataInf, LiSSA and the exact inverse, for every tensor; None takes each method's own.
 
     Raises:
@@ -312,7 +312,7 @@ def last_states(model: Any, sequences: Sequence[Sequence[int]]) -> Matrix:
         parts = decompose(model)
         while len(left):
             rows = left[: rows_that_fit(ragged.lengths[left], most)]
-            # Padding is on the right, where no token sees it.
+            # Padding is on the right, where it does not affect earlier tokens.
             ids = torch.from_numpy(rectangle(ragged, rows, "right")[0]).to(model.device)
             try:
                 if parts is None:
@@ -340,7 +340,7 @@ def delta(model: Any) -> dict[str, float]:
     """How far LoRA adapters have moved the weights: ||scaling * B A||_F over the adapted layers.
 
     Returns:
-        `mean`, `std` (of the population of layers) and `layers`.
+        `mean`, `std` (population standard deviation over layers) and `layers`.
 
     Raises:
         MemtaxError: the model has no LoRA layer of linear maps.
@@ -349,7 +349,7 @@ def delta(model: Any) -> dict[str, float]:
     for module in model.modules():
         for name in getattr(module, "lora_A", {}):
             first, second = (factors[name].weight.cpu().double() for factors in (module.lora_A, module.lora_B))
-            # ||B A||^2 = trace((B^T B) (A A^T)): matrices of the rank's size.
+            # ||B A||^2 = trace((B^T B) (A A^T)), with matrices of the size of the rank.
             square = ((second.T @ second) * (first @ first.T)).sum().item()
             norms.append(abs(module.scaling[name]) * max(square, 0.0) ** 0.5)
     if not norms:
@@ -358,7 +358,7 @@ def delta(model: Any) -> dict[str, float]:
 
 
 def default_parameters(model: Any) -> str:
-    """`lora` if the model has LoRA adapters, else `embeddings+head`."""
+    """`lora` if the model has LoRA adapters, otherwise `embeddings+head`."""
     has = any(".lora_A." in name or ".lora_B." in name for name, _ in model.named_parameters())
     return "lora" if has else "embeddings+head"
 
@@ -367,7 +367,7 @@ def check_methods(methods: Sequence[str]) -> None:
     """Check the names of methods.
 
     Raises:
-        MemtaxError: one is unknown, or there is none.
+        MemtaxError: a method is unknown, or there are no methods.
     """
     for method in methods:
         if method not in METHODS:

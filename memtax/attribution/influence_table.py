@@ -1,4 +1,4 @@
-"""`memtax influence`: influence between two datasets, in parts that processes share and an interrupted run resumes from."""
+"""`memtax influence`: influence between two datasets, in parts that processes share and that interrupted runs reuse."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,34 +39,34 @@ from memtax.provenance import digest, fingerprint_path
 
 MATRICES = "matrix.safetensors"
 ROWS_PER_PART = 64
-"""Examples a part, whatever the number of processes."""
+"""Examples per part, independent of the number of processes."""
 VERSION = 2
-"""Raised whenever the same settings would give other values."""
+"""Increased whenever the same settings would give other values."""
 
 
 @dataclass(frozen=True)
 class InfluenceSettings:
-    """What `influence_table` computes.
+    """Settings of `influence_table`.
 
     Attributes:
-        model: a model's or adapter's folder, or its name on the Hub.
-        revision: branch, tag or commit of a Hub name.
+        model: folder or Hub name of a model or adapter.
+        revision: branch, tag or commit on the Hub.
         methods: some of `METHODS`.
-        parameters: one of `memtax.lm.gradients.PARAMETERS`; None takes LoRA adapters if any, else embeddings and head.
-        prompt_column: text that comes before each example and that the loss is not over.
+        parameters: one of `memtax.lm.gradients.PARAMETERS`; None takes LoRA adapters if any, otherwise embeddings and head.
+        prompt_column: text before each example that is excluded from the loss.
         class_column: a label of train and test examples, for accuracy and coverage.
         tokenizer: folder or Hub name; None takes the model's.
-        length: most tokens of an example; None takes the model's positions.
-        top: how many training examples are listed for each test example.
-        iterations: of LiSSA.
-        scale: of LiSSA; None takes what converges.
-        damping: lambda of DataInf, LiSSA and the exact inverse; None takes one for each tensor from its gradients.
+        length: maximum tokens in an example; None uses the model's positions.
+        top: number of training examples listed for each test example.
+        iterations: number of LiSSA iterations.
+        scale: scale of LiSSA; None chooses one that converges.
+        damping: lambda of DataInf, LiSSA and the exact inverse; None computes one per tensor from its gradients.
         per_tensor: also keep the matrix of every tensor.
-        dtype: type of the weights.
+        dtype: dtype of the weights.
         bos: one of `memtax.lm.special_tokens.BOS`.
-        device_map: `auto` spreads a model over several devices; None puts it on one.
-        quantization: one of `memtax.lm.loading.QUANTIZATIONS`; only RepSim works with it.
-        show_personal_data: list texts as they are; otherwise personal data in them is masked.
+        device_map: `auto` spreads a model over several devices; None uses one device.
+        quantization: one of `memtax.lm.loading.QUANTIZATIONS`; only RepSim supports it.
+        show_personal_data: list texts unmasked; otherwise personal data in them is masked.
     """
 
     model: str
@@ -103,16 +103,16 @@ class InfluenceSettings:
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples as tokens, which of them are targets, their ids, texts and classes (None: not asked for).
+    """Examples as tokens, with their targets, ids, texts and classes (None: not requested).
 
     Attributes:
-        ids: `sequence_id` of each.
-        tokens: of each, cut to the longest that the model takes.
+        ids: `sequence_id` of each example.
+        tokens: tokens of each example, cut to the model's maximum length.
         scored: whether each token is a target.
-        texts: None where the row has tokens.
-        classes: for accuracy and coverage.
-        cut: examples that were too long.
-        units: what intervals are over: documents, else equal texts or tokens.
+        texts: texts of the examples; None for rows of tokens.
+        classes: labels for accuracy and coverage.
+        cut: number of examples that were too long.
+        units: units of the intervals: documents, or else equal texts or tokens.
     """
 
     ids: list[int]
@@ -133,8 +133,8 @@ def influence_table(
 
     Args:
         train: rows with tokens or text, and the prompt and class columns of the settings.
-        test: likewise.
-        settings: model and what to compute.
+        test: rows with the same columns.
+        settings: model and values to compute.
         output: the directory of `parts/` and `matrix.safetensors` (for each method (train, test), and `train_ids`,
             `test_ids`).
 
@@ -143,7 +143,7 @@ def influence_table(
 
     Raises:
         MemtaxError: an input cannot be used.
-        StaleOutputError: the output holds parts of another input or of other settings.
+        StaleOutputError: the output contains parts from another input or other settings.
     """
     world, output = World.current(), Path(output)
     bos = bos_ids(settings.model, settings.revision, settings.bos, settings.tokenizer)
@@ -179,10 +179,10 @@ def influence_table(
 
 
 def load_examples(source: Source, settings: InfluenceSettings, longest: int | None, bos: BosIds = ()) -> Examples:
-    """Rows of a source as tokens, without BOS: the prompt's, if there is a prompt column, and then the example's.
+    """Rows of a source as tokens without BOS: the prompt's tokens, if there is a prompt column, and then the example's.
 
     Raises:
-        MemtaxError: a column is missing or of another type, an id occurs twice, or there is no row.
+        MemtaxError: a column is missing or has another type, an id occurs twice, or there are no rows.
     """
     dataset = open_dataset(source)
     names = list(dataset.column_names or ())
@@ -202,7 +202,7 @@ def load_examples(source: Source, settings: InfluenceSettings, longest: int | No
         reader = load_tokenizer(settings.tokenizer or settings.model, None if settings.tokenizer else settings.revision)
     ids = [row.get("sequence_id", place) for place, row in enumerate(rows)]
     if not all(isinstance(one, int) for one in ids) or len(set(ids)) < len(ids):
-        raise MemtaxError(f"sequence_id of {source.label} must be integers, each once")
+        raise MemtaxError(f"sequence_id of {source.label} must be integers without repetitions")
     tokens, scored, cut = [], [], 0
     for row in rows:
         before = _encode(reader, row[settings.prompt_column], bos) if settings.prompt_column else []
@@ -210,7 +210,7 @@ def load_examples(source: Source, settings: InfluenceSettings, longest: int | No
         cut += longest is not None and len(whole) > longest
         tokens.append(whole[:longest])
         scored.append(([False] * len(before) + [True] * (len(whole) - len(before)))[:longest])
-    # The first token is predicted from nothing.
+    # The first token has no context.
     skipped(sum(not any(one[1:]) for one in scored), f"without a token to predict, in {source.label}; the influence is null")
     classes = [row[settings.class_column] for row in rows] if settings.class_column else None
     documents = [row.get("document") for row in rows]
@@ -238,7 +238,7 @@ def _part(name: str, number: int) -> str:
 def _capture(
     model: Any, sets: Mapping[str, Examples], parameters: str, settings: InfluenceSettings, parts: Parts, world: World
 ) -> None:
-    """Write the gradients and hidden states of this process's parts."""
+    """Compute and write the gradients and hidden states of this process's parts."""
     from memtax.lm.gradient_files import save_gradients
     from memtax.lm.gradients import Gradients, capture
 
@@ -262,7 +262,7 @@ def _capture(
 
 
 def _products(model: Any, sets: Mapping[str, Examples], settings: InfluenceSettings, parts: Parts, world: World) -> None:
-    """Write the inner products of this process's training parts with all examples."""
+    """Compute and write the inner products of this process's training parts with all examples."""
     from safetensors.torch import save_file
 
     from memtax.lm.gradient_files import load_gradients
@@ -323,7 +323,7 @@ def _collect(sets: Mapping[str, Examples], settings: InfluenceSettings, folder: 
 
 
 def _stack(parts: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    # A part whose examples have no tokens at all does not know how wide the states are.
+    # A part whose examples all have no tokens does not know the width of the states.
     width = max((part.shape[1] for part in parts), default=0)
     return np.concatenate([part if part.shape[1] else np.full((len(part), width), np.nan) for part in parts])
 
@@ -331,7 +331,7 @@ def _stack(parts: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
 def summarize(
     found: Mapping[str, Influence], sets: Mapping[str, Examples], settings: InfluenceSettings, parameters: str, model: Any
 ) -> dict[str, Any]:
-    """Counts, the movement of LoRA adapters, and for each method accuracy and coverage where there are classes."""
+    """Counts, the change of weights by LoRA adapters, and each method's accuracy and coverage if there are classes."""
     train, test = sets["train"], sets["test"]
     summary: dict[str, Any] = {
         "model": settings.model,
@@ -373,7 +373,7 @@ def _write_matrices(
 
 
 def _pairs(found: Mapping[str, Influence], train: Examples, test: Examples) -> pa.Table:
-    """One row per pair, all training examples of a test example together."""
+    """One row per pair, grouped by test example."""
     table = {
         "train_id": pa.array(np.tile(np.array(train.ids, np.int64), len(test.ids))),
         "test_id": pa.array(np.repeat(np.array(test.ids, np.int64), len(train.ids))),

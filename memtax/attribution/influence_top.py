@@ -1,4 +1,4 @@
-"""The training examples that matter most to each test example, with their texts as they may be quoted."""
+"""The most influential training examples for each test example, with their quotable texts."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from memtax.attribution.influence_functions import Influence
 from memtax.privacy import mask_text
 
 Side = tuple[Sequence[int], Sequence[str | None]]
-"""Ids of examples, and their texts as far as they have any."""
+"""Ids of examples, and their texts if they have any."""
 
 
 def top_table(found: Mapping[str, Influence], train: Side, test: Side, most: int, *, mask: bool) -> pa.Table:
@@ -20,13 +20,13 @@ def top_table(found: Mapping[str, Influence], train: Side, test: Side, most: int
         found: method to its influences (train, test).
         train: training examples.
         test: test examples.
-        most: training examples listed for each test example.
-        mask: whether personal data in the texts is masked.
+        most: number of training examples listed for each test example.
+        mask: whether to mask personal data in the texts.
 
     Returns:
         `test_id`, `method`, `rank` from 1, `train_id`, `influence`, `test_text`, `train_text`.
     """
-    # Kept: the same few training examples stand in many lists.
+    # Cached, because the same few training examples are in many lists.
     # Examples may themselves be cut from longer texts.
     shown = functools.cache(functools.partial(mask_text, open_ends=True) if mask else str)
 

@@ -1,4 +1,4 @@
-"""The `memtax` command: one verb per job, with options made from the job's settings."""
+"""The `memtax` command: one verb per job, with options generated from the job's settings."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from memtax.jobs import VERBS
 
 
 def main() -> None:
-    """Entry point: the verb that comes first on the command line is the only one that is made."""
+    """Entry point: only the verb that comes first on the command line is built."""
     first = sys.argv[1] if len(sys.argv) > 1 else ""
     _make((first,) if first in VERBS else VERBS)
     base.main()

@@ -1,4 +1,4 @@
-"""The command itself: options of every verb, and how errors end it."""
+"""The command itself: options shared by all verbs, and error handling."""
 
 import atexit
 import contextlib
@@ -22,20 +22,20 @@ Number = TypeVar("Number", int, float)
 
 
 class Verb(TyperCommand):
-    """A verb: it prints what it found, and a signal ends it in one line."""
+    """A verb: it prints its result, and a signal ends it with one line."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb and print what it found."""
+        """Run the verb and print its result."""
         try:
             found = super().invoke(ctx)
             if isinstance(found, outcome.Outcome):
                 found.tell(outcome.mode.json, outcome.mode.quiet)
             return found
         except KeyboardInterrupt:
-            # Here, because Click would end it without a word.
+            # Caught here because Click would exit silently.
             _stop()
         except Exception:
-            # Compilers and other libraries turn the interruption into errors of their own.
+            # Compilers and other libraries turn the interruption into their own errors.
             if _signal is None:
                 raise
             _stop()
@@ -48,7 +48,7 @@ def _stop() -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process after an interruption, without the destructors of threads that still run: those abort it."""
+    """Exit after an interruption without destructors of running threads, which would abort the process."""
     with contextlib.suppress(Exception):
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -58,22 +58,22 @@ def _leave(code: int) -> NoReturn:
 
 
 class _Interruption(KeyboardInterrupt):
-    """A signal: libraries treat it as Ctrl-C.
+    """A signal, which libraries treat as Ctrl-C.
 
-    Not `KeyboardInterrupt` itself: where that passes through code that is executed from a string (dataclasses, numba), Python
-    takes it for one that nobody caught, and `python -m` would end by the signal instead of in one line.
+    A subclass of `KeyboardInterrupt`, because when the class itself passes through code executed from a string (dataclasses,
+    numba), Python considers it uncaught, and `python -m` would die from the signal instead of printing one line.
     """
 
 
 _signal: int | None = None
-"""The signal that came."""
+"""The signal that was received."""
 
 PATIENCE = 10.0
-"""Seconds after which a signal is raised again: libraries swallow exceptions in callbacks and while they are imported."""
+"""Seconds after which a signal is raised again, because libraries swallow exceptions in callbacks and during import."""
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    # A second signal ends at once.
+    # A second signal exits immediately.
     signal.signal(number, signal.SIG_DFL)
     global _signal
     _signal = number
@@ -88,7 +88,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 
 def _swallowed(what: "sys.UnraisableHookArgs") -> None:
-    """An interruption that came in a callback, where Python drops it, comes again at once; its traceback is no news."""
+    """Raise an interruption again immediately if Python drops it in a callback; do not print its traceback."""
     if isinstance(what.exc_value, KeyboardInterrupt):
         signal.setitimer(signal.ITIMER_REAL, 0.01, PATIENCE)
     else:
@@ -114,7 +114,7 @@ class _App(typer.Typer):
 app = _App(
     name="memtax",
     help="Measure, explain and predict what a causal language model memorized from its training data.",
-    epilog="Each verb has an example: on what `memtax demo --output runs/demo` makes, or on two files that the README makes.",
+    epilog="Each verb has an example that uses the output of `memtax demo --output runs/demo` or two files from the README.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
@@ -137,29 +137,29 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help=outcome.HELP["quiet"])] = False,
     as_json: Annotated[bool, typer.Option("--json", help=outcome.HELP["json"])] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Rows that would be skipped are an error.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if any row would be skipped.")] = False,
     memory: Annotated[
-        float | None, typer.Option(help="GiB at most: threads, batches and what is kept follow it; a run that needs more ends.")
+        float | None, typer.Option(help="Memory limit in GiB for threads, batches and caches; a run that needs more ends.")
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait where another run holds the output, instead of refusing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait if another run uses the output, instead of failing.")] = False,
 ) -> None:
-    """Options of every verb."""
+    """Options shared by all verbs."""
     from memtax.outputs import set_wait
     from memtax.progress import limit_threads, set_memory, set_notes_to_errors, set_quiet, set_strict
 
-    # One look for every bar: ours. Read when `datasets` is imported.
+    # Use memtax's progress bars everywhere. Read when `datasets` is imported.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    # What a reader has to say is in our own line.
+    # Messages of readers are part of memtax's own error line.
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     global _debug
     _debug = debug
     set_wait(wait)
 
     def forget() -> None:
-        # One process may run several commands, as tests do: what one was told ends with it.
+        # One process may run several commands, as tests do: settings end with each command.
         outcome.mode.json = outcome.mode.quiet = False
         set_quiet(False)
         set_notes_to_errors(False)
@@ -178,10 +178,10 @@ def options(
 
 
 def _check_endpoint() -> None:
-    """Refuse a Hub address that the Hub's client would fail on when it is imported, with the address in a traceback.
+    """Reject a Hub address that would make the Hub client fail on import with a traceback.
 
     Raises:
-        MemtaxError: HF_ENDPOINT is no address.
+        MemtaxError: HF_ENDPOINT is not an address.
     """
     from urllib.parse import urlsplit
 
@@ -200,13 +200,13 @@ def _check_endpoint() -> None:
 
 
 _USAGE: Any = typer.BadParameter.__bases__[0]
-"""What Typer raises for the words of a command line: `UsageError` of Click, or of the copy of Click that Typer has."""
+"""Exceptions of Typer for command lines: `UsageError` of Click, or of Typer's copy of Click."""
 _GLOBAL = ("--debug", "--wait", "--strict", "--memory", "--version")
 _MEMORY = "out of memory; choose smaller batches or shards, or a machine with more (or a larger --memory)"
 
 
 def main() -> None:
-    """Entry point: an error the user can mend is one line and exit status 2."""
+    """Entry point: an error that the user can fix is one line and exit status 2."""
     from memtax.cli import cut_off
 
     cut_off.answer()
@@ -230,14 +230,14 @@ def main() -> None:
         if said is None:
             raise
         _fail(said)
-    if _signal is not None:  # while words are parsed Click makes a number of it, without a word
+    if _signal is not None:  # during parsing, Click silently converts it to an exit code
         _stop()
-    # A number is that of `typer.Exit`, anything else what the verb returned.
+    # A number is the exit code of `typer.Exit`; anything else is what the verb returned.
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _hide_secrets() -> None:
-    """Keep secrets of the environment out of what libraries log, and out of tracebacks."""
+    """Keep secrets from the environment out of library logs and tracebacks."""
     from memtax.credentials import hide
 
     make = logging.getLogRecordFactory()
@@ -255,7 +255,7 @@ def _hide_secrets() -> None:
 
 
 def _mendable(error: Exception) -> str | None:
-    """What to say of an error that the user can mend; None for a defect."""
+    """The message for an error that the user can fix; None for a defect."""
     from memtax.errors import MemtaxError
     from memtax.files import system_error
 
@@ -268,21 +268,21 @@ def _mendable(error: Exception) -> str | None:
             return f"{option} goes before the verb: memtax {option} ... {error.ctx.info_name} ..."
         return f"{said[:1].lower()}{said[1:]} (see {error.ctx.command_path if error.ctx else 'memtax'} --help)"
     if isinstance(error, OSError):
-        # Disk full, read-only output, no permission: the file system's own words say it best.
+        # Disk full, read-only output, no permission: the system's own message is the clearest.
         return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
     if isinstance(error, UnicodeError):
-        # Tables written by others may hold anything where text should be.
+        # Tables written by other programs may contain invalid text.
         return f"a text of the input is not UTF-8 ({error}); convert it, or drop that row"
-    # How torch says it.
+    # Out-of-memory error of torch.
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
         return _MEMORY
-    # How the Hub's client says that it cannot use the proxy of the environment; its library changes its name.
+    # Proxy error of the Hub client, whose library changes its name.
     if (isinstance(error, ImportError) and "SOCKS" in str(error)) or type(error).__name__ == "InvalidURL":
-        return f"the proxy that the environment names cannot be used: {str(error).splitlines()[0]}"
-    # How the system says it of a library that does not fit.
+        return f"the proxy in the environment cannot be used: {str(error).splitlines()[0]}"
+    # System error for a library that does not fit into memory.
     if isinstance(error, ImportError) and re.search("failed to map segment|[Cc]annot allocate memory", str(error)):
         return _MEMORY
-    # Weights that the libraries write themselves.
+    # Weights written by the libraries themselves.
     number = system_error(error)
     return os.strerror(number) if number else None
 

@@ -1,4 +1,4 @@
-"""Commands from the settings of jobs: options, help, `--config`, and the answer on the terminal."""
+"""Commands derived from the settings of jobs: options, help, `--config`, and the output on the terminal."""
 
 import inspect
 import typing
@@ -16,11 +16,11 @@ _CONFIG = "YAML file of these options by name, or the run.yaml of a finished job
 
 
 _FILES = ("config", "config_file")
-"""Parameters that are files of settings."""
+"""Parameters that take a file of settings."""
 
 
 def command(verb: str) -> Callable[..., Outcome]:
-    """A function that Typer makes a command of."""
+    """A function from which Typer builds a command."""
     kind: Any = job_class(verb)
     parameters = [_parameter(name, field, hint) for name, (field, hint) in fields(kind).items()]
     parameters += _config_parameters(kind)
@@ -31,7 +31,7 @@ def command(verb: str) -> Callable[..., Outcome]:
         paths = {name: path for name, path in (("output", done.output), ("page", done.page)) if path is not None}
         return Outcome({**paths, **done.figures}, done.lines, done.then)
 
-    # Typer reads the options of a command from the signature and the annotations of its function.
+    # Typer reads a command's options from the signature and annotations of its function.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": Outcome}
     run.__doc__, run.__name__ = inspect.cleandoc(kind.__doc__), verb
@@ -39,10 +39,10 @@ def command(verb: str) -> Callable[..., Outcome]:
 
 
 def _parameter(name: str, field: Any, hint: Any) -> inspect.Parameter:
-    """A setting as a parameter of Typer's; None stands for "not given", so that the defaults stay with the settings."""
+    """A setting as a Typer parameter; None means "not given", so that defaults stay in the settings."""
     kind, _ = optional(hint)
     is_list = typing.get_origin(kind) is tuple
-    # Literals and numbers are checked with the settings, so that a file, a call and a command line are told the same.
+    # Literals and numbers are checked with the settings, so that files, calls and command lines give the same errors.
     shown = kind if kind in (bool, Path) or typing.get_origin(kind) is typing.Literal else _base(kind)
     meta = field.metadata
     default = None if is_list else field.default
@@ -73,7 +73,7 @@ def _base(kind: Any) -> Any:
 
 
 def _config_parameters(kind: Any) -> list[inspect.Parameter]:
-    """`--config FILE`, and for `memtax run FILE` the file by its position."""
+    """`--config FILE`, and for `memtax run FILE` the file as a positional argument."""
 
     def read(ctx: typer.Context, path: Path | None) -> Path | None:
         if path is not None:

@@ -1,4 +1,4 @@
-"""What a verb found: lines for people, one JSON object for scripts (`--json`), or nothing (`--quiet`)."""
+"""Result of a verb: lines for people, one JSON object for scripts (`--json`), or nothing (`--quiet`)."""
 
 import functools
 import inspect
@@ -21,7 +21,7 @@ class Outcome:
     Attributes:
         found: figures and paths, for scripts; complete once `lines` have been read.
         lines: the same in a few lines, for people.
-        then: what goes on after the lines are printed, such as serving a page.
+        then: called after the lines are printed, for example to serve a page.
     """
 
     found: Mapping[str, Any]
@@ -29,11 +29,11 @@ class Outcome:
     then: Callable[[], None] | None = None
 
     def tell(self, as_json: bool, quiet: bool) -> None:
-        """Print it, on the main process."""
+        """Print the result, on the main process."""
         shown = os.environ.get("RANK", "0") == "0"
         for line in self.lines:
             if shown and not (as_json or quiet):
-                # Names in it may come from the data.
+                # Names may come from the data.
                 typer.echo(progress.printable(line))
         if shown and as_json:
             typer.echo(json.dumps(plain(self.found), allow_nan=False))
@@ -42,7 +42,7 @@ class Outcome:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can say it: paths are texts, arrays are lists, what is not finite is null."""
+    """A value for JSON: paths become strings, arrays become lists, values that are not finite become null."""
     if isinstance(value, Mapping):
         return {str(name): plain(inner) for name, inner in value.items()}
     if isinstance(value, str | int | bool) or value is None:
@@ -56,24 +56,24 @@ def plain(value: Any) -> Any:
 
 @dataclass
 class Mode:
-    """How this command answers, by the options before or after the verb.
+    """Output mode, from the options before or after the verb.
 
     Attributes:
-        json: with one JSON object.
-        quiet: with errors and what is left out alone.
+        json: print one JSON object.
+        quiet: print only errors and what is left out.
     """
 
     json: bool = False
     quiet: bool = False
 
     def set_json(self, given: bool) -> None:
-        """Answer with JSON, and keep standard output free for it."""
+        """Print JSON, and keep standard output free for it."""
         if given:
             self.json = True
             progress.set_notes_to_errors()
 
     def set_quiet(self, given: bool) -> None:
-        """No bars, no summary: errors and what is left out."""
+        """No progress bars and no summary: only errors and what is left out."""
         if given:
             self.quiet = True
             progress.set_quiet(True)
@@ -81,13 +81,13 @@ class Mode:
 
 mode = Mode()
 HELP = {
-    "json": "Print what was found as one JSON object; bars and notes go to standard error.",
-    "quiet": "Print errors and what is left out, nothing else.",
+    "json": "Print the result as one JSON object; progress bars and notes go to standard error.",
+    "quiet": "Print only errors and what is left out.",
 }
 
 
 def answering(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """The verb with `--json` and `--quiet`, which may also stand before it."""
+    """Add `--json` and `--quiet` to the verb; they can also be given before it."""
 
     @functools.wraps(verb)
     def answered(*given: Any, as_json: bool, quiet: bool, **named: Any) -> Any:
@@ -95,7 +95,7 @@ def answering(verb: Callable[..., Any]) -> Callable[..., Any]:
         mode.set_quiet(quiet)
         return verb(*given, **named)
 
-    # Typer reads the options of a command from the signature and the annotations of its function.
+    # Typer reads a command's options from the signature and annotations of its function.
     kinds = {
         "as_json": Annotated[bool, typer.Option("--json", help=HELP["json"])],
         "quiet": Annotated[bool, typer.Option("--quiet", "-q", help=HELP["quiet"])],

@@ -1,7 +1,7 @@
 """Token corpora in plain files, memory-mapped: Megatron `.bin` with `.idx`, headerless `.bin`, `.npy` matrices.
 
-Every fault is found before counting starts (sizes and indexes that do not fit) or while the block is read (ids), and the
-message names the file and the byte.
+Every fault is found before counting starts (inconsistent sizes and indexes) or when the block is read (ids), and the message
+gives the file and the byte offset.
 """
 
 import mmap
@@ -20,17 +20,17 @@ from memtax.corpus.contract import Block
 from memtax.errors import MemtaxError
 
 BLOCK_TOKENS = 2**21
-"""Tokens per block: a few MiB, so that read-ahead is small and the loop over blocks costs nothing beside the counting."""
+"""Tokens per block: a few MiB, so that read-ahead uses little memory and the loop over blocks costs little."""
 
 MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = 34
 _DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
 DTYPES = {"uint16": "<u2", "uint32": "<u4", "int32": "<i4"}
-"""What a headerless file may hold."""
+"""Supported dtypes of headerless files."""
 
 
 class FlatCorpus:
-    """One file of tokens, cut into sequences by offsets; made by the functions below."""
+    """One file of tokens, cut into sequences by offsets; created by the functions below."""
 
     def __init__(self, path: Path, data: npt.NDArray[Any], offsets: "Offsets", first_byte: int) -> None:
         self._path, self._data, self._offsets, self._first_byte = path, data, offsets, first_byte
@@ -38,20 +38,20 @@ class FlatCorpus:
         self.tokens: int | None = offsets.tokens
         self.vocabulary_size: int | None = None
         if self.tokens == 0:
-            raise MemtaxError(f"{path} holds no tokens")
+            raise MemtaxError(f"{path} contains no tokens")
 
     @property
     def identity(self) -> Any:
-        """Name, size and time of the file, and how it is cut."""
+        """Name, size and time of the file, and the offsets of its sequences."""
         return [*file_stamp(self._path), str(self._data.dtype), self._offsets.identity]
 
     def shards(self, tokens: int) -> Sequence["FlatShard"]:
-        """Whole sequences, about `tokens` tokens per shard."""
+        """Shards of whole sequences, about `tokens` tokens each."""
         bounds = self._offsets.cut(tokens)
         return [FlatShard(self, start, stop) for start, stop in pairwise(bounds)]
 
     def read(self, start: int, stop: int) -> Iterator[Block]:
-        """The sequences [start, stop), in blocks."""
+        """Yield the sequences [start, stop) in blocks."""
         for first, last in pairwise(self._offsets.cut(BLOCK_TOKENS, start, stop)):
             offsets = self._offsets.between(first, last)
             low, high = int(offsets[0]), int(offsets[-1])
@@ -65,25 +65,25 @@ class FlatCorpus:
             yield block
 
     def _is_there(self, high: int) -> None:
-        """Whether the file still holds the tokens below `high`: reading a map beyond its file's end kills the process.
+        """Check that the file still contains the tokens below `high`: reading a map beyond its file's end kills the process.
 
         Raises:
-            MemtaxError: it does not.
+            MemtaxError: the file was truncated.
         """
         needed = self._first_byte + high * self._data.itemsize
         try:
             size = self._path.stat().st_size
-        except FileNotFoundError:  # what is mapped stays readable
+        except FileNotFoundError:  # a mapped file stays readable after its deletion
             return
         if size < needed:
-            raise MemtaxError(f"{self._path} was cut off at byte offset {size} while it was read; it had {needed} bytes")
+            raise MemtaxError(f"{self._path} was truncated to {size} bytes while it was read; it had at least {needed} bytes")
 
     def _will_need(self, low: int, high: int) -> None:
         """Ask the system to read tokens [low, high) ahead."""
         mapped = getattr(self._data, "_mmap", None)
         if mapped is None or not hasattr(mmap, "MADV_WILLNEED"):
             return
-        # A memory map of numpy starts at the page below its offset.
+        # A numpy memory map starts at the page boundary below its offset.
         begin = (self._first_byte % mmap.ALLOCATIONGRANULARITY + low * self._data.itemsize) // mmap.PAGESIZE * mmap.PAGESIZE
         length = min((high - low) * self._data.itemsize, len(mapped) - begin)
         if length > 0:
@@ -111,12 +111,12 @@ class FlatShard:
 
 @dataclass(frozen=True)
 class Offsets:
-    """Where sequences start: every `length` tokens, or at stated places.
+    """Start offsets of sequences: every `length` tokens, or explicit.
 
     Attributes:
         rows: number of sequences.
-        length: tokens of each sequence, if all are equally long.
-        ends: shape (rows + 1), from 0; needed where lengths differ.
+        length: tokens per sequence, if all are equally long.
+        ends: shape (rows + 1), starting at 0; needed if lengths differ.
     """
 
     rows: int
@@ -130,21 +130,21 @@ class Offsets:
 
     @property
     def identity(self) -> Any:
-        """JSON values that identify the cut."""
+        """JSON values that identify the offsets."""
         return [self.rows, self.length] if self.ends is None else [self.rows, self.tokens]
 
     def at(self, row: int) -> int:
-        """Where a sequence starts, in tokens."""
+        """Start of a sequence, in tokens."""
         return row * self.length if self.ends is None else int(self.ends[row])
 
     def between(self, first: int, last: int) -> npt.NDArray[np.int64]:
-        """Where the sequences [first, last) start, and where the last one ends."""
+        """Starts of the sequences [first, last), and the end of the last one."""
         if self.ends is None:
             return np.arange(first, last + 1, dtype=np.int64) * self.length
         return self.ends[first : last + 1]
 
     def cut(self, tokens: int, start: int = 0, stop: int | None = None) -> list[int]:
-        """Rows from `start` to `stop` so that between two of them lie about `tokens` tokens, but at least one row."""
+        """Row boundaries from `start` to `stop` with about `tokens` tokens, and at least one row, between neighbors."""
         bounds, stop = [start], self.rows if stop is None else stop
         while bounds[-1] < stop:
             last = bounds[-1]
@@ -163,11 +163,11 @@ def file_stamp(path: Path) -> list[Any]:
 
 
 def _token_ids(values: npt.NDArray[Any], path: Path, byte: int) -> Tokens:
-    """Bring tokens to uint16 or int32, without a copy where they are that, or uint32."""
+    """Convert tokens to uint16 or int32, without a copy if they have one of these dtypes or uint32."""
     if values.dtype in (np.dtype("<u2"), np.dtype("<i4")):
         return values
     if values.dtype == np.dtype("<u4"):
-        # Ids from 2^31 on turn negative here.
+        # Ids of 2^31 and above become negative here.
         narrow: npt.NDArray[np.int32] = values.view(np.int32)
     elif values.dtype == np.dtype("<i8"):
         narrow = values.astype(np.int32)
@@ -178,7 +178,7 @@ def _token_ids(values: npt.NDArray[Any], path: Path, byte: int) -> Tokens:
         at = int(np.argmax(narrow < 0))
         raise MemtaxError(
             f"token id {int(values[at])} in {path} (byte offset {byte + at * values.itemsize}) is not in 0..2^31-1; "
-            "is the file of another dtype?"
+            "does the file have another dtype?"
         )
     return narrow
 
@@ -191,20 +191,20 @@ def _map(path: Path, dtype: str, offset: int = 0, count: int | None = None) -> n
 
 
 def open_headerless(path: Path, sequence_length: int, dtype: str) -> FlatCorpus:
-    """A file that holds nothing but token ids, in sequences of one length (Pythia's preshuffled `document.bin`).
+    """A file that contains only token ids, in sequences of one length (Pythia's preshuffled `document.bin`).
 
     Raises:
-        MemtaxError: the size is not a whole number of sequences; the message says where the rest starts.
+        MemtaxError: the size is not a whole number of sequences; the message says where the remainder starts.
     """
     if dtype not in DTYPES:
         raise MemtaxError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     if sequence_length < 1:
-        raise MemtaxError(f"a sequence must have at least 1 token, not {sequence_length}")
+        raise MemtaxError(f"a sequence must have at least 1 token, got {sequence_length}")
     size, itemsize = path.stat().st_size, np.dtype(DTYPES[dtype]).itemsize
     if size % itemsize:
         raise MemtaxError(
             f"{path} has {size} bytes, which is not a whole number of {dtype} tokens: {size % itemsize} byte(s) too many from "
-            f"byte offset {size - size % itemsize}; is the file cut off, or of another dtype?"
+            f"byte offset {size - size % itemsize}; is the file truncated, or is its dtype another?"
         )
     rest = size // itemsize % sequence_length
     if rest:
@@ -220,19 +220,19 @@ def open_megatron(data: Path, index: Path) -> FlatCorpus:
     """A Megatron pair. The index must fit the data exactly.
 
     Raises:
-        MemtaxError: either file is cut off or damaged, or they do not belong together; the message says where.
+        MemtaxError: a file is truncated or damaged, or the two do not belong together; the message says where.
     """
     ends, dtype = _read_index(index)
     size, itemsize = data.stat().st_size, np.dtype(dtype).itemsize
     wanted = int(ends[-1]) * itemsize
     if size != wanted:
-        place = f"cut off at byte offset {size}" if size < wanted else f"too long from byte offset {wanted} on"
+        place = f"truncated at byte offset {size}" if size < wanted else f"too long from byte offset {wanted} on"
         raise MemtaxError(
-            f"{data} has {size} bytes where {index} asks for {wanted}: the data is {place}, or the index another's"
+            f"{data} has {size} bytes but {index} requires {wanted}: the data is {place}, or the index belongs to another file"
         )
     rows, lengths = len(ends) - 1, np.diff(ends)
     if not size:
-        raise MemtaxError(f"{data} holds no tokens")
+        raise MemtaxError(f"{data} contains no tokens")
     same = rows > 0 and int(lengths.min()) == int(lengths.max()) > 0
     return FlatCorpus(data, _map(data, dtype), Offsets(rows, int(lengths[0])) if same else Offsets(rows, 0, ends), 0)
 
@@ -243,20 +243,20 @@ def _read_index(path: Path) -> tuple[npt.NDArray[np.int64], str]:
     with path.open("rb") as file:
         header = file.read(_HEADER)
     if not header.startswith(MAGIC):
-        raise MemtaxError(f"{path} does not start with MMIDIDX at byte offset 0; it is no Megatron index")
+        raise MemtaxError(f"{path} does not start with MMIDIDX at byte offset 0, so it is not a Megatron index")
     if size < _HEADER:
-        raise MemtaxError(f"{path} is cut off at byte offset {size}: its header has {_HEADER} bytes")
+        raise MemtaxError(f"{path} is truncated at byte offset {size}: its header has {_HEADER} bytes")
     version, code, rows, documents = struct.unpack("<QBQQ", header[len(MAGIC) :])
     if version != 1:
-        raise MemtaxError(f"{path} has version {version} at byte offset {len(MAGIC)}; only version 1 is known")
+        raise MemtaxError(f"{path} has version {version} at byte offset {len(MAGIC)}; only version 1 is supported")
     if code not in _DTYPES:
         raise MemtaxError(
-            f"{path} has dtype code {code} at byte offset 17, which stands for no integers; token ids are "
+            f"{path} has dtype code {code} at byte offset 17, which is not an integer type; token ids are "
             f"{', '.join(f'{key}={np.dtype(kind).name}' for key, kind in _DTYPES.items())}"
         )
     wanted = _HEADER + rows * 12 + documents * 8
     if size != wanted:
-        place = f"cut off at byte offset {size}" if size < wanted else f"too long from byte offset {wanted} on"
+        place = f"truncated at byte offset {size}" if size < wanted else f"too long from byte offset {wanted} on"
         raise MemtaxError(f"{path} is {place}: {rows} sequences and {documents} documents need {wanted} bytes")
     ends = np.zeros(rows + 1, np.int64)
     if rows:
@@ -280,7 +280,7 @@ def open_npy(path: Path, sequence_length: int | None = None) -> FlatCorpus:
     """A `.npy` file: a matrix with one sequence per row, or a flat array with `sequence_length`.
 
     Raises:
-        MemtaxError: it is damaged or cut off, holds no integers, or is of another shape.
+        MemtaxError: it is damaged or truncated, contains no integers, or has another shape.
     """
     try:
         with path.open("rb") as file:
@@ -291,7 +291,7 @@ def open_npy(path: Path, sequence_length: int | None = None) -> FlatCorpus:
     except (ValueError, EOFError) as error:
         raise MemtaxError(f"{path} is not a .npy file: {' '.join(str(error).split())} (byte offset 0)") from error
     if dtype.kind not in "iu" or dtype.byteorder == ">" or dtype.itemsize > 8 or dtype == np.uint64:
-        raise MemtaxError(f"{path} holds {dtype}; token ids are integers of up to 32 bits, or int64, in little-endian order")
+        raise MemtaxError(f"{path} contains {dtype}; token ids must be integers of up to 32 bits, or int64, little-endian")
     if len(shape) == 1 and sequence_length:
         if shape[0] % sequence_length:
             rest = shape[0] % sequence_length
@@ -306,8 +306,8 @@ def open_npy(path: Path, sequence_length: int | None = None) -> FlatCorpus:
         )
     wanted = first_byte + shape[0] * shape[1] * dtype.itemsize
     if path.stat().st_size < wanted:
-        raise MemtaxError(f"{path} is cut off at byte offset {path.stat().st_size}: its shape {shape} needs {wanted} bytes")
+        raise MemtaxError(f"{path} is truncated at byte offset {path.stat().st_size}: its shape {shape} needs {wanted} bytes")
     if shape[0] * shape[1] == 0:
-        raise MemtaxError(f"{path} holds no tokens")
+        raise MemtaxError(f"{path} contains no tokens")
     data = _map(path, dtype.str, first_byte, shape[0] * shape[1])
     return FlatCorpus(path, data, Offsets(shape[0], shape[1]), first_byte)

@@ -26,21 +26,21 @@ __all__ = ["Block", "Corpus", "DatasetCorpus", "ParquetCorpus", "RowReader", "Sh
 
 _ROWS_PER_READ = 1000
 _TOKENIZING = threading.Lock()
-"""A fast tokenizer is not to be entered by two threads; it uses all cores by itself."""
+"""A fast tokenizer must not be used by two threads at once; it uses all cores by itself."""
 
 
 @dataclass(frozen=True)
 class RowReader:
-    """Turns Arrow rows into blocks.
+    """Converts Arrow rows into blocks.
 
     Attributes:
-        schema: of the rows.
-        label: names the source in messages.
-        column: the column that is read.
-        kind: whether it holds tokens or text.
+        schema: schema of the rows.
+        label: name of the source in messages.
+        column: the column to read.
+        kind: whether it contains tokens or text.
         tokenizer: for text.
-        vocabulary_size: ids at or above it are refused; None allows all below 2^31.
-        block_tokens: tokens (bytes of text) a block.
+        vocabulary_size: ids at or above it are rejected; None allows all below 2^31.
+        block_tokens: tokens (bytes of text) per block.
     """
 
     schema: pa.Schema
@@ -64,34 +64,35 @@ class RowReader:
         """Find the column and check that it can be read.
 
         Raises:
-            MemtaxError: there is no usable column, or it is text and there is no tokenizer.
+            MemtaxError: there is no usable column, or it contains text and there is no tokenizer.
         """
         if block_tokens < 1:
-            raise MemtaxError(f"tokens per block must be at least 1, not {block_tokens}")
+            raise MemtaxError(f"tokens per block must be at least 1, got {block_tokens}")
         found = columns.find_column(schema.names, column, label)
         kind = columns.column_kind(schema.field(found).type, found, label)
         if kind == "text" and tokenizer is None:
-            raise MemtaxError(f"column {found!r} of {label} holds text: give a tokenizer, or name a column of token ids")
+            raise MemtaxError(f"column {found!r} of {label} contains text: give a tokenizer, or choose a column of token ids")
         size = len(tokenizer) if vocabulary_size is None and tokenizer is not None else vocabulary_size
         return cls(schema, label, found, kind, tokenizer, size, block_tokens)
 
     def read(
         self, batches: Iterator[pa.RecordBatch], first_row: int | None, ids: str | None = None
     ) -> Iterator[tuple[pa.RecordBatch, Block]]:
-        """The blocks together with the rows that they were made from, at most `block_tokens` tokens per block unless a single
-        sequence is longer.
+        """Yield blocks together with the rows that they were made from.
+
+        A block has at most `block_tokens` tokens unless a single sequence is longer.
 
         Args:
             batches: rows with the column.
-            first_row: number of the first row in the corpus, if it is known.
-            ids: a column of integers among the batches' that identifies rows.
+            first_row: number of the first row in the corpus, if known.
+            ids: integer column in the batches that identifies rows.
 
         Raises:
-            MemtaxError: the source cannot be read, or holds a bad token id; the message names the row.
-        """  # noqa: D205 - one sentence
+            MemtaxError: the source cannot be read, or contains an invalid token id; the message gives the row.
+        """
         row = first_row or 0
         for batch in batches:
-            # Streamed JSON may change its type midway, so every batch is looked at.
+            # Streamed JSON may change its type midway, so every batch is checked.
             kind = columns.column_kind(batch.schema.field(self.column).type, self.column, self.label)
             if kind != self.kind:
                 raise MemtaxError(f"column {self.column!r} of {self.label} changes from {self.kind} to {kind} at row {row}")
@@ -117,7 +118,7 @@ class RowReader:
 
 
 class DatasetCorpus:
-    """A `datasets` source read block by block. Made by `open_corpus`."""
+    """A `datasets` source read block by block. Created by `open_corpus`."""
 
     def __init__(
         self,
@@ -138,26 +139,26 @@ class DatasetCorpus:
 
     @property
     def tokens(self) -> int | None:
-        """Number of tokens, from the list offsets alone; None when streaming, reordered, or text."""
+        """Number of tokens, from the list offsets alone; None for streams, reordered datasets and text."""
         data = getattr(self._dataset, "data", None)
         if self.kind == "text" or data is None or self._dataset._indices is not None:
             return None
         return sum(len(chunk.flatten()) for chunk in data.column(self.column).chunks)
 
     def shards(self, tokens: int) -> Sequence["DatasetCorpus"]:
-        """Ranges of rows where the dataset is a table; the files of a stream."""
+        """Ranges of rows of a table, or files of a stream."""
         if self.rows is None:
             parts = max(1, int(getattr(self._dataset, "num_shards", 1)))
             if parts == 1:
                 return [self]
             streams = [self._dataset.shard(parts, number) for number in range(parts)]
-            # Only the first part of a stream knows the numbers of its rows.
+            # Only the first part of a stream knows its row numbers.
             return [
                 DatasetCorpus(stream, self.reader, self.identity, None if number else 0)
                 for number, stream in enumerate(streams)
             ]
         total = self.tokens
-        # A document of text is taken for a thousand tokens; it only decides how much work a shard is.
+        # A text document counts as a thousand tokens; this only decides how much work a shard is.
         step = max(1, int(tokens * self.rows // total) if total else max(1, tokens // 1000))
         if step >= self.rows:
             return [self]
@@ -165,19 +166,19 @@ class DatasetCorpus:
         return [DatasetCorpus(self._dataset.select(rows), self.reader, self.identity, rows.start) for rows in ranges]
 
     def blocks(self) -> Iterator[Block]:
-        """The sequences in order, with their ids where the source has them."""
+        """Yield the sequences in order, with their ids if the source has them."""
         ids = columns.id_column(self.schema, self.label)
         for _, block in self._read(() if ids in (None, self.column) else (ids,), ids):
             yield block
 
     def blocks_with(self, others: tuple[str, ...]) -> Iterator[tuple[pa.RecordBatch, Block]]:
-        """The blocks together with the rows that they were made from.
+        """Yield blocks together with the rows that they were made from.
 
         Args:
-            others: columns wanted besides the one that holds the sequences.
+            others: columns to read besides the column of sequences.
 
         Raises:
-            MemtaxError: the source cannot be read, has no rows, or holds a bad token id; the message names the row.
+            MemtaxError: the source cannot be read, has no rows, or contains an invalid token id; the message gives the row.
         """
         return self._read(others, None)
 
@@ -197,7 +198,7 @@ class DatasetCorpus:
 
 
 class ParquetCorpus:
-    """A Parquet file read row group by row group, without the copy that `datasets` would make of it."""
+    """A Parquet file read row group by row group, without the copy that `datasets` would make."""
 
     def __init__(
         self,
@@ -229,7 +230,7 @@ class ParquetCorpus:
         return [*file_stamp(self._path), self.reader.column]
 
     def shards(self, tokens: int) -> Sequence["ParquetShard"]:
-        """Row groups, as many a shard as hold about `tokens` tokens."""
+        """Shards of consecutive row groups, about `tokens` tokens each."""
         shards: list[ParquetShard] = []
         groups, row, first, held = list[int](), 0, 0, 0
         for number, (rows, values) in enumerate(self._groups):
@@ -241,7 +242,7 @@ class ParquetCorpus:
         return shards
 
     def batches(self, groups: Sequence[int], others: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
-        """The rows of some row groups: the column that is read, and others."""
+        """Yield the rows of some row groups, with the sequence column and `others`."""
         names = list(dict.fromkeys([self.reader.column, *others]))
         what = f"{self._path} (row group {groups[0]} of {len(self._groups)} or later)"
         with reading(what), pq.ParquetFile(self._path, memory_map=True) as file:
@@ -258,7 +259,7 @@ class ParquetShard:
     tokens: int | None
 
     def blocks(self) -> Iterator[Block]:
-        """The sequences in order."""
+        """Yield the sequences in order."""
         ids = self.corpus.ids
         batches = self.corpus.batches(self.groups, () if ids is None else (ids,))
         for _, block in self.corpus.reader.read(batches, self.first_row, ids):
@@ -266,7 +267,7 @@ class ParquetShard:
 
 
 def _group(group: Any, column: str) -> tuple[int, int]:
-    """Rows of a row group, and values in a column of it."""
+    """Number of rows in a row group, and number of values in one of its columns."""
     for number in range(group.num_columns):
         chunk = group.column(number)
         if chunk.path_in_schema.split(".")[0] == column:
@@ -281,14 +282,14 @@ def open_corpus(
     vocabulary_size: int | None = None,
     block_tokens: int = 4_000_000,
 ) -> DatasetCorpus:
-    """Open a `datasets` source as a corpus. Memory does not grow with its size.
+    """Open a `datasets` source as a corpus; memory does not grow with the size of the source.
 
     Args:
-        source: where it is, or a dataset that is open already.
-        tokenizer: a tokenizer of `transformers`; needed for a text column, where each row is a document. For a token column
-            it gives the size of the vocabulary.
-        vocabulary_size: ids at or above it are refused; None takes the tokenizer's size, if there is one.
-        block_tokens: tokens (bytes of text) a block.
+        source: the location, or an open dataset.
+        tokenizer: a `transformers` tokenizer; required for a text column, where each row is a document. For a token column
+            it provides the vocabulary size.
+        vocabulary_size: ids at or above it are rejected; None uses the tokenizer's size, if there is one.
+        block_tokens: tokens (bytes of text) per block.
 
     Raises:
         MemtaxError: the source is missing, unreadable or empty, has no usable column, or is text without a tokenizer.
@@ -308,7 +309,7 @@ def open_corpus(
 def _arrow_schema(dataset: Any, label: str) -> pa.Schema:
     if dataset.features is not None:
         return dataset.features.arrow_schema
-    # Streamed JSON has no declared columns: its first row shows them.
+    # Streamed JSON declares no columns, so they are taken from its first row.
     with reading(label):
         table = next(iter(dataset.with_format("arrow").iter(batch_size=1)), None)
     if table is None:
@@ -317,7 +318,7 @@ def _arrow_schema(dataset: Any, label: str) -> pa.Schema:
 
 
 def _cut(batch: pa.RecordBatch, name: str, kind: columns.Kind, limit: int) -> Iterator[pa.RecordBatch]:
-    """Slices of whole rows with at most `limit` tokens (bytes of text) each; a longer row stands alone."""
+    """Slices of whole rows with at most `limit` tokens (bytes of text) each; a longer row forms its own slice."""
     measure = pc.binary_length if kind == "text" else pc.list_value_length
     lengths = pc.fill_null(measure(batch.column(name)), 0).to_numpy(zero_copy_only=False)
     ends = np.cumsum(lengths, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The column that is read: found by name, checked, and turned into flat token ids with row offsets."""
+"""Finding the column to read, checking it, and converting it to flat token ids with row offsets."""
 
 import difflib
 from collections.abc import Sequence
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CANDIDATES = ("tokens", "Tokens", "input_ids", "text", "content")
-"""Column names looked for, in this order, when a source names none."""
+"""Column names to try, in this order, if none is given."""
 
 MAX_TOKEN_ID = 2**31 - 1
 
 Kind = Literal["tokens", "text"]
 Tokens = npt.NDArray[np.int32] | npt.NDArray[np.uint16]
-"""Token ids are held as uint16 where the source has them so, else as int32: two types keep the kernels few."""
+"""Token ids are uint16 if the source has that dtype, and int32 otherwise: with two dtypes, few kernels are compiled."""
 
 
 DOCUMENT_COLUMNS = ("document", "path", "name", "url")
-"""Columns of text that name the document of a row; the first that there is counts."""
+"""Text columns that name a row's document; the first that exists is used."""
 
 
 def find_column(names: list[str], wanted: str | None, what: str) -> str:
-    """The column to read.
+    """The name of the column to read.
 
     Raises:
-        MemtaxError: it is missing, or none was named and no usual name is there.
+        MemtaxError: the column is missing, or none is given and no usual name exists.
     """
     for candidate in (wanted,) if wanted is not None else CANDIDATES:
         if candidate in names:
@@ -45,22 +45,22 @@ def find_column(names: list[str], wanted: str | None, what: str) -> str:
     else:
         near = [name for name in names if difflib.get_close_matches(name, CANDIDATES, 1)]
         hint = f"; did you mean --column {near[0]}?" if near else ""
-    raise MemtaxError(f"{what} has no {missing}{hint}; it has: {', '.join(names) or 'no columns'}")
+    raise MemtaxError(f"{what} has no {missing}{hint}; its columns are: {', '.join(names) or 'none'}")
 
 
 def column_kind(dtype: pa.DataType, name: str, what: str) -> Kind:
-    """Whether a column holds token ids or text.
+    """Whether a column contains token ids or text.
 
     Raises:
-        MemtaxError: it holds something else.
+        MemtaxError: it contains anything else.
     """
     if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
         return "text"
     is_list = pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
-    # A JSON file whose lists are all empty gives lists of nulls.
+    # A JSON file whose lists are all empty is read as lists of nulls.
     if is_list and (pa.types.is_integer(dtype.value_type) or pa.types.is_null(dtype.value_type)):
         return "tokens"
-    raise MemtaxError(f"column {name!r} of {what} holds {dtype}; tokens must be lists of integers, and text strings")
+    raise MemtaxError(f"column {name!r} of {what} contains {dtype}; tokens must be lists of integers, and text strings")
 
 
 ID_COLUMNS = ("sequence_id", "index", "Index")
@@ -68,17 +68,17 @@ ID_COLUMNS = ("sequence_id", "index", "Index")
 
 
 def id_column(schema: pa.Schema, what: str) -> str | None:
-    """The column that identifies rows. A column called `index` may be anything, so it must hold integers to count as one.
+    """The column that identifies rows. A column named `index` can be anything, so it counts only if it contains integers.
 
     Raises:
-        MemtaxError: `sequence_id` holds no integers.
+        MemtaxError: `sequence_id` does not contain integers.
     """
     for name in ID_COLUMNS:
         if name in schema.names:
             if pa.types.is_integer(schema.field(name).type):
                 return name
             if name == "sequence_id":
-                raise MemtaxError(f"column 'sequence_id' of {what} holds {schema.field(name).type}, not integers; rename it")
+                raise MemtaxError(f"column 'sequence_id' of {what} contains {schema.field(name).type}, not integers; rename it")
     return None
 
 
@@ -93,24 +93,24 @@ def row_ids(column: pa.Array, name: str, what: str) -> npt.NDArray[np.int64]:
     try:
         ids: npt.NDArray[np.int64] = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid as error:
-        raise MemtaxError(f"column {name!r} of {what} holds ids beyond 2^63: {str(error).splitlines()[0]}") from error
+        raise MemtaxError(f"column {name!r} of {what} contains ids beyond 2^63: {str(error).splitlines()[0]}") from error
     return ids
 
 
 def check_unique(ids: npt.NDArray[np.int64], name: str, what: str) -> None:
-    """Refuse ids that occur more than once.
+    """Reject ids that occur more than once.
 
     Raises:
-        MemtaxError: one does; the message names it, the column and where it is from.
+        MemtaxError: an id occurs more than once; the message gives the id, the column and the source.
     """
     ordered = np.sort(ids)
     again = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(again):
-        raise MemtaxError(f"column {name!r} of {what} is not unique: {again[0]} occurs more than once; repair or drop it")
+        raise MemtaxError(f"column {name!r} of {what} is not unique: {again[0]} occurs more than once; fix or drop it")
 
 
 def flatten(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int64]]:
-    """Values and row offsets of a list column. A null row counts as empty; nothing is copied where no row is null.
+    """Values and row offsets of a list column. A null row counts as empty; without null rows, nothing is copied.
 
     Returns:
         The child values, and offsets of shape (rows + 1) that start at 0.
@@ -124,21 +124,21 @@ def flatten(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int64]]:
 def token_ids(
     values: pa.Array, offsets: npt.NDArray[np.int64], vocabulary_size: int | None, what: str, first_row: int
 ) -> Tokens:
-    """Check token ids and bring them to uint16 or int32; zero-copy if they are so already.
+    """Check token ids and convert them to uint16 or int32; zero-copy if they already have that dtype.
 
     Args:
         values: flat integers.
-        offsets: shape (rows + 1), where each row starts in `values`.
+        offsets: shape (rows + 1), start of each row in `values`.
         vocabulary_size: ids must be smaller; None allows all below 2^31.
         what: the source, for messages.
         first_row: number of the first row in the source, for messages.
 
     Raises:
-        MemtaxError: an id is null, negative, too large or beyond the vocabulary.
+        MemtaxError: an id is null, negative, too large or outside the vocabulary.
     """
     if values.null_count:
         at = values.is_null().index(pa.scalar(True)).as_py()
-        raise MemtaxError(f"a token id in {_row(at, offsets, first_row)} of {what} is null; drop or repair that row")
+        raise MemtaxError(f"a token id in {_row(at, offsets, first_row)} of {what} is null; drop or fix that row")
     if len(values) == 0:
         return np.zeros(0, np.int32)
     array = values.to_numpy()
@@ -162,12 +162,12 @@ def _row(at: int, offsets: npt.NDArray[np.int64], first_row: int) -> str:
 def drop_opening(
     tokens: Tokens, offsets: npt.NDArray[np.int64], opening: Sequence[int]
 ) -> tuple[Tokens, npt.NDArray[np.int64]]:
-    """Rows without the ids that some begin with: BOS, which is not text.
+    """Strip the opening ids (BOS), which are not text, from the rows that start with them.
 
     Args:
         tokens: flat ids.
         offsets: shape (rows + 1).
-        opening: the ids; none leave the rows as they are.
+        opening: the ids; if empty, rows stay unchanged.
     """
     lengths = np.diff(offsets)
     begins = lengths >= len(opening)
@@ -192,12 +192,12 @@ def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: list[str | None]) -> t
 
 
 def decode(tokenizer: "PreTrainedTokenizerBase", windows: npt.NDArray[np.int32]) -> list[str]:
-    """Text of each row of `windows` (rows, tokens), special tokens kept."""
+    """Text of each row of `windows` (rows, tokens), including special tokens."""
     return decode_rows(tokenizer, windows.tolist())
 
 
 def decode_rows(tokenizer: "PreTrainedTokenizerBase", rows: list[list[int]]) -> list[str]:
-    """Text of each row, of any length, special tokens kept."""
+    """Text of each row, of any length, including special tokens."""
     if tokenizer.is_fast:
         # The backend decodes a batch on all cores; `batch_decode` is a Python loop.
         texts: list[str] = tokenizer.backend_tokenizer.decode_batch(rows, skip_special_tokens=False)

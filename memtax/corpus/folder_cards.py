@@ -1,4 +1,4 @@
-"""The card of a local dataset folder says which files are read: only those of the folder itself may be named."""
+"""Checks of a local dataset folder's card, which says which files are read: only files in the folder are allowed."""
 
 import itertools
 import os
@@ -13,20 +13,20 @@ from memtax.record_shapes import SAVED, SPLITS
 from memtax.records import LARGEST, parse_yaml, read_json, read_yaml
 
 CARD, STANDALONE = "README.md", ".huggingface.yaml"
-"""Where `datasets` looks for `configs:`."""
+"""Files in which `datasets` looks for `configs:`."""
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/|.*::", re.DOTALL)
-"""What fsspec takes for an address, or for a chain of them."""
+"""Matches what fsspec interprets as an address, or as a chain of them."""
 _FRONT_MATTER = re.compile(rb"\s*---[ \t]*(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r|\n|$)", re.DOTALL)
-"""As the Hub's client finds it, whatever ends its lines."""
+"""The front matter, matched as the Hub client does, with any line endings."""
 _INFOS = ("dataset_infos.json", "dataset_info.json")
-"""Descriptions of a dataset that `datasets` reads beside its files."""
+"""Dataset descriptions that `datasets` reads in addition to data files."""
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a dataset folder whose card or record names files outside of it, or an address.
+    """Reject a dataset folder whose card or record names an address or files outside the folder.
 
     Raises:
-        MemtaxError: it does, or the card is not UTF-8, too large, or its front matter is not plain YAML.
+        MemtaxError: it names one, or the card is not UTF-8, is too large, or has front matter that is not plain YAML.
     """
     named: list[tuple[Path, Any]] = []
     if (folder / CARD).is_file():
@@ -49,16 +49,16 @@ def check_folder(folder: Path) -> None:
 
 
 def _front_matter(card: Path) -> Any:
-    # All of the card is read: the end of its front matter may be anywhere.
+    # Read the whole card: its front matter may end anywhere.
     with card.open("rb") as file:
         text = file.read(LARGEST["JSON"] + 1)
     if len(text) > LARGEST["JSON"]:
-        raise MemtaxError(f"{card} is not a card: it has more than {LARGEST['JSON']:,} bytes")
+        raise MemtaxError(f"{card} is not a valid card: it has more than {LARGEST['JSON']:,} bytes")
     start = _FRONT_MATTER.match(text)
     try:
         text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise MemtaxError(f"{card} is not a card: it is not UTF-8 ({error.reason} at byte {error.start})") from None
+        raise MemtaxError(f"{card} is not a valid card: it is not UTF-8 ({error.reason} at byte {error.start})") from None
     return parse_yaml(start[1], f"the front matter of {card}") if start else {}
 
 
@@ -72,9 +72,9 @@ def _configs(front: Any, card: Path) -> list[dict[str, Any]]:
 
 
 def _check_links(folder: Path, patterns: list[tuple[str, ...]], card: Path) -> None:
-    """Refuse patterns of a card that meet a symbolic link to something outside the folder."""
+    """Reject card patterns that match a symbolic link to something outside the folder."""
     root = folder.resolve()
-    # A snapshot of the Hub's cache is links to the contents beside it.
+    # A snapshot in the Hub's cache consists of links to the blobs next to it.
     contents = root.parent.parent / "blobs" if root.parent.name == "snapshots" else None
     for link in _links(folder):
         target = Path(os.path.realpath(link))
@@ -83,8 +83,8 @@ def _check_links(folder: Path, patterns: list[tuple[str, ...]], card: Path) -> N
         parts = link.relative_to(folder).parts
         if any(_meets(pattern, parts) for pattern in patterns):
             raise MemtaxError(
-                f"{card} names {'/'.join(parts)}, a link to {target}, which is not a file of its folder; nothing outside a "
-                "dataset's folder is read for it"
+                f"{card} names {'/'.join(parts)}, a link to {target}, which is outside its folder; files outside a "
+                "dataset's folder are not read"
             )
 
 
@@ -94,7 +94,7 @@ def _links(folder: Path) -> Iterator[Path]:
 
 
 def _meets(pattern: tuple[str, ...], parts: tuple[str, ...]) -> bool:
-    """Whether a pattern is of a path, or of something below it."""
+    """Whether a pattern matches a path, or anything below it."""
     for number, part in enumerate(parts):
         if number == len(pattern) or not fnmatchcase(part, pattern[number]):
             return False
@@ -115,19 +115,19 @@ def _texts(value: Any, name: str) -> Iterator[str]:
             if key != "split":
                 yield from _texts(entry, name)
     elif value is not None:
-        raise MemtaxError(f"{name} is {str(value)[:50]!r}, not the name of a file")
+        raise MemtaxError(f"{name} is {str(value)[:50]!r}, which is not a file name")
 
 
 def _check_name(name: str, card: Path) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or name.startswith(("~", "file:")) or _ADDRESS.match(name):
         raise MemtaxError(
-            f"{card} names {name[:200]!r}, which is not a file of its folder; nothing outside a dataset's folder is read for it"
+            f"{card} names {name[:200]!r}, which is outside its folder; files outside a dataset's folder are not read"
         )
 
 
 def _check_saved(folder: Path) -> None:
-    """The same of what `save_to_disk` wrote, and that descriptions are JSON of a bounded size."""
+    """Check the files named by `save_to_disk`, and that descriptions are JSON of limited size."""
     splits = [folder]
     if (folder / "dataset_dict.json").is_file():
         names = read_json(folder / "dataset_dict.json", SPLITS, finite=False)["splits"]

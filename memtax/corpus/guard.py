@@ -1,4 +1,4 @@
-"""What must be known of a file before a reader gets it: some contents take all memory or end the process."""
+"""Checks of a file before a reader opens it: some contents exhaust the memory or crash the process."""
 
 import codecs
 import functools
@@ -11,13 +11,13 @@ from memtax.corpus.nesting import Nesting
 from memtax.errors import MemtaxError
 
 LONGEST_LINE = 1 << 28
-"""Limit on the bytes of a line in compressed files: a small file may unpack to more than fits into memory."""
+"""Maximum bytes per line in compressed files: a small file may decompress to more than fits into memory."""
 
 BOMB = 100
-"""Times its own size to which a file may unpack once that is more than a line may have; text and numbers come to 3 to 10."""
+"""Maximum decompression ratio, checked once the output exceeds the limit for a line; text and numbers reach 3 to 10."""
 
 DEEPEST = 100
-"""Levels to which JSON may be nested: readers descend by recursion, and the process dies where the stack ends."""
+"""Maximum nesting depth of JSON: readers are recursive, and a stack overflow kills the process."""
 
 _PIECE = 1 << 20
 _NULL = re.compile(rb"\n[ \t\r]*null")
@@ -25,15 +25,15 @@ _FIRST_NULL = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\[\s*)?null")
 
 
 def check(path: Path) -> None:
-    """Refuse a file that a reader could not survive.
+    """Reject a file that would crash a reader.
 
-    A line `null` of JSON (where an object belongs) at the start of a block crashes the process in Arrow's reader, and so does
-    what is nested without end; bytes that are no UTF-8 it lets pass. What unpacks to a line beyond `LONGEST_LINE`, or like no
-    data do, would take all memory. Files that are not JSON or text and not compressed are not looked at.
+    A JSON line `null` (instead of an object) at the start of a block crashes Arrow's reader, as does unlimited nesting; the
+    reader also accepts bytes that are not UTF-8. A file that decompresses to a line longer than `LONGEST_LINE`, or at an
+    implausible ratio, would exhaust the memory. Files that are neither JSON, text nor compressed are not checked.
 
     Raises:
-        MemtaxError: it is such a file.
-        OSError: it cannot be read.
+        MemtaxError: the file is rejected.
+        OSError: the file cannot be read.
     """
     kind = Path(path.name.removesuffix(".gz")).suffix
     if path.suffix == ".gz" or kind in (".jsonl", ".json"):
@@ -47,7 +47,7 @@ def _check(path: Path, kind: str, most: int, stamp: tuple[int, int]) -> None:
         _unpack(path, kind, most, stamp[0])
     elif stamp[0]:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            # Lines of a JSON document that is no JSON lines may begin with a value.
+            # Lines of a JSON document that is not JSON lines may start with a value.
             by_lines = kind == ".jsonl" or mapped[:_PIECE].partition(b"\n")[0].rstrip().endswith(b"}")
             if _FIRST_NULL.match(mapped) or (by_lines and _NULL.search(mapped)):
                 raise _no_object(path)
@@ -73,17 +73,17 @@ def _unpack(path: Path, kind: str, most: int, size: int) -> None:
                 _refuse_deep(nesting.read(piece), path)
                 text.read(piece)
             tail, total = piece[-16:], total + len(piece)
-            # A text file is one document, whatever its lines.
+            # A text file is one document, regardless of its lines.
             ends = piece.rfind(b"\n") if kind == ".jsonl" else -1
             line = len(piece) - 1 - ends if ends >= 0 else line + len(piece)
             if kind in (".jsonl", ".txt") and line > most:
-                raise MemtaxError(f"{path} unpacks to a line or document of more than {most:,} bytes; cut it into rows")
+                raise MemtaxError(f"{path} decompresses to a line or document of more than {most:,} bytes; split it into rows")
             if kind not in (".jsonl", ".txt") and total > max(most, BOMB * size):
-                raise MemtaxError(f"{path} unpacks to more than {BOMB} times its size, as no data do; unpack it yourself")
+                raise MemtaxError(f"{path} decompresses to more than {BOMB} times its size; if you trust it, decompress it")
 
 
 class _Utf8:
-    """Refuse bytes that are not UTF-8: Arrow's JSON reader accepts them, and decoding the text fails later."""
+    """Rejects bytes that are not UTF-8: Arrow's JSON reader accepts them, but decoding the text fails later."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._decoder, self._before = path, codecs.getincrementaldecoder("utf-8")(), 0
@@ -102,8 +102,8 @@ class _Utf8:
 
 def _refuse_deep(levels: int, path: Path) -> None:
     if levels > DEEPEST:
-        raise MemtaxError(f"{path} is nested deeper than {DEEPEST} levels, as no data are; drop that row")
+        raise MemtaxError(f"{path} is nested deeper than {DEEPEST} levels, as no real data is; drop that row")
 
 
 def _no_object(path: Path) -> MemtaxError:
-    return MemtaxError(f"{path} has a row that is null where an object belongs; drop that line")
+    return MemtaxError(f"{path} has a null row instead of an object; drop that line")

@@ -1,4 +1,4 @@
-"""Texts that a model was trained on and texts that it was not: local files and folders, WikiMIA, MIMIR."""
+"""Texts that a model was or was not trained on: local files and folders, WikiMIA, MIMIR."""
 
 import gzip
 import json
@@ -21,9 +21,9 @@ TEXT_COLUMNS = ("text", "input", "content", "snippet")
 TOKEN_COLUMNS = ("tokens", "input_ids", "Tokens")
 LABEL_COLUMNS = ("is_member", "label", "member", "membership")
 DOCUMENT_COLUMNS = ("document", "document_id", "doc_id")
-"""Columns that name the document of a row, in this order; rows of one document are one unit of evidence."""
+"""Columns that name a row's document, in order of preference; rows of one document are one unit of evidence."""
 CHUNK_WORDS = 32
-"""Words of a chunk in WikiMIA_concat, whose labels are lists: one per chunk."""
+"""Words per chunk in WikiMIA_concat, where each label is a list with one entry per chunk."""
 
 MIMIR = "iamgroot42/mimir"
 _MIMIR_SPLIT = "ngram_13_0.8"
@@ -42,40 +42,40 @@ def load_membership(
     column: str | None = None,
     chunk_words: int | None = None,
 ) -> pa.Table:
-    """Read members and non-members from one labeled source, or from one source of each.
+    """Read members and non-members from one labeled source, or from two separate sources.
 
     Args:
         data: a folder with a file of members and one of non-members for each domain (`github.member.jsonl` and
             `github.nonmember.jsonl`, `github/train_text.jsonl` and `github/test_text.jsonl`, MIMIR's `train/` and `test/`), a
             table with a label column (WikiMIA's `input` and `label`) or with the columns `member` and `nonmember`, or a name
             on the Hub: `swj0419/WikiMIA::WikiMIA_length64`, `iamgroot42/mimir:github:ngram_13_0.8`.
-        members: instead, a source of members only.
-        nonmembers: and one of non-members only.
-        column: the column of text or tokens, or several of text as `question,answer`; None looks for a usual name.
-        chunk_words: cut every text into chunks of so many words; each is scored in its place, after what stands before it.
+        members: instead of `data`, a source of members only.
+        nonmembers: with `members`, a source of non-members only.
+        column: the column of text or tokens, or several text columns as `question,answer`; None looks for a usual name.
+        chunk_words: cut every text into chunks of this many words; each is scored in context, after the preceding text.
 
     Returns:
-        The `COLUMNS`: text or tokens is null where the source has none, the document where no column of
-        `DOCUMENT_COLUMNS` names it; the chunk's ends are null for whole texts. A chunk keeps the whole text beside them.
+        The `COLUMNS`. Text or tokens are null if the source has none, the document is null if no column of
+        `DOCUMENT_COLUMNS` exists, and chunk boundaries are null for whole texts. Chunk rows also contain the whole text.
 
     Raises:
-        MemtaxError: nothing usable is there, one of the two kinds is missing, or all texts of a kind are of the other kind too.
+        MemtaxError: there is no usable data, one class is missing, or all texts of a class are in the other class too.
     """
     if (data is None) == (members is None and nonmembers is None):
         raise MemtaxError("give one labeled source, or one of members and one of non-members")
     if chunk_words is not None and chunk_words < 1:
-        raise MemtaxError(f"a chunk has at least 1 word, not {chunk_words}")
+        raise MemtaxError(f"a chunk must have at least 1 word, got {chunk_words}")
     if data is not None:
         rows = list(_labeled(data, column))
     elif members is None or nonmembers is None:
-        raise MemtaxError(f"{members or nonmembers} needs the other kind beside it: give members and non-members")
+        raise MemtaxError(f"only {members or nonmembers} is given; give both members and non-members")
     else:
         rows = [*_plain(members, True, _NO_DOMAIN, column), *_plain(nonmembers, False, _NO_DOMAIN, column)]
     _check_kinds(rows, data or f"{members} and {nonmembers}")
     rows = [part for row in rows for part in _chunks(row, chunk_words)]
     for kind, name in ((True, "members"), (False, "non-members")):
         if not any(row["is_member"] is kind for row in rows):
-            raise MemtaxError(f"{data or members} has no {name}; both kinds are needed")
+            raise MemtaxError(f"{data or members} has no {name}; both members and non-members are needed")
     for number, row in enumerate(rows):
         row["sequence_id"] = number
     # JSON may hold half a surrogate pair, which is not text.
@@ -84,10 +84,10 @@ def load_membership(
 
 
 def _check_kinds(rows: Iterable[Row], what: str) -> None:
-    """That each kind has a text which the other lacks; chunks of one text may be of both kinds.
+    """Check that each class has a text that the other lacks; chunks of one text may belong to both classes.
 
     Raises:
-        MemtaxError: the same file was given twice, for one.
+        MemtaxError: all texts of a class are in the other one too, for example because the same file was given twice.
     """
     kinds: dict[bool, set[Any]] = {True: set(), False: set()}
     for row in rows:
@@ -97,18 +97,18 @@ def _check_kinds(rows: Iterable[Row], what: str) -> None:
     for kind, name, other in ((True, "members", "non-members"), (False, "non-members", "members")):
         if shared and shared == kinds[kind]:
             raise MemtaxError(
-                f"{what}: all {len(shared):,} texts of the {name} are among the {other} too; give {other} that are other texts"
+                f"{what}: all {len(shared):,} texts of the {name} are also among the {other}; give {other} with other texts"
             )
 
 
 def load_texts(data: str, *, column: str | None = None) -> pa.Table:
-    """Read texts: as `load_membership` does where members are labeled, else any source with a text column.
+    """Read texts: labeled ones as in `load_membership`, or any source with a text column.
 
     Returns:
-        `sequence_id`, `domain`, `document` (null where unknown), `text` and, where it is known of every row, `is_member`.
+        `sequence_id`, `domain`, `document` (null if unknown), `text` and, if known for every row, `is_member`.
 
     Raises:
-        MemtaxError: nothing usable is there, or no row has text.
+        MemtaxError: there is no usable data, or no row has text.
     """
     path = Path(split_name(data)[0]).expanduser()
     if split_name(data)[0] == MIMIR or (path.is_dir() and _pairs(path)):
@@ -122,8 +122,8 @@ def load_texts(data: str, *, column: str | None = None) -> pa.Table:
             else:
                 rows.append({**_content(row, column, data), "is_member": label, "domain": str(row.get("domain") or _NO_DOMAIN)})
     if not any(row["text"] is not None for row in rows):
-        raise MemtaxError(f"{data} has no text; name its column")
-    skipped(sum(not (row["text"] or "").strip() for row in rows), f"without text, in {data}; what is made of it is null")
+        raise MemtaxError(f"{data} has no text; give its column")
+    skipped(sum(not (row["text"] or "").strip() for row in rows), f"without text, in {data}; values computed from it are null")
     names = ["sequence_id", "domain", "document", "text"]
     names += ["is_member"] if all(row["is_member"] is not None for row in rows) else []
     found = [{**row, "sequence_id": number, "is_member": bool(row["is_member"])} for number, row in enumerate(rows)]
@@ -132,10 +132,10 @@ def load_texts(data: str, *, column: str | None = None) -> pa.Table:
 
 
 def load_neighbours(name: str, texts: pa.Table, *, column: str | None = None) -> pa.Table:
-    """Texts with perturbed versions of each, as Zhang et al. publish them for the neighborhood attack.
+    """Texts with perturbed versions of each, as published by Zhang et al. for the neighborhood attack.
 
     Args:
-        name: a source with the same number of perturbed versions for every text, one text's after another's:
+        name: a source with the same number of perturbed versions for every text, grouped by text:
             `zjysteven/WikiMIA_paraphrased_perturbed::WikiMIA_length64_perturbed` for `swj0419/WikiMIA::WikiMIA_length64`.
         texts: whole texts, from `load_membership`.
         column: the column of text; None looks for a usual name.
@@ -144,7 +144,7 @@ def load_neighbours(name: str, texts: pa.Table, *, column: str | None = None) ->
         The texts with a column `neighbour_texts`.
 
     Raises:
-        MemtaxError: the number of rows is not a multiple of that of the texts, a label differs, or the texts are chunks.
+        MemtaxError: the number of rows is not a multiple of the number of texts, a label differs, or the texts are chunks.
     """
     if texts.column("chunk_start").null_count < len(texts):
         raise MemtaxError(f"{name} has neighbours of whole texts; leave --chunk-words out")
@@ -156,12 +156,12 @@ def load_neighbours(name: str, texts: pa.Table, *, column: str | None = None) ->
     count, left = divmod(len(found), len(texts))
     if left or not count:
         raise MemtaxError(
-            f"{name} has {len(found):,} rows, which is not a multiple of the {len(texts):,} texts; is it made of others?"
+            f"{name} has {len(found):,} rows, which is not a multiple of the {len(texts):,} texts; was it made from others?"
         )
     members = texts.column("is_member").to_pylist()
     for place, label in enumerate(labels):
         if label is not None and bool(label) is not members[place // count]:
-            raise MemtaxError(f"row {place} of {name} has the label {label}, its text another; the rows are in another order")
+            raise MemtaxError(f"row {place} of {name} has the label {label}, unlike its text; the rows are in another order")
     groups = [[text for text in found[start : start + count] if text is not None] for start in range(0, len(found), count)]
     return texts.append_column("neighbour_texts", pa.array(groups, pa.list_(pa.string())))
 
@@ -180,7 +180,7 @@ def _labeled(data: str, column: str | None) -> Iterator[Row]:
 
 
 def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Domain to its two files: paths that are the same but for the word that says which of the two it is."""
+    """Domain to its two files, whose paths differ only in the word for member or non-member."""
     found: dict[str, dict[bool, Path]] = {}
     for file in visible_files(folder):
         name = file.relative_to(folder).as_posix()
@@ -191,19 +191,19 @@ def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
             domain = "/".join(part for part in parts if part not in ("", "text", "data")) or _NO_DOMAIN
             kind = role[0].lower().startswith(("member", "train"))
             if kind in found.setdefault(domain, {}):
-                raise MemtaxError(f"{found[domain][kind]} and {file} are both of domain {domain!r}; name them apart")
+                raise MemtaxError(f"{found[domain][kind]} and {file} are both of domain {domain!r}; rename one")
             found[domain][kind] = file
     return {domain: (two[True], two[False]) for domain, two in found.items() if len(two) == 2}
 
 
 def _mimir(name: str) -> tuple[Path, Path]:
-    """The two files of a MIMIR domain: its loading script is refused by `datasets` of today, its data files are not."""
+    """The two data files of a MIMIR domain; they are read directly because `datasets` no longer runs its loading script."""
     from huggingface_hub import hf_hub_download
 
     _, domain, split = split_name(name)
     if domain is None:
         raise MemtaxError(f"{name} needs a domain: {MIMIR}:github or {MIMIR}:github:{_MIMIR_SPLIT}")
-    # The whole Pile comes with more rows and without splits by n-gram overlap.
+    # The files of the whole Pile have more rows and no splits by n-gram overlap.
     folder, file = ("cache_100_200_10000_512", domain) if domain == "full_pile" else ("cache_100_200_1000_512", "")
     file = file or f"{domain}_{split or _MIMIR_SPLIT}"
     with reading(name):
@@ -212,7 +212,7 @@ def _mimir(name: str) -> tuple[Path, Path]:
 
 
 def _plain(name: str, is_member: bool, domain: str, column: str | None) -> Iterator[Row]:
-    """Rows of a source of one kind."""
+    """Rows of a source that has members only or non-members only."""
     for row in _read(name):
         yield {**_content(row, column, name), "is_member": is_member, "domain": str(row.get("domain") or domain)}
 
@@ -220,7 +220,7 @@ def _plain(name: str, is_member: bool, domain: str, column: str | None) -> Itera
 def _labeled_row(row: Mapping[str, Any], column: str | None, what: str) -> Iterator[Row]:
     domain = str(row.get("domain") or _NO_DOMAIN)
     if "nonmember" in row and "member" in row:
-        # A column of each kind; the shorter one ends in nulls.
+        # One column per class; the shorter one ends in nulls.
         for name, kind in (("member", True), ("nonmember", False)):
             if row[name] is not None:
                 yield {**_content({"text": row[name]}, None, what), "is_member": kind, "domain": domain}
@@ -228,7 +228,7 @@ def _labeled_row(row: Mapping[str, Any], column: str | None, what: str) -> Itera
     label = next((row[name] for name in LABEL_COLUMNS if name in row), None)
     if label is None:
         raise MemtaxError(
-            f"{what} has no label ({', '.join(LABEL_COLUMNS)}); it has: {', '.join(row)}. Give members and non-members apart"
+            f"{what} has no label ({', '.join(LABEL_COLUMNS)}), only: {', '.join(row)}. Give members and non-members separately"
         )
     content = _content(row, column, what)
     if isinstance(label, list):
@@ -240,10 +240,10 @@ def _labeled_row(row: Mapping[str, Any], column: str | None, what: str) -> Itera
 
 
 def _content(row: Mapping[str, Any], column: str | None, what: str) -> Row:
-    """Text and tokens of a row; padding that its attention mask marks is dropped."""
+    """Text and tokens of a row, without the padding that its attention mask marks."""
     names = tuple(column.split(",")) if column else (*TOKEN_COLUMNS, *TEXT_COLUMNS)
     if column and len(names) > 1 and all(isinstance(row.get(name), str) for name in names):
-        # TOFU's question and answer, for one.
+        # For example TOFU's question and answer.
         row, names = {**row, column: " ".join(row[name] for name in names)}, (column,)
     document = next((row[name] for name in DOCUMENT_COLUMNS if row.get(name) is not None), None)
     found: Row = {"text": None, "tokens": None, "chunk_start": None, "chunk_end": None}
@@ -256,12 +256,12 @@ def _content(row: Mapping[str, Any], column: str | None, what: str) -> Row:
             mask = row.get("attention_mask") or [1] * len(value)
             found["tokens"] = [token for token, kept in zip(value, mask, strict=False) if kept]
     if found["text"] is None and found["tokens"] is None and not any(name in row for name in names):
-        raise MemtaxError(f"{what} has no column of text or tokens ({', '.join(names)}); it has: {', '.join(row)}")
+        raise MemtaxError(f"{what} has no column of text or tokens ({', '.join(names)}); its columns are: {', '.join(row)}")
     return found
 
 
 def _chunks(row: Row, words: int | None, labels: list[int] | None = None) -> Iterator[Row]:
-    """The row, or a row for each whole chunk of its text. Words are what single spaces part, as in WikiMIA_concat."""
+    """The row, or one row per whole chunk of its text. Words are separated by single spaces, as in WikiMIA_concat."""
     if words is None or row["chunk_start"] is not None or row["text"] is None:
         yield row
         return
@@ -277,7 +277,7 @@ def _chunks(row: Row, words: int | None, labels: list[int] | None = None) -> Ite
 
 
 def _read(name: str) -> Iterable[Mapping[str, Any]]:
-    """Rows of any source. JSONL is read here: MIMIR's lines are bare strings, which `datasets` does not take."""
+    """Rows of any source. JSONL is parsed here because MIMIR's lines are bare strings, which `datasets` does not accept."""
     path = Path(name).expanduser()
     if not path.is_file() or not re.search(r"\.jsonl(\.gz)?$", path.name):
         source = Source.parse(name)
@@ -301,5 +301,5 @@ def _json_row(line: bytes, number: int, name: str) -> Mapping[str, Any]:
     if isinstance(row, str):
         return {"text": row}
     if not isinstance(row, dict):
-        raise MemtaxError(f"line {number} of {name} holds neither an object nor a string")
+        raise MemtaxError(f"line {number} of {name} contains neither an object nor a string")
     return row

@@ -1,4 +1,4 @@
-"""How deep JSON is nested: a reader that descends by recursion ends the whole process in what is nested without end."""
+"""Nesting depth of JSON: unlimited nesting overflows the stack of a recursive reader and kills the process."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ _OPEN, _CLOSE = (ord("["), ord("{")), (ord("]"), ord("}"))
 
 
 class Nesting:
-    """The deepest nesting of a JSON text that comes in pieces."""
+    """The maximum nesting depth of a JSON text that arrives in pieces."""
 
     def __init__(self) -> None:
-        # Depth, whether inside a string, whether after a backslash, deepest.
+        # Depth, whether inside a string, whether after a backslash, maximum depth.
         self._state = np.zeros(4, np.int64)
 
     def read(self, piece: bytes) -> int:
-        """Read on.
+        """Read the next piece.
 
         Returns:
-            The deepest nesting up to here.
+            The maximum depth so far.
         """
         _scan(np.frombuffer(piece, np.uint8), self._state)
         return int(self._state[3])
@@ -33,7 +33,7 @@ def _scan(data: Any, state: Any) -> None:
     for index in range(len(data)):
         byte = data[index]
         if byte == _NEWLINE:
-            # No string goes over the end of a line: a quote that nobody closes hides nothing.
+            # No string continues after the end of a line, so an unclosed quote cannot hide nesting.
             inside = escaped = 0
         elif inside:
             if escaped:

@@ -1,4 +1,4 @@
-"""Open whatever a user names as one corpus: files of tokens, tables, datasets, lists and globs of them."""
+"""Opening one corpus from the names that a user gives: files of tokens, tables, datasets, lists and globs of them."""
 
 import glob
 import os
@@ -22,15 +22,15 @@ _BLOCK_TOKENS = 2**21
 
 @dataclass(frozen=True)
 class Reading:
-    """How sources are read, where they do not say it themselves.
+    """How to read sources that do not specify it themselves.
 
     Attributes:
-        column: of tables; None looks for the usual names.
+        column: column of tables; None looks for the usual names.
         streaming: read `datasets` sources on the fly, without a copy in their cache.
-        sequence_length: tokens of each sequence in headerless files.
-        dtype: of headerless files: uint16, uint32 or int32.
-        tokenizer: for text; for token columns it gives the size of the vocabulary.
-        vocabulary_size: ids at or above it are refused.
+        sequence_length: tokens per sequence in headerless files.
+        dtype: dtype of headerless files: uint16, uint32 or int32.
+        tokenizer: for text; for token columns it provides the vocabulary size.
+        vocabulary_size: ids at or above it are rejected.
     """
 
     column: str | None = None
@@ -42,7 +42,7 @@ class Reading:
 
 
 class JoinedCorpus:
-    """Several corpora, one after the other; row numbers go on."""
+    """Several corpora in order, with consecutive row numbers."""
 
     def __init__(self, parts: Sequence[Corpus]) -> None:
         self._parts = parts
@@ -53,7 +53,7 @@ class JoinedCorpus:
 
     @property
     def identity(self) -> Any:
-        """Those of the parts."""
+        """Identities of the parts."""
         return [part.identity for part in self._parts]
 
     def shards(self, tokens: int) -> Sequence[Shard]:
@@ -68,7 +68,7 @@ class JoinedCorpus:
 
 @dataclass(frozen=True)
 class _Shifted:
-    """A shard of a later part: its rows have higher numbers than it knows."""
+    """A shard of a later part, whose row numbers are shifted."""
 
     shard: Shard
     before: int | None
@@ -92,20 +92,20 @@ def open_sources(names: Sequence[str | Source], how: Reading | None = None) -> C
     """Open one corpus.
 
     Args:
-        names: paths (`.bin` with `.idx` beside it, headerless `.bin`, `.npy`, Parquet, Arrow, JSONL, folders), globs, names on
-            the Hub; each may name configuration and split as `path:config:split`.
-        how: options that hold for all of them.
+        names: paths (`.bin` with its `.idx`, headerless `.bin`, `.npy`, Parquet, Arrow, JSONL, folders), globs, or names on
+            the Hub; each can include configuration and split as `path:config:split`.
+        how: reading options for all of them.
 
     Returns:
-        The corpus; of several sources, one after the other in the order given (a glob: in the order of its names).
+        The corpus; several sources are joined in the given order (files of a glob in the order of their names).
 
     Raises:
-        MemtaxError: one is missing, damaged, or lacks an option; the message names the file and where.
+        MemtaxError: a source is missing, damaged, or lacks an option; the message gives the file and the position.
     """
     how = how or Reading()
     found = [each for name in names for each in _expand(name)]
     if not found:
-        raise MemtaxError("no corpus was named")
+        raise MemtaxError("no corpus is given")
     parts = [part for each in found for part in _open(each, how)]
     return parts[0] if len(parts) == 1 else JoinedCorpus(parts)
 
@@ -114,13 +114,13 @@ def _expand(name: str | Source) -> list[str | Source]:
     if isinstance(name, Source):
         return [name]
     path = os.path.expanduser(name)
-    # A split such as train[:10] holds brackets too, so what is not a pattern of existing files is left as it is.
+    # A split such as train[:10] contains brackets too, so a name that matches no existing file is kept unchanged.
     if os.path.exists(path) or not glob.has_magic(path):
         return [name]
     matches = sorted(glob.glob(path, recursive=True))
     if not matches and ("*" in path or "?" in path):
         raise MemtaxError(f"no file matches {name}")
-    # `corpus*` matches the index and the data of a pair; the data stands for both.
+    # `corpus*` matches both files of a pair; the data file represents the pair.
     data = {match for match in matches if match.endswith(".bin")}
     kept: list[str | Source] = [each for each in matches if not each.endswith(".idx") or f"{each[:-4]}.bin" not in data]
     return kept or [name]
@@ -131,7 +131,7 @@ def _open(name: str | Source, how: Reading) -> list[Corpus]:
     if path.suffix == ".idx" and path.is_file():
         path = path.with_suffix(".bin")
         if not path.exists():
-            raise MemtaxError(f"{path} is missing beside its index {path.with_suffix('.idx')}")
+            raise MemtaxError(f"{path} is missing, but its index {path.with_suffix('.idx')} exists")
     elif not path.exists() and path.with_name(path.name + ".bin").is_file() and path.with_name(path.name + ".idx").is_file():
         path = path.with_name(path.name + ".bin")
     verify(path)
@@ -156,5 +156,5 @@ def _open_bin(path: Path, how: Reading) -> Corpus:
     if index.is_file():
         return open_megatron(path, index)
     raise MemtaxError(
-        f"{path} has no index beside it ({index.name}); for a headerless file give --sequence-length (Pythia: 2049) and --dtype"
+        f"{path} has no index ({index.name}) next to it; for a headerless file give --sequence-length (Pythia: 2049), --dtype"
     )

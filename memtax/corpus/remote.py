@@ -1,6 +1,6 @@
 """Tables at addresses that Spark reads itself: `s3a://`, `hdfs://`, `abfss://`, `gs://`, `file://`.
 
-They are counted some files at a time, so that what was counted before a driver died need not be counted again.
+Files are counted in groups, so that the groups counted before a driver died are not counted again.
 """
 
 import re
@@ -21,7 +21,7 @@ from memtax.errors import MemtaxError
 _JSON = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst", ".jsonl.bz2", ".json.bz2")
 _GLOB = re.compile(r"[\[\]{}*?\\]")
 _TASK_BYTES = 2**27
-"""What Spark gives to one task."""
+"""Maximum bytes that Spark gives to one task."""
 
 
 def is_address(name: object) -> bool:
@@ -31,10 +31,10 @@ def is_address(name: object) -> bool:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a table, as the file system lists it.
+    """A file of a table, as listed by the file system.
 
     Attributes:
-        address: with scheme.
+        address: address with its scheme.
         size: bytes.
         modified: milliseconds since 1970.
     """
@@ -46,15 +46,15 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteTables:
-    """A corpus that is not opened here: the driver sees its list of files and its columns, the workers its rows.
+    """A corpus that only Spark opens: the driver sees its file list and columns, the workers its rows.
 
     Attributes:
-        files: in the order of their addresses.
-        label: names the corpus in messages.
-        column: that holds tokens or text.
+        files: ordered by address.
+        label: name of the corpus in messages.
+        column: column of tokens or text.
         ids: column that identifies rows; None if there is none.
-        vocabulary_size: of the tokenizer; None if there is none.
-        schema: Spark's, of all files.
+        vocabulary_size: vocabulary size of the tokenizer; None if there is none.
+        schema: Spark schema of all files.
     """
 
     files: tuple[RemoteFile, ...]
@@ -73,10 +73,10 @@ class RemoteTables:
         Args:
             names: addresses of files, folders or patterns of them, all Parquet or all JSON lines.
             reading: column and tokenizer.
-            master: of Spark.
+            master: Spark master.
 
         Raises:
-            MemtaxError: a name is not an address, there is nothing at it, or it has no column of tokens or text.
+            MemtaxError: a name is not an address, nothing exists there, or there is no column of tokens or text.
         """
         from pyspark.sql.pandas.types import to_arrow_schema
 
@@ -90,10 +90,10 @@ class RemoteTables:
             found = frame.inputFiles()
             files = tuple(sorted(_listed(session, found), key=lambda file: file.address))
         except Exception as error:
-            hint = "; give Spark its package, as in docs/guides/cluster.md" if "ClassNotFound" in str(error) else ""
+            hint = "; add the Spark package for it, see docs/guides/cluster.md" if "ClassNotFound" in str(error) else ""
             raise MemtaxError(f"Spark cannot read {label}: {spark.first_line(error)}{hint}") from error
         if len(files) != len(set(found)):
-            raise MemtaxError(f"{label} has {len(set(found))} files, of which {len(files)} are listed; did it change just now?")
+            raise MemtaxError(f"{label} has {len(set(found))} files, of which {len(files)} are listed; did it just change?")
         if not files:
             raise MemtaxError(f"{label} has no files")
         schema = to_arrow_schema(frame.schema)
@@ -107,21 +107,21 @@ class RemoteTables:
         return [[[file.address, file.size, file.modified] for file in self.files], self.column]
 
     def shards(self, tokens: int) -> Sequence[Shard]:
-        """None that could be read here.
+        """Always raises, since the rows can only be read by Spark.
 
         Raises:
             MemtaxError: always.
         """
-        raise MemtaxError(f"{self.label} is read by Spark, not here; say with --sequences what to look for in it")
+        raise MemtaxError(f"{self.label} is read by Spark only; give the sequences to look for with --sequences")
 
     def frame(self, session: Any, numbers: npt.NDArray[np.int64]) -> Any:
-        """The files of these numbers as a DataFrame of the column and the ids."""
+        """The files with these numbers as a DataFrame of the column and the ids."""
         columns = [self.column] if self.ids is None else [self.column, self.ids]
         names = [_GLOB.sub(r"\\\g<0>", self.files[number].address) for number in numbers]
         return _read(session, names, self.schema).select(*columns)
 
     def rounds(self, left: npt.NDArray[np.int64], tasks: int) -> Iterator[npt.NDArray[np.int64]]:
-        """The files of these numbers in groups that keep about so many tasks busy."""
+        """The files with these numbers, in groups that each keep about this many tasks busy."""
         start, size = 0, 0
         for place, number in enumerate(left):
             size += self.files[number].size
@@ -138,12 +138,12 @@ def _read(session: Any, names: list[str], schema: Any) -> Any:
 
 
 def _listed(session: Any, addresses: Sequence[str]) -> Iterator[RemoteFile]:
-    """Sizes and times, from one listing for each folder that files are in."""
+    """Sizes and times, from one listing per folder that contains files."""
     jvm, conf = session._jvm, session._jsc.hadoopConfiguration()
     wanted = set(addresses)
     for folder in dict.fromkeys(address.rsplit("/", 1)[0] + "/" for address in addresses):
         path = jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(folder))
         for status in path.getFileSystem(conf).listStatus(path):
-            # Spark writes an address with %20 for a blank, and reads one without.
+            # Spark writes %20 for a space in an address, but expects a space when reading.
             if status.getPath().toUri().toString() in wanted:
                 yield RemoteFile(status.getPath().toString(), int(status.getLen()), int(status.getModificationTime()))

@@ -1,4 +1,4 @@
-"""Rows to score: token sequences of any length, each at most as long as is asked for."""
+"""Rows to score: token sequences of any length, optionally truncated."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 COLUMNS = ("sequence_id", "tokens")
 BINARY = (".bin", ".idx", ".npy")
-"""Files that hold nothing but tokens."""
+"""Formats that contain only tokens."""
 _SHARD_TOKENS = 2**24
 
 
 def holds_text(source: Source) -> bool:
-    """Whether the column is text, which needs a tokenizer."""
+    """Whether the column contains text, which needs a tokenizer."""
     if Path(source.path).suffix in BINARY:
         return False
     dataset = open_dataset(source)
@@ -44,20 +44,20 @@ def load_rows(
     vocabulary_size: int | None = None,
     bos: Sequence[int] = (),
 ) -> "datasets.Dataset":
-    """The first tokens of every row; short and empty rows stay, so that their scores can be null.
+    """The first tokens of every row; short and empty rows are kept, so that their scores can be null.
 
     Args:
-        source: where the tokens or texts are; Megatron's `.bin` with its `.idx`, and `.npy`, too.
-        length: most tokens per row; None takes whole rows.
-        tokenizer: needed for a text column.
-        vocabulary_size: ids that the model knows; None checks nothing.
-        bos: ids that are dropped where a row begins with them: the model gets them anyway, and they are not text.
+        source: location of the tokens or texts, including Megatron's `.bin` with its `.idx`, and `.npy`.
+        length: maximum tokens per row; None keeps whole rows.
+        tokenizer: required for a text column.
+        vocabulary_size: number of ids that the model knows; None checks nothing.
+        bos: ids that are dropped from the start of a row: the model gets them anyway, and they are not text.
 
     Returns:
-        `sequence_id` (the source's `sequence_id`, `index` or `Index`, else the row number) and `tokens`.
+        `sequence_id` (the source's `sequence_id`, `index` or `Index`, or the row number) and `tokens`.
 
     Raises:
-        MemtaxError: the source cannot be used, its ids are not unique, or a token id is beyond the vocabulary.
+        MemtaxError: the source cannot be used, its ids are not unique, or a token id is outside the vocabulary.
     """
     import datasets
 
@@ -89,11 +89,11 @@ def load_rows(
 
 
 def load_documents(source: Source, rows: int) -> "pa.ChunkedArray | None":
-    """The document of each row, from a text column `document`, `path`, `name` or `url`; None where the source has none.
+    """The document of each row, from a text column `document`, `path`, `name` or `url`; None if the source has none.
 
     Args:
         source: as in `load_rows`.
-        rows: that `load_rows` gave.
+        rows: number of rows returned by `load_rows`.
     """
     if Path(source.path).suffix in BINARY or source.streaming:
         return None
@@ -109,15 +109,15 @@ def load_documents(source: Source, rows: int) -> "pa.ChunkedArray | None":
 
 
 def load_texts_by_id(source: str, tokenizer: Any, prompt: int | None = None) -> "datasets.Dataset":
-    """Rows with `sequence_id` and `text` under our names, as filters of texts take them; tokens are decoded.
+    """Rows with `sequence_id` and `text` as named in memtax's schema, for filters of texts; tokens are decoded.
 
     Args:
-        source: a dataset as `path:config:split`, of ours or in the published layout.
-        tokenizer: of the language model; None where the rows have their text.
-        prompt: also `prompt_text`, the text of so many first tokens.
+        source: a dataset as `path:config:split`, from memtax or in the published layout.
+        tokenizer: tokenizer of the language model; None if the rows contain text.
+        prompt: if given, add `prompt_text`, the text of this many first tokens.
 
     Raises:
-        MemtaxError: a column is missing, or tokens cannot be decoded for want of a tokenizer.
+        MemtaxError: a column is missing, or tokens cannot be decoded without a tokenizer.
     """
     dataset: Any = open_dataset(Source.parse(source))
     dataset = dataset.rename_columns(dict(schema.rename_published(dataset.column_names)))
@@ -127,7 +127,7 @@ def load_texts_by_id(source: str, tokenizer: Any, prompt: int | None = None) -> 
         return dataset
     schema.require(dataset.column_names, ("tokens",), f"{source}, which lacks {' or '.join(wanted)},")
     if tokenizer is None:
-        raise MemtaxError(f"{source} has tokens without their text; name the model's tokenizer with --tokenizer")
+        raise MemtaxError(f"{source} has tokens but no text; give the model's tokenizer with --tokenizer")
 
     def decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         rows = batch["tokens"]
@@ -138,7 +138,7 @@ def load_texts_by_id(source: str, tokenizer: Any, prompt: int | None = None) -> 
 
 
 def _check_vocabulary(block: Block, vocabulary_size: int) -> None:
-    """A tokenizer may know more ids than the model."""
+    """Reject ids outside the model's vocabulary; a tokenizer may have more ids than the model."""
     bad = np.flatnonzero(block.tokens >= vocabulary_size)
     if bad.size:
         raise MemtaxError(

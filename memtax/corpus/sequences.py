@@ -1,4 +1,4 @@
-"""Sequences to measure: fixed windows of tokens, cut from the rows of a source."""
+"""Sequences to measure: fixed-length token windows cut from the rows of a source."""
 
 import hashlib
 from collections import Counter
@@ -30,11 +30,11 @@ COLUMNS = ("sequence_id", "tokens", "text", "document")
 
 @dataclass(frozen=True)
 class Sequences:
-    """What `load_sequences` found.
+    """Result of `load_sequences`.
 
     Attributes:
-        dataset: one row per sequence, columns `sequence_id`, `tokens`, `text`, `document` as `memtax.schema` declares them.
-        skipped: reason to number of source rows that gave no sequence for it.
+        dataset: one row per sequence, with columns `sequence_id`, `tokens`, `text`, `document` as in `memtax.schema`.
+        skipped: for each reason, the number of source rows that gave no sequence.
     """
 
     dataset: "datasets.Dataset"
@@ -53,24 +53,24 @@ def load_sequences(
     """Cut windows of exactly `window` tokens from a source.
 
     Args:
-        source: where the tokens or texts are, or a dataset that is open already.
+        source: location of the tokens or texts, or an open dataset.
         window: tokens per sequence.
-        tokenizer: a tokenizer of `transformers`. A text column needs it; with a token column it fills `text`.
+        tokenizer: a `transformers` tokenizer. Required for a text column; for a token column it fills `text`.
         cut: `first` takes the first `window` tokens of each row (Pythia's rule, the default for a token column); `all` takes
             contiguous windows that do not overlap and drops the tail of each row (the default for text).
-        vocabulary_size: ids at or above it are refused; None takes the tokenizer's size, if there is one.
-        bos: ids that are dropped where a row begins with them: the model gets them anyway, and they are not text.
+        vocabulary_size: ids at or above it are rejected; None uses the tokenizer's size, if there is one.
+        bos: ids that are dropped from the start of a row: the model gets them anyway, and they are not text.
 
     Returns:
-        The sequences and the rows left out. `sequence_id` is, for `first`, the source's column of that name (or `index`,
-        `Index`) if it holds integers, else the row number in the source; for `all` it numbers the windows. `document` is the
-        source's `document`, `path`, `name` or `url` if that is text; for `all`, `row N` stands where there is none.
+        The sequences and the skipped rows. For `first`, `sequence_id` is the source's column of that name (or `index`,
+        `Index`) if it contains integers, and otherwise the row number; for `all` it numbers the windows. `document` is the
+        source's `document`, `path`, `name` or `url` if that is text; for `all` without such a column, it is `row N`.
 
     Raises:
-        MemtaxError: a bad argument, a source that cannot be used, ids that are not unique, or no row long enough.
+        MemtaxError: an argument is invalid, the source cannot be used, ids are not unique, or no row is long enough.
     """
     if window < 1:
-        raise MemtaxError(f"a window must have at least 1 token, not {window}")
+        raise MemtaxError(f"a window must have at least 1 token, got {window}")
     if cut not in (None, "first", "all"):
         raise MemtaxError(f"unknown cut {cut!r}; use 'first' or 'all'")
     corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=vocabulary_size)
@@ -105,7 +105,7 @@ def load_sequences(
     if made == 0:
         raise MemtaxError(
             f"no row of {corpus.label} has the {window} tokens that a sequence needs (the longest has {longest}); "
-            "ask for shorter windows, or join short texts into documents"
+            "choose shorter windows, or join short texts into documents"
         )
     table = pa.concat_tables(tables)
     if key is not None:
@@ -117,12 +117,12 @@ def load_sequences(
 
 @dataclass(frozen=True)
 class Document:
-    """A row of a source with the windows that were cut from it.
+    """A row of a source with the windows cut from it.
 
     Attributes:
-        text: of the whole row.
+        text: text of the whole row.
         windows: text of each window, in order.
-        whole: whether the row is a text that was tokenized here; a row of tokens may itself be cut from a longer text.
+        whole: whether the row is a complete text that was tokenized here; a row of tokens may be cut from a longer text.
     """
 
     text: str
@@ -171,9 +171,9 @@ def _document_column(corpus: DatasetCorpus) -> str | None:
 
 
 def _documents(rows: pa.RecordBatch, column: str | None, first: int | None) -> pa.Array:
-    """Names of the rows' documents; with the number of the first row, unnamed ones are `row N`.
+    """Names of the rows' documents; given the number of the first row, unnamed documents become `row N`.
 
-    Windows of one row depend on each other, whether the source names it or not.
+    Windows of one row depend on each other, whether or not the source names the document.
     """
     names = pa.nulls(rows.num_rows, pa.string()) if column is None else rows.column(column).cast(pa.string())
     if first is None:
@@ -182,12 +182,12 @@ def _documents(rows: pa.RecordBatch, column: str | None, first: int | None) -> p
 
 
 def _window_starts(block: Block, window: int, cut: Cut) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where each window starts in the block's tokens, and which of its rows it comes from."""
+    """Start of each window in the block's tokens, and index of the row that it comes from."""
     count = np.diff(block.offsets) // window
     if cut == "first":
         count = np.minimum(count, 1)
     owners = np.repeat(np.arange(len(count), dtype=np.int64), count)
-    # Number of the window within its row: the running number less that of the row's first window.
+    # Window number within its row: the running number minus that of the row's first window.
     within = np.arange(len(owners)) - np.repeat(np.cumsum(count) - count, count)
     return block.offsets[owners] + within * window, owners
 
@@ -207,7 +207,7 @@ def _table(
 
 
 def _dataset(table: pa.Table) -> "datasets.Dataset":
-    """Wrap the table. Its fingerprint follows from its bytes, so that `Dataset.map` finds its cache again."""
+    """Wrap the table. Its fingerprint is computed from its bytes, so that `Dataset.map` finds its cache again."""
     import datasets
 
     hashed = hashlib.sha256()

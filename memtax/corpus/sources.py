@@ -1,4 +1,4 @@
-"""Where tokens and texts come from: Hugging Face datasets on the Hub or on disk, opened and checked in one place."""
+"""Sources of tokens and texts: Hugging Face datasets on the Hub or on disk, opened and checked in one place."""
 
 import contextlib
 import glob
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     import datasets
 
 CONVERTED = "refs/convert/parquet"
-"""Where the Hub keeps a dataset converted to Parquet."""
+"""Hub branch with a dataset converted to Parquet."""
 
 READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".arrow": "arrow", ".txt": "text"}
-"""File ending to the `datasets` builder that reads it; any of them may be followed by `.gz`."""
+"""File extension to the `datasets` builder that reads it; any of them may be followed by `.gz`."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One split of a dataset, and the column of it that is read.
+    """One split of a dataset, and its column to read.
 
     Attributes:
         path: a file (`.parquet`, `.jsonl`, `.json`, `.arrow`, `.txt`, also gzipped), a folder of such files, a folder with a
-            `configs:` block in its README, a `save_to_disk` folder, or else a name on the Hub.
+            `configs:` block in its README, a `save_to_disk` folder, or a name on the Hub.
         name: the dataset's configuration.
         split: the split; slices such as `train[:1000]` work except on `save_to_disk` folders. A single file is `train`.
         revision: branch, tag or commit on the Hub.
@@ -52,18 +52,18 @@ class Source:
         for field in ("path", "split"):
             value = getattr(self, field)
             if not isinstance(value, str) or not value.strip() or "\0" in value:
-                raise MemtaxError(f"the {field} of a source must be a non-empty string, not {value!r}")
+                raise MemtaxError(f"the {field} of a source must be a non-empty string, got {value!r}")
         for field in ("name", "revision", "column"):
             value = getattr(self, field)
             if value is not None and (not isinstance(value, str) or not value):
-                raise MemtaxError(f"the {field} of a source must be a non-empty string or None, not {value!r}")
+                raise MemtaxError(f"the {field} of a source must be a non-empty string or None, got {value!r}")
 
     @classmethod
     def parse(cls, text: str, **options: Any) -> "Source":
-        """Read `path`, `path:config`, `path:config:split` or `path::split`; an existing path is taken whole.
+        """Parse `path`, `path:config`, `path:config:split` or `path::split`; an existing path is not split at colons.
 
         Args:
-            text: what the user wrote; `org/name:config:train[:1000]` works too.
+            text: the user's input; `org/name:config:train[:1000]` works too.
             options: other fields, such as `column` or `streaming`.
 
         Raises:
@@ -74,14 +74,14 @@ class Source:
 
     @property
     def label(self) -> str:
-        """How messages call it."""
+        """Name of the source in messages."""
         return ":".join((self.path, self.name or "", self.split))
 
 
 def split_name(text: str) -> tuple[str, str | None, str | None]:
-    """Path (`~` expanded), configuration and split of `path:config:split`; None for what is not there."""
+    """Path (`~` expanded), configuration and split of `path:config:split`; None for missing parts."""
     text = os.path.expanduser(text)
-    # os.path: unlike Path, it says no to names that no file system takes.
+    # os.path: unlike Path, it returns False for names that no file system accepts.
     if os.path.exists(text):
         return text, None, None
     path, name, split = [*text.split(":", 2), "", ""][:3]
@@ -89,15 +89,15 @@ def split_name(text: str) -> tuple[str, str | None, str | None]:
 
 
 _RAISED = (OSError, ValueError, RuntimeError, TypeError, LookupError, EOFError, StopIteration)
-"""What readers raise besides exceptions of their own."""
+"""Exceptions that readers raise in addition to their own."""
 
 
 @contextlib.contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Turn whatever the readers raise into one line that names the source.
+    """Convert any error of the readers into one line that names the source.
 
     Raises:
-        MemtaxError: an error of the file system, of Arrow, of `datasets` or of the Hub client came up inside.
+        MemtaxError: the file system, Arrow, `datasets` or the Hub client raised an error.
     """
     import yaml
     from datasets.exceptions import DatasetsError
@@ -113,7 +113,7 @@ def reading(what: str) -> Iterator[None]:
             root = root.__cause__
         reason = " ".join(str(root).split()) or type(root).__name__
         if "BatchSize must be greater than 0" in reason:
-            # How the Parquet reader of `datasets` takes a file with a schema and no rows.
+            # The Parquet reader of `datasets` raises this for a file with a schema and no rows.
             raise MemtaxError(f"{what} has a Parquet file with no rows; remove it") from error
         if "corresponds to no data" in reason:
             raise MemtaxError(f"{what} has no rows") from error
@@ -121,13 +121,13 @@ def reading(what: str) -> Iterator[None]:
 
 
 def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset":
-    """Open a source, whatever its kind.
+    """Open a source of any kind.
 
     Returns:
         A memory-mapped `Dataset`, or an `IterableDataset` if the source is streaming.
 
     Raises:
-        MemtaxError: there is no such path, configuration or split, or it cannot be read.
+        MemtaxError: the path, configuration or split does not exist, or cannot be read.
     """
     path = Path(source.path).expanduser()
     if not path.exists():
@@ -144,10 +144,10 @@ def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset
 
 
 def local_parquet(source: Source) -> list[Path]:
-    """The Parquet files of a local source, in the order of `datasets`, if they can be read as they are.
+    """The Parquet files of a local source, in the order of `datasets`, if they can be read directly.
 
-    Empty for anything else: names on the Hub, other formats, slices of a split, streams, and folders whose Parquet files
-    `datasets` would have to resolve by a card.
+    Empty in all other cases: names on the Hub, other formats, slices of a split, streams, and folders whose Parquet files
+    `datasets` would have to resolve with a card.
     """
     path = Path(source.path).expanduser()
     if source.streaming or source.revision or source.name or source.split != "train":
@@ -162,7 +162,7 @@ def local_parquet(source: Source) -> list[Path]:
             return []
         from datasets.data_files import DataFilesDict, get_data_patterns
 
-        # Names such as test-00000.parquet make splits.
+        # Names such as test-00000.parquet define splits.
         found = DataFilesDict.from_patterns(get_data_patterns(str(path)), base_path=str(path))
         return [Path(file) for file in found.get("train", [])]
 
@@ -183,7 +183,7 @@ def _file_arguments(path: Path) -> dict[str, Any]:
         raise MemtaxError(f"{path} has an unknown format; memtax reads {', '.join(READERS)}, also gzipped")
     if path.stat().st_size == 0:
         raise MemtaxError(f"{path} is empty (0 bytes)")
-    # `datasets` takes names for patterns.
+    # `datasets` treats names as patterns.
     return {"path": reader, "data_files": {"train": glob.escape(str(path))}} | _document_per_file(reader)
 
 
@@ -193,19 +193,19 @@ def _folder_arguments(path: Path) -> dict[str, Any]:
     files = visible_files(path)
     readers = {reader for reader in map(_reader, files) if reader}
     if not readers:
-        raise MemtaxError(f"the folder {path} holds no file that memtax reads ({', '.join(READERS)}, also gzipped)")
+        raise MemtaxError(f"the folder {path} contains no file that memtax reads ({', '.join(READERS)}, also gzipped)")
     if readers == {"text"} and not (path / "README.md").exists():
         found = [glob.escape(str(file)) for file in files if _reader(file)]
         return {"path": "text", "data_files": {"train": found}} | _document_per_file("text")
     if (path / "README.md").exists():
-        # With a card, `datasets` caches by the card alone and would serve the old rows of a folder that was written again.
+        # With a card, `datasets` keys its cache by the card alone and would return the old rows of a rewritten folder.
         stamps = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return {"path": str(path), "cache_dir": str(Path(HF_DATASETS_CACHE) / "memtax" / digest(str(path.resolve()), stamps))}
     return {"path": str(path)}
 
 
 def _document_per_file(reader: str) -> dict[str, str]:
-    # A text file is one document: its lines belong together, and windows may run over their ends.
+    # A text file is one document: its lines belong together, and windows may cross line ends.
     return {"sample_by": "document"} if reader == "text" else {}
 
 
@@ -217,14 +217,14 @@ def _open_saved(source: Source, path: Path) -> Any:
         try:
             dataset = load_from_disk(str(path))
         except IndexError as error:
-            # A dataset saved without rows has no data file, and cannot be loaded again.
+            # A dataset saved without rows has no data file and cannot be loaded.
             raise MemtaxError(f"{source.label} has no rows") from error
     if isinstance(dataset, DatasetDict):
         if source.split not in dataset:
             raise MemtaxError(f"{path} has no split {source.split!r}; it has {', '.join(dataset)}")
         dataset = dataset[source.split]
     elif source.split not in ("train", str(dataset.split)):
-        raise MemtaxError(f"{path} holds a single dataset without splits; drop the split {source.split!r}")
+        raise MemtaxError(f"{path} contains a single dataset without splits; drop the split {source.split!r}")
     return dataset.to_iterable_dataset() if source.streaming else dataset
 
 
@@ -234,16 +234,16 @@ def _is_file_name(path: str) -> bool:
 
 def _open_hub(source: Source) -> Any:
     if source.path.count("/") > 1 or source.path.startswith((".", "/", "~")) or _is_file_name(source.path):
-        raise MemtaxError(f"{source.path} does not exist; give a file, a folder or a dataset's name on the Hub")
+        raise MemtaxError(f"{source.path} does not exist; give a file, a folder or the name of a dataset on the Hub")
     try:
         with reading(source.label):
             return _load(source, path=source.path, revision=source.revision)
     except MemtaxError as error:
         reason = str(error)
         if "scripts are no longer supported" in reason and source.revision is None:
-            # Published with a loading script, which is refused today; the Hub keeps its rows as Parquet beside it.
+            # `datasets` no longer runs loading scripts; the Hub keeps the rows as Parquet on a separate branch.
             return _open_hub(replace(source, revision=CONVERTED))
         if isinstance(error.__cause__, OSError):
-            # Not found, not reachable and offline all arrive as operating-system errors.
-            reason = f"{source.path} exists neither here nor, as far as can be reached, on the Hub: {reason}"
+            # Not found, unreachable and offline all raise operating-system errors.
+            reason = f"{source.path} exists neither locally nor, as far as can be reached, on the Hub: {reason}"
         raise MemtaxError(reason) from error

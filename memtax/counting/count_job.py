@@ -1,4 +1,4 @@
-"""The whole job of `memtax count`: open, cut windows, count (resumably, here or on Spark), write."""
+"""The complete job of `memtax count`: open the corpus, cut windows, count (resumably, locally or on Spark), write."""
 
 import hashlib
 from collections.abc import Sequence
@@ -32,20 +32,20 @@ ENGINES = ("local", "spark")
 
 @dataclass(frozen=True)
 class CountJob:
-    """What is counted, and how.
+    """What to count, and how.
 
     Attributes:
-        corpus: names as `open_sources` takes them.
-        sequences: where windows are cut from; None cuts them from the corpus itself, empty asks for none.
+        corpus: names accepted by `open_sources`.
+        sequences: source from which windows are cut; None cuts them from the corpus itself, empty requests no windows.
         spans: the windows of each sequence.
-        reading: options of corpus and sequences.
+        reading: options for reading corpus and sequences.
         separator: token that ends documents.
         substitutions: near-duplicates with at most this many substituted tokens are counted as well.
-        memorized: a dataset of the ids of memorized sequences, whose tokens are counted apart.
-        threads: None takes all cores.
+        memorized: a dataset of the ids of memorized sequences, whose tokens are counted separately.
+        threads: number of threads; None uses all cores.
         shard_tokens: tokens per shard.
         engine: `local` or `spark`.
-        master: of Spark; None takes the session's own, or all cores of this machine.
+        master: Spark master; None uses the session's own, or all cores of this machine.
     """
 
     corpus: tuple[str, ...]
@@ -64,18 +64,18 @@ class CountJob:
         if self.engine not in ENGINES:
             raise MemtaxError(f"engine {self.engine!r} is not one of {', '.join(ENGINES)}")
         if self.threads is not None and self.threads < 1:
-            raise MemtaxError(f"at least 1 thread must count, not {self.threads}")
+            raise MemtaxError(f"threads={self.threads} must be at least 1")
         if self.shard_tokens < 1:
-            raise MemtaxError(f"a shard must have at least 1 token, not {self.shard_tokens}")
+            raise MemtaxError(f"a shard must have at least 1 token, got {self.shard_tokens}")
         if self.separator is not None and not 0 <= self.separator < 2**31:
             raise MemtaxError(f"the document separator {self.separator} is not a token id")
         if len({span.name for span in self.spans}) != len(self.spans):
-            raise MemtaxError("a window was asked for twice")
+            raise MemtaxError("the same window is listed twice")
 
     def run(self, output: Path) -> dict[str, Any]:
         """Count, and write the tables into `output`.
 
-        A finished output of the same job is left as it is; an unfinished one is gone on with.
+        A finished output of the same job is left unchanged; an unfinished one is resumed.
 
         Returns:
             The figures of `totals.json`.
@@ -100,7 +100,7 @@ class CountJob:
             report_warning(f"{reason}; the corpus is counted again")
         counts = self._count(corpus, cut, memorized, keeper)
         if memorized is not None and not _has_memorized(counts):
-            say(f"none of the {len(memorized):,} memorized ids is that of a sequence of the corpus; are they another corpus's?")
+            say(f"none of the {len(memorized):,} memorized ids is a sequence of the corpus; are they from another corpus?")
         further = [(span.name, each.ids) for span, each in zip(self.spans[1:], cut[1:], strict=False)]
         names = write_counts(output, cut[0].ids if cut else None, counts, further)
         totals = {
@@ -110,7 +110,7 @@ class CountJob:
             "sequences_too_short": [each.skipped for each in cut],
             "occurrences": [int(each.sum()) for each in (counts.window_counts, *counts.further)][: len(cut)],
         }
-        # The totals come last: they say that the tables are there.
+        # Totals are written last: their presence means that the tables are complete.
         write_json(output / TOTALS, totals)
         checksums.seal(output, "the same memtax count command", identity, [*names, TOTALS])
         keeper.remove()
@@ -121,7 +121,7 @@ class CountJob:
         if not addresses:
             return open_sources(self.corpus, self.reading)
         if self.engine != "spark":
-            raise MemtaxError(f"{addresses[0]} is an address that only Spark reads; add --engine spark, or name a path")
+            raise MemtaxError(f"{addresses[0]} is an address that only Spark reads; add --engine spark, or give a path")
         return RemoteTables.open(self.corpus, self.reading, self.master)
 
     def _cut(self, corpus: Corpus) -> list[CutWindows]:
@@ -181,16 +181,16 @@ def _digest(*arrays: npt.NDArray[Any]) -> str:
 
 
 def read_ids(name: str) -> npt.NDArray[np.int64]:
-    """Ids of a dataset's rows; where it has a column `is_memorized`, of those rows where it is true.
+    """Ids of a dataset's rows, or of the rows where `is_memorized` is true if that column exists.
 
     Raises:
-        MemtaxError: it cannot be read, or has no column of ids.
+        MemtaxError: the dataset cannot be read, or has no column of ids.
     """
     dataset = open_dataset(Source.parse(name))
     schema = dataset.features.arrow_schema
     key = id_column(schema, name)
     if key is None:
-        raise MemtaxError(f"{name} has no column of ids (sequence_id, index); it has: {', '.join(schema.names)}")
+        raise MemtaxError(f"{name} has no column of ids (sequence_id, index); its columns are: {', '.join(schema.names)}")
     names = [key, "is_memorized"] if "is_memorized" in schema.names else [key]
     table = dataset.select_columns(names).with_format("arrow")[:]
     if "is_memorized" in names:
@@ -199,7 +199,7 @@ def read_ids(name: str) -> npt.NDArray[np.int64]:
 
 
 def describe(totals: dict[str, Any], spans: Sequence[Span]) -> str:
-    """A line for the terminal."""
+    """One summary line for the terminal."""
     line = f"{totals['tokens']:,} tokens in {totals['sequences']:,} sequences"
     for span, windows, short in zip(spans, totals["windows"], totals["sequences_too_short"], strict=False):
         line += f"; {windows:,} windows {span.start}:{span.stop}" + (f" ({short:,} sequences too short)" if short else "")

@@ -1,4 +1,4 @@
-"""Tables of counts, our own or published: written by a pass, read by the filters that look sequences and tokens up in them."""
+"""Tables of counts, from memtax or published: written by a counting pass, read by the filters that look up counts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ DUPLICATES_FILE = "num_duplicates.parquet"
 FREQUENCIES_FILE = "token_frequencies.parquet"
 
 SUMMED_SPLITS = ("memorized", "non_memorized")
-"""The published frequencies come in these two parts; the corpus's frequency is their sum."""
+"""The two splits of the published frequencies; their sum is the corpus frequency."""
 
 Int64 = npt.NDArray[np.int64]
 
@@ -36,21 +36,21 @@ def write_counts(
 ) -> list[str]:
     """Write `num_duplicates.parquet` and `token_frequencies.parquet` into a directory, each atomically.
 
-    With near-duplicates, the first has a column of them. If memorized sequences were counted separately, also
+    Near-duplicates add a column to the first table. If memorized sequences were counted separately, also write
     `memorized_frequencies.parquet` and `non_memorized_frequencies.parquet`, whose sum is `token_frequencies.parquet`.
 
     Args:
-        directory: made if missing.
-        sequence_ids: shape (windows), the sequence that each window was taken from; None writes frequencies only.
-        counts: what was counted; every id of the vocabulary gets a row, also those with frequency 0. From 2^24 on it is the
-            ids that occur.
-        further: for each further matrix of windows its name, for `num_duplicates_<name>.parquet`, and its sequence ids.
+        directory: created if missing.
+        sequence_ids: shape (windows), the sequence that each window was cut from; None writes frequencies only.
+        counts: the counts. Every id of the vocabulary below 2^24 gets a row, even with frequency 0; larger ids get a row
+            only if they occur.
+        further: for each further matrix of windows, its name (for `num_duplicates_<name>.parquet`) and its sequence ids.
 
     Returns:
         Names of the files.
 
     Raises:
-        MemtaxError: ids and windows differ in number, or an id comes twice.
+        MemtaxError: the numbers of ids and windows differ, or an id occurs twice.
     """
     named = [] if sequence_ids is None else [("", sequence_ids), *((f"_{name}", ids) for name, ids in further)]
     windows = (counts.window_counts, *counts.further)
@@ -61,7 +61,7 @@ def write_counts(
             raise MemtaxError(f"{len(ids)} sequence ids for {len(windows[number])} counted windows")
         values, times = np.unique(ids, return_counts=True)
         if len(values) != len(ids):
-            raise MemtaxError(f"sequence_id {int(values[times > 1][0])} comes more than once; ids must be unique")
+            raise MemtaxError(f"sequence_id {int(values[times > 1][0])} occurs more than once; ids must be unique")
         table = {"sequence_id": ids, "sequence_duplicates": windows[number]}
         if counts.near:
             table["sequence_near_duplicates"] = counts.near[number]
@@ -83,16 +83,16 @@ def read_duplicates(name: str) -> tuple[Int64, Int64]:
     """Read a table of duplicate counts.
 
     Args:
-        name: folder from `write_counts`, Parquet file, or `org/name:config:split`; columns in our or the published names.
+        name: folder from `write_counts`, Parquet file, or `org/name:config:split`, with memtax or published column names.
 
     Returns:
-        Sequence ids in rising order, and the count of each.
+        Sequence ids in ascending order, and the count of each.
 
     Raises:
-        MemtaxError: it cannot be read, lacks a column, or gives one id two different counts.
+        MemtaxError: the table cannot be read, lacks a column, or gives one id two different counts.
     """
     (table,) = _read(name, DUPLICATES_FILE, ("sequence_id", "sequence_duplicates"), ())
-    # A null count says what a missing row says: not counted.
+    # A null count means the same as a missing row: not counted.
     ids, counts = _columns(table.filter(table.column("sequence_duplicates").is_valid()), name)
     if len(ids) > 1 and not (ids[1:] > ids[:-1]).all():
         order = np.argsort(ids, kind="stable")
@@ -110,7 +110,7 @@ def read_frequencies(name: str) -> TokenTable:
         name: as for `read_duplicates`. Without a split, the published pair `memorized` and `non_memorized` is summed.
 
     Raises:
-        MemtaxError: it cannot be read, lacks a column, or has a token twice in one split.
+        MemtaxError: the table cannot be read, lacks a column, or has a token twice in one split.
     """
     parts = [_columns(table, name) for table in _read(name, FREQUENCIES_FILE, ("token_id", "token_frequency"), SUMMED_SPLITS)]
     for ids, _ in parts:
@@ -128,22 +128,22 @@ def read_frequencies(name: str) -> TokenTable:
 
 
 def stamp(name: str) -> tuple[tuple[str, int, int], ...]:
-    """Name, time and size of every file below a local path: a cached table is stale when this changes. Empty for Hub names."""
+    """Name, time and size of every file below a local path; a change makes a cached table stale. Empty for Hub names."""
     path = Path(location(name))
     files = visible_files(path) if path.is_dir() else [path] if path.exists() else []
     return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 
 def location(name: str) -> str:
-    """The path, or name on the Hub, in `path:config:split`."""
+    """The path or Hub name in `path:config:split`."""
     return split_name(name)[0]
 
 
 def _read(name: str, file: str, columns: tuple[str, str], summed: tuple[str, ...]) -> list[pa.Table]:
-    """The table, or the tables to be summed, validated and in our names."""
+    """The validated table, or the tables to sum, with memtax's column names."""
     path, config, split = split_name(name)
     verify(path)
-    # In the output of `memtax count`, and in that of `write_counts`.
+    # The file is in the output of `memtax count` or of `write_counts`.
     for place in (Path(path, "dataset", Path(file).stem, "train.parquet"), Path(path, file)):
         path = str(place) if place.is_file() else path
     if Path(path).is_file() and path.endswith(".parquet"):
@@ -157,24 +157,24 @@ def _read(name: str, file: str, columns: tuple[str, str], summed: tuple[str, ...
 
 
 def _splits(path: str, config: str | None, summed: tuple[str, ...]) -> list[str]:
-    """The splits to read when none was named: `train`, the only one, or those that are to be summed."""
+    """The splits to read if none was given: `train`, the only split, or those to be summed."""
     from datasets import get_dataset_split_names
 
-    # A folder of `save_to_disk` and the like has no list of splits: `train` is tried there.
+    # Folders written by `save_to_disk` and similar have no list of splits: try `train`.
     if (Path(path) / "state.json").exists() or Path(path).is_file():
         return ["train"]
     try:
         with reading(path):
             found = list(get_dataset_split_names(path, config))
     except MemtaxError:
-        return ["train"]  # opening it says what is wrong
+        return ["train"]  # opening it raises the specific error
     if summed and set(found) == set(summed):
         return list(summed)
     if "train" in found:
         return ["train"]
     if len(found) == 1:
         return found
-    raise MemtaxError(f"{path} has the splits {', '.join(found)}; name one: {path}:{config or ''}:{found[0]}")
+    raise MemtaxError(f"{path} has the splits {', '.join(found)}; choose one: {path}:{config or ''}:{found[0]}")
 
 
 def _arrow(dataset: Any) -> pa.Table:

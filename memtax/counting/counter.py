@@ -1,4 +1,4 @@
-"""One pass over a corpus: how often each token and each asked-for window occurs."""
+"""One pass over a corpus: how often each token and each requested window occurs."""
 
 import os
 import queue
@@ -22,32 +22,32 @@ from memtax.progress import memory, progress_bar
 __all__ = ["Checkpoint", "Counts", "count", "write_counts"]
 
 SHARD_TOKENS = 2**23
-"""Tokens per shard, where the source can be cut: the unit in which threads take work, and in which a killed run resumes."""
+"""Tokens per shard, if the source can be split; threads take work and a killed run resumes in units of shards."""
 
 MERGE_TOKENS = 32
-"""A thread adds its sums to the common ones after so many tokens for each sum: adding costs little beside counting them."""
+"""Tokens counted per array entry before a thread adds its sums to the shared ones; adding then costs little."""
 
 _BASE = 300 << 20
-"""Bytes of Python with its libraries."""
+"""Bytes used by Python and its libraries."""
 
 _AHEAD = 2
-"""Blocks that are read before they are counted."""
+"""Blocks read in advance."""
 
 
 class Checkpoint:
-    """Where a pass keeps what it has: this one keeps nothing. `memtax.counting.resume` has one on disk."""
+    """Stores the totals of a pass; this base class stores nothing. `memtax.counting.resume` stores them on disk."""
 
     def load(self, query: Query, shards: int) -> tuple[Totals, npt.NDArray[np.bool_]]:
-        """Totals so far, and which shards are in them."""
+        """Totals so far, and the mask of shards that they include."""
         return Totals.zero(query), np.zeros(shards, np.bool_)
 
     def save(self, totals: Totals, done: npt.NDArray[np.bool_]) -> None:
-        """Called now and then, never by two threads at once."""
+        """Store the totals; called periodically, never by two threads at once."""
 
 
 @dataclass
 class _Pass:
-    """What the threads of a pass share."""
+    """State shared by the threads of a pass."""
 
     query: Query
     checkpoint: Checkpoint
@@ -58,7 +58,7 @@ class _Pass:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def work(self, shards: Sequence[Shard], numbers: "queue.SimpleQueue[int]") -> None:
-        """Take shards until none is left. Finished ones join the totals now and then, and at the end."""
+        """Process shards until none remain, and add finished ones to the totals periodically and at the end."""
         mine, finished = Totals.zero(self.query), list[int]()
         try:
             while not self.stop.is_set():
@@ -71,7 +71,7 @@ class _Pass:
                     with self.lock:
                         self.bar.update(len(block.tokens))
                 if self.stop.is_set():
-                    # The shard may have been cut short.
+                    # A stop request may have cut the shard short.
                     return
                 finished.append(number)
                 if mine.tokens >= MERGE_TOKENS * (mine.frequencies.size + self.query.size):
@@ -79,7 +79,7 @@ class _Pass:
             self._merge(mine, finished)
         except BaseException:
             self.stop.set()
-            # A shard that failed midway is in the same sums as those that are finished: they are dropped.
+            # The sums mix the shard that failed with finished ones, so all are dropped.
             raise
 
     def _merge(self, mine: Totals, finished: list[int]) -> None:
@@ -92,14 +92,14 @@ class _Pass:
 
 
 def read_ahead(blocks: Iterator[Block], stop: threading.Event | None = None) -> Iterator[Block]:  # noqa: C901
-    """The blocks, read by a thread of their own while earlier ones are counted.
+    """Yield the blocks, read by a separate thread while earlier blocks are counted.
 
     Args:
-        blocks: what is read.
-        stop: ends the reading early.
+        blocks: the blocks to read.
+        stop: event that ends the reading early.
 
     Raises:
-        Exception: whatever reading raises, where the consumer stands.
+        Exception: errors of the reading thread are raised in the consumer.
     """
     ready: queue.Queue[Block | BaseException | None] = queue.Queue(_AHEAD)
     ended = threading.Event()
@@ -143,7 +143,7 @@ def read_ahead(blocks: Iterator[Block], stop: threading.Event | None = None) -> 
 
 
 def threads_available() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -162,27 +162,27 @@ def count(
 ) -> Counts:
     """Count, in one pass, every token and every exact occurrence of the windows.
 
-    An occurrence may start at any offset of a sequence from which the whole window fits; occurrences may overlap and never
-    cross from one sequence to the next. (The reference of Prashanth et al. 2024 leaves out the last offset.)
+    An occurrence may start at any offset of a sequence at which the whole window fits; occurrences may overlap and never
+    cross from one sequence to the next. (The reference code of Prashanth et al. 2024 skips the last offset.)
 
     Args:
-        corpus: what is counted.
-        windows: shape (n, w), integers, or several such matrices, of any lengths; the same window may be asked for twice.
-            None counts tokens only.
-        vocabulary_size: length of the frequencies; None takes the corpus's own, or else the largest id seen plus one.
-        separator: a token that ends documents: an occurrence that holds it crosses documents and does not count.
-        substitutions: also count the places that differ from a window in at most this many tokens, exact ones included.
-        memorized: ids (row numbers, where the corpus has no ids) of sequences whose tokens are also counted apart.
-        threads: how many count; None takes all cores. The result does not depend on it.
+        corpus: the corpus to count.
+        windows: integer matrix of shape (n, w), or several matrices with different w; windows may repeat. None counts tokens
+            only.
+        vocabulary_size: length of the frequencies; None takes the corpus's own, or the largest id seen plus one.
+        separator: token that ends documents; an occurrence that contains it crosses documents and does not count.
+        substitutions: also count positions that differ from a window in at most this many tokens, exact ones included.
+        memorized: ids (row numbers, if the corpus has no ids) of sequences whose tokens are also counted separately.
+        threads: number of threads; None uses all cores. Does not affect the result.
         shard_tokens: tokens per shard.
-        multiplier: of the hash; has no influence on the result.
-        checkpoint: makes what keeps the totals between runs; None keeps nothing.
+        multiplier: hash multiplier; does not affect the result.
+        checkpoint: creates the store that keeps the totals between runs; None keeps nothing.
 
     Returns:
         The counts; `window_counts` has one entry per window.
 
     Raises:
-        MemtaxError: the windows are not a matrix of token ids, the corpus cannot be read, or an id is beyond the vocabulary.
+        MemtaxError: the windows are not a matrix of token ids, the corpus cannot be read, or an id exceeds the vocabulary.
     """
     matrices = [] if windows is None else [windows] if isinstance(windows, np.ndarray) else list(windows)
     query = Query.of(
@@ -207,7 +207,7 @@ def count(
 
 
 def within_memory(query: Query, totals: Totals, threads: int) -> int:
-    """As many threads as the stated memory holds; measured figures are in `benchmarks/results/memory.md`.
+    """The largest number of threads that fits the memory limit; measured figures are in `benchmarks/results/memory.md`.
 
     Raises:
         MemtaxError: not even one thread fits.
@@ -215,7 +215,7 @@ def within_memory(query: Query, totals: Totals, threads: int) -> int:
     limit = memory()
     if limit is None:
         return threads
-    # Windows as they were cut and in the corpus's own type, hash table, filter, and owners.
+    # Memory for the windows (as cut and in the corpus's own type), hash table, filter, and owners.
     shared = _BASE + sum(len(index.windows) * (9 * index.windows.shape[1] + 64) for index in query.indexes)
     sums = 8 * (totals.frequencies.size + query.size)
     each = sums + (_AHEAD + 2) * 4 * BLOCK_TOKENS
@@ -234,7 +234,7 @@ def _run(state: _Pass, shards: Sequence[Shard], numbers: "queue.SimpleQueue[int]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
-            # Also on Ctrl-C: the threads stop at the next block.
+            # On Ctrl-C too, the threads stop at the next block.
             if any(not future.done() or future.exception() for future in futures):
                 state.stop.set()
         for future in futures:

@@ -1,4 +1,4 @@
-"""Index of the requested windows for the exact pass, one for each token type of the corpus."""
+"""Index of the requested windows for exact counting, one for each token dtype of the corpus."""
 
 import threading
 from typing import Any
@@ -13,20 +13,20 @@ from memtax.errors import MemtaxError
 Windows = npt.NDArray[np.int32]
 
 LINE = 64
-"""Bytes of a cache line."""
+"""Bytes per cache line."""
 
 
 def checked_windows(windows: npt.NDArray[Any] | None, vocabulary_size: int | None) -> Windows:
-    """Windows as a contiguous int32 matrix; none gives shape (0, 1).
+    """Windows as a contiguous int32 matrix; None gives shape (0, 1).
 
     Raises:
-        MemtaxError: they are not a matrix of token ids of the vocabulary.
+        MemtaxError: the windows are not a matrix of token ids in the vocabulary.
     """
     if windows is None:
         return np.empty((0, 1), np.int32)
     windows = np.asarray(windows)
     if windows.ndim != 2 or windows.shape[1] < 1 or not np.issubdtype(windows.dtype, np.integer):
-        raise MemtaxError(f"windows must be a matrix of integers with at least one column, not {windows.dtype} {windows.shape}")
+        raise MemtaxError(f"windows must be a matrix of integers with at least one column, got {windows.dtype} {windows.shape}")
     limit = min(vocabulary_size or 2**31, 2**31)
     if windows.size and (int(windows.min()) < 0 or int(windows.max()) >= limit):
         row, column = (int(i) for i in np.argwhere((windows < 0) | (windows >= limit))[0])
@@ -48,15 +48,15 @@ def anchor_shape(width: int) -> tuple[int, int]:
 
 
 class WindowIndex:
-    """The windows of one length, indexed for each type of token when it is first met; any number of threads can share it."""
+    """Windows of one length, indexed for each token dtype on first use; threads can share it."""
 
     def __init__(self, windows: Windows, multiplier: int = kernels.MULTIPLIER, separator: int | None = None) -> None:
-        """Keep the windows.
+        """Store the windows.
 
         Args:
             windows: shape (n, w).
-            multiplier: of the hash; any value gives the same counts (tests force collisions with 0).
-            separator: windows that hold this token never count; None for no such token.
+            multiplier: hash multiplier; any value gives the same counts (tests force collisions with 0).
+            separator: token that windows must not contain to be counted; None for no separator.
         """
         self.windows = windows
         self._multiplier = multiplier
@@ -65,26 +65,26 @@ class WindowIndex:
         self._lock = threading.Lock()
 
     def tables(self, dtype: "np.dtype[Any]") -> "_Tables":
-        """The tables for one type of token; the first thread that asks builds them."""
+        """The tables for one token dtype, built by the first thread that needs them."""
         with self._lock:
             if dtype not in self._tables:
                 self._tables[dtype] = _Tables(self.windows, dtype, self._multiplier, self._separator)
             return self._tables[dtype]
 
     def scan(self, block: Block, frequencies: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> None:
-        """Add a block's tokens to `frequencies` (vocabulary) and its windows to `found` (n)."""
+        """Add a block's tokens to `frequencies` (vocabulary) and its window occurrences to `found` (n)."""
         self.tables(block.tokens.dtype).scan(block, frequencies, found)
 
     def counts(self, found: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Occurrences of each window asked for, shape (n), from the sum of what `scan` found: equal windows share one."""
+        """Occurrences of each requested window, shape (n), from the summed `found`; equal windows share one entry."""
         counts = found.copy()
         if not self._tables:
-            # Another process did the scanning. Which windows are equal does not depend on the type of token.
+            # Another process did the scanning. Which windows are equal does not depend on the dtype.
             self.tables(np.dtype(np.int32))
         for tables in self._tables.values():
             rows = slice(None) if tables.rows is None else tables.rows
             owners = tables.owners if tables.rows is None else tables.rows[tables.owners]
-            # A corpus of both types: what the narrower one leaves out, the wider one has.
+            # With both dtypes in a corpus, the wider one has the windows that the narrower one omits.
             counts[rows] = found[owners]
         return counts
 
@@ -97,7 +97,7 @@ def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def on_lines(windows: Windows, dtype: "np.dtype[Any]") -> npt.NDArray[Any]:
-    """A copy of the windows that starts with a cache line: a row of 32 uint16 fills one, instead of parts of two."""
+    """A copy of the windows aligned to a cache line: a row of 32 uint16 fills one line instead of parts of two."""
     room = np.empty(windows.size * dtype.itemsize + LINE, np.uint8)
     start = -room.ctypes.data % LINE
     copy = room[start : start + windows.size * dtype.itemsize].view(dtype).reshape(windows.shape)
@@ -106,23 +106,23 @@ def on_lines(windows: Windows, dtype: "np.dtype[Any]") -> npt.NDArray[Any]:
 
 
 class _Tables:
-    """Hash table and filter over those windows that can occur in a corpus of one type of token."""
+    """Hash table and filter over the windows that can occur in a corpus of one token dtype."""
 
     def __init__(self, windows: Windows, dtype: "np.dtype[Any]", multiplier: int, separator: int | None) -> None:
         usable = np.ones(len(windows), np.bool_)
         if dtype == np.uint16 and windows.size and int(windows.max()) > 0xFFFF:
             usable &= (windows <= 0xFFFF).all(axis=1)
         if separator is not None:
-            # What lies within one document holds no separator, so a window with one occurs in no document.
+            # A document contains no separator, so a window with one never occurs inside a document.
             usable &= (windows != separator).all(axis=1)
         self.rows = None if usable.all() else np.flatnonzero(usable)
         self._targets = np.zeros(0, np.int64) if self.rows is None else self.rows
-        # Corpora are mapped read-only: one compiled version of each loop serves them and this.
+        # Corpora are mapped read-only; making this read-only too, each loop is compiled once for both.
         self.windows = read_only(on_lines(windows if self.rows is None else windows[self.rows], dtype))
         n, width = self.windows.shape
         self.multiplier = np.uint64(multiplier)
         self.chunk, self.chunks = anchor_shape(width)
-        # The table is at most half full. The filter has 16 to 32 bits an anchor: 0.1 to 0.5% of other places pass.
+        # The table is at most half full. The filter has 16 to 32 bits per anchor: 0.1 to 0.5% false positives.
         table_bits = max(2, (2 * n).bit_length())
         bloom_bits = max(1, (n * self.chunk // 4).bit_length())
         self.table = np.full(1 << table_bits, 2**64 - 1, np.uint64)

@@ -1,16 +1,16 @@
-"""The compiled loops of counting exact windows.
+"""The compiled loops of exact window counting.
 
-A window of w tokens that stands anywhere contains, whatever its offset, k whole chunks of c tokens that start at a multiple
-of c: the *anchor*. So the pass hashes chunks at multiples of c only and asks a Bloom filter that holds, for each window asked
-for, its c possible anchors: one look-up for c tokens, and no hash that rolls from token to token. A word of the filter also
-says, in two ways, which of those c places its anchors have in their windows. Where an anchor passes, the windows that stand
-so around it, hardly one in vain, are hashed as a whole and looked up in a table. A hash only proposes: a count is raised after
-all w tokens were compared, so collisions cost time and never change a count.
+An occurrence of a window of w tokens contains, whatever its offset, k whole chunks of c tokens that start at a multiple of c:
+the *anchor*. So the pass hashes chunks at multiples of c only and queries a Bloom filter that holds, for each requested
+window, its c possible anchors: one look-up per c tokens, and no rolling hash. A filter word also encodes, twice, which of
+those c positions its anchors have in their windows. Where an anchor passes, the windows at the encoded positions, which are
+rarely false, are hashed as a whole and looked up in a table. A hash only proposes: a count is raised after all w tokens were
+compared, so collisions cost time and never change a count.
 
-Every read of a large table is asked for some rounds before it is needed (`prefetch`): with 10^7 windows none of them is in a
-cache, and the memory answers many requests in the time of one.
+Every read of a large table is prefetched some rounds before it is needed (`prefetch`): with 10^7 windows no read hits a
+cache, and the memory serves many requests in the time of one.
 
-With w = 32 tokens: c = 8, k = 3, one look-up for 8 tokens.
+With w = 32 tokens: c = 8, k = 3, one look-up per 8 tokens.
 """
 
 from typing import Any, NamedTuple
@@ -34,37 +34,37 @@ from memtax.counting.token_words import (
 )
 
 MULTIPLIER = 0x9E6C63D0876A9A47
-"""M, an odd number with well mixed bits. Any value gives the same counts."""
+"""M, an odd number with well-mixed bits. Any value gives the same counts."""
 
 LARGEST_ANCHOR = 7
-"""Chunks an anchor has at most: more would not make it more selective."""
+"""Maximum chunks per anchor: more would not make it more selective."""
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _TAG = np.uint64(0xFFFFFFFF00000000)
 _INDEX = np.uint64(0xFFFFFFFF)
 FREE = np.uint64(0xFFFFFFFFFFFFFFFF)
-"""An empty slot of a table."""
+"""An empty slot in a table."""
 _FOLD = np.uint64(32)
 _STRIPE = 64
-"""Anchors per round. Their filter words are asked for together, while the tokens under them are counted."""
+"""Anchors per round. Their filter words are prefetched together, while the tokens under them are counted."""
 
 
 class Room(NamedTuple):
-    """Where a round of `scan` gathers; each array has room for a round and a little more, as gathering writes ahead."""
+    """Buffers for one round of `scan`, each slightly larger than a round because gathering writes ahead."""
 
     places: npt.NDArray[np.int64]
-    """Where the anchors that passed the filter start."""
+    """Start positions of the anchors that passed the filter."""
     words: npt.NDArray[np.uint64]
-    """What the filter holds for them."""
+    """Filter words of those anchors."""
     anchors: npt.NDArray[np.uint64]
     """Their hashes."""
     firsts: npt.NDArray[np.int64]
-    """Where the windows to try start."""
+    """Start positions of the windows to try."""
     hashes: npt.NDArray[np.uint64]
-    """Their hashes, then what the table holds for them."""
+    """Their hashes, later replaced by their table entries."""
     late_firsts: npt.NDArray[np.int64]
-    """Where those windows start whose place in the table another has taken."""
+    """Start positions of windows whose slot in the table is taken by another window."""
     late_hashes: npt.NDArray[np.uint64]
     """Their hashes."""
 
@@ -83,17 +83,17 @@ def anchor_hashes(  # noqa: C901 - each loop is one vector operation
 ) -> None:
     """Mixed hashes of `count` anchors, the i-th of which starts at token `first + i * step`.
 
-    Every loop runs over anchors, without a step that waits for the one before, so all of them compile to vector code.
+    Every loop runs over independent anchors, so all loops compile to vector code.
 
     Args:
         tokens: the block.
-        first: where the first anchor starts.
-        count: how many.
-        step: tokens from one to the next: 1 or c.
+        first: start of the first anchor.
+        count: number of anchors.
+        step: tokens between anchors: 1 or c.
         chunk: c, tokens per chunk.
         chunks: k, chunks per anchor.
         multiplier: M.
-        parts: room for count + (k - 1) * c / step hashes of chunks.
+        parts: buffer for count + (k - 1) * c / step chunk hashes.
         out: shape (count), filled.
     """
     in_word = tokens_a_word(tokens)
@@ -124,7 +124,7 @@ def anchor_hashes(  # noqa: C901 - each loop is one vector operation
 
 @numba.njit(nogil=True, inline="always")
 def probe(table: npt.NDArray[np.uint64], slot: int, h: np.uint64) -> int:
-    """The first slot from `slot` on that is free or has the tag of h (its high half)."""
+    """The first slot at or after `slot` that is free or has the tag of h (its high half)."""
     last = table.shape[0] - 1
     while table[slot] != FREE and (table[slot] ^ h) & _TAG:
         slot = (slot + 1) & last
@@ -141,9 +141,9 @@ def equal_slot(
     table: npt.NDArray[np.uint64],
     slot: int,
 ) -> int:
-    """The slot, from a probed one on, of the window equal to `tokens[first:first + w]`, or the free slot where it would go.
+    """The slot, at or after a probed one, of the window equal to `tokens[first:first + w]`, or the free slot for it.
 
-    `windows` is flat; both are compared word by word and then token by token.
+    `windows` is flat; windows are compared word by word and then token by token.
     """
     last = table.shape[0] - 1
     while table[slot] != FREE:
@@ -165,20 +165,20 @@ def build(
     bloom: npt.NDArray[np.uint64],
     bloom_shift: np.uint64,
 ) -> None:
-    """Index the windows asked for.
+    """Index the requested windows.
 
     Args:
-        windows: shape (n, w), the windows, in the corpus's type.
+        windows: shape (n, w), the windows, in the corpus's dtype.
         multiplier: M.
         chunk: c, tokens per chunk.
         chunks: k, chunks per anchor.
         owners: shape (n), filled with the first window that has the same tokens: equal windows share one count.
-        table: power-of-two size above n, all ones; filled with window numbers in the low half and the high half of the hash
-            above them, at the hash's slot or the next free one.
-        table_shift: 64 less the binary logarithm of the table's size.
-        bloom: power-of-two number of 64-bit words, all 0; each anchor sets two bits of the lower half of one word, and
-            two of the upper half for where in its window it stands.
-        bloom_shift: 64 less the binary logarithm of the number of words.
+        table: power-of-two size above n, all ones; each entry, at the hash's slot or the next free one, gets the window
+            number in its low half and the high half of the hash in its high half.
+        table_shift: 64 minus the binary logarithm of the table's size.
+        bloom: power-of-two number of 64-bit words, all 0; each anchor sets two bits in the lower half of one word, and two
+            in the upper half for its position in the window.
+        bloom_shift: 64 minus the binary logarithm of the number of words.
     """
     n, width = windows.shape
     flat = windows.reshape(-1)
@@ -212,7 +212,7 @@ def count_tokens(
     groups: npt.NDArray[np.uint8],
     frequencies: npt.NDArray[np.int64],
 ) -> None:
-    """Raise `frequencies[group of the row, token]` for every token; shape (groups, vocabulary)."""
+    """Increment `frequencies[group of the row, token]` for every token; shape (groups, vocabulary)."""
     for row in range(offsets.shape[0] - 1):
         group = groups[row]
         for p in range(offsets[row], offsets[row + 1]):
@@ -235,22 +235,22 @@ def scan(
     targets: npt.NDArray[np.int64],
     found: npt.NDArray[np.int64],
 ) -> None:
-    """Count one block: every token, and every place where an indexed window stands inside a sequence.
+    """Count one block: every token, and every occurrence of an indexed window inside a sequence.
 
     Args:
         tokens: shape (tokens), uint16 or int32, each id below the size of `frequencies`.
         offsets: shape (sequences + 1), from 0 to the number of tokens.
-        frequencies: shape (vocabulary), raised by one for each token; of size 0 where tokens are counted elsewhere.
-        windows: shape (n, w), of the tokens' type; none if n is 0.
+        frequencies: shape (vocabulary), incremented for each token; of size 0 if tokens are counted elsewhere.
+        windows: shape (n, w), in the tokens' dtype; none if n is 0.
         multiplier: M.
         chunk: c, tokens per chunk.
         chunks: k, chunks per anchor.
-        table: from `build`, as the three that follow.
+        table: from `build`, like the next three.
         table_shift: see `build`.
         bloom: see `build`.
         bloom_shift: see `build`.
-        targets: shape (n), where in `found` each window counts; of size 0 where it counts at its own number.
-        found: raised by one at the owner of each window found.
+        targets: shape (n), index in `found` at which each window counts; of size 0 if it is the window's own number.
+        found: incremented at the owner of each window found.
     """
     n, width = windows.shape
     flat = windows.reshape(-1)
@@ -280,7 +280,7 @@ def scan(
                 for p in range(start * chunk, (start + here) * chunk):
                     frequencies[tokens[p]] += 1
                 counted = (start + here) * chunk
-            # Candidates are gathered without a branch, so that no memory read waits for another, until they fill a round.
+            # Candidates are gathered without branches, so no memory read waits for another, until they fill a round.
             for i in range(here):
                 mask = bloom_mask(anchors[i])
                 word = bloom[np.int64(anchors[i] >> bloom_shift)]
@@ -297,23 +297,23 @@ def scan(
 
 @kernel(allocates=False)
 def _to_try(offsets: npt.NDArray[np.int64], row: int, kept: int, width: int, chunk: int, room: Room) -> tuple[int, int]:
-    """Fill `room.firsts` with the windows, inside a sequence, that may stand around the anchors that passed the filter.
+    """Fill `room.firsts` with the windows, inside a sequence, that may surround the anchors that passed the filter.
 
-    Returns how many, and the row of the last anchor (given: of one before the first).
+    Returns their number and the row of the last anchor (initially a row at or before the first anchor).
     """
     tried = 0
     for i in range(kept):
         place = room.places[i]
         while offsets[row + 1] <= place:
             row += 1
-        # The windows that contain this anchor as their first one start from `low` to `high` of the anchor's sequence.
+        # Windows whose first anchor is this one start between `low` and `high` of the anchor's sequence.
         low, high = offsets[row], offsets[row + 1] - width
         least, most = max(0, place - high), min(chunk - 1, place - low)
         if most >= least:
             bits = (shifts_of(room.words[i], room.anchors[i]) >> np.uint64(least)) & (
                 (_ONE << np.uint64(most - least + 1)) - _ONE
             )
-            # Nearly always one or two: these are written without asking.
+            # Nearly always one or two, which are written without a branch.
             after = tried + ones(bits)
             for _ in range(2):
                 room.firsts[tried] = place - least - trailing_zeros(bits)
@@ -342,8 +342,8 @@ def _look_up(
 ) -> None:
     """Look up the windows that start at `room.firsts` and count those found. Arguments as in `scan`.
 
-    Each round over all of them asks for the memory that the next one reads, and gathers without a branch what goes on. What
-    is kept stays before what is read, so that one array serves both.
+    Each round over them prefetches the memory that the next round reads, and gathers candidates without branches. Kept
+    entries are written before the position being read, so one array serves both.
     """
     firsts, hashes = room.firsts, room.hashes
     for i in range(tried):
@@ -371,7 +371,7 @@ def _look_up(
     for i in range(proposed):
         number = np.int64(hashes[i] & _INDEX)
         if not equal_text(windows, number * width, tokens, firsts[i], width):
-            # A collision: from the hash's place on once more, comparing all that have its tag.
+            # A collision: search again from the hash's slot, comparing all windows that have its tag.
             h = mix(whole_hash(tokens, firsts[i], width, multiplier))
             slot = probe(table, np.int64(h >> table_shift), h)
             slot = equal_slot(tokens, firsts[i], h, windows, width, table, slot)

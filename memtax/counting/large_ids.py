@@ -1,4 +1,4 @@
-"""Token ids for which a table with a place for each would be too large: they are counted, and looked up, in sorted lists."""
+"""Token ids too large for a dense table; they are counted and looked up in sorted lists."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ from memtax.corpus.columns import Tokens
 Int64 = npt.NDArray[np.int64]
 
 DENSE = 2**24
-"""Ids below this have a place in a table (128 MiB, far over any tokenizer); larger ones are counted apart."""
+"""Ids below this are counted in a dense table (128 MiB, far above any tokenizer); larger ones in sorted lists."""
 
 MOST_UNSTATED = 2**22
-"""Different ids from `DENSE` on, where the vocabulary's size is not stated: more come of a file read as another type."""
+"""Maximum distinct ids from `DENSE` on if the vocabulary size is unknown; more mean a file read with the wrong dtype."""
 
 
 @dataclass
@@ -21,7 +21,7 @@ class LargeIds:
     """Occurrences of the ids from `DENSE` on.
 
     Attributes:
-        ids: shape (n), rising.
+        ids: shape (n), ascending.
         counts: shape (groups, n).
     """
 
@@ -30,11 +30,11 @@ class LargeIds:
 
     @classmethod
     def none(cls, groups: int) -> "LargeIds":
-        """No id so far."""
+        """An instance without ids."""
         return cls(np.zeros(0, np.int64), np.zeros((groups, 0), np.int64))
 
     def add(self, ids: Int64, counts: Int64) -> None:
-        """Add the counts, shape (groups, m), of ids that are all different, shape (m)."""
+        """Add the counts, shape (groups, m), of distinct ids, shape (m)."""
         if len(ids) == 0:
             return
         size = len(self.ids)
@@ -45,7 +45,7 @@ class LargeIds:
         self.ids, self.counts = every, summed
 
     def add_tokens(self, tokens: Tokens, groups: npt.NDArray[np.uint8]) -> None:
-        """Count tokens, shape (m), each for its group, shape (m)."""
+        """Count tokens, shape (m), each in its group, shape (m)."""
         ids, at = np.unique(tokens, return_inverse=True)
         counts = [np.bincount(at[groups == group], minlength=len(ids)) for group in range(len(self.counts))]
         self.add(ids.astype(np.int64), np.stack(counts))
@@ -53,10 +53,10 @@ class LargeIds:
 
 @dataclass(frozen=True)
 class TokenTable:
-    """A table of token frequencies that was read.
+    """A loaded table of token frequencies.
 
     Attributes:
-        ids: shape (n), rising.
+        ids: shape (n), ascending.
         frequencies: shape (n).
     """
 
@@ -69,7 +69,7 @@ class TokenTable:
         return int(self.frequencies.sum())
 
     def look_up(self, tokens: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
-        """The frequency of each token (0 where it is unknown), and whether the table has it."""
+        """The frequency of each token (0 if unknown), and whether the table contains it."""
         if len(self.ids) == 0:
             return np.zeros(len(tokens), np.int64), np.zeros(len(tokens), np.bool_)
         last = len(self.ids) - 1

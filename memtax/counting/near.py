@@ -1,10 +1,10 @@
-"""Windows indexed for near-duplicates: places of the corpus that differ in at most e tokens (Hamming), counted exactly.
+"""Windows indexed for near-duplicates: positions that differ in at most e tokens (Hamming distance), counted exactly.
 
-Cost: one look-up a token of the corpus, and for each place whose segment is among those of the windows one comparison of w
-tokens a window that has it. On natural text segments are rarely shared. The worst case, windows that all share a segment
-which fills the corpus, is bounded by (different texts around that segment in a block of the corpus) x (windows that share it):
-equal places of a block are verified once, so one token repeated, a short period, or a document repeated, stay cheap. A segment
-that fewer windows share than `near_kernels.HEAVY` is not worth that: each place then costs at most so many comparisons.
+Cost: one look-up per corpus token and, for each position whose segment occurs in a window, one comparison of w tokens per
+window with that segment. In natural text, segments are rarely shared. The worst case, in which all windows share a segment
+that fills the corpus, is bounded by (distinct texts around that segment in a block) x (windows that share it): equal
+positions in a block are verified once, so a repeated token, a short period or a repeated document stay cheap. A segment that
+fewer than `near_kernels.HEAVY` windows share is not worth that: each position then costs at most that many comparisons.
 """
 
 import threading
@@ -23,18 +23,18 @@ from memtax.errors import MemtaxError
 
 
 class NearIndex:
-    """The windows of one length and e; counterpart of `WindowIndex`."""
+    """The windows of one length for one e; counterpart of `WindowIndex`."""
 
     def __init__(self, windows: npt.NDArray[np.int32], substitutions: int, separator: int | None = None) -> None:
-        """Keep the windows.
+        """Store the windows.
 
         Args:
             windows: shape (n, w).
             substitutions: e, from 0 to w - 1.
-            separator: places that hold this token do not count; None for no such token.
+            separator: token that near-duplicates must not contain; None for no separator.
 
         Raises:
-            MemtaxError: e does not fit w.
+            MemtaxError: e is not between 0 and w - 1.
         """
         width = windows.shape[1]
         if len(windows) and not 0 <= substitutions < width:
@@ -49,7 +49,7 @@ class NearIndex:
 
     @property
     def size(self) -> int:
-        """Number of different windows: entries of `found`."""
+        """Number of distinct windows, the length of `found`."""
         return len(self._windows)
 
     def scan(self, block: Block, found: npt.NDArray[np.int64]) -> None:
@@ -57,7 +57,7 @@ class NearIndex:
         if not self.size:
             return
         if block.tokens.dtype == np.uint16 and int(self._windows.max()) > 0xFFFF:
-            # Such an id is always a substitution, but the comparison must be able to hold it.
+            # Such an id is always a substitution, but the comparison needs a dtype that can hold it.
             block = replace(block, tokens=block.tokens.astype(np.int32))
         dtype = block.tokens.dtype
         with self._lock:
@@ -67,7 +67,7 @@ class NearIndex:
         near_kernels.scan_near(read_only(block.tokens), block.offsets, index, found)
 
     def counts(self, found: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Near-duplicates of each window asked for, shape (n), from the sum of what `scan` found."""
+        """Near-duplicates of each requested window, shape (n), from the summed `found`."""
         if self._separator >= 0 and self.size:
             found = np.where((self._windows == self._separator).any(axis=1), 0, found)
         return found[self._owners]

@@ -1,11 +1,11 @@
 """The compiled loops of counting near-duplicates: windows with at most e substituted tokens (Hamming distance).
 
-Pigeonhole: of e + 1 disjoint segments of a window, one has no substitution. So every place of the corpus is hashed over one
-segment's length and looked up among the segments of all windows; each proposal is verified token by token, and counts at
-its first matching segment only, so that no place counts twice.
+By the pigeonhole principle, one of e + 1 disjoint segments of a window has no substitution. So every corpus position is
+hashed over one segment's length and looked up among the segments of all windows; each proposal is verified token by token and
+counts only at its first matching segment, so no position counts twice.
 
-A segment that many windows share ("heavy") makes a place dear. The same text around such places comes again and again in
-repetitive corpora, so heavy places are collected by the whole text that decides them, and verified once for all that are equal.
+A segment that many windows share ("heavy") makes a position expensive. Repetitive corpora contain the same text around such
+positions again and again, so heavy positions are grouped by all the text that decides them, and verified once per group.
 """
 
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from memtax.counting.kernels import FREE, probe
 from memtax.counting.token_words import equal_text, load_word, mix, prefetch, tokens_a_word, whole_hash
 
 HEAVY = 16
-"""Windows that share a segment from which on equal places are collected."""
+"""Number of windows sharing a segment from which equal positions are grouped."""
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
@@ -34,18 +34,18 @@ _FACTOR = np.uint64(0xBF58476D1CE4E5B9)
 
 
 class Segments(NamedTuple):
-    """The segments of the windows, by hash; `m` are distinct."""
+    """The segments of the windows, by hash; `m` of them are distinct."""
 
     windows: npt.NDArray[Any]
-    """Shape (n, w), distinct, of the tokens' type."""
+    """Shape (n, w), distinct, in the tokens' dtype."""
     starts: npt.NDArray[np.int64]
-    """Shape (e + 1), where each segment starts in a window."""
+    """Shape (e + 1), start of each segment in a window."""
     length: int
-    """Tokens of each segment that are hashed."""
+    """Number of tokens hashed per segment."""
     substitutions: int
     """e."""
     separator: int
-    """Places that hold this token do not count; -1 for none."""
+    """Positions that contain this token do not count; -1 for none."""
     keys: npt.NDArray[np.uint64]
     """Shape (m), the hashes."""
     bounds: npt.NDArray[np.int64]
@@ -53,35 +53,35 @@ class Segments(NamedTuple):
     entries: npt.NDArray[np.int64]
     """window * 2^entry_bits + segment, by key."""
     entry_bits: int
-    """Enough for the number of a segment."""
+    """Number of bits for the segment number."""
     table: npt.NDArray[np.uint64]
-    """From `build_table`, as the three that follow."""
+    """From `build_table`, like the next three."""
     table_shift: np.uint64
-    """64 less the binary logarithm of the table's size."""
+    """64 minus the binary logarithm of the table's size."""
     bloom: npt.NDArray[np.uint64]
     """The filter."""
     bloom_shift: np.uint64
-    """64 less the binary logarithm of its number of words."""
+    """64 minus the binary logarithm of the filter's number of words."""
 
 
 class Room(NamedTuple):
-    """Arrays that `scan_near` fills anew in every round."""
+    """Buffers that `scan_near` refills in every round."""
 
     places: npt.NDArray[np.int64]
-    """Where the segments stand that passed the filter."""
+    """Positions of the segments that passed the filter."""
     asked: npt.NDArray[np.uint64]
-    """Their hashes, then the numbers of their keys."""
+    """Their hashes, later replaced by the numbers of their keys."""
     firsts: npt.NDArray[np.int64]
-    """Where the proposed windows start."""
+    """Start positions of the proposed windows."""
     proposed: npt.NDArray[np.int64]
     """Their entries."""
     seen: npt.NDArray[np.int64]
-    """Heavy places, by the text from the longest reach before to w after them: where it first came, its key, how often."""
+    """Heavy positions, by the text that decides them: first occurrence, key, number of occurrences."""
 
 
 @kernel(allocates=False)
 def segment_hashes(tokens: npt.NDArray[Any], first: int, count: int, length: int, out: npt.NDArray[np.uint64]) -> None:
-    """Mixed hashes of `length` tokens from each of `count` places from `first` on."""
+    """Mixed hashes of `length` tokens at `count` consecutive positions, starting at `first`."""
     in_word = tokens_a_word(tokens)
     words = length // in_word
     for i in range(count):
@@ -109,7 +109,7 @@ def window_segments(
 
 @numba.njit(nogil=True, inline="always")
 def _bloom_mask(mixed: np.uint64) -> np.uint64:
-    """Three bits of a 64-bit word of the filter, from low bits of a mixed hash; its top bits choose the word."""
+    """Three bits of a 64-bit filter word, chosen by low bits of a mixed hash whose top bits choose the word."""
     low = (_ONE << (mixed & _LOW_6)) | (_ONE << ((mixed >> _SHIFT_6) & _LOW_6))
     return low | (_ONE << ((mixed >> _SHIFT_12) & _LOW_6))
 
@@ -122,7 +122,7 @@ def build_table(
     bloom: npt.NDArray[np.uint64],
     bloom_shift: np.uint64,
 ) -> None:
-    """Put distinct keys (already mixed) into a table, as their numbers below their high halves, and into the filter."""
+    """Insert distinct mixed keys into the table (key number in the low half, high half of the key) and into the filter."""
     last = table.shape[0] - 1
     for i in range(keys.shape[0]):
         slot = np.int64(keys[i] >> table_shift)
@@ -134,7 +134,7 @@ def build_table(
 
 @numba.njit(nogil=True, inline="always")
 def _differs(tokens: npt.NDArray[Any], first: int, windows: npt.NDArray[Any], window: int, start: int, length: int) -> int:
-    """In how many of `length` tokens from `start` on the window at `first` differs from the one of this number."""
+    """Number of tokens, among `length` from `start` on, in which the window at `first` differs from the numbered one."""
     wrong = 0
     for j in range(start, start + length):
         wrong += int(windows[window, j] != tokens[first + j])
@@ -143,7 +143,7 @@ def _differs(tokens: npt.NDArray[Any], first: int, windows: npt.NDArray[Any], wi
 
 @kernel(allocates=False)
 def _counts(tokens: npt.NDArray[Any], first: int, index: Segments, window: int, segment: int) -> bool:
-    """Whether the place `first` counts for a window that its segment of this number proposed."""
+    """Whether the position `first` counts for a window proposed by the given segment."""
     windows, starts, length = index.windows, index.starts, index.length
     width = windows.shape[1]
     wrong = _differs(tokens, first, windows, window, 0, width)
@@ -152,7 +152,7 @@ def _counts(tokens: npt.NDArray[Any], first: int, index: Segments, window: int, 
     if wrong == 0 and segment > 0:
         return False
     if wrong > 0:
-        # The segment itself must match (a hash only proposes), and none before it: those places count there.
+        # The segment itself must match (a hash only proposes), and no earlier one: the position counts there.
         if _differs(tokens, first, windows, window, starts[segment], length) > 0:
             return False
         for earlier in range(segment):
@@ -176,7 +176,7 @@ def _verify(
     key: int,
     found: npt.NDArray[np.int64],
 ) -> None:
-    """Count the windows proposed by the segment at `place`, inside the sequence [low, high), `times` times."""
+    """Count the windows proposed by the segment at `place`, inside the sequence [low, high), with weight `times`."""
     width = index.windows.shape[1]
     for entry in range(index.bounds[key], index.bounds[key + 1]):
         window = index.entries[entry] >> index.entry_bits
@@ -190,13 +190,13 @@ def _verify(
 
 @kernel()
 def scan_near(tokens: npt.NDArray[Any], offsets: npt.NDArray[np.int64], index: Segments, found: npt.NDArray[np.int64]) -> None:
-    """Count, in one block, the places that differ from each window in at most `substitutions` tokens.
+    """Count, in one block, the positions that differ from each window in at most `substitutions` tokens.
 
     Args:
         tokens: shape (tokens), uint16 or int32.
         offsets: shape (sequences + 1).
         index: the segments of the windows.
-        found: shape (n), raised.
+        found: shape (n), incremented.
     """
     bloom, bloom_shift, length = index.bloom, index.bloom_shift, index.length
     width = index.windows.shape[1]
@@ -236,7 +236,7 @@ def _look_up(  # noqa: C901 - one round after the other
     room: Room,
     found: npt.NDArray[np.int64],
 ) -> int:
-    """Look up the segments at `room.places`, in rounds that ask for the memory of the next; returns the last place's row."""
+    """Look up the segments at `room.places`, in rounds that prefetch for the next; returns the row of the last position."""
     places, asked, table, table_shift, bounds = room.places, room.asked, index.table, index.table_shift, index.bounds
     width = index.windows.shape[1]
     last = table.shape[0] - 1
@@ -250,7 +250,7 @@ def _look_up(  # noqa: C901 - one round after the other
             prefetch(index.keys, np.int64(table[slot] & _INDEX))
             prefetch(bounds, np.int64(table[slot] & _INDEX))
             hits += 1
-    # From here on `asked` holds the numbers of keys.
+    # From here on `asked` holds key numbers.
     matched = 0
     for i in range(hits):
         slot = probe(table, np.int64(asked[i] >> table_shift), asked[i])
@@ -293,7 +293,7 @@ def _heavy(
     seen: npt.NDArray[np.int64],
     found: npt.NDArray[np.int64],
 ) -> None:
-    """Collect a place whose segment many windows share; what had its slot in `seen` is verified, as often as it came."""
+    """Add a heavy position to `seen`; an entry evicted from its slot is verified, weighted by its occurrences."""
     width = index.windows.shape[1]
     reach = index.starts[index.starts.shape[0] - 1]
     times = 1

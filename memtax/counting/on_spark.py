@@ -1,11 +1,11 @@
-"""Counting on Spark: each task opens its shards where it runs, counts them with the same loops, and yields its sums.
+"""Counting on Spark: each task opens its shards on its worker, counts them with the same loops, and yields its sums.
 
-The sums are added on the cluster. What comes to the driver is one number for each window and token that occurs, whatever the
-size of the corpus. It comes in rounds of a few tasks per core, and after a round the driver keeps the totals in the file that
-a local pass keeps: a driver that was killed resumes with the next round, locally or on Spark.
+The sums are added on the cluster. The driver receives one number per window and per token that occurs, whatever the size of
+the corpus, in rounds of a few tasks per core. After each round the driver saves the totals in the same file as a local pass,
+so a killed driver resumes with the next round, locally or on Spark.
 
-Corpora are read by the workers, so their paths must be visible to all of them (a shared file system, the Hub); tables at
-`s3a://`, `hdfs://` and the like are read by Spark itself.
+Workers read the corpora, so paths must be visible to all of them (a shared file system, the Hub); tables at `s3a://`,
+`hdfs://` and similar addresses are read by Spark itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,14 +27,14 @@ from memtax.errors import MemtaxError
 
 SCHEMA = "part int, number long, amount long"
 _TASK_TOKENS = 2**28
-"""Most tokens of a task: seconds of counting, beside which the start of a task is small."""
+"""Maximum tokens per task: seconds of counting, so that starting a task costs comparatively little."""
 _TASKS = 4
-"""Tasks a round, for each core of the cluster."""
+"""Tasks per round, for each core of the cluster."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What every worker gets, once: the arguments of `Query.of`."""
+    """The arguments of `Query.of`, sent once to every worker."""
 
     windows: tuple[npt.NDArray[Any], ...]
     options: dict[str, Any]
@@ -54,19 +54,19 @@ def count_on_spark(
     keeper: Checkpoint | None = None,
     **options: Any,
 ) -> Counts:
-    """Count a corpus on Spark; the result is that of `memtax.counting.counter.count`.
+    """Count a corpus on Spark, with the same result as `memtax.counting.counter.count`.
 
     Args:
-        corpus: names as for `open_sources`, or tables that Spark reads itself.
-        reading: how it is read; workers open it themselves.
+        corpus: names accepted by `open_sources`, or tables that Spark reads itself.
+        reading: reading options; workers open the corpus themselves.
         windows: matrices of windows.
-        master: of Spark.
+        master: Spark master.
         shard_tokens: tokens per shard.
         keeper: keeps the totals between runs; None keeps nothing.
         options: `vocabulary_size`, `separator`, `substitutions`, `memorized`, as for `count`.
 
     Raises:
-        MemtaxError: Spark cannot start, or a worker cannot read; the message names file and place.
+        MemtaxError: Spark cannot start, or a worker cannot read its input; the message names the file and position.
     """
     session = spark.session(master)
     ask = Ask(tuple(windows), options)
@@ -89,14 +89,14 @@ def count_on_spark(
 
 @dataclass(frozen=True)
 class _Rounds:
-    """A pass in rounds of some tasks, after each of which the totals are kept."""
+    """A pass in rounds of several tasks; the totals are saved after each round."""
 
     query: Query
     keeper: Checkpoint
     tasks: int
 
     def of_shards(self, session: Any, names: tuple[str, ...], reading: Reading, shard_tokens: int, sent: Any) -> Totals:
-        """Shards that the workers open."""
+        """Count shards that the workers open."""
         totals, done = self.keeper.load(self.query, len(open_sources(names, reading).shards(shard_tokens)))
         left = np.flatnonzero(~done)
         a_task = max(1, min(-(-len(left) // self.tasks), _TASK_TOKENS // shard_tokens))
@@ -106,7 +106,7 @@ class _Rounds:
         return totals
 
     def of_files(self, session: Any, tables: RemoteTables, reading: Reading, sent: Any) -> Totals:
-        """Files that Spark reads."""
+        """Count files that Spark reads."""
         totals, done = self.keeper.load(self.query, len(tables.files))
         for numbers in tables.rounds(np.flatnonzero(~done), self.tasks):
             self._add(_remote(session, tables, numbers, reading, sent), numbers, totals, done)
@@ -127,7 +127,7 @@ def _shared(
     numbers: npt.NDArray[np.int64],
     a_task: int,
 ) -> Any:
-    """Shards by number: each task opens the corpus and reads its own."""
+    """Rows from shards, by number: each task opens the corpus and reads its own shards."""
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         query = _query(sent)
@@ -144,7 +144,7 @@ def _shared(
 
 
 def _remote(session: Any, tables: RemoteTables, numbers: npt.NDArray[np.int64], reading: Reading, sent: Any) -> Any:
-    """Files by number, read by Spark."""
+    """Rows from files, by number, read by Spark."""
     label, column, ids, tokenizer, size = tables.label, tables.column, tables.ids, reading.tokenizer, tables.vocabulary_size
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -163,16 +163,16 @@ _kept: list[tuple[Ask, Query]] = []
 
 
 def _query(sent: Any) -> Query:
-    """The index, built once in each worker process however many tasks it runs."""
+    """The index, built once per worker process however many tasks it runs."""
     ask = sent.value
-    # The same object, not an equal number: what is kept here cannot be freed, so no later job can stand in its place.
+    # Compare identity, not equality: an object kept here is never freed, so no later job can reuse its address.
     if not _kept or _kept[0][0] is not ask:
         _kept[:] = [(ask, ask.query())]
     return _kept[0][1]
 
 
 def _rows(totals: Totals) -> Iterator[pa.RecordBatch]:
-    """Sums as rows (part, number, amount), zeros left out. Part 0 is what was read; see `_parts`."""
+    """Nonzero sums as rows (part, number, amount). Part 0 is the amount read; see `_parts`."""
     sums = [(part, np.flatnonzero(array), array[array != 0]) for part, array in _parts(totals)]
     sums += [(part, totals.large.ids, counts) for part, counts in enumerate(totals.large.counts, 1)]
     for part, numbers, amounts in sums:
@@ -188,7 +188,7 @@ def _parts(totals: Totals) -> list[tuple[int, npt.NDArray[np.int64]]]:
 
 
 def _sums(frame: Any, query: Query) -> Totals:
-    """What the tasks yield, added on the cluster, as totals."""
+    """Add the rows from all tasks on the cluster, and return them as totals."""
     sums = frame.groupBy("part", "number").sum("amount").toArrow()
     totals = Totals.zero(query)
     parts, numbers, amounts = (column.to_numpy() for column in sums.columns)

@@ -1,4 +1,4 @@
-"""Totals of a pass on disk, so that a killed run resumes after its last finished shard."""
+"""Totals of a pass on disk, so that a killed run resumes after its last saved shard."""
 
 import json
 import time
@@ -21,18 +21,18 @@ FILE = "progress.npz"
 
 @dataclass
 class FileCheckpoint(Checkpoint):
-    """One file that is replaced as a whole: the totals, which shards are in them, and what they were counted from.
+    """One file, replaced as a whole, with the totals, the shards that they include, and the identity of the pass.
 
-    Sums do not depend on the order of shards, so what is counted in several runs is what one run counts.
+    Sums do not depend on the order of shards, so several interrupted runs give the same counts as one run.
 
     Attributes:
         path: the file.
-        identity: JSON values that decide the counts; a file of another identity is refused.
-        seconds: least time between two writes.
+        identity: JSON values that determine the counts; a file with another identity is rejected.
+        seconds: minimum time between two writes.
     """
 
     SHARE: ClassVar[float] = 20.0
-    """Writing takes at most one part in so many of the time."""
+    """Writing takes at most this fraction (one part in N) of the time."""
 
     path: Path
     identity: dict[str, Any]
@@ -40,10 +40,10 @@ class FileCheckpoint(Checkpoint):
     _next: float = field(default=0.0, init=False)
 
     def load(self, query: Query, shards: int) -> tuple[Totals, npt.NDArray[np.bool_]]:
-        """Totals so far, and which shards are in them: none, with a line that says so, where the file is damaged.
+        """Totals so far, and the mask of shards that they include; both empty, with a warning, if the file is damaged.
 
         Raises:
-            StaleOutputError: the file is of another pass.
+            StaleOutputError: the file is from another pass.
         """
         totals, done = Totals.zero(query), np.zeros(shards, np.bool_)
         self._refuse_other()
@@ -58,7 +58,7 @@ class FileCheckpoint(Checkpoint):
             totals.tokens, totals.sequences = (int(value) for value in kept["read"])
             done = kept["done"]
         if len(done) != shards:
-            raise StaleOutputError(f"{self.path} knows {len(done)} shards, not {shards}; remove it to count from the start")
+            raise StaleOutputError(f"{self.path} has {len(done)} shards, not {shards}; remove it to count from the start")
         return totals, done
 
     @property
@@ -66,7 +66,7 @@ class FileCheckpoint(Checkpoint):
         return Parts.of(self.path.parent, self.identity)
 
     def _refuse_other(self) -> None:
-        """Refuse a whole file of another pass; one that is damaged is replaced."""
+        """Raise for an intact file of another pass; a damaged file is replaced."""
         try:
             with np.load(self.path, allow_pickle=False) as kept:
                 identity = json.loads(str(kept["identity"]))
@@ -79,7 +79,7 @@ class FileCheckpoint(Checkpoint):
             )
 
     def save(self, totals: Totals, done: npt.NDArray[np.bool_]) -> None:
-        """Replace the file, unless that was done a moment ago."""
+        """Replace the file, unless it was just written."""
         started = time.monotonic()
         if started < self._next:
             return
@@ -99,5 +99,5 @@ class FileCheckpoint(Checkpoint):
         self._next = time.monotonic() + max(self.seconds, self.SHARE * (time.monotonic() - started))
 
     def remove(self) -> None:
-        """The pass is finished."""
+        """Delete the file once the pass is finished."""
         self._parts.remove(self.path.name)

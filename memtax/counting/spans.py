@@ -22,10 +22,10 @@ class Span:
 
     @classmethod
     def parse(cls, text: str) -> "Span":
-        """Read `start:stop`.
+        """Parse `start:stop`.
 
         Raises:
-            MemtaxError: it is not a span of at least one token.
+            MemtaxError: the text is not a span of at least one token.
         """
         start, colon, stop = text.partition(":")
         if not colon or not start.strip().isdecimal() or not stop.strip().isdecimal() or int(start) >= int(stop):
@@ -34,7 +34,7 @@ class Span:
 
     @property
     def name(self) -> str:
-        """How files call it."""
+        """Name of the span in file names."""
         return f"{self.start}_{self.stop}"
 
 
@@ -43,9 +43,9 @@ class CutWindows:
     """The windows of one span.
 
     Attributes:
-        ids: shape (n), the sequence that each was cut from.
+        ids: shape (n), the sequence that each window was cut from.
         windows: shape (n, stop - start), token ids.
-        skipped: sequences too short for the span.
+        skipped: number of sequences too short for the span.
     """
 
     ids: npt.NDArray[np.int64]
@@ -59,16 +59,16 @@ def cut_windows(
     """Cut spans from every sequence.
 
     Args:
-        corpus: holds the sequences. Their ids are its column `sequence_id` (or `index`, `Index`), else the row numbers.
-        spans: what is cut.
-        what: names the corpus in messages.
-        vocabulary_size: ids at or above it are refused.
+        corpus: contains the sequences. Their ids are in its column `sequence_id`, `index` or `Index`, or are row numbers.
+        spans: the spans to cut.
+        what: name of the corpus in messages.
+        vocabulary_size: ids at or above it are rejected.
 
     Returns:
-        One entry a span.
+        One entry per span.
 
     Raises:
-        MemtaxError: no sequence is long enough, an id comes twice, or a token is beyond the vocabulary.
+        MemtaxError: no sequence is long enough, an id occurs twice, or a token exceeds the vocabulary.
     """
     ids: list[list[npt.NDArray[np.int64]]] = [[] for _ in spans]
     windows: list[list[npt.NDArray[np.int32]]] = [[] for _ in spans]
@@ -76,7 +76,7 @@ def cut_windows(
     with progress_bar("reading windows", corpus.rows) as bar:
         for shard in corpus.shards(SHARD_TOKENS):
             for block in shard.blocks():
-                # Shards come in order here, so that the row numbers are known even where a shard does not know them.
+                # Shards come in order, so row numbers are known even if a shard does not know its own.
                 rows = len(block.offsets) - 1
                 keys = block.ids if block.ids is not None else np.arange(row, row + rows)
                 largest_id(block, vocabulary_size)
@@ -95,12 +95,12 @@ def cut_windows(
         if not len(found):
             raise MemtaxError(
                 f"no row of {what} has the {span.stop} tokens that the window {span.start}:{span.stop} needs "
-                f"(the longest has {longest}); ask for an earlier or shorter window"
+                f"(the longest has {longest}); choose an earlier or shorter window"
             )
         ordered = np.sort(found)
         again = ordered[1:][ordered[1:] == ordered[:-1]]
         if len(again):
-            raise MemtaxError(f"the id {int(again[0])} occurs more than once in {what}; repair the column of ids, or drop it")
+            raise MemtaxError(f"the id {int(again[0])} occurs more than once in {what}; fix the column of ids, or drop it")
         cut.append(CutWindows(found, np.concatenate(windows[number]), row - len(found)))
         windows[number].clear()
     return cut

@@ -1,4 +1,4 @@
-"""Tokens eight bytes at a time, their hashes, and asking for memory early: what the compiled loops are made of."""
+"""Building blocks of the compiled loops: reading tokens eight bytes at a time, hashing them, and prefetching memory."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
-"""2^64 over the golden ratio: a factor that spreads what it multiplies."""
+"""2^64 divided by the golden ratio, a factor that spreads the bits of a product."""
 
 _ZERO = np.uint64(0)
 _FOLD = np.uint64(32)
@@ -19,7 +19,7 @@ _FOLD = np.uint64(32)
 
 @intrinsic
 def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of `array[index]` (of a matrix: of the row) without waiting for it."""
+    """Prefetch the cache line of `array[index]` (for a matrix, of the row) without waiting for it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         made = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -37,7 +37,7 @@ def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def load_word(typingctx: Any, array: Any, index: Any) -> Any:
-    """Eight bytes from `array[index]` on, as one number: four tokens of uint16 or two of int32, at any alignment."""
+    """Eight bytes starting at `array[index]`, as one number: four uint16 or two int32 tokens, at any alignment."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -49,7 +49,7 @@ def load_word(typingctx: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def tokens_a_word(typingctx: Any, array: Any) -> Any:
-    """Tokens in eight bytes, known when compiled: loops over words then have a constant step."""
+    """Tokens per eight bytes, a compile-time constant so that loops over words have a constant step."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return ir.Constant(ir.IntType(64), 64 // signature.args[0].dtype.bitwidth)
@@ -59,7 +59,7 @@ def tokens_a_word(typingctx: Any, array: Any) -> Any:
 
 @intrinsic
 def ones(typingctx: Any, value: Any) -> Any:
-    """How many bits of a number are set."""
+    """Number of set bits."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
@@ -69,7 +69,7 @@ def ones(typingctx: Any, value: Any) -> Any:
 
 @intrinsic
 def trailing_zeros(typingctx: Any, value: Any) -> Any:
-    """How many bits below the lowest one that is set; 64 if none is."""
+    """Number of zero bits below the lowest set bit; 64 if no bit is set."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
@@ -88,7 +88,7 @@ def mix(h: np.uint64) -> np.uint64:
 def whole_hash(tokens: npt.NDArray[Any], first: int, width: int, multiplier: np.uint64) -> np.uint64:
     """Hash of `tokens[first:first + width]`, word by word and then token by token.
 
-    Eight words make a round whose products wait for few others.
+    Eight words form a round whose products depend on few others.
     """
     in_word = tokens_a_word(tokens)
     words = width // in_word
@@ -110,7 +110,7 @@ def whole_hash(tokens: npt.NDArray[Any], first: int, width: int, multiplier: np.
 
 @numba.njit(nogil=True, inline="always")
 def equal_text(left: npt.NDArray[Any], at: int, right: npt.NDArray[Any], start: int, width: int) -> bool:
-    """Whether `left[at:at + width]` are the tokens `right[start:start + width]`, word by word and then token by token."""
+    """Whether `left[at:at + width]` equals `right[start:start + width]`, compared by words and then by tokens."""
     in_word = tokens_a_word(left)
     words = width // in_word
     different = _ZERO

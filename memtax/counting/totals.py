@@ -1,4 +1,4 @@
-"""What is asked for, and the sums of what was found: parts that add up in any order."""
+"""Requested windows, and partial sums that can be added in any order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,13 +25,13 @@ class Counts:
 
     Attributes:
         token_frequencies: shape (vocabulary), int64, occurrences of each token id below 2^24.
-        window_counts: shape (windows), int64, occurrences of each window of the first (or only) matrix, in their order.
-        tokens: tokens read.
-        sequences: sequences read.
-        further: the same for each further matrix of windows.
-        near: near-duplicates, for each matrix of windows; empty if not asked for.
+        window_counts: shape (windows), int64, occurrences of each window of the first (or only) matrix, in order.
+        tokens: number of tokens read.
+        sequences: number of sequences read.
+        further: window counts for each further matrix.
+        near: near-duplicates for each matrix of windows; empty if not requested.
         memorized_frequencies: shape (vocabulary), the part of `token_frequencies` from memorized sequences, if counted.
-        large_ids: shape (n), the ids from 2^24 on that occur, rising.
+        large_ids: shape (n), the ids from 2^24 on that occur, ascending.
         large_frequencies: shape (n), their occurrences.
         large_memorized_frequencies: shape (n), the part from memorized sequences, if counted.
     """
@@ -50,13 +50,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Query:
-    """What is counted besides tokens. Read-only and shared by all threads.
+    """What is counted in addition to tokens. Read-only and shared by all threads.
 
     Attributes:
-        indexes: one for each matrix of windows.
-        near: one for each matrix, if near-duplicates are asked for.
-        vocabulary_size: ids at or above it are refused; None takes whatever comes.
-        memorized: sorted ids of the sequences whose tokens are also counted apart; None counts all together.
+        indexes: one index per matrix of windows.
+        near: one index per matrix, if near-duplicates are requested.
+        vocabulary_size: ids at or above it are rejected; None accepts any id.
+        memorized: sorted ids of the sequences whose tokens are also counted separately; None counts all together.
     """
 
     indexes: tuple[WindowIndex, ...] = ()
@@ -75,21 +75,21 @@ class Query:
         memorized: npt.NDArray[np.int64] | Sequence[int] | None = None,
         multiplier: int = kernels.MULTIPLIER,
     ) -> "Query":
-        """Check what is asked for and index it.
+        """Check and index the requested windows.
 
         Args:
-            windows: (windows, tokens) token ids of each length.
-            vocabulary_size: token frequencies are counted for ids below it; None counts none.
-            separator: token id that windows must not hold.
-            substitutions: also look for windows with up to so many tokens replaced.
-            memorized: ids of sequences whose tokens are counted apart.
-            multiplier: of the rolling hash.
+            windows: (windows, tokens) token ids, one matrix per length.
+            vocabulary_size: number of token ids to count, and limit of valid ids; None accepts any id.
+            separator: token id that windows must not contain.
+            substitutions: also count positions with up to this many tokens replaced.
+            memorized: ids of sequences whose tokens are counted separately.
+            multiplier: multiplier of the hash.
 
         Raises:
-            MemtaxError: a window cannot be asked for, or the vocabulary is empty.
+            MemtaxError: a window is invalid, or the vocabulary is empty.
         """
         if vocabulary_size is not None and vocabulary_size < 1:
-            raise MemtaxError(f"the vocabulary must have at least 1 token, not {vocabulary_size}")
+            raise MemtaxError(f"the vocabulary must have at least 1 token, got {vocabulary_size}")
         checked = [checked_windows(each, vocabulary_size) for each in windows]
         indexes = tuple(WindowIndex(each, multiplier, separator) for each in checked)
         near = () if substitutions is None else _near(checked, substitutions, separator)
@@ -98,7 +98,7 @@ class Query:
 
     @property
     def size(self) -> int:
-        """Windows asked for, in all."""
+        """Total number of requested windows."""
         return sum(len(index.windows) for index in self.indexes)
 
 
@@ -110,14 +110,14 @@ def _near(windows: Sequence[npt.NDArray[Any]], substitutions: int, separator: in
 
 @dataclass
 class Totals:
-    """Sums that can be added up in any order, kept on disk between runs, and turned into counts at the end.
+    """Sums that can be added in any order, kept on disk between runs, and converted to counts at the end.
 
     Attributes:
-        frequencies: (1, vocabulary) occurrences of each token; with a second row, of those in memorized sequences.
-        found: (windows,) occurrences of each window, an array a length.
-        near: the same with up to so many tokens replaced; empty if that was not asked for.
-        tokens: tokens read.
-        sequences: sequences read.
+        frequencies: (1, vocabulary) occurrences of each token; a second row counts those in memorized sequences.
+        found: (windows,) occurrences of each window, one array per length.
+        near: the same with substitutions allowed; empty if not requested.
+        tokens: number of tokens read.
+        sequences: number of sequences read.
     """
 
     frequencies: Int64
@@ -129,7 +129,7 @@ class Totals:
 
     @classmethod
     def zero(cls, query: Query) -> "Totals":
-        """Nothing counted yet. Frequencies have a second row for memorized sequences, if those are counted separately."""
+        """Totals of zero; frequencies have a second row for memorized sequences if those are counted separately."""
         groups = 1 if query.memorized is None else 2
         return cls(
             np.zeros((groups, min(query.vocabulary_size or 0, DENSE)), np.int64),
@@ -139,7 +139,7 @@ class Totals:
         )
 
     def add(self, other: "Totals") -> None:
-        """Add another part of the corpus."""
+        """Add the totals of another part of the corpus."""
         self.reserve(other.frequencies.shape[1])
         self.frequencies[:, : other.frequencies.shape[1]] += other.frequencies
         for mine, theirs in zip(self.found + self.near, other.found + other.near, strict=True):
@@ -149,21 +149,21 @@ class Totals:
         self.sequences += other.sequences
 
     def clear(self) -> None:
-        """Start again from zero, in the same memory."""
+        """Reset to zero in the same memory."""
         for array in (self.frequencies, *self.found, *self.near):
             array[...] = 0
         self.large = LargeIds.none(len(self.frequencies))
         self.tokens = self.sequences = 0
 
     def reserve(self, size: int) -> None:
-        """Make room for ids below `size`."""
+        """Allocate entries for ids below `size`."""
         if size > self.frequencies.shape[1]:
             grown = np.zeros((len(self.frequencies), size), np.int64)
             grown[:, : self.frequencies.shape[1]] = self.frequencies
             self.frequencies = grown
 
     def counts(self, query: Query) -> Counts:
-        """The result. A vocabulary that is not stated, or beyond a table's size, ends at the largest id seen."""
+        """The final counts. If the vocabulary size is unknown or too large for a table, it ends at the largest id seen."""
         every = self.frequencies.sum(axis=0)
         seen = np.flatnonzero(every)
         stated = query.vocabulary_size is not None and query.vocabulary_size <= DENSE
@@ -187,7 +187,7 @@ def add_block(query: Query, totals: Totals, block: Block) -> None:
     """Count one block into `totals`.
 
     Raises:
-        MemtaxError: a token id is negative or beyond the vocabulary; the message names its place.
+        MemtaxError: a token id is negative or exceeds the vocabulary; the message gives its position.
     """
     has_large = _make_room(query, totals, block)
     groups = np.zeros(len(block.offsets) - 1, np.uint8) if query.memorized is None else _groups(query.memorized, block)
@@ -198,7 +198,7 @@ def add_block(query: Query, totals: Totals, block: Block) -> None:
     apart = has_large or query.memorized is not None
     here = np.zeros(0, np.int64) if apart else totals.frequencies[0]
     if not query.indexes and not apart:
-        # The pass over no windows counts tokens alone.
+        # Without windows, the pass counts tokens only.
         _NO_WINDOWS.scan(block, here, np.zeros(0, np.int64))
     for number, (index, found) in enumerate(zip(query.indexes, totals.found, strict=True)):
         index.scan(block, here if number == 0 else here[:0], found)
@@ -222,23 +222,23 @@ def _groups(memorized: Int64, block: Block) -> npt.NDArray[np.uint8]:
 
 
 def _make_room(query: Query, totals: Totals, block: Block) -> bool:
-    """Check the ids, which index memory in the kernel, and grow the frequencies where the vocabulary is not known.
+    """Check the ids, which index memory in the kernel, and grow the frequencies if the vocabulary size is unknown.
 
     Returns:
-        Whether there are ids for which the table has no place.
+        Whether some ids are too large for the table.
     """
     high = largest_id(block, query.vocabulary_size)
     if high >= totals.frequencies.shape[1]:
-        # Powers of two: a rising sequence of ids does not copy the table again and again.
+        # Grow to powers of two, so that ascending ids do not copy the table again and again.
         totals.reserve(min(1 << high.bit_length(), DENSE))
     return high >= DENSE
 
 
 def _count_large(query: Query, totals: Totals, block: Block, groups: npt.NDArray[np.uint8]) -> None:
-    """Count the tokens of a block in which some ids have no place in the table.
+    """Count the tokens of a block in which some ids are too large for the table.
 
     Raises:
-        MemtaxError: too many ids are so, and the vocabulary is not stated.
+        MemtaxError: there are too many such ids, and the vocabulary size is not given.
     """
     large = block.tokens >= DENSE
     each = np.repeat(groups, np.diff(block.offsets))
@@ -250,7 +250,7 @@ def _count_large(query: Query, totals: Totals, block: Block, groups: npt.NDArray
         at = int(np.argmax(large))
         raise MemtaxError(
             f"{len(totals.large.ids):,} different token ids from {DENSE:,} on, such as {int(block.tokens[at])} in "
-            f"{block.where(at)}, look like tokens of another dtype; if they are right, state the vocabulary's size"
+            f"{block.where(at)}, look like tokens of another dtype; if they are right, give the vocabulary size"
         )
 
 
@@ -258,7 +258,7 @@ def largest_id(block: Block, vocabulary_size: int | None) -> int:
     """The largest token id of a block; -1 if it has no tokens.
 
     Raises:
-        MemtaxError: an id is negative or beyond the vocabulary; the message names its place.
+        MemtaxError: an id is negative or exceeds the vocabulary; the message gives its position.
     """
     tokens = block.tokens
     if len(tokens) == 0:

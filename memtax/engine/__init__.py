@@ -1,4 +1,4 @@
-"""How a batch function runs over a table: shards, processes, resume."""
+"""Running a batch function over a table: shards, processes, resuming."""
 
 from memtax.engine.once import once
 from memtax.engine.shards import Plan, plan

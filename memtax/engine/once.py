@@ -1,4 +1,4 @@
-"""Make a directory once: reuse it when it is the same work, refuse it when it is not, make it again when it is damaged."""
+"""Creating a directory once: reuse it for the same work, reject it for other work, recreate it if damaged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +14,11 @@ MANIFEST = "stage.json"
 
 
 def once(directory: Path | str, identity: dict[str, Any], make: Callable[[Path], None]) -> bool:
-    """Fill `directory` by `make`, unless a finished one with the same identity is there, whose files match their checksums.
+    """Fill `directory` with `make`, unless it is finished, has the same identity, and its files match their checksums.
 
     Args:
-        directory: appears whole, by rename, when `make` returns.
-        identity: JSON values that decide the content: inputs, parameters, versions.
+        directory: created as a whole, by rename, when `make` returns.
+        identity: JSON values that determine the content: inputs, parameters, versions.
         make: receives an empty temporary folder to fill.
 
     Returns:
@@ -38,10 +38,10 @@ def once(directory: Path | str, identity: dict[str, Any], make: Callable[[Path],
 
 
 def is_whole(directory: Path, identity: dict[str, Any]) -> bool:
-    """Whether a directory that `once` made can be used again; if not, a line on standard error says why.
+    """Whether a directory created by `once` can be reused; if not, a line on standard error gives the reason.
 
     Raises:
-        StaleOutputError: it is the result of other inputs or parameters.
+        StaleOutputError: the directory is the result of other inputs or parameters.
     """
     check(directory, identity)
     reason = checksums.damage(directory, identity)
@@ -51,7 +51,7 @@ def is_whole(directory: Path, identity: dict[str, Any]) -> bool:
 
 
 def invalidate(directory: Path, identity: dict[str, Any]) -> None:
-    """Mark a damaged directory as not finished, so that `once` makes it again, in whichever process."""
+    """Mark a damaged directory as unfinished, so that `once` recreates it in any process."""
     write_json(directory / MANIFEST, identity)
     (directory / checksums.RECORD).unlink(missing_ok=True)
 
@@ -59,8 +59,8 @@ def invalidate(directory: Path, identity: dict[str, Any]) -> None:
 def check(directory: Path, identity: dict[str, Any], parts: Parts | None = None) -> None:
     """Compare the manifest of a directory with an identity.
 
-    A manifest that is damaged or missing is written again where the files beside it prove what they are made from: by their
-    record, or because all parts match theirs.
+    A damaged or missing manifest is rewritten if the other files prove their origin, by their record or because all parts
+    match theirs.
 
     Raises:
         StaleOutputError: they differ, or the directory has no readable manifest.
@@ -75,17 +75,15 @@ def check(directory: Path, identity: dict[str, Any], parts: Parts | None = None)
 
 
 def _difference(directory: Path, identity: dict[str, Any]) -> str | None:
-    """What is wrong with the manifest."""
+    """Describe what is wrong with the manifest."""
     try:
         found = read_json(directory / MANIFEST)
     except (OSError, MemtaxError):
-        return (
-            f"{directory} is there, but {MANIFEST} in it is missing or unreadable; remove that folder or choose another output"
-        )
+        return f"{directory} exists, but {MANIFEST} in it is missing or unreadable; remove that folder or choose another output"
     missing = object()
     changed = [name for name in {**identity, **found} if found.get(name, missing) != identity.get(name, missing)]
     if not changed:
         return None
     return (
-        f"{directory} holds results of another run (changed: {', '.join(changed)}); remove that folder or choose another output"
+        f"{directory} has results of another run (changed: {', '.join(changed)}); remove that folder or choose another output"
     )

@@ -1,4 +1,4 @@
-"""How the scripts in `training/` end: errors in one line."""
+"""Error handling of the scripts in `training/`: errors are one line."""
 
 import sys
 from collections.abc import Callable
@@ -9,20 +9,20 @@ from memtax.files import system_error
 
 
 def run_training(name: str, run: Callable[[], object]) -> None:
-    """Run a training script; errors of the user's and of the system are one line.
+    """Run a training script; user and system errors become one line.
 
     Args:
-        name: of the script, as the line calls it.
+        name: name of the script, used in that line.
         run: parses the command line and trains.
 
     Raises:
-        SystemExit: with status 2, after an error, and 130 when it was interrupted.
+        SystemExit: with status 2 after an error, and 130 after an interruption.
     """
     try:
         with outputs.holding():
             run()
     except KeyboardInterrupt:
-        print(f"\n{name}: interrupted; --resume_from_checkpoint True goes on from the last checkpoint", file=sys.stderr)  # noqa: T201
+        print(f"\n{name}: interrupted; resume with --resume_from_checkpoint True", file=sys.stderr)  # noqa: T201
         raise SystemExit(130) from None
     except Exception as error:
         number = system_error(error)

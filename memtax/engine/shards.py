@@ -1,4 +1,4 @@
-"""How a table is cut: batches are fixed row blocks inside shards of fixed size, whatever the number of processes."""
+"""How a table is split: batches are fixed row blocks inside shards of fixed size, for any number of processes."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from memtax.errors import MemtaxError
 
 @dataclass(frozen=True)
 class Plan:
-    """The cut of a table into shards and batches. Only the row count and the two sizes decide it.
+    """The split of a table into shards and batches, determined only by the row count and the two sizes.
 
     Attributes:
-        rows: rows of the table.
-        rows_per_batch: rows that a function gets at once.
-        rows_per_shard: rows of a finished part; a multiple of the batch's.
+        rows: number of rows in the table.
+        rows_per_batch: rows per function call.
+        rows_per_shard: rows per finished part; a multiple of the batch size.
 
     Raises:
-        MemtaxError: a size does not fit.
+        MemtaxError: a size is invalid.
     """
 
     rows: int
@@ -47,5 +47,5 @@ class Plan:
 
 
 def plan(rows: int, rows_per_batch: int, batches_per_shard: int = 16) -> Plan:
-    """The default cut: `batches_per_shard` batches per shard, so that a killed run loses at most that much work."""
+    """The default split: `batches_per_shard` batches per shard, so that a killed run loses at most that much work."""
     return Plan(rows, rows_per_batch, rows_per_batch * batches_per_shard)

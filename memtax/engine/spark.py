@@ -1,4 +1,4 @@
-"""Spark: a session on the Java of the system, and functions over Arrow batches on its workers."""
+"""Spark: a session that uses the system's Java, and functions over Arrow batches on its workers."""
 
 import os
 import re
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from memtax.engine.stage import BatchFunction
 
 JAVA = 17
-"""The oldest Java that Spark 4 runs on."""
+"""Minimum Java version of Spark 4."""
 
 
 def find_java() -> Path:
-    """The Java that Spark will start: `JAVA_HOME`, or the PATH.
+    """The Java that Spark will start, from `JAVA_HOME` or the PATH.
 
     Raises:
         MemtaxError: there is none, or it is too old; the message says how to install one.
     """
-    way_out = "install one (Debian, Ubuntu: apt-get install -y openjdk-17-jre-headless) or let JAVA_HOME name it"
+    way_out = "install one (Debian, Ubuntu: apt-get install -y openjdk-17-jre-headless) or set JAVA_HOME"
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
     if found is None:
@@ -41,17 +41,17 @@ def find_java() -> Path:
     printed = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr
     version = re.search(r'version "(?:1\.)?(\d+)', printed)
     if version is None or int(version[1]) < JAVA:
-        is_old = f"Java {version[1]}" if version else "no Java that says its version"
+        is_old = f"Java {version[1]}" if version else "no Java that reports its version"
         raise MemtaxError(f"Spark needs Java {JAVA} or newer, and {found} is {is_old}; {way_out}")
     return Path(found)
 
 
 def session(master: str | None = None) -> Any:
-    """The Spark session: the one that is active, or a new one.
+    """The active Spark session, or a new one.
 
     Args:
-        master: `local[2]`, `spark://host:7077`, `yarn`, ...; None takes what `spark-submit` or the configuration says, or all
-            cores of this machine.
+        master: `local[2]`, `spark://host:7077`, `yarn`, ...; None uses the setting of `spark-submit` or the configuration, or
+            all cores of this machine.
 
     Raises:
         MemtaxError: PySpark or Java is missing, or the session does not start.
@@ -64,7 +64,7 @@ def session(master: str | None = None) -> Any:
     if active is not None:
         return active
     find_java()
-    # Workers must run this interpreter, which has memtax, and not the system's Python.
+    # Workers must run this interpreter, which has memtax, instead of the system's Python.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("memtax").config("spark.ui.showConsoleProgress", "true")
@@ -83,7 +83,7 @@ def session(master: str | None = None) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """What Java says in many lines, in the first one that says something."""
+    """The first meaningful line of a long Java error."""
     lines = (line.strip().removeprefix(": ") for line in str(error).splitlines())
     return next(
         (line for line in lines if line and not line.startswith("An error occurred while calling")), type(error).__name__
@@ -91,7 +91,7 @@ def first_line(error: BaseException) -> str:
 
 
 def own_words(error: BaseException) -> MemtaxError | None:
-    """The MemtaxError that a worker raised, out of the traceback that Spark wraps it in; None if there is none in it."""
+    """The MemtaxError that a worker raised, extracted from Spark's traceback; None if there is none."""
     found = re.findall(r"memtax\.errors\.(?:\w+): (.*)", str(error))
     return MemtaxError(found[-1].strip()) if found else None
 
@@ -99,20 +99,20 @@ def own_words(error: BaseException) -> MemtaxError | None:
 def run_on_spark(
     dataset: "datasets.Dataset", function: "BatchFunction", output: Path, rows_per_batch: int, master: str | None = None
 ) -> pa.Table:
-    """`memtax.engine.stage` with Spark's workers in the place of processes: the same shards, batches and parts, byte for byte.
+    """`memtax.engine.stage` with Spark workers instead of processes: the same shards, batches and parts, byte for byte.
 
-    Each task computes whole shards (fixed row blocks) from their staged rows, through `mapInArrow`. Finished parts are reused.
+    Each task computes whole shards (fixed row blocks) from their staged rows, with `mapInArrow`. Finished parts are reused.
 
     Args:
         dataset: rows with `sequence_id` and the columns that the function requires.
         function: a filter.
-        output: the stage's directory, on a file system that all workers see.
+        output: the stage's directory, on a file system visible to all workers.
         rows_per_batch: rows per call.
-        master: of Spark.
+        master: Spark master.
 
     Raises:
-        MemtaxError: a column is missing, Spark cannot start, or the filter refuses the rows.
-        StaleOutputError: `output` holds parts of another input or function.
+        MemtaxError: a column is missing, Spark cannot start, or the filter rejects the rows.
+        StaleOutputError: `output` contains parts of another input or function.
     """
     from memtax import schema
     from memtax.engine.shards import plan
@@ -129,7 +129,7 @@ def run_on_spark(
         columns = [KEY, *(name for name in function.requires if name != KEY)]
         staged = output / ".input"
         try:
-            # The workers read the rows from files, so that the driver holds one shard at a time.
+            # The workers read the rows from files, so that the driver holds only one shard at a time.
             for shard in missing:
                 _stage(dataset, columns, cut, shard, staged)
             work = _shard_work(function, cut, parts, staged.resolve())
@@ -154,7 +154,7 @@ def _stage(dataset: "datasets.Dataset", columns: list[str], cut: "Plan", shard: 
 
 
 def _shard_work(function: "BatchFunction", cut: "Plan", parts: Parts, staged: Path) -> Any:
-    """What a task does: the batches of each shard, as `memtax.engine.stage` cuts them."""
+    """The work of a task: the batches of each shard, split as in `memtax.engine.stage`."""
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import datasets

@@ -1,4 +1,4 @@
-"""Run a batch function over a table: shard by shard, resumable, on one process or many, with the same result."""
+"""Run a batch function over a table shard by shard: resumable, and with the same result for any number of processes."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ KEY = "sequence_id"
 
 
 class BatchFunction(Protocol):
-    """What the engine runs; every `memtax.filters.Filter` is one."""
+    """Interface of functions that the engine runs; every `memtax.filters.Filter` implements it."""
 
     @property
     def name(self) -> str:
@@ -31,11 +31,11 @@ class BatchFunction(Protocol):
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """Columns that it reads."""
+        """Columns that the function reads."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that it adds."""
+        """Columns that the function adds."""
 
     @property
     def features(self) -> "datasets.Features":
@@ -58,24 +58,25 @@ def run(
 ) -> "pa.Table":
     """Apply `function` to every row and return its columns, keyed by `sequence_id`, in the dataset's order.
 
-    Finished shards lie in `output` as Parquet parts and are reused by the next call with the same input and function, if they
-    match their checksums; a line on standard error names one that does not, and it is computed again.
-    Under `accelerate launch` (GPUs) or `torchrun` (CPUs) the shards are distributed over the processes; the parts, and so the
-    result, are the same bytes for any number of processes.
+    Finished shards are stored in `output` as Parquet parts and reused by the next call with the same input and function if
+    they match their checksums; a part that does not match is reported on standard error and computed again.
+    Under `accelerate launch` (GPUs) or `torchrun` (CPUs) the shards are distributed over the processes; the parts, and
+    therefore the result, are the same bytes for any number of processes.
 
     Args:
         dataset: rows with `sequence_id` and the columns that the function requires.
         function: a filter.
         output: the stage's directory.
-        rows_per_batch: rows per call. It is part of the stage's identity: batches are the same for any process count.
-        batches_per_shard: batches per part, likewise; slow functions want few, so that parts are shared and kept early.
+        rows_per_batch: rows per call; part of the stage's identity, so that batches do not depend on the process count.
+        batches_per_shard: batches per part, also part of the identity; few for slow functions, so that parts are shared and
+            saved early.
 
     Returns:
         Table of `sequence_id` and the function's columns.
 
     Raises:
         MemtaxError: a required column is missing.
-        StaleOutputError: `output` holds parts of another input or function.
+        StaleOutputError: `output` contains parts of another input or function.
     """
     schema.require(dataset.column_names, (KEY, *function.requires), f"the input of {function.name!r}")
     cut = plan(len(dataset), rows_per_batch, batches_per_shard)
@@ -113,14 +114,14 @@ def compute_shard(
     shard: int,
     done: Callable[[int], Any] | None = None,
 ) -> "pa.Table":
-    """One shard's table, through `Dataset.map` with the fixed batches; `done` is told the rows of each finished batch."""
+    """One shard's table, from `Dataset.map` with the fixed batches; `done` is called with each finished batch's row count."""
     import datasets
 
     def batch_function(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         try:
             added = function(batch)
         except RowError as error:
-            # The function knows a row of the batch; the user knows its id.
+            # The function knows the row's index in the batch; the user knows its id.
             key = batch[KEY][error.row]
             raise error.at(key, f"the row with sequence_id {key}") from error
         if done is not None:
@@ -138,13 +139,13 @@ def compute_shard(
             load_from_cache_file=False,
             new_fingerprint=digest(function.fingerprint, shard),
         )
-    # Drop the metadata that `datasets` adds: a part holds the schema's columns and nothing of the library's version.
+    # Drop the metadata that `datasets` adds: a part contains the schema's columns, independent of the library's version.
     return result.data.table.replace_schema_metadata(None)
 
 
 @contextlib.contextmanager
 def _no_bars_of_datasets() -> Iterator[None]:
-    """One bar a stage is enough: `map` would draw another for every shard."""
+    """Hide the progress bars of `map`, which would draw one per shard; each stage has one bar."""
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     before = are_progress_bars_disabled()
@@ -157,7 +158,7 @@ def _no_bars_of_datasets() -> Iterator[None]:
 
 
 def stage_identity(dataset: "datasets.Dataset", function: BatchFunction, cut: Plan) -> dict[str, Any]:
-    """What decides a stage's result; kept beside the parts so that parts of another run are never mixed in."""
+    """Everything that determines a stage's result; stored with the parts, so that parts of different runs are never mixed."""
     return {
         "stage": str(function.name),
         "function": function.fingerprint,
@@ -172,12 +173,12 @@ def claim(output: Path, identity: dict[str, Any], parts: Parts | None = None) ->
     """Mark `output` as the stage's directory, or check that it already is.
 
     Args:
-        output: the directory of the manifest.
-        identity: what the stage is made from.
-        parts: where they do not lie in `output` itself.
+        output: directory of the manifest.
+        identity: inputs and parameters of the stage.
+        parts: the parts, if they are not in `output` itself.
 
     Raises:
-        StaleOutputError: the directory belongs to another input, function or cut.
+        StaleOutputError: the directory belongs to another input, function or split.
     """
     parts = parts or Parts.of(output, identity)
     if (output / MANIFEST).exists() or parts.names() or any(parts.folder.glob("part-*.parquet")):
@@ -190,7 +191,7 @@ def read(output: Path, function: BatchFunction, cut: Plan, dataset: "datasets.Da
     """The finished parts in order, memory-mapped.
 
     Raises:
-        MemtaxError: a part is missing, or its rows are not those of its shard.
+        MemtaxError: a part is missing, or has other rows than its shard.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -210,5 +211,5 @@ def read(output: Path, function: BatchFunction, cut: Plan, dataset: "datasets.Da
     table = pa.concat_tables(tables)
     keys = dataset.select_columns([KEY]).with_format("arrow")[:].column(KEY).cast(pa.int64())
     if table.column(KEY) != keys:
-        raise MemtaxError(f"the parts in {output} hold other sequence_ids than the input; delete that folder and run again")
+        raise MemtaxError(f"the parts in {output} have other sequence_ids than the input; delete that folder and run again")
     return table

@@ -1,4 +1,4 @@
-"""Which process this is, and how many there are: one, unless started by `accelerate launch` or `torchrun`."""
+"""Rank of this process and number of processes: one, unless started by `accelerate launch` or `torchrun`."""
 
 import atexit
 import os
@@ -20,7 +20,7 @@ class World:
 
     @classmethod
     def current(cls) -> "World":
-        """The world of this process. With several processes the Accelerate state is set up (gloo on CPUs)."""
+        """The world of this process. With several processes, this initializes the Accelerate state (gloo on CPUs)."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls(0, 1)
         state = _state()
@@ -32,15 +32,15 @@ class World:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Return once every process has come here."""
+        """Return once every process has called this."""
         if self.size > 1:
             _state().wait_for_everyone()
 
 
 def spare_threads() -> None:
-    """One thread in the worker processes of `Dataset.map(num_proc=...)`.
+    """Use one thread in worker processes of `Dataset.map(num_proc=...)`.
 
-    A forked worker would wait forever for the thread pool of its parent; and there is a worker for each core already.
+    A forked worker would wait forever for its parent's thread pool, and there is already one worker per core.
     """
     import multiprocess  # type: ignore[import-untyped]
     import torch
@@ -50,7 +50,7 @@ def spare_threads() -> None:
 
 
 def device() -> Any:
-    """The device that Accelerate gives this process among several."""
+    """The device that Accelerate assigns to this process among several."""
     return _state().device
 
 
@@ -58,8 +58,8 @@ def _state() -> Any:
     import torch
     from accelerate import PartialState
 
-    # One process may work for hours while the others wait; if it ends, the launcher ends them. NCCL would give up after ten
-    # minutes.
+    # One process may work for hours while the others wait; if it dies, the launcher ends the others. NCCL's default timeout is
+    # ten minutes.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
     _part_at_exit()
     return state
@@ -67,12 +67,11 @@ def _state() -> Any:
 
 @cache
 def _part_at_exit() -> None:
-    """Have the process group ended before the interpreter goes.
+    """End the process group before the interpreter shuts down.
 
-    A thread of gloo's that lets go of a collective's tensors takes the interpreter's lock. When the interpreter is already
-    going, that aborts the process ("terminate called without an active exception"), and the launcher reports work that was
-    done as failed. Ending the group waits for its threads, unless a wrapped model of the caller still holds it; the pause
-    lets those finish too.
+    A gloo thread that releases a collective's tensors acquires the interpreter's lock. During interpreter shutdown this aborts
+    the process ("terminate called without an active exception"), and the launcher reports finished work as failed. Ending the
+    group waits for its threads, unless a wrapped model of the caller still holds it; the pause lets those finish too.
     """
     import torch.distributed
 

@@ -1,4 +1,4 @@
-"""The filters, by catalogue name. Adding one is a file beside this one, a line here, and a test."""
+"""The filters, by catalogue name. To add one, write a file in this folder, a line here, and a test."""
 
 import difflib
 import importlib
@@ -30,23 +30,23 @@ CATALOGUE: dict[str, str] = {
     "code_vs_nl": "memtax.filters.code_vs_nl:CodeFilter",
     "scores": "memtax.filters.language_model:LanguageModelFilter",
 }
-"""Name to `module:class`; modules are imported when a filter is asked for."""
+"""Name to `module:class`; modules are imported on first use."""
 
 
 ENTRY_POINTS = "memtax.filters"
-"""Group of entry points by which other packages add filters to the catalogue: `NAME = "module:class"`."""
+"""Entry-point group for filters of other packages: `NAME = "module:class"`."""
 
 
 def catalogue() -> dict[str, str]:
-    """Name to `module:class` of every filter: memtax's own, and those of installed packages."""
+    """Name to `module:class` of every filter from memtax and installed packages."""
     return {**{name: point.value for name, point in extensions.entry_points(ENTRY_POINTS).items()}, **CATALOGUE}
 
 
 def filter_class(name: str) -> type[Filter]:
-    """The class of a catalogued filter.
+    """The class of a filter in the catalogue.
 
     Raises:
-        MemtaxError: no filter has that name (the message suggests the nearest one), or its package cannot be imported.
+        MemtaxError: no filter has that name (the message suggests the closest one), or its package cannot be imported.
     """
     known = catalogue()
     if name not in known:
@@ -66,7 +66,7 @@ def _own(place: str) -> type[Filter]:
 
 
 def __getattr__(name: str) -> type[Filter]:
-    # Imported on first use: most filters bring libraries of their own.
+    # Imported on first use because most filters need additional libraries.
     for place in CATALOGUE.values():
         if place.endswith(f":{name}"):
             return _own(place)

@@ -1,4 +1,4 @@
-"""How well a classifier separates code from natural language: figures, thresholds and curves from labeled texts."""
+"""Evaluation of a classifier of code and natural language: measures, thresholds and curves from labeled texts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ from memtax.shapes import Number
 
 
 def read_labels(path: str) -> tuple[list[str], list[int]]:
-    """Texts and labels (1: code) of a file of JSON lines.
+    """Texts and labels (1: code) from a file of JSON lines.
 
     Raises:
-        MemtaxError: a line lacks one of them.
+        MemtaxError: a line lacks `text` or `label`.
     """
     try:
         rows = read_json_lines(path, {"text": str, "label": Number(0, 1, whole=True)})
@@ -29,16 +29,16 @@ def evaluate(labels: Sequence[int], scores: Sequence[float], units: ArrayLike | 
     """Ranking measures and thresholds of P(natural language) against labels (0 natural language, 1 code).
 
     Args:
-        labels: of the rows.
-        scores: P(natural language) of the rows.
-        units: (rows,) unit of each, from `unit_codes`: the document that a passage was cut from. None: rows are
+        labels: (rows,) label of each row.
+        scores: (rows,) P(natural language) of each row.
+        units: (rows,) unit of each row, from `unit_codes`: the document that a passage was cut from. None: rows are
             independent.
 
     Returns:
-        `rows`, `units`, `roc_auc` with its 95% interval over units (null where a class is in fewer than 10), `pr_auc_code`,
-        `pr_auc_natural_language`, `best_f1` of natural language with `best_threshold`, and the thresholds where a class's
-        false positives vanish: from `natural_language_from` on no code is called natural language, up to `code_to` no natural
-        language is called code.
+        `rows`, `units`, `roc_auc` with its 95% interval over units (null if a class has fewer than 10 units), `pr_auc_code`,
+        `pr_auc_natural_language`, `best_f1` of natural language with `best_threshold`, and the thresholds beyond which a
+        class has no false positives: no code scores `natural_language_from` or more, and no natural language scores
+        `code_to` or less.
     """
     prose, score = 1 - np.asarray(labels), np.asarray(scores, np.float64)
     interval = statistics.auroc_interval(prose, score, units)

@@ -1,8 +1,8 @@
-"""Passages of code and of natural language to train a classifier on, cut like the sequences that it will read.
+"""Training passages of code and natural language, cut like the sequences that the classifier will read.
 
-A document's kind does not settle what a short passage of it is: a source file opens with a license and a paper holds
-tables. Passages therefore start anywhere, have any length, and are labeled by their own share of prose; those between the
-kinds are left out.
+The kind of a document does not determine the kind of a short passage: source files start with a license, and papers contain
+tables. Passages therefore start anywhere, have any length, and are labeled by their own share of prose; ambiguous ones are
+skipped.
 """
 
 import random
@@ -19,23 +19,23 @@ from memtax.errors import MemtaxError
 
 NATURAL_LANGUAGE, CODE = 0, 1
 LABELS = ("natural language", "code")
-"""Class names by label, as they stand in a trained model's configuration."""
+"""Class names by label, as in a trained model's configuration."""
 
 Documents = Mapping[str, Sequence[str]]
-"""Name of a source to its texts; every source is drawn from equally often."""
+"""Name of a source to its texts; all sources are sampled equally often."""
 
 TEXT_COLUMNS = ("text", "content", "code")
 CODE_DOMAINS = ("github", "github-code", "the-stack")
 LEFT_OUT = ("dm_mathematics",)
-"""Domains that are neither: synthetic exercises of formulas and words."""
+"""Domains that are neither kind: synthetic exercises made of formulas and words."""
 
 SHORTEST, LONGEST = 60, 340
-"""Characters of a passage: 64 tokens of a language model are about 150 of code and 300 of prose."""
+"""Passage length in characters: 64 language model tokens are about 150 characters of code and 300 of prose."""
 MOSTLY_PROSE, HARDLY_PROSE = 0.7, 0.3
 BUFFER = 10_000
-"""Documents that a stream is shuffled through."""
+"""Documents in the shuffle buffer of a stream."""
 RUN = 5
-"""Words in a row that make prose, if one of them is a function word."""
+"""Number of consecutive words that count as prose, if one of them is a function word."""
 
 _EDGE = "()[]{}\"'\u201c\u201d\u2018\u2019*_.,;:!?"
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019\-][^\W\d_]+)*")
@@ -54,9 +54,9 @@ _PROSE_NAMES = ("LICENSE", "COPYING", "NOTICE", "METADATA")
 
 @dataclass(frozen=True)
 class Passages:
-    """Texts, their labels (0 natural language, 1 code), and how many were relabeled or left out as between the kinds.
+    """Texts, their labels (0 natural language, 1 code), and how many were relabeled or skipped as ambiguous.
 
-    `documents` numbers the document that each text was cut from.
+    `documents` contains the number of the document that each text was cut from.
     """
 
     texts: list[str]
@@ -67,7 +67,7 @@ class Passages:
 
 
 def prose_share(text: str) -> float:
-    """Share of a text's characters (white space and comment marks aside) in runs of words with a function word among them.
+    """Share of a text's characters (without white space and comment marks) in word sequences that include a function word.
 
     Returns:
         From 0 to 1; 0 for a text without words.
@@ -87,10 +87,10 @@ def prose_share(text: str) -> float:
 
 
 def label_of(text: str, kind: int) -> int | None:
-    """The label of a passage from a document of some kind; None if it lies between the kinds.
+    """The label of a passage from a document of the given kind; None if it is ambiguous.
 
-    Prose inside code (comments, licenses) is natural language. A passage of a prose document is natural language too, also a
-    list of names or another language, unless it has no prose at all and at most half of its visible characters are letters
+    Prose inside code (comments, licenses) is natural language. A passage from a prose document is natural language too, even
+    a list of names or another language, unless it contains no prose and at most half of its visible characters are letters
     (tables, markup, formulas).
     """
     share = prose_share(text)
@@ -101,22 +101,22 @@ def label_of(text: str, kind: int) -> int | None:
 
 
 def draw(code: Documents, prose: Documents, rows: int, seed: int, relabel: bool = True) -> Passages:
-    """Draw passages: as many of code as of natural language, from each source of a kind equally often.
+    """Draw equally many passages of code and natural language, from each source of a kind equally often.
 
     Args:
         code: sources of code.
         prose: sources of natural language.
-        rows: passages wanted.
-        seed: the same seed draws the same passages.
-        relabel: whether passages are labeled by `label_of`; if not, each has its document's kind, as in the reference.
+        rows: number of passages.
+        seed: random seed.
+        relabel: whether to label passages with `label_of`; otherwise each gets its document's kind, as in the reference.
 
     Raises:
-        MemtaxError: a kind has no document.
+        MemtaxError: a kind has no documents.
     """
     for name, sources in (("code", code), ("natural language", prose)):
         if not any(any(text.strip() for text in texts) for texts in sources.values()):
-            raise MemtaxError(f"there is no document of {name} to train on; name a source of each kind")
-    generator = random.Random(seed)  # noqa: S311 - a draw of samples, not of secrets
+            raise MemtaxError(f"there is no document of {name} to train on; give a source of each kind")
+    generator = random.Random(seed)  # noqa: S311 - for sampling, not for secrets
     kinds = [[texts for _, texts in sorted(sources.items()) if len(texts)] for sources in (prose, code)]
     texts: list[str] = []
     labels: list[int] = []
@@ -145,16 +145,16 @@ def draw(code: Documents, prose: Documents, rows: int, seed: int, relabel: bool 
 
 
 def _cut(text: str, generator: random.Random) -> str:
-    """A passage of a text, from anywhere in it."""
+    """A passage from a random position of a text."""
     length = generator.randint(SHORTEST, LONGEST)
     start = generator.randrange(max(1, len(text) - length))
     return text[start : start + length]
 
 
 def read_domains(folder: Path | str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Code and prose documents of a folder of JSON lines named by domain, such as MIMIR's `github.member.jsonl`.
+    """Code and prose documents from a folder of JSON lines named by domain, such as MIMIR's `github.member.jsonl`.
 
-    Files whose lines carry labels, and files in hidden folders, are not read.
+    Files with labels, and files in hidden folders, are skipped.
 
     Returns:
         Sources of code and sources of natural language, by domain.
@@ -172,23 +172,23 @@ def read_domains(folder: Path | str) -> tuple[dict[str, list[str]], dict[str, li
         (code if domain in CODE_DOMAINS else prose).setdefault(domain, []).extend(read_texts(str(path)))
     if not code or not prose:
         raise MemtaxError(
-            f"{folder} must hold JSON lines named by domain, code ({', '.join(CODE_DOMAINS)}) and prose (any other name); "
+            f"{folder} must contain JSON lines named by domain, code ({', '.join(CODE_DOMAINS)}) and prose (any other name); "
             f"found: {', '.join([*code, *prose]) or 'none'}"
         )
     return code, prose
 
 
 def read_texts(source: str, limit: int | None = None, seed: int = 0, buffer: int = BUFFER) -> list[str]:
-    """Texts of a dataset: a local path, or a Hub name that is streamed.
+    """Texts of a dataset at a local path, or streamed from the Hub.
 
     Args:
         source: the dataset.
-        limit: most texts, drawn at random (of a stream: its shards in random order, through a buffer); None takes all.
-        seed: of the draw.
-        buffer: documents that a stream's draw is made from at any time.
+        limit: maximum number of texts, sampled at random (from a stream: shuffled shards and a buffer); None takes all.
+        seed: random seed of the sample.
+        buffer: size of the shuffle buffer, in documents.
 
     Raises:
-        MemtaxError: it cannot be read, or has no column of text.
+        MemtaxError: the dataset cannot be read, or has no column of text.
     """
     parsed = Source.parse(source)
     local = Path(parsed.path).expanduser().exists()
@@ -196,7 +196,7 @@ def read_texts(source: str, limit: int | None = None, seed: int = 0, buffer: int
     names = list(rows.column_names or next(iter(rows)))
     column = next((name for name in TEXT_COLUMNS if name in names), None)
     if column is None:
-        raise MemtaxError(f"{source} has no column of text ({', '.join(TEXT_COLUMNS)}); it has: {', '.join(names)}")
+        raise MemtaxError(f"{source} has no column of text ({', '.join(TEXT_COLUMNS)}); its columns are: {', '.join(names)}")
     rows = rows.select_columns([column])
     if limit is not None:
         rows = rows.shuffle(seed=seed) if local else rows.shuffle(seed=seed, buffer_size=buffer)
@@ -204,14 +204,14 @@ def read_texts(source: str, limit: int | None = None, seed: int = 0, buffer: int
 
 
 def text_at_hand(seed: int, per_kind: int = 40) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Code and prose that every installation has: the standard library, and what the installed packages ship with them.
+    """Code and prose available in every installation: the standard library, and files of installed packages.
 
     Args:
-        seed: draws the files.
-        per_kind: most files of one ending; ten times as many of the standard library.
+        seed: random seed for sampling files.
+        per_kind: maximum number of files per extension; ten times as many for the standard library.
 
     Returns:
-        Sources of code (by file ending) and of natural language (licenses, descriptions, documentation).
+        Sources of code (by file extension) and of natural language (licenses, descriptions, documentation).
     """
     generator = random.Random(seed)  # noqa: S311
     paths = {name: Path(sysconfig.get_paths()[name]) for name in ("stdlib", "purelib")}
@@ -230,14 +230,14 @@ def text_at_hand(seed: int, per_kind: int = 40) -> tuple[dict[str, list[str]], d
         found["prose"]["language reference"] = _sample([topics], 1, generator)
     for (kind, name), files in sorted(groups.items()):
         found[kind][name] = _sample(files, per_kind * (4 if kind == "prose" else 1), generator)
-    # Endings of few files would be read over and over: they share one source.
+    # Files with rare extensions would be sampled over and over, so they share one source.
     rare = [name for name, texts in found["code"].items() if len(texts) < per_kind]
     found["code"]["other"] = [text for name in rare for text in found["code"].pop(name)]
     return found["code"], found["prose"]
 
 
 def _sample(files: Iterable[Path], most: int, generator: random.Random) -> list[str]:
-    """Texts of some of the files, at most 200,000 characters of each."""
+    """Texts of a sample of the files, at most 200,000 characters each."""
     files = sorted(files)
     generator.shuffle(files)
     return list(islice(_readable(files), most))

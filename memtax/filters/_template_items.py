@@ -1,10 +1,9 @@
-"""A text as items: words, numbers and single other characters, each with the counters that it may be a value of.
+"""A text as items: words, numbers and other single characters, each with its possible readings as the value of a counter.
 
-White space only separates, so a table that is wrapped at another column, or indented otherwise, gives the same items.
-Words are split where capitals start (`itemA` gives `item`, `A`; `HTMLPage` gives `HTML`, `Page`), `Thirty-one` is one item,
-and letters other than a-z are items of their own. Words of more than 24 letters, numbers of more than 18 digits (15
-hexadecimal ones, so that they fit 64 bits) and texts of fewer than `FEW` items fall into single characters, so that a pattern
-without spaces is still seen.
+White space only separates, so a table with different wrapping or indentation gives the same items. Words are split at capitals
+(`itemA` gives `item`, `A`; `HTMLPage` gives `HTML`, `Page`), `Thirty-one` is one item, and letters other than a-z are separate
+items. Words of more than 24 letters, numbers of more than 18 digits (15 hexadecimal digits, so that they fit 64 bits) and
+texts of fewer than `FEW` items are split into single characters, so that patterns without spaces are found too.
 """
 
 from collections.abc import Sequence
@@ -29,8 +28,8 @@ LONGEST_WORD, LONGEST_NUMBER, LONGEST_HEX = 24, 18, 15
 FEW = 4
 
 WEIGHT, KIND, VALUE, OTHER_KIND, OTHER_VALUE, SHAPE, START = range(7)
-"""Columns of the vocabulary: an item's length in characters, up to two readings as a value of a counter (kind 0: none), its
-shape (which all items that could be values of one counter share), and where it was first met."""
+"""Columns of the vocabulary: an item's length in characters, up to two readings as the value of a counter (kind 0: none), its
+shape (shared by all items that could be values of one counter), and its first position."""
 
 _WORDS, _WORD_SLOTS = word_table()
 _ZERO, _BACKSLASH, _PLUS, _AMPERSAND, _NUMBER_SIGN = (ord(character) for character in "0\\+&#")
@@ -74,13 +73,13 @@ def _is_word(code: int) -> bool:
 
 @kernel()
 def _at(codes: Array, place: int, high: int) -> int:
-    """The code point at a place, 0 behind the end."""
+    """The code point at a position, 0 beyond the end."""
     return int(codes[place]) if place < high else 0
 
 
 @kernel()
 def _hex(codes: Array, place: int, high: int) -> tuple[int, int]:
-    """The hexadecimal number that starts at `place`: its end and value; `place` itself as end if there is none."""
+    """End and value of the hexadecimal number that starts at `place`; the end is `place` if there is none."""
     value, end = 0, place
     while end < high and end - place <= LONGEST_HEX:
         code = int(codes[end])
@@ -99,7 +98,7 @@ def _hex(codes: Array, place: int, high: int) -> tuple[int, int]:
 
 @kernel()
 def _marked_hex(codes: Array, place: int, high: int) -> tuple[int, int]:
-    r"""The number after a mark of hexadecimal notation at `place` (`0x`, `\x`, `\u`, `U+`, `&#x`), as `_hex` gives it."""
+    r"""The number after a prefix of hexadecimal notation at `place` (`0x`, `\x`, `\u`, `U+`, `&#x`), returned as by `_hex`."""
     first, second = _at(codes, place, high), _at(codes, place + 1, high)
     digits = place
     if (
@@ -118,7 +117,7 @@ def _marked_hex(codes: Array, place: int, high: int) -> tuple[int, int]:
 
 @kernel()
 def _decimal(codes: Array, place: int, high: int) -> tuple[int, int, bool]:
-    """The run of digits at `place`: end (behind st, nd, rd or th), value, and whether it is too long to be one number."""
+    """The run of digits at `place`: its end (after st, nd, rd or th), its value, and whether it is too long for one number."""
     value, end = 0, place
     while end < high and _is_digit(codes[end]):
         if end - place < LONGEST_NUMBER:
@@ -133,7 +132,7 @@ def _decimal(codes: Array, place: int, high: int) -> tuple[int, int, bool]:
 
 @kernel()
 def _letters(codes: Array, place: int, high: int) -> tuple[int, bool]:
-    """The word that starts at `place`: its end, and whether it is too long to be one."""
+    """The word that starts at `place`: its end, and whether it is too long for one item."""
     end = place
     while end < high and _is_upper(codes[end]):
         end += 1
@@ -149,7 +148,7 @@ def _letters(codes: Array, place: int, high: int) -> tuple[int, bool]:
 
 @kernel()
 def _look_up(codes: Array, start: int, end: int) -> int:
-    """The row of a word in the table of words that count, -1 if it is not there."""
+    """The row of a word in the table of number-like words, -1 if it is not in the table."""
     code = np.uint64(0)
     for place in range(start, end):
         letter = codes[place]
@@ -162,7 +161,7 @@ def _look_up(codes: Array, start: int, end: int) -> int:
 
 @kernel()
 def _compound(codes: Array, start: int, end: int, high: int) -> tuple[int, int]:
-    """If the word [start, end) is a ten and a unit follows (`forty two`): the end of both and their sum, else (end, 0)."""
+    """If the word [start, end) is a multiple of ten followed by a unit (`forty two`): their end and sum, otherwise (end, 0)."""
     if not 5 <= end - start <= 7 or codes[end - 1] not in _Y:
         return end, 0
     ten = _look_up(codes, start, end)
@@ -181,7 +180,7 @@ def _next(codes: Array, place: int, high: int) -> tuple[int, int, int, int]:
     """The item that starts at `place`.
 
     Returns:
-        its end; kind and value if its digits or its two words say it; up to where only single characters follow.
+        Its end, its kind and value if digits or two words determine them, and the end of a region of single characters.
     """
     code = codes[place]
     if code in _MARKS:
@@ -202,7 +201,7 @@ def _next(codes: Array, place: int, high: int) -> tuple[int, int, int, int]:
 
 @kernel()
 def _enter(codes: Array, start: int, end: int, kind: int, value: int, key: int, table: Array) -> None:
-    """Enter an item in the vocabulary."""
+    """Add an item to the vocabulary."""
     code = int(codes[start])
     other_kind = other_value = 0
     if kind == 0 and end - start == 1 and _is_digit(code):
@@ -216,7 +215,7 @@ def _enter(codes: Array, start: int, end: int, kind: int, value: int, key: int, 
         elif word >= 0:
             kind, value = _WORDS[word, 1], _WORDS[word, 2]
             other_kind, other_value = _WORDS[word, 3], _WORDS[word, 4]
-            if _is_upper(code) and _is_lower(codes[start + 1]):  # no Roman numeral is written so
+            if _is_upper(code) and _is_lower(codes[start + 1]):  # Roman numerals are never written like this
                 other_kind = other_value = 0
                 if kind == ROMAN:
                     kind = value = 0
@@ -230,7 +229,7 @@ def _enter(codes: Array, start: int, end: int, kind: int, value: int, key: int, 
 
 @kernel()
 def _slot(codes: Array, start: int, end: int, slots: Array, mask: int, table: Array, oldest: int) -> int:
-    """The slot of the hash table where an item is, or where it belongs: slots with keys below `oldest` are free."""
+    """The slot of the hash table that contains an item or is free for it: slots with keys below `oldest` are free."""
     code = np.uint64(end - start)
     for place in range(start, end):
         code = (code ^ np.uint64(codes[place])) * np.uint64(HASH_FACTOR)
@@ -249,12 +248,12 @@ def _slot(codes: Array, start: int, end: int, slots: Array, mask: int, table: Ar
 
 @kernel()
 def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
-    """See `encode`; `borders` says where each text's code points end."""
+    """See `encode`; `borders` contains the end of each text's code points."""
     keys, ends = np.empty(len(codes), np.int32), np.empty(len(borders), np.int64)
-    table = np.empty((len(codes) + FEW * len(borders), 7), np.int64)  # memory that is never written costs nothing
+    table = np.empty((len(codes) + FEW * len(borders), 7), np.int64)  # memory that is never written is not allocated
     slots = np.full(1, -1, np.int32)
-    known = np.full(128, -1, np.int32)  # a shorter way to the keys of the most frequent items
-    nothing: Any = np.int64(0)  # a literal would be a type of its own, and everything called with it compiled once more
+    known = np.full(128, -1, np.int32)  # fast path to the keys of the most frequent items
+    nothing: Any = np.int64(0)  # a literal would have its own type, and its callees would be compiled again
     low = size = count = nothing
     for text in range(len(borders)):
         high, oldest, mask = borders[text], size, len(slots) - 1
@@ -282,7 +281,7 @@ def _read(codes: Array, borders: Array) -> tuple[Array, Array, Array]:
                 keys[count] = key
                 count += 1
             place = end
-            if place == high and single < high and count - first < FEW:  # again, by characters
+            if place == high and single < high and count - first < FEW:  # start over, with single characters
                 place, single, count, skip_spaces = low, high, first, count > first
         ends[text] = count
         low = high
@@ -294,8 +293,8 @@ def encode(texts: Sequence[str]) -> tuple[Array, Array, Array]:
 
     Returns:
         keys: int32, shape (items of all texts,); equal items of one text have equal keys.
-        table: int64, shape (keys, 7): what is known of the item of each key, by the columns above.
-        ends: int64, shape (texts,): where each text's items end.
+        table: int64, shape (keys, 7): properties of the item of each key, see the columns above.
+        ends: int64, shape (texts,): end of each text's items.
     """
     codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     return _read(codes, np.cumsum(np.array([len(text) for text in texts], np.int64)))

@@ -1,11 +1,11 @@
-"""Where in a sequence of items something repeats or counts on: the compiled search behind `TemplateFilter`.
+"""The compiled search behind `TemplateFilter` for repetitions and counters in a sequence of items.
 
-An item is *predicted* at lag p if the item p places before it says what it is: it is the same, or both are values of one
-counter and three successive values at that lag form an arithmetic or geometric progression (two values that differ by one
-where the text has room for no third), or the counter has just started again. A *stretch* is a run of items that is mostly
-predicted at one lag, together with the first period that predicts the rest. It is found as the segment of largest score,
-where a predicted item scores its length in characters and another one costs `MISMATCH` times its length, so a stretch
-survives short interruptions (Kadane's algorithm, one linear pass a lag).
+An item is *predicted* at lag p if the item p positions earlier determines it: the two are equal, or both are values of one
+counter and three successive values at that lag form an arithmetic or geometric progression (two values that differ by one if
+the text has no room for a third), or the counter has just restarted. A *stretch* is a run of items that are mostly predicted
+at one lag, together with the first period, which predicts the rest. It is found as the segment with the largest score: a
+predicted item scores its length in characters, and any other item costs `MISMATCH` times its length, so a stretch survives
+short interruptions (Kadane's algorithm, one linear pass per lag).
 """
 
 import numpy as np
@@ -15,39 +15,39 @@ from memtax.filters._template_items import KIND, OTHER_KIND, OTHER_VALUE, SHAPE,
 from memtax.filters._template_words import HEX, NUMBER, Array
 
 MISMATCH, EXACT = 2.0, 100.0
-"""What an unpredicted character costs, in predicted ones: with the first, a stretch that pays for itself is at least two thirds
-predicted, with the second practically all of it is."""
+"""Cost of an unpredicted character, in predicted ones: with the first value, at least two thirds of a stretch with positive
+score are predicted, with the second practically all of it."""
 ALL_LAGS = 128
-"""Lags up to here are always tried; beyond them only those that items vote for, so that time stays linear in the items."""
+"""Lags up to this are always tried; larger ones only if items vote for them, so that time stays linear in the items."""
 VOTED_LAGS = 32
 SHORT_RECORD = 5
-"""Items of a list's record that is an entry of one or two words with its number, not a numbered paragraph."""
+"""Number of items up to which a list record is an entry of one or two words with its number, not a numbered paragraph."""
 LONGEST_RECORD = 24
-"""Items between two values of a counter whose records differ in length."""
+"""Maximum number of items between two values of a counter whose records differ in length."""
 SMALLEST = 0.1
 """A stretch counts if it scores more than this share of the text's characters."""
 REGULAR, RARE, STEADY = 0.4, 0.02, 0.8
-"""A stretch is regular if at most the first share of its periods, or the second of its items, hold what is not predicted, or if
-one counter goes on through the third of its periods: a line of code written again and again with another argument is not."""
+"""A stretch is regular if at most the first share of its periods contain unpredicted items, or these are at most the second
+share of its items, or a counter continues through the third share of its periods; repeated calls with new arguments are not."""
 PIECES = 16
-"""Parts of one text that are searched for stretches."""
+"""Maximum number of parts of one text that are searched for stretches."""
 
 COVERED, COUNTED, MAIN, ENDS, MAIN_ENDS, LISTED, RECURRING = range(7)
-"""Columns of what `describe` finds."""
+"""Columns that `describe` returns."""
 
 NONE, SAME, COUNTS, RESTARTS = range(4)
-"""How an item follows from the one a period before."""
+"""How an item follows from the item one period earlier."""
 
 
 @kernel()
 def _progression(t: int, u: int, v: int) -> bool:
-    """Whether three values in a row, u and v different, form an arithmetic progression or go up by a factor."""
+    """Whether three successive values, u and v different, form an arithmetic progression or grow by a constant factor."""
     return v - u == u - t or (0 < t < u and u % t == 0 and v % u == 0 and v // u == u // t)
 
 
 @kernel()
 def _reading(table: Array, key: int, kind: int) -> tuple[bool, int]:
-    """An item's value as a counter of the kind, if it has one."""
+    """An item's value as a counter of the given kind, if it has one."""
     if table[key, KIND] == kind:
         return True, table[key, VALUE]
     if table[key, OTHER_KIND] == kind:
@@ -57,7 +57,7 @@ def _reading(table: Array, key: int, kind: int) -> tuple[bool, int]:
 
 @kernel()
 def _goes_on(keys: Array, table: Array, low: int, high: int, place: int, lag: int, kind: int, value: int) -> int:
-    """How a value at `place` goes on the counter of its kind at the lag, looking at items in [low, high) only."""
+    """How a value at `place` continues the counter of its kind at the lag, given the items in [low, high) only."""
     is_value, before = _reading(table, keys[place - lag], kind)
     if not is_value:
         return NONE
@@ -77,7 +77,7 @@ def _goes_on(keys: Array, table: Array, low: int, high: int, place: int, lag: in
 
 @kernel()
 def _follows(keys: Array, table: Array, low: int, high: int, place: int, lag: int) -> int:
-    """How the item at `place` follows from the one `lag` before it: SAME, COUNTS, RESTARTS or NONE."""
+    """How the item at `place` follows from the item `lag` positions earlier: SAME, COUNTS, RESTARTS or NONE."""
     key = keys[place]
     if key == keys[place - lag]:
         return SAME
@@ -92,10 +92,10 @@ def _follows(keys: Array, table: Array, low: int, high: int, place: int, lag: in
 
 @kernel()
 def _lags(shapes: Array, weights: Array, low: int, high: int, longest: int) -> Array:
-    """The lags to try, ascending: all short ones, and of the longer ones those at which most characters recur.
+    """The lags to try, in ascending order: all short ones, and those longer ones at which the most characters recur.
 
-    An item votes, with its length, for the distance to the last item of its shape, and to the last place with the same
-    four shapes in a row (counters of one kind share a shape).
+    An item votes, weighted by its length, for the distance to the last item of its shape, and to the last position with the
+    same four successive shapes (counters of one kind share a shape).
     """
     short = min(longest, ALL_LAGS)
     if longest == short:
@@ -123,9 +123,9 @@ def _lags(shapes: Array, weights: Array, low: int, high: int, longest: int) -> A
 
 @kernel()
 def _bound(shapes: Array, weights: Array, low: int, high: int, lag: int, mismatch: float, least: float) -> float:
-    """No stretch in [low, high) scores more at a lag: as `_best_stretch` scores, but predicted is what has the same shape.
+    """Upper bound on the score of a stretch in [low, high) at a lag: `_best_stretch` with shape equality as prediction.
 
-    Most lags of most texts are done with after the sum of what has the same shape, which is computed in vectors.
+    Most lags of most texts are rejected by the total of items with equal shape, which is vectorized.
     """
     before, after, weight = shapes[low : high - lag], shapes[low + lag : high], weights[low + lag : high]
     total = 0
@@ -155,10 +155,10 @@ def _best_stretch(
 ) -> tuple[int, int, int, int, int]:
     """The stretch in [low, high) with the largest score that shows its period `repetitions` times.
 
-    A stretch must score more than `least`. Lags at which none could, or none better than the best found, are passed over.
+    A stretch must score more than `least`. Lags that cannot beat this or the best stretch so far are skipped.
 
     Returns:
-        lag (0: there is none), first place, end, predicted characters, places where a counter counts on.
+        lag (0: there is none), start, end, predicted characters, positions at which a counter advances.
     """
     best = least
     found = (0, low, low, 0, 0)
@@ -185,16 +185,16 @@ def _best_stretch(
 
 @kernel()
 def _counter(keys: Array, table: Array, low: int, high: int, terms: int, side: int, seen: Array) -> tuple[int, int, int]:
-    """The widest run of a number that goes up by one from record to record, whatever else the records hold.
+    """The longest run of a number that increases by one per record, whatever else the records contain.
 
-    Numbers only: the months and letters of prose go up by one as well.
+    Only numbers count, because months and letters in prose increase by one as well.
 
-    Values belong to one counter if they are of one kind and stand beside the same item: after it (`side` -1: `invoice 7`),
-    or before it (1: `7.`, `0x0a:`). `seen`, of shape (3, keys), holds for each such item the place of the last value, and the
-    first place and the values of the run.
+    Values belong to one counter if they have the same kind and are next to the same item: after it (`side` -1: `invoice 7`)
+    or before it (1: `7.`, `0x0a:`). For each such item, `seen`, of shape (3, keys), holds the position of the last value, and
+    the first position and the number of values of the run.
 
     Returns:
-        items per record (0: there is no run of `terms` values), first place, end (the last record taken to be of mean length).
+        items per record (0: there is no run of `terms` values), start, end (assuming mean length for the last record).
     """
     last, first, length = seen
     found = (0, low, low)
@@ -218,9 +218,9 @@ def _counter(keys: Array, table: Array, low: int, high: int, terms: int, side: i
 
 @kernel()
 def _recurring(keys: Array, table: Array, start: int, end: int, record: int, met: Array) -> float:
-    """Share of the characters in [start + record, end) that are counters' values or recur from the record before.
+    """Share of the characters in [start + record, end) that are counter values or recur from the previous record.
 
-    `met`, of shape (keys,), holds the place where each item was met last; those of earlier texts are below `start`.
+    `met`, of shape (keys,), holds the last position of each item; positions from earlier texts are below `start`.
     """
     recurs = total = 0
     for place in range(start, end):
@@ -235,7 +235,7 @@ def _recurring(keys: Array, table: Array, start: int, end: int, record: int, met
 
 @kernel()
 def _sum(weights: Array, low: int, high: int) -> int:
-    """Characters of the items in [low, high), white space not counted."""
+    """Number of characters in [low, high), without white space."""
     total = 0
     for place in range(low, high):
         total += weights[place]
@@ -276,10 +276,10 @@ def _accepted(
     terms: int,
     least: float,
 ) -> tuple[int, int, int, bool]:
-    """The best stretch in [low, high) that is pure and regular; the stricter a search, the sooner it stops at interruptions.
+    """The best stretch in [low, high) that is pure and regular; stricter searches stop earlier at interruptions.
 
     Returns:
-        lag (0: there is none), first place, end, whether a counter goes on in it.
+        lag (0: there is none), start, end, whether a counter advances in it.
     """
     strict = max(MISMATCH, purity / max(1 - purity, 1 / EXACT))
     for mismatch in (MISMATCH, strict, EXACT):
@@ -309,9 +309,9 @@ def _stretches(
     terms: int,
     shares: Array,
 ) -> int:
-    """Find the stretches of [low, high): the best one, then the best in what it leaves on either side, and so on.
+    """Find the stretches of [low, high): the best one, then recursively the best on either side of it.
 
-    Fills in the first five of a text's `shares`, see `describe`.
+    Fills the first five of a text's `shares`, see `describe`.
 
     Returns:
         The period of the best stretch, 0 if there is none.
@@ -355,22 +355,22 @@ def _stretches(
 
 @kernel()
 def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity: float, terms: int) -> tuple[Array, Array]:
-    """What each text of a batch consists of.
+    """Find the patterns in each text of a batch.
 
     Args:
         keys: items of all texts, shape (items,).
         table: the vocabulary, shape (keys, 7).
-        ends: where each text's items end, shape (texts,).
-        repetitions: how often a stretch must show its period.
+        ends: end of each text's items, shape (texts,).
+        repetitions: number of times that a stretch must show its period.
         purity: share of a stretch's characters after its first period that must be predicted.
-        terms: values that a counter over periods or records of different content must show.
+        terms: number of values that a counter must show if periods or records differ in content.
 
     Returns:
-        periods: items, shape (texts, 2): of the best stretch, and of the counter over records; 0 for none.
-        shares: shape (texts, 7), columns `COVERED` to `RECURRING`: characters in stretches, in stretches in which a counter
-            goes on, and in the main pattern (the best stretch, and what goes on like it after an interruption); 1.0 if a
-            stretch reaches the end of the text (whose last item may be cut); characters of what the main pattern holds without
-            interruptions of a period or more, if that reaches the end; in the records of the counter, and how many recur.
+        periods: shape (texts, 2), in items: of the best stretch, and of the counter over records; 0 for none.
+        shares: shape (texts, 7), columns `COVERED` to `RECURRING`: characters in stretches, in stretches with an advancing
+            counter, and in the main pattern (the best stretch and its continuations after interruptions); 1.0 if a stretch
+            reaches the end of the text (whose last item may be truncated); characters of the main pattern up to an
+            interruption of a period, if it reaches the end; characters in the records of the counter, and how many recur.
     """
     shapes, weights = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
     for place in range(len(keys)):
@@ -379,14 +379,14 @@ def describe(keys: Array, table: Array, ends: Array, repetitions: float, purity:
     shares = np.zeros((len(ends), 7))
     seen = np.full((2, 3, len(table)), -1, np.int64)
     met = np.full(len(table), -1, np.int64)
-    # Literals would be types of their own, and everything called with them compiled once more.
+    # Literals would have their own types, and their callees would be compiled again.
     low, before, after = np.int64(0), np.int64(-1), np.int64(1)
     for row in range(len(ends)):
         high = ends[row]
         periods[row, 0] = _stretches(keys, table, shapes, weights, low, high, repetitions, purity, terms, shares[row])
         record, start, end = _counter(keys, table, low, high, terms, before, seen[0])
         other = _counter(keys, table, low, high, terms, after, seen[1])
-        # A number before a word or a full stop numbers anything, prose too: short entries, or a marked hexadecimal number.
+        # A number before a word or a period can number prose too, so require short entries or marked hexadecimal numbers.
         sure = other[0] <= SHORT_RECORD or table[keys[other[1]], KIND] == HEX
         if other[0] and sure and other[2] - other[1] > end - start:
             record, start, end = other

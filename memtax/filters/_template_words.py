@@ -1,7 +1,7 @@
-"""The words that count: number words, ordinals, Roman numerals, week days, months and Greek letters.
+"""Words with a numeric value: number words, ordinals, Roman numerals, weekdays, months and Greek letters.
 
-Numba's cache watches only the file of a compiled function: after a change of what is imported from here, or from
-`_template_items` by `_template_search`, remove `__pycache__` (released versions install into fresh files).
+Numba's cache tracks only the file of a compiled function: after changing names that `_template_items` imports from here, or
+`_template_search` from `_template_items`, delete `__pycache__` (released versions install into fresh files).
 """
 
 from typing import Any, TypeAlias
@@ -11,7 +11,7 @@ import numpy as np
 Array: TypeAlias = np.ndarray[Any, Any]
 
 NUMBER, HEX, LOWER, UPPER, ROMAN, SPELLED, WEEKDAY, MONTH, GREEK = range(1, 10)
-"""Kinds of counter: two items can be successive values of one counter only if they share a kind."""
+"""Kinds of counter; two items can be successive values of one counter only if they share a kind."""
 
 HASH_FACTOR = 1099511628211
 """FNV's 64-bit prime."""
@@ -44,7 +44,7 @@ _ROMAN = ((100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"), (9, "ix"), (
 
 
 def _roman(number: int) -> str:
-    """A number below 400 in Roman numerals."""
+    """Roman numeral of a number below 400."""
     numeral = ""
     for value, letters in _ROMAN:
         numeral += letters * (number // value)
@@ -53,7 +53,7 @@ def _roman(number: int) -> str:
 
 
 def _spelled() -> dict[str, tuple[int, int]]:
-    """Lower-case words to kind and value; number words in one piece only, `_template_items` puts `thirty-one` together."""
+    """Lower-case words to kind and value; only single words, since `_template_items` joins `thirty-one`."""
     words: dict[str, tuple[int, int]] = {"zero": (SPELLED, 0)}
     for units, teens, tens in ((_UNITS, _TEENS, _TENS), (_NTH_UNITS, _NTH_TEENS, _NTH_TENS)):
         words |= {word: (SPELLED, value) for value, word in enumerate(units + teens, 1)}
@@ -67,7 +67,7 @@ def _spelled() -> dict[str, tuple[int, int]]:
 
 
 def word_hash(word: str) -> int:
-    """The hash of a word's code points that the compiled reader of items computes, as a signed 64-bit integer."""
+    """Hash of a word's code points as a signed 64-bit integer, equal to the hash in the compiled item reader."""
     code = 0
     for character in word:
         code = ((code ^ ord(character)) * HASH_FACTOR) & 0xFFFFFFFFFFFFFFFF
@@ -79,7 +79,7 @@ def word_table() -> tuple[Array, Array]:
 
     Returns:
         rows: int64, shape (words, 5): hash, kind, value, other kind, other value.
-        slots: int16, shape (4096,): from the low bits of the hash on, the row of a word; -1 where the search ends.
+        slots: int16, shape (4096,): row of a word, probed from the low bits of its hash; -1 ends the search.
     """
     romans = {_roman(number): number for number in range(1, 400)}
     spelled = _spelled()

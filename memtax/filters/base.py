@@ -1,8 +1,8 @@
-"""The contract of a filter: a frozen dataclass that `datasets.Dataset.map(filter, batched=True)` can call.
+"""The base class of filters: a frozen dataclass that `datasets.Dataset.map(filter, batched=True)` can call.
 
-A filter declares what it reads (`requires`) and adds (`columns`, typed by `memtax.schema`), and holds parameters only.
-Models and tables that it needs are loaded when first used, once per process, so that the same object is cheap to hash
-and to send to worker processes.
+A filter declares the columns that it reads (`requires`) and adds (`columns`, typed by `memtax.schema`), and stores parameters
+only. Models and tables are loaded on first use, once per process, so that a filter is cheap to hash and to send to worker
+processes.
 """
 
 import dataclasses
@@ -20,37 +20,37 @@ if TYPE_CHECKING:
     import datasets
 
 Batch = dict[str, list[Any]]
-"""Column name to values, one list entry per row: what `Dataset.map(batched=True)` passes and expects."""
+"""Column name to values, one list entry per row: the format of `Dataset.map(batched=True)`."""
 
 
 @dataclass(frozen=True)
 class Filter(ABC):
-    """Base of every filter. A subclass sets the class variables and writes `compute`."""
+    """Base class of all filters. A subclass sets the class variables and implements `compute`."""
 
     name: ClassVar[str]
     """The catalogue name."""
     requires: ClassVar[tuple[str, ...]]
-    """Columns that it reads."""
+    """Columns that the filter reads."""
     columns: ClassVar[tuple[str, ...]]
-    """Columns that it adds, all declared in `memtax.schema`."""
+    """Columns that the filter adds, all declared in `memtax.schema`."""
     version: ClassVar[int] = 1
-    """Raised whenever the same parameters would give other values: `datasets` does not notice edited code."""
+    """Increased whenever the same parameters would give other values, because `datasets` does not notice edited code."""
 
     def __post_init__(self) -> None:  # noqa: B027 - a filter without parameters has nothing to check
-        """Check the parameters; called again in a worker process that received the filter."""
+        """Check the parameters; also called in worker processes that receive the filter."""
 
     def _with_parameters(self, requires: tuple[str, ...] | None = None, columns: tuple[str, ...] | None = None) -> None:
-        """For `__post_init__`: what this filter reads or adds, where its parameters ask for other columns than the class."""
+        """Override the class's required or added columns from `__post_init__`, if they depend on the parameters."""
         for name, value in (("requires", requires), ("columns", columns)):
             if value is not None:
                 object.__setattr__(self, name, value)
 
     @abstractmethod
     def compute(self, batch: Batch) -> Batch:
-        """The added columns for a batch whose required columns are known to be there."""
+        """Compute the added columns for a batch that has the required columns."""
 
     def inputs(self) -> Iterable[str]:
-        """Paths or Hub names of what the filter reads besides the batch; their contents enter the fingerprint."""
+        """Paths or Hub names that the filter reads; their contents are part of the fingerprint."""
         return ()
 
     @property
@@ -63,7 +63,7 @@ class Filter(ABC):
         """32 hexadecimal digits of the filter's name, version, parameters and input files."""
         inputs = [str(path) for path in self.inputs()]
         parameters = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        # A path stands for what lies there: a run that is moved stays the same run.
+        # A path represents its contents, so a run that is moved keeps its identity.
         parameters = {name: "input" if _covers(value, inputs) else value for name, value in parameters.items()}
         return digest(self.name, self.version, parameters, [fingerprint_path(path) for path in inputs])
 
@@ -88,7 +88,7 @@ class Filter(ABC):
         return added
 
     def apply(self, dataset: "datasets.Dataset", batch_size: int = 1000) -> "datasets.Dataset":
-        """`dataset.map` with this filter, its column types and a cache key that follows parameters and version.
+        """`dataset.map` with this filter, its column types, and a cache key from its parameters and version.
 
         Args:
             dataset: rows with the required columns.
@@ -108,7 +108,7 @@ class Filter(ABC):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Parameters and version, nothing loaded: this is what `datasets` hashes and what worker processes receive."""
+        """Parameters and version only: `datasets` hashes this state, and worker processes receive it."""
         state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {**state, "_fingerprint": self.fingerprint}
 
@@ -120,7 +120,7 @@ class Filter(ABC):
 
 
 def _covers(value: Any, inputs: list[str]) -> bool:
-    """Whether a parameter is a path on this machine and is, or holds, an input."""
+    """Whether a parameter is a local path that equals or contains an input."""
     if not isinstance(value, str) or not os.path.exists(value):
         return False
     return any(path == value or Path(value) in Path(path).parents for path in inputs)

@@ -1,7 +1,7 @@
-"""A classifier of code against natural language from character n-grams: fast, small, and without a pretrained encoder.
+"""A classifier of code and natural language from character n-grams: fast, small, and without a pretrained encoder.
 
-Logistic regression on hashed n-grams, weighted by tf-idf. What makes such a classifier good is how its training passages are
-labeled (see `memtax.filters._passages`), far more than what reads them.
+Logistic regression on hashed n-grams with tf-idf weights. Its accuracy depends far more on how training passages are labeled
+(see `memtax.filters._passages`) than on the model.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ WEIGHTS = "model.safetensors"
 KIND = "character n-grams"
 
 SHORTEST, LONGEST = 1, 4
-"""Characters of an n-gram."""
+"""Characters per n-gram."""
 BUCKETS = 2**17
-"""Hash values, each with a weight and an inverse document frequency: 1 MiB."""
+"""Number of hash buckets, each with a weight and an inverse document frequency: 1 MiB."""
 STRENGTH = 10.0
 """Inverse of the L2 penalty."""
 
@@ -32,9 +32,9 @@ class NgramClassifier:
     """P(natural language) of texts.
 
     Attributes:
-        weights: (buckets), of the log-odds of natural language.
-        bias: of the log-odds.
-        idf: (buckets), inverse document frequencies of training.
+        weights: (buckets), weights for the log-odds of natural language.
+        bias: bias of the log-odds.
+        idf: (buckets), inverse document frequencies from training.
     """
 
     def __init__(self, weights: Values, bias: float, idf: Values) -> None:
@@ -42,7 +42,7 @@ class NgramClassifier:
 
     @classmethod
     def fit(cls, texts: Sequence[str], labels: Sequence[int]) -> "NgramClassifier":
-        """Train on texts with labels 0 (natural language) and 1 (code). The same texts give the same classifier."""
+        """Train on texts with labels 0 (natural language) and 1 (code). Training is deterministic."""
         from sklearn.linear_model import LogisticRegression
 
         counts = _counts(texts)
@@ -50,7 +50,7 @@ class NgramClassifier:
         idf = np.log((1 + len(texts)) / (1 + occurring)) + 1
         model = LogisticRegression(C=STRENGTH, max_iter=1000, tol=1e-6)
         model.fit(_normalize(counts, idf), 1 - np.asarray(labels))
-        # In the type that is saved: a classifier scores the same before and after.
+        # Converted to the dtype of the saved file, so that scores are equal before and after saving.
         weights, idf = (values.astype(np.float32).astype(np.float64) for values in (model.coef_[0], idf))
         return cls(weights, float(model.intercept_[0]), idf)
 
@@ -75,7 +75,7 @@ class NgramClassifier:
 
     @classmethod
     def from_files(cls, config: Path | str, weights: Path | str) -> "NgramClassifier":
-        """Read a classifier that `save_pretrained` wrote.
+        """Read a classifier written by `save_pretrained`.
 
         Raises:
             ModelError: the files are damaged, or of another kind.
@@ -86,30 +86,30 @@ class NgramClassifier:
             facts = read_json(config)
             tensors = load_file(weights)
             read = tensors["weights"].astype(np.float64), float(tensors["bias"][0]), tensors["idf"].astype(np.float64)
-        except Exception as error:  # JSON, safetensors and the file system each raise a type of their own
+        except Exception as error:  # JSON, safetensors and the file system each raise their own types
             raise ModelError(f"the classifier in {Path(config).parent} cannot be read: {error!r}") from error
         made = {"kind": KIND, "characters": [SHORTEST, LONGEST], "buckets": BUCKETS}
         if facts != made or read[0].shape != (BUCKETS,) or read[2].shape != (BUCKETS,):
             raise ModelError(f"{config} describes a classifier of another kind or version ({facts}); train it again")
         if not all(np.isfinite(values).all() for values in read):
-            raise ModelError(f"the weights in {weights} are not numbers; train the classifier again")
+            raise ModelError(f"the weights in {weights} are not finite; train the classifier again")
         return cls(*read)
 
 
 def _counts(texts: Sequence[str]) -> Any:
-    """(texts, buckets) sparse counts of n-grams; a run of white space, such as indentation, is one space."""
+    """(texts, buckets) sparse counts of n-grams; a run of white space, such as indentation, becomes one space."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
     vectorizer = HashingVectorizer(
         analyzer="char", ngram_range=(SHORTEST, LONGEST), n_features=BUCKETS, alternate_sign=False, norm=None, lowercase=False
     )
-    # A lone surrogate cannot be encoded, which hashing does.
+    # Hashing encodes the text, which fails for lone surrogates.
     clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
     return vectorizer.transform(clean)
 
 
 def _normalize(counts: Any, idf: Values) -> Any:
-    """Sublinear tf-idf, each row of length one."""
+    """Sublinear tf-idf with rows normalized to unit length."""
     from sklearn.preprocessing import normalize
 
     weighted = counts.copy()

@@ -1,4 +1,4 @@
-"""Whether a sequence is natural language or code, by a sequence classifier."""
+"""Classification of sequences as natural language or code, with a sequence classifier."""
 
 import functools
 import math
@@ -30,12 +30,12 @@ VERDICTS = ("code", "uncertain", "natural language")
 PUBLISHED = ("usvsnsp/code-vs-nl", "usvsnsp/pile-pythia-code-vs-nl-scores")
 """The classifier of Prashanth et al. 2024, and its scores."""
 PUBLISHED_THRESHOLDS = (0.4, 0.525)
-"""Of that classifier alone: scores up to the first are code, from the second on natural language."""
+"""Thresholds of that classifier only: scores up to the first are code, from the second on natural language."""
 EVALUATION = "evaluation.json"
-"""Where a classifier's own thresholds stand, beside its weights."""
+"""File with a classifier's own thresholds, stored next to its weights."""
 
 CHARACTERS_PER_TOKEN = 4
-"""How far a classifier of characters reads for a token of `max_length`."""
+"""Characters that a character-based classifier reads per token of `max_length`."""
 
 _PROSE = re.compile(r"natural|prose|english|text|(^|[^a-z])nl([^a-z]|$)")
 _CODE = re.compile(r"code|program|source")
@@ -43,24 +43,24 @@ _CODE = re.compile(r"code|program|source")
 
 @dataclass(frozen=True)
 class CodeFilter(Filter):
-    """Adds `nl_score`, the probability that the text is natural language; None where there is no text.
+    """Adds `nl_score`, the probability that the text is natural language; None if there is no text.
 
-    Which output of the classifier is natural language is read from the label names in its configuration. If they say
-    nothing (`LABEL_0`, `LABEL_1`), 0 is natural language and 1 is code, as in the published labels.
+    The class that is natural language is identified by the label names in the classifier's configuration. With generic names
+    (`LABEL_0`, `LABEL_1`), 0 is natural language and 1 is code, as in the published labels.
 
     Attributes:
-        model: folder or Hub name of a sequence classifier with two classes; the default is that of Prashanth et al. 2024,
+        model: folder or Hub name of a sequence classifier with two classes; the default is that of Prashanth et al. 2024.
             `training/train_code_vs_nl.py` trains others.
-        revision: branch, tag or commit of a Hub name.
-        natural_language: name or number of the class that is natural language, if the configuration does not name it.
-        max_length: tokens of the classifier that are read of a text; of a classifier of n-grams four characters each.
-        natural_language_from: scores from here on are natural language; with `code_to`, instead of the classifier's own
-            thresholds. Those stand in its `evaluation.json`, placed where false positives vanish; the published classifier's
-            are .525 and .4. What is neither has none, and no verdicts.
-        code_to: scores up to here are code; between the two the verdict is "uncertain".
-        verdict: whether to add `text_kind` as well; null where the classifier has no thresholds.
-        scores: dataset of finished scores, `path:config:split` with `sequence_id` and `nl_score` or, as in the published
-            `usvsnsp/pile-pythia-code-vs-nl-scores`, `nl_scores`; they are looked up and no model is run.
+        revision: branch, tag or commit on the Hub.
+        natural_language: name or number of the class that is natural language, if the configuration does not identify it.
+        max_length: classifier tokens read from each text; an n-gram classifier reads four characters per token.
+        natural_language_from: scores of at least this are natural language; replaces, together with `code_to`, the
+            classifier's own thresholds. These are in its `evaluation.json`, chosen so that there are no false positives; the
+            published classifier uses .525 and .4. Without any thresholds there are no verdicts.
+        code_to: scores of at most this are code; between the two the verdict is "uncertain".
+        verdict: whether to add `text_kind` as well; null if the classifier has no thresholds.
+        scores: dataset of precomputed scores, `path:config:split`, with `sequence_id` and `nl_score` or, as in the published
+            `usvsnsp/pile-pythia-code-vs-nl-scores`, `nl_scores`; scores are looked up and no model is run.
     """
 
     name: ClassVar[str] = "code_vs_nl"
@@ -99,7 +99,7 @@ class CodeFilter(Filter):
 
     @functools.cached_property
     def thresholds(self) -> tuple[float, float] | None:
-        """Scores up to the first are code, from the second on natural language; None where nothing says so.
+        """Scores up to the first are code, from the second on natural language; None if no thresholds are known.
 
         Raises:
             ModelError: the classifier's `evaluation.json` is damaged.
@@ -113,11 +113,11 @@ class CodeFilter(Filter):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As for every filter, but read once."""
+        """As for every filter, but cached."""
         return super().fingerprint
 
     def compute(self, batch: Batch) -> Batch:
-        """Score the texts that are there.
+        """Score all texts that are not missing.
 
         Raises:
             ModelError: the classifier cannot be loaded, or its classes cannot be identified.
@@ -143,7 +143,7 @@ class CodeFilter(Filter):
         return added
 
     def verdicts(self, scores: Iterable[float | None]) -> list[str | None]:
-        """`natural language`, `code` or `uncertain` for each score; None stays None, and is all without thresholds."""
+        """`natural language`, `code` or `uncertain` for each score; None for a missing score or without thresholds."""
         scores = list(scores)
         if self.thresholds is None:
             if any(score is not None for score in scores):
@@ -157,21 +157,21 @@ class CodeFilter(Filter):
 
 @functools.lru_cache(maxsize=8)
 def _warn_without_thresholds(name: str) -> None:
-    """Once per classifier and process."""
+    """Warn once per classifier and process."""
     say(
-        f"text_kind is null: {name} comes without {EVALUATION}, so that no thresholds are known; set code_to and "
+        f"text_kind is null: {name} comes without {EVALUATION}, so its thresholds are unknown; set code_to and "
         "natural_language_from"
     )
 
 
 def read_thresholds(model: str, revision: str | None = None) -> tuple[float, float] | None:
-    """The thresholds of a classifier, from the `evaluation.json` beside its weights; None where there is none.
+    """The thresholds of a classifier, from the `evaluation.json` next to its weights; None if there is none.
 
-    Those found on hand-labeled sequences go before those found on passages labeled by rule.
+    Thresholds from hand-labeled sequences take precedence over those from passages labeled by rule.
 
     Args:
         model: folder or Hub name.
-        revision: branch, tag or commit of a Hub name.
+        revision: branch, tag or commit on the Hub.
 
     Returns:
         Scores up to the first are code, from the second on natural language.
@@ -187,9 +187,9 @@ def read_thresholds(model: str, revision: str | None = None) -> tuple[float, flo
         figures = sets.get("hand-labelled sequences") or sets["held-out passages"]
         found = figures["code_to"], figures["natural_language_from"]
     except (OSError, KeyError, MemtaxError) as error:
-        raise ModelError(f"{file} holds no thresholds ({error}); train the classifier again, or give them") from error
+        raise ModelError(f"{file} has no thresholds ({error}); train the classifier again, or set them") from error
     if found[0] >= found[1]:
-        # The kinds are apart on what was evaluated: any cut between them has no false positives. The middle is taken.
+        # The classes do not overlap in the evaluation, so any cut between them has no false positives: take the middle.
         middle = (found[0] + found[1]) / 2
         found = math.nextafter(middle, 0), middle
     _check_thresholds(found, str(file))
@@ -210,10 +210,10 @@ def natural_language_class(id2label: dict[int, str], wanted: str | int | None = 
 
     Args:
         id2label: class names, from a model's configuration.
-        wanted: its name or number, if it is known.
+        wanted: name or number of the class, if known.
 
     Raises:
-        ModelError: there are not two classes, `wanted` is none of them, or the names fit both or neither.
+        ModelError: there are not two classes, `wanted` is not one of them, or the names match both or neither.
     """
     names = {int(number): str(name) for number, name in id2label.items()}
     listed = ", ".join(f"{number}: {name!r}" for number, name in sorted(names.items()))
@@ -227,7 +227,7 @@ def natural_language_class(id2label: dict[int, str], wanted: str | int | None = 
     if all(re.fullmatch(r"LABEL_\d", name) for name in names.values()):
         return 0
     prose, code = ({n for n, name in names.items() if kind.search(name.lower())} for kind in (_PROSE, _CODE))
-    # "source text" against "natural text": what only one of them matches decides.
+    # "source text" and "natural text" may both match one pattern; a class that only one pattern matches decides.
     for candidates in (prose - code, {0, 1} - code, prose):
         if len(candidates) == 1:
             return candidates.pop()
@@ -236,7 +236,7 @@ def natural_language_class(id2label: dict[int, str], wanted: str | int | None = 
 
 @functools.lru_cache(maxsize=1)
 def _ngrams(path: str, revision: str | None, files: tuple[Stamp, ...]) -> NgramClassifier | None:
-    """A classifier of n-grams, read once per process and as long as its files stay the same; None where it is none."""
+    """An n-gram classifier, cached per process while its files stay unchanged; None if it is another kind."""
     verify(path)
     config, weights = (find_file(path, revision, name) for name in (NGRAM_CONFIG, NGRAM_WEIGHTS))
     if config is None:
@@ -247,7 +247,7 @@ def _ngrams(path: str, revision: str | None, files: tuple[Stamp, ...]) -> NgramC
 
 
 def _load(path: str, revision: str | None, wanted: str | int | None) -> Any:
-    """A classifier of n-grams, or tokenizer, model and class number."""
+    """An n-gram classifier, or tokenizer, model and class number."""
     from memtax.lm import resident
 
     files = visible_files(path) if Path(path).is_dir() else []
@@ -259,7 +259,7 @@ def _load(path: str, revision: str | None, wanted: str | int | None) -> Any:
     except ModelError as error:
         raise ModelError(f"the classifier {path} cannot be loaded ({error})") from error
     if tokenizer.pad_token_id is None:
-        # Padding is masked, so that any token serves; decoders look for the last token that is not it.
+        # Padding is masked, so any token can be used; decoders look for the last token that differs from it.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(tokenizer.eos_token_id or 0)
     if model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
@@ -268,7 +268,7 @@ def _load(path: str, revision: str | None, wanted: str | int | None) -> Any:
 
 
 def _scores(loaded: Any, texts: Sequence[str], max_length: int, at_once: int = 64) -> list[float]:
-    """P(natural language) of each text; texts of similar length share a pass, so that little is padded."""
+    """P(natural language) of each text; texts of similar length are batched together to reduce padding."""
     if isinstance(loaded, NgramClassifier):
         return loaded.scores([text[: CHARACTERS_PER_TOKEN * max_length] for text in texts])
     import torch
@@ -276,7 +276,7 @@ def _scores(loaded: Any, texts: Sequence[str], max_length: int, at_once: int = 6
     spare_threads()
     tokenizer, model, number = loaded
     longest = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
-    # A text is read from its beginning; what lies far beyond the limit need not be tokenized.
+    # The text is truncated before tokenization, since only its beginning is read.
     encoded = tokenizer([text[: 40 * longest] for text in texts], truncation=True, max_length=longest)
     order = sorted(range(len(texts)), key=lambda row: len(encoded["input_ids"][row]))
     scores = [0.0] * len(texts)

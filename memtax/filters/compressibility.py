@@ -1,7 +1,7 @@
-"""How well a sequence compresses by itself: the mean code length of its symbols under its own symbol frequencies.
+"""Compressibility of a sequence by itself: the mean code length of its symbols under its own symbol frequencies.
 
-Two codes: the optimal prefix code (Huffman 1952), and the Shannon code, whose lengths are ceil(-log2 p). The published
-column `huffman_coding_length` of the paper's data is the latter. For a text with entropy H bits per symbol,
+Two codes: the optimal prefix code (Huffman 1952), and the Shannon code, with lengths ceil(-log2 p). The published column
+`huffman_coding_length` of the paper's data uses the latter. For a text with entropy H bits per symbol,
 H <= Huffman < H + 1 and Huffman <= Shannon < H + 1.
 """
 
@@ -20,8 +20,8 @@ def huffman_coding_length(symbols: Iterable[Hashable]) -> float | None:
         symbols: a text (its characters), token ids, or any other symbols.
 
     Returns:
-        Bits a symbol; 0.0 for a single distinct symbol, whose code word is empty (the code needs no bit, as the entropy
-        says); None without symbols, a mean over nothing.
+        Bits per symbol; 0.0 for a single distinct symbol, whose code word is empty (as its entropy is 0); None without
+        symbols.
     """
     leaves = sorted(Counter(symbols).values())
     return _huffman_bits(leaves) / sum(leaves) if leaves else None
@@ -34,7 +34,7 @@ def shannon_coding_length(symbols: Iterable[Hashable]) -> float | None:
         symbols: a text (its characters), token ids, or any other symbols.
 
     Returns:
-        Bits a symbol; 0.0 for a single distinct symbol; None without symbols.
+        Bits per symbol; 0.0 for a single distinct symbol; None without symbols.
     """
     counts = Counter(symbols).values()
     return _shannon_bits(counts) / sum(counts) if counts else None
@@ -46,7 +46,7 @@ class CompressibilityFilter(Filter):
 
     Args:
         per_token: also add `huffman_token_coding_length`, the mean Huffman code length with the sequence's tokens as
-            symbols, in bits per token; the column `tokens` is then required.
+            symbols, in bits per token; this requires the column `tokens`.
 
     Example:
         >>> from memtax.filters import CompressibilityFilter
@@ -65,7 +65,7 @@ class CompressibilityFilter(Filter):
             self._with_parameters(("text", "tokens"), (*type(self).columns, "huffman_token_coding_length"))
 
     def compute(self, batch: Batch) -> Batch:
-        """Code lengths in bits; None where the text (or the tokens) is missing or empty."""
+        """Code lengths in bits; None if the text (or the tokens) is missing or empty."""
         huffman: list[float | None] = []
         shannon: list[float | None] = []
         for text in batch["text"]:
@@ -80,7 +80,7 @@ class CompressibilityFilter(Filter):
 
 
 def _huffman_bits(leaves: list[int]) -> int:
-    """Bits of the whole text: the sum of the inner nodes' weights, with leaves ascending (van Leeuwen's two queues)."""
+    """Bits for the whole text: the sum of the inner nodes' weights, with leaves ascending (van Leeuwen's two queues)."""
     inner: list[int] = []
     leaf = node = bits = 0
     for _ in range(len(leaves) - 1):
@@ -98,7 +98,7 @@ def _huffman_bits(leaves: list[int]) -> int:
 
 
 def _shannon_bits(counts: Iterable[int]) -> int:
-    """Bits of the whole text; the least k with count * 2**k >= total is exact in integers, where log2 can round up."""
+    """Bits for the whole text; the smallest k with count * 2**k >= total is exact in integers, but log2 can round up."""
     counts = list(counts)
     total = sum(counts)
     return sum(count * (-(-total // count) - 1).bit_length() for count in counts)

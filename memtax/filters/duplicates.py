@@ -1,4 +1,4 @@
-"""How often a sequence's continuation occurs in the corpus, looked up in a table of counts."""
+"""Number of occurrences of a sequence's continuation in the corpus, looked up in a table of counts."""
 
 import functools
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from memtax.filters.base import Batch, Filter
 class DuplicateFilter(Filter):
     """Adds `sequence_duplicates`, the occurrences of the sequence's continuation in the corpus (Prashanth et al. 2024).
 
-    A sequence that the table does not have gets None, which says "not counted"; a window counted and not found is 0.
+    A sequence that is not in the table gets None, which means "not counted"; a continuation that does not occur gets 0.
 
     Attributes:
         counts: a folder from `memtax count`, a Parquet file, or a dataset as `org/name:config:split`, with the columns
@@ -43,7 +43,7 @@ class DuplicateFilter(Filter):
         return (location(self.counts),)
 
     def compute(self, batch: Batch) -> Batch:
-        """Look the ids up.
+        """Look up the count of each id.
 
         Raises:
             MemtaxError: the table cannot be read.
@@ -60,5 +60,5 @@ class DuplicateFilter(Filter):
 
 @functools.lru_cache(maxsize=4)
 def _table(name: str, version: Any) -> tuple[Int64, Int64]:
-    """The table, once per process; `version` changes with the files."""
+    """The table, cached per process; `version` changes with the files."""
     return read_duplicates(name)

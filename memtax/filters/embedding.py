@@ -1,4 +1,4 @@
-"""Sentence embeddings as a column: computed once, then compared as often as one likes."""
+"""Sentence embeddings as a column, computed once for any number of comparisons."""
 
 import functools
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ from memtax.lm.loading import model_files
 
 @dataclass(frozen=True)
 class EmbeddingFilter(Filter):
-    """Adds `embedding`, the text's sentence embedding of length one (float32); None where there is no text.
+    """Adds `embedding`, the text's sentence embedding normalized to unit length (float32); None if there is no text.
 
     Attributes:
         model: folder or Hub name of any sentence-transformers model.
-        revision: branch, tag or commit of a Hub name.
+        revision: branch, tag or commit on the Hub.
     """
 
     name: ClassVar[str] = "embeddings"
@@ -33,11 +33,11 @@ class EmbeddingFilter(Filter):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As for every filter, but read once."""
+        """As for every filter, but cached."""
         return super().fingerprint
 
     def compute(self, batch: Batch) -> Batch:
-        """Embed the texts that are there."""
+        """Embed all texts that are not missing."""
         spare_threads()
         rows = [row for row, text in enumerate(batch["text"]) if text is not None]
         added: list[list[float] | None] = [None] * len(batch["text"])

@@ -1,12 +1,12 @@
 """Pairs of embeddings above a cosine threshold: exact, at the speed of the matrix product.
 
-What is compared is the scalar product of the float32 vectors (of length one), summed in float64. A product of whole blocks in
-float32 or bfloat16 finds the pairs that can reach the threshold: its error is bounded, so that a pair it puts further from a
-threshold than the bound is settled, and the few in between are computed again in float64. The counts are those of a float64
-matrix product, whatever the number format, the block sizes and the machine.
+The cosine is the dot product of the float32 unit vectors, summed in float64. A product of whole blocks in float32 or bfloat16
+finds candidate pairs: its error is bounded, so pairs farther from a threshold than the bound are decided, and the few others
+are recomputed in float64. The counts equal those of a float64 matrix product, whatever the dtype, the block sizes and the
+machine.
 
-Each thread searches the block that it has just multiplied, while it is in its cache. A set compared with itself takes half of
-the work: blocks below the diagonal are the mirror image of those above.
+Each thread searches the block that it has just multiplied while it is in the cache. Comparing a set with itself takes half the
+work, since blocks below the diagonal mirror those above.
 """
 
 import functools
@@ -30,14 +30,14 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 THRESHOLDS = (0.8, 0.9)
-"""Cosines of Prashanth et al. 2024."""
+"""Cosine thresholds of Prashanth et al. 2024."""
 
 ROWS, COLUMNS = 1024, 2048
-"""Vectors of a block: its products (8 MB in float32) and both operands are all the memory that a thread takes."""
+"""Vectors per block: a thread's memory is its products (8 MB in float32) and both operands."""
 STRIDE = 256
-"""Products that are searched at once: where none is large enough they are passed over by vector instructions."""
+"""Products searched at once: a group without a large enough product is skipped with vector instructions."""
 KEPT = 4 << 30
-"""Bytes of a sample that may be kept in the format that is multiplied; a larger one is converted block by block."""
+"""Maximum bytes of a sample to keep in the dtype of the product; a larger one is converted block by block."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Pairs:
     """Pairs of a block at or above the lowest threshold.
 
     Attributes:
-        rows: number of the query, (pairs,).
-        columns: number of the vector of the sample, (pairs,).
-        level: how many of the thresholds the pair reaches, at least 1, (pairs,).
+        rows: query index, (pairs,).
+        columns: sample index, (pairs,).
+        level: number of thresholds that the pair reaches, at least 1, (pairs,).
     """
 
     rows: Int64
@@ -56,21 +56,21 @@ class Pairs:
 
 
 def unit_vectors(vectors: Any, what: str) -> Float32:
-    """Check embeddings and bring them to length one.
+    """Check embeddings and normalize them to unit length.
 
     Args:
-        vectors: (rows, width), anything numpy reads.
-        what: their name in messages.
+        vectors: (rows, width), anything numpy accepts.
+        what: name of the embeddings in messages.
 
     Returns:
-        (rows, width) float32; vectors whose length is one within 1e-6 stay as they are, and are not copied.
+        (rows, width) float32; vectors with unit length within 1e-6 stay unchanged and are not copied.
 
     Raises:
-        MemtaxError: they are not a matrix, or a vector is zero or not finite.
+        MemtaxError: the embeddings are not a matrix, or a vector is zero or not finite.
     """
     found = np.asarray(vectors)
     if found.ndim != 2:
-        raise MemtaxError(f"{what} must be a matrix of one embedding per row, not of shape {found.shape}")
+        raise MemtaxError(f"{what} must be a matrix with one embedding per row, but the shape is {found.shape}")
     bad = []
     changed: Float32 | None = None
     for start in range(0, len(found), 65_536):
@@ -78,7 +78,7 @@ def unit_vectors(vectors: Any, what: str) -> Float32:
         lengths = np.sqrt(np.einsum("rd,rd->r", block, block, dtype=np.float64))
         bad += [start + int(row) for row in np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[:1]]
         if bad:
-            raise MemtaxError(f"row {bad[0]} of {what} is zero or not finite and has no direction; leave that row out")
+            raise MemtaxError(f"row {bad[0]} of {what} is zero or not finite and has no direction; drop that row")
         if found.dtype != np.float32 or (np.abs(lengths - 1) > 1e-6).any():
             if changed is None:
                 changed = found.astype(np.float32)
@@ -87,12 +87,12 @@ def unit_vectors(vectors: Any, what: str) -> Float32:
 
 
 def count_matches(queries: Any, sample: Any = None, **options: Any) -> Int64:
-    """How many vectors of a sample have at least each cosine with each query.
+    """Number of sample vectors whose cosine with each query reaches each threshold.
 
     Args:
         queries: (rows, width).
-        sample: (vectors, width); None compares the queries with each other, every pair once and no vector with itself.
-        options: those of `pairs`.
+        sample: (vectors, width); None compares the queries with each other: every pair once, and no vector with itself.
+        options: as for `pairs`.
 
     Returns:
         (rows, thresholds).
@@ -120,15 +120,15 @@ def pairs(
     Args:
         queries: (rows, width).
         sample: (vectors, width), or a `Prepared` one; None compares the queries with each other: pairs with row < column.
-        thresholds: cosines, rising, from above 0 to 1.
-        dtype: "float32" or "bfloat16", the format of the product; None takes the faster one here. The result is the same.
-        device: where to multiply; None is the accelerator if there is one.
+        thresholds: cosines in ascending order, above 0 and at most 1.
+        dtype: "float32" or "bfloat16" for the product; None chooses the faster one. Does not affect the result.
+        device: device for the product; None uses the accelerator if there is one.
 
     Raises:
-        MemtaxError: the vectors differ in width, or thresholds or format are not as said.
+        MemtaxError: the vectors differ in width, or thresholds or dtype are invalid.
     """
     if not thresholds or list(thresholds) != sorted(set(thresholds)) or not 0 < thresholds[0] <= thresholds[-1] <= 1:
-        raise MemtaxError(f"thresholds must rise from above 0 to at most 1, not {thresholds}")
+        raise MemtaxError(f"thresholds must be ascending, above 0 and at most 1, got {thresholds}")
     left = unit_vectors(queries, "the queries")
     right = sample if isinstance(sample, Prepared) else prepare(left if sample is None else sample, len(left), dtype, device)
     if left.shape[1] != right.vectors.shape[1]:
@@ -159,9 +159,9 @@ def pairs(
 
 
 def _in_threads(work: Callable[..., Pairs], tasks: Iterator[tuple[Any, ...]], threads: int) -> Iterator[Pairs]:
-    """Results in the order of the tasks. Each thread multiplies and searches its own blocks, which stay in its cache.
+    """Yield results in the order of the tasks. Each thread multiplies and searches its own blocks, which stay in its cache.
 
-    Threads inside a product would wait for each other twice a block, and be in the way of those that search.
+    Threads inside a product would wait for each other twice per block, and compete with those that search.
     """
     if threads == 1:
         yield from (work(*task) for task in tasks)
@@ -179,36 +179,36 @@ def _in_threads(work: Callable[..., Pairs], tasks: Iterator[tuple[Any, ...]], th
 
 
 class Prepared:
-    """A sample as it is multiplied: in one format, on one device, converted once if it is not too large."""
+    """A sample in the dtype and on the device of the product, converted once if it is not too large."""
 
     def __init__(self, vectors: Float32, dtype: str, device: Any) -> None:
         self.vectors, self.device, self.dtype = vectors, torch.device(device), getattr(torch, dtype)
         self.threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        # A GPU wants larger blocks: 1 GB of products in bfloat16.
+        # GPUs need larger blocks: 1 GB of products in bfloat16.
         self.rows, self.columns = (ROWS, COLUMNS) if self.device.type == "cpu" else (8 * ROWS, 32 * COLUMNS)
         width = vectors.shape[1]
-        # Largest error of a product of two vectors of length one: rounding of both operands, of `width` float32 additions in
-        # any order, and of the result; by Cauchy and Schwarz sum |a b| <= 1. Doubled, for the second order. A GPU may round
-        # partial sums as well: as much again for those. Below the highest precision torch multiplies float32 in shorter
-        # formats, bfloat16 among them.
+        # Maximum error of a product of two unit vectors: rounding of both operands, of `width` float32 additions in any
+        # order, and of the result; by Cauchy-Schwarz, sum |a b| <= 1. Doubled, to cover the second order. A GPU may also round
+        # partial sums, which adds the same again. Below the highest precision, torch multiplies float32 in shorter formats
+        # such as bfloat16.
         short = dtype == "bfloat16" or torch.get_float32_matmul_precision() != "highest"
         roundings = 3 if self.device.type == "cpu" else 6
         self.margin = 2 * width * 2.0**-24 + roundings * (2.0**-8 if short else 0.0) + 2.0**-22
         size = vectors.size * (4 if dtype == "float32" else 2)
-        # In float32 on the CPU there is nothing to convert: the vectors stay where they are, memory-mapped or not.
+        # In float32 on the CPU nothing is converted: the vectors stay in place, memory-mapped or not.
         self.kept = None
         most = min(KEPT, (memory() or 2 * KEPT) // 2)
         if size <= most and not (dtype == "float32" and self.device.type == "cpu"):
             self.kept = torch.cat([self.convert(vectors[at : at + 65_536]) for at in range(0, len(vectors), 65_536)])
 
     def convert(self, block: Float32) -> Any:
-        """Vectors as a tensor in the format and place of the product."""
+        """Vectors as a tensor with the dtype and device of the product."""
         if not block.flags.writeable:
             block = block.copy()
         return torch.from_numpy(block).to(device=self.device, dtype=self.dtype)
 
     def hits(self, operand: Any, column: int, limits: NDArray[np.float64]) -> tuple[Int64, Int64, NDArray[np.int8]]:
-        """Rows, columns and level of a block's pairs that can reach a threshold; level -k - 1: between level k and k + 1."""
+        """Rows, columns and level of pairs that may reach a threshold; level -k - 1: between level k and k + 1."""
         stop = column + self.columns
         right = self.kept[column:stop] if self.kept is not None else self.convert(self.vectors[column:stop])
         with torch.inference_mode():
@@ -229,16 +229,16 @@ class Prepared:
 
 
 def prepare(vectors: Any, rows: int, dtype: str | None = None, device: Any = None) -> Prepared:
-    """A sample made ready for `pairs`.
+    """Prepare a sample for `pairs`.
 
     Args:
         vectors: (vectors, width).
-        rows: about how many queries it will meet: for few, the format is not worth a measurement.
+        rows: approximate number of queries: for few queries, the dtypes are not benchmarked.
         dtype: "float32", "bfloat16" or None for the faster one.
-        device: where to multiply.
+        device: device for the product.
 
     Raises:
-        MemtaxError: the format is unknown, or a vector has no direction.
+        MemtaxError: the dtype is unknown, or a vector has no direction.
     """
     from memtax.lm.loading import process_device
 
@@ -253,29 +253,29 @@ def prepare(vectors: Any, rows: int, dtype: str | None = None, device: Any = Non
 
 @functools.cache
 def faster_format(device: str) -> str:
-    """The format that this machine multiplies faster, by measurement (a tenth of a second)."""
+    """The dtype that this machine multiplies faster, measured in a tenth of a second."""
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         left, right = (torch.ones(size, 384, dtype=dtype, device=device) for size in (1024, 2048))
         best = float("inf")
         for _ in range(4):
             started = time.perf_counter()
-            total = (left @ right.T)[0, 0].item()  # reading a number waits for the device
+            total = (left @ right.T)[0, 0].item()  # reading a number synchronizes with the device
             best = min(best, time.perf_counter() - started) if total else best
         seconds[dtype] = best
     return "bfloat16" if seconds[torch.bfloat16] < 0.7 * seconds[torch.float32] else "float32"
 
 
 def nearest(vectors: Any, most: int, **options: Any) -> tuple[Int64, Int64, NDArray[np.float64], Int64]:
-    """The nearest others of each vector of a set, among those that reach the lowest threshold.
+    """The nearest neighbors of each vector within a set, among those that reach the lowest threshold.
 
     Args:
         vectors: (rows, width).
-        most: how many to keep of each; ties go to the lower row.
-        options: those of `pairs`.
+        most: maximum number of neighbors per vector; ties go to the lower row.
+        options: as for `pairs`.
 
     Returns:
-        Rows, rows of their neighbors, cosines (float64) and places from 1, each (pairs,), by row and place.
+        Rows, rows of their neighbors, cosines (float64) and ranks from 1, each (pairs,), sorted by row and rank.
     """
     matrix = unit_vectors(vectors, "the embeddings")
     best: tuple[Int64, Int64, NDArray[np.float64]] = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
@@ -287,12 +287,12 @@ def nearest(vectors: Any, most: int, **options: Any) -> tuple[Int64, Int64, NDAr
         order = np.lexsort((columns, -cosine, rows))
         keep = order[_places(rows[order]) <= most]
         best = rows[keep], columns[keep], cosine[keep]
-    # Vectors in float32 are of length one within 1e-7 only; no cosine is above 1.
+    # Vectors in float32 have unit length within 1e-7 only; cosines are clipped to 1.
     return best[0], best[1], np.minimum(best[2], 1.0), _places(best[0])
 
 
 def _places(rows: Int64) -> Int64:
-    """Place of each entry among those of its row, from 1; rows are sorted."""
+    """Rank of each entry within its row, from 1; rows are sorted."""
     starts = np.flatnonzero(np.diff(rows, prepend=-1))
     return np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows)))) + 1
 
@@ -310,7 +310,7 @@ def _dots(left, right, rows, columns):  # type: ignore[no-untyped-def]  # noqa: 
 
 @kernel(fastmath=True)
 def _largest(values):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """A reduction that compiles to vector instructions; the values are finite."""
+    """A reduction that compiles to vector instructions, for finite values."""
     largest = values[0]
     for place in range(1, len(values)):
         largest = max(largest, values[place])
@@ -319,7 +319,7 @@ def _largest(values):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 @kernel()
 def _find(product, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Rows, columns and values of all entries from `low` on; of positive bfloat16 numbers the bits sort as integers do."""
+    """Rows, columns and values of entries of at least `low`; the bits of positive bfloat16 numbers sort like integers."""
     rows, columns = product.shape
     size = 4096
     at, where, values = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, product.dtype)

@@ -1,4 +1,4 @@
-"""What a language model says about a sequence: perplexities, and whether it continues the prompt as in training."""
+"""Perplexities and extraction of sequences under a language model."""
 
 import functools
 from collections.abc import Iterable
@@ -24,33 +24,33 @@ _PER_TOKEN = ("logprobs", "means", "variances", "ranks")
 class LanguageModelFilter(Filter):
     """Perplexities and extraction of each sequence under a causal language model, from one forward pass.
 
-    The first `prompt` tokens are the prompt and the next `continuation` tokens what the model should reproduce; 32 and 32
-    are the lengths of Pythia's evaluation (Biderman et al. 2023) and of Prashanth et al. 2024.
+    The first `prompt` tokens are the prompt and the next `continuation` tokens are what the model should reproduce; 32 and 32
+    are the lengths in Pythia's evaluation (Biderman et al. 2023) and in Prashanth et al. 2024.
 
     Args:
-        model: a model's folder, or its name on the Hub.
-        revision: branch, tag or commit of a Hub name.
-        prompt: tokens of the prompt.
-        continuation: tokens of the continuation.
-        dtype: type of the weights while scoring, one of `memtax.lm.loading.DTYPES`.
+        model: folder or Hub name of the model.
+        revision: branch, tag or commit on the Hub.
+        prompt: tokens in the prompt.
+        continuation: tokens in the continuation.
+        dtype: dtype of the weights while scoring, one of `memtax.lm.loading.DTYPES`.
         token_logprobs: whether to add the log-probability of every token as well.
         windows: further (prompt, continuation) lengths, from the same pass; their columns end in `_PROMPT_CONTINUATION`.
-        generated: also `memorization_score`, which needs free-running greedy decoding after the first mismatch.
-        reference_eos: end-of-sequence can never be chosen, as in Pythia's own evaluation (`min_length=64`). By default it is a
-            token like any other.
-        exact_only: `is_memorized` and `match_length` alone, in a fraction of the time.
-        temperature: with `top_k` and `top_p` a sampling scheme: `decoding_logprob` under it.
-        top_k: only the k likeliest tokens are drawn.
-        top_p: only the likeliest tokens that hold this share of the probability are drawn.
-        probability: also `extraction_queries`, the samples needed to see the continuation with this probability.
-        moments: also `token_means` and `token_variances` (for Min-K%++).
-        ranks: also `token_ranks`.
-        attention: also `attention_entropy` and `attention_gini`.
-        batch_size: sequences a forward pass; None finds what fits.
-        device_map: `auto` spreads a model over several devices; None puts it on one.
-        quantization: one of `memtax.lm.loading.QUANTIZATIONS`, where bitsandbytes is installed.
-        bos: what the model reads before each sequence: one of `memtax.lm.special_tokens.BOS`, or token ids. It has no score
-            and is not part of the prompt, even where the tokens begin with it.
+        generated: add `memorization_score`, which needs free-running greedy decoding after the first mismatch.
+        reference_eos: never choose end-of-sequence, as in Pythia's own evaluation (`min_length=64`). By default it is treated
+            like any token.
+        exact_only: add only `is_memorized` and `match_length`, in a fraction of the time.
+        temperature: with `top_k` and `top_p`, defines a sampling scheme; adds `decoding_logprob` under it.
+        top_k: sample only from the k most likely tokens.
+        top_p: sample only from the most likely tokens that hold this share of the probability.
+        probability: add `extraction_queries`, the number of samples needed to see the continuation with this probability.
+        moments: add `token_means` and `token_variances` (for Min-K%++).
+        ranks: add `token_ranks`.
+        attention: add `attention_entropy` and `attention_gini`.
+        batch_size: sequences per forward pass; None finds the largest that fits.
+        device_map: `auto` spreads a model over several devices; None uses one device.
+        quantization: one of `memtax.lm.loading.QUANTIZATIONS`; needs bitsandbytes.
+        bos: tokens put before each sequence: one of `memtax.lm.special_tokens.BOS`, or token ids. They have no score and are
+            not part of the prompt, even if the tokens start with them.
     """
 
     model: str
@@ -86,7 +86,7 @@ class LanguageModelFilter(Filter):
         for prompt, continuation in self.all_windows:
             for name, value in (("prompt", prompt), ("continuation", continuation)):
                 if value < 1:
-                    raise MemtaxError(f"{name} must be at least 1 token, not {value}")
+                    raise MemtaxError(f"{name} must be at least 1 token, got {value}")
         if len(set(self.all_windows)) < len(self.all_windows):
             raise MemtaxError(f"a pair of prompt and continuation is given twice: {self.all_windows}")
         if self.dtype not in DTYPES:
@@ -99,8 +99,8 @@ class LanguageModelFilter(Filter):
         if self.probability is not None:
             extraction.queries(0.0, self.probability)
         if self.exact_only and self._needs_more:
-            raise MemtaxError("exact_only gives is_memorized and match_length alone; leave out what asks for more")
-        # The class names the columns that are always there; these are there for those who ask.
+            raise MemtaxError("exact_only computes only is_memorized and match_length; leave out options that need more")
+        # The class lists the columns that are always added; these depend on the parameters.
         self._with_parameters(columns=self._columns())
 
     @property
@@ -110,13 +110,13 @@ class LanguageModelFilter(Filter):
 
     @property
     def decoding(self) -> Decoding | None:
-        """The sampling scheme, if one was asked for."""
+        """The sampling scheme, if one is requested."""
         scheme = Decoding(self.temperature, self.top_k, self.top_p)
         return None if scheme == Decoding() else scheme
 
     @property
     def _needs_more(self) -> bool:
-        """Whether something is asked for that the short pass of `exact_only` cannot give."""
+        """Whether the parameters request values that the short pass of `exact_only` cannot compute."""
         asked = (self.token_logprobs, self.generated, self.moments, self.ranks, self.attention)
         return any(asked) or self.decoding is not None or self.probability is not None
 
@@ -138,23 +138,23 @@ class LanguageModelFilter(Filter):
 
     @property
     def opening(self) -> BosIds:
-        """The ids before every row."""
+        """Token ids put before every row."""
         return bos_ids(self.model, self.revision, self.bos)
 
     def inputs(self) -> Iterable[str]:
-        """The model's configuration and weights: the rest of a checkpoint folder does not change a score."""
+        """The model's configuration and weights: other files of a checkpoint folder do not affect scores."""
         return model_files(self.model)
 
     @functools.cached_property
     def weights(self) -> str:
-        """Digest of the weights: all batches are computed with the same."""
+        """Digest of the weights, cached so that all batches share it."""
         from memtax.lm import resident
 
         return resident.weights_digest(self.model)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As for every filter, with the BOS that is used, but read once: the weights may be many gigabytes."""
+        """As for every filter, with the BOS in use; cached, because the weights may be many gigabytes."""
         _ = self.weights
         return digest(super().fingerprint, self.opening)
 
@@ -203,7 +203,7 @@ class LanguageModelFilter(Filter):
         return found
 
     def _beyond(self, scores: "TokenScores") -> Batch:
-        """The columns that were asked for besides the usual ones, as far as the pass gives them."""
+        """The optional columns that the forward pass provides."""
         found: Batch = {}
         window = (self.prompt, self.continuation)
         drawn = scores.logprobs if scores.decoded is None else scores.decoded
@@ -226,7 +226,7 @@ def _end_of_sequence(model: Any) -> int:
     """The token id that Pythia's evaluation suppresses.
 
     Raises:
-        ModelError: the model's configuration names none, or several.
+        ModelError: the model's configuration defines none, or several.
     """
     found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     found = model.config.get_text_config().eos_token_id if found is None else found

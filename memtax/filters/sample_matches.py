@@ -1,4 +1,4 @@
-"""The corpus sample that sequences are compared with: ids, embeddings and prompts, read once per process."""
+"""The corpus sample that sequences are compared with: ids, embeddings and prompts, cached per process."""
 
 import functools
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from memtax.filters.embedding_pairs import Float32, Int64, Pairs, Prepared, pair
 from memtax.lm.encoder import embed
 
 MANY = 100_000
-"""Queries that a sample is expected to meet: what its number format is chosen for."""
+"""Expected number of queries per sample, used to choose its dtype."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample ready to be compared with; `prompts` is None if it has no `prompt_text`."""
+    """A sample prepared for comparison; `prompts` is None if it has no `prompt_text`."""
 
     ids: Int64
     prepared: Prepared
     prompts: list[str | None] | None
 
     def counts(self, found: Pairs, ids: Int64, levels: int) -> Int64:
-        """Pairs by query and level without those of a sequence with itself, (queries, levels)."""
+        """Number of pairs per query and level, without pairs of a sequence with itself, (queries, levels)."""
         other = self.ids[found.columns] != ids[found.rows]
         counts = np.zeros((len(ids), levels), np.int64)
         for level in range(levels):
@@ -41,10 +41,10 @@ def load_sample(name: str, model: str, revision: str | None, version: Any) -> Sa
     """Open a sample.
 
     Args:
-        name: a dataset as `path:config:split` with `sequence_id` and `embedding` (memory-mapped where the dataset is), or else
+        name: a dataset as `path:config:split` with `sequence_id` and `embedding` (memory-mapped if the dataset is), or with
             `text`, which is embedded now.
         model: encoder of the texts.
-        revision: of the encoder.
+        revision: revision of the encoder.
         version: changes with the files.
 
     Raises:
@@ -70,7 +70,7 @@ def vectors_of(column: Any, what: str) -> Float32:
         MemtaxError: a row is null or of another width.
     """
     if column.null_count:
-        raise MemtaxError(f"{what} has {column.null_count} rows without an embedding; leave them out of the sample")
+        raise MemtaxError(f"{what} has {column.null_count} rows without an embedding; drop them from the sample")
     chunks = [chunk for chunk in column.chunks if len(chunk)] if isinstance(column, pa.ChunkedArray) else [column]
     parts: list[NDArray[Any]] = []
     for chunk in chunks:
@@ -86,7 +86,7 @@ def vectors_of(column: Any, what: str) -> Float32:
 def matches(
     sample: Sample, ids: Sequence[int], vectors: Sequence[Any], thresholds: tuple[float, ...]
 ) -> tuple[NDArray[np.int64], list[Pairs]]:
-    """Rows with an embedding, and their pairs with the sample (numbered within those rows)."""
+    """Rows that have an embedding, and their pairs with the sample (indexed within those rows)."""
     known = np.flatnonzero([vector is not None for vector in vectors])
     if not len(known) or not len(sample.ids):
         return known, []

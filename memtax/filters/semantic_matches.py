@@ -1,4 +1,4 @@
-"""How many sequences of the corpus say nearly the same: neighbors in the space of sentence embeddings."""
+"""Number of corpus sequences with nearly the same meaning: neighbors in the space of sentence embeddings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ THRESHOLDS = (0.8, 0.9)
 class SemanticMatchFilter(Filter):
     """Adds `semantic_matches_0_8` and `semantic_matches_0_9` ("snowclones", Prashanth et al. 2024).
 
-    They count the sequences of a sample of the corpus whose embedding has cosine >= 0.8 (0.9) with this one's; rows of the
-    sample with this sequence's own id do not count. The counts are exact for the stored float32 vectors. None without a text.
+    They count the sequences in a sample of the corpus whose embedding has cosine >= 0.8 (0.9) with this sequence's, except
+    rows with this sequence's own id. The counts are exact for the stored float32 vectors. None without a text.
 
     Attributes:
-        sample: dataset as `path:config:split` with `sequence_id` and `embedding` (from `EmbeddingFilter`, best kept with
-            `save_to_disk`, which is memory-mapped), or with `text`, which each process then embeds for itself. A table of
-            finished counts is looked up instead: our columns, or a published `usvsnsp/semantic-duplicates::deduped_snowclones`.
+        sample: dataset as `path:config:split` with `sequence_id` and `embedding` (from `EmbeddingFilter`, best saved with
+            `save_to_disk`, which is memory-mapped), or with `text`, which each process then embeds itself. It can also be a
+            table of finished counts: memtax's columns, or a published `usvsnsp/semantic-duplicates::deduped_snowclones`.
         model: folder or Hub name of the sentence-transformers model.
-        revision: branch, tag or commit of a Hub name.
-        embedded: whether the batch has a column `embedding`, so that nothing needs to be embedded here.
+        revision: branch, tag or commit on the Hub.
+        embedded: whether the batch has a column `embedding`, so that texts are not embedded again.
 
     Example:
         >>> import tempfile
@@ -64,7 +64,7 @@ class SemanticMatchFilter(Filter):
         """Count the neighbors.
 
         Raises:
-            MemtaxError: the sample cannot be read or was embedded by another model.
+            MemtaxError: the sample cannot be read or was embedded with another model.
         """
         from memtax.filters.sample_matches import load_sample, matches
 
@@ -83,7 +83,7 @@ class SemanticMatchFilter(Filter):
 
 
 def _columns(names: tuple[str, ...], counts: Any, known: Any, rows: int) -> Batch:
-    """Counts of the known rows under their names; the other rows are None."""
+    """Counts of the known rows by column name; other rows are None."""
     added: Batch = {name: [None] * rows for name in names}
     for name, values in zip(names, counts.T.tolist(), strict=True):
         for row, value in zip(known.tolist(), values, strict=True):

@@ -1,4 +1,4 @@
-"""Recitation, reconstruction or recollection: the rules, as a function of columns and as a filter."""
+"""Recitation, reconstruction or recollection: the rules as a function of columns and as a filter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +21,15 @@ def taxonomy(
 ) -> list[int | None]:
     """The category of each sequence, memorized or not.
 
-    In this order: more than `threshold` duplicates is recitation; else incrementing or repeating is reconstruction; else
-    recollection. An input decides or it does not: a known template is reconstruction although the other flag is missing.
+    In this order: more than `threshold` duplicates is recitation; otherwise incrementing or repeating is reconstruction;
+    otherwise recollection. Missing inputs matter only if they could change the result: a known template is reconstruction
+    even if the other flag is missing.
 
     Args:
         duplicates: occurrences of each continuation in the corpus.
         is_incrementing: whether each text continues a progression.
         is_repeating: whether each text repeats a pattern.
-        threshold: the most duplicates of a sequence that is not recitation.
+        threshold: maximum duplicates of a sequence that is not recitation.
 
     Returns:
         Indices into `memtax.schema.CATEGORIES`; None where a missing input could change the category.
@@ -73,7 +74,7 @@ class TaxonomyFilter(Filter):
 
     def __post_init__(self) -> None:
         if self.threshold < 0:
-            raise MemtaxError(f"threshold is a number of duplicates, at least 0, not {self.threshold}")
+            raise MemtaxError(f"threshold is a number of duplicates, at least 0, got {self.threshold}")
 
     def compute(self, batch: Batch) -> Batch:
         """The column `taxonomy`, as indices into `memtax.schema.CATEGORIES`."""

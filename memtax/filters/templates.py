@@ -1,26 +1,24 @@
-"""Whether a text is a template that runs on: a pattern that repeats, or one with a counter in it.
+"""Whether a text is a template: a pattern that repeats, or one with a counter.
 
 The rules, on the text's items (words, numbers and other characters; white space only separates):
 
-1. A *stretch* is a part of the text that one period predicts: each item is the same as the one a period before, or carries
-   a counter on (`_template_search` has the details). It shows its period at least `repetitions` times, and at least
-   `purity` of its characters after the first period are predicted; all of them if a counter goes on in it that does not
-   reach `terms` values, since three values go up by chance where other things differ too. What is not predicted may not
-   come back in period after period, as the arguments of a call do that is written again and again, unless one counter goes
-   on through them.
-2. A text is *incrementing* if its stretches hold at least `coverage` of its characters, at least half of that in
-   stretches in which a counter goes on; `coverage_to_end` suffices if a stretch runs to the end of the text (whose last item
-   may be cut), as then what would follow is decided by the template.
-3. It is also incrementing if a number goes up by one from record to record, whatever else the records hold, at least
-   `terms` times, in records that hold `coverage` of the characters, of which at least `recurring` are the counter's or
-   are found in the record before, or in records of at most `SHORT_RECORD` items: numbered tables, lists of short entries, and
-   tables with a line for each of consecutive hexadecimal numbers, while numbered prose stays out. The numbers stand after one
-   and the same item; where they stand before it, as in `7. Pears` or `0x0a:`, short records or hexadecimal numbers are asked
-   for.
-4. Else it is *repeating* if one pattern, the best stretch and what goes on like it after interruptions, holds `coverage` of
+1. A *stretch* is a part of the text that one period predicts: each item equals the item one period earlier, or continues a
+   counter (`_template_search` has the details). It shows its period at least `repetitions` times, and at least `purity` of its
+   characters after the first period are predicted; if a counter in it has fewer than `terms` values, all of them must be,
+   since three values may increase by chance where other content varies too. Unpredicted items must not recur in period after
+   period, like the arguments of a repeated call, unless one counter continues through these periods.
+2. A text is *incrementing* if its stretches cover at least `coverage` of its characters, and stretches in which a counter
+   advances cover at least half of that; `coverage_to_end` suffices if a stretch reaches the end of the text (whose last item
+   may be truncated), since the template then determines what follows.
+3. It is also incrementing if a number increases by one from record to record at least `terms` times, whatever else the records
+   contain. The records must cover `coverage` of the characters, and at least `recurring` of these must belong to the counter
+   or occur in the previous record, unless records have at most `SHORT_RECORD` items. This covers numbered tables, lists of
+   short entries, and tables with one line per consecutive hexadecimal number, but not numbered prose. The numbers must follow
+   the same item; if they precede it, as in `7. Pears` or `0x0a:`, records must be short or numbers hexadecimal.
+4. Otherwise it is *repeating* if one pattern, the best stretch and its continuations after interruptions, covers `coverage` of
    its characters; `coverage_to_end` suffices at the end of the text, with interruptions shorter than the period.
 
-Counters are decimal and hexadecimal numbers, ordinals, single letters, number words, Roman numerals, week days, months and
+Counters are decimal and hexadecimal numbers, ordinals, single letters, number words, Roman numerals, weekdays, months and
 Greek letters; steps may be arithmetic or geometric.
 """
 
@@ -38,25 +36,25 @@ Row: TypeAlias = tuple[bool, bool, int | None]
 """`is_incrementing`, `is_repeating` and `template_period` of a text."""
 
 AT_ONCE = 1 << 20
-"""Characters that are analyzed together, which bounds the memory."""
+"""Characters analyzed together, which limits the memory."""
 
 
 @dataclass(frozen=True)
 class TemplateFilter(Filter):
-    """Adds `is_incrementing`, `is_repeating` (never both) and `template_period`, all None where the text is None.
+    """Adds `is_incrementing`, `is_repeating` (never both) and `template_period`, all None if the text is None.
 
-    The period is in items: of the best stretch, or the mean record of a list; None where neither flag is set.
+    The period is in items: that of the best stretch, or the mean record length of a list; None if neither flag is set.
 
     Args:
-        repetitions: how often a stretch must show its period, at least 2.
+        repetitions: number of times that a stretch must show its period, at least 2.
         purity: share of a stretch's characters after its first period that must be predicted, in (0, 1].
-        coverage: share of the text's characters that a template must hold, in (0, 1].
-        coverage_to_end: the same where the template reaches the end of the text.
-        terms: values that a counter over periods or records of differing content must show, at least 2.
+        coverage: share of the text's characters that a template must cover, in (0, 1].
+        coverage_to_end: the same if the template reaches the end of the text.
+        terms: number of values that a counter must show if periods or records differ in content, at least 2.
         recurring: share of such records' characters that must recur, in (0, 1].
 
     Raises:
-        MemtaxError: a parameter is out of its range.
+        MemtaxError: a parameter is out of range.
 
     Example:
         >>> from memtax.filters import TemplateFilter
@@ -80,13 +78,13 @@ class TemplateFilter(Filter):
     def __post_init__(self) -> None:
         for name in ("repetitions", "terms"):
             if not getattr(self, name) >= 2:
-                raise MemtaxError(f"{name} is {getattr(self, name)!r}; a template shows itself at least twice")
+                raise MemtaxError(f"{name} is {getattr(self, name)!r}; it must be at least 2")
         for name in ("purity", "coverage", "coverage_to_end", "recurring"):
             if not 0 < getattr(self, name) <= 1:
                 raise MemtaxError(f"{name} is {getattr(self, name)!r}; it must be a share above 0 and at most 1")
 
     def compute(self, batch: Batch) -> Batch:
-        """The decisions, row by row: a text's neighbors in the batch do not matter."""
+        """The decisions for each row, independent of the other rows in the batch."""
         texts = [text or "" for text in batch["text"]]
         parts = np.cumsum([len(text) for text in texts]) // AT_ONCE
         borders = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(texts)]

@@ -1,4 +1,4 @@
-"""How many of a sequence's semantic neighbors begin with nearly the same characters."""
+"""Number of a sequence's semantic neighbors whose prompts are nearly the same characters."""
 
 import os
 from collections.abc import Sequence
@@ -16,24 +16,24 @@ from memtax.filters.semantic_matches import THRESHOLDS, SemanticMatchFilter, _co
 from memtax.published.lookup import look_up
 
 PIECE = 16_384
-"""Pairs compared at once by a thread."""
+"""Pairs that a thread compares at once."""
 
 
 @dataclass(frozen=True)
 class TextualMatchFilter(SemanticMatchFilter):
     """Adds `textual_matches_0_8` and `textual_matches_0_9` ("templates", Prashanth et al. 2024).
 
-    Among the sequences of the sample at cosine >= 0.8 (0.9), they count those whose prompt is at a Levenshtein distance above 0
-    and below 20 characters from this one's. None without an embedding or a prompt.
+    Among the sequences in the sample at cosine >= 0.8 (0.9), they count those whose prompt has a Levenshtein distance above 0
+    and below 20 characters from this sequence's prompt. None without an embedding or a prompt.
 
     Attributes:
-        sample: as for `SemanticMatchFilter`, with a column `prompt_text` as well: the decoded first 32 tokens; or a table of
-            finished counts, such as `usvsnsp/semantic-duplicates::deduped_templates`.
+        sample: as for `SemanticMatchFilter`, with an additional column `prompt_text` (the decoded first 32 tokens); or a table
+            of finished counts, such as `usvsnsp/semantic-duplicates::deduped_templates`.
         model: folder or Hub name of the sentence-transformers model.
-        revision: branch, tag or commit of a Hub name.
+        revision: branch, tag or commit on the Hub.
         embedded: whether the batch has a column `embedding`.
-        below: distances from here on do not count.
-        ascii_only: whether prompts with other characters than ASCII get 0, as in the reference.
+        below: distances of at least this do not count.
+        ascii_only: whether prompts with non-ASCII characters get 0, as in the reference.
 
     Example:
         >>> import tempfile
@@ -101,9 +101,9 @@ def similar(left: Sequence[str | None], right: Sequence[str | None], below: int 
 
     Args:
         left: prompts, (pairs,).
-        right: prompts, (pairs,); a missing one is similar to none.
-        below: distances from here on are too far; rapidfuzz stops counting there.
-        ascii_only: whether a pair with another character is never similar.
+        right: prompts, (pairs,); a missing one is not similar to any.
+        below: distances of at least this are too far; rapidfuzz stops counting there.
+        ascii_only: whether a pair with a non-ASCII character is never similar.
 
     Returns:
         (pairs,) bool.
@@ -113,14 +113,14 @@ def similar(left: Sequence[str | None], right: Sequence[str | None], below: int 
     if not ascii_only:
         try:
             return _near(left, right, below)
-        except ValueError:  # rapidfuzz met a missing prompt, which is rare: looking for one costs a fifth of the distances.
+        except ValueError:  # a missing prompt, which is rare: checking for it first costs a fifth of the time.
             pass
     usable = np.array([_usable(a, ascii_only) and _usable(b, ascii_only) for a, b in zip(left, right, strict=True)], bool)
     return usable & _near([text or "" for text in left], [text or "" for text in right], below)
 
 
 def _near(left: Sequence[str | None], right: Sequence[str | None], below: int) -> Any:
-    """Pieces in threads: rapidfuzz reads the strings of a piece under the GIL while it compares those of another without."""
+    """Compare in threads: rapidfuzz reads one piece's strings under the GIL while another piece is compared without it."""
     from concurrent.futures import ThreadPoolExecutor
 
     from rapidfuzz.distance import Levenshtein

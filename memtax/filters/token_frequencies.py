@@ -1,4 +1,4 @@
-"""How frequent a sequence's tokens are in the corpus, looked up in a table of frequencies."""
+"""Corpus frequencies of a sequence's tokens, looked up in a table of frequencies."""
 
 import functools
 from collections.abc import Iterable
@@ -18,13 +18,13 @@ from memtax.filters.base import Batch, Filter
 class TokenFrequencyFilter(Filter):
     """Adds the maximum, mean, minimum, median and quartiles of the corpus frequencies of a sequence's tokens.
 
-    Percentiles are interpolated linearly, as `numpy.percentile` does; the published ones are observed values. A sequence
-    without tokens, or with a token that the table does not have, gets None throughout.
+    Percentiles are interpolated linearly, as by `numpy.percentile`; the published ones are observed values. All values are
+    None if the sequence has no tokens, or a token that is not in the table.
 
     Attributes:
         frequencies: a folder from `memtax count`, a Parquet file, or a dataset as `org/name:config:split`, with the columns
             `token_id` and `token_frequency`, or `TokenID` and `Frequency` as in the published `num-frequencies`, whose
-            splits `memorized` and `non_memorized` are summed when no split is named.
+            splits `memorized` and `non_memorized` are summed if no split is given.
 
     Example:
         >>> import pathlib, tempfile
@@ -56,7 +56,7 @@ class TokenFrequencyFilter(Filter):
         return (location(self.frequencies),)
 
     def compute(self, batch: Batch) -> Batch:
-        """Look the tokens up and summarize each row.
+        """Look up the tokens and summarize each row.
 
         Raises:
             MemtaxError: the table cannot be read.
@@ -71,7 +71,7 @@ class TokenFrequencyFilter(Filter):
         usable[np.repeat(np.arange(len(rows)), lengths)[~known]] = False
 
         added = {name: np.full(len(rows), None, object) for name in self.columns}
-        # Rows of one length form a matrix; a batch has few lengths.
+        # Rows of equal length form a matrix; a batch has few different lengths.
         for length in np.unique(lengths[usable]):
             group = np.flatnonzero(usable & (lengths == length))
             for name, column in zip(self.columns, _statistics(values[starts[group][:, None] + np.arange(length)]), strict=True):
@@ -89,5 +89,5 @@ def _statistics(matrix: Int64) -> tuple[npt.NDArray[Any], ...]:
 
 @functools.lru_cache(maxsize=4)
 def _table(name: str, version: Any) -> TokenTable:
-    """The table, once per process; `version` changes with the files."""
+    """The table, cached per process; `version` changes with the files."""
     return read_frequencies(name)

@@ -1,1 +1,1 @@
-"""Cards, pushing and loading."""
+"""Cards, and pushing to and loading from the Hub."""

@@ -13,7 +13,7 @@ from memtax.records import parse_yaml
 
 
 def plain(text: Any) -> str:
-    """Text made inert for Markdown: one line, no markup, no HTML. Names and corpus text go through it."""
+    """Neutralize text for Markdown: one line, no markup, no HTML. Applied to names and corpus text."""
     line = " ".join(str(text).split())
     printable = "".join(character for character in line if character.isprintable())
     return "".join(
@@ -26,10 +26,10 @@ def render(template: str, front_matter: Mapping[str, Any], here: Path | str | No
 
     Args:
         template: file name in `model_cards/`.
-        front_matter: metadata that the Hub reads; None values are left out.
-        here: the folder that the card is written into, or the repository's name: what its load lines name. The card keeps it
-            in a comment, so that `finish` can put the repository's name in its place.
-        context: what the template asks for; a name it uses and does not get is an error.
+        front_matter: metadata that the Hub reads; None values are omitted.
+        here: target folder of the card, or the repository's name, for its loading example. The card stores it in a comment,
+            so that `finish` can replace it with the repository's name.
+        context: variables of the template; a missing variable is an error.
 
     Returns:
         The card's text.
@@ -40,7 +40,7 @@ def render(template: str, front_matter: Mapping[str, Any], here: Path | str | No
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(asset("model_cards")),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 - Markdown, not HTML; the `plain` filter makes foreign text inert
+        autoescape=False,  # noqa: S701 - Markdown, not HTML; the `plain` filter neutralizes foreign text
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -58,7 +58,7 @@ _HERE = re.compile(r'\n*^<!-- here: ("[^\n]*") -->$', re.MULTILINE)
 
 
 def _literal(text: str) -> str:
-    """A string as Python and JSON write it; it cannot end a comment or a code block."""
+    """A string literal for Python and JSON that cannot end a comment or a code block."""
     escaped = json.dumps(text)
     for character in "<>`":
         escaped = escaped.replace(character, f"\\u{ord(character):04x}")
@@ -66,7 +66,7 @@ def _literal(text: str) -> str:
 
 
 def _seen_from_here(folder: Path) -> Path:
-    """The folder as it is called from the current directory, if it lies below that."""
+    """The folder relative to the current directory, if it is below it."""
     folder, current = folder.absolute(), Path.cwd()
     return folder.relative_to(current) if folder.is_relative_to(current) and folder != current else folder
 
@@ -79,25 +79,25 @@ def split(text: str, name: object = "the card") -> tuple[dict[str, Any], str]:
         name: how errors call it: its path.
 
     Raises:
-        MemtaxError: the front matter is no YAML mapping.
+        MemtaxError: the front matter is not a YAML mapping.
     """
     found = re.match(r"---\n(.*?)\n---\n+(.*)", text, re.DOTALL)
     if found is None:
         return {}, text
     front = parse_yaml(found[1], f"the front matter of {name}") or {}
     if not isinstance(front, dict):
-        raise MemtaxError(f"the front matter of {name} must hold keys and values, not {type(front).__name__}")
+        raise MemtaxError(f"the front matter of {name} must contain keys and values, not {type(front).__name__}")
     return front, found[2]
 
 
 def finish(text: str, repo_id: str, run: Mapping[str, Any], metadata: Mapping[str, Any], name: object = "the card") -> str:
-    """A card of a run directory, as it is published: with its repository's name, provenance and citation.
+    """A run directory's card for publication, with the repository's name, provenance and citation.
 
     Args:
-        text: the card as it was written.
-        repo_id: where it goes.
+        text: the original card.
+        repo_id: target repository.
         run: the record in `run.yaml`; empty without one.
-        metadata: further front matter; None values are left out.
+        metadata: additional front matter; None values are omitted.
         name: how errors call the card: its path.
     """
     header, body = split(text, name)
@@ -108,7 +108,7 @@ def finish(text: str, repo_id: str, run: Mapping[str, Any], metadata: Mapping[st
         "published.md.j2",
         {**header, **metadata},
         body=_HERE.sub("", body).replace(here, _literal(repo_id)).rstrip(),
-        # Inputs are named as the user gave them.
+        # Inputs have the names that the user gave.
         run={**run, "inputs": {public_name(name): value for name, value in run["inputs"].items()}} if run else run,
         config=config,
         shown=("model", "revision", "corpus", "held_out", "tokenizer", "prompt", "continuation", "dtype", "seed"),

@@ -1,4 +1,4 @@
-"""A Trainer whose training resumes to the bytes of an undisturbed one, from checkpoints that are verified first."""
+"""A Trainer that verifies checkpoints and resumes to the same bytes as an uninterrupted training run."""
 
 import json
 import sys
@@ -18,16 +18,16 @@ from memtax.progress import say
 from memtax.shapes import REAL, TEXT
 
 CHECKSUMS = checksums.CHECKPOINT
-"""Sizes and digests of a checkpoint's files; a checkpoint without it was not finished."""
+"""Sizes and digests of a checkpoint's files; a checkpoint without this file is unfinished."""
 RECORD = "training.json"
-"""What the output folder was trained from: digests of data and model, and the settings."""
+"""Origin of the output folder: digests of data and model, and the settings."""
 _LATER: tuple[str, ...] = ("README.md", "training_args.bin", CHECKSUMS)
-"""Files of a checkpoint that are written, replaced or dropped after it is finished."""
+"""Checkpoint files that are written, replaced or dropped after it is finished."""
 _PROGRESS: tuple[str, ...] = ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged", "_initial_global_step")
-"""What the Trainer knows of the loss since its last log and leaves out of its checkpoints."""
+"""Trainer state about the loss since its last log, which is missing from its checkpoints."""
 _IDENTITY = {"data": TEXT, "model": TEXT, "settings": dict}
 _CHECKPOINT = {"identity?": _IDENTITY, "progress?": {"*": REAL}, "files": {"*": list}}
-"""What `RECORD` and `CHECKSUMS` hold."""
+"""Formats of `RECORD` and `CHECKSUMS`."""
 _NO_MATTER: tuple[str, ...] = (
     "output_dir",
     "resume_from_checkpoint",
@@ -61,7 +61,7 @@ _NO_MATTER_PREFIX += ("dataloader_num_", "dataloader_pin_", "dataloader_persiste
 
 
 def digest_rows(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Digest of rows of whole numbers (columns of token ids and labels), in their order."""
+    """Digest of rows of integers (columns of token ids and labels), in order."""
     hashed = xxhash.xxh3_128()
     for row in rows:
         for name in sorted(row):
@@ -81,10 +81,10 @@ def digest_weights(model: torch.nn.Module) -> str:
 
 
 def make_output(arguments: Any) -> Path:
-    """The output folder of `transformers.TrainingArguments`, made if it is not there, and held by this process.
+    """Create the output folder of `transformers.TrainingArguments` if needed, and lock it for this process.
 
     Raises:
-        MemtaxError: it cannot be made, holds files that are not memtax's, or another run holds it.
+        MemtaxError: it cannot be created, contains files that are not memtax's, or is locked by another run.
     """
     output = Path(str(arguments.output_dir))
     try:
@@ -96,11 +96,11 @@ def make_output(arguments: Any) -> Path:
 
 
 class ResumableTrainer(Trainer):
-    """The Trainer, with verified checkpoints that hold all that a resumed training needs.
+    """The Trainer, with verified checkpoints that contain everything needed to resume.
 
     Args:
-        data: digest of the rows to train on.
-        settings: what else the result depends on, besides the `TrainingArguments`.
+        data: digest of the training rows.
+        settings: everything else that the result depends on, besides the `TrainingArguments`.
         args: as of `transformers.Trainer`.
         kwargs: as of `transformers.Trainer`.
     """
@@ -110,19 +110,19 @@ class ResumableTrainer(Trainer):
         self._data = data
         self._settings = settings
         self.identity: dict[str, Any] = {}
-        # The last callback: files that others add to a checkpoint are covered too.
+        # The last callback, so that files added to a checkpoint by others are covered too.
         self.add_callback(_Checksums(self))
 
     def resume(self) -> None:
-        """Train, from the last whole checkpoint where `--resume_from_checkpoint` asks for it.
+        """Train, from the last complete checkpoint if `--resume_from_checkpoint` requests it.
 
         Raises:
-            MemtaxError: the output folder, or the checkpoint named, is of other data, another model or other settings; or the
-                checkpoint named is damaged.
+            MemtaxError: the output folder or the given checkpoint is of other data, another model or other settings, or the
+                given checkpoint is damaged.
         """
         output = make_output(self.args)
         assert self.model is not None
-        # Through JSON, as it is compared with what was read from there.
+        # Converted through JSON, because it is compared with values read from JSON.
         self.identity = json.loads(
             json.dumps(
                 {
@@ -157,9 +157,9 @@ class ResumableTrainer(Trainer):
             )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load the weights through `from_pretrained`, which knows the names that a model's tensors have in files.
+        """Load the weights with `from_pretrained`, which knows the names of a model's tensors in files.
 
-        The Trainer's own way leaves tensors that are saved under another name, such as the head of a GPT-NeoX, as they are.
+        The Trainer's own method skips tensors that are saved under another name, such as the head of a GPT-NeoX.
         """
         loaded_into = self.model if model is None else model
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or not isinstance(loaded_into, PreTrainedModel):
@@ -171,7 +171,7 @@ class ResumableTrainer(Trainer):
     control: Any
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing, if the checkpoint was that of the last step: a callback asked to stop there."""
+        """Do nothing if the checkpoint was that of the last step, because a callback stopped there."""
         if not self.control.should_training_stop:
             super()._run_epoch(*args, **kwargs)
         elif self.control.should_save:
@@ -180,13 +180,13 @@ class ResumableTrainer(Trainer):
 
 
 class _Checksums(TrainerCallback):
-    """Finish every checkpoint with digests of its files, and take the state of the loss up again."""
+    """Finishes every checkpoint with digests of its files, and restores the state of the loss."""
 
     def __init__(self, trainer: ResumableTrainer) -> None:
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Restore what the Trainer itself starts anew."""
+        """Restore what the Trainer itself resets."""
         progress = _progress(args, state) if state.global_step else None
         if progress is not None:
             loss = torch.tensor(progress["_tr_loss"], device=args.device)
@@ -194,8 +194,8 @@ class _Checksums(TrainerCallback):
                 setattr(self.trainer, name, value)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the digests; from now on the checkpoint counts as finished."""
-        # The other processes write their random states.
+        """Write the digests, which mark the checkpoint as finished."""
+        # Wait for the other processes, which write their random states.
         self.trainer.accelerator.wait_for_everyone()
         if not state.is_world_process_zero:
             return
@@ -212,19 +212,19 @@ def _progress(args: Any, state: Any) -> dict[str, Any] | None:
 
 
 def checkpoint_folder(args: Any, step: int) -> Path:
-    """The folder of the checkpoint that a training resumed from: the one that was named, or that step's in the output."""
+    """The folder of the checkpoint that a training run resumed from: the given one, or that step's in the output."""
     named = Path(str(args.resume_from_checkpoint or ""))
     return named if named.name == f"checkpoint-{step}" else Path(args.output_dir) / f"checkpoint-{step}"
 
 
 def resume_point(arguments: Any) -> str | None:
-    """The checkpoint to resume from: with `--resume_from_checkpoint True` the last whole one, if there is any.
+    """The checkpoint to resume from; with `--resume_from_checkpoint True` the last complete one, if any.
 
     Args:
         arguments: `transformers.TrainingArguments`.
 
     Raises:
-        MemtaxError: a checkpoint was named that is not there or is damaged.
+        MemtaxError: the given checkpoint does not exist or is damaged.
     """
     asked = arguments.resume_from_checkpoint
     if asked is None or str(asked).lower() in ("false", ""):
@@ -232,7 +232,7 @@ def resume_point(arguments: Any) -> str | None:
     if str(asked).lower() != "true":
         fault = _fault(Path(str(asked)))
         if fault is not None:
-            raise MemtaxError(f"--resume_from_checkpoint {asked} cannot be used ({fault}); name another, or True for the last")
+            raise MemtaxError(f"--resume_from_checkpoint {asked} cannot be used ({fault}); give another, or True for the last")
         return str(asked)
     numbered = [
         (int(number), path)
@@ -253,7 +253,7 @@ def resume_point(arguments: Any) -> str | None:
 
 
 def _fault(folder: Path) -> str | None:
-    """Why a checkpoint cannot be used; None if it is whole."""
+    """Why a checkpoint cannot be used; None if it is complete."""
     if not (folder / "trainer_state.json").is_file() or not (folder / CHECKSUMS).is_file():
         return "it was not finished" if folder.is_dir() else "there is no such folder"
     try:

@@ -1,4 +1,4 @@
-"""A dataset repository as a folder: Parquet files, one folder a config, and a card that `load_dataset` understands."""
+"""A dataset repository as a folder: Parquet files, one folder per config, and a card that `load_dataset` understands."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from memtax.provenance import digest, fingerprint_table, versions
 
 @dataclass(frozen=True)
 class ParquetFiles:
-    """A split that lies in finished Parquet files already: they are linked, not read."""
+    """A split stored in finished Parquet files, which are linked instead of read."""
 
     paths: tuple[Path, ...]
 
     @property
     def num_rows(self) -> int:
-        """Rows of all files."""
+        """Number of rows in all files."""
         return sum(int(pq.read_metadata(path).num_rows) for path in self.paths)
 
     @property
@@ -32,7 +32,7 @@ class ParquetFiles:
         return pq.read_schema(self.paths[0])
 
     def link(self, folder: Path, split: str) -> None:
-        """Give the files names in a dataset's folder."""
+        """Link the files into a dataset's folder, under the names for a split."""
         for number, path in enumerate(self.paths):
             name = split if len(self.paths) == 1 else f"{split}-{number:05d}-of-{len(self.paths):05d}"
             link(path, folder / f"{name}.parquet")
@@ -40,7 +40,7 @@ class ParquetFiles:
 
 @dataclass(frozen=True)
 class Config:
-    """One config of a dataset: its splits, and a sentence that says what a row is."""
+    """One config of a dataset: its splits, and a description of its rows."""
 
     name: str
     row: str
@@ -48,7 +48,7 @@ class Config:
 
     @property
     def columns(self) -> list[str]:
-        """Column names, those of the first split; all splits have the same."""
+        """Column names of the first split; all splits have the same columns."""
         return list(self.schema.names)
 
     @property
@@ -65,16 +65,16 @@ def write_dataset(
     license_id: str | None = None,
     recitation_threshold: int | None = None,
 ) -> None:
-    """Write the folder; it replaces an older one as a whole.
+    """Write the folder, replacing an older one as a whole.
 
     Args:
         folder: the dataset repository.
-        configs: what it holds; the first one is the default. Columns that `memtax.schema` does not declare are those of the
-            user's input, and keep their types.
-        title: of the card.
+        configs: its configs; the first one is the default. Columns that `memtax.schema` does not declare come from the user's
+            input and keep their types.
+        title: title of the card.
         summary: name to value, shown as a table in the card.
-        license_id: the Hub's identifier of the license, if it is known.
-        recitation_threshold: of the column `taxonomy`, if it is known.
+        license_id: the Hub's identifier of the license, if known.
+        recitation_threshold: threshold of the column `taxonomy`, if known.
     """
     with atomic_directory(folder) as temporary:
         for config in configs:
@@ -82,7 +82,7 @@ def write_dataset(
                 if isinstance(table, ParquetFiles):
                     table.link(temporary / config.name, split)
                     continue
-                # The features travel in the Parquet metadata: this is how ClassLabel names survive.
+                # The features are stored in the Parquet metadata, which preserves ClassLabel names.
                 checked = schema.checked(table, f"{config.name}/{split}")
                 write_parquet(temporary / config.name / f"{split}.parquet", checked)
         card = dataset_card(configs, title, summary, license_id, Path(folder), recitation_threshold)
@@ -97,7 +97,7 @@ def dataset_card(
     folder: Path,
     recitation_threshold: int | None = None,
 ) -> str:
-    """The card: configs for the viewer, and every column with type, unit, meaning and what a null says."""
+    """The card: configs for the viewer, and every column with type, unit, meaning and the meaning of a null."""
     rows = max((table.num_rows for config in configs for table in config.splits.values()), default=0)
     # `datasets` cannot load a split without rows.
     loadable = [config for config in configs if any(table.num_rows for table in config.splits.values())] or configs
@@ -109,7 +109,7 @@ def dataset_card(
         "configs": [
             {
                 "config_name": config.name,
-                # `datasets` caches a folder by its card, not by its files: other content must make another card.
+                # `datasets` caches a folder by its card, not by its files, so changed content must change the card.
                 "description": f"{config.row} Content {content(config)}.",
                 **({"default": True} if config is loadable[0] else {}),
                 "data_files": [{"split": split, "path": _pattern(config, split)} for split in config.splits],
@@ -134,7 +134,7 @@ def dataset_card(
 
 
 def size_category(rows: int) -> str:
-    """The Hub's name of a dataset's size."""
+    """The Hub's category for a dataset's size."""
     steps = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
     if rows < 1000:
         return "n<1K"
@@ -144,7 +144,7 @@ def size_category(rows: int) -> str:
 
 
 def content(config: Config) -> str:
-    """Eight hexadecimal digits of a config's values."""
+    """Eight hexadecimal digits that identify a config's values."""
     return digest(
         {
             name: [checksum(path) for path in table.paths] if isinstance(table, ParquetFiles) else fingerprint_table(table)

@@ -1,4 +1,4 @@
-"""Figures of a model in the Hub's form, the model index: what its page shows, and what others can search by."""
+"""Figures of a model as the Hub's model index, which the model page shows and searches use."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from memtax.record_shapes import EVALUATION, PREDICTOR
 from memtax.shapes import check
 
 _PREDICTOR = {"roc_auc": "roc_auc", "pr_auc": "average_precision", "ece": "ece", "brier": "brier_score", "f1": "f1"}
-"""Figures of a predictor that its index lists, and the Hub's names of them."""
+"""Figures in a predictor's index, and their Hub names."""
 _CLASSIFIER = {
     "roc_auc": ("roc_auc", "ROC-AUC"),
     "pr_auc_code": ("average_precision", "PR-AUC, code"),
@@ -19,7 +19,7 @@ _CLASSIFIER = {
     "best_f1": ("f1", "best F1, natural language"),
 }
 _SEQUENCES = ("memorized-sequences", "the sequences it was fitted on")
-"""Identifier and name of the dataset where it has no repository; the index needs both."""
+"""Identifier and name used for a dataset without a repository; the index needs both."""
 _PASSAGES = ("code-vs-natural-language", "code and natural language")
 
 
@@ -27,12 +27,12 @@ def predictor_index(folder: Path, repo_id: str, dataset: str | None) -> dict[str
     """The figures of a predictor on test rows, as front matter; empty if all are withheld.
 
     Raises:
-        MemtaxError: the folder holds half a predictor.
+        MemtaxError: the folder contains an incomplete predictor.
     """
     described, weights = read_json(folder / "predictor.json"), folder / "model.safetensors"
     found_weights = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
     if "metrics" not in described or described.get("weights_sha256") != found_weights:
-        raise MemtaxError(f"{folder} holds no whole predictor: its two files are not of one saving; save it again")
+        raise MemtaxError(f"{folder} contains no complete predictor: its two files are not from one save; save it again")
     check(described, PREDICTOR, folder / "predictor.json")
     metrics = described["metrics"]
     found = [
@@ -47,7 +47,7 @@ def predictor_index(folder: Path, repo_id: str, dataset: str | None) -> dict[str
 
 
 def classifier_index(folder: Path, repo_id: str) -> dict[str, Any]:
-    """The figures of a classifier of code against natural language, as front matter."""
+    """The figures of a classifier of code and natural language, as front matter."""
     evaluations = read_json(folder / "evaluation.json", EVALUATION)
     found = [
         (kind, f"{title} ({name})", figures[key]["value"] if isinstance(figures[key], dict) else figures[key])
@@ -58,7 +58,7 @@ def classifier_index(folder: Path, repo_id: str) -> dict[str, Any]:
 
 
 def extraction_index(metrics: Mapping[str, Any], repo_id: str, dataset: str | None) -> dict[str, Any]:
-    """What can be extracted of a language model, by a run's figures, as front matter."""
+    """What can be extracted from a language model, from a run's figures, as front matter."""
     found = [
         ("k_extractability", f"share memorized ({group.replace('_', ' ')})", figures["rate"])
         for group, figures in (metrics.get("extraction") or {}).items()
@@ -70,11 +70,11 @@ def extraction_index(metrics: Mapping[str, Any], repo_id: str, dataset: str | No
 def _index(
     repo_id: str, dataset: tuple[str, str], task: Mapping[str, str], found: Sequence[tuple[str, str, float]]
 ) -> dict[str, Any]:
-    """Front matter from rows of a metric, its title and its value, all of one dataset (its identifier and name)."""
+    """Front matter from rows of a metric, its title and its value, all for one dataset (identifier and name)."""
     from huggingface_hub import EvalResult
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
-    # Results are grouped by the dataset's identifier, so a title says of which part of it a figure is.
+    # Results are grouped by the dataset's identifier, so the title says which part of it a figure is for.
     results = [
         EvalResult(
             dataset_type=dataset[0],

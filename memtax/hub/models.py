@@ -1,4 +1,4 @@
-"""Cards of language models and adapters, from what their folders say of them."""
+"""Cards of language models and adapters, from the contents of their folders."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def write_card(folder: Path) -> None:
-    """Write the folder's README.md; PEFT's own, which is full of placeholders, is replaced."""
+    """Write the folder's README.md, replacing PEFT's own, which is full of placeholders."""
     write_text(folder / "README.md", adapter_card(folder) if is_adapter(folder) else language_model_card(folder))
 
 
@@ -50,5 +50,5 @@ def _listed(value: Any) -> Any:
 
 
 def hub_name(name: Any) -> str | None:
-    """The name if it can be one of the Hub, and is not a path of this machine."""
+    """The name if it is a valid Hub name and not a local path."""
     return name if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and not Path(name).exists() else None

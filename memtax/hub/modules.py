@@ -1,6 +1,6 @@
-"""What the `evaluate` modules in `metrics/` share: inputs that may be left out, checks that name the fault, and intervals.
+"""Shared code of the `evaluate` modules in `metrics/`: optional inputs, validation with clear errors, and intervals.
 
-Imported by the modules alone, as `evaluate` takes seconds to import.
+Only the modules import this file, because importing `evaluate` takes seconds.
 """
 
 import contextlib
@@ -34,23 +34,23 @@ from memtax.statistics.measures import Evaluator, auroc, evaluator, once
 from memtax.statistics.operating import operating_evaluators
 
 DOCUMENTS = {"documents": datasets.Value("large_string")}
-"""The input of modules with intervals, which draw whole documents. `string` would refuse the nulls of a left-out input."""
+"""Input of modules whose intervals resample whole documents. `string` would reject the nulls of an omitted input."""
 
 
 class Module(evaluate.Metric):
-    """An `evaluate.Metric` with inputs that may be left out (they become columns of nulls) and one-line errors.
+    """An `evaluate.Metric` with optional inputs (omitted ones become columns of nulls) and one-line errors.
 
-    `evaluate` takes the first module class in a script's namespace, so scripts write `import memtax.hub.modules` and derive
+    `evaluate` uses the first module class in a script's namespace, so scripts write `import memtax.hub.modules` and derive
     from `memtax.hub.modules.Module`.
     """
 
     optional: ClassVar[tuple[str, ...]] = ()
 
     def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
-        """Compute the module on what was added, or on the columns given here; None on processes other than the first.
+        """Compute the module on the added rows, or on the given columns; None on processes other than the first.
 
         Raises:
-            ValueError: columns are missing, empty, of different lengths, or hold what the module cannot use.
+            ValueError: columns are missing, empty, of different lengths, or invalid for the module.
         """
         for name in self._feature_names():
             if name not in ("predictions", "references"):
@@ -85,7 +85,7 @@ class Module(evaluate.Metric):
         try:
             super().add_batch(**{name: given.get(name, [None] * rows) for name in names})
         except (KeyError, TypeError, OverflowError) as error:
-            # Of a KeyError the message is no more than a column that evaluate looks for while it explains.
+            # The message of a KeyError is only a column name that evaluate looks up while composing its own message.
             reason = "" if isinstance(error, KeyError) else f": {error}"
             raise MemtaxError(f"{self.name} takes {self.features}; {', '.join(given)} cannot be read so{reason}") from error
 
@@ -95,13 +95,13 @@ class Module(evaluate.Metric):
         self.add_batch(**{name: [value] for name, value in row.items() if value is not None})
 
     def _takes_whole_numbers(self, name: str) -> bool:
-        """Whether an input is of integers: `datasets` would cut the fraction off others without a word."""
+        """Whether an input takes integers; `datasets` would silently truncate fractions."""
         kinds = [each[name] for each in (self.features if isinstance(self.features, list) else [self.features])]
         types = {getattr(getattr(kind, "feature", kind), "dtype", None) for kind in kinds}
         return "int64" in types and "float64" not in types
 
     def _forget(self) -> None:
-        """Drop rows and locks after an error, so that the next call starts from the beginning."""
+        """Drop rows and locks after an error, so that the next call starts fresh."""
         state: Any = self
         for lock in (state.filelock, *(state.filelocks or ())):
             if lock is not None:
@@ -115,7 +115,7 @@ class Module(evaluate.Metric):
 
 
 def _common_length(given: Mapping[str, Any]) -> int:
-    """Rows of every input that was given, at least one."""
+    """Number of rows in every given input, at least one."""
     for name, column in given.items():
         if isinstance(column, str) or not hasattr(column, "__len__"):
             raise MemtaxError(f"{name} must be a list with one entry per row, not {type(column).__name__}")
@@ -138,7 +138,7 @@ def _check_whole(column: Sequence[Any], name: str) -> None:
 
 
 def given(column: Sequence[Any] | None) -> Sequence[Any] | None:
-    """The column, or None if it was left out."""
+    """The column, or None if it was omitted."""
     return None if column is None or all(value is None for value in column) else column
 
 
@@ -146,7 +146,7 @@ def flags(column: Sequence[float | None], name: str) -> list[bool]:
     """A column of 0 and 1 as booleans.
 
     Raises:
-        MemtaxError: another value, or none.
+        MemtaxError: a value is missing or is not 0 or 1.
     """
     for row, value in enumerate(column):
         if value not in (0, 1):
@@ -155,12 +155,12 @@ def flags(column: Sequence[float | None], name: str) -> list[bool]:
 
 
 def units_of(documents: Sequence[str | None] | None) -> Units | None:
-    """Units of resampling from the input `documents`: a row without one is its own; None if the input was left out."""
+    """Resampling units from the input `documents`: a row without one is its own unit; None if the input was omitted."""
     return None if given(documents) is None else Units(unit_codes(documents), "document")
 
 
 def counted(units: Units | None) -> dict[str, int]:
-    """`documents`: how many there are, where they are given."""
+    """`documents`: their number, if given."""
     return {} if units is None else {"documents": units.count}
 
 
@@ -181,13 +181,13 @@ def bootstrap(
     """Several statistics with percentile bootstrap intervals on shared resamples.
 
     Args:
-        evaluators: name to statistic of the rows, from `memtax.statistics`.
+        evaluators: name to a statistic of the rows, from `memtax.statistics`.
         labels: one per row.
-        resamples: resamples drawn; 0: the statistics alone.
-        level: coverage.
-        seed: seed of the draws.
+        resamples: number of resamples; 0: only the statistics.
+        level: coverage of the intervals.
+        seed: random seed.
         stratified: whether each class keeps its size in every resample.
-        units: whole units are drawn; below 10 (of a class) intervals are null with a reason. None: rows are independent.
+        units: resample whole units; with fewer than 10 (per class) intervals are null with a reason. None: independent rows.
     """
     array = np.asarray(labels, np.float64)
     values = {name: once(evaluate, array) for name, evaluate in evaluators.items()}
@@ -205,7 +205,7 @@ def bootstrap(
 
 
 def withheld(name: str, value: float, documents: int) -> dict[str, Any]:
-    """An estimate whose interval is null because documents are too few."""
+    """An estimate whose interval is null because there are too few documents."""
     reason = f"no interval: {numbered(documents, 'document')} where {FEWEST_UNITS} are needed"
     return {name: value, f"{name}_low": None, f"{name}_high": None, f"{name}_reason": reason}
 
@@ -213,7 +213,7 @@ def withheld(name: str, value: float, documents: int) -> dict[str, Any]:
 def area(
     name: str, labels: Sequence[bool], values: Sequence[float], resamples: int, level: float, units: Units | None = None
 ) -> dict[str, Any]:
-    """AUROC with its interval (`auroc_interval`), unless no resamples are asked for; the reason where it is withheld."""
+    """AUROC with its interval (`auroc_interval`), unless no resamples are requested, or the reason why it is withheld."""
     result: dict[str, Any] = {name: once(evaluator(auroc, labels, values), np.asarray(labels, np.float64))}
     if resamples:
         found = auroc_interval(labels, values, None if units is None else units.codes, level)
@@ -234,7 +234,7 @@ def operating(
     seed: int,
     units: Units | None = None,
 ) -> dict[str, Any]:
-    """AUROC, TPR at each of `fprs` and FPR at each of `tprs`, with intervals and, where one is withheld, the reason."""
+    """AUROC, TPR at each of `fprs` and FPR at each of `tprs`, with intervals, or the reasons why they are withheld."""
     outside = ~np.asarray(labels, bool)
     others = int(outside.sum()) if units is None else count_units(units.codes[outside])
     result = area("auroc", labels, values, resamples, level, units)
@@ -280,20 +280,20 @@ def aurocs(
 
 
 def rate(name: str, outcomes: Sequence[bool] | NDArray[np.bool_], level: float, units: Units | None = None) -> dict[str, Any]:
-    """A rate with its interval: over documents where they are given, else of independent rows (Clopper & Pearson 1934)."""
+    """A rate with its interval, over documents if given, otherwise for independent rows (Clopper & Pearson 1934)."""
     array = np.asarray(outcomes, bool)
     return rate_of(name, share(array, units or Units.of_rows(len(array)), level), units)
 
 
 def rate_of(name: str, row: Mapping[str, Any], units: Units | None) -> dict[str, Any]:
-    """A row of `statistics.share` as `name`, `name_low`, `name_high` and, where its interval is withheld, `name_reason`."""
+    """A row of `statistics.share` as `name`, `name_low`, `name_high` and, if its interval is withheld, `name_reason`."""
     low, high = ("low_independent", "high_independent") if units is None else ("low", "high")
     reason = {f"{name}_reason": row["reason"]} if units is not None and row["reason"] else {}
     return {name: row["rate"], f"{name}_low": row[low], f"{name}_high": row[high], **reason}
 
 
 def token_ids(rows: Sequence[Any], tokenizer: str | None, name: str) -> list[list[int]]:
-    """Token ids of rows that are token ids already, or texts with the tokenizer to use.
+    """Token ids of rows that are token ids, or of texts with the given tokenizer.
 
     Raises:
         MemtaxError: texts without a tokenizer, or a row without tokens.

@@ -1,4 +1,4 @@
-"""What a run has to publish: its dataset, its models, and the metric Spaces, each with a card that is complete."""
+"""Publishing a run's dataset, models, and metric Spaces, each with a complete card."""
 
 import email
 import io
@@ -35,9 +35,9 @@ if __name__ == "__main__":
     demo.launch()
 '''
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "README.md", "figures/*.png", "figures/*.svg")
-"""Of a model folder; checkpoints, optimizer states and pickles stay here."""
+"""Excluded files of a model folder: checkpoints, optimizer states and pickles stay local."""
 _SDK = "6.31.0"
-"""Version of Gradio that the Spaces were tried with."""
+"""Gradio version with which the Spaces were tested."""
 
 
 def publish(
@@ -50,7 +50,7 @@ def publish(
     published: Layout | None = None,
     records: bool = False,
 ) -> Iterator[Repository | Pushed]:
-    """Push what `plan` gives, one repository after the other.
+    """Push the repositories of `plan`, one after the other.
 
     Args:
         source: see `plan`.
@@ -62,10 +62,10 @@ def publish(
         records: see `plan`.
 
     Yields:
-        What was done with each repository; in a dry run, what it would hold. Both have `lines()` and `facts()`.
+        What was done with each repository, or in a dry run what it would contain. Both have `lines()` and `facts()`.
 
     Raises:
-        MemtaxError: there is nothing to publish, a file holds a credential, or the Hub refuses or cannot be reached.
+        MemtaxError: there is nothing to publish, a file contains a credential, or the Hub rejects or cannot be reached.
     """
     repositories = plan(source, repo_id, parts, published, private=bool(private), records=records)
     for repository in repositories:
@@ -81,19 +81,19 @@ def plan(
     private: bool = False,
     records: bool = False,
 ) -> list[Repository]:
-    """The repositories that a run, or a folder with one dataset or model, is published as.
+    """The repositories under which a run, or a folder with one dataset or model, is published.
 
     Args:
         source: directory of a run or audit, or the folder of a dataset or model.
         repo_id: `org/name`. The dataset takes this name, models `org/name-MODEL`, metrics `org/METRIC`.
         parts: some of `PARTS`.
-        published: makes the files of the dataset in another layout, from the table of features, title and license.
-        private: whether Spaces must do without a wheel that anybody can fetch.
-        records: whether a model takes the record of its training rows and canaries along.
+        published: creates the dataset files in another layout, from the table of features, title and license.
+        private: whether Spaces must work without a publicly accessible wheel.
+        records: whether to send the record of training rows and canaries with a model.
 
     Raises:
-        MemtaxError: the source has nothing to publish, a name is not one, or a file holds a credential or, being binary, a
-            path of this machine.
+        MemtaxError: the source has nothing to publish, a name is invalid, or a file contains a credential or, if binary, a
+            local path.
     """
     source = _run_folder(Path(source))
     verify(source)
@@ -116,7 +116,7 @@ def plan(
     elif any(source.rglob("*.parquet")) and (source / "README.md").is_file():
         found.append(_dataset(source, repo_id, run))
     elif list(parts) != ["metrics"]:
-        raise MemtaxError(f"{source} is neither a run directory nor a folder of a dataset or model; name one that memtax wrote")
+        raise MemtaxError(f"{source} is neither a run directory nor a folder of a dataset or model; give one written by memtax")
     if "explorer" in parts:
         found.append(_explorer(f"{repo_id}-explorer", repo_id, str(run.get("config", {}).get("title") or repo_id), private))
     if "metrics" in parts:
@@ -131,7 +131,7 @@ def _screened(repository: Repository, machine: Machine) -> Repository:
 
 
 def _run_folder(source: Path) -> Path:
-    """What an audit has to publish is its run's."""
+    """The run to publish: an audit publishes the run inside it."""
     return source / "run" if (source / "run" / SUMMARY).is_file() else source
 
 
@@ -162,10 +162,10 @@ def _explorer(repo_id: str, dataset: str, title: str, private: bool) -> Reposito
 
 
 def _installation(repo_id: str, private: bool) -> dict[str, bytes]:
-    """`requirements.txt`, and this memtax in the same repository: a wheel that it names by its address.
+    """`requirements.txt`, and this memtax in the same repository, as a wheel referenced by its address.
 
-    A private Space is built without a token and could not fetch that: there memtax lies beside `app.py` as it is, and the
-    requirements are what it needs.
+    A private Space is built without a token and could not fetch the wheel: there, memtax's source is next to `app.py`, and the
+    requirements are memtax's dependencies.
     """
     from huggingface_hub import constants
 
@@ -200,14 +200,14 @@ def _published(source: Path, repo_id: str, run: Mapping[str, Any], layout: Layou
 
 
 def _unmasked(run: Mapping[str, Any]) -> tuple[str, ...]:
-    """A note on texts that are sent as they are."""
+    """A note on texts that are sent unmasked."""
     if run.get("memtax") not in ("run", "demo") or run.get("config", {}).get("mask_personal_data") is True:
         return ()
-    return ("texts are sent as they are: personal data in them is not masked (a run with mask_personal_data: true masks it)",)
+    return ("texts are sent unmasked, with any personal data in them (a run with mask_personal_data: true masks it)",)
 
 
 def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | None, records: bool = False) -> Repository:
-    """A model's folder with its card; a language model or adapter without one of ours gets it now."""
+    """A model's folder with its card; a language model or adapter without a memtax card gets one now."""
     verify(folder)
     files = folder_files(folder, MODEL_FILES, exclude=STAYS)
     kept_records = folder_files(folder, ("training_rows.json", f"{CANARIES}/*.jsonl"))
@@ -222,7 +222,7 @@ def _model(folder: Path, repo_id: str, run: Mapping[str, Any], dataset: str | No
     elif is_adapter(folder):  # PEFT's own card is full of placeholders
         text = adapter_card(folder)
     elif _is_classifier(folder):
-        # It was trained on texts of its own: the run's model, corpus and dataset say nothing of it.
+        # It was trained on its own texts, unrelated to the run's model, corpus and dataset.
         run = {**run, "config": {}, "inputs": {}} if run else {}
         more = {"license": None, **classifier_index(folder, repo_id)}
     else:
@@ -242,7 +242,7 @@ def _measured(folder: Path) -> dict[str, Any]:
 
 
 def _record(source: Path) -> dict[str, Any]:
-    """The run's record, beside or above the source; empty without a whole one."""
+    """The run's record, in the source or above it; empty if it is incomplete or missing."""
     for path in (folder / "run.yaml" for folder in (source, source.parent, source.parent.parent)):
         if path.is_file():
             record = read_run(path)

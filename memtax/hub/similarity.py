@@ -1,4 +1,4 @@
-"""Agreement of given gradient vectors, for the module `gradient_alignment`; whole models go through gradient kernels."""
+"""Agreement of given gradient vectors, for the module `gradient_alignment`; whole models use gradient kernels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,16 +14,16 @@ def agreements(
     """Alignment of each text with its paraphrases.
 
     Args:
-        paraphrases: for each text its paraphrases' cosines, or their gradient vectors.
-        gradients: the texts' own gradient vectors, where paraphrases are vectors.
-        tensors: sizes of the tensors that make up a vector; None: one.
+        paraphrases: for each text, the cosines of its paraphrases, or their gradient vectors.
+        gradients: the texts' own gradient vectors, if paraphrases are vectors.
+        tensors: sizes of the tensors in a vector; None: one tensor.
 
     Returns:
         `alignment` (mean cosine, over paraphrases and tensors) and, from gradients, `inner_product` (its mean over
         paraphrases): one value per text, None without paraphrases.
 
     Raises:
-        MemtaxError: a cosine outside [-1, 1], NaN, vectors that differ in length, a zero vector, or gradients missing.
+        MemtaxError: a cosine is outside [-1, 1] or NaN, vectors differ in length or are zero, or gradients are missing.
     """
     vectors = any(isinstance(value, list) for row in paraphrases for value in row or ())
     if vectors and gradients is None:
@@ -46,15 +46,15 @@ def agreements(
 
 
 def mean(column: Sequence[float | None]) -> float | None:
-    """Mean of what is known, None if nothing is."""
+    """Mean of the known values, None if there are none."""
     known = [value for value in column if value is not None]
     return float(np.mean(known)) if known else None
 
 
 def _cosine(number: int, value: float | None) -> float:
-    # Cosines from float32 gradients may pass 1 by rounding.
+    # Rounding may put cosines of float32 gradients slightly above 1.
     if value is None or not abs(value) <= 1 + 1e-5:
-        raise MemtaxError(f"predictions hold {value} in row {number}; a cosine must be in [-1, 1]")
+        raise MemtaxError(f"predictions contain {value} in row {number}; a cosine must be in [-1, 1]")
     return value
 
 
@@ -66,7 +66,7 @@ def _compare(number: int, own: Any, rows: Sequence[Sequence[float]], tensors: Se
         raise MemtaxError(f"gradients in row {number} differ in length: {len(own)} and {[len(row) for row in rows]}")
     others = np.asarray(rows, np.float64)
     if not (np.isfinite(own).all() and np.isfinite(others).all()):
-        raise MemtaxError(f"gradients in row {number} hold NaN or infinity")
+        raise MemtaxError(f"gradients in row {number} contain NaN or infinity")
     cosines = []
     for part in np.split(np.arange(len(own)), np.cumsum(sizes)[:-1]):
         norms = np.linalg.norm(own[part]) * np.linalg.norm(others[:, part], axis=1)
@@ -83,6 +83,6 @@ def known(column: Sequence[float | None]) -> tuple[list[int], list[float]]:
 
 
 def levels(values: Sequence[float], low: float, high: float) -> dict[str, list[bool]]:
-    """Of each alignment whether it is above `high`, below `low`, or between (Paramem's levels)."""
+    """Whether each alignment is above `high`, below `low`, or between (Paramem's levels)."""
     above, below = [value > high for value in values], [value < low for value in values]
     return {"high": above, "low": below, "medium": [not (one or other) for one, other in zip(above, below, strict=True)]}

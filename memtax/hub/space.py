@@ -1,4 +1,4 @@
-"""The page of a metric Space: inputs as JSON, the cases as examples, results or the error message of the module."""
+"""The page of a metric Space: inputs as JSON, the test cases as examples, and results or the module's error message."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ def page(file: str, name: str) -> Any:
     """The page as a Gradio app; `.launch()` starts it.
 
     Args:
-        file: the Space's `app.py`; the module, its card and its cases stand beside it.
-        name: of the module.
+        file: the Space's `app.py`; the module, its card and its test cases are in the same folder.
+        name: name of the module.
     """
     import evaluate
     import gradio
@@ -20,14 +20,14 @@ def page(file: str, name: str) -> Any:
     folder = Path(file).resolve().parent
     cases = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
     _, card = split((folder / "README.md").read_text(encoding="utf-8"))
-    # The file itself: of a folder that is not called like the module, evaluate would load app.py.
+    # The file itself: in a folder with another name than the module, evaluate would load app.py.
     module = evaluate.load(str(folder / f"{name}.py"))
 
     def compute(inputs: str, options: str) -> tuple[str, str]:
         try:
             columns, chosen = json.loads(inputs), json.loads(options or "{}")
             if not isinstance(columns, dict) or not isinstance(chosen, dict):
-                raise ValueError("inputs and options are JSON objects: names and what they stand for")
+                raise ValueError("inputs and options must be JSON objects, from names to values")
             return json.dumps(module.compute(**columns, **chosen), indent=2), ""
         except (ValueError, TypeError) as error:
             return "", str(error)

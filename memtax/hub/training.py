@@ -1,4 +1,4 @@
-"""Pushing what a training script made: our card and files, not the Trainer's."""
+"""Pushing the output of a training script, with memtax's card and files instead of the Trainer's."""
 
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,16 @@ _SEALED = ("*.json", "*.jsonl", "*.safetensors", "*.txt", "*.jinja", "*.model", 
 
 
 def take_push(arguments: Any) -> str | None:
-    """Take `--push_to_hub` over from the Trainer, which would send pickled arguments and a card of its own.
+    """Take over `--push_to_hub` from the Trainer, which would send pickled arguments and its own card.
 
     Args:
         arguments: `transformers.TrainingArguments`; its `push_to_hub` is off afterwards.
 
     Returns:
-        The repository to push to when training is done, None if none was asked for.
+        The repository to push to after training, None if none was requested.
 
     Raises:
-        MemtaxError: the repository is not named.
+        MemtaxError: the repository is not given.
     """
     if not arguments.push_to_hub:
         return None
@@ -34,7 +34,7 @@ def take_push(arguments: Any) -> str | None:
 
 
 def tidy(output: Path) -> None:
-    """Give a finished language model or adapter and its checkpoints our cards, and drop the pickles that the Trainer left."""
+    """Write memtax's cards for a finished language model or adapter and its checkpoints, and delete the Trainer's pickles."""
     drop_pickles(output)
     for folder in _folders(output):
         if (folder / "config.json").is_file() or is_adapter(folder):
@@ -42,19 +42,19 @@ def tidy(output: Path) -> None:
 
 
 def seal_model(output: Path, script: str, identity: Any) -> None:
-    """Record the files of a finished model, so that whoever loads it notices one that changed; the card may be edited.
+    """Record the files of a finished model, so that changes are noticed when it is loaded; the card may be edited.
 
     Args:
         output: the folder.
-        script: that made it, for messages.
-        identity: JSON values of what it was made from.
+        script: name of the script that wrote it, for messages.
+        identity: JSON values that describe its inputs.
     """
     names = {path.name for pattern in _SEALED for path in output.glob(pattern)}
     seal(output, f"the same training/{script}.py command", identity, sorted(names))
 
 
 def drop_pickles(output: Path) -> None:
-    """The Trainer pickles its arguments beside the weights; nothing here ever needs to unpickle them."""
+    """Delete the Trainer's pickled arguments; nothing here ever unpickles them."""
     for folder in _folders(output):
         (folder / "training_args.bin").unlink(missing_ok=True)
 
@@ -65,7 +65,7 @@ def _folders(output: Path) -> list[Path]:
 
 
 def push_trained(output: Any, repo_id: str | None, private: bool | None) -> None:
-    """Publish a finished model folder, if `take_push` named a repository."""
+    """Publish a finished model folder, if `take_push` returned a repository."""
     if repo_id is not None:
         from memtax.hub.publish import publish
 

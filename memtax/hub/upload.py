@@ -1,4 +1,4 @@
-"""Uploading repositories: only what changed, in one commit each; what breaks off is taken up again by the same call."""
+"""Uploading repositories: only changed files, in one commit each; the same call resumes an interrupted upload."""
 
 import json
 import time
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 Kind = Literal["dataset", "model", "space"]
 
 ATTEMPTS = 4
-"""Tries of a commit that the server or the line broke off; the client itself retries single requests before that."""
+"""Attempts at a commit that the server or the connection interrupts; the client itself retries single requests before."""
 WAIT = 1.0
-"""Seconds before the second try; each further wait is twice as long."""
+"""Seconds before the second attempt; each further wait is twice as long."""
 _STALE = (".parquet", ".safetensors", ".whl")
-"""Files of ours that an older push may have left under other names; anything else in the repository is let alone."""
+"""memtax's files that an older push may have left under other names; all other files in the repository are kept."""
 
 
 @dataclass(frozen=True)
 class Repository:
-    """What a repository on the Hub is to hold.
+    """Intended content of a Hub repository.
 
     Attributes:
         repo_id: `org/name`.
         kind: dataset, model or space.
         files: path in the repository to a local file, or to the content itself.
-        notes: what was rewritten in the files, what stays on this machine, and what else the user should know.
+        notes: files that were rewritten, files that stay local, and other notes for the user.
     """
 
     repo_id: str
@@ -48,11 +48,11 @@ class Repository:
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Total bytes of all files."""
         return sum(map(_size, self.files.values()))
 
     def lines(self) -> Iterator[str]:
-        """The files with their sizes, notes, then the card: what a dry run shows."""
+        """The output of a dry run: files with their sizes, notes, then the card."""
         yield f"{self.kind} {self.repo_id}: {len(self.files)} files, {self.size:,} bytes"
         for path, content in sorted(self.files.items()):
             yield f"  {_size(content):>13,}  {path}"
@@ -60,7 +60,7 @@ class Repository:
         yield from (f"  | {line}".rstrip() for line in self.card.splitlines())
 
     def facts(self) -> dict[str, Any]:
-        """The same for scripts: the files with their sizes in bytes, and the card."""
+        """The same for scripts: files with their sizes in bytes, and the card."""
         files = {path: _size(content) for path, content in sorted(self.files.items())}
         head = {"repo_id": self.repo_id, "kind": self.kind, "bytes": self.size}
         return {**head, "files": files, "notes": list(self.notes), "card": self.card}
@@ -68,14 +68,14 @@ class Repository:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did.
+    """Result of a push.
 
     Attributes:
-        repository: what it was to hold.
-        url: its address.
-        commit: the commit that holds the files.
-        changed: paths that were sent.
-        deleted: paths that were removed.
+        repository: intended content.
+        url: address of the repository.
+        commit: the commit that contains the files.
+        changed: uploaded paths.
+        deleted: removed paths.
     """
 
     repository: Repository
@@ -86,11 +86,11 @@ class Pushed:
 
     @property
     def commit_url(self) -> str:
-        """Address of the commit that holds the files."""
+        """Address of the commit that contains the files."""
         return f"{self.url}/commit/{self.commit}"
 
     def lines(self) -> Iterator[str]:
-        """The address and what was sent, then the notes."""
+        """The address and the numbers of uploaded files, then the notes."""
         sent = f"{len(self.changed)} of {len(self.repository.files)} files uploaded, {len(self.deleted)} deleted"
         yield f"{self.url} ({sent if self.changed or self.deleted else 'up to date'})"
         yield from (f"  {note}" for note in self.repository.notes)
@@ -104,12 +104,12 @@ class Pushed:
 def folder_files(
     folder: Path | str, patterns: Sequence[str] = ("**/*",), exclude: Sequence[str] = ()
 ) -> dict[str, Path | bytes]:
-    """The files of a folder that match, without hidden ones, links and the notes of memtax's stages.
+    """The matching files of a folder, without hidden files, links and the notes of memtax's stages.
 
     Args:
         folder: a local folder.
         patterns: globs relative to it.
-        exclude: file names to leave out.
+        exclude: file names to omit.
     """
     folder = Path(folder)
     found: dict[str, Path | bytes] = {}
@@ -123,12 +123,12 @@ def folder_files(
 
 
 def push(repository: Repository, private: bool | None = None, token: str | None = None, message: str | None = None) -> Pushed:
-    """Make the repository hold the files; what is there already is not sent again.
+    """Upload the files of a repository that are not there yet or have changed.
 
     Args:
-        repository: what it is to hold.
-        private: whether a new repository is private; None: the account's default. True refuses an existing public one.
-        token: access token; None: the environment's or the one that `hf auth login` stored.
+        repository: intended content.
+        private: whether a new repository is private; None: the account's default. True rejects an existing public one.
+        token: access token; None: from the environment or from `hf auth login`.
         message: title of the commit.
 
     Raises:
@@ -177,14 +177,14 @@ def _push_once(api: "HfApi", repository: Repository, private: bool | None, messa
         warnings.filterwarnings("always", category=UserWarning)
         done = api.create_commit(repo_id, operations, commit_message=message, repo_type=kind)
     for line in dict.fromkeys(" ".join(str(each.message).split()) for each in noted if each.category is UserWarning):
-        say(f"{repo_id}: {line}")  # what the Hub has to say of the card
+        say(f"{repo_id}: {line}")  # the Hub's messages about the card
     if done.oid == there.sha:
         return Pushed(repository, url, str(done.oid))
     return Pushed(repository, url, str(done.oid), tuple(changed), tuple(stale))
 
 
 def _remote_digests(api: "HfApi", repo_id: str, kind: Kind) -> dict[str, str]:
-    """Path to SHA-256 (LFS) or git object id of every file that is there; empty where the server has no such listing."""
+    """Path to SHA-256 (LFS) or git object id of every existing file; empty if the server has no such listing."""
     from huggingface_hub import RepoFile
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -193,7 +193,7 @@ def _remote_digests(api: "HfApi", repo_id: str, kind: Kind) -> dict[str, str]:
     except HfHubHTTPError as error:
         if error.response.status_code not in (404, 405, 501):
             raise
-        return {}  # an empty repository, or a mirror without this route: the client itself skips what has not changed
+        return {}  # an empty repository, or a mirror without this route: the client itself skips unchanged files
     return {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in entries}
 
 
@@ -212,17 +212,17 @@ def _is_there(content: Path | bytes, remote: str | None) -> bool:
 
 
 def _is_passing(error: BaseException) -> bool:
-    """Whether the same call may work later: the line or the server failed, not the request."""
+    """Whether the same call may work later, because the connection or the server failed and not the request."""
     seen: BaseException | None = error
     while seen is not None:
         response = getattr(seen, "response", None)
         if response is not None:
             return response.status_code in (408, 409, 412, 429) or response.status_code >= 500
         if type(seen).__module__.startswith(("httpx", "httpcore")) or isinstance(seen, (ConnectionError, TimeoutError)):
-            # Offline mode is a ConnectionError too, but it is meant.
+            # Offline mode is a ConnectionError too, but intentional.
             return type(seen).__name__ not in ("OfflineModeIsEnabled", "UnsupportedProtocol", "InvalidURL")
         if isinstance(seen, json.JSONDecodeError):
-            # A gateway's page of an error, or half an answer, where the client did not look at the status first.
+            # An error page of a gateway, or half a response, which the client parsed before checking the status.
             return True
         seen = seen.__cause__
     return False

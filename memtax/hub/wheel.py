@@ -1,4 +1,4 @@
-"""A wheel of the running memtax: what a Space installs, whether memtax is on a package index or not."""
+"""A wheel of the running memtax for a Space to install, whether or not memtax is on a package index."""
 
 import base64
 import functools
@@ -18,10 +18,10 @@ _ASSETS = ("dataset_scripts", "metrics", "model_cards", "training")
 
 @functools.cache
 def build() -> tuple[str, bytes]:
-    """File name and content; the same bytes for the same code.
+    """File name and content of the wheel; the same bytes for the same code.
 
     Raises:
-        MemtaxError: memtax runs without being installed, so that nothing says what it needs.
+        MemtaxError: memtax is not installed, so its dependencies are unknown.
     """
     try:
         installed = importlib.metadata.distribution("memtax")
@@ -31,7 +31,7 @@ def build() -> tuple[str, bytes]:
     version: str = sys.modules["memtax"].__version__
     files = {f"memtax/{path.relative_to(package).as_posix()}": path.read_bytes() for path in _sources(package)}
     for name in _ASSETS:
-        # In a checkout these stand beside the package; in a wheel they are part of it already.
+        # In a checkout these are next to the package; in a wheel they are part of it.
         try:
             folder = asset(name)
         except FileNotFoundError:

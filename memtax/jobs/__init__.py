@@ -1,4 +1,4 @@
-"""The verbs, one file each: settings, and what is made from them. `base` derives everything else."""
+"""The verbs, one file each, with their settings and work. `base` derives everything else."""
 
 import importlib
 import inspect
@@ -29,7 +29,7 @@ VERBS = (
     "push",
     "env",
 )
-"""Names of the verbs, which are those of their files, in the order of the help."""
+"""Names of the verbs, which are also their file names, in the order of the help."""
 
 
 def job_class(verb: str) -> "type[Command]":

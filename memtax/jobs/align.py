@@ -11,10 +11,10 @@ from memtax.settings import argument, option
 
 @dataclass(frozen=True, kw_only=True)
 class Align(ModelOptions, PlacementOptions, ColumnOption, Job):
-    """Gradient alignment: how alike the gradients at a text and at its paraphrases are.
+    """Gradient alignment: similarity of the gradients at a text and at its paraphrases.
 
-    The rows have a text and `paraphrases`, a list with null for each that failed, as `memtax paraphrase` writes them; or there
-    is a row for each `paraphrase`. The table also holds the norm of the gradient at each text.
+    Rows have a text and `paraphrases`, a list with null for each invalid one, as written by `memtax paraphrase`; or there is
+    one row per `paraphrase`. The output table also contains the norm of the gradient at each text.
 
     Example: `memtax align runs/paraphrases/dataset --model runs/demo/models/small-gpt-neox --output alignment`
 
@@ -26,7 +26,7 @@ class Align(ModelOptions, PlacementOptions, ColumnOption, Job):
     parameters: Literal["embeddings+head", "head", "lora", "all-linear"] = option(
         "Weights whose gradients are compared.", "embeddings+head"
     )
-    length: int | None = option("Most tokens per text; default: the model's positions.", None, least=2)
+    length: int | None = option("Maximum tokens per text; default: the model's positions.", None, least=2)
 
     def make(self, work: Work) -> Result:
         """See `memtax.attribution.alignment`."""
@@ -52,7 +52,7 @@ class Align(ModelOptions, PlacementOptions, ColumnOption, Job):
         figures = summarize(rows, added, function)
         return Result(
             title="Gradient alignment",
-            tables=[Rows("alignment", "One row per text, with the alignment of its gradient with its paraphrases'.", table)],
+            tables=[Rows("alignment", "One row per text: alignment of its gradient with those of its paraphrases.", table)],
             figures=figures,
             lines=_lines(figures),
             page=verb_pages.align,

@@ -1,4 +1,4 @@
-"""`memtax audit`: what a fine-tuned model gives away of its training set, how bad that is, and what to do."""
+"""`memtax audit`: what can be extracted from a fine-tuned model about its training set, how severe that is, and what to do."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
     Example: `memtax audit --model runs/demo/models/small-gpt-neox --train train.jsonl --held-out unseen.jsonl --output audit`
     """
 
-    train: str = option("What it was trained on: path[:config[:split]].", source=True)
-    adapter: str | None = option("LoRA adapter of the model, which is then audited.", None, source=True)
-    held_out: str | None = option("Texts of the same kind that it was not trained on.", None, source=True)
+    train: str = option("Training data of the model: path[:config[:split]].", source=True)
+    adapter: str | None = option("LoRA adapter on the model, to be audited instead.", None, source=True)
+    held_out: str | None = option("Texts of the same kind that were not used for training.", None, source=True)
     prompt: int = option("Prompt tokens.", 32, least=1)
     continuation: int = option("Continuation tokens.", 32, least=1)
     region: str = option("Country of telephone numbers without a country code.", "US")
@@ -65,7 +65,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         )
 
     def _run(self, output: Path) -> Any:
-        """The run over the training set; what the base model completes without the adapter counts as predictable."""
+        """The run over the training set; text that the base model completes without the adapter counts as predictable."""
         from memtax.jobs.run import Run
         from memtax.lm.loading import split_revision
 
@@ -91,12 +91,12 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         )
 
     def _membership(self, output: Path) -> dict[str, Any]:
-        """AUROC of every attack beside the blind baseline, or why there is none."""
+        """AUROC of every attack and of the blind baseline, or the reason why there is none."""
         from memtax.jobs.mia import Mia
         from memtax.lm.loading import split_revision
 
         if self.held_out is None:
-            return {"measurable": False, "reason": "no held-out texts were given; they are what members are compared with"}
+            return {"measurable": False, "reason": "no held-out texts were given to compare members with"}
         job = Mia(
             model=self.adapter or self.model,
             members=self.train,

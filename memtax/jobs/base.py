@@ -1,4 +1,4 @@
-"""What every verb shares: the lock of its output, the record that replays it, its dataset, summary and page."""
+"""Shared behavior of all verbs: the lock of the output, the record for replays, dataset, summary and page."""
 
 import dataclasses
 import time
@@ -29,8 +29,8 @@ class Work:
     """Where a job works, and how it runs batch functions.
 
     Attributes:
-        output: the directory.
-        world: this process among the processes of the job.
+        output: the output directory.
+        world: rank of this process among the job's processes.
     """
 
     output: Path
@@ -39,7 +39,7 @@ class Work:
     def stage(
         self, rows: "datasets.Dataset", function: "BatchFunction", folder: str, rows_per_batch: int, batches_per_part: int = 16
     ) -> "pa.Table":
-        """Columns of a batch function, from finished parts in `output/folder` and from what is missing there.
+        """Columns of a batch function, from finished parts in `output/folder` and newly computed ones.
 
         See `memtax.engine.stage`.
         """
@@ -48,7 +48,7 @@ class Work:
         return run(rows, function, self.output / folder, rows_per_batch, batches_per_part)
 
     def on_main(self, work: Callable[[], Any]) -> None:
-        """Do something on the main process alone; the others wait for it."""
+        """Run something on the main process only; the others wait for it."""
         if self.world.is_main:
             work()
         self.world.wait()
@@ -56,11 +56,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Rows:
-    """A table of the output's dataset.
+    """A table in the output's dataset.
 
     Attributes:
-        name: of the configuration that `load_dataset` takes.
-        row: a sentence that says what a row is.
+        name: config name for `load_dataset`.
+        row: description of a row.
         table: the rows, or finished Parquet files of them.
     """
 
@@ -69,7 +69,7 @@ class Rows:
     table: "pa.Table | Sequence[Path]"
 
     def config(self) -> "Config":
-        """As the dataset takes it."""
+        """The table as a config of the dataset."""
         from memtax.hub.folder import Config, ParquetFiles
 
         is_files = isinstance(self.table, list | tuple)
@@ -78,20 +78,20 @@ class Rows:
 
 @dataclass(frozen=True)
 class Result:
-    """What a job made; `Job.run` writes it.
+    """Result of a job, which `Job.run` writes.
 
     Attributes:
-        title: of card and page.
-        tables: of the dataset; the first is the default one. Without any the work is not complete, and nothing is written.
-        figures: of `summary.json`.
-        lines: for the terminal.
+        title: title of card and page.
+        tables: tables of the dataset, the default one first. If empty, the work is incomplete and nothing is written.
+        figures: content of `summary.json`.
+        lines: lines for the terminal.
         facts: rows of the card's first table.
         page: writes `index.html` into the directory, from the files in it.
-        inputs: name to fingerprint of what was read, besides the settings marked as sources.
+        inputs: name to fingerprint of inputs, in addition to the settings marked as sources.
         files: further files and folders in the directory that belong to the result.
         is_private: whether only the owner may read the output.
-        license_id: the Hub's identifier of the dataset's license, if it is known.
-        recitation_threshold: of the column `taxonomy`, if a table has it and it is known.
+        license_id: the Hub's identifier of the dataset's license, if known.
+        recitation_threshold: threshold of the column `taxonomy`, if a table has it and it is known.
     """
 
     title: str
@@ -113,10 +113,10 @@ class Finished:
 
     Attributes:
         output: the directory: `dataset/`, `summary.json`, `run.yaml` and, for most verbs, `index.html`; None without one.
-        figures: of `summary.json`; empty on processes other than the main.
-        lines: for the terminal; `figures` are complete once they have been read.
+        figures: content of `summary.json`; empty on all processes except the main one.
+        lines: lines for the terminal; `figures` are complete once they have been read.
         page: the page, if there is one.
-        then: what goes on when the lines are printed, such as serving a page.
+        then: called after the lines are printed, for example to serve a page.
     """
 
     output: Path | None
@@ -129,7 +129,7 @@ class Finished:
         """A table of the dataset; None for the default one.
 
         Raises:
-            MemtaxError: there is none of that name, or it was changed since it was written.
+            MemtaxError: there is no table of that name, or it was changed after it was written.
         """
         if self.output is None:
             raise MemtaxError("this verb writes no table")
@@ -142,7 +142,7 @@ class Command:
 
     verb: ClassVar[str]
     config_is_positional: ClassVar[bool] = False
-    """Whether the file of `--config` may also stand alone, as in `memtax run config.yaml`."""
+    """Whether the file of `--config` can also be a positional argument, as in `memtax run config.yaml`."""
 
     def __init_subclass__(cls) -> None:
         cls.verb = cls.__module__.rpartition(".")[2]
@@ -157,10 +157,10 @@ class Command:
 
     @classmethod
     def load(cls, path: Path | str, **changed: Any) -> Self:
-        """Settings from a YAML file of them, or from the `run.yaml` of a finished job.
+        """Settings from a YAML file, or from the `run.yaml` of a finished job.
 
         Raises:
-            MemtaxError: the file cannot be read, is the record of another verb, or does not fit.
+            MemtaxError: the file cannot be read, is the record of another verb, or has invalid settings.
         """
         return from_values(cls, {**read_settings(path, cls.verb), **changed}, str(path))
 
@@ -172,7 +172,7 @@ class Job(Command):
     output: Path = option("Output directory.", short="-o")
 
     def make(self, work: Work) -> Result:
-        """Do the work; finished parts in `work.output` are reused. Every process of the job runs it.
+        """Do the work, reusing finished parts in `work.output`. Every process of the job calls it.
 
         Raises:
             MemtaxError: an input cannot be used.
@@ -180,18 +180,18 @@ class Job(Command):
         raise NotImplementedError
 
     def build(self, kind: type[T], **given: Any) -> T:
-        """A dataclass, such as a filter, from the settings that have its fields' names, and what is given besides."""
+        """Create a dataclass, such as a filter, from the settings with its fields' names and additional values."""
         names = [declared.name for declared in dataclasses.fields(kind) if declared.init]  # type: ignore[arg-type]
         return kind(**{name: getattr(self, name) for name in names if hasattr(self, name)} | given)
 
     def run(self) -> Finished:
-        """Make the results and write them; parts that are finished are reused.
+        """Create and write the results, reusing finished parts.
 
         Under `accelerate launch` or `torchrun` the work is shared among the processes, with the same bytes as from one.
 
         Raises:
-            MemtaxError: an input cannot be used, or another job holds the output.
-            StaleOutputError: the output holds parts made from other inputs or settings.
+            MemtaxError: an input cannot be used, or another job has locked the output.
+            StaleOutputError: the output contains parts made from other inputs or settings.
         """
         from memtax.engine import World
         from memtax.progress import silence_libraries
@@ -218,7 +218,7 @@ class Job(Command):
         return write_result(self.output, self.verb, replace(result, facts=facts), to_values(self), inputs, seconds)
 
     def _sources(self) -> dict[str, str]:
-        """Name to path of every setting that names an input and was given."""
+        """Name to path of every given setting that is an input."""
         from memtax.corpus.sources import split_name
         from memtax.lm.loading import split_revision
 
@@ -244,15 +244,15 @@ class Job(Command):
 def write_result(
     output: Path, verb: str, result: Result, settings: Mapping[str, Any], inputs: Mapping[str, str], seconds: float
 ) -> Path | None:
-    """Write what a job made: dataset with card, summary, record and page, with their checksums.
+    """Write the result of a job: dataset with card, summary, record and page, with their checksums.
 
     Args:
         output: the directory.
-        verb: that made it.
-        result: what it made.
-        settings: as `to_values` gives them.
-        inputs: name to fingerprint of what was read.
-        seconds: that it took.
+        verb: name of the verb.
+        result: result of the job.
+        settings: settings, as returned by `to_values`.
+        inputs: name to fingerprint of each input.
+        seconds: run time.
 
     Returns:
         The page, if the result has one.
@@ -264,7 +264,7 @@ def write_result(
 
     if result.is_private:
         make_private(output)
-    # The page reads what is written here, before there are checksums of it.
+    # The page reads the files written here, before their checksums exist.
     (output / checksums.RECORD).unlink(missing_ok=True)
     configs = [rows.config() if isinstance(rows, Rows) else rows for rows in result.tables]
     threshold = result.recitation_threshold
@@ -272,7 +272,7 @@ def write_result(
     write_json(output / SUMMARY, envelope(verb, result.figures), private=result.is_private)
     write_record(output / "run.yaml", verb, settings, inputs, seconds)
     page = result.page(output) if result.page is not None else None
-    # `memtax report` writes the report of a run again.
+    # `memtax report` rewrites the report of a run.
     own_page = [page.name] if page is not None and page.parent == output else []
     names = ["dataset", SUMMARY, "run.yaml", *own_page, *result.files]
     if result.is_private:
@@ -284,10 +284,10 @@ def write_result(
 
 
 def read_settings(path: Path | str, verb: str) -> dict[str, Any]:
-    """The settings in a YAML file: keys and values, or the record of a finished job.
+    """The settings in a YAML file of keys and values, or in the record of a finished job.
 
     Raises:
-        MemtaxError: the file cannot be read, holds no mapping, or is the record of another verb.
+        MemtaxError: the file cannot be read, is not a mapping, or is the record of another verb.
     """
     from memtax.records import read_yaml
 
@@ -300,5 +300,5 @@ def read_settings(path: Path | str, verb: str) -> dict[str, Any]:
             raise MemtaxError(f"{path} is the record of memtax {values['memtax']}, not of memtax {verb}")
         values = values["config"]
     if not isinstance(values, dict):
-        raise MemtaxError(f"{path} must hold keys and values (model: ..., output: ...), not {type(values).__name__}")
+        raise MemtaxError(f"{path} must contain keys and values (model: ..., output: ...), not {type(values).__name__}")
     return {str(name): value for name, value in values.items()}

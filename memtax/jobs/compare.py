@@ -15,14 +15,14 @@ class Compare(QuoteOption, Job):
     """
 
     first: str = argument("Before: output of run, audit or score, or a Parquet file of scores.")
-    second: str = argument("After: another, over the same sequences or some of them.")
+    second: str = argument("After: another one, over all or some of the same sequences.")
 
     def make(self, work: Work) -> Result:
         """See `memtax.report.comparison`."""
         from memtax.report import comparison as compare
 
         found = compare.compare(self.first, self.second, show_personal_data=self.show_personal_data)
-        row = "One row per sequence that is memorized in one of the two runs only."
+        row = "One row per sequence that is memorized in only one of the two runs."
         return Result(
             title="What changed between two runs",
             tables=[

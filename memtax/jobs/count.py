@@ -1,4 +1,4 @@
-"""`memtax count`: every token and every asked-for window of a corpus, counted exactly in one pass."""
+"""`memtax count`: exact counts of every token and every requested window in a corpus, in one pass."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,9 @@ from memtax.settings import argument, option
 
 @dataclass(frozen=True, kw_only=True)
 class Count(Job):
-    """Count every token and every asked-for window of a corpus, exactly, in one pass.
+    """Count every token and every requested window of a corpus, exactly, in one pass.
 
-    Writes the tables `num_duplicates` and `token_frequencies`. Run the same command again to resume one that was interrupted.
+    Writes the tables `num_duplicates` and `token_frequencies`. Run the same command again to resume an interrupted one.
 
     Example: `memtax count runs/demo/dataset:features --window 32:64 --output counts`
     """
@@ -20,16 +20,16 @@ class Count(Job):
     corpus: tuple[str, ...] = argument(
         "Corpus: .bin, .npy, Parquet, Arrow, JSONL, folders, globs, Hub names; with Spark, s3a:// too."
     )
-    sequences: tuple[str, ...] = option("Where windows are cut from; default: the corpus itself.", (), source=True)
+    sequences: tuple[str, ...] = option("Source of the windows; default: the corpus itself.", (), source=True)
     window: tuple[str, ...] = option("Tokens START:STOP of each sequence.", ("32:64",))
     no_windows: bool = option("Count tokens only.", False)
     column: str | None = option("Column of tokens or text; default: found by its type.", None)
     tokenizer: str | None = option("Folder or Hub name of the tokenizer, for text.", None, source=True)
-    vocabulary_size: int | None = option("Ids at or above it are refused.", None, least=1)
-    sequence_length: int | None = option("Tokens per sequence of files without a header (Pythia: 2049).", None, least=1)
-    token_dtype: Literal["uint16", "uint32", "int32"] = option("Integers of files without a header.", "uint16")
+    vocabulary_size: int | None = option("Ids at or above it are rejected.", None, least=1)
+    sequence_length: int | None = option("Tokens per sequence in files without a header (Pythia: 2049).", None, least=1)
+    token_dtype: Literal["uint16", "uint32", "int32"] = option("Integer type in files without a header.", "uint16")
     document_separator: int | None = option("Token that ends documents; windows must not contain it.", None)
-    substitutions: int | None = option("Also count places with up to so many tokens replaced.", None)
+    substitutions: int | None = option("Also count positions with up to this many tokens replaced.", None)
     memorized: str | None = option("Dataset of memorized ids; splits the token frequencies.", None, source=True)
     streaming: bool = option("Read datasets on the fly, without a copy on disk.", False)
     threads: int | None = option("Counting threads; default: all cores.", None, least=1)

@@ -1,4 +1,4 @@
-"""`memtax counterfactual`: how much likelier a text is for models trained with it than for models trained without."""
+"""`memtax counterfactual`: how much likelier a text is under models trained with it than under models trained without it."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from memtax.settings import Bos, argument, option
 
 @dataclass(frozen=True, kw_only=True)
 class Counterfactual(ColumnOption, Job):
-    """Counterfactual memorization: how much likelier a text is for models trained with it than for others.
+    """Counterfactual memorization: how much likelier a text is under models trained with it than under others.
 
-    The scores serve `memtax mia --references` for the attacks lira and rmia. Finished models are not trained again.
+    `memtax mia --references` uses the scores for the attacks lira and rmia. Finished models are not trained again.
 
     Example: `memtax counterfactual train.jsonl --model EleutherAI/pythia-70m --models 16 --output runs/counterfactual`
 
@@ -20,16 +20,16 @@ class Counterfactual(ColumnOption, Job):
     """
 
     data: str = argument("Texts: a folder of domains, or path[:config[:split]].")
-    model: str = option("Folder or Hub name of the model to start from.", short="-m", source=True)
+    model: str = option("Folder or Hub name of the initial model.", short="-m", source=True)
     models: int = option("Models to train, each on a random part of the texts.", 8, least=4)
-    share: float = option("Share of the texts that each is trained on.", 0.5)
+    share: float = option("Share of the texts that each model is trained on.", 0.5)
     full: bool = option("Train all weights instead of a LoRA adapter.", False)
     epochs: float = option("Passes over the texts.", 3)
     learning_rate: float = option("Learning rate of AdamW.", 1e-3)
     batch_size: int = option("Texts per training step.", 16, least=1)
-    max_length: int = option("Most tokens of a text at once; a longer one is trained on in pieces.", 256, least=2)
+    max_length: int = option("Maximum tokens per training example; longer texts are split.", 256, least=2)
     lora_rank: int = option("Rank of the adapter.", 16, least=1)
-    seed: int = option("Seed of subsets and training.", 1024, least=0, most=2**32 - 1)
+    seed: int = option("Random seed of subsets and training.", 1024, least=0, most=2**32 - 1)
     bos: Bos = option(
         "Beginning-of-sequence token before each row, never scored: auto (if the tokenizer adds it), always or never.", "auto"
     )
@@ -42,7 +42,7 @@ class Counterfactual(ColumnOption, Job):
 
         texts = load_texts(self.data, column=self.column)
         scores, figures = counterfactual(texts, self.build(Training), work.output)
-        row = "One row per text: how much likelier it is for models trained with it, and its score under each model."
+        row = "One row per text: how much likelier it is under models trained with it, and its score under each model."
         return Result(
             title="Counterfactual memorization",
             tables=[Rows("counterfactual", row, with_texts(scores, texts))],

@@ -1,4 +1,4 @@
-"""`memtax demo`: the main job on the embedded default."""
+"""`memtax demo`: the main job with built-in data."""
 
 from dataclasses import dataclass
 from pathlib import Path

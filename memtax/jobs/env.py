@@ -1,4 +1,4 @@
-"""`memtax env`: what a bug report needs."""
+"""`memtax env`: information for a bug report."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from memtax.jobs.base import Command, Finished
 
 @dataclass(frozen=True, kw_only=True)
 class Env(Command):
-    """Print what a bug report needs: versions, platform, processors, memory, accelerators.
+    """Print information for a bug report: versions, platform, processors, memory, accelerators.
 
     Example: `memtax env`
     """

@@ -10,13 +10,13 @@ from memtax.settings import Bos, Dtype, argument, option
 
 @dataclass(frozen=True, kw_only=True)
 class Explore(PlacementOptions, Command):
-    """Browse a run: filter sequences, see their tokens and neighbors, analyze a text of your own (extra `explore`).
+    """Browse a run: filter sequences, see their tokens and neighbors, analyze your own text (extra `explore`).
 
     Example: `memtax explore runs/demo --model runs/demo/models/small-gpt-neox`
     """
 
-    directory: str = argument("Output of run or audit, or the name of a dataset that was pushed.")
-    model: str | None = option("Model for texts of your own.", None, short="-m")
+    directory: str = argument("Output of run or audit, or the Hub name of a pushed dataset.")
+    model: str | None = option("Model for analyzing your own texts.", None, short="-m")
     bos: Bos = option(
         "Beginning-of-sequence token before each row, never scored: auto (if the tokenizer adds it), always or never.", "auto"
     )
@@ -38,7 +38,7 @@ class Explore(PlacementOptions, Command):
         def serve() -> None:
             try:
                 Event().wait()
-            except KeyboardInterrupt:  # how one ends it
+            except KeyboardInterrupt:  # the normal way to stop
                 served.close(verbose=False)
 
         figures = {"directory": self.directory, "model": self.model, "address": address}

@@ -1,4 +1,4 @@
-"""`memtax filter`: filters of the catalogue over a dataset, on this machine or on Spark."""
+"""`memtax filter`: filters of the catalogue applied to a dataset, locally or on Spark."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ class Filter(PlacementOptions, BatchOption, Job):
     """
 
     names: tuple[str, ...] = argument(
-        "Filters of the catalogue, in the order in which they run, then the dataset as path[:config[:split]].", source=False
+        "Filters of the catalogue, in execution order, then the dataset as path[:config[:split]].", source=False
     )
     counts: str | None = option("For duplicates: output of memtax count, or org/name::split.", None)
     frequencies: str | None = option("For token_frequencies; default: --counts.", None)
@@ -35,7 +35,7 @@ class Filter(PlacementOptions, BatchOption, Job):
         from memtax.provenance import fingerprint_path
 
         if len(self.names) < 2:
-            raise MemtaxError("name at least one filter and then the dataset: memtax filter NAME... DATASET --output DIR")
+            raise MemtaxError("give at least one filter and then the dataset: memtax filter NAME... DATASET --output DIR")
         *names, data = self.names
 
         def stage(rows: Any, function: Any, folder: str, rows_per_batch: int) -> Any:

@@ -9,7 +9,7 @@ from memtax.jobs.options import PlacementOptions
 from memtax.settings import Bos, Dtype, argument, option
 
 FOLDER = "models/predictor"
-"""Where the predictor lies in the output."""
+"""Folder of the predictor in the output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +20,16 @@ class Fit(PlacementOptions, Job):
     """
 
     data: str = argument("Dataset of sequences with their factors: path[:config[:split]].")
-    factors: tuple[str, ...] = option("Columns; NAME:linear or NAME:log for one of your own. Default: the published ones.", ())
+    factors: tuple[str, ...] = option("Columns; NAME:linear or NAME:log for your own. Default: the published ones.", ())
     before_training: bool = option("Use only factors that are known before a model exists.", False)
     target: str = option("Boolean column to predict.", "is_memorized")
     category: str = option("Column of categories.", "taxonomy")
-    memorized_only: str | None = option("More memorized sequences, for training alone.", None, source=True)
+    memorized_only: str | None = option("Additional memorized sequences, for training only.", None, source=True)
     calibration: Literal["prior", "recalibration", "none"] = option("How probabilities are calibrated.", "prior")
-    seed: int = option("Seed of split and bootstrap.", 1024, least=0, most=2**32 - 1)
-    resamples: int = option("Bootstrap resamples of each interval.", 1000, least=1)
+    seed: int = option("Random seed of split and bootstrap.", 1024, least=0, most=2**32 - 1)
+    resamples: int = option("Bootstrap resamples per interval.", 1000, least=1)
     explain: bool = option("Also test coefficients and compute correlations.", True)
-    probe: str | None = option("Language model whose layers are probed; the data need tokens.", None, source=True)
+    probe: str | None = option("Language model whose layers are probed; requires tokens in the data.", None, source=True)
     bos: Bos = option(
         "Beginning-of-sequence token before each row, never scored: auto (if the tokenizer adds it), always or never.", "auto"
     )
@@ -75,7 +75,7 @@ def evaluation_rows(models: Mapping[str, Mapping[str, Any]]) -> list[dict[str, A
     """Metrics of each model on each group of the test rows, one row per metric.
 
     Args:
-        models: model to group to its metrics, as `memtax.predictor.evaluation.evaluate` returns them.
+        models: model to group to its metrics, as returned by `memtax.predictor.evaluation.evaluate`.
     """
     return [
         {"model": model, "group": group, "metric": metric, **{key: value.get(key) for key in ("value", "low", "high")}}
@@ -87,7 +87,7 @@ def evaluation_rows(models: Mapping[str, Mapping[str, Any]]) -> list[dict[str, A
 
 
 def auroc_lines(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """ROC-AUC on the test rows, a line for each model and group."""
+    """ROC-AUC on the test rows, one line per model and group."""
     from memtax.report.words import estimate, label
 
     lines = []

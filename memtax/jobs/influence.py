@@ -14,7 +14,7 @@ from memtax.settings import argument, option
 class Influence(ModelOptions, PlacementOptions, ColumnOption, QuoteOption, Job):
     """Influence of training examples on test examples: gradient match, DataInf, LiSSA, exact inverse, RepSim.
 
-    An influence is negative where training on the example lowers the loss at the test example; RepSim is a cosine.
+    Influence is negative if training on the example lowers the loss at the test example; RepSim is a cosine.
 
     Example: `memtax influence train.jsonl unseen.jsonl --model runs/demo/models/small-gpt-neox --output influence`
 
@@ -28,16 +28,16 @@ class Influence(ModelOptions, PlacementOptions, ColumnOption, QuoteOption, Job):
         "gradient_match, datainf, lissa, exact or repsim; default: all.", ()
     )
     parameters: Literal["lora", "head", "embeddings+head", "all-linear"] | None = option(
-        "Weights whose gradients count; default: lora if there are adapters, else embeddings+head.", None
+        "Weights whose gradients are used; default: lora if there are adapters, otherwise embeddings+head.", None
     )
-    prompt_column: str | None = option("Text before each example, outside the loss.", None)
+    prompt_column: str | None = option("Text before each example, excluded from the loss.", None)
     class_column: str | None = option("Classes, for accuracy and coverage of the top k.", None)
-    length: int | None = option("Most tokens per example; default: the model's positions.", None, least=2)
-    top: int = option("Training examples listed for each test example.", 10, least=1)
+    length: int | None = option("Maximum tokens per example; default: the model's positions.", None, least=2)
+    top: int = option("Training examples listed per test example.", 10, least=1)
     iterations: int = option("Iterations of LiSSA.", 10, least=1)
-    scale: float | None = option("Scale of LiSSA; default: what converges.", None)
-    damping: float | None = option("Lambda of DataInf, LiSSA and exact; default: for each tensor, from its gradients.", None)
-    per_tensor: bool = option("Also the matrix of every tensor.", False)
+    scale: float | None = option("Scale of LiSSA; default: one that converges.", None)
+    damping: float | None = option("Lambda of DataInf, LiSSA and exact; default: per tensor, from its gradients.", None)
+    per_tensor: bool = option("Also save the matrix of every tensor.", False)
 
     def make(self, work: Work) -> Result:
         """See `memtax.attribution.influence_table`."""
@@ -54,8 +54,8 @@ class Influence(ModelOptions, PlacementOptions, ColumnOption, QuoteOption, Job):
         return Result(
             title="Influence of training examples",
             tables=[
-                Rows("influence", "One row per training and test example: the influence of the one on the other.", pairs),
-                Rows("top", "One row per test example, method and rank: a training example that matters most.", top),
+                Rows("influence", "One row per pair of training and test example, with the influence.", pairs),
+                Rows("top", "One row per test example, method and rank: one of the most influential training examples.", top),
             ],
             figures=figures,
             lines=_lines(figures),

@@ -1,4 +1,4 @@
-"""`memtax mia`: membership inference from texts to figures, each beside a baseline without the model."""
+"""`memtax mia`: membership inference from texts to figures, each next to a baseline without the model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,10 @@ from memtax.settings import argument, option
 
 @dataclass(frozen=True, kw_only=True)
 class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
-    """Membership inference: how well scores separate members from non-members, beside a blind baseline.
+    """Membership inference: how well scores separate members from non-members, compared with a blind baseline.
 
-    DATA is a folder with a file of each kind for every domain (github.member.jsonl, github.nonmember.jsonl), a table with
-    a label column, `swj0419/WikiMIA::WikiMIA_length64` or `iamgroot42/mimir:github:ngram_13_0.8`. The neighbors published for
+    DATA is a folder with one file per domain and class (github.member.jsonl, github.nonmember.jsonl), a table with
+    a label column, `swj0419/WikiMIA::WikiMIA_length64` or `iamgroot42/mimir:github:ngram_13_0.8`. Published neighbors for
     WikiMIA: `--neighbour-texts zjysteven/WikiMIA_paraphrased_perturbed::WikiMIA_length64_perturbed`.
 
     Example: `memtax mia runs/demo/dataset:membership --model runs/demo/models/small-gpt-neox --output runs/mia`
@@ -25,21 +25,21 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
 
     data: str | None = argument("Members and non-members: a folder, a table, or a Hub name.", None)
     members: str | None = option("Instead of DATA: a source of members.", None, source=True)
-    nonmembers: str | None = option("And one of non-members.", None, source=True)
-    attack: tuple[str, ...] = option("An attack; default: those that can run.", ())
+    nonmembers: str | None = option("With --members: a source of non-members.", None, source=True)
+    attack: tuple[str, ...] = option("An attack; default: all that the inputs allow.", ())
     reference_model: str | None = option("A model that was not trained on the texts.", None, source=True)
     neighbour_model: str | None = option("A masked language model, for neighbour.", None, source=True)
     neighbours: int = option("Neighbours per text.", 10, least=1)
-    neighbour_texts: str | None = option("Instead: perturbed texts, so many for each text and in its order.", None, source=True)
+    neighbour_texts: str | None = option("Instead: perturbed texts, equally many per text, in order.", None, source=True)
     frequencies: str | None = option("Table of token counts, for dc_pdd.", None, source=True)
-    columns: Path | None = option("Output of memtax align, or Parquet with sequence_id and such columns.", None, source=True)
+    columns: Path | None = option("Output of memtax align, or Parquet with sequence_id and score columns.", None, source=True)
     references: Path | None = option("Output of memtax counterfactual, for lira and rmia.", None, source=True)
     lira_variances: Literal["pooled", "per_text", "shrunk"] = option(
         "Variances of lira: pooled over all texts, per_text (needs many models), or shrunk between the two.", "pooled"
     )
     rmia_a: float = option("Constant a of offline rmia; 1: the mean of the models without the text.", 1.0, least=0, most=1)
     shots: int = option("Non-members in the prefix of recall.", 8, least=1)
-    chunk_words: int | None = option("Score chunks of so many words, each in its place.", None, least=1)
+    chunk_words: int | None = option("Score chunks of this many words, each in context.", None, least=1)
     resamples: int = option("Bootstrap resamples of the intervals.", 1000, least=1)
 
     def make(self, work: Work) -> Result:
@@ -66,7 +66,7 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
             "frequencies": self.frequencies,
             "given_neighbours": self.neighbour_texts is not None,
         }
-        # Named attacks are checked before the texts are read.
+        # Attack names are checked before the texts are read.
         early = tuple(each.name for each in choose(self.attack) if not each.late and "prefixed" not in each.needs)
         scorer = self.build(AttackFilter, model=model, revision=revision, attacks=early, **parameters)
         sources = {"members": self.members, "nonmembers": self.nonmembers}

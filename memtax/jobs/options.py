@@ -1,4 +1,4 @@
-"""Options that several verbs have: declared once, so that they have the same name, default and help everywhere."""
+"""Options shared by several verbs, declared once so that names, defaults and help are the same everywhere."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +20,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PlacementOptions:
-    """Where a model lies, and in how many bits."""
+    """Devices and quantization of a model."""
 
     device_map: str | None = option("auto spreads a large model over all devices.", None)
     quantization: Literal["8bit", "4bit"] | None = option("Load the weights in 8 or 4 bits (needs bitsandbytes).", None)
@@ -28,14 +28,14 @@ class PlacementOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOption:
-    """How many rows a model takes at once."""
+    """Rows per forward pass."""
 
     batch_size: int | None = option("Rows per forward pass; default: as many as fit.", None, least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnOption:
-    """Where the rows' content is."""
+    """Column that contains the rows' content."""
 
     column: str | None = option("Column of tokens or text; default: found by its type.", None)
 
@@ -44,6 +44,4 @@ class ColumnOption:
 class QuoteOption:
     """Whether texts are quoted with personal data."""
 
-    show_personal_data: bool = option(
-        "Quote texts as they are, personal data too; the output is readable by its owner alone.", False
-    )
+    show_personal_data: bool = option("Quote texts unmasked, with personal data; only the owner can read the output.", False)

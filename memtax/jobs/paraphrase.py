@@ -1,4 +1,4 @@
-"""`memtax paraphrase`: paraphrases of texts by a language model, each checked."""
+"""`memtax paraphrase`: validated paraphrases of texts by a language model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Mode = Literal["greedy_Nprompts", "beam_single_prompt", "beam_Nprompts", "nucleu
 
 @dataclass(frozen=True, kw_only=True)
 class Paraphrase(PlacementOptions, BatchOption, ColumnOption, Job):
-    """Paraphrase texts with a language model; a paraphrase that fails is null, with the reason.
+    """Paraphrase texts with a language model; an invalid paraphrase is null, with the reason.
 
     Example: `memtax paraphrase train.jsonl --column text --model Qwen/Qwen2.5-1.5B-Instruct --output runs/paraphrases`
     """
@@ -28,11 +28,11 @@ class Paraphrase(PlacementOptions, BatchOption, ColumnOption, Job):
     top_p: float = option("Probability mass of nucleus sampling.", 0.9, most=1)
     temperature: float = option("Temperature of nucleus sampling.", 0.5)
     repetition_penalty: float = option("Values above 1 discourage repetition.", 1.05)
-    min_ratio: float = option("Fewest tokens, relative to the text's.", 0.9)
-    max_ratio: float = option("Most tokens, relative to the text's.", 1.1)
+    min_ratio: float = option("Minimum number of tokens, relative to the text's.", 0.9)
+    max_ratio: float = option("Maximum number of tokens, relative to the text's.", 1.1)
     min_words: int = option("Fewest words.", 3)
-    max_edits: float = option("Largest share of edited characters and words.", 0.9)
-    min_similarity: float | None = option("Smallest cosine similarity of the embeddings.", None)
+    max_edits: float = option("Maximum share of edited characters and words.", 0.9)
+    min_similarity: float | None = option("Minimum cosine similarity of the embeddings.", None)
     similarity_model: str | None = option("A sentence-transformers model; default: MiniLM.", None)
     dtype: Dtype = option("Number format of the weights.", "float32")
 
@@ -57,7 +57,7 @@ class Paraphrase(PlacementOptions, BatchOption, ColumnOption, Job):
         figures = summarize(table, paraphraser)
         return Result(
             title="Paraphrases",
-            tables=[Rows("paraphrases", "One row per text: its paraphrases, and why those that are null failed.", table)],
+            tables=[Rows("paraphrases", "One row per text: its paraphrases, and why missing ones failed.", table)],
             figures=figures,
             lines=_lines(figures),
         )

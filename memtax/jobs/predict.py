@@ -1,4 +1,4 @@
-"""`memtax predict`: the probability of being memorized of every sequence of a dataset of any size."""
+"""`memtax predict`: the probability of memorization for every sequence in a dataset of any size."""
 
 from dataclasses import dataclass
 

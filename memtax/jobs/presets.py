@@ -1,4 +1,4 @@
-"""What the scripts in `dataset_scripts/` share: options, counting and filtering, the published layout, and one push for all."""
+"""Shared code of the scripts in `dataset_scripts/`: options, counting and filtering, the published layout, and pushing."""
 
 import argparse
 import functools
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ROWS_PER_BATCH = 1024
 
 Options = Mapping[str, Mapping[str, Any]]
-"""Name of an argument or option to the words of `argparse.ArgumentParser.add_argument`."""
+"""Name of an argument or option to the arguments of `argparse.ArgumentParser.add_argument`."""
 CORPUS: Options = {
     "corpus": {"nargs": "+"},
     "--column": {},
@@ -36,17 +36,17 @@ CORPUS: Options = {
     "--engine": {"default": "local"},
     "--master": {},
 }
-"""Options of a script that counts a corpus: what it is, how it is read, and where it is counted."""
+"""Options of a script that counts a corpus: the corpus, how to read it, and where to count it."""
 TEXTS: Options = {
     "sequences": {"help": "dataset as path:config:split"},
-    "--tokenizer": {"help": "of the language model, to decode tokens"},
-    "--published": {"metavar": "NAME", "help": "in the published layout, as the split (or splits) of this name"},
+    "--tokenizer": {"help": "tokenizer of the language model, to decode tokens"},
+    "--published": {"metavar": "NAME", "help": "write the published layout, as the split (or splits) of this name"},
 }
 """Options of a script that filters the texts of sequences."""
 _OUTPUT: Options = {
     "--output": {"required": True, "help": "folder for the stages and the dataset"},
     "--push": {"metavar": "ORG/NAME", "help": "upload the dataset to the Hub"},
-    "--dry-run": {"action": "store_true", "help": "only say what would be uploaded"},
+    "--dry-run": {"action": "store_true", "help": "only show what would be uploaded"},
 }
 
 
@@ -56,16 +56,16 @@ def start(
     build: Callable[[argparse.Namespace], Path],
     line: Sequence[str] | None = None,
 ) -> int:
-    """Parse, build the dataset, say where it is, and push it if that was asked for.
+    """Parse the command line, build the dataset, print its folder, and push it if requested.
 
     Args:
-        documentation: the script's, which the help shows as it is.
-        options: of the script, besides `--output`, `--push` and `--dry-run`.
-        build: the script's work; gives the folder of the dataset, on every process.
+        documentation: the script's docstring, shown unchanged in the help.
+        options: the script's options, in addition to `--output`, `--push` and `--dry-run`.
+        build: the script's work; returns the folder of the dataset, on every process.
         line: the command line; None takes the program's own.
 
     Returns:
-        The exit status: 2 after an error of the user's, which is one line.
+        The exit status: 2 after a user error, which is one line.
     """
     parser = argparse.ArgumentParser(description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, words in {**options, **_OUTPUT}.items():
@@ -92,9 +92,9 @@ def count(arguments: argparse.Namespace, folder: Path, vocabulary_size: int | No
     """Count a corpus into a folder; a killed count resumes.
 
     Args:
-        arguments: of the options `CORPUS`.
-        folder: of the counts.
-        vocabulary_size: ids that are counted; None: found in the corpus.
+        arguments: values of the options `CORPUS`.
+        folder: output folder of the counts.
+        vocabulary_size: number of ids that are counted; None: found in the corpus.
         given: further fields of `CountJob`.
 
     Returns:
@@ -112,14 +112,14 @@ def count(arguments: argparse.Namespace, folder: Path, vocabulary_size: int | No
 
 
 class Texts:
-    """Sequences with their texts, to be filtered in stages that a second run reuses.
+    """Sequences with their texts, filtered in stages that a second run reuses.
 
     Args:
-        arguments: of the options `TEXTS`.
-        example: of a name for `--published`.
+        arguments: values of the options `TEXTS`.
+        example: example of a name for `--published`.
 
     Raises:
-        MemtaxError: the name for `--published` is not one.
+        MemtaxError: the name for `--published` is invalid.
     """
 
     def __init__(self, arguments: argparse.Namespace, example: str) -> None:
@@ -151,10 +151,10 @@ class Texts:
         layout: Layout,
         published: Callable[[str], "Mapping[str, pa.Table]"],
     ) -> Path:
-        """Write the dataset on the main process: the splits that `published` gives for the name asked for, or `table`.
+        """Write the dataset on the main process: the splits that `published` returns for the requested name, or `table`.
 
         Returns:
-            Its folder.
+            The folder of the dataset.
         """
         world = World.current()
         if world.is_main:

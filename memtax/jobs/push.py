@@ -12,11 +12,11 @@ from memtax.settings import argument, option
 
 @dataclass(frozen=True, kw_only=True)
 class Push(Command):
-    """Publish a run on the Hugging Face Hub: dataset, models and, if asked, the metric Spaces, with cards.
+    """Publish a run on the Hugging Face Hub: dataset, models and, if requested, the metric Spaces, with cards.
 
-    Paths below your folders, and the names of user and host, are replaced in what is sent; a credential is refused.
-    Files that are already there are not sent again, and an interrupted upload resumes. The token is that of `hf auth login`
-    or of HF_TOKEN.
+    Paths below your folders, and the names of user and host, are replaced in uploaded files; credentials are rejected.
+    Files that are already on the Hub are not sent again, and an interrupted upload resumes. The token comes from
+    `hf auth login` or HF_TOKEN.
 
     Example: `memtax push runs/demo --repo-id my-org/stdlib-memorization --dry-run`
     """
@@ -26,9 +26,9 @@ class Push(Command):
     part: tuple[Literal["dataset", "models", "metrics", "explorer"], ...] = option(
         "dataset, models, metrics or explorer.", ("dataset", "models")
     )
-    private: bool = option("New repositories are private; public ones are refused.", False)
+    private: bool = option("Create private repositories; public ones are rejected.", False)
     published: str | None = option(
-        "SCHEME_MODEL: the dataset in the layout of usvsnsp/semantic-filters, with splits so named.", None
+        "SCHEME_MODEL: use the layout of usvsnsp/semantic-filters, with these names in the splits.", None
     )
     records: bool = option("Send training_rows.json and the record of canaries with a trained model.", False)
     dry_run: bool = option("Show every file and card, what was rewritten and what stays; send nothing.", False)

@@ -1,4 +1,4 @@
-"""`memtax report`: the page of a run, written again from its tables."""
+"""`memtax report`: rewrite the page of a run from its tables."""
 
 import contextlib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from memtax.settings import argument, option
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Command):
-    """Write the report of a run again.
+    """Rewrite the report of a run.
 
     Example: `memtax report runs/demo`
     """
@@ -23,7 +23,7 @@ class Report(Command):
         from memtax import outputs, report
         from memtax.results import is_output
 
-        # What is not memtax's is refused as it is, without a lock in it.
+        # A directory that is not memtax's is rejected without writing a lock into it.
         held = outputs.hold_job(self.directory, "memtax report") if is_output(self.directory) else contextlib.nullcontext()
         with held:
             page = report.write(self.directory, latex=self.latex)

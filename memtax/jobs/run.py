@@ -1,4 +1,4 @@
-"""`memtax run`: all stages on one's own model and corpus."""
+"""`memtax run`: all stages on the user's model and corpus."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ from memtax.pipeline.config import RunConfig
 class Run(RunConfig, Job):
     """Run all stages on your own model and dataset.
 
-    CONFIG is a YAML file of the options below by name, or the `run.yaml` of a finished run. Three are needed: `model`, `corpus`
+    CONFIG is a YAML file with the options below as keys, or the `run.yaml` of a finished run. Required are `model`, `corpus`
     and `output`.
 
     Example: `memtax run config.yaml --output runs/mine`

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
-    """Score sequences by one forward pass: perplexities, extraction, and more where asked.
+    """Score sequences with one forward pass: perplexities, extraction, and optional values.
 
-    Every pair of a prompt and a continuation length is measured, from the same pass. With `--stride` a long text, such as a
-    book, is read window by window, and the page has a heat map.
+    Every pair of prompt and continuation length is measured in the same pass. With `--stride`, long texts such as
+    books are read window by window, and the page has a heat map.
 
     Example: `memtax score runs/demo/dataset:features --model runs/demo/models/small-gpt-neox --prompt 16,32 --output scores`
 
@@ -30,19 +30,19 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     prompt: tuple[int, ...] = option("Prompt tokens.", (32,))
     continuation: tuple[int, ...] = option("Continuation tokens.", (32,))
     reference_model: str | None = option("A model that was not trained on the sequences.", None, source=True)
-    exact_only: bool = option("Only which sequences are memorized, in a fraction of the time.", False)
-    generate: bool = option("Also memorization_score, by free-running greedy decoding.", False)
-    reference_eos: bool = option("End-of-sequence is never chosen, as in Pythia's evaluation.", False)
+    exact_only: bool = option("Only find which sequences are memorized, in a fraction of the time.", False)
+    generate: bool = option("Add memorization_score, from free-running greedy decoding.", False)
+    reference_eos: bool = option("Never choose end-of-sequence, as in Pythia's evaluation.", False)
     temperature: float = option("Temperature of the sampling scheme for (n, p)-extraction.", 1.0)
-    top_k: int | None = option("Tokens that the sampling scheme draws from.", None)
+    top_k: int | None = option("Number of tokens that the sampling scheme draws from.", None)
     top_p: float | None = option("Probability mass that the sampling scheme draws from.", None)
-    probability: float | None = option("Also extraction_queries: samples until a continuation is seen with it.", None)
-    token_logprobs: bool = option("Also the log-probability of every token.", False)
-    moments: bool = option("Also mean and variance of the log-probabilities at every token.", False)
-    ranks: bool = option("Also the rank of every token.", False)
-    attention: bool = option("Also entropy and Gini coefficient of the attention.", False)
-    stride: int | None = option("Rows are long texts: score a window every so many tokens.", None, least=1)
-    length: int | None = option("Tokens that are read of each row; default: what the windows cover.", None, least=1)
+    probability: float | None = option("Add extraction_queries, the samples needed to reach this probability.", None)
+    token_logprobs: bool = option("Add the log-probability of every token.", False)
+    moments: bool = option("Add mean and variance of the log-probabilities at every token.", False)
+    ranks: bool = option("Add the rank of every token.", False)
+    attention: bool = option("Add entropy and Gini coefficient of the attention.", False)
+    stride: int | None = option("Rows are long texts: score a window every this many tokens.", None, least=1)
+    length: int | None = option("Tokens to read per row; default: as many as the windows cover.", None, least=1)
 
     def make(self, work: Work) -> Result:
         """See `memtax.filters.language_model` and, for windows, `memtax.pipeline.sliding`."""
@@ -100,7 +100,7 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
 
 
 def _lines(figures: Mapping[str, Any]) -> list[str]:
-    """A line for each window and threshold, and the comparison with the reference."""
+    """One line per window or threshold, and the comparison with the reference."""
     lines = []
     for row in figures.get("thresholds", ()):
         share, coverage = (

@@ -1,4 +1,4 @@
-"""`memtax search`: all two-rule partitions of the sequences, chosen on validation rows, judged once on test rows."""
+"""`memtax search`: all two-rule partitions of the sequences, chosen on validation rows, evaluated once on test rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from memtax.settings import argument, option
 
 @dataclass(frozen=True, kw_only=True)
 class Search(Job):
-    """Search all two-rule partitions: chosen on validation rows, judged once on test rows.
+    """Search all two-rule partitions: chosen on validation rows, evaluated once on test rows.
 
-    Several machines take a slice each (`--start`, `--stop`); one of them then takes over the others' with `--merge`.
+    Several machines can each search a slice (`--start`, `--stop`); one of them then merges the others with `--merge`.
 
     Example: `memtax search runs/demo/dataset:features --output runs/demo/search --greedy`
     """
 
     data: str = argument("Dataset of sequences with their factors: path[:config[:split]].")
     factors: tuple[str, ...] = option(
-        "Columns of the models; NAME:linear or NAME:log for one of your own. Default: the published ones.", ()
+        "Columns of the models; NAME:linear or NAME:log for your own. Default: the published ones.", ()
     )
-    split_on: tuple[str, ...] = option("Columns that rules ask about; default: the published ones.", ())
+    split_on: tuple[str, ...] = option("Columns that rules test; default: the published ones.", ())
     quantiles: tuple[float, ...] = option("Quantiles of memorized rows that rules compare with.", (0.25, 0.5, 0.75))
     criterion: Literal["log_loss", "brier", "roc_auc", "pr_auc", "f1"] = option(
-        "What the best partition has, on validation rows.", "log_loss"
+        "Criterion for the best partition, on validation rows.", "log_loss"
     )
     target: str = option("Boolean column to predict.", "is_memorized")
-    seed: int = option("Seed of split and bootstrap.", 1024, least=0, most=2**32 - 1)
-    resamples: int = option("Bootstrap resamples of each interval.", 1000, least=1)
+    seed: int = option("Random seed of split and bootstrap.", 1024, least=0, most=2**32 - 1)
+    resamples: int = option("Bootstrap resamples per interval.", 1000, least=1)
     start: int = option("First partition of this slice.", 0, least=0)
     stop: int | None = option("End of this slice (exclusive).", None)
     merge: tuple[Path, ...] = option("Output with another slice.", ())

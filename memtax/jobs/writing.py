@@ -1,4 +1,4 @@
-"""Write a dataset that was mapped in a notebook in the layout of every verb's output."""
+"""Write a dataset, for example one mapped in a notebook, in the layout of every verb's output."""
 
 import time
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def write(
     title: str | None = None,
     license_id: str | None = None,
 ) -> Finished:
-    """Write a dataset as the verbs do: a folder that `load_dataset`, `memtax fit`, `memtax report` and `memtax push` take.
+    """Write a dataset as the verbs do: a folder for `load_dataset`, `memtax fit`, `memtax report` and `memtax push`.
 
     Example:
         >>> import datasets, memtax, tempfile
@@ -35,9 +35,9 @@ def write(
     Args:
         data: rows; several tables as name to dataset. Without `sequence_id`, rows are numbered.
         output: the directory; one that memtax wrote before is replaced.
-        name: of the table, where there is one.
-        title: of the card; None makes one of the table's name.
-        license_id: the Hub's identifier of the license, if it is known.
+        name: name of the table, if there is only one.
+        title: title of the card; None uses the table's name.
+        license_id: the Hub's identifier of the license, if known.
 
     Returns:
         The finished output.

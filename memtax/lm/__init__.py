@@ -1,1 +1,1 @@
-"""What a causal language model says about sequences: the forward pass and everything read off it."""
+"""Scoring sequences with a causal language model: the forward pass and everything computed from it."""

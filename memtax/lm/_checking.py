@@ -1,4 +1,4 @@
-"""Gradients of a parameter set compared with autograd on one short example, once per model, before any are used."""
+"""Checks of a parameter set's gradients against autograd on one short example, once per model, before their first use."""
 
 import contextlib
 import math
@@ -16,11 +16,11 @@ from memtax.lm.special_tokens import positions
 
 _TOKENS = 8
 _NUMBERS = 2**24
-"""Entries of a gradient that are computed at once."""
+"""Entries of a gradient computed at once."""
 _TOLERANCES = {torch.float64: 1e-4, torch.float32: 5e-3}
-"""Some models compute a part in float32, whatever the type of their weights."""
+"""Tolerance for float32 and wider; some models compute parts in float32, whatever the dtype of their weights."""
 _COARSE = 0.1
-"""Tolerance of types of 16 bits."""
+"""Tolerance for 16-bit dtypes."""
 _CHECKED: "weakref.WeakKeyDictionary[Any, set[tuple[object, ...]]]" = weakref.WeakKeyDictionary()
 
 Capture = Callable[[Sequence[Sequence[int]]], Mapping[str, Kernel]]
@@ -31,30 +31,30 @@ def check_gradients(model: Any, sites: Sites, key: tuple[str, str], capture: Cap
 
     Args:
         model: the model, in evaluation mode, with frozen parameters.
-        sites: of the parameter set.
-        key: name of the parameter set, and the side of the padding.
-        capture: gives the kernels of some sequences.
+        sites: sites of the parameter set.
+        key: name of the parameter set, and the padding side.
+        capture: returns the kernels of some sequences.
 
     Raises:
         ModelError: the gradient of a tensor differs.
     """
     active = getattr(model, "active_adapters", None)
-    # `transformers` defines a method of that name, PEFT a property.
+    # `active_adapters` is a method in `transformers` and a property in PEFT.
     state = (*key, tuple(active) if isinstance(active, list) else ())
     checked = _CHECKED.setdefault(model, set())
     if state in checked:
         return
     example = _example(model)
-    # The longer second sequence puts padding next to the first one. With 16 bits other shapes would only add rounding.
+    # The longer second sequence adds padding to the first. With 16-bit dtypes, other shapes would only add rounding.
     both = model.dtype in _TOLERANCES and positions(model) not in (None, len(example))
     kernels = capture([example, [*example, example[0]]] if both else [example])
     differences, norms = _compare(model, sites, {name: kernel.part(0, 1) for name, kernel in kernels.items()}, example)
     tolerance = _TOLERANCES.get(model.dtype, _COARSE)
-    # A gradient that is zero in exact arithmetic (a key's bias) is rounding noise, of the size of the others' rounding.
+    # A gradient that is exactly zero (a key's bias) shows rounding noise as large as the rounding of other gradients.
     noise = 64 * torch.finfo(model.dtype).eps * max(norms.values(), default=0.0) / 8
     for name, difference in differences.items():
         if not math.isfinite(norms[name]):
-            continue  # Beyond the number format; who reads the kernels says so.
+            continue  # Overflow of the dtype; code that reads the kernels reports it.
         if not difference <= tolerance * norms[name] + noise:
             raise ModelError(
                 f"the gradient of {name} differs from autograd's on a short example (norm of the difference {difference:.2g}, "
@@ -64,7 +64,7 @@ def check_gradients(model: Any, sites: Sites, key: tuple[str, str], capture: Cap
 
 
 def _example(model: Any) -> list[int]:
-    """A few token ids; those that switch an adapter on are among them."""
+    """A few token ids, including those that activate an adapter."""
     size = int(model.get_input_embeddings().weight.shape[0])
     ids = [(7 * place + 3) % size for place in range(_TOKENS)]
     invocation = invocation_tokens(model)
@@ -75,8 +75,8 @@ def _example(model: Any) -> list[int]:
 def _compare(
     model: Any, sites: Sites, kernels: Mapping[str, Kernel], example: Sequence[int]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Norm of the difference to autograd's gradient for every tensor, and of that gradient; one gradient is held at a time."""
-    # Weights of fewer bits are integers, which have no gradient in autograd.
+    """Norm of the difference from autograd's gradient, and of that gradient, per tensor; one gradient in memory at a time."""
+    # Quantized weights are integers, which have no gradient in autograd.
     tensors = {name: tensor for name, tensor in model.named_parameters() if name in kernels and tensor.is_floating_point()}
     turned = {weight for module, (weight, _) in sites.linear.items() if not isinstance(module, torch.nn.Linear)}
     differences: dict[str, float] = {}
@@ -104,7 +104,7 @@ def _compare(
 
 @contextlib.contextmanager
 def _asking(tensors: Mapping[str, torch.nn.Parameter], take: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
-    """Tensors that hand their gradient on as soon as it is complete; their own `.grad` is as before afterwards."""
+    """Make tensors pass on their gradient as soon as it is complete, and restore their own `.grad` afterwards."""
     before = {name: tensor.grad for name, tensor in tensors.items()}
     handles = []
 
@@ -137,7 +137,7 @@ def _dtype(kernel: Kernel) -> torch.dtype:
 
 
 def _subtract(rest: torch.Tensor, kernel: Kernel) -> None:
-    """Take one example's gradient from a tensor, (outputs, inputs) for a linear map, in place."""
+    """Subtract one example's gradient from a tensor, (outputs, inputs) for a linear map, in place."""
     if isinstance(kernel, Tied):
         _subtract(rest, kernel.head)
         _subtract(rest, kernel.embedding)

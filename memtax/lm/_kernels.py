@@ -1,9 +1,9 @@
-"""Inner products of gradients that are never written out.
+"""Inner products of gradients that are never materialized.
 
 The gradient of a linear map y = W x is a sum over tokens of outer products, error times input, so
-<G1, G2> = sum_ts (a1_t . a2_s)(b1_t . b2_s): cheap while texts are shorter than the layer is wide. For longer ones the
-gradients themselves, a block of outputs at a time, are cheaper. Each class here stands for the gradients of some examples with
-respect to one tensor, and chooses by the number of multiplications.
+<G1, G2> = sum_ts (a1_t . a2_s)(b1_t . b2_s), which is cheap if texts are shorter than the layer is wide. For longer texts it is
+cheaper to form the gradients, a block of outputs at a time. Each class represents the gradients of some examples with respect
+to one tensor, and chooses the cheaper way by the number of multiplications.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,23 +15,23 @@ import torch
 from memtax.lm.head import Adjustment
 
 Columns = slice | torch.Tensor
-"""Outputs of a linear map: a range or a list of ids."""
+"""Outputs of a linear map, as a range or a list of ids."""
 
 _HELD = 2**24
-"""Numbers held at once in a matrix between two sets of rows, or in a block of gradients (64 MiB in float32)."""
+"""Numbers held at once in a matrix of two sets of rows, or in a block of gradients (64 MiB in float32)."""
 _EXAMPLES = 1024
 """Examples whose gradients are formed together."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """The errors b at a linear map's output, (rows, width), in memory."""
+    """Errors b at a linear map's output, (rows, width), kept in memory."""
 
     values: torch.Tensor
 
     @property
     def width(self) -> int:
-        """Outputs of the map."""
+        """Number of outputs of the map."""
         return self.values.shape[1]
 
     def columns(self, which: Columns) -> torch.Tensor:
@@ -39,13 +39,13 @@ class Held:
         return self.values[:, which]
 
     def rows(self, which: slice) -> "Held":
-        """The errors of some rows."""
+        """Errors of some rows."""
         return Held(self.values[which])
 
 
 @dataclass(frozen=True)
 class Head:
-    """A linear head and what happens to its product before it is called logits."""
+    """A linear head and the operation between its product and the logits."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -57,7 +57,7 @@ class Head:
         return torch.nn.functional.linear(hidden, self.weight[which], bias)
 
     def derivative(self, product: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
-        """Errors at the logits, brought back to the product."""
+        """Errors at the logits, propagated back to the product."""
         with torch.enable_grad():
             product = product.detach().requires_grad_()
             logits = self.adjust(product)
@@ -68,7 +68,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Recomputed:
-    """Errors softmax - onehot of a head, made again from its input whenever they are needed.
+    """Errors softmax - onehot of a head, recomputed from its input on every use.
 
     Args:
         head: the head.
@@ -100,7 +100,7 @@ class Recomputed:
         return self.head.derivative(product, errors)
 
     def rows(self, which: slice) -> "Recomputed":
-        """The errors of some rows."""
+        """Errors of some rows."""
         return Recomputed(self.head, self.hidden[which], self.targets[which], self.normalizers[which])
 
 
@@ -109,7 +109,7 @@ Errors = Held | Recomputed
 
 @dataclass(frozen=True)
 class Flat:
-    """Gradients written out: biases, and tensors so small that this takes least room. `values`: (examples, numbers)."""
+    """Materialized gradients, for biases and small tensors where this uses the least memory. `values`: (examples, numbers)."""
 
     values: torch.Tensor
 
@@ -131,11 +131,11 @@ class Flat:
 
 @dataclass(frozen=True)
 class Outer:
-    """Gradients sum_t b_t a_t^T: the rows of example i are the `lengths[i]` after those of the examples before it."""
+    """Gradients sum_t b_t a_t^T; example i has `lengths[i]` rows, in the order of the examples."""
 
     lengths: tuple[int, ...]
     left: torch.Tensor
-    """(rows, inputs): a, times the weight of the row in the loss where `errors` leaves that out."""
+    """(rows, inputs): a, times the row's weight in the loss if `errors` omits that weight."""
     errors: Errors
 
     def __len__(self) -> int:
@@ -147,7 +147,7 @@ class Outer:
         return Outer(self.lengths[start:stop], self.left[rows], self.errors.rows(rows))
 
     def gram(self, other: "Outer") -> torch.Tensor:
-        """Inner products, (examples, examples of `other`), in the cheaper way."""
+        """Inner products, (examples, examples of `other`), computed the cheaper way."""
         ours, theirs = sum(self.lengths), sum(other.lengths)
         by_rows = self._rows_are_cheaper(ours * theirs, ours + theirs * (other is not self), len(self) * len(other))
         return self.gram_by_rows(other) if by_rows else self.gram_by_gradients(other)
@@ -257,7 +257,7 @@ _Ragged = TypeVar("_Ragged", Outer, Table)
 
 
 def _cross(head: Outer, table: Table) -> torch.Tensor:
-    """sum_ts b1_t[id2_s] (a1_t . d2_s): a head's gradients with an embedding's of the same tensor."""
+    """sum_ts b1_t[id2_s] (a1_t . d2_s): inner products of head and embedding gradients of the same tensor."""
     found = head.left.new_zeros(len(head), len(table))
     for first in _spans(head.lengths):
         part = head.part(first.start, first.stop)
@@ -311,7 +311,7 @@ def _tiles(first: _Ragged, second: _Ragged) -> Iterator[tuple[slice, slice, _Rag
 
 
 def _spans(lengths: Sequence[int]) -> Iterator[slice]:
-    """Runs of examples of about the square root of `_HELD` rows each; a longer example is a run of its own."""
+    """Groups of consecutive examples with about the square root of `_HELD` rows; a longer example forms its own group."""
     most, start, rows = int(_HELD**0.5), 0, 0
     for index, length in enumerate(lengths):
         if index > start and rows + length > most:

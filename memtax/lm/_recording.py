@@ -1,4 +1,4 @@
-"""Where the tensors of a parameter set act in a model, and what goes in and comes back there."""
+"""Where a model uses the tensors of a parameter set, and recording of their inputs and output errors."""
 
 import contextlib
 import weakref
@@ -15,14 +15,14 @@ from memtax.lm.head import call
 
 @dataclass(frozen=True)
 class Sites:
-    """The modules that hold a parameter set's tensors.
+    """The modules that contain a parameter set's tensors.
 
     Attributes:
-        linear: linear maps other than the head, to the names of their weight and bias (None: not in the set, or none).
-        head: the output layer, if it is in the set, and its names.
+        linear: linear maps other than the head, to the names of weight and bias (None: not in the set, or absent).
+        head: the output layer and its names, if it is in the set.
         embedding: the input embedding and the name of its weight; recorded if the name is in `names`.
         names: all parameters of the set.
-        sizes: name to numbers in the tensor.
+        sizes: parameter name to number of elements.
         entrance: the input embedding, at whose output the backward pass ends.
     """
 
@@ -36,15 +36,15 @@ class Sites:
 
     @property
     def deep(self) -> bool:
-        """Whether the backward pass has to go below the head."""
+        """Whether the backward pass must continue below the head."""
         return bool(self.linear) or self.embedding_name is not None
 
 
 def find_sites(model: Any, parameters: str) -> Sites:
-    """The sites of a parameter set.
+    """Find the sites of a parameter set.
 
     Raises:
-        ModelError: no such set, the model has none of it, or a tensor of it is not a linear map's or an embedding's.
+        ModelError: the set is unknown or absent from the model, or one of its tensors is not in a linear map or embedding.
     """
     from memtax.lm.gradients import PARAMETERS
 
@@ -53,8 +53,8 @@ def find_sites(model: Any, parameters: str) -> Sites:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     entrance, head = _own(model.get_input_embeddings()), _own(model.get_output_embeddings())
     if not isinstance(entrance, torch.nn.Embedding):
-        raise ModelError(f"the model's input embedding is a {type(entrance).__name__}, which has no known gradient")
-    # What PEFT keeps of a module that it trains a copy of takes no part in the model.
+        raise ModelError(f"the model's input embedding is a {type(entrance).__name__}, whose gradient memtax cannot compute")
+    # The original of a module that PEFT trains as a copy is unused.
     maps = {module: name for name, module in model.named_modules() if _is_linear(module) and ".original_module" not in name}
     if parameters == "lora":
         chosen = {module for module, name in maps.items() if ".lora_A." in name or ".lora_B." in name}
@@ -94,7 +94,7 @@ def find_sites(model: Any, parameters: str) -> Sites:
 
 
 def _own(module: Any) -> Any:
-    """The layer inside PEFT's wrappers: the one that an adapter changes, or the copy that is trained in its place."""
+    """The layer inside PEFT's wrappers: the layer that an adapter modifies, or the trained copy that replaces it."""
     kept = getattr(module, "modules_to_save", None)
     if kept is not None:
         active = [name for name in module.active_adapters if name in kept]
@@ -103,31 +103,31 @@ def _own(module: Any) -> Any:
 
 
 def _refuse_stacked(model: Any) -> None:
-    """Refuse a mixture of experts whose linear maps are stacked in one parameter, which no linear layer holds.
+    """Reject a mixture of experts whose linear maps are stacked in one parameter outside any linear layer.
 
     Raises:
-        ModelError: it is one.
+        ModelError: the model is one.
     """
     for name, parameter in model.named_parameters():
         if parameter.dim() > 2 and "experts" in name.split("."):
             raise ModelError(
-                f"{name} holds the linear maps of all experts, which memtax has no kernel for; "
+                f"{name} contains the linear maps of all experts, for which memtax has no kernel; "
                 "choose another parameter set than 'all-linear'"
             )
 
 
 def check_uncalled(model: Any, modules: Mapping[torch.nn.Module, str], ids: torch.Tensor) -> None:
-    """Check that layers which were not called have no other part in the logits, so that their gradients are 0 indeed.
+    """Check that layers which were not called do not affect the logits in another way, so that their gradients are indeed 0.
 
     Some models read a layer's weight without calling the layer (Mamba's step sizes).
 
     Args:
         model: the model, with frozen parameters.
         modules: layers that were not called, and the names of their weights.
-        ids: (examples, length), what they were not called for.
+        ids: (examples, length), the input for which they were not called.
 
     Raises:
-        ModelError: the weight of one is used.
+        ModelError: a weight is used.
     """
     missing = {module: name for module, name in modules.items() if module not in _UNUSED}
     if not missing:
@@ -144,17 +144,17 @@ def check_uncalled(model: Any, modules: Mapping[torch.nn.Module, str], ids: torc
             weight.requires_grad_(False)
     used = [name for name, gradient in zip(missing.values(), found, strict=False) if gradient is not None]
     if used:
-        raise ModelError(f"the model reads {used[0]} without calling its layer; memtax has no kernel for that")
+        raise ModelError(f"the model reads {used[0]} without calling its layer, for which memtax has no kernel")
     _UNUSED.update(missing)
 
 
 _UNUSED: "weakref.WeakSet[torch.nn.Module]" = weakref.WeakSet()
-"""Layers that are known to be used by calling them, if at all."""
+"""Layers known to be used only by calling them."""
 
 
 @contextlib.contextmanager
 def frozen(model: Any) -> Iterator[None]:
-    """No parameter asks for a gradient; afterwards each does as before."""
+    """Disable `requires_grad` of all parameters, and restore it afterwards."""
     asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in asking:
         parameter.requires_grad_(False)
@@ -175,7 +175,7 @@ class _Call:
 
 @dataclass
 class Recorder:
-    """Records what goes in and comes back at the sites while a batch passes."""
+    """Records inputs and output errors at the sites while a batch is processed."""
 
     sites: Sites
     deep: bool
@@ -189,7 +189,7 @@ class Recorder:
         for module in self.sites.linear:
             self._hooks.append(module.register_forward_hook(self._pass))
         if self.sites.head is not None:
-            # Called only where head and backbone are not run apart.
+            # Called only if head and backbone are not run separately.
             self._hooks.append(self.sites.head.register_forward_hook(self._pass))
         return self
 
@@ -198,7 +198,7 @@ class Recorder:
             hook.remove()
 
     def _enter(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        # With frozen weights this is where the graph begins. The model gets a copy: some scale it in place.
+        # With frozen weights the graph begins here. The model gets a copy because some models scale it in place.
         output.requires_grad_()
         self._pass(module, inputs, output)
         return output.clone()
@@ -206,7 +206,7 @@ class Recorder:
     def _pass(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if not output.requires_grad:
             raise ModelError(
-                f"a {type(module).__name__} layer takes nothing from the text's embeddings; choose another parameter set"
+                f"the output of a {type(module).__name__} layer does not depend on the text; choose another parameter set"
             )
         found = _Call(inputs[0].detach())
         self.calls.setdefault(module, []).append(found)
@@ -230,16 +230,16 @@ class Recorder:
         head: Outer | None = None,
         head_bias: Flat | None = None,
     ) -> dict[str, Kernel]:
-        """The gradients of each tensor of the set.
+        """The gradients of each tensor in the set.
 
         Args:
             needed: (batch, length), the positions whose targets are tokens.
-            lengths: how many there are in each example.
+            lengths: number of such positions per example.
             ids: (batch, length).
-            dtype: of the numbers.
+            dtype: dtype of the kernels.
             flat: see `memtax.lm.gradients._FLAT`.
-            head: the head's gradients, if they are known already.
-            head_bias: and its bias's.
+            head: the head's gradients, if already computed.
+            head_bias: the gradients of the head's bias, if already computed.
         """
         sites, found = self.sites, dict[str, Kernel]()
         for module, (weight, bias) in sites.linear.items():
@@ -264,7 +264,7 @@ class Recorder:
         return {name: found[name] for name in sites.names}
 
     def _outer(self, module: torch.nn.Module, needed: torch.Tensor, lengths: tuple[int, ...], dtype: torch.dtype) -> Outer:
-        """A linear map's gradients; of a map that is called several times, all calls together."""
+        """Gradients of a linear map, summed over its calls."""
         calls = [_by_example(one, needed, module) for one in self.calls.get(module, []) if one.error is not None]
         if not calls:
             inputs, outputs = _shape(module)
@@ -285,7 +285,7 @@ class Recorder:
         weight = entrance.weight
         calls = self.calls[entrance]
         if len(calls) != 1 or calls[0].entered.shape != needed.shape:
-            raise ModelError("the model reads its input embedding in a way that memtax has no kernel for")
+            raise ModelError("the model reads its input embedding in a way for which memtax has no kernel")
         error = calls[0].error
         tokens = ids[needed]
         if error is None:
@@ -294,32 +294,32 @@ class Recorder:
         if (scale := getattr(entrance, "embed_scale", None)) is not None:
             values = values * torch.as_tensor(scale, device=values.device).to(weight.dtype).to(dtype)
         if entrance.padding_idx is not None:
-            # torch gives the padding token's row no gradient.
+            # PyTorch gives the padding token's row no gradient.
             values = values * (tokens != entrance.padding_idx)[:, None]
         return _gathered(lengths, tokens, values)
 
 
 def _by_example(one: _Call, needed: torch.Tensor, module: torch.nn.Module) -> _Call:
-    """A call with inputs of shape (batch, length, width), in which examples can be told apart.
+    """A call with inputs of shape (batch, length, width), so that examples are separate.
 
     Raises:
-        ModelError: they cannot.
+        ModelError: the examples cannot be separated.
     """
     if one.entered.shape[:-1] == needed.shape:
         return one
     if one.entered.shape[:-1] == (needed.numel(),) and one.error is not None:
-        # Flattened, as OPT does. Errors are 0 exactly where no target follows: rows in another order would show there.
+        # Flattened, as in OPT. Errors are exactly 0 where no target follows, which reveals rows in another order.
         entered, error = (values.reshape(*needed.shape, -1) for values in (one.entered, one.error))
         if not error[~needed.to(error.device)].any():
             return _Call(entered, error)
     raise ModelError(
-        f"a {type(module).__name__} layer receives inputs of shape {tuple(one.entered.shape)}, in which the examples cannot "
-        "be told apart; choose another parameter set"
+        f"a {type(module).__name__} layer receives inputs of shape {tuple(one.entered.shape)}, in which examples cannot "
+        "be separated; choose another parameter set"
     )
 
 
 def _gathered(lengths: tuple[int, ...], tokens: torch.Tensor, values: torch.Tensor) -> Table:
-    """A table with each token of an example once: long texts repeat most of theirs."""
+    """A table with each distinct token of an example once: long texts repeat most of their tokens."""
     owner = torch.repeat_interleave(torch.tensor(lengths, device=tokens.device))
     highest = int(tokens.max()) + 1 if len(tokens) else 1
     keys, places = torch.unique(owner * highest + tokens, return_inverse=True)
@@ -335,27 +335,27 @@ def _is_linear(module: torch.nn.Module) -> bool:
 
 
 def _shape(module: torch.nn.Module) -> tuple[int, int]:
-    """Inputs and outputs of a linear map."""
+    """Input and output width of a linear map."""
     weight: Any = module.weight
     rows, columns = weight.shape
     return (columns, rows) if isinstance(module, torch.nn.Linear) else (rows, columns)
 
 
 def _bias(outer: Outer) -> Flat:
-    """A bias's gradients: the sum of the errors."""
+    """Gradients of a bias: the sum of the errors."""
     errors = outer.errors.columns(slice(None))
     owner = torch.repeat_interleave(torch.tensor(outer.lengths, device=errors.device))
     return Flat(errors.new_zeros(len(outer), errors.shape[1]).index_add_(0, owner, errors))
 
 
 def _interleave(rows: list[torch.Tensor], lengths: tuple[int, ...]) -> torch.Tensor:
-    """The rows of each example from all calls, example after example."""
+    """The rows of each example from all calls, ordered by example."""
     pieces = zip(*(torch.split(one, list(lengths)) for one in rows), strict=True)
     return torch.cat([torch.cat(example) for example in pieces])
 
 
 def _add(found: dict[str, Kernel], name: str, kernel: Kernel) -> None:
-    """A tensor in two places (tied layers) has the sum of both gradients."""
+    """Store a kernel; a tensor used in two places (tied layers) gets the sum of both gradients."""
     if name not in found:
         found[name] = kernel
         return
@@ -363,4 +363,4 @@ def _add(found: dict[str, Kernel], name: str, kernel: Kernel) -> None:
     if isinstance(other, Flat) and isinstance(kernel, Flat):
         found[name] = Flat(other.values + kernel.values)
         return
-    raise ModelError(f"{name} is the weight of several layers; memtax has no kernel for that")
+    raise ModelError(f"{name} is the weight of several layers, for which memtax has no kernel")

@@ -1,9 +1,9 @@
-"""Ragged sequences to rectangular batches whose shapes keep float32 results the same for any usual thread count.
+"""Batches of ragged sequences, in shapes for which float32 results do not depend on the usual thread counts.
 
-A CPU matrix product of five to eleven rows is split between two threads into pieces that run other kernels than the whole
-(seen with MKL on AVX-512), and the scalar ends of vectorised activations move with the thread count where a tensor's size
-is odd. So no batch has fewer than 256 positions, and their number is a multiple of 64: then results are the same bits for
-1, 2, 4, 8, ... threads, in layers of usual widths. MKL_CBWR=AUTO,STRICT in the environment makes MKL promise it for any.
+A CPU matrix product of five to eleven rows is split between two threads into pieces that use other kernels than the whole
+(seen with MKL on AVX-512), and the scalar tails of vectorized activations move with the thread count if a tensor's size is
+odd. So no batch has fewer than 256 positions, and their number is a multiple of 64: results are then bitwise equal for
+1, 2, 4, 8, ... threads, in layers of usual widths. With MKL_CBWR=AUTO,STRICT in the environment, MKL guarantees it for any.
 """
 
 import math
@@ -21,34 +21,34 @@ FEWEST = 256
 
 @dataclass(frozen=True)
 class Ragged:
-    """Sequences end to end: `flat[offsets[i]:offsets[i + 1]]` is sequence i."""
+    """Concatenated sequences: `flat[offsets[i]:offsets[i + 1]]` is sequence i."""
 
     flat: npt.NDArray[np.int64]
     offsets: npt.NDArray[np.int64]
     bos: npt.NDArray[np.int64] | None = None
-    """Tokens at the beginning of each sequence that were put before its text; None: none anywhere."""
+    """Number of tokens put before the text of each sequence; None: none anywhere."""
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of each sequence."""
+        """Number of tokens in each sequence."""
         return np.diff(self.offsets)
 
     @property
     def before(self) -> npt.NDArray[np.int64]:
-        """Tokens before the text of each sequence."""
+        """Number of tokens before the text of each sequence."""
         return np.zeros(len(self.offsets) - 1, np.int64) if self.bos is None else self.bos
 
     def row_of(self, position: int) -> int:
-        """The sequence that holds a position of `flat`."""
+        """The sequence that contains a position of `flat`."""
         return int(np.searchsorted(self.offsets, position, side="right")) - 1
 
 
 @dataclass(frozen=True)
 class Block:
-    """A batch: `rows` sequences of the input, then copies of the last one up to a good shape.
+    """A batch: `rows` sequences of the input, then copies of the last one to reach a suitable shape.
 
-    Shapes: ids and mask (batch, length), batch >= len(rows); mask is True on tokens and False on padding. The ids under
-    padding are 0, an id like any other: only the mask says what padding is.
+    Shapes: ids and mask (batch, length), batch >= len(rows); mask is True on tokens and False on padding. Padding has id 0,
+    which is also a valid token id: only the mask identifies padding.
     """
 
     rows: npt.NDArray[np.int64]
@@ -57,7 +57,7 @@ class Block:
 
 
 def order(ragged: Ragged, fewest: int = 2) -> npt.NDArray[np.int64]:
-    """The sequences whose text has at least `fewest` tokens, longest first."""
+    """Indices of the sequences whose text has at least `fewest` tokens, longest first."""
     lengths = ragged.lengths
     rows = np.argsort(-lengths, kind="stable")
     return rows[(lengths - ragged.before)[rows] >= fewest]
@@ -66,17 +66,17 @@ def order(ragged: Ragged, fewest: int = 2) -> npt.NDArray[np.int64]:
 def first_block(
     ragged: Ragged, rows: npt.NDArray[np.int64], batch_tokens: int, longest: int | None, side: PaddingSide
 ) -> Block:
-    """The batch of the first of these rows.
+    """Build a batch from the first of these rows.
 
     Args:
         ragged: the sequences.
-        rows: sequences still to be done, longest first, at least one.
-        batch_tokens: positions per batch, padding included, as far as the shapes allow.
-        longest: the most positions that the model has; padding does not go beyond. None: no limit.
-        side: where the padding goes.
+        rows: remaining sequences, longest first, at least one.
+        batch_tokens: target number of positions per batch, including padding.
+        longest: maximum number of positions of the model, which padding does not exceed. None: no limit.
+        side: padding side.
 
     Returns:
-        A batch of some leading `rows`.
+        A batch of one or more leading `rows`.
     """
     length = _padded_length(int(ragged.lengths[rows[0]]), longest)
     step = MULTIPLE // math.gcd(length, MULTIPLE)
@@ -86,7 +86,7 @@ def first_block(
 
 
 def _padded_length(length: int, longest: int | None) -> int:
-    """A length with many factors of two, so that few rows make a multiple of 64; long rows must be so by themselves."""
+    """A length with many factors of two, so that few rows reach a multiple of 64; long rows must reach one by themselves."""
     rounded = _round_up(length, 8 if length <= FEWEST else MULTIPLE)
     return rounded if longest is None else max(length, min(rounded, longest))
 
@@ -98,7 +98,7 @@ def _round_up(value: int, multiple: int) -> int:
 def _block(ragged: Ragged, rows: npt.NDArray[np.int64], batch: int, length: int, side: PaddingSide) -> Block:
     lengths = ragged.lengths[rows][:, None]
     places = np.arange(length)[None, :]
-    # Index of each place in its sequence; outside [0, lengths) is padding.
+    # Index of each position in its sequence; values outside [0, lengths) are padding.
     inside = places if side == "right" else places - (length - lengths)
     mask = (inside >= 0) & (inside < lengths)
     ids = np.where(mask, ragged.flat[np.where(mask, ragged.offsets[rows][:, None] + inside, 0)], 0)

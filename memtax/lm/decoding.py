@@ -1,4 +1,4 @@
-"""How a next token is drawn from the logits: temperature, then top-k, then top-p, in the order of `transformers`."""
+"""Sampling the next token from logits: temperature, then top-k, then top-p, in the order of `transformers`."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import torch
 from memtax.errors import MemtaxError
 
 _LOOKS = (128, 2048)
-"""Largest logits looked at for top-p before all of them are sorted."""
+"""Number of largest logits examined for top-p before all are sorted."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Decoding:
 
     Args:
         temperature: divides the logits, above 0.
-        top_k: only the k largest logits may be drawn (and those that tie with the last of them); None: all.
-        top_p: of these, only the fewest largest ones whose probabilities sum to at least this; None: all.
+        top_k: only the k largest logits (and ties with the smallest of them) can be drawn; None: all.
+        top_p: of these, only the smallest set of largest ones whose probabilities sum to at least this; None: all.
 
     Raises:
         MemtaxError: a number is out of range.
@@ -36,20 +36,20 @@ class Decoding:
             raise MemtaxError(f"top_p={self.top_p} must be above 0 and at most 1")
 
     def logprobs(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Log-probability that each target is drawn, -inf where the scheme excludes it.
+        """Log-probability that each target is drawn, -inf if the scheme excludes it.
 
         Args:
             logits: (rows, vocabulary), float32.
             targets: (rows,).
 
         Returns:
-            (rows,). What survives is renormalized, as sampling does (Hayes et al. 2024, section 3).
+            (rows,). The remaining probabilities are renormalized, as in sampling (Hayes et al. 2024, section 3).
         """
         scaled = logits if self.temperature == 1 else logits / self.temperature
         own = scaled.gather(-1, targets[:, None])
         if self.top_k is not None:
             vocabulary = scaled.shape[-1]
-            # One more than k shows whether others tie with the last that is kept: those are kept as well.
+            # The (k + 1)-th logit shows whether others tie with the k-th; ties are kept too.
             top = scaled.topk(min(self.top_k + 1, vocabulary), -1).values
             last = top[:, min(self.top_k, vocabulary) - 1, None]
             if top.shape[-1] > self.top_k and bool((top[:, self.top_k, None] == last).any()):
@@ -63,17 +63,17 @@ class Decoding:
 
 
 def _nucleus(logits: torch.Tensor, own: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Log-probability of each token among the fewest largest that hold `top_p`, -inf outside.
+    """Log-probability of each token in the smallest set of largest ones that reaches `top_p`, -inf outside.
 
-    Few tokens hold most of the probability as a rule, so the largest few are looked at first, and more only for the rows whose
-    nucleus goes on beyond them.
+    A few tokens usually hold most of the probability, so the largest few are examined first, and more only for rows whose
+    nucleus extends beyond them.
 
     Args:
         logits: (rows, tokens), float32.
-        own: (rows, 1), the logits asked about.
+        own: (rows, 1), the target logits.
         top_p: below 1.
     """
-    # Apple's accelerator has no float64.
+    # Apple's MPS has no float64.
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     total = logits.logsumexp(-1, keepdim=True)
     found = torch.empty_like(own[:, 0])
@@ -82,7 +82,7 @@ def _nucleus(logits: torch.Tensor, own: torch.Tensor, top_p: float) -> torch.Ten
         rest = logits if len(left) == len(logits) else logits[left]
         top = rest.topk(size, -1).values if size < logits.shape[-1] else rest.sort(-1, descending=True).values
         shares = (top.to(wide) - total[left].to(wide)).exp()
-        # A token stays if those before it hold less than top_p: the first always does.
+        # A token is kept if the tokens before it hold less than top_p, so the first always is.
         kept = (shares.cumsum(-1) - shares) < top_p
         last = top.gather(-1, kept.sum(-1, keepdim=True) - 1)
         mass = top.masked_fill(~kept, -torch.inf).logsumexp(-1, keepdim=True)

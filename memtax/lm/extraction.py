@@ -1,8 +1,8 @@
-"""From token scores to what they say about memorization. Arithmetic on arrays alone: no torch here.
+"""Memorization measures computed from token scores, with array arithmetic only and without torch.
 
 The prompt is tokens 0..prompt-1 of a sequence, the continuation tokens prompt..prompt+continuation-1. Greedy decoding from
-the prompt gives the continuation exactly if and only if every token of the continuation is the argmax given the true tokens
-before it, so one pass under teacher forcing decides it. The same holds for the length of the leading run.
+the prompt yields the continuation exactly if and only if every token of the continuation is the argmax given the true tokens
+before it, so one pass with teacher forcing decides it. The same holds for the length of the leading match.
 """
 
 import math
@@ -25,22 +25,22 @@ COLUMNS = (
     "extraction_strength",
     "continuation_logprob",
 )
-"""The columns that `columns` gives, in its order."""
+"""The columns that `columns` returns, in order."""
 
 _NEAR = 0.5
-"""Nats: log-probabilities closer to 0 than this are inverted by expm1, as 1 - exp(x) loses its digits there."""
+"""Nats: log-probabilities closer to 0 than this are inverted with expm1, because 1 - exp(x) loses precision there."""
 OF_A_WINDOW = tuple(name for name in COLUMNS if name != "sequence_perplexity")
-"""Those that depend on where prompt and continuation end."""
+"""Columns that depend on where prompt and continuation end."""
 
 Window = tuple[int, int]
-"""Tokens of the prompt and of the continuation."""
+"""Prompt and continuation length in tokens."""
 
 Floats = npt.NDArray[np.floating[Any]]
 Matches = npt.NDArray[np.bool_]
 
 
 class Scores(Protocol):
-    """Token scores end to end, as `memtax.lm.scores.TokenScores` holds them; entry j of a sequence is its token j + 1."""
+    """Concatenated token scores, as in `memtax.lm.scores.TokenScores`; entry j of a sequence is its token j + 1."""
 
     @property
     def logprobs(self) -> npt.NDArray[np.float32]:
@@ -52,27 +52,27 @@ class Scores(Protocol):
 
     @property
     def offsets(self) -> npt.NDArray[np.int64]:
-        """Where each sequence's entries begin, and the end of the last one's."""
+        """Start of each sequence's entries, and end of the last one's."""
 
 
 def perplexity(logprobs: Floats) -> npt.NDArray[np.float32]:
-    """Exponential of the mean loss over the tokens: (sequences, tokens) to (sequences,). Infinite beyond float32."""
+    """Exponential of the mean loss over the tokens: (sequences, tokens) to (sequences,). Infinite if too large for float32."""
     with np.errstate(over="ignore"):
         return np.asarray(np.exp(-np.mean(logprobs, axis=-1, dtype=np.float64)), dtype=np.float32)
 
 
 def total_logprob(logprobs: Floats) -> npt.NDArray[np.float32]:
-    """Log-probability of all tokens together: (sequences, tokens) to (sequences,), in nats."""
+    """Joint log-probability of all tokens: (sequences, tokens) to (sequences,), in nats."""
     return np.asarray(np.sum(logprobs, axis=-1, dtype=np.float64), dtype=np.float32)
 
 
 def is_memorized(match: Matches) -> Matches:
-    """Whether greedy decoding gives the whole continuation: (sequences, tokens) to (sequences,)."""
+    """Whether greedy decoding yields the whole continuation: (sequences, tokens) to (sequences,)."""
     return np.all(match, axis=-1)
 
 
 def match_length(match: Matches) -> npt.NDArray[np.int32]:
-    """Leading tokens that greedy decoding gets right: (sequences, tokens) to (sequences,)."""
+    """Number of leading tokens that greedy decoding predicts correctly: (sequences, tokens) to (sequences,)."""
     return np.cumprod(match, axis=-1, dtype=np.int32).sum(axis=-1, dtype=np.int32)
 
 
@@ -82,7 +82,7 @@ def exact_memorization(match: Matches) -> npt.NDArray[np.float32]:
 
 
 def extraction_strength(match: Matches) -> npt.NDArray[np.float32]:
-    """1 - k/T, with k the least prefix of the T tokens after which all match: the matching suffix over T.
+    """1 - k/T, where k is the shortest prefix of the T tokens after which all match: length of the matching suffix over T.
 
     0 if the last token mismatches. (sequences, tokens) to (sequences,).
     """
@@ -98,8 +98,8 @@ def columns(scores: Scores, prompt: int, continuation: int) -> dict[str, list[An
         continuation: tokens of the continuation, at least 1.
 
     Returns:
-        One list per column, one entry per sequence. None where the sequence does not reach the end of the prompt or of the
-        continuation, or where there is no token to score: the first token of a prompt never is.
+        One list per column, one entry per sequence. None if the sequence does not reach the end of the prompt or of the
+        continuation, or has no token to score: the first token of a prompt is never scored.
     """
     lengths = np.diff(scores.offsets)
     end = prompt + continuation - 1
@@ -125,16 +125,16 @@ def columns(scores: Scores, prompt: int, continuation: int) -> dict[str, list[An
 
 
 def suffix(window: Window) -> str:
-    """What the name of a column ends in where it is about one window of several: `_50_100`."""
+    """Suffix of column names for one of several windows: `_50_100`."""
     return f"_{window[0]}_{window[1]}"
 
 
 def of_windows(scores: Scores, windows: Sequence[Window]) -> dict[str, list[Any]]:
-    """`columns` for the first window, and those of `OF_A_WINDOW` with a suffix for the others.
+    """`columns` for the first window, and those of `OF_A_WINDOW` with a suffix for the other windows.
 
     Args:
         scores: the sequences' token scores.
-        windows: prompt and continuation lengths, at least one pair; all from the one pass.
+        windows: prompt and continuation lengths, at least one pair; all use the same forward pass.
     """
     found = columns(scores, *windows[0])
     for window in windows[1:]:
@@ -144,12 +144,12 @@ def of_windows(scores: Scores, windows: Sequence[Window]) -> dict[str, list[Any]
 
 
 def window_columns(windows: Sequence[Window]) -> tuple[str, ...]:
-    """The names that `of_windows` gives."""
+    """Names of the columns that `of_windows` returns."""
     return (*COLUMNS, *(name + suffix(window) for window in windows[1:] for name in OF_A_WINDOW))
 
 
 def span_logprob(logprobs: Floats, offsets: npt.NDArray[np.int64], window: Window) -> list[float | None]:
-    """Log-probability of each continuation, from token log-probabilities end to end; None where it is not reached."""
+    """Log-probability of each continuation, from concatenated token log-probabilities; None if the sequence is too short."""
     prompt, continuation = window
     whole = np.diff(offsets) >= prompt + continuation - 1
     places = offsets[:-1][whole][:, None] + np.arange(prompt - 1, prompt + continuation - 1)[None, :]
@@ -157,16 +157,16 @@ def span_logprob(logprobs: Floats, offsets: npt.NDArray[np.int64], window: Windo
 
 
 def queries(logprob: float | None, probability: float) -> float | None:
-    """Samples of the continuation after which at least one is the true one with this probability.
+    """Number of samples after which at least one is the true continuation with this probability.
 
-    The least n with 1 - (1 - p_z)^n >= p (Hayes et al. 2024, section 3): ceil(log(1 - p) / log(1 - p_z)), in log space.
+    The smallest n with 1 - (1 - p_z)^n >= p (Hayes et al. 2024, section 3): ceil(log(1 - p) / log(1 - p_z)), in log space.
 
     Args:
         logprob: log p_z, in nats.
         probability: p, above 0 and below 1.
 
     Returns:
-        A whole number as a float, infinite beyond its range; None where p_z is 0 or not known.
+        A whole number as a float, infinite on overflow; None if p_z is 0 or unknown.
 
     Raises:
         MemtaxError: p is out of range.
@@ -177,8 +177,8 @@ def queries(logprob: float | None, probability: float) -> float | None:
         return None
     if logprob >= 0:
         return 1.0
-    # log(-log(1 - p_z)): for small p_z it is log p_z, and p_z itself would be rounded to 0.
-    # Near 0, 1 - p_z is -expm1(log p_z): 1 - exp would be rounded to 0.
+    # log(-log(1 - p_z)) is log p_z for small p_z; p_z itself would be rounded to 0.
+    # Near 0, 1 - p_z is computed as -expm1(log p_z), because 1 - exp would be rounded to 0.
     miss = math.log(-math.expm1(logprob)) if logprob > -_NEAR else math.log1p(-math.exp(logprob))
     below = math.log(-miss) if logprob > -30 else logprob
     found = math.log(-math.log1p(-probability)) - below
@@ -196,13 +196,13 @@ def discoverable(
 
     Args:
         logprobs: log p_z of each continuation, in nats; None is not counted.
-        samples: the n.
-        probabilities: the p, above 0 and below 1.
-        units: of the continuations; None: each is its own.
+        samples: values of n.
+        probabilities: values of p, above 0 and below 1.
+        units: unit of each continuation; None: each is its own unit.
         level: coverage of the intervals.
 
     Returns:
-        A row per pair: `samples`, `probability`, `extractable` and the keys of `statistics.share` but `memorized`.
+        One row per pair: `samples`, `probability`, `extractable` and the keys of `statistics.share` except `memorized`.
 
     Raises:
         MemtaxError: an n below 1, or a p outside (0, 1).
@@ -211,7 +211,7 @@ def discoverable(
     units = (units or statistics.Units.of_rows(len(rows_known)))[rows_known]
     known = np.array([value for value in logprobs if value is not None], dtype=np.float64)
     with np.errstate(divide="ignore"):
-        # log of the chance that none of n samples is right: n log(1 - p_z).
+        # Log-probability that none of n samples is right: n log(1 - p_z).
         near = known > -_NEAR  # 1 - exp would be rounded to 0 there
         miss = np.log1p(-np.exp(np.where(near, -1.0, known)))
         miss[near] = np.log(-np.expm1(np.minimum(known[near], 0)))
@@ -226,7 +226,7 @@ def discoverable(
 
 
 def _window(scores: Scores, rows: Matches, start: int, stop: int) -> npt.NDArray[np.int64]:
-    """Places of the entries start..stop-1 of the chosen sequences: (chosen, stop - start)."""
+    """Indices of the entries start..stop-1 of the chosen sequences: (chosen, stop - start)."""
     return scores.offsets[:-1][rows][:, None] + np.arange(start, stop)[None, :]
 
 
@@ -245,14 +245,14 @@ def _sequence_perplexities(scores: Scores) -> list[float | None]:
 
 
 def row_logprob(row: Any, number: int) -> float:
-    """Log p_z in nats of a continuation: the sum over its tokens, minus infinity if one is excluded.
+    """Log p_z in nats of a continuation: the sum over its tokens, minus infinity if a token is excluded.
 
     Args:
-        row: log-probabilities of its tokens, None for an excluded one; or their sum.
+        row: log-probabilities of its tokens (None for an excluded one), or their sum.
         number: the row's number, for the error.
 
     Raises:
-        MemtaxError: no token, NaN, or a log-probability above 0.
+        MemtaxError: there is no token, a value is NaN, or a log-probability is above 0.
     """
     values = row if isinstance(row, list) else [row]
     if not values or row is None:
@@ -260,12 +260,12 @@ def row_logprob(row: Any, number: int) -> float:
     known = [-math.inf if value is None else value for value in values]
     for value in known:
         if math.isnan(value) or value > 0:
-            raise MemtaxError(f"predictions hold {value} in row {number}; log-probabilities are at most 0")
+            raise MemtaxError(f"predictions contain {value} in row {number}; log-probabilities are at most 0")
     return math.fsum(known) if -math.inf not in known else -math.inf
 
 
 def examples(logprobs: Sequence[float], probabilities: Sequence[float]) -> dict[str, list[float | int | None]]:
-    """What is known of each continuation: log p_z, and the samples needed for each probability; None if no number will do."""
+    """For each continuation, log p_z and the samples needed for each probability; None if no number suffices."""
     found: dict[str, list[float | int | None]] = {"logprob": [None if value == -math.inf else value for value in logprobs]}
     for p in probabilities:
         least = [queries(value, p) for value in logprobs]

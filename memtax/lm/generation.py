@@ -1,4 +1,4 @@
-"""Greedy decoding from where teacher forcing and the truth part, and extraction that stops at the first mismatch."""
+"""Greedy decoding from the first mismatch on, and an extraction test that stops at it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,16 +14,16 @@ from memtax.lm.scores import BATCH_TOKENS, TokenScores, evaluation, score
 from memtax.lm.special_tokens import bos_of, with_bos
 
 FIRST_LOOK = 4
-"""Continuation tokens that the exact-only mode looks at before it goes on: most sequences fail on one of them."""
+"""Continuation tokens checked first in exact-only mode: most sequences fail on one of them."""
 
 Tokens = Sequence[int]
 
 NO_NUMBERS = "the model's logits for {row} are not numbers (NaN) or infinite; check its weights, or try dtype float32"
-"""Of a row to decode."""
+"""Error for a row to decode."""
 
 
 def unusable(logits: torch.Tensor) -> torch.Tensor:
-    """Which rows of `logits` (rows, vocabulary) hold NaN, or +infinity from an overflow; -infinity marks what is forbidden."""
+    """Rows of `logits` (rows, vocabulary) that contain NaN, or +infinity from an overflow; -infinity marks forbidden tokens."""
     return (logits.isnan() | logits.isposinf()).any(-1)
 
 
@@ -36,24 +36,24 @@ def match_lengths(
     suppressed: int | None = None,
     batch_tokens: int | None = None,
 ) -> list[int | None]:
-    """How many leading continuation tokens greedy decoding gets right, at the least cost.
+    """Number of leading continuation tokens that greedy decoding predicts correctly, at minimal cost.
 
-    A short pass looks at the first few tokens of the continuation; only sequences without a mismatch there get the whole
-    pass. The head never runs for the prompt.
+    A short pass checks the first few tokens of the continuation; only sequences without a mismatch get the full pass. The
+    head is never applied to the prompt.
 
     Args:
         model: as for `memtax.lm.scores.score`.
         sequences: token ids of each sequence.
-        prompt: tokens of the prompt.
-        continuation: tokens of the continuation.
-        suppressed: a token id that greedy decoding may not choose.
+        prompt: tokens in the prompt.
+        continuation: tokens in the continuation.
+        suppressed: a token id that greedy decoding must not choose.
         batch_tokens: as for `score`.
 
     Returns:
-        A number per sequence, `continuation` for memorized ones; None for those shorter than prompt and continuation.
+        One number per sequence, `continuation` for memorized ones; None if it is shorter than prompt and continuation.
 
     Raises:
-        RowError: the model cannot take a sequence, or its logits are not numbers.
+        RowError: the model cannot process a sequence, or its logits are NaN.
     """
     found: list[int | None] = [None] * len(sequences)
     left = [row for row, sequence in enumerate(sequences) if len(sequence) >= prompt + continuation]
@@ -81,25 +81,25 @@ def memorization_scores(
     suppressed: int | None = None,
     batch_tokens: int | None = None,
 ) -> list[float | None]:
-    """Share of the tokens that free-running greedy decoding gives which equal the true ones at the same place.
+    """Share of the tokens from free-running greedy decoding that equal the true token at the same position.
 
-    Up to the first mismatch free-running decoding is what teacher forcing saw, so decoding starts there; memorized sequences
-    need none.
+    Up to the first mismatch, free-running decoding and teacher forcing agree, so decoding starts there; memorized sequences
+    need no decoding.
 
     Args:
         model: as for `memtax.lm.scores.score`.
         sequences: token ids of each sequence.
         scores: their scores, with the same `suppressed`.
-        prompt: tokens of the prompt.
-        continuation: tokens of the continuation.
-        suppressed: a token id that greedy decoding may not choose. By default end-of-sequence is a token like any other.
-        batch_tokens: positions held at once; None as for `score`.
+        prompt: tokens in the prompt.
+        continuation: tokens in the continuation.
+        suppressed: a token id that greedy decoding must not choose. By default, end-of-sequence is treated like any token.
+        batch_tokens: maximum positions per batch; None as for `score`.
 
     Returns:
-        A share per sequence; None for those shorter than prompt and continuation.
+        One share per sequence; None if it is shorter than prompt and continuation.
 
     Raises:
-        RowError: the model's logits for a sequence are not numbers.
+        RowError: the model's logits for a sequence are NaN.
     """
     found: list[float | None] = [None] * len(sequences)
     prefixes, rows = [], []
@@ -109,7 +109,7 @@ def memorization_scores(
         match = scores.row(row)[1][prompt - 1 : prompt + continuation - 1]
         leading = int(np.cumprod(match).sum())
         found[row] = leading / continuation
-        # What follows a mismatch at the last token is not asked for.
+        # Nothing has to be generated after a mismatch at the last token.
         if leading < continuation - 1:
             prefixes.append(list(sequence[: prompt + leading]))
             rows.append(row)
@@ -135,18 +135,18 @@ def generate(
     """Greedy continuations of given lengths; end-of-sequence does not stop them.
 
     Args:
-        model: as for `memtax.lm.scores.score`; its BOS is put before every prefix that does not begin with it.
+        model: as for `memtax.lm.scores.score`; its BOS is put before every prefix that does not start with it.
         prefixes: token ids, at least one each.
-        counts: tokens to generate after each prefix.
-        suppressed: a token id that may not be chosen.
-        batch_tokens: positions held at once; None as for `score`.
+        counts: number of tokens to generate after each prefix.
+        suppressed: a token id that must not be chosen.
+        batch_tokens: maximum positions per batch; None as for `score`.
 
     Returns:
         The generated tokens of each prefix.
 
     Raises:
-        RowError: the model's logits for a prefix are not numbers.
-        ModelError: one row alone does not fit into memory.
+        RowError: the model's logits for a prefix are NaN.
+        ModelError: a single row does not fit into memory.
     """
     prefixes = [with_bos(prefix, bos_of(model)) for prefix in prefixes]
     found: list[list[int]] = [[] for _ in prefixes]
@@ -155,8 +155,8 @@ def generate(
     left = sorted(range(len(prefixes)), key=lambda row: (len(prefixes[row]), -counts[row]))
     with evaluation(model), torch.inference_mode():
         parts = decompose(model)
-        # Rows of one length need no padding. Where the parts are not known, no positions can be given; and a recurrent state
-        # may remember it longer than a few tokens show.
+        # Rows of equal length need no padding. If the model cannot be decomposed, position ids cannot be passed; and a
+        # recurrent state may remember padding for longer than a test on a few tokens shows.
         apart = parts is None or bool(getattr(model, "_is_stateful", False))
         alike = bool(left) and (apart or not ignores_padding(model))
         while left:
@@ -181,7 +181,7 @@ def generate(
 def _generate_batch(
     model: Any, parts: Parts | None, prefixes: Sequence[Tokens], steps: int, suppressed: int | None
 ) -> npt.NDArray[np.int64]:
-    """(rows, steps) token ids. Prefixes are padded on the left, so that all rows go on at the same place."""
+    """(rows, steps) token ids. Prefixes are padded on the left, so that all rows continue at the same position."""
     longest = max(map(len, prefixes))
     ids = torch.tensor([[0] * (longest - len(prefix)) + list(prefix) for prefix in prefixes], device=model.device)
     mask = torch.tensor([[0] * (longest - len(prefix)) + [1] * len(prefix) for prefix in prefixes], device=model.device)
@@ -191,7 +191,7 @@ def _generate_batch(
     cached = parts is not None and keeps_cache(model)
     bad: torch.Tensor | None = None
     for _ in range(steps):
-        # A model that keeps no cache, or whose parts are not known, reads the whole row again.
+        # A model without a usable cache, or that cannot be decomposed, reads the whole row again.
         fresh = ids if cache is None else ids[:, -1:]
         if parts is None:
             logits = call(model, input_ids=ids, attention_mask=mask, use_cache=False).logits[:, -1]
@@ -206,7 +206,7 @@ def _generate_batch(
             )
             cache = getattr(output, "past_key_values", None)
             logits = parts.logits(output[0][:, -1])
-        # Looked at after the last step: to ask an accelerator at every step is to wait for it at every step.
+        # Checked after the last step only, because every check synchronizes with the accelerator.
         bad = unusable(logits) if bad is None else bad | unusable(logits)
         if suppressed is not None:
             logits[:, suppressed] = -torch.inf

@@ -1,4 +1,4 @@
-"""Gradients as safetensors files: processes share them, and an interrupted run resumes from them."""
+"""Gradients as safetensors files, shared between processes and used to resume interrupted runs."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def save_gradients(path: Path | str, gradients: Gradients, more: Mapping[str, torch.Tensor] | None = None) -> None:
-    """Write gradients, and further tensors beside them, into one file that is not in use yet."""
+    """Write gradients and additional tensors into one new file."""
     from safetensors.torch import save_file
 
     tensors = {f"{name}|{key}": value for name, kernel in gradients.kernels.items() for key, value in _fields(kernel).items()}
@@ -23,22 +23,22 @@ def save_gradients(path: Path | str, gradients: Gradients, more: Mapping[str, to
     # Views share memory, which the format does not allow.
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     facts = json.dumps({"sizes": dict(gradients.sizes), "targets": gradients.targets})
-    # One entry: the format writes several in a random order, and the same gradients are to be the same bytes.
+    # One entry: the format writes several in random order, and equal gradients should give equal bytes.
     save_file(tensors, path, metadata={"gradients": facts})
 
 
 def facts_of(file: Any) -> dict[str, Any]:
-    """`sizes` and `targets` of an open file of gradients."""
+    """`sizes` and `targets` of an open gradient file."""
     found: dict[str, Any] = json.loads(file.metadata()["gradients"])
     return found
 
 
 def load_gradients(path: Path | str, model: Any) -> tuple[Gradients, Tensors]:
-    """Read what `save_gradients` wrote, onto the model's device.
+    """Read a file written by `save_gradients`, onto the model's device.
 
     Args:
         path: the file.
-        model: the model that the gradients were taken of: a head's errors are computed again from its weights.
+        model: the model of the gradients: a head's errors are recomputed from its weights.
     """
     from safetensors import safe_open
 
@@ -90,7 +90,7 @@ def _kernel(fields: Tensors, model: Any) -> Kernel:
 
 
 def head_of(model: Any) -> Head:
-    """The head of a model that `decompose` can take apart."""
+    """The head of a model that `decompose` supports."""
     parts = decompose(model)
     assert parts is not None
     layer: Any = parts.head

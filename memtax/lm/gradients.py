@@ -1,7 +1,7 @@
-"""Gradients of the loss at single examples, from one batched forward and backward pass, as kernels (see `_kernels`).
+"""Per-example gradients of the loss, from one batched forward and backward pass, as kernels (see `_kernels`).
 
-The loss of an example is the mean negative log-likelihood of its own targets, so that nothing depends on what else is in the
-batch. No gradient of a weight is computed by the backward pass: it goes to the activations only.
+The loss of an example is the mean negative log-likelihood of its own targets, so it does not depend on the rest of the batch.
+The backward pass computes no weight gradients, only gradients of the activations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,32 +24,32 @@ from memtax.lm.scores import check_ids, check_lengths, evaluation, to_ragged, vo
 from memtax.lm.special_tokens import bos_of, positions
 
 PARAMETERS = ("head", "embeddings+head", "lora", "all-linear")
-"""Parameter sets: the LM head; it and the input embedding; the weights of LoRA adapters; every linear layer, head included.
+"""Parameter sets: the LM head; the head and the input embedding; the weights of LoRA adapters; every linear layer and the head.
 
-Biases are tensors of their own. A tensor that is both head and embedding is one tensor, whose gradient has both parts.
+Biases are separate tensors. A tensor that is both head and embedding is one tensor, whose gradient has both parts.
 """
 
 BATCH_TOKENS = {"cpu": 256, "accelerator": 16_384}
-"""Positions per pass: on CPUs more would only take more memory."""
+"""Positions per pass: more would only use more memory on CPUs."""
 _CHUNK_LOGITS = {"cpu": 2**23, "accelerator": 2**28}
 _HELD_ERRORS = {"cpu": 2**26, "accelerator": 2**30}
-"""Errors at the logits that are kept rather than computed again, if the caller says that they are needed at once."""
+"""Maximum number of errors at the logits to keep instead of recomputing, if the caller needs them immediately."""
 _FAINT = 2**30
-"""Times the least normal number: probabilities below have lost digits."""
+"""Multiple of the smallest normal number below which probabilities have lost precision."""
 _FLAT = 64
-"""A gradient of r x c numbers is written out if that is at most as many as its factors have for so many tokens."""
+"""A gradient of r x c numbers is materialized if that is at most the size of its factors for this many tokens."""
 
 Gram = dict[str, npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of some examples with respect to the tensors of a parameter set.
+    """Gradients of several examples with respect to the tensors of a parameter set.
 
     Attributes:
         kernels: name of the parameter, as in `model.named_parameters()`, to its gradients.
-        sizes: name to numbers in the tensor.
-        targets: tokens that the loss of each example is the mean over; 0 where there are none (its gradient is 0).
+        sizes: parameter name to number of elements.
+        targets: number of tokens that each example's loss averages over; if 0, the gradient is 0.
     """
 
     kernels: Mapping[str, Kernel]
@@ -68,10 +68,10 @@ class Gradients:
         """Inner products for every tensor.
 
         Args:
-            other: gradients of the same model and parameter set; None: these.
+            other: gradients of the same model and parameter set; None: these gradients.
 
         Returns:
-            Name to (examples, examples of `other`). Add them up for the inner products over the whole set.
+            Name to (examples, examples of `other`). Their sum gives the inner products over the whole set.
         """
         others = (self if other is None else other).kernels
         return {name: _numpy(kernel.gram(others[name])) for name, kernel in self.kernels.items()}  # type: ignore[arg-type]
@@ -99,31 +99,30 @@ def capture(
     padding_side: PaddingSide = "right",
     keep_errors: bool = False,
 ) -> Gradients:
-    """The gradients of the mean loss at each sequence.
+    """The gradients of each sequence's mean loss.
 
-    The first time that a parameter set of a model is used, its gradients at one short example are compared with autograd's.
+    On the first use of a model's parameter set, its gradients at one short example are compared with autograd's.
 
     Args:
         model: a `transformers` causal language model, or a PEFT model around one. Its own `requires_grad` flags and `.grad`
-            are left as they are. Its BOS is put before every sequence that does not begin with it, and is not a target.
-        sequences: token ids of each sequence. One without a target (fewer than two tokens) has the gradient 0.
+            stay unchanged. Its BOS is put before every sequence that does not start with it, and is not a target.
+        sequences: token ids of each sequence. The gradient of a sequence without a target (fewer than two tokens) is 0.
         parameters: one of `PARAMETERS`.
-        scored: for each sequence which tokens count as targets, as long as the sequence; None: all. The first token never is
-            one: nothing comes before it, or BOS alone.
-        batch_tokens: positions per pass; None starts from what suits the model's device and halves it as often as the memory
-            runs out.
-        padding_side: "right"; "left" serves models that only attend.
-        keep_errors: hold what would otherwise be computed again for every use, if one batch takes all sequences and it fits:
-            for inner products that are needed once and at once.
+        scored: for each sequence, which tokens count as targets, with the sequence's length; None: all. The first token is
+            never a target, since it has no context except possibly BOS.
+        batch_tokens: positions per pass; None starts from a device-specific value and halves it whenever memory runs out.
+        padding_side: "right"; "left" only for pure attention models.
+        keep_errors: keep errors that would otherwise be recomputed on every use, if all sequences fit one batch and the
+            errors fit the limit; for inner products that are needed once and immediately.
 
     Returns:
-        The gradients, in the order of the sequences, as kernels: memory for the activations that they are made of.
+        The gradients, in the order of the sequences, as kernels, which use as much memory as the activations.
 
     Raises:
-        ModelError: an id or a length that the model cannot take, a parameter set that it does not have or whose gradients
-            differ from autograd's, padding on the left that it does not ignore, or one sequence alone that does not
-            fit into memory.
-        MemtaxError: `scored` does not fit the sequences.
+        ModelError: a token id or length is invalid for the model, the model does not have the parameter set, gradients
+            differ from autograd's, the model does not ignore padding on the left, or a single sequence does not fit into
+            memory.
+        MemtaxError: `scored` does not match the sequences.
     """
     ragged = to_ragged(sequences, bos_of(model))
     check_ids(ragged, vocabulary_size(model))
@@ -160,13 +159,13 @@ def capture(
             for place, row in enumerate(rows):
                 pieces[int(row)] = {name: kernel.part(place, place + 1) for name, kernel in found.items()}
     if not pieces:
-        raise MemtaxError("there are no sequences to take gradients at")
+        raise MemtaxError("there are no sequences to compute gradients for")
     joined = {name: join([pieces[row][name] for row in range(len(pieces))]) for name in sites.names}
     return _finish(joined, sites, weights)
 
 
 def _check_once(model: Any, sites: Sites, parameters: str, side: PaddingSide, kind: str) -> None:
-    """Compare the set's gradients with autograd's, the first time that it is used."""
+    """Compare the set's gradients with autograd's on its first use."""
 
     def short(examples: Sequence[Sequence[int]]) -> Mapping[str, Kernel]:
         rows = to_ragged(examples)
@@ -182,7 +181,7 @@ def _check_once(model: Any, sites: Sites, parameters: str, side: PaddingSide, ki
 
 
 def join(kernels: Sequence[Kernel]) -> Kernel:
-    """Gradients of one tensor, one set of examples after the other."""
+    """Concatenate gradients of one tensor from several sets of examples."""
     first = kernels[0]
     if isinstance(first, Flat):
         return Flat(torch.cat([kernel.values for kernel in kernels]))  # type: ignore[union-attr]
@@ -208,12 +207,12 @@ def _finish(kernels: Mapping[str, Kernel], sites: Sites, weights: Sequence[npt.N
 
 
 def _numpy(values: torch.Tensor) -> npt.NDArray[np.float64]:
-    # Not every accelerator has float64.
+    # Some accelerators have no float64.
     return values.cpu().double().numpy()
 
 
 def _weights(ragged: Ragged, scored: Sequence[Sequence[bool]] | None) -> list[npt.NDArray[np.float64]]:
-    """For each sequence, after its BOS, the weight in its loss of tokens 1.., 1 / N where they count: (length - 1)."""
+    """For each sequence with BOS, the weight in its loss of tokens 1.., 1 / N for targets: (length - 1)."""
     before = ragged.before
     texts = ragged.lengths - before
     if scored is not None and [len(row) for row in scored] != texts.tolist():
@@ -221,19 +220,19 @@ def _weights(ragged: Ragged, scored: Sequence[Sequence[bool]] | None) -> list[np
     found = []
     for row, length in enumerate(texts):
         counted = np.ones(max(length - 1, 0), bool) if scored is None else np.asarray(scored[row][1:], bool)
-        # The first token is not scored after BOS either. An empty text after BOS has BOS - 1 places.
+        # The first token is not scored after BOS either. An empty text after BOS has BOS - 1 positions.
         counted = np.concatenate([np.zeros(before[row] if length else max(before[row] - 1, 0), bool), counted])
         found.append(counted / max(counted.sum(), 1))
     return found
 
 
 def _order(lengths: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
-    """Rows in their own order if one batch takes all, else sorted by length, longest first."""
+    """Rows in their own order if one batch fits all, otherwise sorted by length, longest first."""
     return np.arange(len(lengths)) if rows_that_fit(lengths, most) >= len(lengths) else np.argsort(-lengths, kind="stable")
 
 
 def rows_that_fit(lengths: npt.NDArray[np.int64], most: int) -> int:
-    """How many of the first sequences make a batch."""
+    """Number of leading sequences that fit one batch."""
     return max(most // max(int(lengths.max(initial=0)), 1), 1)
 
 
@@ -249,7 +248,7 @@ def _capture_batch(
 ) -> dict[str, Kernel]:
     """Kernels of one batch of sequences, in its order."""
     ids, mask = (torch.from_numpy(array).to(model.device) for array in rectangle(ragged, rows, side))
-    # The last token of a sequence predicts nothing, and nothing that is scored sees it.
+    # The last token of a sequence predicts nothing and is not visible to scored positions.
     needed = torch.zeros_like(mask)
     needed[:, :-1] = mask[:, :-1] & mask[:, 1:]
     targets = ids[:, 1:][needed[:, :-1]]
@@ -258,7 +257,7 @@ def _capture_batch(
     lengths = tuple(len(weights[row]) for row in rows)
     arguments: dict[str, Any] = {"input_ids": ids, "use_cache": False}
     if side == "left":
-        # Padding on the right comes after everything that is scored: no mask is needed, nor the slower attention with one.
+        # Padding on the right follows all scored positions, so no mask, and no slower masked attention, is needed.
         arguments |= {"attention_mask": mask.long(), "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
     parts = decompose(model)
     split = parts is not None and type(parts.head) is torch.nn.Linear
@@ -301,10 +300,10 @@ def rectangle(
 
 
 def _check_numbers(bad: torch.Tensor, lengths: tuple[int, ...]) -> None:
-    """Refuse an example with a target at which there is no probability.
+    """Reject an example with a target whose probability is not a number.
 
     Raises:
-        RowError: there is one; the row is its place in the batch.
+        RowError: there is one; the row is its index in the batch.
     """
     places = bad.nonzero()
     if len(places):
@@ -333,13 +332,13 @@ def _through_head(
 
     Args:
         head: the head.
-        hidden: (rows, width), what goes into it.
-        targets: (rows), the tokens that follow.
-        weight: (rows), weight of each in its example's loss.
-        lengths: rows of each example.
+        hidden: (rows, width), the head's input.
+        targets: (rows), the next tokens.
+        weight: (rows), weight of each row in its example's loss.
+        lengths: rows per example.
         held: keep the errors at the head's product.
         deep: compute the gradient of the loss with respect to `hidden`.
-        chunk_logits: logits at once.
+        chunk_logits: maximum logits at once.
 
     Returns:
         The head's gradients; the gradient of the loss with respect to `hidden`; the gradients of the head's bias, if any.
@@ -358,7 +357,7 @@ def _through_head(
         logits = head.adjust(product).to(dtype)
         place = torch.arange(len(logits), device=logits.device)
         chosen = logits[place, targets[rows]]
-        # Written over the logits (and over the product, if that is the same): a chunk is the largest thing in memory.
+        # Overwrites the logits (and the product, if it is the same tensor): a chunk is the largest tensor in memory.
         errors = torch.softmax(logits, -1, out=logits if kept is None else kept[rows])
         probability = errors[place, targets[rows]]
         normalizers[rows] = chosen - probability.log()
@@ -369,7 +368,7 @@ def _through_head(
             kept[rows] = brought
         errors = brought
         del product, brought
-        # A probability that underflows has no logarithm to go by: those rows' logits are made once more.
+        # A probability that underflows has no logarithm, so those rows' logits are recomputed.
         lost = start + (probability < _FAINT * torch.finfo(dtype).tiny).nonzero()[:, 0]
         if len(lost):
             normalizers[lost] = head.adjust(head.product(hidden[lost], slice(None))).to(dtype).logsumexp(-1)

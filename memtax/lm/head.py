@@ -1,9 +1,8 @@
-"""A causal language model as a backbone and a head, so that the head runs only where its output is needed.
+"""A causal language model split into backbone and head, so that the head runs only where its output is needed.
 
-What stands between the head's product and the logits (soft-capping in Gemma 2, a factor in Cohere and Granite) differs
-between architectures, and the same configuration name does not always mean the same operation. So nothing is believed:
-the parts are run once on a few tokens and used only if they give the logits of the model's own forward pass. Otherwise
-that forward pass is what is used.
+The operations between the head's product and the logits (soft-capping in Gemma 2, a factor in Cohere and Granite) differ
+between architectures, and the same configuration name does not always mean the same operation. So the parts are run once on a
+few tokens and used only if they reproduce the logits of the model's own forward pass. Otherwise that forward pass is used.
 """
 
 import contextlib
@@ -22,13 +21,13 @@ Adjustment = Callable[[torch.Tensor], torch.Tensor]
 
 _PROBE_TOKENS = 8
 _LONG_PROBE = 48
-"""Tokens of a second probe: some models attend to a few chosen tokens of a longer text only."""
+"""Tokens of a second probe: some models attend to a few selected tokens only in longer texts."""
 _PROBE_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A model's backbone, its linear head, and what happens to the head's product before it is called logits."""
+    """A model's backbone, its linear head, and the operation between the head's product and the logits."""
 
     backbone: torch.nn.Module
     head: torch.nn.Module
@@ -45,13 +44,13 @@ _KNOWN: "weakref.WeakKeyDictionary[torch.nn.Module, Parts | None]" = weakref.Wea
 
 
 def decompose(model: Any) -> Parts | None:
-    """The parts of a model, or None where only its own forward pass is known to give its logits.
+    """The parts of a model, or None if only its own forward pass reproduces its logits.
 
     Args:
         model: a `transformers` causal language model, or a PEFT model around one; in evaluation mode.
 
     Raises:
-        ModelError: it is not a causal language model: a token's logits depend on the tokens after it.
+        ModelError: the model is not causal: a token's logits depend on the tokens after it.
     """
     if model not in _KNOWN:
         _KNOWN[model] = _probe(model)
@@ -59,7 +58,7 @@ def decompose(model: Any) -> Parts | None:
 
 
 def call(module: Any, **arguments: Any) -> Any:
-    """Call a module with those of the arguments that its forward pass names, or with all if it takes any."""
+    """Call a module with those of the arguments that its forward pass accepts."""
     parameters = inspect.signature(module.forward).parameters.values()
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         names = {parameter.name for parameter in parameters}
@@ -69,7 +68,7 @@ def call(module: Any, **arguments: Any) -> Any:
 
 @contextlib.contextmanager
 def as_it_is(model: Any) -> Iterator[None]:
-    """The model's own forward pass where Accelerate has put one in its place that computes in 16 bits."""
+    """Use the model's own forward pass if Accelerate has replaced it with one that computes in 16 bits."""
     wrapped = vars(model).get("forward") if hasattr(model, "_original_forward") else None
     if wrapped is not None:
         model.forward = model._original_forward
@@ -81,22 +80,20 @@ def as_it_is(model: Any) -> Iterator[None]:
 
 
 def check_padding(model: Any) -> None:
-    """Refuse padding on the left where it is not ignored.
+    """Reject padding on the left if the model does not ignore it.
 
     Raises:
-        ModelError: the model takes padding before a sequence for a part of it.
+        ModelError: padding before a sequence changes the model's output.
     """
     if not ignores_padding(model):
-        raise ModelError(
-            f"{type(model).__name__} takes padding before a sequence for a part of it; leave the padding on the right"
-        )
+        raise ModelError(f"{type(model).__name__} does not ignore padding before a sequence; keep the padding on the right")
 
 
 def ignores_padding(model: Any) -> bool:
     """Whether padding before a sequence changes nothing, with and without a cache.
 
-    A recurrent state remembers it, and positions that a model counts for itself are shifted by it; neither can be told from a
-    configuration, so it is tried out.
+    A recurrent state remembers padding, and it shifts positions that a model counts itself; the configuration shows neither,
+    so it is tested.
 
     Args:
         model: a `transformers` causal language model, or a PEFT model around one; in evaluation mode.
@@ -111,7 +108,7 @@ def ignores_padding(model: Any) -> bool:
 
 @torch.inference_mode()
 def _try_padding(model: Any) -> bool:
-    """Compare a few tokens alone with the same tokens after padding, and one token more by way of the cache."""
+    """Compare a few tokens alone with the same tokens after padding, and one more token that uses the cache."""
     parts = decompose(model)
     size = model.get_input_embeddings().weight.shape[0]
     tokens = (torch.arange(_PROBE_TOKENS + 1, device=model.device) + 1).remainder(size).unsqueeze(0)
@@ -139,7 +136,7 @@ def _try_padding(model: Any) -> bool:
 
 
 def keeps_cache(model: Any) -> bool:
-    """Whether the model continues from its own cache as if it read the whole text again.
+    """Whether continuing from the model's own cache equals reading the whole text again.
 
     Args:
         model: a `transformers` causal language model, or a PEFT model around one; in evaluation mode.
@@ -154,7 +151,7 @@ def keeps_cache(model: Any) -> bool:
 
 @torch.inference_mode()
 def _try_cache(model: Any) -> bool:
-    """Compare the last of a few tokens read at once with the same token after a cache of the others."""
+    """Compare the last of a few tokens read at once with the same token read after a cache of the previous ones."""
     parts = decompose(model)
     if parts is None:
         return False
@@ -182,19 +179,19 @@ def _try_cache(model: Any) -> bool:
 
 
 def _tolerance(model: Any, logits: torch.Tensor) -> float:
-    """How far the same logits from passes of other shapes may be apart, by rounding; what a wrong pass does is far more."""
+    """Maximum difference from rounding between equal logits computed in other shapes; errors are far larger."""
     return max(2e-3, 8 * torch.finfo(model.dtype).eps) * logits.abs().max().item()
 
 
 def _product(head: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """The head's product; some backbones keep the sum of their layers in float32, whatever the type of the weights."""
+    """The head's product; some backbones sum their layers in float32, whatever the dtype of the weights."""
     weight = getattr(head, "weight", None)
     # Quantized weights are integers.
     return head(hidden.to(weight.dtype) if weight is not None and weight.is_floating_point() else hidden)
 
 
 def _adjustments(model: Any) -> Iterator[Adjustment]:
-    """The operations after the head that the configuration hints at, then none at all."""
+    """Candidate operations after the head, suggested by the configuration, and finally no operation."""
     config = model.config.get_text_config()
     cap = getattr(config, "final_logit_softcapping", None)
     if cap:
@@ -210,19 +207,19 @@ def _adjustments(model: Any) -> Iterator[Adjustment]:
 
 
 def reads_ids(model: Any) -> bool:
-    """Whether an adapter acts in PEFT's own forward pass: by virtual tokens, or from certain token ids on (aLoRA)."""
+    """Whether an adapter acts in PEFT's own forward pass: with virtual tokens, or after certain token ids (aLoRA)."""
     config = getattr(model, "active_peft_config", None) if hasattr(model, "get_base_model") else None
     return bool(getattr(config, "is_prompt_learning", False) or invocation_tokens(model))
 
 
 def invocation_tokens(model: Any) -> list[int]:
-    """Token ids after which an adapter is active; empty where it always is."""
+    """Token ids after which an adapter is active; empty if it is always active."""
     config = getattr(model, "active_peft_config", None) if hasattr(model, "get_base_model") else None
     return list(getattr(config, "alora_invocation_tokens", None) or [])
 
 
 def _own_logits(model: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Logits of the model's own forward pass. No cache: some architectures cannot make one.
+    """Logits of the model's own forward pass, without a cache because some architectures cannot create one.
 
     Raises:
         ModelError: that forward pass fails.
@@ -238,16 +235,16 @@ def _own_logits(model: Any, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def _keeps_long(model: Any, size: int) -> bool:
-    """Whether the first part of a longer text has the same logits alone.
+    """Whether the first part of a longer text has the same logits by itself.
 
-    Sparse attention that breaks ties by what follows is found so. With 16 bits, rounding alone may choose other experts.
+    This detects sparse attention that breaks ties by later tokens. With 16 bits, rounding alone may select other experts.
     """
     from memtax.lm.special_tokens import positions
 
     if model.dtype not in (torch.float32, torch.float64) or (positions(model) or _LONG_PROBE) < _LONG_PROBE:
         return True
     tokens = ((torch.arange(_LONG_PROBE, device=model.device) * 7 + 3) % size).unsqueeze(0)
-    # How many tokens an indexer chooses: what it does with equals shows at some lengths only.
+    # Number of tokens that an indexer selects: its handling of ties shows at some lengths only.
     chosen = getattr(model.config.get_text_config(), "index_topk", None)
     try:
         whole = _own_logits(model, tokens)[:, -_LONG_PROBE:]
@@ -256,7 +253,7 @@ def _keeps_long(model: Any, size: int) -> bool:
             if (whole[:, :stop] - alone).abs().max().item() > _tolerance(model, alone):
                 return False
     except ModelError:
-        return True  # Said of the batch that it cannot take.
+        return True  # The batch that fails reports this error.
     return True
 
 
@@ -273,7 +270,7 @@ def _probe(model: Any) -> Parts | None:
     mask = torch.ones_like(tokens)
     expected = _own_logits(model, tokens)
     half = _PROBE_TOKENS // 2
-    # Two rows: some forward passes take no mask with more than one (XLNet's causal one).
+    # Two rows: some forward passes accept no mask with more than one (XLNet's causal one).
     alone = _own_logits(model, tokens[:, :half].repeat(2, 1))[:1, -1]
     wrong = (alone - expected[:, half - _PROBE_TOKENS - 1]).abs().max().item() > _tolerance(model, alone)
     if wrong or not _keeps_long(model, size):
@@ -288,11 +285,11 @@ def _probe(model: Any) -> Parts | None:
         product = _product(head, hidden)
     except _PROBE_ERRORS:
         return None
-    # The same kernels on the same shapes: only the place of a rounding can differ.
+    # With the same kernels and shapes, only the place of a rounding can differ.
     tolerance = 8 * torch.finfo(product.dtype).eps * expected.abs().max().item()
     for adjust in _adjustments(inner):
         found = adjust(product)
-        # Spread over several devices, a model brings its logits back to the first.
+        # A model spread over several devices returns its logits on the first one.
         if found.shape == expected.shape and (found.to(expected.device) - expected).abs().max().item() <= tolerance:
             return Parts(backbone, head, adjust)
     return None

@@ -21,12 +21,12 @@ from memtax.record_shapes import TOKENIZER
 from memtax.records import read_json
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
-"""Weights' types that can be asked for; `auto` is the type they were saved in."""
+"""Supported weight dtypes; `auto` is the dtype in which they were saved."""
 
 _TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")
 
 QUANTIZATIONS = ("8bit", "4bit")
-"""Weights of fewer bits, where bitsandbytes is installed."""
+"""Quantized weights, if bitsandbytes is installed."""
 
 
 def load_model(
@@ -43,20 +43,20 @@ def load_model(
 
     Args:
         path: a folder (`save_pretrained`, a Trainer's checkpoint, a PEFT adapter) or a Hub name.
-        revision: branch, tag or commit of a Hub name.
+        revision: branch, tag or commit on the Hub.
         dtype: one of `DTYPES`.
-        device: where to; None takes the device that Accelerate gives this process, else the machine's accelerator or CPU.
+        device: target device; None uses the device that Accelerate gives this process, or the machine's accelerator or CPU.
         trust_remote_code: whether code that comes with the model may run.
-        device_map: `auto` spreads the layers over all devices and the memory of the machine; it takes the place of `device`.
-        quantization: one of `QUANTIZATIONS`; the weights that are not quantized have `dtype`.
-        bos: what stands before every row that memtax shows the model: one of `memtax.lm.special_tokens.BOS`, by the tokenizer
-            that lies beside the model, or token ids.
+        device_map: `auto` spreads the layers over all devices and CPU memory; it replaces `device`.
+        quantization: one of `QUANTIZATIONS`; weights that are not quantized have `dtype`.
+        bos: tokens put before every row that the model reads: one of `memtax.lm.special_tokens.BOS`, resolved with the
+            tokenizer stored with the model, or token ids.
 
     Returns:
         The `transformers` model, or the `peft` model around it.
 
     Raises:
-        ModelError: nothing is found there, it is incomplete or damaged, holds pickled weights only, or needs its own code.
+        ModelError: the model does not exist, is incomplete or damaged, has only pickled weights, or needs its own code.
     """
     placement = check_placement(dtype, device_map, quantization)
     check_folder(path)
@@ -73,7 +73,7 @@ def load_model(
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
-    """Name and revision of `NAME@REVISION`; a path that exists is taken whole."""
+    """Name and revision of `NAME@REVISION`; an existing path is not split."""
     if os.path.exists(name) or "@" not in name:
         return name, None
     path, _, revision = name.rpartition("@")
@@ -81,16 +81,16 @@ def split_revision(name: str) -> tuple[str, str | None]:
 
 
 def check_model(path: str | Path, revision: str | None, longest: int, bos: int = 0) -> None:
-    """Say what is wrong with a model before hours are spent on its corpus: only its configuration is read.
+    """Report model problems before hours are spent on its corpus, from its configuration alone.
 
     Args:
         path: a folder or a Hub name.
-        revision: branch, tag or commit of a Hub name.
-        longest: tokens of the longest sequence that it is to score.
-        bos: tokens that are put before it.
+        revision: branch, tag or commit on the Hub.
+        longest: tokens in the longest sequence to score.
+        bos: number of tokens put before it.
 
     Raises:
-        ModelError: no model is there, or its positions are fewer than the tokens.
+        ModelError: the model does not exist, or has fewer positions than tokens are needed.
     """
     from transformers import AutoConfig
 
@@ -108,19 +108,19 @@ def check_model(path: str | Path, revision: str | None, longest: int, bos: int =
     if positions is not None and longest > positions:
         raise ModelError(
             f"sequences of {longest} tokens{' (BOS included)' if bos else ''} "
-            f"are longer than the {positions} positions of {path}; ask for shorter ones"
+            f"are longer than the {positions} positions of {path}; choose shorter ones"
         )
 
 
 def vocabulary_size(path: str | Path, revision: str | None = None) -> int | None:
-    """Token ids that a model knows, from its configuration alone; None for an adapter, or where that does not tell."""
+    """Number of token ids that a model knows, from its configuration alone; None for adapters and unknown configurations."""
     from transformers import AutoConfig
 
     if find_file(path, revision, ADAPTER) is not None:
         return None
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
-    except Exception:  # load_model says why
+    except Exception:  # load_model raises the specific error
         return None
     found = getattr(config.get_text_config(), "vocab_size", None)
     return found if isinstance(found, int) else None
@@ -131,11 +131,11 @@ def load_tokenizer(path: str | Path, revision: str | None = None, own: str = "")
 
     Args:
         path: folder or Hub name.
-        revision: branch, tag or commit of a Hub name.
-        own: callers share the tokenizer; whoever changes it, its padding for example, names its use here and gets another one.
+        revision: branch, tag or commit on the Hub.
+        own: callers share the tokenizer; a caller that modifies it, for example its padding, passes a name to get its own.
 
     Raises:
-        ModelError: there is none, or it cannot be read.
+        ModelError: it does not exist, or cannot be read.
         MemtaxError: `tokenizer_config.json` has a value of another type.
     """
     if not Path(path).is_dir() and is_path(path):
@@ -158,13 +158,13 @@ def _load_tokenizer(path: str, revision: str | None, files: tuple[Stamp, ...], o
     except Exception as error:  # each tokenizer class fails in its own way
         raise ModelError(f"no tokenizer can be loaded from {path}: {first_line(error)}") from error
     if not ids:
-        # transformers makes one from the model's configuration alone, and it turns every text into nothing.
+        # transformers creates one from the model's configuration alone, which turns every text into no tokens.
         raise ModelError(f"no tokenizer can be loaded from {path}: its files are missing; copy them there, or name another")
     return found
 
 
 def parameter_count(path: str | Path, revision: str | None = None) -> int | None:
-    """Parameters of a model, from its configuration alone; None where that does not tell (an adapter, unknown code)."""
+    """Number of parameters, from the configuration alone; None if that is not possible (an adapter, unknown code)."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -174,14 +174,14 @@ def parameter_count(path: str | Path, revision: str | None = None) -> int | None
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
         with torch.device("meta"):
             return int(AutoModelForCausalLM.from_config(config).num_parameters())
-    except Exception:  # whatever an architecture raises: the count is a label, not a result
+    except Exception:  # any error of an architecture: the count is a label, not a result
         return None
 
 
 def model_files(path: str | Path) -> list[str]:
-    """What decides a model's output: the configuration and weights in its folder, or the Hub name as it stands.
+    """Everything that determines a model's output: the configuration and weights in its folder, or the Hub name.
 
-    A training checkpoint also holds optimizer and random states, which do not matter. An adapter's base model does.
+    Optimizer and random states of a training checkpoint are irrelevant. An adapter's base model is included.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -193,7 +193,7 @@ def model_files(path: str | Path) -> list[str]:
 
 
 def process_device() -> Any:
-    """The device of this process: Accelerate's when there are several, else the accelerator of the machine, else the CPU."""
+    """The device of this process: Accelerate's if there are several processes, otherwise the machine's accelerator or CPU."""
     import torch
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -204,17 +204,17 @@ def process_device() -> Any:
 
 
 def check_placement(dtype: str, device_map: str | None, quantization: str | None) -> dict[str, Any]:
-    """The options of `from_pretrained` that place the weights while they are read; empty for one device.
+    """Options of `from_pretrained` that place the weights while they are loaded; empty for one device.
 
     Raises:
-        ModelError: an unknown value, several processes with `device_map`, or bitsandbytes is missing.
+        ModelError: a value is unknown, `device_map` is used with several processes, or bitsandbytes is missing.
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     if device_map is None and quantization is None:
         return {}
     if device_map is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ModelError(f"device_map={device_map!r} takes all devices for one process; start memtax as one process")
+        raise ModelError(f"device_map={device_map!r} uses all devices in one process; start memtax as one process")
     found: dict[str, Any] = {"device_map": device_map or {"": process_device()}}
     if quantization is not None:
         if quantization not in QUANTIZATIONS:
@@ -230,7 +230,7 @@ def check_placement(dtype: str, device_map: str | None, quantization: str | None
 
 
 def check_gradients(quantization: str | None) -> None:
-    """Check that a model has gradients.
+    """Check that gradients can be computed.
 
     Raises:
         ModelError: its weights are quantized.
@@ -248,10 +248,10 @@ def _load_weights(
         model, report = read_weights(
             AutoModelForCausalLM, path, revision, dtype=dtype, trust_remote_code=trust_remote_code, **placement
         )
-    except Exception as error:  # missing files, damaged ones, unknown architectures: each raises a type of its own
+    except Exception as error:  # missing or damaged files, unknown architectures: each raises its own type
         raise ModelError(reason(path, revision, error)) from error
     if report["missing_keys"]:
-        # transformers would go on with random values.
+        # transformers would continue with random values.
         missing = sorted(report["missing_keys"])
         raise ModelError(f"the weights in {path} are incomplete: {missing[0]} and {len(missing) - 1} others are missing")
     return model
@@ -270,11 +270,11 @@ def _load_adapter(
 
 def _check_adapter(path: str | Path, revision: str | None) -> None:
     if find_file(path, revision, "adapter_model.safetensors") is None:
-        raise ModelError(f"{path} holds no adapter_model.safetensors; pickled weights are not loaded, save it again")
+        raise ModelError(f"{path} contains no adapter_model.safetensors; pickled weights are not loaded, save it again")
 
 
 def attach_adapter(base: Any, path: str | Path, revision: str | None = None) -> Any:
-    """The `peft` model of an adapter around its base model, which it may change.
+    """The `peft` model of an adapter around its base model, which may be modified.
 
     Raises:
         ModelError: the adapter does not load onto it.
@@ -288,7 +288,7 @@ def attach_adapter(base: Any, path: str | Path, revision: str | None = None) -> 
     _resize(base, Path(config).with_name("adapter_model.safetensors"), name, path)
     try:
         with warnings.catch_warnings():
-            # peft 0.21 asks transformers 5 for an attribute by its old name; nobody but peft can do anything about it.
+            # peft 0.21 reads an attribute of transformers 5 by its old name; users cannot fix this warning.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
             return PeftModel.from_pretrained(base, str(path), revision=revision)
     except Exception as error:
@@ -296,10 +296,10 @@ def attach_adapter(base: Any, path: str | Path, revision: str | None = None) -> 
 
 
 def is_lora_alone(model: Any, saved: Path) -> bool:
-    """Whether the base model is exactly what a `peft` model is with its adapter switched off.
+    """Whether a `peft` model with its adapter switched off is exactly its base model.
 
-    That holds for low-rank matrices beside linear layers, and not where the adapter holds or changes weights of the base model
-    itself (`modules_to_save`, biases, embeddings of new tokens, initializations that take from the weights).
+    This is true for low-rank matrices added to linear layers, and false if the adapter contains or changes weights of the base
+    model itself (`modules_to_save`, biases, embeddings of new tokens, initializations computed from the weights).
 
     Args:
         model: the `peft` model.
@@ -321,10 +321,10 @@ def is_lora_alone(model: Any, saved: Path) -> bool:
 
 
 def _resize(base: Any, saved: Path, name: str, path: str | Path) -> None:
-    """Give the base model as many token embeddings as the adapter was saved with, whose weights then replace them.
+    """Resize the base model's token embeddings to the size that the adapter was saved with; the adapter then replaces them.
 
     Raises:
-        ModelError: the adapter holds the embedding or the head alone, in another size than the base model's.
+        ModelError: the adapter contains only the embedding or only the head, in another size than the base model's.
     """
     from safetensors import safe_open
 
@@ -348,7 +348,7 @@ def _resize(base: Any, saved: Path, name: str, path: str | Path) -> None:
     if len(rows) != 1 or not (tied or len(wanted) == 2):
         new, old = next(sizes for sizes in wanted.values() if sizes[0] != sizes[1])
         raise ModelError(
-            f"the adapter {path} was saved with {new} token embeddings but {name} has {old}, and the adapter does not hold "
+            f"the adapter {path} was saved with {new} token embeddings but {name} has {old}, and the adapter does not contain "
             "both embedding and head; save it again with save_embedding_layers=True, or resize and save the base model"
         )
     base.resize_token_embeddings(rows.pop(), mean_resizing=False)

@@ -1,4 +1,4 @@
-"""Generated tokens against true ones, position by position."""
+"""Position-by-position comparison of generated and true tokens."""
 
 from collections.abc import Sequence
 
@@ -11,25 +11,25 @@ from memtax.errors import MemtaxError
 def matches(
     generated: Sequence[Sequence[int]], true: Sequence[Sequence[int]], tokens: int | None = None
 ) -> list[npt.NDArray[np.bool_]]:
-    """Where generated tokens equal the true ones.
+    """Whether each generated token equals the true one.
 
-    A generation that stopped early does not match beyond its end; what it has beyond the end of the true tokens is ignored.
+    A generation that stopped early does not match beyond its end; tokens beyond the end of the true continuation are ignored.
 
     Args:
         generated: token ids, one list per sequence.
         true: token ids of the true continuations.
-        tokens: compare the first so many alone; every true continuation must have them. None: all of them.
+        tokens: compare only this many leading tokens, which every true continuation must have. None: all of them.
 
     Returns:
-        One array per sequence, as long as its true continuation (or `tokens`).
+        One array per sequence, with the length of its true continuation (or `tokens`).
 
     Raises:
-        MemtaxError: the lists differ in length, or a continuation is empty or too short.
+        MemtaxError: the numbers of lists differ, or a continuation is empty or too short.
     """
     if len(generated) != len(true):
         raise MemtaxError(f"{len(generated)} generations for {len(true)} continuations; one each is needed")
     if tokens is not None and tokens < 1:
-        raise MemtaxError(f"at least 1 token must be compared, not {tokens}")
+        raise MemtaxError(f"at least 1 token must be compared, got {tokens}")
     found = []
     for row, (one, other) in enumerate(zip(generated, true, strict=True)):
         needed = len(other) if tokens is None else tokens

@@ -1,4 +1,4 @@
-"""When a batch does not fit into memory: the next one is half as large, and the size that fits is remembered."""
+"""Batches that do not fit into memory: the next batch is half as large, and the size that fits is remembered."""
 
 import traceback
 import weakref
@@ -8,7 +8,7 @@ from memtax.errors import MemtaxError, ModelError
 from memtax.lm.folders import first_line
 
 _FITTING: "weakref.WeakKeyDictionary[Any, dict[str, int]]" = weakref.WeakKeyDictionary()
-"""For each model and kind of work, what was found to fit after more did not."""
+"""For each model and kind of work, the size that fit after a larger one failed."""
 
 FAILURES = (
     AssertionError,
@@ -21,38 +21,38 @@ FAILURES = (
     TypeError,
     ValueError,
 )
-"""What a forward pass raises that cannot take a batch."""
+"""Exceptions of a forward pass that cannot process a batch."""
 _SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 def fitting(model: Any, work: str, most: int) -> int:
-    """`most`, or less if that is what was found to fit into memory for this model and work."""
+    """`most`, or the smaller size known to fit into memory for this model and work."""
     return min(most, _FITTING.get(model, {}).get(work, most))
 
 
 def cannot_run(model: Any, shape: tuple[int, int], error: Exception) -> ModelError:
-    """The error of a model whose forward pass fails on so many rows of so many tokens."""
+    """The error for a model whose forward pass fails on a batch of this shape (rows, tokens)."""
     return ModelError(f"{type(model).__name__} cannot run on {shape[0]} texts of {shape[1]} tokens: {first_line(error)}")
 
 
 def smaller(model: Any, work: str, error: Exception, shape: tuple[int, int], automatic: bool = True) -> int:
-    """The next size to try after an error, if that says that the memory is too small.
+    """The next size to try after an out-of-memory error.
 
-    To be called while the error is handled. What the failed pass held is freed: without that, a traceback keeps every tensor
-    of its frames.
+    Must be called while the error is handled. The memory of the failed pass is freed: a traceback would otherwise keep every
+    tensor of its frames.
 
     Args:
-        model: whose batch it was.
-        work: what kind of work, a key for `fitting`.
-        error: what was raised.
-        shape: rows and tokens a row of the batch that failed.
-        automatic: whether the size is ours to choose.
+        model: the model that ran the batch.
+        work: kind of work, a key for `fitting`.
+        error: the exception.
+        shape: rows and tokens per row of the batch that failed.
+        automatic: whether memtax may choose the size.
 
     Returns:
         Positions (rows times tokens) of a batch of half as many rows.
 
     Raises:
-        ModelError: the batch cannot be made smaller, or the error is of another kind.
+        ModelError: the batch cannot be made smaller, or the error is not about memory.
     """
     from accelerate.utils.memory import clear_device_cache
 

@@ -1,4 +1,4 @@
-"""From logits to a few numbers per token, a block of rows at a time so that passes over the vocabulary stay in the cache."""
+"""Reduction of logits to a few numbers per token, in blocks of rows so that passes over the vocabulary stay in the cache."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,19 @@ import torch
 from memtax.lm.decoding import Decoding
 
 _ROWS = {"cpu": 16, "accelerator": 4096}
-"""Rows reduced at once: on a CPU their logits should fit in the cache, and each row is one thread's alone."""
+"""Rows reduced at once: on a CPU their logits should fit into the cache, and one thread processes each row."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to read off the logits besides the argmax match.
+    """Values to compute from the logits in addition to the argmax match.
 
     Attributes:
         logprobs: log-probability of the token.
         moments: mean and variance over the vocabulary of log p under p.
-        ranks: how many logits come before the token's.
+        ranks: number of logits that rank before the token's.
         decoding: log-probability of the token under a sampling scheme.
-        suppressed: a token id that greedy decoding may not choose (it keeps its probability), or None.
+        suppressed: a token id that greedy decoding must not choose (its probability is kept), or None.
     """
 
     logprobs: bool = True
@@ -30,7 +30,7 @@ class Wanted:
 
     @property
     def columns(self) -> dict[str, torch.dtype]:
-        """Names and types of what `reduce` gives."""
+        """Names and dtypes of the values that `reduce` returns."""
         floats = [
             *(("logprobs",) if self.logprobs else ()),
             *(("means", "variances") if self.moments else ()),
@@ -41,19 +41,19 @@ class Wanted:
 
 
 def reduce(logits: torch.Tensor, targets: torch.Tensor, wanted: Wanted) -> dict[str, torch.Tensor]:
-    """Read the wanted numbers off the logits.
+    """Compute the requested values from the logits.
 
     Args:
-        logits: (rows, vocabulary), in any floating type; reduced in float32.
-        targets: (rows,), the tokens that the logits are about.
-        wanted: what to compute.
+        logits: (rows, vocabulary), in any floating dtype; reduced in float32.
+        targets: (rows,), the tokens that the logits predict.
+        wanted: values to compute.
 
     Returns:
-        Name to (rows,), the names of `wanted.columns`. `bad` says where the logits give no probabilities (NaN, infinity).
+        Name to (rows,), with the names of `wanted.columns`. `bad` marks rows whose logits are NaN or infinite.
     """
     size = _ROWS["cpu" if logits.device.type == "cpu" else "accelerator"]
     out = {name: torch.empty(len(targets), dtype=dtype, device=logits.device) for name, dtype in wanted.columns.items()}
-    # The same two blocks of memory throughout: fresh ones cost more than the arithmetic.
+    # Two buffers are reused throughout: allocating new ones costs more than the arithmetic.
     work = [torch.empty((min(size, len(targets)), logits.shape[-1]), device=logits.device) for _ in range(2)]
     for start in range(0, len(targets), size):
         rows = slice(start, start + size)
@@ -81,7 +81,7 @@ def _block(
             first = powers.mul_(shifted).sum(-1) / total
             second = powers.mul_(shifted).sum(-1) / total
             if bool(first.isnan().any()):
-                # Excluded tokens have logit -inf and p = 0: they add nothing, where 0 times -inf would be NaN.
+                # Excluded tokens have logit -inf and p = 0: they add nothing, but 0 times -inf would be NaN.
                 torch.exp(shifted, out=powers)
                 shifted.clamp_(min=torch.finfo(shifted.dtype).min / 4)
                 first = powers.mul_(shifted).sum(-1) / total
@@ -99,7 +99,7 @@ def _block(
 def _match(
     logits: torch.Tensor, targets: torch.Tensor, own: torch.Tensor, peak: torch.Tensor, suppressed: int | None
 ) -> torch.Tensor:
-    """Whether the target is the argmax; of equal logits the first is. Only where it may be is the argmax looked for."""
+    """Whether the target is the argmax (the first of equal logits). The argmax is computed only where it may be the target."""
     if suppressed is not None:
         logits = logits.clone()
         logits[:, suppressed] = -torch.inf

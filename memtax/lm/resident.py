@@ -1,9 +1,9 @@
-"""The models that this process holds: the only way to a model for stages, attacks and pages.
+"""The models that this process keeps in memory, shared by stages, attacks and pages.
 
-A model is held under its role until the role asks for another one; it is released before the next is read, so that two models
-of one role never lie in memory together. It is known by its files (name, size, times, inode), so that changed weights are read
-again, by number format and by placement. Where the base model of a LoRA adapter is asked for, it is the same weights with the
-adapter switched off, if that is exact.
+A model is kept under its role until the role requests another one; it is released before the next is loaded, so two models of
+one role are never in memory together. Its key consists of its files (name, size, times, inode), so that changed weights are
+reloaded, and of dtype and placement. The base model of a loaded LoRA adapter is served by the same weights with the adapter
+switched off, if that is exact.
 """
 
 import gc
@@ -23,16 +23,16 @@ from memtax.lm.weights import read_encoder, read_weights
 from memtax.provenance import digest, fingerprint_path
 
 MODEL, REFERENCE = "model", "reference"
-"""Roles of causal models: the one that is measured, and the reference of membership attacks, which alternates per batch."""
+"""Roles of causal models: the measured model, and the reference model of membership attacks; batches alternate between them."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """In which numbers a model's weights are held, and where.
+    """The dtype of a model's weights, and the devices that hold them.
 
     Attributes:
         dtype: one of `memtax.lm.loading.DTYPES`.
-        device_map: `auto` spreads the layers over all devices; None takes the device of this process.
+        device_map: `auto` spreads the layers over all devices; None uses the device of this process.
         quantization: one of `memtax.lm.loading.QUANTIZATIONS`, or None.
     """
 
@@ -42,7 +42,7 @@ class Placement:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the whole model lies on the device of this process, in its own weights."""
+        """Whether the whole model is on the device of this process, without quantization."""
         return self.device_map is None and self.quantization is None
 
 
@@ -60,7 +60,7 @@ class _Held:
     key: _Key
     model: Any
     base: _Key | None = None
-    """The base model that it is when its adapter is switched off; None where there is none, or that is not exact."""
+    """The base model obtained by switching off the adapter; None if there is no adapter, or the result is not exact."""
 
 
 _HELD: dict[str, _Held] = {}
@@ -78,19 +78,19 @@ def get(
 ) -> Any:
     """A causal language model in evaluation mode, without gradients.
 
-    What it returns is good until the next call for the same role: ask again rather than keep it.
+    The returned model is valid until the next call for the same role: call again instead of keeping it.
 
     Args:
         path: a folder (`save_pretrained`, a Trainer's checkpoint, a PEFT adapter) or a Hub name.
-        revision: branch, tag or commit of a Hub name.
-        placement: number format and devices; None for float32 on the device of this process.
-        bos: what the model reads before every row: one of `memtax.lm.special_tokens.BOS`, or token ids.
+        revision: branch, tag or commit on the Hub.
+        placement: dtype and devices; None for float32 on the device of this process.
+        bos: tokens put before every row: one of `memtax.lm.special_tokens.BOS`, or token ids.
         role: `MODEL` or `REFERENCE`.
-        expected: the digest of the weights (`weights_digest`) that earlier batches were computed with; None for any.
+        expected: digest of the weights (`weights_digest`) used for earlier batches; None for any.
 
     Raises:
-        ModelError: nothing is found there, it is incomplete or damaged, holds pickled weights only, cannot be placed so, or
-            changed since `expected`.
+        ModelError: the model does not exist, is incomplete or damaged, has only pickled weights, cannot be placed as
+            requested, or has changed since `expected`.
     """
     placement = placement or Placement()
     check_placement(placement.dtype, placement.device_map, placement.quantization)
@@ -98,7 +98,7 @@ def get(
         check_folder(path)
     if expected is not None and expected != weights_digest(path):
         raise ModelError(
-            f"{path} changed while it was being used; finished parts are of its former weights: put them back, or choose "
+            f"{path} changed while it was being used; finished parts used its former weights: restore them, or choose "
             "another output"
         )
     with _LOCK:
@@ -112,12 +112,12 @@ def get(
 
 
 def weights_digest(path: str | Path) -> str:
-    """Digest of what decides a model's output, its base model included; files are hashed once while they stay the same."""
+    """Digest of everything that determines a model's output, including its base model; unchanged files are hashed once."""
     return digest([fingerprint_path(file) for file in model_files(path)])
 
 
 def sequence_to_sequence(path: str, revision: str | None = None, placement: Placement | None = None) -> Any:
-    """An encoder-decoder model, such as a paraphraser; it takes the place of the causal model.
+    """An encoder-decoder model, such as a paraphraser; it replaces the causal model in memory.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -167,10 +167,10 @@ def classifier(path: str, revision: str | None = None) -> Any:
     def load() -> Any:
         try:
             model, report = read_weights(AutoModelForSequenceClassification, path, revision, dtype="float32")
-        except Exception as error:  # missing files, damaged ones, no connection: each raises a type of its own
+        except Exception as error:  # missing or damaged files, no connection: each raises its own type
             raise ModelError(
-                f"the classifier {path} cannot be loaded ({first_line(error)}); give a folder that "
-                "training/train_code_vs_nl.py wrote"
+                f"the classifier {path} cannot be loaded ({first_line(error)}); give a folder written by "
+                "training/train_code_vs_nl.py"
             ) from error
         if report["missing_keys"]:
             raise ModelError(f"{path} has no trained classifier: {sorted(report['missing_keys'])[0]} is missing")
@@ -190,7 +190,7 @@ def encoder(path: str, revision: str | None = None) -> Any:
 
 
 def release(role: str | None = None) -> None:
-    """Let go of the model of a role; None: of all."""
+    """Release the model of a role; None: of all roles."""
     with _LOCK:
         for name in list(_HELD) if role is None else [role]:
             _release(name)
@@ -203,7 +203,7 @@ def _release(role: str) -> None:
     alive = weakref.ref(held.model)
     del held
     if alive() is not None:
-        # Wrappers of peft and hooks of accelerate refer to each other in circles.
+        # Wrappers of peft and hooks of accelerate form reference cycles.
         gc.collect()
     import torch
 
@@ -212,7 +212,7 @@ def _release(role: str) -> None:
 
 
 def _key(kind: str, path: str | Path, revision: str | None, placement: Placement | None = None) -> _Key:
-    """The key of a model that is not causal; every file of its folder belongs to it."""
+    """The key of a model that is not causal, built from every file in its folder."""
     folder = Path(path)
     files = [str(file) for file in visible_files(folder)] if folder.is_dir() else []
     return _key_of_files(kind, path, revision, placement or Placement(), files)
@@ -223,7 +223,7 @@ def _causal_key(path: str | Path, revision: str | None, placement: Placement) ->
 
 
 def _key_of_files(kind: str, path: str | Path, revision: str | None, placement: Placement, files: Sequence[str]) -> _Key:
-    # A folder is known by its files, whatever path leads to it; an adapter's base may be a Hub name among them.
+    # A folder is identified by its files, independent of the path; an adapter's base may be a Hub name.
     name = "" if files else f"{path}@{revision or ''}"
     return _Key(kind, name, tuple(stamp(file) for file in files), placement, str(process_device()))
 
@@ -239,9 +239,9 @@ def _resident(role: str, key: _Key, load: Callable[[], Any]) -> Any:
 
 
 def _shared(role: str, key: _Key) -> Any:
-    """The model from what is held already; None if it has to be read."""
+    """The model, if the models in memory provide it; None if it must be loaded."""
     if role in _HELD and _HELD[role].base == key:
-        # The same role goes on with the base model alone.
+        # The same role continues with the base model alone.
         _HELD[role] = _Held(key, _HELD[role].model.unload())
     holder = next((name for name in (role, *_HELD) if name in _HELD and key in (_HELD[name].key, _HELD[name].base)), None)
     if holder is None:
@@ -263,7 +263,7 @@ def _read_causal(role: str, key: _Key, path: str | Path, revision: str | None, p
     base = None if config is None else _causal_key(*adapter_base(config), placement)
     held = _HELD.get(role)
     if held is not None and held.key == base and placement.is_plain:
-        # The base model is in memory: only the adapter is read.
+        # The base model is in memory, so only the adapter is loaded.
         check_folder(path)
         del _HELD[role]
         model = attach_adapter(held.model, path, revision).requires_grad_(False).eval()

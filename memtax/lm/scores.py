@@ -1,7 +1,7 @@
-"""The forward pass: what a causal language model says about every token of a sequence, given the tokens before it.
+"""The forward pass: scores of every token of a sequence, given the tokens before it.
 
-Everything that memtax reads off a model (perplexities, extraction, membership scores) is computed from what this module
-returns. Shifting and masking live in `_needed` alone.
+All model-based measures (perplexities, extraction, membership scores) are computed from the values that this module returns.
+Shifting and masking happen in `_needed` only.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from memtax.lm.reduction import Wanted, reduce
 from memtax.lm.special_tokens import BosIds, bos_of, positions, with_bos
 
 BATCH_TOKENS = {"cpu": 4096, "accelerator": 65_536}
-"""Positions a forward pass: what two cores, and one accelerator, are kept busy by (see `score`)."""
+"""Positions per forward pass that keep two cores, and one accelerator, busy (see `score`)."""
 _CHUNK_LOGITS = {"cpu": 2**20, "accelerator": 2**26}
-"""Logits held at once, as far as chunks of `_CHUNK_ROWS` rows allow."""
+"""Logits in memory at once, as far as chunks of `_CHUNK_ROWS` rows allow."""
 _CHUNK_ROWS = 2 * FEWEST
 _WHOLE_LOGITS = 2**28
-"""Logits held at once where the model gives them for a whole batch only."""
+"""Logits in memory at once if the model only returns them for a whole batch."""
 
 Found = dict[str, npt.NDArray[Any]]
 Attention = dict[str, npt.NDArray[np.float32]]
@@ -37,25 +37,25 @@ Attention = dict[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Scores of the tokens start..L-1 of every sequence, end to end: sequence i has `[offsets[i]:offsets[i + 1]]`.
+    """Concatenated scores of the tokens start..L-1 of every sequence; sequence i has `[offsets[i]:offsets[i + 1]]`.
 
-    Entry j of a sequence is about its token start + j; start is 1 unless the caller of `score` said otherwise. A sequence
-    of start or fewer tokens has no entries. Arrays that were not asked for are None.
+    Entry j of a sequence belongs to its token start + j; start is 1 unless passed to `score`. A sequence of start or fewer
+    tokens has no entries. Arrays that were not requested are None.
     """
 
     logprobs: npt.NDArray[np.float32]
-    """Log-probability of the token, in nats; -inf where the model excludes it."""
+    """Log-probability of the token, in nats; -inf if the model excludes it."""
     match: npt.NDArray[np.bool_]
-    """Whether the token is the argmax: of equal logits the first, as `torch.argmax` and greedy `generate` choose."""
+    """Whether the token is the argmax (the first of equal logits), as chosen by `torch.argmax` and greedy `generate`."""
     offsets: npt.NDArray[np.int64]
     means: npt.NDArray[np.float32] | None = None
     """Mean over the vocabulary of log p under p, in nats: minus the entropy of the next token (Min-K%++)."""
     variances: npt.NDArray[np.float32] | None = None
     """Variance over the vocabulary of log p under p, in squared nats."""
     ranks: npt.NDArray[np.int32] | None = None
-    """How many tokens of the vocabulary come before the token: 0 for the argmax; of equal logits the first comes first."""
+    """Number of vocabulary tokens ranked before the token: 0 for the argmax; of equal logits the first ranks first."""
     decoded: npt.NDArray[np.float32] | None = None
-    """Log-probability that the sampling scheme draws the token, in nats; -inf where it is excluded."""
+    """Log-probability that the sampling scheme draws the token, in nats; -inf if it is excluded."""
     attention: Attention | None = None
     """`entropy` and `gini`, each (sequences, layers * heads): see `memtax.lm.attention`; NaN for sequences without entries."""
 
@@ -64,7 +64,7 @@ class TokenScores:
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Scored tokens of each sequence: one fewer than it has tokens."""
+        """Number of scored tokens in each sequence."""
         return np.diff(self.offsets)
 
     def row(self, index: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
@@ -73,7 +73,7 @@ class TokenScores:
         return self.logprobs[entries], self.match[entries]
 
     def split(self, array: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        """One of the arrays cut into the sequences' pieces."""
+        """Split one of the arrays by sequence."""
         return np.split(array, self.offsets[1:-1])[: len(self)]
 
 
@@ -91,34 +91,33 @@ def score(
     batch_tokens: int | None = None,
     padding_side: PaddingSide = "right",
 ) -> TokenScores:
-    """Score every token after the first of every sequence, under teacher forcing.
+    """Score every token after the first of every sequence, with teacher forcing.
 
-    The sequences are sorted by length and padded; an attention mask and position ids make the result independent of that
-    (to about 1e-5 in float32). The head is applied to the needed positions only, in chunks, in the model's own dtype;
-    probabilities are reduced in float32. On a CPU the result is the same bits for 1, 2, 4, 8, ... threads.
+    Sequences are sorted by length and padded; an attention mask and position ids make the result independent of that (to about
+    1e-5 in float32). The head is applied to the needed positions only, in chunks, in the model's own dtype; probabilities are
+    reduced in float32. On a CPU, results are bitwise equal for 1, 2, 4, 8, ... threads.
 
     Args:
-        model: a `transformers` causal language model, or a PEFT model around one. Dropout is off while it runs. Its BOS (see
-            `memtax.lm.special_tokens`) is put before every sequence that does not begin with it, and has no entry.
+        model: a `transformers` causal language model, or a PEFT model around one. Dropout is disabled meanwhile. Its BOS (see
+            `memtax.lm.special_tokens`) is put before every sequence that does not start with it, and has no entry.
         sequences: token ids of each sequence, of any length.
-        moments: also `means` and `variances`.
-        ranks: also `ranks`.
-        decoding: also `decoded`, under this sampling scheme.
+        moments: add `means` and `variances`.
+        ranks: add `ranks`.
+        decoding: add `decoded`, under this sampling scheme.
         suppressed: a token id that `match` treats as if the model could not choose it.
-        start: first token to score, at least 1: the head does not run for those before it.
-        match_only: leave `logprobs` empty, which saves the pass over the vocabulary that normalizes.
-        attention: also entropy and Gini coefficient of the attention weights; needs padding on the right.
-        batch_tokens: positions a forward pass; None starts from what suits the model's device and halves it as often as the
-            memory runs out, for this and later calls.
-        padding_side: "right"; "left" serves models that only attend (a recurrent state remembers padding before it).
+        start: first token to score, at least 1: the head does not run for earlier tokens.
+        match_only: leave `logprobs` empty, which saves the normalizing pass over the vocabulary.
+        attention: add entropy and Gini coefficient of the attention weights; needs padding on the right.
+        batch_tokens: positions per forward pass; None starts from a device-specific value and halves it whenever memory runs
+            out, for this and later calls.
+        padding_side: "right"; "left" only for pure attention models (a recurrent state remembers the padding).
 
     Returns:
         The scores, in the order of the sequences.
 
     Raises:
-        ModelError: a token id is outside the model's vocabulary, a sequence is longer than the model's positions, the
-            model's logits are not numbers, one sequence alone does not fit into memory, or the model does not ignore padding
-            on the left.
+        ModelError: a token id is outside the model's vocabulary, a sequence has more tokens than the model has positions, the
+            logits are NaN, a single sequence does not fit into memory, or the model does not ignore padding on the left.
     """
     ragged = to_ragged(sequences, bos_of(model))
     longest = positions(model)
@@ -156,7 +155,7 @@ def _forward(
     side: PaddingSide,
     recorder: AttentionRecorder | None,
 ) -> Iterator[tuple[Block, Found]]:
-    """Every sequence with a token to score, batch after batch; a batch that does not fit is halved and done again."""
+    """Run all sequences that have a token to score, in batches; a batch that does not fit is halved and run again."""
     kind = "cpu" if model.device.type == "cpu" else "accelerator"
     parts = decompose(model)
     most = batch_tokens or fitting(model, "scores", BATCH_TOKENS[kind])
@@ -190,7 +189,7 @@ def _score_block(
     chunk_logits: int,
     recorder: AttentionRecorder | None,
 ) -> Found:
-    """The wanted numbers of a batch's scored tokens, row after row; `before` each text stand so many tokens of BOS."""
+    """The requested values of a batch's scored tokens, row by row; each text follows `before` BOS tokens."""
     ids = torch.from_numpy(block.ids).to(model.device)
     mask = torch.from_numpy(block.mask).to(model.device)
     arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask.long(), "use_cache": False}
@@ -199,12 +198,12 @@ def _score_block(
         opening = np.arange(block.mask.shape[1]) < before[np.minimum(np.arange(len(block.mask)), len(before) - 1)][:, None]
         recorder.mask = mask & ~torch.from_numpy(opening).to(mask.device)
     if model.dtype == torch.float64 and side == "right":
-        # The masks' least number is infinite to models that take their softmax in float32 (Gemma 2), and what comes after a
-        # token changes nothing.
+        # Models that compute the softmax in float32 (Gemma 2) turn the mask's minimum into infinity. Omitting the mask
+        # changes nothing, since later tokens have no effect.
         del arguments["attention_mask"]
     if side == "left":
         arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
-    # Where the model gives logits only: virtual tokens of a prompt adapter come first and have no target.
+    # If the model returns only logits, a prompt adapter's virtual tokens come first and have no target.
     states = call(parts.backbone, **arguments)[0] if parts else call(model, **arguments).logits[:, -ids.shape[1] :]
     rows, targets = _needed(states, ids, mask, torch.from_numpy(start + before).to(mask.device))
     del states
@@ -218,17 +217,17 @@ def _score_block(
 def _needed(
     states: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, skipped: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The one shift and mask: the state at position t is about token t + 1, and both must be tokens, not padding.
+    """The only shift and mask: the state at position t predicts token t + 1, and both must be tokens, not padding.
 
     Args:
         states: (batch, length, width).
         ids: (batch, length).
         mask: (batch, length), True on tokens.
-        skipped: (rows), for the leading rows of the batch, which are asked for (the others only fill it), the first token
-            that is asked for, counted without the padding.
+        skipped: (rows), index of the first token to score, without padding, for the leading rows of the batch; the other
+            rows only fill the batch.
 
     Returns:
-        States (scored tokens, width) and the tokens they are about (scored tokens), row after row.
+        States (scored tokens, width) and the tokens that they predict (scored tokens), row by row.
     """
     rows = len(skipped)
     needed = mask[:rows, :-1] & mask[:rows, 1:]
@@ -238,7 +237,7 @@ def _needed(
 
 
 def _chunks(rows: torch.Tensor, targets: torch.Tensor, most: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Equal chunks of about `most` rows, the last one filled up with zeros, none below `FEWEST` (see `batches`)."""
+    """Equal chunks of about `most` rows; the last is padded with zeros, and none is below `FEWEST` (see `batches`)."""
     count = -(-len(rows) // max(most, _CHUNK_ROWS))
     size = max(-(-len(rows) // (count * MULTIPLE)) * MULTIPLE, FEWEST)
     missing = count * size - len(rows)
@@ -248,7 +247,7 @@ def _chunks(rows: torch.Tensor, targets: torch.Tensor, most: int) -> Iterator[tu
 
 
 def to_ragged(sequences: Sequence[Sequence[int]], bos: BosIds = ()) -> Ragged:
-    """The sequences end to end, each after the BOS ids unless it begins with them."""
+    """Concatenate the sequences, putting the BOS ids before those that do not start with them."""
     before: npt.NDArray[np.int64] | None = None
     if bos:
         opened = [with_bos(sequence, bos) for sequence in sequences]
@@ -261,7 +260,7 @@ def to_ragged(sequences: Sequence[Sequence[int]], bos: BosIds = ()) -> Ragged:
 
 
 def vocabulary_size(model: Any) -> int:
-    """Token ids that the model can both read and predict."""
+    """Number of token ids that the model can both read and predict."""
     sizes = [model.get_input_embeddings().weight.shape[0]]
     head = model.get_output_embeddings()
     if head is not None and hasattr(head, "weight"):
@@ -270,7 +269,7 @@ def vocabulary_size(model: Any) -> int:
 
 
 def check_ids(ragged: Ragged, vocabulary: int) -> None:
-    """Raise a `RowError` at the first token id that the model does not have."""
+    """Raise a `RowError` at the first token id outside the vocabulary."""
     bad = np.flatnonzero((ragged.flat < 0) | (ragged.flat >= vocabulary))
     if bad.size:
         raise RowError(
@@ -281,7 +280,7 @@ def check_ids(ragged: Ragged, vocabulary: int) -> None:
 
 
 def check_lengths(ragged: Ragged, longest: int | None) -> None:
-    """Raise a `RowError` where a sequence has more tokens than the model has positions; None stands for no limit."""
+    """Raise a `RowError` for a sequence with more tokens than the model has positions; None means no limit."""
     if longest is not None and len(ragged.lengths) and ragged.lengths.max() > longest:
         row = int(ragged.lengths.argmax())
         raise RowError(
@@ -293,10 +292,10 @@ def check_lengths(ragged: Ragged, longest: int | None) -> None:
 
 @contextlib.contextmanager
 def evaluation(model: Any) -> Iterator[None]:
-    """Evaluation mode, and afterwards each module's own mode again: the model may be in the middle of training.
+    """Evaluation mode; each module's own mode is restored afterwards, since the model may be in the middle of training.
 
-    A Trainer that trains in 16 bits has wrapped the forward pass: meanwhile the model computes in the type of its weights,
-    as it will when it is loaded from the checkpoint.
+    A Trainer with 16-bit precision wraps the forward pass: here the model computes in the dtype of its weights, as it will
+    when it is loaded from the checkpoint.
     """
     training = [module for module in model.modules() if module.training]
     model.eval()

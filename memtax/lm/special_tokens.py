@@ -1,15 +1,13 @@
-"""The one rule about special tokens: what is counted and scored is text; BOS only stands before it.
+"""The rule for special tokens: counted and scored tokens are text, and only BOS is put before it.
 
-A text's token ids never contain what a tokenizer adds by itself (`text_ids`): counts, windows, prompts and scores are about
-the text. A model that was pretrained with a beginning-of-sequence token before every sequence (Llama, Mistral, Gemma) has
-learned to expect one, so the same token is put before every row that the model reads: once, not scored, not counted as part of
-the prompt. Windows from the middle of a document are rows like any other. End-of-sequence is never added.
+A text's token ids never contain the special tokens that a tokenizer adds (`text_ids`): counts, windows, prompts and scores
+refer to the text. A model pretrained with a beginning-of-sequence token before every sequence (Llama, Mistral, Gemma) expects
+it, so this token is put before every row that the model reads: once, not scored, and not counted as part of the prompt.
+Windows from the middle of a document are treated like all rows. End-of-sequence is never added.
 
-The first token of a row stays without a score in either case, so that the figures of models with and without BOS cover the
-same tokens.
+The first token of a row has no score in either case, so that results with and without BOS cover the same tokens.
 
-`auto` is what the tokenizer does by itself. GPT-NeoX (Pythia), GPT-2 and Qwen add nothing; a `bos_token` that the tokenizer
-merely names is not added.
+`auto` follows the tokenizer's own behavior. GPT-NeoX (Pythia), GPT-2 and Qwen add nothing, even if a `bos_token` is defined.
 """
 
 import contextlib
@@ -24,10 +22,10 @@ from memtax.lm.folders import base_model
 from memtax.lm.loading import load_tokenizer
 
 BOS = ("auto", "always", "never")
-"""Values of `--bos`: what the tokenizer does by itself, its `bos_token` in any case, or none."""
+"""Values of `--bos`: the tokenizer's own behavior, its `bos_token` in any case, or none."""
 
 BosIds = tuple[int, ...]
-"""Token ids before every row; empty for none."""
+"""Token ids put before every row; empty for none."""
 
 _PROBE = "a b"
 _FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
@@ -56,15 +54,15 @@ def check_bos(bos: str | Sequence[int]) -> None:
 
 
 def tokenizer_bos(tokenizer: Any, bos: str | Sequence[int] = "auto") -> BosIds:
-    """The ids that stand before every row, by a tokenizer.
+    """The ids put before every row, from a tokenizer.
 
     Args:
-        tokenizer: a tokenizer of `transformers`.
+        tokenizer: a `transformers` tokenizer.
         bos: one of `BOS`, or the ids themselves.
 
     Raises:
-        MemtaxError: an unknown value.
-        ModelError: `always`, and the tokenizer names no beginning-of-sequence token.
+        MemtaxError: the value is unknown.
+        ModelError: the value is `always`, but the tokenizer defines no beginning-of-sequence token.
     """
     check_bos(bos)
     if not isinstance(bos, str):
@@ -75,14 +73,14 @@ def tokenizer_bos(tokenizer: Any, bos: str | Sequence[int] = "auto") -> BosIds:
     if bos == "always":
         if token is None:
             name = getattr(tokenizer, "name_or_path", "") or "it"
-            raise ModelError(f"the tokenizer ({name}) names no beginning-of-sequence token; use --bos auto or --bos never")
+            raise ModelError(f"the tokenizer ({name}) defines no beginning-of-sequence token; use --bos auto or --bos never")
         return (int(token),)
     plain = list(tokenizer(_PROBE, add_special_tokens=False)["input_ids"])
     whole = list(tokenizer(_PROBE)["input_ids"])
     for start in range(len(whole) - len(plain) + 1 if plain else 0):
         if whole[start : start + len(plain)] == plain:
             return tuple(whole[:start])
-    # A text that the tokenizer has no token for leaves what it adds: its token of both names may be the end of it.
+    # An empty encoding leaves only the added tokens; a token that is both BOS and EOS may be the one at the end.
     ends = len(whole) == 1 and token == getattr(tokenizer, "eos_token_id", None)
     return (int(token),) if token is not None and whole[:1] == [token] and not ends else ()
 
@@ -90,19 +88,19 @@ def tokenizer_bos(tokenizer: Any, bos: str | Sequence[int] = "auto") -> BosIds:
 def bos_ids(
     path: str | Path, revision: str | None = None, bos: str | Sequence[int] = "auto", tokenizer: str | Path | None = None
 ) -> BosIds:
-    """The ids that stand before every row of a model, by its tokenizer; the model itself is not loaded.
+    """The ids put before every row of a model, from its tokenizer and without loading the model.
 
-    An adapter without a tokenizer of its own has that of its base model. Without any tokenizer `auto` adds nothing.
+    An adapter without its own tokenizer uses that of its base model. Without any tokenizer, `auto` adds nothing.
 
     Args:
         path: the model's folder or Hub name.
-        revision: branch, tag or commit of a Hub name.
+        revision: branch, tag or commit on the Hub.
         bos: one of `BOS`, or the ids themselves.
-        tokenizer: folder or Hub name of another tokenizer, which then decides.
+        tokenizer: folder or Hub name of another tokenizer to use instead.
 
     Raises:
-        MemtaxError: an unknown value.
-        ModelError: `always`, and no beginning-of-sequence token is named.
+        MemtaxError: the value is unknown.
+        ModelError: the value is `always`, but no beginning-of-sequence token is defined.
     """
     check_bos(bos)
     if not isinstance(bos, str):
@@ -120,7 +118,7 @@ def _bos_ids(path: str, revision: str | None, bos: str, stamp: tuple[tuple[str, 
         if base is not None:
             return bos_ids(*base, bos)
         if bos == "always":
-            raise ModelError(f"{path} has no tokenizer to name a beginning-of-sequence token; give one with --tokenizer")
+            raise ModelError(f"{path} has no tokenizer that defines a beginning-of-sequence token; give one with --tokenizer")
         return ()
     try:
         found = load_tokenizer(path, revision)
@@ -143,12 +141,12 @@ _MODELS: "weakref.WeakKeyDictionary[Any, BosIds]" = weakref.WeakKeyDictionary()
 
 
 def set_bos(model: Any, ids: Sequence[int]) -> None:
-    """Put these ids before every row that memtax shows this model from now on; `load_model` does it."""
+    """Put these ids before every row that memtax passes to this model from now on; called by `load_model`."""
     _MODELS[model] = tuple(ids)
 
 
 def bos_of(model: Any) -> BosIds:
-    """The ids before every row of a loaded model; none if `set_bos` was not called for it or what it wraps."""
+    """The ids put before every row of a loaded model; none if `set_bos` was never called for it or the model it wraps."""
     if model in _MODELS:
         return _MODELS[model]
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -157,7 +155,7 @@ def bos_of(model: Any) -> BosIds:
 
 @contextlib.contextmanager
 def bos_before(model: Any, ids: Sequence[int]) -> Iterator[None]:
-    """`set_bos` for a while."""
+    """Call `set_bos` temporarily."""
     before = _MODELS.get(model)
     set_bos(model, ids)
     try:
@@ -170,12 +168,12 @@ def bos_before(model: Any, ids: Sequence[int]) -> Iterator[None]:
 
 
 def with_bos(row: Sequence[int], ids: BosIds) -> Sequence[int]:
-    """The row after the ids; a row that begins with them already is left as it is."""
+    """The row with the ids before it; a row that already starts with them is unchanged."""
     return row if not ids or starts_with_bos(row, ids) else [*ids, *row]
 
 
 def without_bos(row: Sequence[int], ids: BosIds) -> Sequence[int]:
-    """The text of a row that may begin with the ids: they are not part of its prompt."""
+    """The text of a row that may start with the ids, which are not part of its prompt."""
     return row[len(ids) :] if ids and starts_with_bos(row, ids) else row
 
 
@@ -185,27 +183,27 @@ def starts_with_bos(row: Sequence[int], ids: BosIds) -> bool:
 
 
 def positions(model: Any) -> int | None:
-    """Positions for BOS and text; None where its configuration names no limit (XLNet says -1).
+    """Positions for BOS and text; None if the configuration gives no limit (XLNet says -1).
 
-    The virtual tokens of a prompt adapter take positions away. (A prefix stands in the cache, and counts as much.)
+    A prompt adapter's virtual tokens reduce them. (A prefix is in the cache, and counts too.)
     """
     longest = position_limit(model.config)
     return longest if longest is None else longest - virtual_tokens(model)
 
 
 def position_limit(config: Any) -> int | None:
-    """Positions that a configuration names; None where it names none, or something that is not a length."""
+    """Maximum positions in a configuration; None if it gives none, or a value that is not a length."""
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     return longest if isinstance(longest, int) and longest > 0 else None
 
 
 def virtual_tokens(model: Any) -> int:
-    """Tokens that a prompt adapter puts before every text."""
+    """Number of tokens that a prompt adapter puts before every text."""
     config = getattr(model, "active_peft_config", None) if hasattr(model, "get_base_model") else None
     return int(getattr(config, "num_virtual_tokens", None) or 0)
 
 
 def text_positions(model: Any) -> int | None:
-    """Positions that a model has for text, BOS not counted; None where its configuration names no limit."""
+    """Positions that a model has for text, without BOS; None if its configuration gives no limit."""
     longest = positions(model)
     return longest if longest is None else longest - len(bos_of(model))

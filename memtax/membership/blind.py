@@ -1,4 +1,4 @@
-"""What the texts alone give away of membership: the baseline that every attack must beat, and how members differ."""
+"""How well the texts alone predict membership (the baseline that every attack must beat), and how members differ."""
 
 import re
 from collections import defaultdict
@@ -12,10 +12,10 @@ from memtax import statistics
 
 FOLDS = 5
 INNER_FOLDS = 3
-"""Folds of the training rows in which one of the classifiers is chosen."""
+"""Folds of the training rows used to choose a classifier."""
 PERMUTATIONS = 200
 NGRAMS = (7, 13)
-"""Words of the n-grams whose overlap is measured: MIMIR's."""
+"""N-gram sizes, in words, for the overlap with members; as in MIMIR."""
 SEED = 1024
 NUMBERS = (
     "length in characters",
@@ -26,9 +26,9 @@ NUMBERS = (
     "naming of a year",
     "length in tokens",
 )
-"""Single lengths and years that may separate members from non-members, in the order of `_numbers`, and the tokens."""
+"""Single lengths and years that may separate members from non-members, in the order of `_numbers`, followed by the tokens."""
 _BUCKETS = 512
-"""Hashed word features of the permutation test."""
+"""Number of hashed word features in the permutation test."""
 _YEAR = re.compile(r"(?<!\d)(1[89]\d\d|20\d\d)(?!\d)")
 
 Values = npt.NDArray[np.float64]
@@ -45,24 +45,23 @@ def blind_scores(
     units: npt.ArrayLike | None = None,
     lengths: Sequence[int] | None = None,
 ) -> Values | None:
-    """Out-of-fold log-odds that a text is a member, by a classifier that never sees the model.
+    """Out-of-fold log-odds that a text is a member, from a classifier that never sees the model.
 
-    In each fold one of several logistic regressions is chosen: on words and pairs of words, lengths and years named (Das et
-    al. 2024; Meeus et al. 2024) together, or on a single length or year, whichever ranks best in a cross-validation of the
-    fold's training rows alone. Rows of one unit fall into one fold. Words and scales are counted over all texts, without
-    their labels.
+    Each fold chooses one of several logistic regressions: one on words, word pairs, lengths and mentioned years (Das et al.
+    2024; Meeus et al. 2024), or one on a single length or year, whichever ranks best in a cross-validation on the fold's
+    training rows alone. All rows of a unit are in the same fold. Vocabulary and scales come from all texts, without labels.
 
     Args:
         texts: the texts.
         labels: whether each is a member.
-        folds: of the cross-validation; fewer where a class has fewer units.
-        seed: of the folds.
-        units: (texts,) unit of each, from `unit_codes`: its document, or the text that a chunk was cut from. None: rows of
-            equal text.
-        lengths: tokens of each, another single feature.
+        folds: number of cross-validation folds; fewer if a class has fewer units.
+        seed: random seed of the folds.
+        units: (texts,) unit of each text, from `unit_codes`: its document, or the text that a chunk was cut from. None: rows
+            with equal text form a unit.
+        lengths: token count of each text, used as another single feature.
 
     Returns:
-        (texts,) scores, or None with fewer than 2 units of a class.
+        (texts,) scores, or None if a class has fewer than 2 units.
     """
     y = np.asarray(labels, np.int64)
     groups = _units(texts, units)
@@ -80,18 +79,18 @@ def blind_scores(
 
 
 def fit_and_choose(features: "Features", y: Codes, groups: Codes, train: Codes, test: Codes, seed: int) -> Values | None:
-    """Scores of the test rows by the candidate that ranks the training rows best out of fold.
+    """Scores of the test rows from the candidate that ranks the training rows best out of fold.
 
     Args:
-        features: of all rows.
-        y: (train,) labels of the training rows; those of the test rows are not known here.
-        groups: (train,) their units.
-        train: the training rows.
-        test: the test rows.
-        seed: of the inner folds.
+        features: features of all rows.
+        y: (train,) labels of the training rows; labels of the test rows are not passed.
+        groups: (train,) units of the training rows.
+        train: indices of the training rows.
+        test: indices of the test rows.
+        seed: random seed of the inner folds.
 
     Returns:
-        (test,) log-odds; None where the training rows are of one class.
+        (test,) log-odds; None if all training rows have the same class.
     """
     if len(np.unique(y)) < 2:
         return None
@@ -128,23 +127,23 @@ def blind_p_value(
     permutations: int = PERMUTATIONS,
     seed: int = SEED,
 ) -> float | None:
-    """P-value of "the texts alone do not separate the classes": labels of whole units are permuted, a classifier fit each time.
+    """P-value of "the texts alone do not separate the classes", from permutations of the labels of whole units.
 
-    The statistic is the larger of the out-of-fold AUROC of a ridge regression on hashed words, lengths and years, and of the
-    AUROC of the best single length or year in either direction. Its predictions are linear in the labels, so that all
-    permutations are fit at once; the folds follow units and not labels. Under random assignment of units it is uniform.
+    The statistic is the larger of two out-of-fold AUROCs: of a ridge regression on hashed words, lengths and years, and of
+    the best single length or year in either direction. The regression's predictions are linear in the labels, so all
+    permutations are fit at once; folds depend on units and not on labels. Under random assignment of units it is uniform.
 
     Args:
         texts: the texts.
         labels: whether each is a member.
-        units: as in `blind_scores`. Units with both kinds of row have their rows permuted within them.
-        strata: (texts,) domain of each; labels are permuted within domains. None: one domain.
-        lengths: tokens of each.
-        permutations: how many.
-        seed: of folds and permutations.
+        units: as in `blind_scores`. Units with members and non-members have their rows permuted within the unit.
+        strata: (texts,) domain of each text; labels are permuted within domains. None: one domain.
+        lengths: token count of each text.
+        permutations: number of permutations.
+        seed: random seed of folds and permutations.
 
     Returns:
-        (1 + permutations at least as extreme) / (1 + permutations); None with fewer than 2 units of a class.
+        (1 + permutations at least as extreme) / (1 + permutations); None if a class has fewer than 2 units.
     """
     from sklearn.model_selection import GroupKFold
 
@@ -173,7 +172,7 @@ def blind_p_value(
 def permuted(
     y: npt.NDArray[np.bool_], groups: Codes, domains: Codes, permutations: int, seed: int
 ) -> Iterator[npt.NDArray[np.bool_]]:
-    """Labels (rows,) with those of whole units permuted within each domain; units of both kinds are permuted inside."""
+    """Labels (rows,), permuted between whole units of a domain; units of both classes are permuted internally."""
     rng = np.random.default_rng(seed)
     pairs = np.unique(np.column_stack([domains, groups]), axis=0, return_inverse=True)[1].ravel()
     members, sizes = np.bincount(pairs, y), np.bincount(pairs)
@@ -193,7 +192,7 @@ def permuted(
 
 
 def _areas(labels: Values, scores: Values) -> Values:
-    """AUROC of scores (rows, columns or 1) for each column of labels (rows, columns); .5 where a class is missing."""
+    """AUROC of scores (rows, columns or 1) for each column of labels (rows, columns); .5 if a class is missing."""
     from scipy.stats import rankdata
 
     positives = labels.sum(axis=0)
@@ -208,7 +207,7 @@ def _units(texts: Sequence[str], units: npt.ArrayLike | None) -> Codes:
 
 
 def _splits(y: Codes, groups: Codes, folds: int, seed: int) -> list[Split] | None:
-    """Folds of whole units with about the same share of members; None with fewer than 2 units of a class."""
+    """Folds of whole units with similar shares of members; None if a class has fewer than 2 units."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     folds = min(folds, *(len(np.unique(groups[y == kind])) for kind in (0, 1)))
@@ -218,11 +217,11 @@ def _splits(y: Codes, groups: Codes, folds: int, seed: int) -> list[Split] | Non
 
 
 class Features:
-    """Words, lengths and years of texts; words and scales are counted over all of them, labels are never seen.
+    """Word, length and year features; vocabulary and scales come from all texts, never from labels.
 
     Args:
         texts: the texts.
-        lengths: tokens of each, if they are known.
+        lengths: token count of each text, if known.
     """
 
     def __init__(self, texts: Sequence[str], lengths: Sequence[int] | None = None) -> None:
@@ -233,7 +232,7 @@ class Features:
         if lengths is not None:
             numbers = np.column_stack([numbers, np.log1p(np.asarray(lengths, np.float64))])
         self.numbers = StandardScaler().fit_transform(numbers)
-        # Single characters and signs count as words: code and formulas are made of them.
+        # Single characters and symbols count as words because code and formulas consist of them.
         words = TfidfVectorizer(
             ngram_range=(1, 2),
             token_pattern=r"\w+|[^\w\s]",
@@ -244,18 +243,18 @@ class Features:
         try:
             self.words = words.fit_transform(texts)
         except ValueError:
-            # No word at all.
+            # The texts contain no words.
             self.words = None
 
     def candidates(self) -> list[Any]:
-        """Feature matrices (texts, features): everything together, then each number that varies alone."""
+        """Feature matrices (texts, features): all features together, then each number with nonzero variance alone."""
         from scipy.sparse import csr_matrix, hstack
 
         together = self.numbers if self.words is None else hstack([self.words, csr_matrix(self.numbers)]).tocsr()
         return [together, *(self.numbers[:, [place]] for place in range(self.numbers.shape[1]) if self.numbers[:, place].any())]
 
     def hashed(self) -> tuple[Values, Values]:
-        """Words in a fixed number of signed buckets with the numbers (texts, features), and the numbers alone."""
+        """Signed hashed word counts with the numbers (texts, features), and the numbers alone."""
         from scipy.sparse import csr_matrix
 
         if self.words is None:
@@ -270,18 +269,18 @@ class Features:
 def strongest_number(
     texts: Sequence[str], labels: Sequence[bool], lengths: Sequence[int] | None = None
 ) -> tuple[str, Values] | None:
-    """The single length or year that separates members best over all texts, in the direction in which it does.
+    """The single length or year that separates members best over all texts, oriented so that larger means member.
 
-    A classifier that has to choose among features on part of the texts may do worse than one of them alone. An attack has to
-    beat both; the choice on all texts favors the feature, never the attack.
+    A classifier that must choose among features on part of the texts may do worse than one feature alone, so an attack has
+    to beat both. Choosing on all texts favors the baseline, never the attack.
 
     Args:
         texts: the texts.
         labels: whether each is a member.
-        lengths: tokens of each.
+        lengths: token count of each text.
 
     Returns:
-        Its name and (texts,) values, larger for members; None with one kind of text or where nothing varies.
+        Its name and (texts,) values; None if there is only one class or no number varies.
     """
     y = np.asarray(labels, np.int64)
     if not 0 < y.sum() < len(y):
@@ -317,17 +316,17 @@ def _numbers(texts: Sequence[str]) -> Values:
 def shift(
     texts: Sequence[str], labels: Sequence[bool], lengths: Sequence[int], units: npt.ArrayLike | None = None
 ) -> dict[str, Any]:
-    """How members and non-members differ: n-gram overlap with the members, length in tokens, latest year named.
+    """How members and non-members differ in n-gram overlap with members, token length and latest year mentioned.
 
     Args:
         texts: the texts.
         labels: whether each is a member.
-        lengths: tokens of each.
-        units: (texts,) unit of each, for the intervals and for what counts as another text. None: each row.
+        lengths: token count of each text.
+        units: (texts,) unit of each text, for the intervals and to define which texts are distinct. None: each row.
 
     Returns:
-        For each measure the mean of either kind, and the AUROC of the measure alone with its interval (null with fewer than
-        10 units of a kind): far from .5 it tells members from non-members. A measure that no text of a kind has is null.
+        For each measure the mean of each class, and the AUROC of the measure alone with its interval (null if a class has
+        fewer than 10 units); an AUROC far from .5 separates members from non-members. A measure missing for a class is null.
     """
     y = np.asarray(labels, bool)
     codes = np.arange(len(y)) if units is None else np.asarray(units)
@@ -343,13 +342,13 @@ def shift(
 def ngram_overlap(
     texts: Sequence[str], labels: Sequence[bool], size: int, units: npt.ArrayLike | None = None
 ) -> list[float | None]:
-    """Share of each text's word n-grams that member texts of other units have; None for texts of fewer words."""
+    """Share of each text's word n-grams that also occur in members of other units; None for texts of fewer words."""
     codes = (np.arange(len(texts)) if units is None else np.asarray(units)).tolist()
     grams = []
     for text in texts:
         words = text.lower().split()
         grams.append({hash(tuple(words[start : start + size])) for start in range(len(words) - size + 1)})
-    # Of each n-gram the unit that has it first, and whether a second one does.
+    # For each n-gram: the first unit that contains it, and whether a second unit does.
     holders: dict[int, set[int]] = defaultdict(set)
     for own, member, code in zip(grams, labels, codes, strict=True):
         for gram in own if member else ():

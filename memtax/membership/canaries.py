@@ -1,10 +1,9 @@
-"""Reading out planted canaries: exposure and extraction by how often each was planted.
+"""Exposure and extraction of planted canaries by number of repetitions.
 
-`training/finetune_lora.py` plants random sequences in a training set, holds others of the same kind out, and writes which.
-What a model knows of a canary is its exposure (Carlini et al. 2019, arXiv 1802.08232): log2 of the number of candidates minus
-log2 of the canary's rank among them by likelihood. The candidates are the canary itself and all that were held out, so
-exposure lies between 0 and log2(held out + 1) bits; canaries that the model has not learned have about 1 / ln 2 = 1.44 bits
-on average.
+`training/finetune_lora.py` plants random sequences in a training set, holds out others of the same kind, and records both.
+A canary's exposure (Carlini et al. 2019, arXiv 1802.08232) is log2 of the number of candidates minus log2 of the canary's
+rank among them by likelihood. The candidates are the canary itself and all held-out sequences, so exposure lies between 0
+and log2(held out + 1) bits; canaries that the model has not learned average about 1 / ln 2 = 1.44 bits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,20 +20,20 @@ from memtax.records import read_json_lines
 from memtax.shapes import COUNT, Number, Rows
 
 _AT_MOST = 1e-9
-"""Bits by which an exposure may miss the maximum through rounding."""
+"""Rounding tolerance, in bits, for an exposure to count as the maximum."""
 FILES = {True: "canaries.member.jsonl", False: "canaries.nonmember.jsonl"}
 
 _CANARY = {"tokens": Rows(Number(0, 2**31 - 1, whole=True)), "repetitions": COUNT}
-"""A line of the record."""
+"""One line of the record."""
 
 
 @dataclass(frozen=True)
 class Canary:
-    """A sequence of which it is known how often it was trained on.
+    """A sequence whose number of repetitions in the training set is known.
 
     Attributes:
         tokens: its token ids.
-        repetitions: times that it stands in the training set; 0 if it was held out.
+        repetitions: number of times it occurs in the training set; 0 if it was held out.
     """
 
     tokens: tuple[int, ...]
@@ -45,18 +44,18 @@ def exposure(planted: npt.ArrayLike, held_out: npt.ArrayLike) -> npt.NDArray[np.
     """Exposure of each planted canary in bits: log2(candidates) - log2(rank).
 
     Args:
-        planted: likelihood of each planted canary, in any unit that orders (larger: more likely).
-        held_out: the same of each canary that was not planted.
+        planted: likelihood of each planted canary, on any scale (larger: more likely).
+        held_out: likelihood of each held-out canary, on the same scale.
 
     Returns:
-        One value a planted canary, from 0 to log2(held out + 1). A tie counts against the canary.
+        One value per planted canary, from 0 to log2(held out + 1). A tie counts against the canary.
 
     Raises:
-        MemtaxError: nothing was held out, or a likelihood is NaN.
+        MemtaxError: there are no held-out canaries, or a likelihood is NaN.
     """
     own, others = np.asarray(planted, float), np.sort(np.asarray(held_out, float))
     if not len(others):
-        raise MemtaxError("no canary was held out, so there is nothing to rank the planted ones among")
+        raise MemtaxError("no canary was held out, so the planted canaries cannot be ranked")
     if np.isnan(own).any() or np.isnan(others).any():
         raise MemtaxError("a canary's likelihood is NaN; the model's output cannot be used")
     rank = 1 + len(others) - np.searchsorted(others, own, side="left")
@@ -64,12 +63,12 @@ def exposure(planted: npt.ArrayLike, held_out: npt.ArrayLike) -> npt.NDArray[np.
 
 
 def chance_exposure(held_out: int) -> float:
-    """Mean exposure in bits of canaries that the model never saw: each rank is as likely as any other."""
+    """Mean exposure in bits of canaries that the model never saw, for which all ranks are equally likely."""
     return float(np.log2(held_out + 1) - np.log2(np.arange(1, held_out + 2)).mean())
 
 
 def find_record(folder: Path | str) -> Path | None:
-    """The folder of a plant record: `folder` itself, or `canaries` in it; None if neither is one."""
+    """The folder with the plant record: `folder` itself or its subfolder `canaries`; None if neither has one."""
     for place in (Path(folder), Path(folder) / "canaries"):
         if (place / FILES[True]).is_file():
             return place
@@ -77,21 +76,21 @@ def find_record(folder: Path | str) -> Path | None:
 
 
 def read_record(folder: Path | str) -> list[Canary]:
-    """The planted canaries, then those that were held out.
+    """Read the planted and then the held-out canaries.
 
     Args:
-        folder: output of `training/finetune_lora.py`, or the folder `canaries` in it.
+        folder: output folder of `training/finetune_lora.py`, or its subfolder `canaries`.
 
     Raises:
-        MemtaxError: there is no record, or a line of it cannot be used.
+        MemtaxError: the record is missing, or one of its lines is invalid.
     """
     place = find_record(folder)
     if place is None:
-        raise MemtaxError(f"{folder} holds no record of planted canaries ({FILES[True]}); plant some with --canaries")
+        raise MemtaxError(f"{folder} has no record of planted canaries ({FILES[True]}); plant some with --canaries")
     found = []
     for member, name in FILES.items():
         if not (place / name).is_file():
-            raise MemtaxError(f"{place / name} is missing: planted canaries are ranked among those that were held out")
+            raise MemtaxError(f"{place / name} is missing: planted canaries are ranked among the held-out ones")
         for number, row in enumerate(read_json_lines(place / name, _CANARY), 1):
             canary = Canary(tuple(row["tokens"]), row["repetitions"])
             if len(canary.tokens) < 2 or (canary.repetitions > 0) is not member:
@@ -111,13 +110,13 @@ def read_out(
 ) -> dict[str, Any]:
     """Exposure and extraction of every planted canary under a model.
 
-    A canary is extracted if greedy decoding from its first half gives its second half. Likelihood is the mean log-probability
+    A canary is extracted if greedy decoding from its first half yields its second half. Likelihood is the mean log-probability
     of its tokens after the first.
 
     Args:
-        canaries: of `read_record`.
-        model: folder or Hub name, adapters too.
-        revision: of a Hub name.
+        canaries: planted and held-out canaries, from `read_record`.
+        model: folder or Hub name of a model or adapter.
+        revision: branch, tag or commit on the Hub.
         dtype: number format of the weights.
         bos: one of `memtax.lm.special_tokens.BOS`, or token ids.
 
@@ -134,7 +133,7 @@ def read_out(
     if any(not row for row in found["token_logprobs"]):
         raise MemtaxError(f"{model} cannot score a canary; were they planted with another tokenizer?")
     likelihood = [float(np.mean(row)) for row in found["token_logprobs"]]
-    # The rank at place i is that of token i + 1: the second half begins at token half.
+    # Index i holds the rank of token i + 1, and the second half begins at token half.
     extracted = [
         not any(ranks[max(1, len(canary.tokens) // 2) - 1 :])
         for canary, ranks in zip(canaries, found["token_ranks"], strict=True)
@@ -146,16 +145,16 @@ def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted
     """Exposure and extraction by number of repetitions.
 
     Args:
-        canaries: planted and held out.
-        likelihood: of each; larger is more likely.
-        extracted: whether each was.
+        canaries: planted and held-out canaries.
+        likelihood: likelihood of each canary; larger is more likely.
+        extracted: whether each canary was extracted.
 
     Returns:
-        `planted` and `held_out` (counts), `most_bits` and `chance_bits` (largest exposure that can be seen, and its mean by
-        chance), `by_repetitions` (a row for each number of `repetitions`: `canaries`, `exposure` with mean, least and most, and
-        `memorized`, `rate`, `low`, `high` with an exact interval; the `exposure`'s `low` and `high` are those of its mean over
-        canaries, null with fewer than 10), `candidates` (held out and the canary itself),
-        `held_out_extracted` (count), `each` (a row a canary).
+        `planted` and `held_out` (counts), `most_bits` and `chance_bits` (maximum exposure, and mean exposure by chance),
+        `by_repetitions` (one row per number of `repetitions`: `canaries`, `exposure` with mean, least and most, and
+        `memorized`, `rate`, `low`, `high` with an exact interval; `low` and `high` of `exposure` bound its mean over canaries
+        and are null with fewer than 10), `candidates` (held-out canaries and the canary itself),
+        `held_out_extracted` (count), `each` (one row per canary).
     """
     times = np.array([canary.repetitions for canary in canaries])
     score, hit = np.asarray(likelihood, float), np.asarray(extracted, bool)
@@ -167,7 +166,7 @@ def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted
     for repetitions in sorted(set(planted.tolist())):
         own = planted == repetitions
         rate = statistics.clopper_pearson(int(hits[own].sum()), int(own.sum()))
-        # Canaries are drawn independently, so each is a unit.
+        # Canaries are drawn independently, so each is its own unit.
         mean = statistics.bounded_mean(bits[own], np.arange(own.sum()), 0.0, most)
         rows.append(
             {
@@ -202,7 +201,7 @@ def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted
 
 
 def conclusion(found: Mapping[str, Any]) -> str:
-    """The read-out in a sentence or two: what is extracted, and how canaries planted each number of times stand."""
+    """Summary sentences: which canaries are extracted, and the mean exposure for each number of repetitions."""
     rows, most = found["by_repetitions"], found["most_bits"]
     extracted = [f"{row['memorized']:,} of {row['canaries']:,} planted {_times(row)}" for row in rows if row["memorized"]]
     first = f"Canaries are extracted: {', '.join(extracted)}" if extracted else "No canary is extracted"
@@ -215,8 +214,8 @@ def conclusion(found: Mapping[str, Any]) -> str:
         )
         stand.append(f"{mean:.1f} bits planted {_times(row)} ({share})")
     return (
-        f"{first}. Mean exposure: {', '.join(stand)}; {found['chance_bits']:.1f} by chance, and {most:.1f} is the most that "
-        f"{found['candidates']:,} candidates can show"
+        f"{first}. Mean exposure: {', '.join(stand)}; {found['chance_bits']:.1f} is expected by chance, and {most:.1f} is the "
+        f"maximum with {found['candidates']:,} candidates"
     )
 
 

@@ -1,4 +1,4 @@
-"""Scores of many texts at once from columns of log-probabilities: the attacks that need no model besides."""
+"""Membership scores of many texts at once, from columns of log-probabilities and without a model."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,27 +21,27 @@ def score_rows(
     reference_predictions: Column | None = None,
     k: Sequence[float] = (0.1, 0.2, 0.5),
 ) -> dict[str, list[float | None]]:
-    """Every score that the given columns allow, of memtax's attacks and those of installed packages.
+    """All scores that the given columns allow, from the attacks of memtax and of installed packages.
 
     Args:
-        predictions: log-probability in nats of each scored token, a list per text; None and an empty list score nothing.
-        texts: adds `zlib`.
+        predictions: log-probability in nats of each scored token, one list per text; None or an empty list gives no score.
+        texts: the texts; adds `zlib`.
         means: mean over the vocabulary of log p under p, at each token.
-        variances: its variance; with `means` adds `min_k_plus_plus_{k}`.
-        reference_predictions: of the same tokens under a reference model; adds `reference`.
-        k: shares of tokens of Min-K% and Min-K%++.
+        variances: variance of log p under p; together with `means` adds `min_k_plus_plus_{k}`.
+        reference_predictions: log-probabilities of the same tokens under a reference model; adds `reference`.
+        k: shares of tokens for Min-K% and Min-K%++.
 
     Returns:
-        Score name to one value per text; None where nothing is scored.
+        Score name to one value per text; None where no token is scored.
 
     Raises:
-        MemtaxError: lengths differ, NaN, a log-probability above 0, a variance below 0, a share outside (0, 1], or means
-            without variances.
+        MemtaxError: lengths differ, a value is NaN, a log-probability is above 0, a variance is below 0, a share is outside
+            (0, 1], or only one of means and variances is given.
     """
     if not all(0 < share <= 1 for share in k):
         raise MemtaxError(f"k={list(k)} must be shares above 0 and at most 1")
     if (means is None) != (variances is None):
-        raise MemtaxError("Min-K%++ needs means and variances, not one of them")
+        raise MemtaxError("Min-K%++ needs both means and variances; only one was given")
     logprobs = _arrays("predictions", predictions, predictions)
     evidence: dict[str, Sequence[Any]] = {"logprobs": logprobs}
     if texts is not None:
@@ -63,17 +63,17 @@ def score_rows(
 
 
 def _arrays(name: str, column: Column, predictions: Column) -> list[Any]:
-    """Rows as float64, checked against the predictions' lengths."""
+    """Rows as float64, after checking their lengths against the predictions."""
     arrays = []
     for row, (values, other) in enumerate(zip(column, predictions, strict=True)):
         array = np.asarray([] if values is None else values, np.float64)
         if len(array) != len(other or []):
             raise MemtaxError(f"{name} have {len(array)} tokens in row {row}, predictions {len(other or [])}")
         if np.isnan(array).any():
-            raise MemtaxError(f"{name} have NaN in row {row}; leave out tokens that were not scored")
+            raise MemtaxError(f"{name} contain NaN in row {row}; drop tokens that were not scored")
         if name.endswith("predictions") and (array > 0).any():
-            raise MemtaxError(f"{name} hold {array.max()} in row {row}; log-probabilities are at most 0")
+            raise MemtaxError(f"{name} contain {array.max()} in row {row}; log-probabilities are at most 0")
         if name == "variances" and (array < 0).any():
-            raise MemtaxError(f"variances hold {array.min()} in row {row}; a variance is at least 0")
+            raise MemtaxError(f"variances contain {array.min()} in row {row}; a variance is at least 0")
         arrays.append(array)
     return arrays

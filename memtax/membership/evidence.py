@@ -1,4 +1,4 @@
-"""What attacks need to know of each text, from as few forward passes as there are kinds of text to read."""
+"""Evidence about each text for membership attacks, with one forward pass per kind of text."""
 
 import contextlib
 import functools
@@ -28,25 +28,25 @@ Tokens = Sequence[int]
 class AttackFilter(Filter):
     """Membership scores of each text under a causal language model.
 
-    The model runs once over the texts for all attacks that read token log-probabilities; attacks that compare with another
-    text (lower case, neighbors, a prefix) or another model add a pass each.
+    The model runs once over the texts for all attacks that read token log-probabilities; each attack that compares with
+    another text (lower case, neighbors, a prefix) or another model adds a pass.
 
     Args:
-        model: a model's folder, or its name on the Hub.
+        model: folder or Hub name of the model.
         attacks: names in `memtax.membership.attacks.ATTACKS` that need no finished table.
-        revision: branch, tag or commit of a Hub name.
-        tokenizer: folder or Hub name; None takes the model's. Tokens without text need none.
+        revision: branch, tag or commit on the Hub.
+        tokenizer: folder or Hub name; None takes the model's. Not needed if the input has only tokens.
         reference_model: for `reference`, with the revision after `@`.
         neighbour_model: a masked language model, for `neighbour`.
-        neighbours: neighbors of each text.
-        given_neighbours: whether neighbors come with the texts, in the column `neighbour_texts`, instead of from a model.
+        neighbours: number of neighbors per text.
+        given_neighbours: whether the column `neighbour_texts` provides the neighbors instead of a model.
         prefixes: for `recall`, the non-member tokens put before the texts of each domain.
         frequencies: for `dc_pdd`, the table of token counts.
-        dtype: type of the weights while scoring.
-        batch_size: rows per forward pass; None finds what fits.
-        device_map: `auto` spreads a model over several devices; None puts it on one.
-        quantization: one of `memtax.lm.loading.QUANTIZATIONS`, where bitsandbytes is installed.
-        bos: one of `memtax.lm.special_tokens.BOS`, or token ids; each model by its own tokenizer.
+        dtype: number format of the weights during scoring.
+        batch_size: rows per forward pass; None finds the largest that fits.
+        device_map: `auto` spreads a model over several devices; None uses one device.
+        quantization: one of `memtax.lm.loading.QUANTIZATIONS`; needs bitsandbytes.
+        bos: one of `memtax.lm.special_tokens.BOS`, applied with each model's own tokenizer, or token ids.
     """
 
     model: str
@@ -98,18 +98,18 @@ class AttackFilter(Filter):
 
     @property
     def opening(self) -> BosIds:
-        """The ids before every row."""
+        """Token ids put before every row."""
         return bos_ids(self.model, self.revision, self.bos, self.tokenizer)
 
     @property
     def reference_opening(self) -> BosIds:
-        """Those of the reference model."""
+        """Token ids put before every row for the reference model."""
         from memtax.lm.loading import split_revision
 
         return bos_ids(*split_revision(self.reference_model), self.bos) if self.reference_model else ()
 
     def inputs(self) -> Iterable[str]:
-        """Files of every model and table that is read."""
+        """Files of all models and tables that the filter reads."""
         from memtax.counting.count_tables import location
         from memtax.lm.loading import split_revision
 
@@ -120,12 +120,12 @@ class AttackFilter(Filter):
 
     @functools.cached_property
     def weights(self) -> str:
-        """Digest of the weights: all batches are computed with the same."""
+        """Digest of the weights, cached so that all batches share it."""
         return resident.weights_digest(self.model)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As for every filter, with the BOS that is used, but read once: the weights may be many gigabytes."""
+        """As for every filter, with the BOS in use; cached, because the weights may be many gigabytes."""
         _ = self.weights
         return digest(super().fingerprint, self.opening, self.reference_opening)
 
@@ -143,11 +143,11 @@ PARAMETERS = {
     "prefixed": ("prefixes",),
     "frequencies": ("frequencies",),
 }
-"""Evidence to the parameters of which one must be given."""
+"""Kinds of evidence and the parameters of which at least one must be set."""
 
 
 class Gatherer:
-    """Evidence of one batch."""
+    """Collects the evidence for one batch."""
 
     def __init__(self, parameters: AttackFilter, batch: Batch, needed: set[str]) -> None:
         self.parameters, self.batch, self.needed = parameters, batch, needed
@@ -157,7 +157,7 @@ class Gatherer:
         self.tokens = [list(without_bos(tokens or (), opening)) for tokens in batch["tokens"]]
 
     def gather(self) -> list[dict[str, Any]]:
-        """A dictionary a row, with the names of `EVIDENCE`; what a row does not have is missing from it."""
+        """One dictionary per row with keys from `EVIDENCE`; evidence that a row lacks is omitted."""
         passed = token_values(self.model, self.tokens, "moments" in self.needed, self.parameters.batch_size)
         found: list[dict[str, Any]] = [{} for _ in self.tokens]
         steps: dict[str, Callable[..., None]] = {
@@ -183,13 +183,13 @@ class Gatherer:
         return found
 
     def _chunk(self, row: int) -> npt.NDArray[np.bool_]:
-        """Which scored tokens of a text end in its chunk."""
+        """Which scored tokens of a text end inside its chunk."""
         ends = _token_ends(self._tokenizer, self.texts[row] or "")[1:]
         return (ends > self.batch["chunk_start"][row]) & (ends <= self.batch["chunk_end"][row])
 
     @property
     def model(self) -> Any:
-        """The model that is attacked; asked for at every pass, since the reference model may be it without its adapter."""
+        """The attacked model; fetched for every pass because the reference model may be the same without its adapter."""
         asked = self.parameters
         return self._get(asked.model, asked.revision, asked.opening, resident.MODEL, asked.weights)
 
@@ -202,13 +202,13 @@ class Gatherer:
         return load_tokenizer(self.parameters.tokenizer or self.parameters.model, self.parameters.revision)
 
     def _likelihoods(self, sequences: Sequence[Tokens], rows: Sequence[int]) -> list[float | None]:
-        """LL of each; `rows` are those that they are of."""
+        """LL of each sequence; `rows` are the rows that the sequences belong to."""
         with _of_rows(rows):
             found = token_values(self.model, sequences, False, self.parameters.batch_size)
         return [float(values[0].mean()) if len(values[0]) else None for values in found]
 
     def _readable(self) -> list[int]:
-        """Rows that are whole texts."""
+        """Rows that contain whole texts."""
         return [row for row, text in enumerate(self.texts) if text is not None and self.whole[row]]
 
     def _lowercase(self, found: list[dict[str, Any]]) -> None:
@@ -234,7 +234,7 @@ class Gatherer:
             found[row]["neighbours"] = [value for value in likelihoods if value is not None]
 
     def _prefixed(self, found: list[dict[str, Any]]) -> None:
-        """Texts are cut to what fits behind the prefix, and the prefix to half of the model's positions."""
+        """Score texts after a prefix, cut to half of the model's positions; texts are cut to the rest."""
         limit = text_positions(self.model)
         prefixes = {domain: list(tokens) for domain, tokens in self.parameters.prefixes}
         rows, joined, lengths = [], [], []
@@ -253,14 +253,14 @@ class Gatherer:
             found[row]["prefixed"] = (float(values[0][-count:].mean()), float(alone.mean()))
 
     def _frequencies(self, row: int, kept: Any) -> tuple[npt.NDArray[np.bool_], Values]:
-        """First occurrences among the scored tokens, and their corpus probabilities with one count added to each."""
+        """First occurrences among the scored tokens, and their corpus probabilities with add-one smoothing."""
         probabilities = _corpus_probabilities(
             str(self.parameters.frequencies), _vocabulary(self.model), _stamp(self.parameters)
         )
         tokens = np.asarray(self.tokens[row], np.int64)
         first = np.zeros(len(tokens), np.bool_)
         first[np.unique(tokens, return_index=True)[1]] = True
-        # Nothing is known before the first token: it has no score, unless it is a mark that only opens the text.
+        # The first token has no context and thus no score, unless it only marks the start of the text.
         return first[1:][kept], probabilities[tokens[1:]][kept]
 
     def _rates(self, found: list[dict[str, Any]]) -> None:
@@ -284,7 +284,7 @@ class Gatherer:
 
 @contextlib.contextmanager
 def _of_rows(rows: Sequence[int]) -> Iterator[None]:
-    """Sequences made from rows: what is wrong with one is wrong with its row."""
+    """Attribute errors in sequences to the rows that they were made from."""
     try:
         yield
     except RowError as error:
@@ -294,22 +294,22 @@ def _of_rows(rows: Sequence[int]) -> Iterator[None]:
 def token_values(
     model: Any, sequences: Sequence[Tokens], moments: bool, batch_size: int | None = None
 ) -> list[tuple[Values, ...]]:
-    """Log-probability of every token after the first (and mean and variance of log p), in texts of any length.
+    """Log-probability of every token after the first (and mean and variance of log p), for texts of any length.
 
-    Texts longer than the model's positions are read in windows that overlap by half; a token is scored in the first window
-    that holds it, so that at least half of the positions stand before it.
+    Texts longer than the model's context are read in windows that overlap by half; a token is scored in the first window
+    that contains it, so it has at least half a window of context.
 
     Args:
         model: a causal language model.
-        sequences: token ids of each text; equal ones are read once.
-        moments: also means and variances.
-        batch_size: rows per forward pass; None finds what fits.
+        sequences: token ids of each text; equal texts are read once.
+        moments: whether to return means and variances too.
+        batch_size: rows per forward pass; None finds the largest that fits.
 
     Returns:
-        For each text arrays of shape (tokens - 1), float64.
+        For each text, arrays of shape (tokens - 1), float64.
 
     Raises:
-        RowError: the model cannot take a text, or its logits are not numbers.
+        RowError: the model cannot process a text, or its logits are NaN.
     """
     from memtax.lm.scores import score
 
@@ -346,7 +346,7 @@ def _arrays(scores: "TokenScores", moments: bool) -> list[npt.NDArray[np.float32
 
 
 def _windows(length: int, limit: int | None) -> list[tuple[int, int, int]]:
-    """Start and end of each window, and up to where tokens were scored before."""
+    """Start, end and number of already scored tokens of each window."""
     if limit is None or length <= limit:
         return [(0, length, 0)]
     found = [(0, limit, 0)]
@@ -358,7 +358,7 @@ def _windows(length: int, limit: int | None) -> list[tuple[int, int, int]]:
 
 
 def same_tokenization(first: Any, second: Any) -> bool:
-    """Whether two tokenizers give every text the same ids: the same vocabulary and the same steps."""
+    """Whether two tokenizers map every text to the same ids, because their vocabulary and processing steps are equal."""
     if first.get_vocab() != second.get_vocab():
         return False
     backends = [getattr(tokenizer, "backend_tokenizer", None) for tokenizer in (first, second)]
@@ -371,9 +371,9 @@ def same_tokenization(first: Any, second: Any) -> bool:
 
 
 def _token_ends(tokenizer: Any, text: str) -> npt.NDArray[np.int64]:
-    """Where in the text each token ends, in characters."""
+    """End offset of each token in the text, in characters."""
     if not tokenizer.is_fast:
-        raise MemtaxError("chunks inside a text need a fast tokenizer, which gives the offsets of its tokens")
+        raise MemtaxError("chunks inside a text need a fast tokenizer, which reports the offsets of its tokens")
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False)
     return np.array([end for _, end in found["offset_mapping"]], np.int64)
 
@@ -390,7 +390,7 @@ def _stamp(parameters: AttackFilter) -> tuple[tuple[str, int, int], ...]:
 
 @functools.lru_cache(maxsize=2)
 def _corpus_probabilities(name: str, vocabulary: int, stamp: tuple[tuple[str, int, int], ...]) -> Values:
-    """(count + 1) / (N + V) of each token id."""
+    """(count + 1) / (N + V) for each token id."""
     from memtax.counting.count_tables import read_frequencies
 
     table = read_frequencies(name)

@@ -1,4 +1,4 @@
-"""Membership figures of a main run, from its one forward pass."""
+"""Membership figures of a main run, computed from its single forward pass."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from memtax.membership.column_scores import score_rows
 from memtax.membership.estimates import figures
 
 MOST = 2_000
-"""Sequences used of members and of non-members: the blind baseline reads every word of them five times."""
+"""Maximum number of members and of non-members; the blind baseline reads every word five times."""
 SHARES = (0.2,)
 RESAMPLES = 200
 SEED = 1024
@@ -19,11 +19,11 @@ def membership_of_run(table: pa.Table, resamples: int = RESAMPLES) -> dict[str, 
     """Loss, zlib and Min-K% of members and held-out sequences, beside the blind baseline.
 
     Args:
-        table: `is_member`, `token_logprobs`, `text` and `tokens`, and `document` where it is known.
-        resamples: bootstrap resamples.
+        table: `is_member`, `token_logprobs`, `text` and `tokens`, and `document` where known.
+        resamples: number of bootstrap resamples.
 
     Returns:
-        As a domain of `memtax.membership.estimates.figures`; None if a kind is missing.
+        One domain of `memtax.membership.estimates.figures`; None if there are no members or no non-members.
     """
     labels = np.array(table.column("is_member").to_pylist(), bool)
     rng = np.random.default_rng(SEED)

@@ -1,7 +1,7 @@
-"""`memtax counterfactual`: how much likelier a text is for models trained with it than for models trained without.
+"""`memtax counterfactual`: how much likelier a text is under models trained with it than under models trained without it.
 
-The models are trained through `training/finetune_lora.py`, each on a random half of the texts, and then serve LiRA and RMIA
-as reference models.
+The models are trained with `training/finetune_lora.py`, each on a random half of the texts, and then serve as reference
+models for LiRA and RMIA.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,16 +34,16 @@ COLUMNS = (
 )
 
 CHANCE = 0.025
-"""Share of texts without any memorization whose 95% interval lies above 0."""
+"""Share of texts without memorization whose 95% interval lies above 0."""
 FDR = 0.05
 """False discovery rate of Benjamini & Hochberg (1995)."""
 
 
 def describe(summary: Mapping[str, Any]) -> list[str]:
-    """The figures in words."""
+    """Summary lines for the terminal."""
     mean, count = summary["mean"], summary["clearly_memorized"]
     if mean is None:
-        return ["no text was both in and out"]
+        return ["no text has models trained both with and without it"]
     bounds = summary["interval"]
     units = f"{summary['units']['number']:,} {summary['units']['name']}"
     within = f" ({bounds['low']:.4f} to {bounds['high']:.4f} over {units})" if bounds else f" (of these {units} only)"
@@ -58,18 +58,18 @@ def describe(summary: Mapping[str, Any]) -> list[str]:
 def counterfactual(texts: pa.Table, training: Training, output: Path | str) -> tuple[pa.Table, dict[str, Any]]:
     """Train the models, score every text under each, and compare (Zhang et al. 2021).
 
-    Models that are finished in `output` are not trained again; parts of scores are reused too. Under `accelerate launch` or
-    `torchrun` the models and the scoring are shared among the processes.
+    Finished models and parts of scores in `output` are reused. Under `accelerate launch` or `torchrun`, training and scoring
+    are shared among the processes.
 
     Args:
         texts: `sequence_id`, `domain` and `text`, from `memtax.corpus.membership_texts.load_texts`.
-        training: how models are trained.
-        output: the directory of `models/` and `parts/`.
+        training: training settings.
+        output: the directory that holds `models/` and `parts/`.
 
     Returns:
-        Table: for each text the mean LL under models trained with it minus that under the others, with a 95% Welch interval,
-        and LL and inclusion model by model; null where fewer than 2 models are on a side, or a text has no token to score.
-        And the figures over all texts.
+        A table and the figures over all texts. For each text, the table has the mean LL under models trained with it minus
+        the mean LL under models trained without it, a 95% Welch interval, and LL and inclusion for every model; values are
+        null where a side has fewer than 2 models, or a text has no token to score.
 
     Raises:
         MemtaxError: there are too few texts, or the model cannot be trained.
@@ -77,13 +77,13 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str) -> t
     """
     output = Path(output)
     if len(texts) < 4:
-        raise MemtaxError(f"{len(texts)} texts are too few to train on halves of; give at least 4")
+        raise MemtaxError(f"{len(texts)} texts are too few to train on random halves; give at least 4")
     included = subsets(len(texts), training)
     folders = train_models(texts.column("text").to_pylist(), training, output)
     given = texts.select(
         [name for name in ("sequence_id", "domain", "document", "text") if name in texts.column_names]
     ).to_pylist()
-    # Which of them a model was trained on differs from model to model; whole texts are meant.
+    # Whether a model was trained on a text differs between models, so whole texts are scored.
     whole = {"is_member": False, "tokens": None, "chunk_start": None, "chunk_end": None}
     data = pa.Table.from_pylist([{**row, **whole} for row in given], schema=schema.arrow_schema(membership.COLUMNS))
     opening = bos_ids(training.model, None, training.bos)
@@ -101,7 +101,7 @@ def counterfactual(texts: pa.Table, training: Training, output: Path | str) -> t
 
 
 def with_texts(scores: pa.Table, texts: pa.Table) -> pa.Table:
-    """The scores with document and text of each row, so that `memtax mia` can check that its texts are the same."""
+    """Add each row's document and text to the scores, so that `memtax mia` can check that its texts are the same."""
     for name in ("document", "text"):
         if name in texts.column_names:
             scores = scores.append_column(name, texts.column(name))
@@ -109,12 +109,12 @@ def with_texts(scores: pa.Table, texts: pa.Table) -> pa.Table:
 
 
 def compare(ids: Sequence[int], scores: Sequence[Sequence[float | None]], included: npt.NDArray[np.bool_]) -> pa.Table:
-    """In minus out for each text.
+    """In-minus-out difference of each text.
 
     Args:
         ids: sequence ids.
-        scores: LL of each text under each model (models, texts).
-        included: whether the model was trained on the text (models, texts).
+        scores: (models, texts) LL of each text under each model.
+        included: (models, texts) whether the model was trained on the text.
     """
     rows = []
     for row, number in enumerate(ids):
@@ -129,13 +129,13 @@ def compare(ids: Sequence[int], scores: Sequence[Sequence[float | None]], includ
 
 
 def _sides(values: Sequence[float | None], flags: Sequence[bool]) -> tuple[list[float], list[float]]:
-    """Scores of the models that were trained on the text, and of the others."""
+    """Scores of models trained with the text, and of models trained without it."""
     known = [(value, flag) for value, flag in zip(values, flags, strict=True) if value is not None]
     return [value for value, flag in known if flag], [value for value, flag in known if not flag]
 
 
 def _welch(inside: Sequence[float], outside: Sequence[float]) -> tuple[float, float, float] | None:
-    """Difference of two means, its standard error, and Welch's degrees of freedom (infinite without any variance)."""
+    """Difference of two means, its standard error, and Welch's degrees of freedom (infinite if both variances are 0)."""
     if min(len(inside), len(outside)) < 2 or not np.isfinite([*inside, *outside]).all():
         return None
     value = float(np.mean(inside) - np.mean(outside))
@@ -159,7 +159,7 @@ def _difference(inside: Sequence[float], outside: Sequence[float]) -> statistics
 
 
 def _p_value(inside: Sequence[float], outside: Sequence[float]) -> float | None:
-    """One-sided p-value of "the text is not likelier for models trained with it"."""
+    """One-sided p-value of "the text is not likelier under models trained with it"."""
     from scipy.special import stdtr
 
     found = _welch(inside, outside)
@@ -170,7 +170,7 @@ def _p_value(inside: Sequence[float], outside: Sequence[float]) -> float | None:
 
 
 def _summary(table: pa.Table, training: Training, texts: pa.Table) -> dict[str, Any]:
-    """The figures of `summary.json`; of the texts, `document` and `text` give the units of the mean's interval."""
+    """The figures of `summary.json`; `document` and `text` define the units for the interval of the mean."""
     from scipy.stats import false_discovery_control
 
     column = table.column("counterfactual_memorization").to_pylist()

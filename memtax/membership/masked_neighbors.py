@@ -1,4 +1,4 @@
-"""Neighbours of a text: some of its tokens replaced by what a masked language model would rather put there."""
+"""Neighbors of a text: copies with some tokens replaced by a masked language model's predictions."""
 
 import math
 from collections.abc import Sequence
@@ -11,30 +11,30 @@ from memtax.lm.loading import load_tokenizer, split_revision
 from memtax.provenance import digest
 
 SHARE = 0.15
-"""Tokens that are replaced in each neighbor."""
+"""Share of tokens replaced in each neighbor."""
 _BATCH = 32
 
 
 def neighbours(texts: Sequence[str], model: str, count: int = 10, share: float = SHARE) -> list[list[str]]:
-    """Neighbours of each text (Mattern et al. 2023), the same on every call.
+    """Neighbors of each text (Mattern et al. 2023), the same on every call.
 
-    Each neighbor masks its own random tokens and puts in each place the likeliest other token; the rest of the text stays
-    as it is, to the character. Tokens beyond the masked model's positions stay too.
+    Each neighbor masks its own random tokens and replaces each with the most likely different token; all other characters
+    stay unchanged. Tokens beyond the masked model's positions are never replaced.
 
     Args:
         texts: the texts.
         model: folder or Hub name of a masked language model, `NAME@REVISION` for a revision.
-        count: neighbors per text.
-        share: share of the tokens that is replaced, at least one.
+        count: number of neighbors per text.
+        share: share of the tokens to replace; at least one token is replaced.
 
     Returns:
-        A list per text; empty where the text has no token to replace.
+        One list per text; empty if the text has no token to replace.
 
     Raises:
-        ModelError: the model or a fast tokenizer of it cannot be loaded.
+        ModelError: the model cannot be loaded or has no fast tokenizer.
     """
     network, tokenizer = _load(model)
-    # RoBERTa's positions begin at 2.
+    # RoBERTa's position ids start at 2.
     longest = min(int(tokenizer.model_max_length), network.config.max_position_embeddings - 2)
     jobs = [
         (row, spans, ids, places)
@@ -52,7 +52,7 @@ def neighbours(texts: Sequence[str], model: str, count: int = 10, share: float =
 def _plan(
     tokenizer: Any, text: str, count: int, share: float, longest: int
 ) -> list[tuple[list[tuple[int, int]], list[int], list[int]]]:
-    """Spans, ids and masked places of each neighbor of one text."""
+    """Spans, ids and masked positions of each neighbor of one text."""
     encoded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, truncation=True, max_length=longest)
     spans, ids = encoded["offset_mapping"], encoded["input_ids"]
     special = encoded["special_tokens_mask"]
@@ -63,7 +63,7 @@ def _plan(
 
 
 def _fill(network: Any, tokenizer: Any, batch: Sequence[tuple[int, Any, list[int], list[int]]]) -> list[list[str]]:
-    """The words for the masked places of each neighbor."""
+    """Predicted words for the masked positions of each neighbor."""
     import torch
 
     ids = torch.full((len(batch), max(len(job[2]) for job in batch)), tokenizer.pad_token_id or 0)
@@ -75,7 +75,7 @@ def _fill(network: Any, tokenizer: Any, batch: Sequence[tuple[int, Any, list[int
     masked = [(row, place, tokens[place]) for row, (_, _, tokens, places) in enumerate(batch) for place in places]
     rows, columns, old = (torch.tensor(values, device=network.device) for values in zip(*masked, strict=True))
     with torch.no_grad():
-        # Only the masked places' logits are kept: those of all places are gigabytes.
+        # Keep only the logits at masked positions: the logits at all positions are gigabytes.
         scores = network(input_ids=ids.to(network.device), attention_mask=mask.to(network.device)).logits[rows, columns]
     scores[:, tokenizer.all_special_ids] = -math.inf
     scores[torch.arange(len(old), device=old.device), old] = -math.inf
@@ -86,7 +86,7 @@ def _fill(network: Any, tokenizer: Any, batch: Sequence[tuple[int, Any, list[int
 def _replace(text: str, spans: Sequence[tuple[int, int]], words: Sequence[str]) -> str:
     pieces, last = [], 0
     for (start, end), word in zip(spans, words, strict=True):
-        # Byte-level tokens carry the space before the word; it is not the word's.
+        # Byte-level tokens include the space before the word, which is not part of the word.
         old = text[start:end]
         pieces += [text[last:start], old[: len(old) - len(old.lstrip())], word]
         last = end
@@ -99,5 +99,5 @@ def _load(name: str) -> tuple[Any, Any]:
     path, revision = split_revision(name)
     tokenizer = load_tokenizer(path, revision)
     if tokenizer.mask_token_id is None or not tokenizer.is_fast:
-        raise ModelError(f"the tokenizer of {name} has no mask token or is not a fast one; choose a masked language model")
+        raise ModelError(f"the tokenizer of {name} has no mask token or is not fast; choose a masked language model")
     return resident.masked(path, revision), tokenizer

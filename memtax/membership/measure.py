@@ -1,4 +1,4 @@
-"""`memtax mia`: membership inference from texts to figures, each beside a baseline without the model."""
+"""`memtax mia`: membership inference from texts to figures, each next to a baseline without the model."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,35 +25,35 @@ from memtax.provenance import fingerprint_table
 Stage = Callable[..., pa.Table]
 
 ROWS_PER_BATCH = 256
-"""Texts per call of the filter, whatever the number of processes."""
+"""Texts per filter call, independent of the number of processes."""
 SHOTS = 8
-"""Non-members put before each text by `recall`; Xie et al. find 7 to 12 best."""
+"""Non-members prefixed to each text by `recall`; Xie et al. find 7 to 12 best."""
 POPULATION = 64
-"""Most non-members that serve `rmia` as the population, and at most a quarter of them."""
+"""Maximum size of the non-member population for `rmia`, which is at most a quarter of the non-members."""
 SEED = 1024
 
 DEFAULT = ("loss", "zlib", "min_k", "min_k_plus_plus", "lowercase", "recall")
-"""Attacks that need nothing but the model and the texts."""
+"""Attacks that need only the model and the texts."""
 
 
 @dataclass(frozen=True)
 class Membership:
-    """What `infer_membership` found.
+    """Result of `infer_membership`.
 
     Attributes:
-        table: one row per text: keys, label, scores.
-        figures: for each domain the attacks with intervals, the blind baseline, the set test.
+        table: one row per text with keys, label and scores.
+        figures: for each domain the attacks with intervals, the blind baseline and the set test.
     """
 
     table: pa.Table
     figures: Mapping[str, Any]
 
     def metrics(self) -> pa.Table:
-        """The figures as a long table: one row per domain, attack and metric."""
+        """The figures in long form: one row per domain, attack and metric."""
         return pa.Table.from_pylist(_metric_rows(self.figures["domains"]))
 
     def lines(self) -> list[str]:
-        """A line for each attack and domain."""
+        """One line per domain and attack."""
         lines = []
         for domain, one in self.figures["domains"].items():
             lines.append(f"{domain}: {kinds(one)}")
@@ -69,7 +69,7 @@ class Membership:
 
 
 def kinds(one: Mapping[str, Any]) -> str:
-    """How many texts a domain has, and of how many units."""
+    """Number of texts and units in a domain, per class."""
     units = one["units"]
     found = f"{numbered(one['members'], 'member')}, {numbered(one['nonmembers'], 'non-member')}"
     if (units["members"], units["nonmembers"]) != (one["members"], one["nonmembers"]):
@@ -96,32 +96,32 @@ def infer_membership(
     """Score texts and compare members with non-members.
 
     Args:
-        data: from `memtax.corpus.membership_texts.load_membership`; with `load_neighbours`, the neighbors of `neighbour`.
-        scorer: the model and what else is needed; its `attacks` and `prefixes` are set here.
-        stage: runs a filter over rows, as `memtax.jobs.base.Work.stage` does: with a folder's name, rows per batch and
-            batches per part.
+        data: from `memtax.corpus.membership_texts.load_membership`; from `load_neighbours` if neighbors are given.
+        scorer: the model and its settings; its `attacks` and `prefixes` are set here.
+        stage: runs a filter over rows, given a folder name, rows per batch and batches per part; see
+            `memtax.jobs.base.Work.stage`.
         attacks: names of registered attacks.
         columns: `sequence_id` and the columns that attacks such as `gradient_norm` read.
         references: `sequence_id`, `model_scores` and `model_included` from `memtax counterfactual`, for `lira` and `rmia`.
-        shots: non-members that `recall` takes as prefix in each domain; they are not evaluated.
-        resamples: bootstrap resamples of the intervals.
+        shots: number of non-members per domain that `recall` uses as the prefix; they are excluded from evaluation.
+        resamples: number of bootstrap resamples for the intervals.
         strong: variances of LiRA and the constant a of RMIA.
 
     Raises:
-        MemtaxError: an input is missing or about other texts, or no text is left to evaluate.
-        StaleOutputError: there are parts of another input or of other settings.
+        MemtaxError: an input is missing or belongs to other texts, or no text is left to evaluate.
+        StaleOutputError: there are parts from another input or other settings.
     """
     chosen = choose(attacks)
     early = tuple(attack.name for attack in chosen if not attack.late)
     data = prepare(data, scorer)
-    # Before the model runs: a table that does not match would waste the hours.
+    # Checked before the model runs, so that a table that does not match wastes no hours.
     check_finished(data, chosen, columns, references)
     skipped(
         sum(len(tokens) < 2 for tokens in data.column("tokens").to_pylist()), "without a token to score; its scores are null"
     )
     prefixed, population = _reserve(data, chosen, shots)
     prefixes = _prefixes(data, prefixed)
-    # LL is what the late attacks read.
+    # The late attacks read LL.
     needs_score = any("score" in attack.needs for attack in chosen)
     run = tuple(dict.fromkeys((*early, *(("loss",) if needs_score or not early else ()))))
     scorer = replace(scorer, attacks=run, prefixes=prefixes)
@@ -141,7 +141,7 @@ def infer_membership(
         "reserved": {"recall": len(prefixed), "rmia": len(population)},
         "frequencies": scorer.frequencies,
         "strong": asdict(strong) if {"lira", "rmia"} & set(attacks) else None,
-        # Bootstraps take a while: the other processes do not need them.
+        # Only the main process needs the bootstraps, which are slow.
         "domains": figures(table, names, resamples) if World.current().is_main else {},
     }
     columns_kept = ["sequence_id", "domain", "document", "is_member", "chunk_start", "chunk_end", *dict.fromkeys(names)]
@@ -151,11 +151,11 @@ def infer_membership(
 def possible_attacks(
     parameters: Mapping[str, Any], tables: Mapping[str, pa.Table], table: pa.Table, *, chunks: bool
 ) -> tuple[str, ...]:
-    """Attacks that the given models, tables and texts allow.
+    """Attacks that are possible with the given models, tables and texts.
 
     Args:
-        parameters: of `AttackFilter`.
-        tables: those of `columns` and `references`, as far as they are given.
+        parameters: parameters of `AttackFilter`.
+        tables: the given tables among `columns` and `references`.
         table: the texts.
         chunks: whether chunks of texts are scored.
     """
@@ -164,7 +164,7 @@ def possible_attacks(
     def is_given(need: str) -> bool:
         if need.startswith("column:"):
             return need.removeprefix("column:") in present
-        if need == "prefixed":  # whole texts, cut off the non-members
+        if need == "prefixed":  # the prefix is made of whole non-member texts
             return not chunks and _enough_for_prefixes(table)
         if need in LATE:
             return "references" in tables
@@ -176,7 +176,7 @@ def possible_attacks(
 
 
 def _enough_for_prefixes(table: pa.Table) -> bool:
-    """Whether a domain has the non-members that a prefix takes."""
+    """Whether any domain has enough non-members for a prefix."""
     counts = Counter(
         domain
         for domain, member, start in zip(
@@ -188,7 +188,7 @@ def _enough_for_prefixes(table: pa.Table) -> bool:
 
 
 def prepare(data: pa.Table, scorer: AttackFilter) -> pa.Table:
-    """The table with tokens for every text and, where a tokenizer is to be had, text for every row of tokens; without BOS."""
+    """Add tokens for every text and, if a tokenizer is available, text for every row of tokens; without BOS."""
     opening = scorer.opening
     texts = data.column("text").to_pylist()
     tokens = [None if ids is None else without_bos(ids, opening) for ids in data.column("tokens").to_pylist()]
@@ -203,7 +203,7 @@ def prepare(data: pa.Table, scorer: AttackFilter) -> pa.Table:
         try:
             tokenizer = load_tokenizer(scorer.tokenizer or scorer.model, None if scorer.tokenizer else scorer.revision)
         except MemtaxError:
-            # Attacks that read text have no score then.
+            # Attacks that read text then have no score.
             tokenizer = None
         if tokenizer is not None:
             texts = [tokenizer.decode(ids) if text is None else text for text, ids in zip(texts, tokens, strict=True)]
@@ -215,7 +215,7 @@ def prepare(data: pa.Table, scorer: AttackFilter) -> pa.Table:
 
 
 def _reserve(data: pa.Table, chosen: Sequence[Attack], shots: int) -> tuple[list[int], list[int]]:
-    """Rows of non-members that serve as prefixes, and as RMIA's population; neither is evaluated."""
+    """Rows of non-members used as prefixes and as RMIA's population; both are excluded from evaluation."""
     by_prefix = [attack.name for attack in chosen if "prefixed" in attack.needs]
     shots = shots if by_prefix else 0
     population = any("population" in attack.needs for attack in chosen)
@@ -227,13 +227,13 @@ def _reserve(data: pa.Table, chosen: Sequence[Attack], shots: int) -> tuple[list
     others: list[int] = []
     for domain in dict.fromkeys(domains.tolist()):
         rows = rng.permutation(np.flatnonzero((domains == domain) & ~labels & whole)).tolist()
-        # At least half of the non-members stay to be evaluated.
+        # At least half of the non-members remain for evaluation.
         count = min(shots, len(rows) // 4)
         prefixed += rows[:count]
         others += rows[count : count + len(rows) // 4] if population else []
     if by_prefix and not prefixed:
         named = f"attack {by_prefix[0]!r}"
-        raise MemtaxError(f"{named} takes non-members as prefixes: give at least 4 in a domain, or leave it out")
+        raise MemtaxError(f"{named} uses non-members as prefixes: give at least 4 in a domain, or leave {named} out")
     return sorted(prefixed), sorted(rng.permutation(others).tolist()[:POPULATION])
 
 
@@ -245,7 +245,7 @@ def _prefixes(data: pa.Table, rows: Sequence[int]) -> tuple[tuple[str, tuple[int
 
 
 def _metric_rows(domains: Mapping[str, Figures]) -> list[dict[str, Any]]:
-    """The figures as a long table: a row a domain, attack and metric."""
+    """The figures in long form: one row per domain, attack and metric."""
     found = []
     for domain, one in domains.items():
         for name, metrics in {**one["attacks"], "blind": one["blind"]}.items():
@@ -264,7 +264,7 @@ def _estimate(value: Mapping[str, float] | None) -> str:
 
 
 def representatives(one: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """For each attack its column (of a grid: the middle k, not the luckiest) and what it shows."""
+    """For each attack, the column to report (the middle k of a grid, not the best) and its label."""
     found = []
     for attack in registered().values():
         columns = [column.removeprefix("attack_") for column in attack.columns]

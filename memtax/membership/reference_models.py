@@ -1,7 +1,7 @@
-"""Models trained on random parts of the texts, through `training/finetune_lora.py`, in one process or shared among several.
+"""Models trained on random subsets of the texts with `training/finetune_lora.py`, in one or several processes.
 
-Under `accelerate launch` or `torchrun` every process trains whole models of its own, each in a child without the distributed
-environment: inside it, the Trainer would spread one model over all processes.
+Under `accelerate launch` or `torchrun` each process trains whole models in a child process without the distributed
+environment; inside that environment, the Trainer would distribute one model over all processes.
 """
 
 import functools
@@ -35,18 +35,18 @@ _DISTRIBUTED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_R
 
 @dataclass(frozen=True)
 class Training:
-    """How each model is trained.
+    """Training settings of the reference models.
 
     Args:
-        model: folder or Hub name of the model to start from.
-        models: how many are trained.
-        share: share of the texts that each is trained on.
+        model: folder or Hub name of the initial model.
+        models: number of models to train.
+        share: share of the texts that each model is trained on.
         full: train all weights instead of an adapter.
         epochs: passes over the texts.
-        learning_rate: of AdamW.
+        learning_rate: learning rate of AdamW.
         batch_size: texts per step.
-        max_length: tokens of a text at once; a longer one is trained on in pieces.
-        seed: of subsets and training.
+        max_length: maximum tokens per training example; longer texts are split.
+        seed: random seed of subsets and training.
         bos: one of `memtax.lm.special_tokens.BOS`.
     """
 
@@ -73,8 +73,8 @@ class Training:
 def subsets(rows: int, training: Training) -> npt.NDArray[np.bool_]:
     """Which model is trained on which text: (models, rows).
 
-    Models come in pairs with opposite random orders, so that with a share of one half every text is in exactly half of
-    them (Carlini et al. 2022).
+    Models come in pairs with opposite random orders, so that with a share of one half, each text is in exactly half of the
+    models (Carlini et al. 2022).
     """
     rng = np.random.default_rng(training.seed)
     size = round(training.share * rows)
@@ -88,11 +88,11 @@ def subsets(rows: int, training: Training) -> npt.NDArray[np.bool_]:
 
 
 def train_models(texts: Sequence[str | None], training: Training, output: Path) -> list[Path]:
-    """The folders of the trained models; finished ones are taken as they are.
+    """Train the models that are not finished yet, and return the folders of all.
 
     Args:
-        texts: what the models are trained on parts of, by `subsets`.
-        training: how.
+        texts: training texts, from which `subsets` draws.
+        training: training settings.
         output: where `models/` and `texts.jsonl` are written.
 
     Raises:
@@ -113,14 +113,14 @@ def train_models(texts: Sequence[str | None], training: Training, output: Path) 
         train_share(training, output, 0, 1)
     else:
         _train_in_child(training, output, world)
-        # Not by a barrier: that gives up after half an hour. If another process fails, the launcher ends this one too.
+        # A barrier would time out after half an hour. If another process fails, the launcher ends this one too.
         while not all((folder / RECORD).exists() for folder, _, _ in plan):
             time.sleep(0.2)
     return [folder for folder, _, _ in plan]
 
 
 def train_share(training: Training, output: Path, rank: int, size: int) -> None:
-    """Train every `size`-th model, from `rank` on."""
+    """Train every `size`-th model, starting at `rank`."""
     mine = _plan(training, output)[rank::size]
     with progress_bar("training", len(mine), "models", unit_scale=False) as bar:
         for number, (folder, used, identity) in zip(range(rank, training.models, size), mine, strict=True):
@@ -147,27 +147,27 @@ def _train_in_child(training: Training, output: Path, world: World) -> None:
     kept = {
         name: value for name, value in os.environ.items() if name not in _DISTRIBUTED and not name.startswith("TORCHELASTIC")
     }
-    # The child's bar is that of this process: only the main one shows it.
+    # The child shows this process's progress bar; only the main process has one.
     kept["MEMTAX_RANK"] = str(world.rank)
     local = int(os.environ.get("LOCAL_RANK", "0"))
     devices = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     kept["CUDA_VISIBLE_DEVICES"] = devices[local % len(devices)] if devices else str(local)
     code = "import sys; from memtax.membership.reference_models import child; child(sys.stdin.read())"
-    # What it says goes to standard error: standard output is for results.
+    # Its output goes to standard error: standard output is for results.
     done = subprocess.run([sys.executable, "-c", code], input=given, text=True, env=kept, stdout=2, check=False)
     if done.returncode:
-        raise MemtaxError(f"training of reference models failed in process {world.rank}; see its lines above")
+        raise MemtaxError(f"training of reference models failed in process {world.rank}; see its output above")
 
 
 def child(given: str) -> None:
-    """Train one process's share; see `_train_in_child`."""
+    """Train one process's share of the models; see `_train_in_child`."""
     values, output, rank, size, quiet = json.loads(given)
     set_quiet(quiet)
     silence_libraries()
     try:
         train_share(Training(**values), Path(output), rank, size)
     except MemtaxError as error:
-        print(f"memtax: {error}", file=sys.stderr)  # noqa: T201 - the parent says where to look
+        print(f"memtax: {error}", file=sys.stderr)  # noqa: T201 - the parent's error refers to this line
         raise SystemExit(2) from error
 
 
@@ -189,7 +189,7 @@ def _train(folder: Path, rows: Path, used: Sequence[int], training: Training, nu
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=False,
     )
-    # On a machine with several GPUs the Trainer would multiply the batch by their number.
+    # With several GPUs, the Trainer would multiply the batch size by their number.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     write_text(folder / "rows.json", json.dumps(list(used)))
     script.train(
@@ -207,7 +207,7 @@ def _script() -> ModuleType:
         assert specification is not None
         assert specification.loader is not None
         module = importlib.util.module_from_spec(specification)
-        # Dataclasses look their module up while they are made.
+        # Dataclasses look up their module while being defined.
         sys.modules[name] = module
         specification.loader.exec_module(module)
     return sys.modules[name]

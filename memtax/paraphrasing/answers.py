@@ -1,4 +1,4 @@
-"""Batched generation of paraphrases by causal and encoder-decoder models, each text within its own bounds of length."""
+"""Batched generation of paraphrases by causal and encoder-decoder models, with length bounds for each text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """One prompt, and how many new tokens its answer may have.
+    """One prompt, with bounds on the number of new tokens in its answer.
 
     Attributes:
         prompt: the text.
-        least: new tokens before which the answer cannot end.
-        most: new tokens at which it ends.
+        least: minimum number of new tokens.
+        most: maximum number of new tokens.
     """
 
     prompt: str
@@ -35,11 +35,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer and its number of tokens; one that its bound ended has a token more than the bound.
+    """An answer and its number of tokens, which is one above the maximum if the answer was cut there.
 
     Attributes:
         text: the answer.
-        tokens: its length.
+        tokens: number of tokens.
     """
 
     text: str
@@ -47,7 +47,7 @@ class Answer:
 
 
 class LengthBounds(LogitsProcessor):
-    """End-of-sequence is impossible before a row's least tokens, and everything else is after its most."""
+    """Forbids end-of-sequence before a row's minimum length, and everything else after its maximum length."""
 
     def __init__(self, bounds: Sequence[tuple[int, int]], copies: int, start: int, ends: Sequence[int]) -> None:
         rows = torch.tensor([bound for bound in bounds for _ in range(copies)])
@@ -57,7 +57,7 @@ class LengthBounds(LogitsProcessor):
         """Mask the scores of the next token.
 
         Raises:
-            RowError: they are not numbers; the row is that of the batch of prompts.
+            RowError: the scores are NaN; the row is an index in the batch of prompts.
         """
         bad = unusable(scores)
         if bad.any():
@@ -81,36 +81,36 @@ class Generator:
         self.tokenizer = load_tokenizer(path, revision, own="answers")
         self.is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
         self.ends = _ends(self.model, self.tokenizer)
-        # Decoder-only models go on from the last place, so padding stands before.
+        # Decoder-only models continue from the last position, so the padding is on the left.
         self.tokenizer.padding_side = "right" if self.is_encoder_decoder else "left"
         if self.tokenizer.pad_token_id is None:
-            # Padding is masked, any token serves; the tokenizer may not know the model's own end.
+            # Padding is masked, so any token can be used; the tokenizer may not know the model's own end token.
             ends = self.tokenizer.convert_ids_to_tokens(self.ends[0]) if self.ends[0] < len(self.tokenizer) else None
             self.tokenizer.pad_token = ends or self.tokenizer.convert_ids_to_tokens(0)
 
     @property
     def room(self) -> int | None:
-        """Positions for prompt and answer together (of an encoder: for the prompt); None where there is no limit."""
+        """Maximum positions for prompt and answer together (in encoders: for the prompt); None if there is no limit."""
         return getattr(self.model.config, "max_position_embeddings", None) or getattr(self.model.config, "n_positions", None)
 
     def length(self, text: str) -> int:
-        """Tokens of a text, special ones left out."""
+        """Number of tokens in a text, without special tokens."""
         return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def prompt(self, template: str, text: str) -> str:
-        """The prompt for a text, in the model's chat form if it has one."""
-        # Not `format`: braces in templates and texts are characters like any other.
+        """The prompt for a text, in the model's chat format if it has one."""
+        # `format` would interpret braces in templates and texts.
         filled = template.replace("{text}", text)
         if getattr(self.tokenizer, "chat_template", None):
             messages = [{"role": "user", "content": filled}]
             try:
                 return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-            except Exception as error:  # The template comes with the model: it may do anything, but stays in its sandbox.
+            except Exception as error:  # The template comes with the model and may fail in any way, but runs in a sandbox.
                 raise ModelError(f"the chat template of the tokenizer fails: {' '.join(str(error).split())[:200]}") from error
         return filled
 
     def fits(self, job: Job) -> bool:
-        """Whether the model has positions for the prompt and the longest answer."""
+        """Whether the model has enough positions for the prompt and the longest answer."""
         made = 0 if self.is_encoder_decoder else job.most + 1
         return self.room is None or self._encoded_length(job.prompt) + made <= self.room
 
@@ -118,8 +118,8 @@ class Generator:
         return len(self._encode([prompt])["input_ids"][0])
 
     def _encode(self, prompts: Sequence[str]) -> Any:
-        # A chat template has put the special tokens in already. After an end-of-sequence that a tokenizer appends by itself a
-        # decoder would begin another text: it gets what comes before the prompt alone.
+        # A chat template already includes the special tokens. After an end-of-sequence appended by a tokenizer, a decoder would
+        # start another text, so only the tokens put before a text are added.
         special = not getattr(self.tokenizer, "chat_template", None)
         if not special or self.is_encoder_decoder:
             return self.tokenizer(
@@ -131,13 +131,13 @@ class Generator:
 
     @torch.inference_mode()
     def answers(self, jobs: Sequence[Job], batch_size: int, returned: int = 1, **settings: Any) -> list[list[Answer]]:
-        """`returned` answers to each prompt. Batches that do not fit into memory are halved.
+        """`returned` answers per prompt. Batches that do not fit into memory are halved.
 
         Args:
             jobs: prompts.
-            batch_size: prompts at once.
+            batch_size: prompts per batch.
             returned: answers per prompt.
-            settings: of `generate`.
+            settings: arguments of `generate`.
         """
         left = sorted(range(len(jobs)), key=lambda place: len(jobs[place].prompt))
         size = fitting(self.model, "answers", batch_size)
@@ -149,7 +149,7 @@ class Generator:
             except RowError as error:
                 raise error.at(places[error.row]) from error
             except (RuntimeError, MemoryError) as error:
-                # Counted in prompts: how long they are shows in the batch only.
+                # Counted in prompts, because their lengths are known only in the batch.
                 size = smaller(self.model, "answers", error, (len(places), 1))
                 continue
             for place, texts in zip(places, answers, strict=True):
@@ -161,7 +161,7 @@ class Generator:
         encoded = self._encode([job.prompt for job in jobs]).to(self.model.device)
         encoded.pop("token_type_ids", None)
         start = 1 if self.is_encoder_decoder else encoded["input_ids"].shape[1]
-        # `generate` repeats each row: for every beam, or for every sampled answer.
+        # `generate` repeats each row, for every beam or for every sampled answer.
         copies = max(settings.get("num_beams", 1), returned if settings.get("do_sample") else 1)
         bounds = LengthBounds([(job.least, job.most) for job in jobs], copies, start, self.ends)
         torch.manual_seed(int(digest([job.prompt for job in jobs])[:8], 16))
@@ -186,12 +186,12 @@ def _ends(model: Any, tokenizer: Any) -> list[int]:
     """Tokens that end an answer.
 
     Raises:
-        ModelError: neither model nor tokenizer names one.
+        ModelError: neither the model nor the tokenizer defines one.
     """
     found = model.generation_config.eos_token_id
     found = tokenizer.eos_token_id if found is None else found
     if found is None:
-        raise ModelError("the paraphraser names no end-of-sequence token, so that no answer would end; choose another model")
+        raise ModelError("the paraphraser has no end-of-sequence token, so no answer would end; choose another model")
     return list(found) if isinstance(found, (list, tuple)) else [int(found)]
 
 
@@ -204,7 +204,7 @@ def load(path: str, revision: str | None, placement: "Placement | None" = None) 
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
     except Exception:
-        # An adapter has no configuration of its own, and what is not there is said better by `resident.get`.
+        # An adapter has no configuration of its own, and `resident.get` reports missing files best.
         config = None
     is_causal = config is None or not config.is_encoder_decoder
     return (resident.get if is_causal else resident.sequence_to_sequence)(path, revision, placement)

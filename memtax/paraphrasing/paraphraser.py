@@ -1,4 +1,4 @@
-"""`memtax paraphrase`: paraphrases of texts by a language model, each checked; one that fails is null, with the reason."""
+"""`memtax paraphrase`: validated paraphrases of texts by a language model; an invalid one is null, with the reason."""
 
 import functools
 from collections import Counter
@@ -19,39 +19,39 @@ if TYPE_CHECKING:
 
 MODES = ("greedy_Nprompts", "beam_single_prompt", "beam_Nprompts", "nucleus_Nprompts")
 BATCH_SIZE = 16
-"""Prompts at once where nothing else is asked for."""
+"""Default number of prompts per batch."""
 PROMPTS = Path(__file__).parent / "prompts"
 FAMILIES = ("near_duplicate", "syntactic_rewrite", "bare")
-"""Template files that come with memtax; any other file of templates, parted by lines of `---`, serves as well."""
+"""Template files included in memtax; any other file of templates, separated by lines of `---`, works too."""
 
 ROWS_PER_BATCH = 32
 
 
 @dataclass(frozen=True)
 class Paraphraser(Filter):
-    """Paraphrases of each text: `count` places, each a valid paraphrase or null with the reason.
+    """Paraphrases of each text: `count` entries, each a valid paraphrase or null with the reason.
 
     Args:
         model: folder or Hub name of a causal language model or an encoder-decoder.
-        revision: branch, tag or commit of a Hub name.
-        mode: one of `MODES`. With `Nprompts` each paraphrase has a prompt of its own; `beam_single_prompt` takes the best
+        revision: branch, tag or commit on the Hub.
+        mode: one of `MODES`. With `Nprompts` each paraphrase has its own prompt; `beam_single_prompt` uses the best
             beams of one prompt.
-        prompts: one of `FAMILIES`, or a file of templates in which `{text}` stands for the text.
+        prompts: one of `FAMILIES`, or a file of templates with `{text}` as the placeholder for the text.
         count: paraphrases per text.
         beams: width of the beam search.
-        top_p: of nucleus sampling.
-        temperature: of nucleus sampling; the reference uses .2 to .7.
-        repetition_penalty: above 1 discourages tokens that are there already.
-        min_ratio: least new tokens, over those of the text.
-        max_ratio: most new tokens, over those of the text.
-        min_words: least words.
-        max_edits: most edited characters and words, as a share.
-        min_similarity: least cosine of the embeddings of text and paraphrase; None does not ask.
-        similarity_model: sentence-transformers model for `min_similarity`; None takes MiniLM.
-        dtype: type of the weights.
-        batch_size: rows (prompts) per forward pass; None begins with 16. It is halved where memory runs out.
-        device_map: `auto` spreads a model over several devices; None puts it on one.
-        quantization: one of `memtax.lm.loading.QUANTIZATIONS`, where bitsandbytes is installed.
+        top_p: top-p of nucleus sampling.
+        temperature: temperature of nucleus sampling; the reference uses .2 to .7.
+        repetition_penalty: values above 1 discourage tokens that already occur.
+        min_ratio: minimum ratio of new tokens to tokens of the text.
+        max_ratio: maximum ratio of new tokens to tokens of the text.
+        min_words: minimum number of words.
+        max_edits: maximum share of edited characters and words.
+        min_similarity: minimum cosine between the embeddings of text and paraphrase; None disables the check.
+        similarity_model: sentence-transformers model for `min_similarity`; None uses MiniLM.
+        dtype: dtype of the weights.
+        batch_size: rows (prompts) per forward pass; None starts with 16. It is halved whenever memory runs out.
+        device_map: `auto` spreads a model over several devices; None uses one device.
+        quantization: one of `memtax.lm.loading.QUANTIZATIONS`; needs bitsandbytes.
     """
 
     model: str
@@ -106,7 +106,7 @@ class Paraphraser(Filter):
         """The prompts, with `{text}` in each.
 
         Raises:
-            MemtaxError: the file cannot be read or a template has no place for the text.
+            MemtaxError: the file cannot be read, or a template lacks the placeholder.
         """
         try:
             parts = self.file.read_text(encoding="utf-8").split("\n---\n")
@@ -114,7 +114,7 @@ class Paraphraser(Filter):
             raise MemtaxError(f"the templates {self.prompts} cannot be read; choose {', '.join(FAMILIES)} or a file") from error
         found = tuple(part.strip("\n") for part in parts if part.strip())
         if not found or any("{text}" not in part for part in found):
-            raise MemtaxError(f"every template in {self.prompts} must hold {{text}}, where the text is put")
+            raise MemtaxError(f"every template in {self.prompts} must contain {{text}}, the placeholder for the text")
         return found
 
     def inputs(self) -> Iterable[str]:
@@ -123,7 +123,7 @@ class Paraphraser(Filter):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As for every filter, but read once: the weights may be many gigabytes."""
+        """As for every filter, but cached, because the weights may be many gigabytes."""
         return super().fingerprint
 
     def compute(self, batch: Batch) -> Batch:
@@ -166,7 +166,7 @@ class Paraphraser(Filter):
 
     @property
     def _settings(self) -> dict[str, Any]:
-        """Arguments of the generation."""
+        """Arguments for the generation."""
         common = {"repetition_penalty": self.repetition_penalty}
         if self.mode == "nucleus_Nprompts":
             return {**common, "do_sample": True, "top_p": self.top_p, "top_k": 0, "temperature": self.temperature}
@@ -175,7 +175,7 @@ class Paraphraser(Filter):
         return {**common, "do_sample": False, "num_beams": self.beams if self.mode == "beam_Nprompts" else 1}
 
     def _row(self, text: str | None, outputs: list["Answer"], length: int) -> list["_Place"]:
-        """Paraphrase, reason and share of edits for each place."""
+        """Paraphrase, reason and share of edits for each entry."""
         if text is None or not text.strip():
             return [(None, "no text", None)] * self.count
         found: list[_Place] = []
@@ -187,7 +187,7 @@ class Paraphraser(Filter):
         return found + [(None, "text too long", None)] * (self.count - len(found))
 
     def _check_meaning(self, texts: list[str | None], rows: list[list["_Place"]]) -> None:
-        """Drop paraphrases whose embedding is too far from the text's."""
+        """Drop paraphrases whose embedding is too far from that of the text."""
         places = [
             (row, place) for row, found in enumerate(rows) for place, (text, _, _) in enumerate(found) if text is not None
         ]
@@ -222,11 +222,11 @@ def _similarities(model: str | None, first: list[str], second: list[str]) -> lis
 
 
 def summarize(table: pa.Table, paraphraser: Paraphraser) -> dict[str, Any]:
-    """How many paraphrases are valid, and why the others failed.
+    """Number of valid paraphrases, and the reasons why the others failed.
 
     Args:
         table: the columns of the filter.
-        paraphraser: what made them.
+        paraphraser: the filter.
     """
     reasons = [reason for row in table.column("paraphrase_reasons").to_pylist() for reason in row]
     counts = Counter(reasons)

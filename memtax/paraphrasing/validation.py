@@ -1,4 +1,4 @@
-"""Whether the output of a paraphraser is a paraphrase, and if not, why not."""
+"""Whether the output of a paraphraser is a valid paraphrase, and if not, why."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ REASONS = (
     "repeated",
     "other meaning",
 )
-"""Why a paraphrase is null, in the order in which it is looked at."""
+"""Reasons why a paraphrase is null, in the order in which they are checked."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Validation:
     """Bounds on a paraphrase.
 
     Args:
-        min_ratio: least tokens, over those of the text (rounded down).
-        max_ratio: most tokens (rounded up).
-        min_words: least words.
-        max_edits: most edited characters and most edited words, each as a share of the longer of the two texts.
-        min_similarity: least cosine of the embeddings; None does not look at meaning.
+        min_ratio: minimum number of tokens, as a ratio to the text's (rounded down).
+        max_ratio: maximum number of tokens, as a ratio to the text's (rounded up).
+        min_words: minimum number of words.
+        max_edits: maximum share of edited characters and of edited words, relative to the longer of the two texts.
+        min_similarity: minimum cosine of the embeddings; None does not check meaning.
     """
 
     min_ratio: float = 0.9
@@ -45,20 +45,20 @@ class Validation:
         if not 0 <= self.min_ratio <= 1 <= self.max_ratio:
             raise MemtaxError(f"the ratio's bounds {self.min_ratio} and {self.max_ratio} must lie around 1")
         if not 0 < self.max_edits <= 1:
-            raise MemtaxError(f"max_edits is a share above 0 and at most 1, not {self.max_edits}")
+            raise MemtaxError(f"max_edits is a share above 0 and at most 1, got {self.max_edits}")
 
     def tokens(self, length: int) -> tuple[int, int]:
-        """Least and most tokens of a paraphrase of a text of so many."""
-        # 1.1 * 10 is 11.000000000000002: the bounds are meant exactly.
+        """Minimum and maximum token count of a paraphrase, given the token count of the original text."""
+        # 1.1 * 10 is 11.000000000000002 in floating point, but the bounds are meant exactly.
         return math.floor(self.min_ratio * length + 1e-9), math.ceil(self.max_ratio * length - 1e-9)
 
     def reason(self, text: str, output: str, tokens: tuple[int, int], earlier: Sequence[str]) -> str | None:
-        """Why an output is not a paraphrase, meaning apart; None if it is one.
+        """Why an output is not a valid paraphrase, regardless of meaning; None if it is valid.
 
         Args:
-            text: the original.
+            text: the original text.
             output: the output.
-            tokens: tokens of the text and of the output.
+            tokens: token counts of the text and of the output.
             earlier: other paraphrases of the same text.
         """
         low, high = self.tokens(tokens[0])
@@ -75,10 +75,10 @@ class Validation:
 
 
 def edits(first: Sequence[str], second: Sequence[str]) -> float:
-    """Levenshtein distance over the length of the longer: of characters, or of words."""
+    """Levenshtein distance of characters or words, divided by the longer length."""
     return float(Levenshtein.normalized_distance(first, second))
 
 
 def _same(first: str, second: str) -> bool:
-    """Whether two texts differ in spaces and case at most."""
+    """Whether two texts differ only in spaces and case."""
     return first.casefold().split() == second.casefold().split()

@@ -1,1 +1,1 @@
-"""Stages of the main job, and what the verbs over sequences compute."""
+"""Stages of the main job, and the computations of the verbs over sequences."""

@@ -1,4 +1,4 @@
-"""What other verbs found about a run's model, made part of the run: configs of its dataset and sections of its report."""
+"""Attaching other verbs' results about a run's model to the run: configs of its dataset and sections of its report."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from memtax.pipeline.config import RunConfig
 
 ROWS = {
-    "paraphrases": "One row per text: its paraphrases, and why those that are null failed.",
-    "alignment": "One row per text: how alike its gradient and those of its paraphrases are.",
-    "influence": "One row per training example and test example: the influence of the one on the other.",
+    "paraphrases": "One row per text: its paraphrases, and why missing ones failed.",
+    "alignment": "One row per text: similarity of its gradient to those of its paraphrases.",
+    "influence": "One row per pair of a training and a test example: the influence of the former on the latter.",
 }
-"""Key of the configuration, which is the file's name too, to what a row of the table is."""
+"""Configuration key, which is also the file name, to a description of the table's rows."""
 VERBS = {"paraphrases": "paraphrase", "alignment": "align", "influence": "influence"}
 SHOWN = 5
-"""Test examples whose strongest influences the report shows, and how many of each."""
+"""Number of test examples shown in the report, and number of strongest influences for each."""
 _TEXT = 200
 
 
 def check(config: "RunConfig") -> None:
-    """Look for the files before anything takes time.
+    """Check that the files exist before anything takes time.
 
     Raises:
         MemtaxError: a directory is not the output of its verb.
@@ -46,8 +46,8 @@ def attach(config: "RunConfig", sequences: pa.Table) -> tuple[list[Config], dict
     """Configs for the dataset, and figures for the run.
 
     Args:
-        config: names the outputs of the other verbs.
-        sequences: the run's own rows; their memorization scores stand beside the alignment of the same texts.
+        config: gives the output directories of the other verbs.
+        sequences: the run's own rows, whose memorization scores are joined to the alignment of the same texts.
     """
     configs, metrics = [], {}
     for name, folder in _given(config).items():
@@ -71,7 +71,7 @@ def _given(config: "RunConfig") -> dict[str, Path]:
 
 
 def _declared(table: pa.Table) -> pa.Table:
-    """The columns that are ours: sources may have brought others."""
+    """The columns in memtax's schema: sources may have added others."""
     return table.select([name for name in table.column_names if name in schema.COLUMNS])
 
 

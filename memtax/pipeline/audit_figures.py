@@ -1,4 +1,4 @@
-"""The audit of a fine-tuned model: what it can be made to say of its training set, how bad that is, and what to do."""
+"""Figures of the audit of a fine-tuned model: what can be extracted from it, how severe that is, and what to do."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,14 +29,14 @@ def audit_figures(
     membership: Mapping[str, Any],
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What a run over the training set of a model says to its auditor.
+    """Figures of an audit, from a run over the training set of a model.
 
     Args:
-        config: of the run, which is finished.
-        metrics: of the run.
+        config: configuration of the finished run.
+        metrics: metrics of the run.
         planted: canaries in the training set.
-        membership: figures of membership inference, or why there are none.
-        about: what is audited: `model`, `adapter`, `train`, `held_out`, `personal_data_shown`.
+        membership: figures of membership inference, or the reason why there are none.
+        about: facts about the audit: `model`, `adapter`, `train`, `held_out`, `personal_data_shown`.
     """
     folder = config.output
     table = pq.read_table(folder / "dataset" / "features" / "train.parquet")
@@ -83,13 +83,13 @@ def worrying_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def planted_canaries(canaries: Path | None, audited: str) -> list[Canary]:
-    """Planted canaries by a record, or by the one in the folder of the model or adapter; empty without any."""
+    """Planted canaries from a record, or from the folder of the model or adapter; empty if there are none."""
     record = canaries if canaries is not None else find_record(audited)
     return read_record(record) if record is not None else []
 
 
 def check_adapter(adapter: str, model: str) -> None:
-    """That the adapter belongs to the model: loading takes the base that the adapter names."""
+    """Check that the adapter belongs to the model, since loading uses the base model that the adapter names."""
     file = Path(adapter) / "adapter_config.json"
     if not Path(adapter).is_dir():
         return
@@ -102,7 +102,7 @@ def check_adapter(adapter: str, model: str) -> None:
 
 
 def _units(folder: Path) -> statistics.Units:
-    """Documents of the members, by their names as they are: the features have them masked."""
+    """Documents of the members, by their unmasked names: the features have masked names."""
     sequences = pq.read_table(folder / "sequences" / "train.parquet")
     return statistics.Units.of_table(sequences.filter(sequences.column("is_member")))
 
@@ -121,16 +121,16 @@ def _kinds(rows: Sequence[Row], units: statistics.Units) -> dict[str, Any]:
 
 
 def _canaries(planted: Sequence[Canary], config: RunConfig) -> dict[str, Any]:
-    """Exposure and extraction of planted canaries, or why there is none."""
+    """Exposure and extraction of planted canaries, or the reason why there are none."""
     if not planted:
         return {"measurable": False, "reason": "no record of planted canaries was given"}
     return {"measurable": True, **read_out(planted, config.model, config.revision, config.dtype, config.opening)}
 
 
 def _advice(table: pa.Table, rows: Sequence[Row], units: statistics.Units, folder: Path) -> dict[str, Any]:
-    """Which sequences to drop, which to deduplicate, and what the predictor expects of the second."""
+    """Sequences to drop, sequences to deduplicate, and the predicted effect of the deduplication."""
     drop = [row["sequence_id"] for row in rows if kind_of(row) == "worrying"]
-    # Only copies can be taken away; what the base model says anyway stays as it is.
+    # Only copies can be removed; what the base model completes anyway is unaffected.
     places = [
         place
         for place, row in enumerate(rows)
@@ -146,7 +146,7 @@ def _advice(table: pa.Table, rows: Sequence[Row], units: statistics.Units, folde
 
 
 def _predicted(table: pa.Table, places: Sequence[int], folder: Path) -> dict[str, Any]:
-    """Memorized sequences that the predictor expects with their copies and with one copy each."""
+    """Expected number of memorized sequences with their copies and with one copy each, by the predictor."""
     from memtax.filters.taxonomy import taxonomy
     from memtax.predictor.predictor import Predictor
 

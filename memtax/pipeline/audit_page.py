@@ -1,4 +1,4 @@
-"""The audit in words: its page and its section of a model card."""
+"""The audit as text: its page and its section in a model card."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class Finding:
     Attributes:
         heading: the conclusion.
         text: the paragraph.
-        caption: of the table.
-        head: names of the table's columns.
-        rows: its cells, as they are shown.
+        caption: caption of the table.
+        head: column names of the table.
+        rows: cells of the table, as displayed.
         panel: a figure between paragraph and table.
     """
 
@@ -40,7 +40,7 @@ class Finding:
     panel: Panel | None = None
 
     def section(self, anchor: str) -> Section:
-        """As a section of a page."""
+        """Convert to a section of a page."""
         table = Table(self.caption, tuple(self.head), tuple(tuple(row) for row in self.rows), texts=len(self.head))
         parts: list[Panel | Table] = [self.panel] if self.panel else []
         return Section(anchor, self.heading, self.text, (*parts, table) if self.rows else tuple(parts))
@@ -66,7 +66,7 @@ def write(path: Path, result: Mapping[str, Any]) -> Path:
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """The audit in a sentence: what can be extracted, how much of it is worrying, and how much holds personal data."""
+    """One-sentence summary: how much can be extracted, how much of it is worrying, and how much contains personal data."""
     found, worrying, personal = result["extraction"]["all"], result["kinds"]["worrying"], result["personal_data"]
     texts = _texts(result["distinct"]["memorized"])
     extracted = f"{found['memorized']:,} of {numbered(found['sequences'], 'sequence')} can be extracted ({texts})"
@@ -81,7 +81,7 @@ def _texts(count: int) -> str:
 
 
 def card_section(result: Mapping[str, Any]) -> str:
-    """A section for the model's card, in Markdown; holds no text of the training set."""
+    """A Markdown section for the model card, without any text of the training set."""
     window = result["window"]
     lines = ["## Memorization audit", "", f"{headline(result)} ({window['prompt']} tokens of prompt, greedy decoding)."]
     lines += ["", "| | sequences | distinct texts | share (95% interval) |", "|---|---|---|---|"]
@@ -109,8 +109,8 @@ def _extraction(result: Mapping[str, Any]) -> Finding:
     ]
     window = result["window"]
     text = (
-        f"Given the first {window['prompt']} tokens of a sequence of the training set, the model's likeliest next "
-        f"{window['continuation']} (greedy decoding) are exactly those of the training set. {words.CATEGORIES_EXPLAINED} "
+        f"Given the first {window['prompt']} tokens of a sequence in the training set, greedy decoding yields exactly the next "
+        f"{window['continuation']} tokens of the training set. {words.CATEGORIES_EXPLAINED} "
         f"{words.say_units(result['extraction']['all'])}"
     )
     if said := words.say_control(result["extraction"]):
@@ -120,7 +120,7 @@ def _extraction(result: Mapping[str, Any]) -> Finding:
     head = ("Category", "Extracted", "Sequences", "Share")
     heading = f"{words.percent(result['extraction']['all']['rate'])} of the training sequences can be extracted"
     drawn = figures.extraction({name: one for name, one in result["extraction"].items() if one["sequences"]})
-    caption = "Left: counts by category. Right: extracted shares; the whiskers are the interval of each share."
+    caption = "Left: counts by category. Right: extracted shares; whiskers are the interval of each share."
     panel = Panel("extraction", words.say_extraction(result["extraction"]), caption, drawn)
     return Finding(heading, text, "Extraction by greedy decoding", head, rows, panel)
 
@@ -130,7 +130,7 @@ def _sampling(result: Mapping[str, Any]) -> Finding:
         [f"{one['samples']:,}", f"{one['probability']:g}", f"{one['extractable']:,}", _share(one)] for one in result["sampling"]
     ]
     text = (
-        "What somebody gets who asks more than once: a continuation counts if n samples from the model (temperature 1) hold "
+        "Results of repeated queries: a continuation counts if n samples from the model (temperature 1) contain "
         "it at least once with a probability of p or more (Hayes et al. 2024)."
     )
     middle = next(one for one in result["sampling"] if (one["samples"], one["probability"]) == (100, 0.5))
@@ -147,12 +147,12 @@ def _worrying(result: Mapping[str, Any]) -> Finding:
         for row in result["worrying_sequences"]
     ]
     text = (
-        f"Worrying: recollected, that is rare and no template, or with personal data, however often it occurs "
+        f"Worrying: recollected (rare and not a template), or with personal data, however often it occurs "
         f"({_share(one['worrying'])}). Benign: repeated often or templated without personal data, or completed by the base "
         f"model as well ({_share(one['benign'])}). Each text is listed once. {_shown(result)}"
     )
     if not result["personal_data"]["measurable"]:
-        text += " Personal data was not looked for, so that a secret that was repeated often counts as benign here."
+        text += " Personal data was not searched for, so a secret that was repeated often counts as benign here."
     heading = (
         f"{numbered(one['worrying']['memorized'], 'memorized sequence', 'is')} worrying, {one['benign']['memorized']:,} benign"
     )
@@ -166,16 +166,16 @@ def _quoted(row: Mapping[str, Any]) -> str:
 
 
 def _text_head(result: Mapping[str, Any]) -> str:
-    return "Text as it is" if result["personal_data_shown"] else "Text, personal data masked"
+    return "Text, unmasked" if result["personal_data_shown"] else "Text, personal data masked"
 
 
 def _shown(result: Mapping[str, Any]) -> str:
     """How texts are quoted."""
     if result["personal_data_shown"]:
-        return "Texts are quoted as they are (--show-personal-data)."
+        return "Texts are quoted unmasked (--show-personal-data)."
     return (
-        "In texts, every run of five or more digits and everything with the form of an e-mail address, a postal address or a "
-        "credential is masked, valid or not; what is counted is valid. Names of people are not masked."
+        "In texts, every run of five or more digits and everything in the format of an e-mail address, a postal address or a "
+        "credential is masked, valid or not; only valid ones are counted. Names of people are not masked."
     )
 
 
@@ -196,35 +196,35 @@ def _canaries(result: Mapping[str, Any]) -> Finding:
         for row in found["by_repetitions"]
     ]
     text = (
-        f"Random sequences that were planted ({found['planted']:,}), ranked by likelihood among {found['held_out']:,} of the "
-        f"same kind that were not: a scale for what the model keeps of a text that is like no other. Exposure (Carlini et al. "
-        f"2019) is log2 of the candidates minus log2 of the rank: {found['most_bits']:.1f} bits at most, where each stands "
-        f"before all that were held out, and {found['chance_bits']:.2f} on average if nothing was learned. Extracted: greedy "
-        f"decoding from the first half gives the second; of those never planted "
-        f"{found['held_out_extracted']:,} {agree(found['held_out_extracted'], 'is')}. As the "
-        "canaries fare, so may a number, a name or a password that stands as often in the training set. Intervals (95%) are "
+        f"Planted random sequences ({found['planted']:,}), ranked by likelihood among {found['held_out']:,} held-out ones of "
+        f"the same kind: they measure how well the model remembers a text that resembles no other. Exposure (Carlini et al. "
+        f"2019) is log2 of the candidates minus log2 of the rank: {found['most_bits']:.1f} bits at most, for a canary that "
+        f"ranks before all held-out ones, and {found['chance_bits']:.2f} on average if nothing was learned. Extracted: greedy "
+        f"decoding from the first half yields the second half; {found['held_out_extracted']:,} held-out ones "
+        f"{agree(found['held_out_extracted'], 'is')} extracted. A number, a name or a password that occurs as often in the "
+        "training set as a canary may be remembered as well. Intervals (95%) are "
         "over canaries, which are drawn independently of each other."
     )
     head = ("Planted times", "Canaries", "Mean exposure in bits (range)", "Interval of the mean", "Extracted", "Share")
-    panel = Panel("canaries", conclusion(found), "Dots: mean exposure; bars: least to most; dashed: chance.", _exposure(found))
+    panel = Panel("canaries", conclusion(found), "Dots: mean exposure; bars: range; dashed: chance.", _exposure(found))
     return Finding("What planted canaries show", text, "Canaries by repetitions", head, rows, panel)
 
 
 def _mean_interval(row: Mapping[str, Any]) -> str:
-    """The interval of a mean exposure, or of how many canaries it is without one."""
+    """The interval of a mean exposure, or the number of canaries if there is none."""
     low, high = row["exposure"]["low"], row["exposure"]["high"]
     if low is None or high is None:
-        return "of this canary only" if row["canaries"] == 1 else f"of these {row['canaries']:,} canaries only"
+        return "for this canary only" if row["canaries"] == 1 else f"for these {row['canaries']:,} canaries only"
     return f"{low:.2f} to {high:.2f}"
 
 
 def _exposure(found: Mapping[str, Any], ax: "Axes | None" = None) -> "Axes":
-    """Exposure by repetitions, a row a number."""
+    """Exposure by repetitions, one row per number of repetitions."""
     with figures.style():
         axes: Axes = figures.panels(ax, 0.9 + 0.4 * len(found["by_repetitions"]))[0, 0]
         for place, row in enumerate(found["by_repetitions"]):
             mean, least, most = (row["exposure"][key] for key in ("mean", "least", "most"))
-            # The mean of equal numbers can lie a rounding beside them.
+            # Rounding may put the mean of equal numbers slightly outside their range.
             reach = [[max(0.0, mean - least)], [max(0.0, most - mean)]]
             axes.errorbar(mean, place, xerr=reach, fmt="o", color=figures.COLORS["recollection"], ms=7, capsize=3)
         axes.axvline(found["chance_bits"], color=figures.GREY, lw=1, ls="--")
@@ -233,7 +233,7 @@ def _exposure(found: Mapping[str, Any], ax: "Axes | None" = None) -> "Axes":
         )
         axes.set_ylim(len(found["by_repetitions"]) - 0.5, -0.5)
         axes.set_xlim(-0.1, 1.04 * found["most_bits"])
-        axes.set_xlabel(f"exposure (bits; {found['most_bits']:.1f} can be seen with {found['held_out']:,} held out)")
+        axes.set_xlabel(f"exposure (bits; {found['most_bits']:.1f} is the maximum with {found['held_out']:,} held out)")
         return axes
 
 
@@ -249,10 +249,10 @@ def _membership(result: Mapping[str, Any]) -> Finding:
     heading = headline_of(found["domains"])
     text = (
         "Can somebody who has a text and queries the model for its probabilities find out that it was trained on? AUROC is the "
-        "chance that a text of the training set scores above one that was held out: 0.5 is guessing, 1 is certainty. The blind "
+        "probability that a training text scores above a held-out one: 0.5 is guessing, 1 is certainty. The blind "
         "baseline reads the texts and never sees the model: an attack that does no better may separate kinds of text, not "
-        "membership. Loss is the mean log-likelihood, zlib sets it against the text's compressed size, Min-K% takes the least "
-        "likely tokens alone."
+        "membership. Loss is the mean log-likelihood, zlib divides it by the text's compressed size, Min-K% uses only the "
+        "least likely tokens."
     )
     return Finding(heading, text, "AUROC of attacks", ("Domain", "Attack", "AUROC (95% interval)", "What it shows"), rows)
 
@@ -260,7 +260,7 @@ def _membership(result: Mapping[str, Any]) -> Finding:
 def _personal(result: Mapping[str, Any]) -> Finding:
     found = result["personal_data"]
     if not found["measurable"]:
-        return Finding("Personal data: not looked for", f"{found['reason']}.")
+        return Finding("Personal data: not searched for", f"{found['reason']}.")
     rows = [
         [
             str(row["sequence_id"]),
@@ -273,9 +273,9 @@ def _personal(result: Mapping[str, Any]) -> Finding:
     ]
     text = (
         "E-mail addresses, telephone numbers, bank accounts, payment cards, identity numbers, public IP addresses and "
-        "credentials among the sequences that can be extracted, found in whole documents by form, checksum and numbering plan; "
-        "a sequence counts if it holds any part of one. Postal addresses are masked by their form and not counted; names of "
-        "people are neither."
+        "credentials in the extractable sequences, found in whole documents by format, checksum and numbering plan; "
+        "a sequence counts if it contains any part of one. Postal addresses are masked by their format and not counted; names "
+        "of people are neither masked nor counted."
     )
     heading = f"{numbered(found['count'], 'memorized sequence', 'holds')} personal data ({_texts(found['distinct'])})"
     head = ("sequence_id", "Sequences", "Category", "Personal data", _text_head(result))
@@ -298,8 +298,8 @@ def _advice(result: Mapping[str, Any]) -> Finding:
         ["Keep one copy of each", f"{len(copies['sequence_ids']):,}", effect],
     ]
     text = (
-        "Expectations are the fitted predictor's, and it knows associations, not causes: train again and run memtax compare. "
-        "summary.json lists the sequences. The folder run/ holds texts of the training set as they are: keep this folder, "
-        "which its owner alone may read, to yourself."
+        "Expectations come from the fitted predictor, which describes associations, not causes: train again and run memtax "
+        "compare. summary.json lists the sequences. The folder run/ contains unmasked texts of the training set: keep this "
+        "folder, which only its owner can read, private."
     )
     return Finding("What to do", text, "Remedies", ("Remedy", "Sequences", "Expected effect"), rows)

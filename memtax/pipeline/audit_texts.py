@@ -1,4 +1,4 @@
-"""What an audit shows of texts: distinct ones, by kind of memorization, with personal data masked."""
+"""The texts shown in an audit: distinct ones, by kind of memorization, with personal data masked."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from memtax.pipeline.personal import PersonalData
 from memtax.schema import CATEGORIES
 
 SHOWN = 200
-"""Distinct texts that JSON and page list."""
+"""Maximum number of distinct texts listed in JSON and on the page."""
 KINDS = ("worrying", "benign", "unknown")
 
 Row = dict[str, Any]
@@ -23,7 +23,7 @@ def read_rows(folder: Path, personal: PersonalData) -> list[Row]:
 
     Args:
         folder: the run's directory.
-        personal: what of each sequence is personal data.
+        personal: personal data in each sequence.
 
     Returns:
         The rows of its features with their text as published, all of their tokens, and `personal_data`, the kinds of valid
@@ -31,7 +31,7 @@ def read_rows(folder: Path, personal: PersonalData) -> list[Row]:
     """
     rows: list[Row] = pq.read_table(folder / "dataset" / "features" / "train.parquet").to_pylist()
     whole = pq.read_table(folder / "sequences" / "train.parquet", columns=["sequence_id", "tokens"]).to_pylist()
-    # The features lack the tokens that hold personal data; without them different texts would count as one.
+    # The features lack tokens that contain personal data; without them different texts would count as one.
     tokens = {row["sequence_id"]: tuple(row["tokens"]) for row in whole}
     nothing: frozenset[str] = frozenset()
     return [
@@ -41,7 +41,7 @@ def read_rows(folder: Path, personal: PersonalData) -> list[Row]:
 
 
 def kind_of(row: Mapping[str, Any]) -> str | None:
-    """Benign or worrying, of a memorized sequence; `unknown` without a category, None if it is not memorized.
+    """Whether a memorized sequence is benign or worrying; `unknown` without a category, None if it is not memorized.
 
     Personal data is worrying however often it occurs; what the base model completes as well was not learned here.
     """
@@ -80,9 +80,9 @@ def personal_figures(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def listed(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """What is shown of sequences: each distinct text once, those with personal data first.
+    """The sequences to show: each distinct text once, those with personal data first.
 
-    The text is as the run published it, masked unless it was asked for; there is none where nothing can check the masking.
+    The text is as the run published it, masked unless requested otherwise; it is omitted if the masking cannot be checked.
     """
     blind = bool(privacy.missing_packages())
     windows = Counter(row["tokens"] for row in rows)

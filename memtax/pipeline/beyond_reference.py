@@ -1,4 +1,4 @@
-"""Predictable or memorized: what a model that was not trained on the sequences completes as well."""
+"""Predictable or memorized: comparison with a reference model that was not trained on the sequences."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,13 +20,13 @@ def beyond_reference(
 
     Args:
         ours: is_memorized of each sequence under the model.
-        theirs: the same under the reference model.
+        theirs: is_memorized under the reference model.
         level: coverage of the interval.
-        units: of the sequences; None: each is its own.
+        units: units of the sequences; None: each is its own unit.
 
     Returns:
-        Over the sequences where both are known: `model_memorized` and `reference_memorized`, what each of the two extracts;
-        `predictable`, what both do; and the keys of `statistics.share` for what the model alone does.
+        Counts over the sequences with both verdicts: `model_memorized` and `reference_memorized` (extracted by each model),
+        `predictable` (by both), and the keys of `statistics.share` for those extracted by the model alone.
     """
     units = units or statistics.Units.of_rows(len(ours))
     known = np.array([a is not None and b is not None for a, b in zip(ours, theirs, strict=True)], bool)

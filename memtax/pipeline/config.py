@@ -1,4 +1,4 @@
-"""The configuration of a run, checked before anything starts."""
+"""The configuration of a run, validated before anything starts."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,35 +14,35 @@ from memtax.settings import Bos, Dtype, check_values, from_values, option, to_va
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What `memtax run` needs to know. Sources are `path[:config[:split]]`, a local path or a name on the Hub."""
+    """Configuration of `memtax run`. Sources are `path[:config[:split]]`, a local path or a name on the Hub."""
 
     model: str = option("Folder or Hub name of the causal language model.", short="-m")
-    corpus: str = option("What the model was trained on (or a sample of it); everything is counted over it.")
+    corpus: str = option("Training data of the model (or a sample of it); everything is counted over it.")
     output: Path = option("Run directory.", short="-o")
-    sequences: str | None = option("What to measure; None measures the corpus.", None)
+    sequences: str | None = option("Sequences to measure; None measures the corpus.", None)
     held_out: str | None = option(
         "Sequences that the model was not trained on, as a control; None for no control.",
         None,
     )
     counts: str | None = option(
-        "Occurrences counted before, over a larger corpus than is at hand: a folder of `memtax count`, or a "
+        "Occurrences counted earlier, over a larger corpus than is available: a folder of `memtax count`, or a "
         "published table (`org/name[:config[:split]]`) with the ids of `sequences`; None counts over "
         "`corpus`.",
         None,
     )
     frequencies: str | None = option(
-        "Token frequencies that belong to `counts`, where they are not in the same folder.",
+        "Token frequencies that belong to `counts`, if they are not in the same folder.",
         None,
     )
     column: str | None = option("Column of tokens or text; None finds it.", None)
     revision: str | None = option("Revision of the model on the Hub.", None)
     tokenizer: str | None = option("Folder or Hub name; None takes the model's.", None)
     checkpoints: tuple[str, ...] = option(
-        "The same model during training, in order of time: folders, `NAME@REVISION`, or `@REVISION` of `model`.",
+        "Checkpoints of the same model, in order of time: folders, `NAME@REVISION`, or `@REVISION` of `model`.",
         (),
     )
     models: tuple[str, ...] = option(
-        "Models of other sizes, `NAME` or `NAME@REVISION`; `model` itself is one of the series.",
+        "Models of other sizes, `NAME` or `NAME@REVISION`; `model` itself is part of the series.",
         (),
     )
     reference_model: str | None = option(
@@ -60,25 +60,25 @@ class RunConfig:
         None,
     )
     code_scores: str | None = option(
-        "Scores computed before, in place of `code_model`: a table with `sequence_id` and `nl_score`, our own "
-        "or a published one (`usvsnsp/pile-pythia-code-vs-nl-scores::deduped`), with the ids of `sequences`.",
+        "Scores computed earlier, instead of `code_model`: a table with `sequence_id` and `nl_score`, from memtax "
+        "or published (`usvsnsp/pile-pythia-code-vs-nl-scores::deduped`), with the ids of `sequences`.",
         None,
     )
     semantic_matches: str | None = option(
-        "Likewise counts, in place of those among the sequences (`usvsnsp/semantic-duplicates::deduped_snowclones`).",
+        "Counts computed earlier, instead of those among the sequences (`usvsnsp/semantic-duplicates::deduped_snowclones`).",
         None,
     )
-    textual_matches: str | None = option("Likewise (`usvsnsp/semantic-duplicates::deduped_templates`).", None)
+    textual_matches: str | None = option("As `semantic_matches` (`usvsnsp/semantic-duplicates::deduped_templates`).", None)
     paraphrases: str | None = option(
-        "Output of `memtax paraphrase`, which becomes part of the dataset and the report.",
+        "Output of `memtax paraphrase`, to be added to the dataset and the report.",
         None,
     )
-    alignment: str | None = option("Likewise the output of `memtax align`.", None)
-    influence: str | None = option("Likewise the output of `memtax influence`.", None)
+    alignment: str | None = option("Output of `memtax align`, to be added as well.", None)
+    influence: str | None = option("Output of `memtax influence`, to be added as well.", None)
     prompt: int = option("Prompt tokens.", 32, least=1, most=2**20)
     continuation: int = option("Continuation tokens.", 32, least=1, most=2**20)
     recitation_threshold: int = option(
-        "A continuation that occurs more often than this is recitation.",
+        "A continuation with more occurrences than this is recitation.",
         RECITATION_THRESHOLD,
         least=0,
         most=2**63 - 1,
@@ -88,14 +88,14 @@ class RunConfig:
     quantization: Literal["8bit", "4bit"] | None = option("Load the weights in 8 or 4 bits (needs bitsandbytes).", None)
     batch_size: int | None = option("Rows per forward pass; default: as many as fit.", None, least=1)
     bos: Bos = option(
-        "What every model reads before each sequence: `auto` (what the tokenizer adds by itself), `always` or `never`.",
+        "Tokens put before each sequence for every model: `auto` (what the tokenizer adds by itself), `always` or `never`.",
         "auto",
     )
-    seed: int = option("Of splits and resampling.", 1024, least=0, most=2**32 - 1)
-    title: str | None = option("How report and card call the run; None makes one of model and corpus.", None)
+    seed: int = option("Random seed of splits and resampling.", 1024, least=0, most=2**32 - 1)
+    title: str | None = option("Name of the run in report and card; None combines model and corpus.", None)
     license: str | None = option("Hub identifier of the corpus's license, for the card.", None)
     mask_personal_data: bool = option(
-        "Mask personal data in the texts of dataset and report, and leave out its tokens; `audit` does.",
+        "Mask personal data in the texts of dataset and report, and leave out its tokens; `audit` always does.",
         False,
     )
     region: str = option("Country of telephone numbers without a country code, for `mask_personal_data`.", "US")
@@ -111,18 +111,18 @@ class RunConfig:
 
     @property
     def given(self) -> dict[str, str]:
-        """Key to source of the factors that are looked up in place of being computed."""
+        """Key to source of the factors that are looked up instead of computed."""
         names = ("code_scores", "semantic_matches", "textual_matches")
         return {name: source for name in names if (source := getattr(self, name)) is not None}
 
     @property
     def window(self) -> int:
-        """Tokens of a sequence: prompt and continuation."""
+        """Number of tokens in a sequence: prompt and continuation."""
         return self.prompt + self.continuation
 
     @property
     def opening(self) -> BosIds:
-        """The ids before every row: the same for every model of the run, which reads the same tokens."""
+        """The ids put before every row, the same for all models of the run."""
         return bos_ids(self.model, self.revision, self.bos, self.tokenizer)
 
     @property
@@ -131,14 +131,14 @@ class RunConfig:
         return self.sequences or self.corpus
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as YAML takes them."""
+        """The fields as YAML values."""
         return to_values(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Check the keys and make a configuration.
+        """Validate the keys and create a configuration.
 
         Raises:
-            MemtaxError: a key is unknown (the message suggests the nearest), missing, or has a value of the wrong type.
+            MemtaxError: a key is unknown (the message suggests the closest), missing, or has a value of the wrong type.
         """
         return from_values(cls, values)

@@ -1,4 +1,4 @@
-"""A model, a dataset and the names of `evaluate` modules to one table, from one forward pass."""
+"""One table from a model, a dataset and names of `evaluate` modules, with one forward pass."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import datasets
 
 LABELS = ("is_member", "label", "member")
-"""Columns that say who is a member, the first that is there."""
+"""Columns with membership labels; the first that exists is used."""
 
 
 def evaluate_model(
@@ -29,28 +29,28 @@ def evaluate_model(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     bos: str = "auto",
 ) -> pa.Table:
-    """Compute modules on what a model says about the sequences of a dataset.
+    """Compute `evaluate` modules for a model on the sequences of a dataset.
 
-    In the spirit of `evaluate.evaluator`: each module gets the inputs it needs, read off the model once or taken from the
+    Similar to `evaluate.evaluator`: each module gets the inputs that it needs, computed with the model once or taken from the
     dataset (`sequence_duplicates`, `is_member`, `memorized_probability`, `paraphrase_cosines`).
 
     Args:
         model: folder or Hub name (NAME@REVISION), or a loaded model.
-        dataset: rows with `tokens` or texts, or where they are: PATH or NAME[:CONFIG[:SPLIT]].
+        dataset: rows with `tokens` or texts, or their location: PATH or NAME[:CONFIG[:SPLIT]].
         metrics: names of memtax's modules.
-        tokenizer: folder, Hub name or tokenizer; needed for texts, and where a module reads texts that are not there. Default:
+        tokenizer: folder, Hub name or tokenizer; required for texts, or if a module needs texts that are missing. Default:
             the model's, if `model` is a name.
-        prompt: tokens of the prompt.
-        continuation: tokens after it; rows that do not reach its end take no part in modules about extraction.
+        prompt: tokens in the prompt.
+        continuation: tokens in the continuation; modules about extraction skip rows that do not reach its end.
         options: name of a module to further arguments of its `compute`.
-        bos: what the model reads before each row, one of `memtax.lm.special_tokens.BOS`, by the tokenizer if there is one.
+        bos: tokens put before each row, one of `memtax.lm.special_tokens.BOS`, from the tokenizer if there is one.
 
     Returns:
-        One row a figure: `metric`, `measure`, `value`, and `low` and `high` where there is an interval; `reason` says why a
-        figure or an interval is withheld, `rows` how many sequences the figure is about.
+        One row per figure: `metric`, `measure`, `value`, `low` and `high` if there is an interval, `reason` if a figure or an
+        interval is withheld, and `rows`, the number of sequences behind the figure.
 
     Raises:
-        MemtaxError: a name is unknown, or what a module needs is neither in the dataset nor to be had from the model.
+        MemtaxError: a name is unknown, or an input of a module is neither in the dataset nor available from the model.
 
     Example:
         >>> import datasets
@@ -67,7 +67,7 @@ def evaluate_model(
 
     paths = {name: metric_path(name) for name in metrics}
     if (unread := [name for name in options or {} if name not in paths]) or not paths:
-        raise MemtaxError(f"options are for {', '.join(unread)}, metrics are {', '.join(paths) or 'none'}; name both alike")
+        raise MemtaxError(f"options are for {', '.join(unread)}, metrics are {', '.join(paths) or 'none'}; use the same names")
     evidence = _Evidence(model, dataset, tokenizer, prompt, continuation, bos)
     found: list[dict[str, Any]] = []
     for name, path in paths.items():
@@ -80,7 +80,7 @@ def evaluate_model(
 
 
 def _figures(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The numbers that a module returned, each with its interval and the reason why something is withheld."""
+    """The numbers returned by a module, each with its interval, or the reason why something is withheld."""
     for measure, value in results.items():
         beside = measure.endswith(("_low", "_high", "_reason")) and measure.rpartition("_")[0] in results
         if not beside and not isinstance(value, (list, dict)):
@@ -89,7 +89,7 @@ def _figures(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 class _Evidence:
-    """What modules read; each piece is made when it is first asked for."""
+    """Inputs of the modules, each computed on first use."""
 
     def __init__(self, model: Any, dataset: Any, tokenizer: Any, prompt: int, continuation: int, bos: str) -> None:
         from memtax.corpus.sources import Source, open_dataset
@@ -110,10 +110,10 @@ class _Evidence:
         elif named:
             self.bos = bos_ids(*named, bos)
         else:
-            # A loaded model without its tokenizer keeps what it was loaded with.
+            # A loaded model without its tokenizer keeps its BOS setting.
             check_bos(bos)
             if bos == "always" and not bos_of(model):
-                raise MemtaxError("bos='always' needs the tokenizer that names the token; give tokenizer=NAME")
+                raise MemtaxError("bos='always' needs the tokenizer that defines the token; give tokenizer=NAME")
             self.bos = () if bos == "never" else bos_of(model)
         self.model = resident.get(*named, bos=self.bos) if named else model
         self.dataset = open_dataset(Source.parse(dataset)) if isinstance(dataset, str) else dataset
@@ -123,7 +123,7 @@ class _Evidence:
     def tokenizer(self) -> Any:
         found = self._tokenizer()
         if found is None:
-            raise MemtaxError("a tokenizer is needed to turn texts into tokens, or back; give tokenizer=NAME")
+            raise MemtaxError("a tokenizer is needed to convert between texts and tokens; give tokenizer=NAME")
         return found
 
     @functools.cached_property
@@ -156,7 +156,7 @@ class _Evidence:
 
     @property
     def memorized(self) -> list[bool]:
-        """Whether greedy decoding gives the continuation, for the rows of `whole`."""
+        """Whether greedy decoding yields the continuation, for the rows of `whole`."""
         matches = self.scores.split(self.scores.match)
         return [bool(matches[row][self.prompt - 1 : self.end - 1].all()) for row in self.whole]
 

@@ -1,4 +1,4 @@
-"""How many sequences of each category were memorized."""
+"""Number and share of memorized sequences per category."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,14 +19,14 @@ def extraction_rates(
 ) -> dict[str, dict[str, Any]]:
     """Memorized sequences by category, with intervals over documents.
 
-    Rows whose target is null are not counted; rows whose category is null count in `all` only.
+    Rows with a null target are not counted; rows with a null category count in `all` only.
 
     Args:
         table: rows with the target and the category.
         target: boolean column.
         category: column of indices into `memtax.schema.CATEGORIES`.
         level: coverage of the intervals.
-        units: of the rows; None takes them from the table's `document`, `text` and `tokens`.
+        units: units of the rows; None derives them from the table's `document`, `text` and `tokens`.
 
     Returns:
         `all` and each category to the keys of `statistics.share`.
@@ -47,8 +47,8 @@ def rates_by_category(
 ) -> dict[str, Any]:
     """The rates of `extraction_rates` under flat names: `all_rate`, `recitation_sequences`, `recitation_rate_low` and so on.
 
-    Without documents the sequences are taken as independent, with Clopper-Pearson intervals; with them the interval is over
-    documents, None below 10 of a category, and `all_documents` and so on are their numbers.
+    Without documents, sequences are assumed to be independent, with Clopper-Pearson intervals. With documents, intervals are
+    over documents (None if a category has fewer than 10), and `all_documents` and so on are their numbers.
     """
     table = pa.table({"is_memorized": memorized, "taxonomy": pa.array(categories, pa.int64())})
     units = None if documents is None else statistics.Units(statistics.unit_codes(documents), "document")

@@ -1,4 +1,4 @@
-"""The job of `memtax filter`: filters of the catalogue over a dataset, on this machine or on Spark."""
+"""The job of `memtax filter`: filters of the catalogue applied to a dataset, locally or on Spark."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +20,10 @@ ROWS_PER_BATCH = 256
 
 
 def make_filter(name: str, parameters: Mapping[str, Any]) -> Filter:
-    """A filter of the catalogue with those of the parameters that it has.
+    """A filter of the catalogue with the parameters that it accepts.
 
     Raises:
-        MemtaxError: no filter has that name, or a parameter that it needs was not given.
+        MemtaxError: no filter has that name, or a required parameter is missing.
     """
     kind = filter_class(name)
     fields = {field.name: field for field in dataclasses.fields(kind)}
@@ -41,13 +41,13 @@ def apply_filters(
     """Add the columns of filters to a dataset.
 
     Args:
-        names: of the catalogue, in the order in which they run; later ones can read what earlier ones add.
+        names: names in the catalogue, in execution order; later filters can read columns of earlier ones.
         source: rows with the columns that the filters require. Without `sequence_id`, rows are numbered.
-        stage: runs a filter over rows: with a folder's name and rows per batch.
-        parameters: of the filters, by field name.
+        stage: runs a filter over rows, given a folder name and rows per batch.
+        parameters: parameters of the filters, by field name.
 
     Returns:
-        The table, and the number of nulls in each column that was added.
+        The table, and the number of nulls in each added column.
 
     Raises:
         MemtaxError: a filter, parameter or column is missing.
@@ -71,7 +71,7 @@ def apply_filters(
 
 
 def _unknown(added: pa.Table) -> int:
-    """Rows in which every column that a filter adds is null."""
+    """Number of rows in which every column added by a filter is null."""
     nulls = [added.column(name).is_null().to_numpy() for name in added.column_names if name != "sequence_id"]
     return int(np.logical_and.reduce(nulls).sum()) if nulls else 0
 
@@ -90,7 +90,7 @@ def _open(source: Source) -> datasets.Dataset:
     id_column(arrow, source.label)
     row_ids(dataset.data.table.column("sequence_id"), "sequence_id", source.label)
     if "text" in arrow.names and column_kind(arrow.field("text").type, "text", source.label) != "text":
-        raise MemtaxError(f"column 'text' of {source.label} holds {arrow.field('text').type}, not text; rename it")
+        raise MemtaxError(f"column 'text' of {source.label} contains {arrow.field('text').type}, not text; rename it")
     return dataset
 
 

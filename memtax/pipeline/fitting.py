@@ -48,24 +48,24 @@ def fit(
     """Fit a predictor; explain it with tests and correlations.
 
     Args:
-        source: dataset of sequences with their factors, in our layout or the published one.
-        output: folder of the predictor; `inference.json`, `correlations.json` and `figures/` are written beside it.
-        factors: None takes the published ones that the table has.
-        before_training: take the factors that are known before a model exists instead.
+        source: dataset of sequences with their factors, in memtax's layout or the published one.
+        output: folder of the predictor; `inference.json`, `correlations.json` and `figures/` are written into it.
+        factors: None uses the published factors that the table has.
+        before_training: use the factors that are known before a model exists instead.
         target: boolean column.
-        category: column of categories; made from counts and templates if it is missing.
-        memorized_only: dataset of more memorized sequences, for training alone.
+        category: column of categories; computed from counts and templates if missing.
+        memorized_only: dataset of additional memorized sequences, for training only.
         calibration: see `Predictor.fit`.
-        seed: of split and bootstrap.
-        resamples: of each interval.
-        explain: whether to compute tests and correlations besides.
+        seed: random seed of split and bootstrap.
+        resamples: number of resamples per interval.
+        explain: whether to compute tests and correlations as well.
 
     Raises:
         MemtaxError: an input cannot be used.
-        StaleOutputError: the folder holds a predictor of other data or other options.
+        StaleOutputError: the folder contains a predictor of other data or other options.
     """
     if factors is not None and before_training:
-        raise MemtaxError("name the factors or ask for those before training, not both")
+        raise MemtaxError("give the factors or ask for those before training, not both")
     inputs = {name: _identify(name) for name in (source, memorized_only) if name is not None}
     identity: dict[str, Any] = {"stage": "fit", "version": 2, "inputs": list(inputs.values())}
     identity |= {"factors": None if factors is None else list(factors), "before_training": before_training, "target": target}
@@ -88,7 +88,7 @@ def fit(
         calibration=calibration,  # type: ignore[arg-type]
     )
     _say_dropped(predictor.metrics["dropped"], source)
-    # Only now: options that cannot be fitted leave nothing behind that would refuse others.
+    # Written after fitting, so that options that cannot be fitted do not block later runs with others.
     claim(output, identity)
     tests, found = _explain(table, chosen, target, category, output) if explain else (None, [])
     predictor.save_pretrained(output)
@@ -102,19 +102,19 @@ def fit(
 
 
 def _check_category(table: pa.Table, category: str, source: str) -> None:
-    """Refuse a table without categories and without what they are made from."""
+    """Reject a table that has neither categories nor the columns to compute them."""
     missing = [name for name in TAXONOMY_INPUTS if name not in table.column_names]
     if category == "taxonomy" and category not in table.column_names and missing:
         raise MemtaxError(
-            f"{source} has no column 'taxonomy' and, to make it from, no {' and no '.join(missing)}; "
-            "add them with memtax filter, or name another column of categories"
+            f"{source} has no column 'taxonomy' and, to compute it, no {' and no '.join(missing)}; "
+            "add them with memtax filter, or give another column of categories"
         )
 
 
 def _explain(
     table: pa.Table, factors: Sequence[str], target: str, category: str, output: Path
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Tests and correlations, of the representative sample alone, and their files."""
+    """Compute and write tests and correlations, on the representative sample only."""
     tests = infer(table, factors, target, category)
     found = correlations(table, factors, target, category)
     write_json(output / "inference.json", tests)
@@ -137,15 +137,16 @@ def probe_layers(
     bos: str = "auto",
     placement: "Placement | None" = None,
 ) -> list[dict[str, Any]]:
-    """Probe a model's layers for memorized-or-not and for the category, beside controls.
+    """Probe a model's layers for the target and for the category, with controls.
 
     Args:
-        source: dataset of sequences of one length, with tokens besides what the predictor reads.
+        source: dataset of sequences of one length, with tokens in addition to the predictor's inputs.
         model: folder or Hub name of the language model.
-        predictor: its factors are the control without layers, its target and category what is probed.
+        predictor: provides the factors for the control without layers, and the target and category to probe.
         output: folder of `probes.json` and `figures/probes_*`.
-        most: sequences that are read, the first of the dataset: states of all layers are held at once.
-        bos: what the model reads before each sequence, one of `memtax.lm.special_tokens.BOS`.
+        most: number of sequences to read from the start of the dataset: states of all layers are in memory at once.
+        bos: tokens put before each sequence, one of `memtax.lm.special_tokens.BOS`.
+        placement: dtype and devices of the language model.
         placement: number format and devices of the language model.
 
     Returns:
@@ -171,7 +172,7 @@ def probe_layers(
     states = hidden_states(language_model, tokens)
     found = []
     for name, labels in (("memorized", rows.labels.astype(np.int64)), ("category", rows.categories)):
-        # Classes that are absent, as a category may be, have no number of their own.
+        # Classes that do not occur, such as a category, get no number.
         classes = np.unique(labels, return_inverse=True)[1]
         own = probe(states, classes, rows.values, name=name, groups=groups)
         title = f"What each layer knows: {name}"
@@ -197,15 +198,15 @@ def search(
     Args:
         source: dataset of sequences with their factors.
         output: folder of the results; finished partitions in it are kept.
-        config: None takes the published factors that the table has.
+        config: None uses the published factors that the table has.
         start: first partition of the slice.
         stop: end of the slice; None for all.
-        merged: folders with other slices, whose partitions are taken over.
+        merged: folders with other slices, whose partitions are included.
         greedy: also grow a partition rule by rule.
-        settings: fields of `SearchConfig`, where no config is given; None values are ignored.
+        settings: fields of `SearchConfig`, if no config is given; None values are ignored.
 
     Returns:
-        What was found (see `memtax.predictor.partition_search.conclude`); None while partitions are missing.
+        The result (see `memtax.predictor.partition_search.conclude`); None while partitions are missing.
 
     Raises:
         MemtaxError: an input cannot be used.
@@ -251,7 +252,7 @@ def _say_dropped(dropped: Mapping[str, int], source: str) -> None:
 def _config(table: pa.Table, settings: dict[str, Any]) -> SearchConfig:
     given = {name: value for name, value in settings.items() if value is not None}
     names = table.column_names
-    # What rules ask about by default are the published ten; a Huffman length stands in for a Shannon one.
+    # By default, rules use the published ten factors; a Huffman length replaces a missing Shannon length.
     split = ["huffman_coding_length" if name == "shannon_coding_length" else name for name in SPLIT_FACTORS]
     factors = given.pop("factors", None) or declared.available(names)
     given.setdefault("category", "taxonomy" if "taxonomy" in names else None)
@@ -263,7 +264,7 @@ def _plain(config: SearchConfig) -> dict[str, Any]:
 
 
 def _fingerprint(table: pa.Table, config: SearchConfig) -> str:
-    """Digest of the values that the search reads: slices of other machines must be of the same data."""
+    """Digest of the values that the search reads, since slices from other machines must use the same data."""
     from memtax.provenance import fingerprint_dataset
 
     sources = [source for factor in declared.resolve(config.factors, config.target) for source in factor.sources]

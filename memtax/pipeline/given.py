@@ -1,4 +1,4 @@
-"""Factors that were computed before, or published by others, looked up by sequence in place of being computed."""
+"""Factors that were computed earlier or published by others, looked up by sequence instead of computed."""
 
 import datasets
 import pyarrow as pa
@@ -18,21 +18,21 @@ COLUMNS = {
     "semantic_matches": SemanticMatchFilter.columns,
     "textual_matches": TextualMatchFilter.columns,
 }
-"""Keys of the configuration that name such a table, and what it holds."""
+"""Configuration keys for such tables, and the columns of each."""
 
 
 def given_columns(config: RunConfig, dataset: datasets.Dataset) -> list[pa.Table]:
-    """Scores and counts of the members; a held-out sequence has an id of ours, which says nothing in those tables.
+    """Scores and counts of the members; held-out sequences have generated ids, which mean nothing in those tables.
 
     Args:
-        config: the run.
+        config: configuration of the run.
         dataset: sequences with `sequence_id` and `is_member`.
 
     Returns:
-        A table for each key that is set, with all ids; null for held-out sequences and those that the source lacks.
+        One table per given key, with all ids; null for held-out sequences and those that the source lacks.
 
     Raises:
-        MemtaxError: a source has other columns, or none of the sequences.
+        MemtaxError: a source lacks the columns, or contains none of the sequences.
     """
     ids, member = list(dataset["sequence_id"]), list(dataset["is_member"])
     tables = []

@@ -1,9 +1,9 @@
-"""The competing taxonomy of memorized sequences: guessed or recalled (Dentan et al. 2025, arXiv 2508.02573).
+"""The competing taxonomy of memorized sequences as guessed or recalled (Dentan et al. 2025, arXiv 2508.02573).
 
-Two readings exist. One names the cause: a memorized sequence that is highly duplicated is recalled, any other is guessed; the
-threshold is whatever the user calls highly duplicated (the authors tried 5, 50 and 1,000). The other is the rule that won in
-the authors' released code, which does not count duplicates: a memorized sequence is guessed if its text is a template or its
-continuation overlaps its prompt, else recalled.
+There are two definitions. The first is by cause: a memorized sequence that is highly duplicated is recalled, any other is
+guessed; the user chooses the threshold of high duplication (the authors tried 5, 50 and 1,000). The second is the rule in the
+authors' released code, which does not count duplicates: a memorized sequence is guessed if its text is a template or its
+continuation overlaps its prompt, and otherwise recalled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,26 +15,26 @@ from memtax.schema import CATEGORIES
 LABELS = ("not memorized", "guess", "recall")
 NOT_MEMORIZED, GUESS, RECALL = range(len(LABELS))
 OVERLAP = 0.5
-"""ROUGE-L or ROUGE-3 between prompt and continuation from which a continuation can be guessed (the released code's value)."""
+"""ROUGE-L or ROUGE-3 between prompt and continuation from which a continuation can be guessed (value of the released code)."""
 
 
 def by_duplicates(is_memorized: Sequence[bool | None], duplicates: Sequence[int | None], *, threshold: int) -> list[int | None]:
-    """Memorized with more than `threshold` duplicates is recall, memorized otherwise is guess.
+    """Label memorized sequences with more than `threshold` duplicates as recall, and other memorized ones as guess.
 
     Args:
-        is_memorized: of each sequence.
+        is_memorized: verdict for each sequence.
         duplicates: occurrences of each continuation in the corpus.
-        threshold: the most duplicates of a sequence that is a guess.
+        threshold: maximum duplicates of a sequence that is a guess.
 
     Returns:
         Indices into `LABELS`; None where a missing input could change the label.
 
     Raises:
-        MemtaxError: the columns differ in length, a count is negative, or the threshold is.
+        MemtaxError: the columns differ in length, or a count or the threshold is negative.
     """
     _same_length(is_memorized=is_memorized, duplicates=duplicates)
     if threshold < 0:
-        raise MemtaxError(f"threshold is a number of duplicates, at least 0, not {threshold}")
+        raise MemtaxError(f"threshold is a number of duplicates, at least 0, got {threshold}")
     wrong = next((count for count in duplicates if count is not None and count < 0), None)
     if wrong is not None:
         raise MemtaxError(f"a count of duplicates is {wrong}; a missing count must be null, not negative")
@@ -50,14 +50,14 @@ def by_overlap(
     prompt: int = 32,
     overlap: float = OVERLAP,
 ) -> list[int | None]:
-    """Memorized is guess if the text is a template or the continuation repeats much of the prompt, else recall.
+    """Label memorized sequences as guess if the text is a template or the continuation repeats the prompt, else as recall.
 
     Args:
-        is_memorized: of each sequence.
+        is_memorized: verdict for each sequence.
         is_templating: whether each text is incrementing or repeating.
-        tokens: of each sequence.
-        prompt: tokens of the prompt.
-        overlap: ROUGE-L or ROUGE-3 (F-measure over token ids) that is enough.
+        tokens: token ids of each sequence.
+        prompt: tokens in the prompt.
+        overlap: ROUGE-L or ROUGE-3 (F-measure over token ids) from which a sequence is a guess.
 
     Returns:
         Indices into `LABELS`; None where a missing input could change the label.
@@ -80,7 +80,7 @@ def rouge_l(reference: Sequence[int], candidate: Sequence[int]) -> float:
 
 
 def rouge_n(reference: Sequence[int], candidate: Sequence[int], n: int) -> float:
-    """F-measure of common n-grams, each counted at most as often as in either (Lin 2004)."""
+    """F-measure of common n-grams; each counts at most as often as in either sequence (Lin 2004)."""
     from collections import Counter
 
     first, second = (Counter(zip(*(text[start:] for start in range(n)), strict=False)) for text in (reference, candidate))
@@ -90,12 +90,12 @@ def rouge_n(reference: Sequence[int], candidate: Sequence[int], n: int) -> float
 def cross_tabulate(
     taxonomy: Sequence[int | None], labels: Sequence[int | None], names: Sequence[str] = LABELS
 ) -> Mapping[str, dict[str, int]]:
-    """How many sequences of each category have each label.
+    """Number of sequences per category and label.
 
     Args:
         taxonomy: indices into `memtax.schema.CATEGORIES`.
         labels: indices into `names`.
-        names: of the labels.
+        names: names of the labels.
 
     Returns:
         Category to label to count, with `unknown` for nulls, and the row and column `all`.

@@ -1,4 +1,4 @@
-"""The stages that compare sequences with each other: embeddings, semantic and textual matches, nearest neighbors."""
+"""Stages that compare sequences with each other: embeddings, semantic and textual matches, nearest neighbors."""
 
 from pathlib import Path
 
@@ -16,19 +16,19 @@ from memtax.pipeline.config import RunConfig
 from memtax.provenance import fingerprint_dataset, fingerprint_table
 
 NEAREST = 5
-"""Neighbours that are kept of each sequence, for reading."""
+"""Number of nearest neighbors stored per sequence, for reading."""
 
 
 def match_columns(config: RunConfig, dataset: datasets.Dataset, rows_per_batch: int) -> list[pa.Table]:
-    """Semantic and textual matches of every sequence among the members, which are the sample of the corpus.
+    """Semantic and textual matches of every sequence among the members, which serve as the corpus sample.
 
     Args:
-        config: the run; `embedding_model` must be set.
+        config: configuration of the run; `embedding_model` must be set.
         dataset: sequences with `sequence_id`, `tokens`, `text` and `is_member`.
-        rows_per_batch: rows per call of a filter.
+        rows_per_batch: rows per filter call.
 
     Returns:
-        The stages' tables, keyed by `sequence_id`; none of what the configuration gives.
+        The stages' tables, keyed by `sequence_id`; without those that the configuration provides.
     """
     from memtax.lm.loading import load_tokenizer
 
@@ -82,12 +82,12 @@ def _members(described: datasets.Dataset) -> datasets.Dataset:
 
 
 def _save_members(described: datasets.Dataset, folder: Path) -> None:
-    """The sample, as Arrow on disk: it is memory-mapped from there."""
+    """Write the sample to disk as Arrow, to be memory-mapped from there."""
     _members(described).remove_columns("is_member").save_to_disk(folder / "members", num_shards=1)
 
 
 def _write_nearest(described: datasets.Dataset, folder: Path) -> None:
-    """The nearest members of each member, one row per pair."""
+    """Write the nearest members of each member, one row per pair."""
     from memtax.filters.embedding_pairs import nearest
     from memtax.filters.sample_matches import vectors_of
 

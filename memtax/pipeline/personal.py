@@ -1,4 +1,4 @@
-"""Personal data of a run's sequences: found on whole documents, mapped to windows, masked in what is published."""
+"""Personal data in a run's sequences: detected in whole documents, mapped to windows, masked in published data."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,21 +22,21 @@ from memtax.progress import progress_bar
 from memtax.provenance import fingerprint_dataset
 
 FOLDER = "personal_data"
-"""Stage directory, in the run's directory."""
+"""Directory of the stage inside the run's directory."""
 VERSION = 5
-"""Raised whenever the same texts would give other findings."""
+"""Increased whenever the same texts would give other findings."""
 _DERIVED = ("prompt_text", "paraphrases", "neighbour_texts")
-"""Columns of texts that are made of a window's text."""
+"""Text columns derived from a window's text."""
 
 
 @dataclass(frozen=True)
 class PersonalData:
-    """What of each sequence is personal data.
+    """The personal data in each sequence.
 
     Attributes:
-        hidden: `sequence_id` to what must not be shown of its text, in order and without overlap.
-        kinds: `sequence_id` to the kinds of valid personal data in its window, cut by the window's edge or not; only sequences
-            that have any.
+        hidden: `sequence_id` to the parts of its text to mask, in order and without overlap.
+        kinds: `sequence_id` to the kinds of valid personal data in its window, even if the window's edge cuts them; only
+            sequences that have any.
     """
 
     hidden: Mapping[int, Sequence[Finding]]
@@ -47,10 +47,10 @@ def personal_data(config: RunConfig) -> PersonalData:
     """Find the personal data of a run's sequences, once.
 
     Args:
-        config: the run, whose sequences are cut already.
+        config: configuration of the run, whose sequences are already cut.
 
     Raises:
-        StaleOutputError: the output holds the findings of other sequences.
+        StaleOutputError: the output contains the findings of other sequences.
     """
     output = Path(config.output)
     sequences = pq.read_table(output / "sequences" / "train.parquet", columns=["sequence_id", "tokens", "text"])
@@ -72,7 +72,7 @@ def personal_data(config: RunConfig) -> PersonalData:
 
 
 def _findings(config: RunConfig, rows: int) -> Iterator[tuple[list[Finding], list[Finding]]]:
-    """What must not be shown of each window, and what of it is valid."""
+    """Findings to mask in each window, and the valid ones among them."""
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
     sources = [config.sequence_source, *([config.held_out] if config.held_out is not None else [])]
     with progress_bar("personal data", rows) as bar:
@@ -88,7 +88,7 @@ def _of_windows(document: Document, region: str) -> Iterator[tuple[list[Finding]
     hidden = privacy.cover(document.text, valid, open_ends=not document.whole)
     for window, place in zip(document.windows, privacy.locate(document.text, document.windows), strict=True):
         if place is None:
-            # Its text is not the document's: what stands in it is all that is known.
+            # Its text is not the document's, so only the window itself is known.
             alone = [] if privacy.missing_packages() else privacy.find(window, region)
             yield privacy.cover(window, alone, open_ends=True), alone
         else:
@@ -117,14 +117,14 @@ def _read(path: Path) -> PersonalData:
 
 
 def masked(table: pa.Table, found: PersonalData) -> pa.Table:
-    """A table of sequences as it may be published.
+    """A table of sequences that may be published.
 
     Args:
-        table: `sequence_id`, and any of `text`, `document`, `tokens`, `token_texts` and what is made of a text.
-        found: of the sequences.
+        table: `sequence_id`, and any of `text`, `document`, `tokens`, `token_texts` and columns derived from a text.
+        found: personal data of the sequences.
 
     Returns:
-        The table with personal data masked in its texts, and null in the place of tokens that hold any of it.
+        The table with personal data masked in its texts, and null for tokens that contain any of it.
     """
     names = [name for name in ("text", "document", "tokens", "token_texts", *_DERIVED) if name in table.column_names]
     ids = table.column("sequence_id").to_pylist()
@@ -139,7 +139,7 @@ def masked(table: pa.Table, found: PersonalData) -> pa.Table:
 
 def _mask_row(row: dict[str, Any], hidden: Sequence[Finding]) -> None:
     if row.get("document"):
-        # Names of documents are people's and customers' often enough.
+        # Document names often contain names of people and customers.
         row["document"] = privacy.mask_text(row["document"])
     for name in set(_DERIVED) & row.keys():
         row[name] = _mask_value(row[name])
@@ -154,7 +154,7 @@ def _mask_row(row: dict[str, Any], hidden: Sequence[Finding]) -> None:
 
 
 def mask_attached(config: Config) -> Config:
-    """A config that another verb made, with personal data masked in its texts."""
+    """A config from another verb, with personal data masked in its texts."""
     splits = {}
     for split, data in config.splits.items():
         table = pq.read_table(list(data.paths)) if isinstance(data, ParquetFiles) else data
@@ -167,7 +167,7 @@ def mask_attached(config: Config) -> Config:
 
 
 def _mask_value(value: Any) -> Any:
-    """A text, or several, of which nothing is known but that a window's ends may have cut it."""
+    """Mask one or several texts about which nothing is known, except that a window's ends may have cut them."""
     texts = value if isinstance(value, list) else [value]
     masked_texts = [privacy.mask_text(each, open_ends=True) for each in texts]
     return masked_texts if isinstance(value, list) else masked_texts[0]

@@ -1,4 +1,4 @@
-"""Run the whole job: describe the sequences, score them, explain and predict, write dataset and report."""
+"""The whole job: describe the sequences, score them, explain and predict, write dataset and report."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,13 +42,13 @@ SCORES = tuple(LanguageModelFilter.columns)
 
 @dataclass(frozen=True)
 class RunFound:
-    """What a run found.
+    """Result of a run.
 
     Attributes:
-        configs: of the dataset.
-        metrics: every figure of the page.
-        facts: of the card's first table.
-        inputs: name to fingerprint of what was read.
+        configs: configs of the dataset.
+        metrics: every figure on the page.
+        facts: first table of the card.
+        inputs: name to fingerprint of each input.
     """
 
     configs: list[Config]
@@ -58,16 +58,16 @@ class RunFound:
 
 
 def run(config: RunConfig) -> RunFound | None:
-    """Do everything the configuration asks for, in the directory that it names; finished stages are reused.
+    """Run everything that the configuration requests, in its output directory; finished stages are reused.
 
-    Under `accelerate launch` or `torchrun` the filters and the forward pass are shared among the processes.
+    Under `accelerate launch` or `torchrun`, filters and forward passes are shared among the processes.
 
     Returns:
-        What was found; None on processes other than the main.
+        The result; None on all processes except the main one.
 
     Raises:
         MemtaxError: an input cannot be used.
-        StaleOutputError: the output holds results of another configuration or input.
+        StaleOutputError: the output contains results of another configuration or input.
     """
     output = config.output
     check_attached(config)
@@ -87,14 +87,14 @@ def _score(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> pa.Tab
 
 
 def _scorer(config: RunConfig, member: Member, **columns: Any) -> LanguageModelFilter:
-    """The forward pass of one of the run's models; `columns` says what it gives."""
+    """The forward pass of one of the run's models; `columns` selects its columns."""
     same = ("prompt", "continuation", "dtype", "device_map", "quantization", "batch_size")
     shared = {name: getattr(config, name) for name in same}
     return LanguageModelFilter(member.path, member.revision, bos=config.opening, **shared, **columns)
 
 
 def _members(config: RunConfig) -> list[Member]:
-    """Every model that the run scores, its own first."""
+    """All models that the run scores, its own first."""
     others = (*config.checkpoints, *config.models, *([config.reference_model] if config.reference_model else ()))
     return [Member(config.model, config.revision), *(Member.parse(text, config.model) for text in others)]
 
@@ -107,7 +107,7 @@ def _score_reference(config: RunConfig, dataset: datasets.Dataset, output: Path)
 
 
 def _same_model(member: Member, config: RunConfig) -> bool:
-    """Whether it is the run's own model, by name or by weights: the last checkpoint of a training usually is."""
+    """Whether a member is the run's own model, by name or by weights; the last checkpoint of a training run usually is."""
     if (member.path, member.revision) == (config.model, config.revision):
         return True
     ours, theirs = model_files(config.model), model_files(member.path)
@@ -115,14 +115,14 @@ def _same_model(member: Member, config: RunConfig) -> bool:
 
 
 def _score_exactly(config: RunConfig, dataset: datasets.Dataset, folder: Path, member: Member) -> pa.Table:
-    """Which sequences another model extracts, and nothing else."""
+    """Whether another model extracts each sequence, without other columns."""
     return run_stage(dataset, _scorer(config, member, exact_only=True), folder, ROWS_PER_BATCH)
 
 
 def _score_series(
     config: RunConfig, described: Described, dataset: datasets.Dataset, output: Path
 ) -> dict[str, pa.Table | None]:
-    """One row per checkpoint (a model) and sequence: the configs `checkpoints` and `models` of the dataset."""
+    """One row per checkpoint (or model) and sequence: the configs `checkpoints` and `models` of the dataset."""
     members = described.members
     own = dataset.with_format("arrow")[:]
     own = own.filter(own.column("is_member")).select(["sequence_id", "is_memorized", "match_length"])
@@ -151,7 +151,7 @@ def _conclude(
     series: dict[str, pa.Table | None],
     output: Path,
 ) -> RunFound:
-    """Everything after the forward pass: it takes one process."""
+    """Everything after the forward pass, which takes only one process."""
     everything = dataset.with_format("arrow")[:]
     table = everything.filter(everything.column("is_member"))
     factors = declared.available(table.column_names, declared.PUBLISHED)
@@ -205,7 +205,7 @@ def _conclude(
 
 
 def _kinds(table: pa.Table, series: dict[str, pa.Table | None], units: Units) -> dict[str, list[dict[str, Any]]]:
-    """Code and natural language over each series; without a series, for the run's model alone."""
+    """Rates for code and natural language over each series; without a series, for the run's model only."""
     over = {name: each for name, each in series.items() if each is not None}
     if not over:
         return {"model": kinds_over_series(None, table, units)}
@@ -213,14 +213,14 @@ def _kinds(table: pa.Table, series: dict[str, pa.Table | None], units: Units) ->
 
 
 def _control(everything: pa.Table) -> dict[str, dict[str, Any]]:
-    """Extraction rates of what was held out, and of that part whose continuation does not stand in the corpus all the same."""
+    """Extraction rates of held-out sequences, and of those whose continuation does not occur in the corpus."""
     held_out = everything.filter(pc.invert(everything.column("is_member")))
     absent = extraction_rates(held_out.filter(pc.equal(held_out.column("sequence_duplicates"), 0)))["all"]
     return {"held_out": extraction_rates(held_out)["all"], **({"held_out_absent": absent} if absent["sequences"] else {})}
 
 
 def _features(config: RunConfig, table: pa.Table, predictor: Predictor | None) -> pa.Table:
-    """The table as it is published: with the predictor's word, and every token decoded."""
+    """The table as published: with the predictor's probability and each token decoded."""
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
     pieces = pa.array(token_texts(table.column("tokens").to_pylist(), tokenizer), pa.list_(pa.string()))
     table = table.append_column("memorized_probability", _predict(predictor, table))
@@ -230,23 +230,23 @@ def _features(config: RunConfig, table: pa.Table, predictor: Predictor | None) -
 def _configs(
     config: RunConfig, features: pa.Table, everything: pa.Table, series: dict[str, pa.Table | None], output: Path
 ) -> list[Config]:
-    """The configs of the dataset, each with a sentence on its rows."""
+    """The configs of the dataset, each with a description of its rows."""
 
     def finished(name: str, row: str, *path: str) -> Config:
         return Config(name, row, {"train": ParquetFiles((output.joinpath(*path),))})
 
-    row = "One row a token of the vocabulary: how often it occurs in the corpus."
+    row = "One row per token of the vocabulary: how often it occurs in the corpus."
     tokens = finished("token_frequencies", row, "counts", "token_frequencies.parquet")
     row = "One row per sequence: how often its continuation occurs in the corpus."
     duplicates = finished("num_duplicates", row, "counts", "num_duplicates.parquet")
     row = "One row per sequence: its text, its factors, the model's scores and its category."
     configs = [Config("features", row, {"train": features}), tokens, duplicates]
     if config.embedding_model is not None:
-        row = f"One row per sequence and one of its {NEAREST} nearest others at a cosine of at least 0.8."
+        row = f"One row per sequence and one of its {NEAREST} nearest neighbors at a cosine of at least 0.8."
         configs.append(finished("neighbours", row, "neighbours", "neighbours.parquet"))
     if config.held_out is not None:
         keys = ["sequence_id", "is_member", "text", "document", "sequence_duplicates", *SCORES]
-        row = "One row per sequence, those of the corpus and those held out of training, with the model's scores."
+        row = "One row per sequence, from the corpus or held out of training, with the model's scores."
         configs.append(Config("membership", row, {"train": everything.select(keys)}))
     rows = {"checkpoints": "checkpoint of the training run", "models": "model"}
     return configs + [
@@ -272,7 +272,7 @@ def _describe_run(config: RunConfig, described: Described, table: pa.Table, outp
 
 
 def _guess_recall(config: RunConfig, table: pa.Table) -> dict[str, Any]:
-    """The competing labels (Dentan et al. 2025) by category, by both readings."""
+    """The competing labels (Dentan et al. 2025) by category, by both definitions."""
     taxonomy, memorized = (table.column(name).to_pylist() for name in ("taxonomy", "is_memorized"))
     template = pc.or_kleene(table.column("is_incrementing"), table.column("is_repeating")).to_pylist()
     threshold = config.recitation_threshold
@@ -285,7 +285,7 @@ def _guess_recall(config: RunConfig, table: pa.Table) -> dict[str, Any]:
 
 
 def _fit(config: RunConfig, table: pa.Table, factors: tuple[str, ...], output: Path) -> tuple[Predictor | None, dict[str, Any]]:
-    """The predictor and its metrics, or None and the reason why there is none; it is fitted once for the same table."""
+    """The predictor and its metrics, or None and the reason why there is none; it is fitted once per table."""
     folder = output / "models" / "predictor"
     columns = [name for name in table.column_names if name in schema.COLUMNS]
     identity = {

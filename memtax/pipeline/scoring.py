@@ -17,9 +17,9 @@ from memtax.lm.special_tokens import BosIds, bos_ids
 from memtax.pipeline.beyond_reference import beyond_reference
 
 ROWS_PER_BATCH = 512
-"""Rows per call of the filter, whatever the number of processes."""
+"""Rows per filter call, independent of the number of processes."""
 PARTS = 64
-"""Parts are as large as leaves about this many: few rows are shared among processes too, and a kill loses little."""
+"""Target number of parts: few rows can still be shared among processes, and little is lost when a run is killed."""
 
 Stage = Callable[..., "pa.Table"]
 
@@ -40,23 +40,23 @@ def score_sequences(
     """Score the rows of a source.
 
     Args:
-        source: tokens, or text for which the tokenizer is needed.
-        scores: model and what to compute.
-        stage: runs a filter over rows, as `memtax.jobs.base.Work.stage` does: with a folder's name, rows per batch and
-            batches per part.
+        source: tokens, or text, which needs the tokenizer.
+        scores: model and columns to compute.
+        stage: runs a filter over rows, given a folder name, rows per batch and batches per part; see
+            `memtax.jobs.base.Work.stage`.
         reference: a model that was not trained on the sequences, for `is_memorized_by_reference`.
-        tokenizer: folder or Hub name; None takes the model's. Token columns need none.
-        length: most tokens of a row that are read; None reads as many as the prompts and continuations cover.
+        tokenizer: folder or Hub name; None takes the model's. Not needed for token columns.
+        length: maximum tokens read per row; None reads as many as the prompts and continuations cover.
 
     Returns:
-        The table, its figures, and the ids before every row.
+        The table, its figures, and the ids put before every row.
 
     Raises:
         MemtaxError: an input cannot be used.
-        StaleOutputError: there are parts of another input or of other settings.
+        StaleOutputError: there are parts from another input or other settings.
     """
     opening = bos_ids(scores.model, scores.revision, scores.bos, tokenizer)
-    # One tokenizer made the tokens, and says for both models what comes before them.
+    # The tokenizer that made the tokens determines the BOS for both models.
     scores = replace(scores, bos=opening)
     reference = reference and replace(reference, bos=opening)
     for each in (scores, *([reference] if reference else [])):
@@ -77,7 +77,7 @@ def score_sequences(
 
 
 def per_shard(rows: int) -> int:
-    """Batches a part, decided by the number of rows alone."""
+    """Batches per part, determined by the number of rows alone."""
     return min(max(rows // (ROWS_PER_BATCH * PARTS), 1), 32)
 
 
@@ -86,8 +86,8 @@ def summarize(table: pa.Table, scores: LanguageModelFilter, units: statistics.Un
 
     Args:
         table: the scores.
-        scores: what computed them.
-        units: of the rows; None: each is its own.
+        scores: the filter that computed them.
+        units: units of the rows; None: each is its own unit.
     """
     units = units or statistics.Units.of_rows(table.num_rows)
     windows = []
@@ -116,5 +116,5 @@ def summarize(table: pa.Table, scores: LanguageModelFilter, units: statistics.Un
 
 
 def _reach(scores: LanguageModelFilter) -> int:
-    """Tokens that the longest window covers."""
+    """Number of tokens that the longest window covers."""
     return max(prompt + continuation for prompt, continuation in scores.all_windows)

@@ -1,4 +1,4 @@
-"""Several models and checkpoints over the same sequences: who memorizes what, by training time and by size."""
+"""Several models and checkpoints on the same sequences: what each memorizes, by training time and by size."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ class Member:
 
     Attributes:
         path: folder or Hub name.
-        revision: branch, tag or commit of a Hub name.
+        revision: branch, tag or commit on the Hub.
     """
 
     path: str
@@ -32,19 +32,19 @@ class Member:
 
     @classmethod
     def parse(cls, text: str, model: str) -> "Member":
-        """Read `NAME`, `NAME@REVISION`, a folder, or `@REVISION` of the run's own model."""
+        """Parse `NAME`, `NAME@REVISION`, a folder, or `@REVISION` of the run's own model."""
         path, revision = split_revision(text)
         return cls(path or model, revision)
 
     @property
     def model(self) -> str:
-        """What the model is called, whatever its checkpoint: the folder's parent for a Trainer's checkpoint."""
+        """Name of the model without its checkpoint; for a Trainer's checkpoint, the name of the parent folder."""
         path = Path(self.path)
         return path.parent.name if path.exists() and self.step is not None and self.revision is None else path.name
 
     @property
     def checkpoint(self) -> str:
-        """What this one is called."""
+        """Name of the checkpoint."""
         return f"{Path(self.path).name}@{self.revision}" if self.revision else Path(self.path).name
 
     @property
@@ -62,7 +62,7 @@ def score_series(
     Args:
         members: the models or checkpoints, in order.
         dataset: the sequences with their `document` and `taxonomy`.
-        score: gives `sequence_id`, `is_memorized` and `match_length` of the dataset's rows for a member and its number.
+        score: returns `sequence_id`, `is_memorized` and `match_length` of the dataset's rows for a member and its number.
     """
     described = dataset.with_format("arrow")[:]
     tables = []
@@ -90,7 +90,7 @@ def growth(series: pa.Table | None, units: Units | None = None) -> list[dict[str
 
     Args:
         series: from `score_series`.
-        units: of the sequences of one member; None takes them from the series.
+        units: units of one member's sequences; None derives them from the series.
     """
     rows = []
     for facts, mine in each_member(series):
@@ -102,9 +102,9 @@ def kinds_over_series(series: pa.Table | None, table: pa.Table, units: Units | N
     """Code and natural language by category, memorized or not, for each member of a series.
 
     Args:
-        series: from `score_series`, the rows of each member in the order of `table`; None: the run's own model alone.
-        table: the sequences with `text_kind`; without that column nothing is known.
-        units: of the sequences; None takes them from the table.
+        series: from `score_series`, each member's rows in the order of `table`; None: the run's own model only.
+        table: the sequences with `text_kind`; without that column there are no rates.
+        units: units of the sequences; None derives them from the table.
 
     Returns:
         Rows of `memtax.predictor.kinds.kind_rates`, each with `model`, `checkpoint`, `step` and `parameters` of its member.
@@ -118,7 +118,7 @@ def kinds_over_series(series: pa.Table | None, table: pa.Table, units: Units | N
 
 
 def each_member(series: pa.Table | None) -> Iterator[tuple[dict[str, Any], pa.Table]]:
-    """The facts of each member of a series (`model`, `checkpoint`, `step`, `parameters`) and its rows, in its order."""
+    """Yield the facts of each member (`model`, `checkpoint`, `step`, `parameters`) and its rows, in the order of the series."""
     if series is None:
         return
     keys = zip(series.column("model").to_pylist(), series.column("checkpoint").to_pylist(), strict=True)

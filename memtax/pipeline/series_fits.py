@@ -1,4 +1,4 @@
-"""A predictor for each model or checkpoint of a series: how weights and AUC change with training time and size."""
+"""A predictor for each model or checkpoint of a series, to see how weights and AUC change with training time and size."""
 
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,20 @@ FILE = "fit.json"
 def fit_series(series: pa.Table | None, table: pa.Table, output: Path, seed: int) -> list[dict[str, Any]]:
     """Fit one predictor for each member of a series, on the factors that are known before training.
 
-    The members are scored for their verdicts alone, so their own perplexities are not among the factors. Finished fits in
+    The members are scored only for their verdicts, so their own perplexities are not among the factors. Finished fits in
     `output` are reused.
 
     Args:
-        series: from `memtax.pipeline.series.score_series`, the rows of each member in the order of `table`.
-        table: the sequences with their factors, `taxonomy`, and what a split reads.
+        series: from `memtax.pipeline.series.score_series`, each member's rows in the order of `table`.
+        table: the sequences with their factors, `taxonomy`, and the columns needed for a split.
         output: folder of the fits, one per member.
-        seed: of the splits.
+        seed: random seed of the splits.
 
     Returns:
-        For each member `model`, `checkpoint`, `step`, `parameters`, `rows` (of each part of the split), `coefficients`
-        (`model`, `factor`, `coefficient`: log-odds per standard deviation) and `auc` (group to `n`, `positives`, `units`,
-        `value`, `low`, `high`, `reason`: of the taxonomic predictor on test sequences); or, in place of these three,
-        `reason`, why nothing was fitted.
+        For each member `model`, `checkpoint`, `step`, `parameters`, and either `reason` (why nothing was fitted) or `rows`
+        (number in each part of the split), `coefficients` (`model`, `factor`, `coefficient`: log-odds per standard deviation)
+        and `auc` (group to `n`, `positives`, `units`, `value`, `low`, `high`, `reason`, for the taxonomic predictor on test
+        sequences).
     """
     if series is None:
         return []
@@ -64,12 +64,12 @@ def _measure(table: pa.Table, factors: tuple[str, ...], seed: int) -> dict[str, 
         # The interval of the AUC needs no resamples.
         metrics = Predictor.fit(table, factors=factors, seed=seed, resamples=1).metrics
     except MemtaxError as error:
-        # What cannot be fitted for one member is a finding about it, and stops neither the others nor the run.
+        # A member that cannot be fitted is reported, and does not stop the others or the run.
         return {"reason": str(error)}
     auc = {}
     for group, cell in metrics["models"]["taxonomic"].items():
         values = cell["roc_auc"] or dict.fromkeys(("value", "low", "high"))
-        few = cell["interval_reason"] or "the two kinds of sequence are in too few units for an interval"
+        few = cell["interval_reason"] or "the two classes are in too few units for an interval"
         reason = cell["reason"] or (few if values["low"] is None else None)
         auc[group] = {**{name: cell[name] for name in ("n", "positives", "units")}, **values, "reason": reason}
     return {"rows": metrics["rows"], "coefficients": metrics["coefficients"], "auc": auc}

@@ -23,11 +23,11 @@ from memtax.provenance import fingerprint_table
 def score_windows(
     source: Source, scores: LanguageModelFilter, stage: Stage, *, stride: int, tokenizer: str | None = None
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Score the windows of every row of a source, each row a text.
+    """Score the windows of every row of a source, where each row is a text.
 
     Args:
         source: tokens or texts, one long text per row (a `.txt` file is one text).
-        scores: model, lengths of prefix (prompt) and suffix (continuation), and sampling scheme; one pair of lengths.
+        scores: model, lengths of prefix (prompt) and suffix (continuation), and sampling scheme; only one pair of lengths.
         stage: as for `memtax.pipeline.scoring.score_sequences`.
         stride: tokens between the starts of windows.
         tokenizer: folder or Hub name; None takes the model's.
@@ -37,8 +37,8 @@ def score_windows(
 
     Raises:
         ModelError: the windows are longer than the model's positions.
-        MemtaxError: an input cannot be used, or no text holds a window.
-        StaleOutputError: there are parts of another input or of other settings.
+        MemtaxError: an input cannot be used, or no text is as long as a window.
+        StaleOutputError: there are parts from another input or other settings.
     """
     window = scores.prompt + scores.continuation
     opening = bos_ids(scores.model, scores.revision, scores.bos, tokenizer)
@@ -52,7 +52,7 @@ def score_windows(
     try:
         table = stage(rows, scores, "parts", ROWS_PER_BATCH, per_shard(len(rows)))
     except RowError as error:
-        # Windows are numbered among themselves.
+        # Windows have their own numbering.
         text = texts["sequence_id"][int(owners[error.row])]
         place = f"the window at token {begins[error.row]} of the row with sequence_id {text}"
         raise error.at(text, place) from error
@@ -97,7 +97,7 @@ def summarize(
 def _cut(
     texts: datasets.Dataset, window: int, stride: int, what: str
 ) -> tuple[datasets.Dataset, np.ndarray, np.ndarray, np.ndarray]:
-    """The windows as a dataset, the text and start of each, and the length of every text."""
+    """The windows as a dataset, the text and start of each window, and the length of every text."""
     owners, begins, rows, lengths = [], [], [], []
     for text, tokens in enumerate(texts["tokens"]):
         lengths.append(len(tokens))

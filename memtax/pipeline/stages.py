@@ -1,4 +1,4 @@
-"""The stages before a model is needed: sequences, counts, property filters, taxonomy. Each finished one is reused."""
+"""The stages before a model is needed: sequences, counts, property filters, taxonomy. Finished stages are reused."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,10 +37,10 @@ TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
     *("*.model", "*.tiktoken"),
 )
-"""Files of a tokenizer in the folder of a model."""
+"""Tokenizer files in a model's folder."""
 _NOT_TOKENIZING = ("chat_template", "transformers_version", "name_or_path", "model_max_length")
 ROWS_PER_BATCH = 256
-"""Rows per call of a filter. Part of a stage's identity, so that no result depends on the number of processes."""
+"""Rows per filter call. Part of a stage's identity, so that no result depends on the number of processes."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Described:
 
     Attributes:
         dataset: one row per sequence: keys, `is_member`, counts, properties, `taxonomy`.
-        skipped: reason to number of source rows that gave no sequence.
-        inputs: name to fingerprint of what was read.
+        skipped: for each reason, the number of source rows that gave no sequence.
+        inputs: name to fingerprint of each input.
     """
 
     dataset: datasets.Dataset
@@ -67,14 +67,14 @@ def describe(config: RunConfig) -> Described:
     """Cut the sequences, count them over the corpus, and apply every filter that needs no model.
 
     Args:
-        config: the run; finished stages in its output are reused.
+        config: configuration of the run; finished stages in its output are reused.
 
     Returns:
-        Members first, then the held-out sequences, whose ids go on after the members' largest.
+        Members first, then the held-out sequences, whose ids follow the members' largest id.
 
     Raises:
         MemtaxError: an input cannot be used.
-        StaleOutputError: the output holds stages of another configuration or input.
+        StaleOutputError: the output contains stages of another configuration or input.
     """
     silence_libraries()
     world = World.current()
@@ -118,7 +118,7 @@ def describe(config: RunConfig) -> Described:
 
 
 def _add_what_was_asked_for(config: RunConfig, dataset: datasets.Dataset) -> datasets.Dataset:
-    """Factors for which the configuration names a model or a table."""
+    """Add factors for which the configuration names a model or a table."""
     if config.code_model is not None:
         from memtax.filters.code_vs_nl import CodeFilter
 
@@ -136,9 +136,9 @@ def _add_what_was_asked_for(config: RunConfig, dataset: datasets.Dataset) -> dat
 
 
 def fingerprint_tokenizer(path: str) -> str:
-    """Digest of the tokenizer in a folder: of the files that say how texts become tokens, whatever lies beside them.
+    """Digest of the tokenizer in a folder, from the files that define tokenization only.
 
-    Chat templates and what the tokenizer was saved by do not count. Other paths and names: as `fingerprint_path`.
+    Chat templates and the version of the saving library do not count. Other paths and names: as `fingerprint_path`.
     """
     folder = Path(path)
     files = [file for pattern in TOKENIZER_FILES for file in sorted(folder.glob(pattern))]
@@ -155,14 +155,14 @@ def fingerprint_tokenizer(path: str) -> str:
 
 
 def on_main(world: World, work: Callable[[], Any]) -> None:
-    """Do something on the main process alone; the others wait for it."""
+    """Run something on the main process only; the others wait for it."""
     if world.is_main:
         work()
     world.wait()
 
 
 def join(dataset: datasets.Dataset, *tables: pa.Table) -> datasets.Dataset:
-    """Add the columns of stages to the dataset, whose rows they keep in order.
+    """Add the columns of stages to the dataset, in the same row order.
 
     Raises:
         AssertionError: the keys differ.
@@ -179,7 +179,7 @@ def join(dataset: datasets.Dataset, *tables: pa.Table) -> datasets.Dataset:
 
 
 def token_texts(tokens: "Sequence[Sequence[int]]", tokenizer: Any) -> list[list[str]]:
-    """Each token decoded alone; a token that is part of a character becomes the replacement character."""
+    """Each token decoded separately; a token that is part of a character becomes the replacement character."""
     distinct = sorted({token for row in tokens for token in row})
     pieces = dict(zip(distinct, tokenizer.batch_decode([[token] for token in distinct]), strict=True))
     return [[pieces[token] for token in row] for row in tokens]
@@ -207,7 +207,7 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
         others = load_sequences(control, window=config.window, tokenizer=tokenizer, bos=config.opening)
         table = _with_membership(others.dataset, False)
         _check_apart(config, tables[0], table)
-        # Unnamed documents of both sources are numbered from 0 and are not the same.
+        # Unnamed documents of both sources are numbered from 0 but are different documents.
         at = table.column_names.index("document")
         names = pc.replace_substring_regex(table.column("document"), r"^row (\d+)$", r"held-out row \1")
         table = table.set_column(at, table.schema.field(at), names)
@@ -221,7 +221,7 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
 
 
 def _check_apart(config: RunConfig, members: pa.Table, others: pa.Table) -> None:
-    """Refuse a control that is the training data: the same file, or a copy of it."""
+    """Reject a control that is the training data: the same file, or a copy of it."""
     kinds = [{tuple(row) for row in table.column("tokens").to_pylist()} for table in (members, others)]
     shared = kinds[0] & kinds[1]
     for kind, name, other in ((1, config.held_out, config.sequence_source), (0, config.sequence_source, config.held_out)):
@@ -253,7 +253,7 @@ def _write_counts(config: RunConfig, dataset: datasets.Dataset, folder: Path) ->
 
 
 def _take_counts(counts: str, frequencies: str, dataset: datasets.Dataset, folder: Path) -> None:
-    """Counts made before, of the members; a held-out sequence has an id of ours, which says nothing in that table."""
+    """Use existing counts for the members; held-out sequences have generated ids, which mean nothing in that table."""
     known, values = read_duplicates(counts)
     rows = dataset.with_format("numpy")
     asked = np.asarray(rows["sequence_id"])[np.asarray(rows["is_member"])]

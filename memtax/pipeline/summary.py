@@ -1,4 +1,4 @@
-"""The table that ends a run on the terminal."""
+"""The summary table printed at the end of a run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ def summary_lines(metrics: Mapping[str, Any]) -> list[str]:
     from rich.table import Table
 
     console = Console(highlight=False)
-    # Logs have no width of their own, and headings must be whole.
+    # Logs have no width, and headings must not be cut.
     console.width = max(console.width, 100)
     extraction, predictor = metrics["extraction"], metrics["predictor"]
     table = Table(title=escape(metrics["run"]["title"]), title_justify="left")
@@ -46,7 +46,7 @@ def summary_lines(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _auc(predictor: Mapping[str, Any], category: str) -> tuple[str, str | None]:
-    """The taxonomic predictor's ROC-AUC on test rows, or why there is none."""
+    """The taxonomic predictor's ROC-AUC on test rows, or the reason why there is none."""
     found = predictor.get("models", {}).get("taxonomic", {}).get(category)
     if not found:
         return "-", None

@@ -1,1 +1,1 @@
-"""The published datasets: their layouts, read and written."""
+"""Reading and writing the layouts of the published datasets."""

@@ -1,7 +1,7 @@
-"""The published datasets as data: names on the Hub, splits, columns, and how their values differ from ours.
+"""The published datasets as data: Hub names, splits, columns, and how their values differ from memtax's.
 
-Sources: Biderman et al. 2023 (what Pythia memorized), Prashanth et al. 2024 (factors and code). `reading` and `writing` are the
-only modules that convert.
+Sources: Biderman et al. 2023 (what Pythia memorized), Prashanth et al. 2024 (factors and code). Only `reading` and `writing`
+convert values.
 """
 
 import re
@@ -12,28 +12,28 @@ from memtax import schema
 from memtax.errors import MemtaxError
 
 TOKENS, PROMPT = 64, 32
-"""Length of the published sequences and of their prompts."""
+"""Token length of the published sequences and of their prompts."""
 HALVES = {"prompt_perplexity": (TOKENS - 1) / (PROMPT - 1), "continuation_perplexity": (TOKENS - 1) / (TOKENS - PROMPT)}
-"""Published half-sequence perplexities divide by all 63 scored tokens; raised to this power they divide by their own tokens."""
+"""Exponents: published half-sequence perplexities divide by all 63 scored tokens, and their own token count is needed."""
 SCHEMES = ("duped", "deduped", "standard")
-"""What the published splits call the versions of the Pile."""
+"""Names of the Pile's versions in the published splits."""
 SIZE = re.compile(r"\d+(\.\d+)?[MB]", re.IGNORECASE)
-"""Columns of the random samples: the score of the model of that size."""
+"""Columns in the random samples: the score of the model with that size."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a published dataset is laid out.
+    """Layout of a published dataset.
 
     Attributes:
-        names: its names on the Hub, a pattern.
-        splits: what its splits are called, for messages.
-        columns: its columns to ours, in its order.
-        required: those of its columns that must be there to read it.
-        row: what a row is.
-        notes: what a reader must know of it.
-        dropped: columns that are not read and not written.
-        one_split_kind: endings of splits to the columns that they hold, where splits differ.
+        names: pattern for its names on the Hub.
+        splits: names of its splits, for messages.
+        columns: its columns, in order, to memtax's columns.
+        required: columns that are required for reading.
+        row: description of a row.
+        notes: notes for the reader.
+        dropped: columns that are neither read nor written.
+        one_split_kind: split suffix to the columns of those splits, if splits differ.
     """
 
     names: str
@@ -47,7 +47,7 @@ class Layout:
 
 
 def _published(*ours: str) -> dict[str, str]:
-    """Published names, as the schema has them, to ours."""
+    """Published column names, from the schema, to memtax's."""
     return {schema.COLUMNS[name].published[-1] if schema.COLUMNS[name].published else name: name for name in ours}
 
 
@@ -82,8 +82,8 @@ DUPLICATES = Layout(
     {"sequence_id": "sequence_id", "counts": "sequence_duplicates"},
     ("sequence_id", "counts"),
     "One row per sequence: how often its continuation occurs in the corpus.",
-    "In the layout of `usvsnsp/generation-num-duplicates`: one split per version of the corpus. Counts are exact, of the whole "
-    "corpus, at any offset inside a sequence; a continuation that does not occur has the count 0.\n",
+    "In the layout of `usvsnsp/generation-num-duplicates`: one split per version of the corpus. Counts are exact, over the "
+    "whole corpus, at any offset inside a sequence; a continuation that does not occur has the count 0.\n",
 )
 FREQUENCIES = Layout(
     r"usvsnsp/(duped|deduped)-num-frequencies",
@@ -106,11 +106,11 @@ MATCHES = Layout(
     "{scheme}_snowclones, {scheme}_templates, {scheme}_{model}_...",
     _matches("semantic"),
     tuple(_matches("semantic")),
-    "One row per sequence: how many of the sample are near it.",
+    "One row per sequence: how many sequences of the sample are similar.",
     """\
-In the layout of `usvsnsp/semantic-duplicates`: the splits `_snowclones` hold semantic matches, and those of a whole corpus
-(`deduped_snowclones`) count the sequence itself. The splits `_templates` hold textual matches: those of the semantic ones
-whose prompts are at a Levenshtein distance between 0 and 20 characters.
+In the layout of `usvsnsp/semantic-duplicates`: the splits `_snowclones` contain semantic matches, and those of a whole corpus
+(`deduped_snowclones`) count the sequence itself. The splits `_templates` contain textual matches: semantic matches whose
+prompts are at a Levenshtein distance between 0 and 20 characters.
 """,
     one_split_kind={"snowclones": _matches("semantic"), "templates": _matches("textual")},
 )
@@ -152,16 +152,16 @@ LAYOUTS: Mapping[str, Layout] = {
 
 
 def check_name(name: str, example: str) -> None:
-    """Refuse what cannot be (part of) a split's name.
+    """Reject a name that cannot be (part of) a split name.
 
     Raises:
-        MemtaxError: there is more in it than letters, digits, points and underscores.
+        MemtaxError: it contains characters other than letters, digits, points and underscores.
     """
     if not name.replace("_", "").replace(".", "").isalnum():
         raise MemtaxError(f"the published splits are named like {example}, not {name!r}")
 
 
 def counts_itself(split: str) -> bool:
-    """Whether semantic matches in a split count the sequence itself: those of a sample, or a corpus, with itself."""
+    """Whether semantic matches in a split count the sequence itself: samples or corpora compared with themselves."""
     scheme, _, kind = split.partition("_")
     return scheme == "pile" or (scheme in SCHEMES and kind == "snowclones")

@@ -16,25 +16,25 @@ _TABLES = (FILTERS.columns, CODE_SCORES.columns, *MATCHES.one_split_kind.values(
 _NAMES: dict[str, tuple[str, ...]] = {
     name: (name, *(theirs for columns in _TABLES for theirs, ours in columns.items() if ours == name)) for name in _LOOKED_UP
 }
-"""Our columns and the published ones that hold the same."""
+"""memtax's columns to the published columns with the same content."""
 
 
 def look_up(source: str, columns: tuple[str, ...], ids: list[int], version: Any) -> dict[str, list[Any]] | None:
-    """Values of some sequences, None for a sequence that the table does not have.
+    """Values of some sequences, None for a sequence that is not in the table.
 
-    The published `snowclones` of the Pile sample count the sequence itself, which ours leave out: one is taken off.
+    The published `snowclones` of the Pile sample count the sequence itself, which memtax does not: one is subtracted.
 
     Args:
         source: dataset as `path:config:split`.
-        columns: ours, keys of `_NAMES`.
+        columns: memtax's columns, keys of `_NAMES`.
         ids: `sequence_id` of each row.
         version: changes with the files.
 
     Returns:
-        Our column names to values; None if the dataset is not such a table.
+        memtax's column names to values; None if the dataset is not such a table.
 
     Raises:
-        MemtaxError: the dataset cannot be read, or its split holds matches of the other kind.
+        MemtaxError: the dataset cannot be read, or its split contains the other kind of matches.
     """
     table = _table(source, columns, version)
     if table is None:
@@ -57,7 +57,7 @@ def look_up(source: str, columns: tuple[str, ...], ids: list[int], version: Any)
 def _table(
     source: str, columns: tuple[str, ...], version: Any
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]] | None:
-    """Ids in rising order and the columns' values, once per process."""
+    """Ids in ascending order and the columns' values, cached per process."""
     parsed = Source.parse(source)
     dataset: Any = open_dataset(parsed)
     names = list(dataset.column_names)
@@ -78,7 +78,7 @@ def _table(
 
 
 def _check_kind(source: Source, columns: tuple[str, ...]) -> None:
-    """Semantic and textual matches are published in columns of the same names: the split says which they are."""
+    """Check the split: semantic and textual matches are published under the same column names in different splits."""
     for kind, ending, other in (("semantic", "_templates", "_snowclones"), ("textual", "_snowclones", "_templates")):
         if columns[0].startswith(kind) and source.split.endswith(ending):
-            raise MemtaxError(f"{source.label} does not hold {kind} matches; they are in the splits that end with {other}")
+            raise MemtaxError(f"{source.label} does not contain {kind} matches; they are in the splits that end with {other}")

@@ -1,4 +1,4 @@
-"""Rows of the published tables in our columns: the one place that undoes what the published values mean otherwise."""
+"""Conversion of published tables to memtax's columns, the only code that reverses differences in the published values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,29 +13,30 @@ from memtax.errors import MemtaxError
 from memtax.published.layouts import HALVES, TOKENS
 
 MARKS = ("generation_perplexity", "0_8_snowclones", "0_8_templates")
-"""Columns that tell the table of all factors from ours."""
+"""Columns that distinguish the published table of all factors from memtax's."""
 
 
 def is_published(names: list[str]) -> bool:
-    """Whether a table of these columns is in the layout of `usvsnsp/semantic-filters`."""
+    """Whether a table with these columns is in the layout of `usvsnsp/semantic-filters`."""
     return any(name in names for name in MARKS)
 
 
 def from_published(table: pa.Table, in_sample: bool) -> pa.Table:
-    """Rows of `usvsnsp/semantic-filters` in our layout; the inverse of `memtax.published.writing.to_published`.
+    """Convert rows of `usvsnsp/semantic-filters` to memtax's layout; the inverse of `memtax.published.writing.to_published`.
 
-    Columns are renamed; `is_memorized` is `memorization_score` = 1. What stands for a failure becomes null: perplexities below
-    1, scores outside 0 to 1, negative counts, and 0 textual matches of a text that is not ASCII, for which the reference does
-    not look. Prompt and continuation perplexities are raised to the power that makes them divide by their own tokens. Rows that
-    are not of 64 tokens, or hold token 0, which the reference leaves out as padding, have no perplexities.
+    Columns are renamed; `is_memorized` is `memorization_score` = 1. Failures become null: perplexities below 1, scores outside
+    0 to 1, negative counts, and 0 textual matches of a text that is not ASCII, which the reference does not compare. Prompt and
+    continuation perplexities are raised to the power that makes them divide by their own tokens. They are null for rows that
+    do not have 64 tokens or contain token 0, which the reference skips as padding.
 
     Args:
-        table: published columns; any may be missing, but half-sequence perplexities need `tokens`. Others stay as they are.
-        in_sample: whether the sequences are the sample that semantic matches are counted in: the published count of such a
-            sequence includes itself, ours does not.
+        table: published columns, some of which may be missing; half-sequence perplexities need `tokens`. Other columns are
+            kept unchanged.
+        in_sample: whether the sequences are the sample in which semantic matches are counted: the published count of such a
+            sequence includes itself, memtax's does not.
 
     Raises:
-        MemtaxError: half-sequence perplexities without tokens.
+        MemtaxError: there are half-sequence perplexities but no tokens.
     """
     names = schema.rename_published(table.column_names)
     columns: dict[str, Any] = {names.get(name, name): table.column(name) for name in table.column_names}
@@ -60,7 +61,7 @@ def _perplexities(columns: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for name in [name for name in (*HALVES, "sequence_perplexity") if name in columns]:
         values = columns[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
-        # A perplexity is at least 1; -1 and 0 stand for a failure, NaN is not at least 1.
+        # A perplexity is at least 1; -1 and 0 mark a failure, and NaN fails the comparison.
         known = values >= 1 - 1e-6
         if "tokens" in columns:
             known &= _plain_windows(columns["tokens"])
@@ -82,7 +83,7 @@ def _counts(column: pa.ChunkedArray, itself: int) -> pa.ChunkedArray:
 
 
 def _plain_windows(tokens: pa.ChunkedArray) -> NDArray[np.bool_]:
-    """Which rows have exactly 64 tokens, none of them 0: the reference's perplexities of the others leave tokens out."""
+    """Rows with exactly 64 tokens, none of them 0: for all others, the reference's perplexities skip tokens."""
     combined = tokens.combine_chunks()
     lengths = pc.fill_null(pc.list_value_length(combined), 0).to_numpy(zero_copy_only=False)
     parents = pc.list_parent_indices(combined).to_numpy(zero_copy_only=False)

@@ -1,4 +1,4 @@
-"""The published sequence datasets by name, converted to our schema."""
+"""The published sequence datasets by name, converted to memtax's schema."""
 
 import re
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import datasets
 
 VERSION = 2
-"""Raised when the same rows would be converted otherwise: `datasets` does not notice edited code."""
+"""Increased when the same rows would be converted differently, because `datasets` does not notice edited code."""
 
 CATALOGUE: Mapping[str, Layout] = {kind: LAYOUTS[kind] for kind in ("memorized", "random", "test", "filters")}
-"""Kind to layout of the datasets of sequences."""
+"""Kind of sequence dataset to its layout."""
 
 
 def load_published(
@@ -29,25 +29,25 @@ def load_published(
 ) -> "datasets.Dataset":
     """Load a published dataset of sequences, normalized.
 
-    `EleutherAI/pythia-memorized-evals`: what a model memorized, so `is_memorized` is true and `memorization_score` 1.
-    `EleutherAI/pile-{duped,deduped}-pythia-random-sampled`: `memorization_score_<size>` for every model (a share); with
-    `model` also `memorization_score` and `is_memorized` of that one. `usvsnsp/pile-test-sampled`: sequences alone.
-    `usvsnsp/semantic-filters`: every factor. Its perplexities of the halves divide by the length of the whole: they are
-    raised to 63/31 and 63/32, and null for rows that hold token 0 (taken for padding) or are not 64 tokens long; -1 is
-    null; matches of the Pile sample no longer count the sequence itself; `huffman_coding_length` is our
-    `shannon_coding_length`; a count of textual matches that is 0 because the text is not ASCII is null.
+    `EleutherAI/pythia-memorized-evals`: sequences that a model memorized, so `is_memorized` is true and
+    `memorization_score` 1. `EleutherAI/pile-{duped,deduped}-pythia-random-sampled`: `memorization_score_<size>` for every model
+    (a share); with `model`, also `memorization_score` and `is_memorized` of that model. `usvsnsp/pile-test-sampled`: sequences
+    only. `usvsnsp/semantic-filters`: every factor. Its half-sequence perplexities divide by the length of the whole sequence:
+    they are raised to 63/31 and 63/32, and null for rows that contain token 0 (treated as padding) or do not have 64 tokens;
+    -1 becomes null; matches of the Pile sample no longer count the sequence itself; `huffman_coding_length` becomes
+    `shannon_coding_length`; a count of textual matches that is 0 because the text is not ASCII becomes null.
 
     Args:
-        name: its name on the Hub, or a folder with its files whose last two parts are that name.
-        split: split, slices included.
+        name: name on the Hub, or a folder of its files whose last two path parts are that name.
+        split: split, or a slice of one.
         model: size of a model, such as `12B`, for the random samples.
-        revision: branch, tag or commit.
+        revision: branch, tag or commit on the Hub.
 
     Returns:
-        `sequence_id`, `tokens` and the scores, as `memtax.schema` declares them.
+        `sequence_id`, `tokens` and the scores, as declared in `memtax.schema`.
 
     Raises:
-        MemtaxError: the name is not one of these, a column is missing, or no such model is there.
+        MemtaxError: the name is not one of these, a column is missing, or the model does not exist.
     """
     kind = _kind(name)
     source = Source(name, split=split, revision=revision)

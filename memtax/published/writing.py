@@ -1,4 +1,4 @@
-"""Our tables in the layouts of the published datasets, so that their readers can take them as they are."""
+"""Writing memtax's tables in the layouts of the published datasets, for programs that read those."""
 
 import shutil
 from collections.abc import Mapping
@@ -20,15 +20,15 @@ from memtax.provenance import versions
 from memtax.published.layouts import FILTERS, HALVES, MATCHES, SCHEMES, TOKENS, Layout, check_name
 
 _MADE = "memtax"
-"""Key of a file's metadata that says what its split was made of."""
+"""Metadata key of a file, with the origin of its split."""
 
 
 def to_published(table: pa.Table, in_sample: bool) -> pa.Table:
-    """Our rows in the published layout; the inverse of what `memtax fit` reads.
+    """Convert memtax's rows to the published layout; the inverse of what `memtax fit` reads.
 
     Args:
-        table: features of 64-token sequences; columns that are missing are left out.
-        in_sample: whether the sequences are the sample that semantic matches are counted in: they then count themselves.
+        table: features of 64-token sequences; missing columns are omitted.
+        in_sample: whether the sequences are the sample in which semantic matches are counted, so that they count themselves.
     """
     columns: dict[str, Any] = {}
     for theirs, ours in FILTERS.columns.items():
@@ -42,7 +42,7 @@ def to_published(table: pa.Table, in_sample: bool) -> pa.Table:
             values = pc.add(values, 1)
         columns[theirs] = values
     if "memorization_score" not in columns and "is_memorized" in table.column_names:
-        # Of a sequence that is not memorized, only generating it would tell the score.
+        # The score of a sequence that is not memorized is known only if it was generated.
         one = pc.if_else(table.column("is_memorized"), 1.0, None)
         columns["memorization_score"] = one.cast(pa.float32())
     return pa.table(columns)
@@ -54,16 +54,17 @@ def published_files(name: str, features: pa.Table, title: str, license_id: str |
     Args:
         name: scheme and model, as in `deduped_12b`.
         features: the run's table.
-        title: of the card.
+        title: title of the card.
         license_id: the Hub's identifier of the license.
 
     Raises:
-        MemtaxError: the name is not letters, digits, points and underscores, or the sequences are not of 64 tokens.
+        MemtaxError: the name contains other characters than letters, digits, points and underscores, or sequences do not
+            have 64 tokens.
     """
     check_name(name, "deduped_12b")
     schema.require(features.column_names, ["sequence_id", "tokens", "is_memorized"], "the run")
     if not pc.all(pc.equal(pc.list_value_length(features.column("tokens")), TOKENS)).as_py():
-        raise MemtaxError(f"the published layout is of {TOKENS} tokens a sequence; this run has other lengths")
+        raise MemtaxError(f"the published layout needs {TOKENS} tokens per sequence; this run has other lengths")
     memories = features.filter(pc.field("is_memorized"))
     splits = {f"pile_{name}": to_published(features, True), f"memories_{name}": to_published(memories, False)}
     files = {}
@@ -75,11 +76,11 @@ def published_files(name: str, features: pa.Table, title: str, license_id: str |
 
 
 def match_splits(table: pa.Table, name: str) -> dict[str, pa.Table]:
-    """Splits of `MATCHES` from our `semantic_matches_*` and `textual_matches_*`.
+    """Splits of `MATCHES` from memtax's `semantic_matches_*` and `textual_matches_*`.
 
     Args:
-        table: ours, with `sequence_id`.
-        name: one of `SCHEMES` for a sample of the corpus, whose sequences then count themselves; else scheme and model.
+        table: memtax's table, with `sequence_id`.
+        name: one of `SCHEMES` for a sample of the corpus, whose sequences then count themselves; otherwise scheme and model.
     """
     found = {}
     for ending, names in MATCHES.one_split_kind.items():
@@ -92,7 +93,7 @@ def match_splits(table: pa.Table, name: str) -> dict[str, pa.Table]:
 
 
 def renamed(table: pa.Table, layout: Layout) -> pa.Table:
-    """A split of a layout whose values are ours: our columns, cast to their declared types, under the published names.
+    """A split of a layout with unchanged values: memtax's columns, cast to their declared types, under published names.
 
     Raises:
         MemtaxError: a column is missing.
@@ -103,17 +104,17 @@ def renamed(table: pa.Table, layout: Layout) -> pa.Table:
 
 
 def write_splits(folder: Path, layout: Layout, splits: Mapping[str, pa.Table], title: str, summary: Mapping[str, Any]) -> None:
-    """Write a dataset repository in a published layout; other splits that it already has in this layout stay.
+    """Write a dataset repository in a published layout; existing other splits in this layout are kept.
 
     Args:
         folder: the repository.
-        layout: which one.
-        splits: tables in the published columns.
-        title: of the card.
-        summary: name to value: what these splits were made of. It stays with them, and the card shows it for every split.
+        layout: the layout.
+        splits: tables with the published columns.
+        title: title of the card.
+        summary: name to value, the origin of these splits. It is stored with them, and the card shows it for every split.
 
     Raises:
-        MemtaxError: the splits that are there have other columns.
+        MemtaxError: existing splits have other columns.
     """
     made = {_MADE: ", ".join(f"{name}: {value}" for name, value in summary.items())}
     with atomic_directory(folder) as temporary:
@@ -142,7 +143,7 @@ def _card(
 ) -> str:
     config = Config("default", layout.row, splits)
     paths = [{"split": split, "path": f"data/{split}.parquet"} for split in splits]
-    # `datasets` caches a folder by its card, not by its files: other content must make another card.
+    # `datasets` caches a folder by its card, not by its files, so changed content must change the card.
     described = {"config_name": "default", "description": f"{layout.row} Content {content(config)}.", "data_files": paths}
     return render(
         "dataset.md.j2",

@@ -1,4 +1,4 @@
-"""Gradient alignment against memorization: the hexagonal histogram of Paramem."""
+"""Gradient alignment against memorization, as the hexagonal histogram of Paramem."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LABELS = {
-    "memorization_score": "memorization score (share of generated tokens that are right)",
+    "memorization_score": "memorization score (share of generated tokens that are correct)",
     "exact_memorization": "exact memorization (share of continuation tokens that are the argmax)",
 }
 CELLS = 24
-"""Hexagons across the axis of alignment."""
+"""Number of hexagons along the alignment axis."""
 
 
 def against_memorization(found: Mapping[str, Any], table: pa.Table | None) -> tuple[tuple[Panel, ...], tuple[str, ...]]:
-    """The figure of alignment against memorization, or why it is withheld; neither where no memorization score is known.
+    """The figure of alignment against memorization, or the reason why it is withheld; neither without a memorization score.
 
     Args:
-        found: from `memtax.attribution.alignment_memorization.agreement`; empty where there is no score.
+        found: from `memtax.attribution.alignment_memorization.agreement`; empty if there is no score.
         table: `gradient_alignment` and the score of each text.
     """
     both = None if table is None or not found else points(table)
@@ -35,8 +35,8 @@ def against_memorization(found: Mapping[str, Any], table: pa.Table | None) -> tu
         return (), (f"Alignment is not plotted against memorization: {found['reason']}.",)
     name, values = both
     caption = (
-        f"{words.count(found['texts'])} texts that have both, from {words.units(found)}; the darker a hexagon, the more texts "
-        f"lie in it. {_correlation(found)} Dashed: the limits of low and high alignment (0.3 and 0.7)."
+        f"{words.count(found['texts'])} texts that have both, from {words.units(found)}; darker hexagons contain more "
+        f"texts. {_correlation(found)} Dashed: the limits of low and high alignment (0.3 and 0.7)."
     )
     return (Panel("alignment-memorization", _conclusion(found), caption, hexagons(values, LABELS[name])),), ()
 
@@ -47,9 +47,9 @@ def _conclusion(found: Mapping[str, Any]) -> str:
         return "Gradient alignment against memorization"
     number = f"Spearman {words.fixed(value)}"
     if low is None:
-        return f"Gradient alignment against memorization: {number}, of these texts only"
+        return f"Gradient alignment against memorization: {number}, for these texts only"
     if low <= 0 <= high:
-        return f"Gradient alignment does not clearly go with memorization: {number}, and its interval holds 0"
+        return f"Gradient alignment is not clearly associated with memorization: {number}, with an interval that includes 0"
     return f"Gradient alignment is {'higher' if value > 0 else 'lower'} where more of a text is memorized: {number}"
 
 
@@ -65,9 +65,9 @@ def hexagons(values: np.ndarray, label: str, ax: "Axes | None" = None) -> "Axes"
     """Texts by alignment and memorization, counted in hexagons.
 
     Args:
-        values: (texts, 2), alignment and a share; texts with a NaN are left out.
-        label: of the share.
-        ax: where to draw.
+        values: (texts, 2), alignment and a share; texts with a NaN are dropped.
+        label: label of the share.
+        ax: axes to draw on.
     """
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm, ListedColormap
@@ -87,7 +87,7 @@ def hexagons(values: np.ndarray, label: str, ax: "Axes | None" = None) -> "Axes"
         )
         counts: Any = cells.get_array()
         bounds = _bounds(float(counts.max()))
-        # The lightest blue is still told from white.
+        # The lightest blue must still be distinguishable from white.
         shades = colormaps["Blues"](np.linspace(0.25, 1, len(bounds) - 1))
         cells.set_cmap(ListedColormap(shades))
         cells.set_norm(BoundaryNorm(bounds, len(bounds) - 1))
@@ -101,12 +101,12 @@ def hexagons(values: np.ndarray, label: str, ax: "Axes | None" = None) -> "Axes"
         bar = axes.figure.colorbar(cells, ax=axes, pad=0.01, spacing="uniform", ticks=bounds[:-1])
         bar.set_ticklabels([words.count(bound) for bound in bounds[:-1]])
         bar.ax.minorticks_off()
-        bar.set_label("texts in a hexagon, from")
+        bar.set_label("texts per hexagon, at least")
         return axes
 
 
 def _bounds(most: float) -> list[float]:
-    """Limits of the shades: 1, 2, 5, 10, 20 and so on, as far as there are counts; at least two shades."""
+    """Boundaries of the shades: 1, 2, 5, 10, 20 and so on up to the largest count; at least two shades."""
     bounds = [1.0, 2.0]
     while bounds[-1] <= most or len(bounds) < 3:
         bounds.append(bounds[-1] * (2.5 if str(bounds[-1])[0] == "2" else 2))

@@ -1,4 +1,4 @@
-"""The sections on what other verbs found about the model: paraphrases, gradient alignment, influence."""
+"""The sections on results of other verbs about the model: paraphrases, gradient alignment, influence."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from memtax.report.parts import Panel, Section, Table
 
 
 def attached(run: Run) -> list[Section]:
-    """A section for each that the run was given."""
+    """One section for each result attached to the run."""
     made = {
         "paraphrases": _paraphrases,
         "alignment": lambda found: alignment(found, run.alignment),
@@ -24,9 +24,9 @@ def attached(run: Run) -> list[Section]:
 
 def _paraphrases(found: Mapping[str, Any]) -> Section:
     text = (
-        f"Of {words.count(found['asked'])} paraphrases asked of {found['model']} ({found['mode']}, {found['prompts']}) for "
+        f"Of {words.count(found['asked'])} paraphrases by {found['model']} ({found['mode']}, {found['prompts']}) for "
         f"{numbered(found['texts'], 'text')}, {words.count(found['valid'])} {agree(found['valid'], 'is')} "
-        "valid. The others are missing, each with its reason; none is replaced by the text itself."
+        "valid. Invalid ones are missing, each with its reason; none is replaced by the text itself."
     )
     rows = tuple((reason, words.count(times)) for reason, times in found["failed"].items())
     table = Table("Paraphrases that failed", ("reason", "paraphrases"), rows)
@@ -34,15 +34,15 @@ def _paraphrases(found: Mapping[str, Any]) -> Section:
 
 
 def alignment(found: Mapping[str, Any], table: pa.Table | None = None) -> Section:
-    """How alike the gradients at texts and paraphrases are.
+    """Similarity of the gradients at texts and their paraphrases.
 
     Args:
         found: the `summary.json` of `memtax align`.
-        table: `gradient_alignment` of each text; with a memorization score beside it the two are plotted.
+        table: `gradient_alignment` of each text, plotted against a memorization score if it has one.
     """
     text = (
-        "A model that learned what a text says, and not its words, is pushed the same way by the text and by its paraphrases: "
-        f"the cosine between the gradients ({found['parameters']}) is large. {words.count(found['aligned'])} of "
+        "If a model learned the meaning of a text and not its wording, the text and its paraphrases change the model in the "
+        f"same direction: the cosine of the gradients ({found['parameters']}) is large. {words.count(found['aligned'])} of "
         f"{numbered(found['texts'], 'text')} {agree(found['aligned'], 'has')} a valid paraphrase"
     )
     text += "." if found["mean"] is None else f"; the mean cosine is {words.fixed(found['mean'])}."
@@ -57,11 +57,11 @@ def alignment(found: Mapping[str, Any], table: pa.Table | None = None) -> Sectio
 
 
 def influence(found: Mapping[str, Any]) -> Section:
-    """Which training examples matter: the `summary.json` of `memtax influence`, with `top` where it was attached."""
+    """The most influential training examples: `summary.json` of `memtax influence`, with `top` if it was attached."""
     text = (
         f"How much {numbered(found['train'], 'training example', 'moves')} the loss at "
-        f"{numbered(found['test'], 'test example')} (gradients of {found['parameters']}). Negative is helpful: training on the "
-        "example lowers the loss; similarity of representations (repsim) is large where two are alike."
+        f"{numbered(found['test'], 'test example')} (gradients of {found['parameters']}). Negative is helpful: training on "
+        "the example lowers the loss. Similarity of representations (repsim) is large for similar examples."
     )
     parts = []
     figures = {name: one for name, one in found["methods"].items() if one}
@@ -71,12 +71,12 @@ def influence(found: Mapping[str, Any]) -> Section:
             (name, words.estimate(method.get("accuracy")), words.estimate(method.get("coverage")))
             for name, method in figures.items()
         )
-        parts.append(Table("Against the classes of the examples", head, rows))
+        parts.append(Table("Agreement with the classes of the examples", head, rows))
     if top := found.get("top"):
         head = ("test example", "training example", f"influence ({top[0]['method']})")
         rows = tuple((_named(row, "test"), _named(row, "train"), words.number(row["influence"])) for row in top)
         parts.append(Table("The strongest influences on the first test examples", head, rows, texts=2))
-    return Section("influence", "Which training examples matter", text, tuple(parts))
+    return Section("influence", "The most influential training examples", text, tuple(parts))
 
 
 def _named(row: Mapping[str, Any], kind: str) -> str:

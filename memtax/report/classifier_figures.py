@@ -13,10 +13,10 @@ def evaluation(labels: Sequence[int], scores: Sequence[float], found: Mapping[st
     """ROC curve, precision and recall of both classes, and F1 and false-positive rates by threshold, on three axes.
 
     Args:
-        labels: one per passage, 0 or 1.
-        scores: of each passage, the probability of label 0.
-        found: what `evaluate` made of them, an entry of `evaluation.json`.
-        names: of the two labels.
+        labels: label of each passage, 0 or 1.
+        scores: probability of label 0 for each passage.
+        found: an entry of `evaluation.json`, as returned by `evaluate`.
+        names: names of the two labels.
     """
     from sklearn.metrics import precision_recall_curve, roc_curve
 

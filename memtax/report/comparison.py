@@ -1,4 +1,4 @@
-"""Two runs over the same sequences: before and after deduplication, unlearning, more training, or another model."""
+"""Comparison of two runs over the same sequences: before and after deduplication, unlearning or training, or two models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHOWN = 20
-"""Changed sequences that the page quotes, a direction."""
+"""Number of changed sequences quoted on the page, per direction."""
 _EXCERPT = 240
 CHANGES = ("newly memorized", "forgotten")
 
@@ -33,7 +33,7 @@ class Comparison:
     summary: Mapping[str, Any]
     """The figures."""
     changed: pa.Table
-    """`sequence_id`, `change`, both categories, and the text where it is known."""
+    """`sequence_id`, `change`, both categories, and the text if known."""
 
     def groups(self) -> pa.Table:
         """Rates before and after by category, and their difference, as a table."""
@@ -47,7 +47,7 @@ class Comparison:
         return pa.Table.from_pylist(rows)
 
     def lines(self) -> list[str]:
-        """What the command prints."""
+        """Summary lines for the terminal."""
         found = self.summary["groups"]["all"]
         return [
             _shared(self.summary),
@@ -61,18 +61,17 @@ class Comparison:
 def compare(first: Path | str, second: Path | str, *, show_personal_data: bool = False) -> Comparison:
     """Compare what two runs memorized, sequence by sequence.
 
-    Sequences are matched by `sequence_id`. Where that means other tokens in the other run, as after deduplication, they are
-    matched by their tokens, and of equal sequences in a run the first counts.
+    Sequences are matched by `sequence_id`. If the same id has other tokens in the other run, as after deduplication, they are
+    matched by their tokens; among equal sequences in a run, the first is used.
 
     Args:
-        first: the directory of a run or audit, or a Parquet file with `sequence_id` and `is_memorized` (as `memtax score`
-            writes).
-        second: another, over the same sequences or some of them.
-        show_personal_data: quote texts as they are; otherwise personal data in them is masked, unless both are audits that show
-            it.
+        first: the directory of a run or audit, or a Parquet file with `sequence_id` and `is_memorized` (such as the output of
+            `memtax score`).
+        second: another one, over all or some of the same sequences.
+        show_personal_data: quote texts unmasked; otherwise personal data is masked, unless both are audits that show it.
 
     Returns:
-        What changed.
+        The changes.
 
     Raises:
         MemtaxError: a run cannot be read, has repeated ids, or shares no sequence with the other.
@@ -117,7 +116,7 @@ def compare(first: Path | str, second: Path | str, *, show_personal_data: bool =
 
 
 def write(folder: Path | str) -> Path:
-    """Write `index.html` of an output of `memtax compare`, from its summary and its table.
+    """Write `index.html` for an output of `memtax compare`, from its summary and its table.
 
     Returns:
         The page.
@@ -136,14 +135,14 @@ def write(folder: Path | str) -> Path:
 
 
 def _shared(summary: Mapping[str, Any]) -> str:
-    """How many sequences were compared."""
+    """Number of compared sequences, as text."""
     if summary["matched_by"] == "sequence_id":
         return f"{numbered(summary['sequences'], 'sequence')} in both runs"
     return f"{numbered(summary['sequences'], 'distinct sequence')} in both runs, matched by their tokens"
 
 
 def _group(was: np.ndarray, now: np.ndarray, units: statistics.Units) -> dict[str, Any]:
-    """Rates and their difference over units; `independent` holds what would be true of independent sequences."""
+    """Rates and their difference over units; `independent` assumes that sequences are independent."""
     both, forgotten, newly = int((was & now).sum()), int((was & ~now).sum()), int((~was & now).sum())
     rows, change = len(was), now.astype(float) - was.astype(float)
     paired = statistics.paired_difference(both, forgotten, newly, rows - both - forgotten - newly)
@@ -163,12 +162,12 @@ def _group(was: np.ndarray, now: np.ndarray, units: statistics.Units) -> dict[st
 
 
 def _value(value: float, interval: statistics.Interval | None) -> dict[str, float | None]:
-    """A number with its interval, whose bounds are None where it is withheld."""
+    """A number with its interval; the bounds are None if it is withheld."""
     return {"value": value, "low": interval.low if interval else None, "high": interval.high if interval else None}
 
 
 def _transitions(old: np.ndarray, new: np.ndarray, was: np.ndarray, now: np.ndarray) -> list[dict[str, Any]]:
-    """Sequences by state before and after; a state is a category, or `not memorized`."""
+    """Number of sequences by state before and after; a state is a category, or `not memorized`."""
     states = (*schema.CATEGORIES, "uncategorized", "not memorized")
 
     def state(category: object, memorized: object) -> str:
@@ -250,9 +249,9 @@ def _how_much(summary: Mapping[str, Any]) -> Section:
     ]
     text = (
         f"{_shared(summary)}. Differences have paired 95% intervals over {words.units(found['all'])} (Newcombe's interval "
-        "of the effective number of sequences); the test asks whether as many were forgotten as were newly memorized, by "
-        "flipping the sign of the change of whole units. The last columns hold the same interval and McNemar's exact test for "
-        "sequences that do not depend on each other. The tests of the categories are not corrected for their number."
+        "with the effective number of sequences); the test asks whether as many were forgotten as newly memorized, "
+        "by flipping the sign of the change of whole units. The last columns contain the same interval and McNemar's exact "
+        "test under independence of the sequences. The tests of the categories are not corrected for multiple testing."
     )
     panel = Panel(
         "change",
@@ -264,22 +263,22 @@ def _how_much(summary: Mapping[str, Any]) -> Section:
 
 
 def _conclusion(group: Mapping[str, Any]) -> str:
-    """What the figure shows, in a sentence."""
+    """One-sentence summary of the figure."""
     low, high = group["difference"]["low"], group["difference"]["high"]
     if low is None or high is None:
         few = f"{words.units(group)} {agree(group['units'], 'is')} too few"
-        return f"{_points(group['difference'])} of all sequences: {few} to say it of others"
+        return f"{_points(group['difference'])} of all sequences: {few} to generalize beyond them"
     if low <= 0 <= high:
-        return "No difference beyond chance: the interval of all sequences holds 0"
+        return "No difference beyond chance: the interval of all sequences includes 0"
     return f"{'More' if low > 0 else 'Less'} is memorized after: {_points(group['difference'])} of all sequences"
 
 
 def difference_rows(groups: Mapping[str, Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes":
-    """Differences with intervals, a row per category.
+    """Differences with intervals, one row per category.
 
     Args:
-        groups: category to `difference` with its ends.
-        ax: where to draw.
+        groups: category to `difference` with its interval.
+        ax: axes to draw on.
     """
     with figures.style():
         axes: Axes = figures.panels(ax, 0.8 + 0.42 * len(groups))[0, 0]
@@ -301,18 +300,18 @@ def difference_rows(groups: Mapping[str, Mapping[str, Any]], ax: "Axes | None" =
 
 def _where(summary: Mapping[str, Any]) -> Section:
     rows = tuple((row["before"], row["after"], words.count(row["sequences"])) for row in summary["transitions"])
-    text = "What each sequence was before and is after. A memorized sequence counts under its category in that run."
+    text = "State of each sequence before and after. A memorized sequence counts under its category in that run."
     return Section(
         "transitions", "Where sequences went", text, (Table("Transitions", ("before", "after", "sequences"), rows, texts=2),)
     )
 
 
 def _which(rows: Sequence[Mapping[str, Any]]) -> Section:
-    """Changed sequences, in both directions."""
+    """Examples of changed sequences, in both directions."""
     parts, missing = [], []
     for change in CHANGES:
         chosen = [row for row in rows if row["change"] == change]
-        # That of the run in which it is memorized.
+        # The category in the run in which the sequence is memorized.
         category = "taxonomy_after" if change == CHANGES[0] else "taxonomy_before"
         if not chosen:
             missing.append(f"No sequence was {change}.")

@@ -1,4 +1,4 @@
-"""The competing labels of memorized sequences, guess or recall (Dentan et al. 2025), beside the categories."""
+"""Labels of memorized sequences as guess or recall (Dentan et al. 2025), next to the categories."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ READINGS = ("by_overlap", "by_duplicates")
 
 
 def competing(found: Mapping[str, Any]) -> tuple[Table, ...]:
-    """How many memorized sequences of each category are guesses, by both readings; empty without figures.
+    """Number of memorized sequences per category that are guesses, by both definitions; empty without figures.
 
     Args:
         found: `guess_recall` of a run's figures.

@@ -18,18 +18,18 @@ from memtax.records import read_run
 from memtax.results import SUMMARY, read_summary
 
 HEAVY = ("tokens", "text", "token_texts", "token_logprobs")
-"""Columns that are only read for the sequences shown one by one."""
+"""Columns that are read only for sequences shown individually."""
 
 
 def run_folder(path: Path | str) -> Path:
-    """The directory of a run: that of an audit is in it."""
+    """The directory of a run, or the run inside the directory of an audit."""
     path = Path(path)
     return path / "run" if (path / "run" / SUMMARY).is_file() else path
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the report reads of a run directory; whatever is not there is None or empty."""
+    """Contents of a run directory that the report reads; missing parts are None or empty."""
 
     metrics: Mapping[str, Any]
     record: Mapping[str, Any]
@@ -51,12 +51,12 @@ class Run:
         """Read the directory.
 
         Raises:
-            MemtaxError: neither metrics nor dataset is there, or a file is damaged.
+            MemtaxError: there are neither metrics nor a dataset, or a file is damaged.
         """
         features_path = run / "dataset" / "features" / "train.parquet"
         metrics_path = run / SUMMARY
         if not metrics_path.exists() and not features_path.exists():
-            raise MemtaxError(f"{run} holds neither {SUMMARY} nor dataset/features; give the directory of a finished run")
+            raise MemtaxError(f"{run} contains neither {SUMMARY} nor dataset/features; give the directory of a finished run")
         verify(run)
         held_out = _table(run / "dataset" / "membership" / "train.parquet")
         if held_out is not None and "is_member" in held_out.column_names:
@@ -73,7 +73,7 @@ class Run:
         )
 
     def rows(self, sequence_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """Whole rows of the feature table, in the order of `sequence_ids`."""
+        """All columns of some rows of the feature table, in the order of `sequence_ids`."""
         if self.features_path is None:
             return []
         wanted = pa.array(sequence_ids, pa.int64())
@@ -85,7 +85,7 @@ class Run:
 
 
 def _table(path: Path) -> pa.Table | None:
-    """The declared columns of a Parquet file except the heavy ones, checked against the schema; None without the file."""
+    """The declared columns of a Parquet file except the heavy ones, checked against the schema; None if there is no file."""
     if not path.exists():
         return None
     try:

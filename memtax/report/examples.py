@@ -1,4 +1,4 @@
-"""Which sequences the page shows one by one, and what it knows of each."""
+"""The sequences shown individually on the page, with their details."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from memtax.schema import CATEGORIES, COLUMNS
 Item = TypeVar("Item")
 
 PER_STRATUM = 40
-"""Most examples shown of one category, memorized or not: 240 in all, about 400 kB."""
+"""Maximum number of examples per category and verdict: 240 in all, about 400 kB."""
 
 FACTORS = (
     "sequence_duplicates",
@@ -48,9 +48,9 @@ UNLABELLED = "no category"
 
 
 def strata(run: Run) -> dict[tuple[str, bool], np.ndarray]:
-    """Row numbers of each category x memorized, by rising probability of the continuation, ties by `sequence_id`.
+    """Row numbers for each category and verdict, sorted by the probability of the continuation, ties by `sequence_id`.
 
-    Rows without a verdict (`is_memorized` null) are in none. Rows without a category stand under `UNLABELLED`.
+    Rows without a verdict (`is_memorized` null) are skipped. Rows without a category are under `UNLABELLED`.
     """
     table = run.features
     if table is None or "is_memorized" not in table.column_names:
@@ -74,7 +74,7 @@ def strata(run: Run) -> dict[tuple[str, bool], np.ndarray]:
 
 
 def spread(rows: Sequence[Item], most: int) -> list[Item]:
-    """At most `most` of `rows` at equal distances, the first and the last among them."""
+    """At most `most` of `rows`, equally spaced and including the first and last."""
     if len(rows) <= most:
         return list(rows)
     return [rows[round(place * (len(rows) - 1) / max(most - 1, 1))] for place in range(most)]
@@ -83,7 +83,7 @@ def spread(rows: Sequence[Item], most: int) -> list[Item]:
 def choose(run: Run, most: int = PER_STRATUM) -> list[dict[str, Any]]:
     """The examples, by category and verdict, spread evenly over the probability of the continuation.
 
-    Sequences with the same tokens (or text) are shown once: recitation is full of copies.
+    Sequences with the same tokens (or text) are shown once, because recitation contains many copies.
     """
     chosen: list[dict[str, Any]] = []
     for (category, memorized), places in strata(run).items():
@@ -102,7 +102,7 @@ def choose(run: Run, most: int = PER_STRATUM) -> list[dict[str, Any]]:
 
 
 def _add_neighbours(run: Run, chosen: Sequence[dict[str, Any]]) -> None:
-    """Beside each example the sequences that say nearly the same, nearest first; nothing without embeddings."""
+    """Add to each example the sequences with similar meaning, nearest first; none without embeddings."""
     if run.neighbours is None or not chosen:
         return
     ids = pa.array([example["id"] for example in chosen], pa.int64())
@@ -118,7 +118,7 @@ def _add_neighbours(run: Run, chosen: Sequence[dict[str, Any]]) -> None:
 
 
 def _example(row: Mapping[str, Any], category: str, memorized: bool) -> dict[str, Any]:
-    """What the page's script reads of one sequence."""
+    """The data of one sequence for the page's script."""
     texts, tokens, logprobs = row.get("token_texts"), row.get("tokens"), row.get("token_logprobs")
     example: dict[str, Any] = {
         "id": row["sequence_id"],
@@ -131,20 +131,20 @@ def _example(row: Mapping[str, Any], category: str, memorized: bool) -> dict[str
     if tokens and texts and len(tokens) == len(texts):
         example["tokens"], example["pieces"] = tokens, texts
         if logprobs and len(logprobs) == len(tokens) - 1:
-            # The first token follows nothing: it has no probability.
+            # The first token has no context and therefore no probability.
             example["probabilities"] = [None, *(_plain(math.exp(min(value, 0.0))) for value in logprobs)]
     return example
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON can say it, to five significant digits; what is not finite is null."""
+    """A value for JSON, rounded to five significant digits; null if it is not finite."""
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     return value
 
 
 def payload(run: Run, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Everything the page's script needs."""
+    """All data for the page's script."""
     frequencies: dict[str, int] = {}
     if run.frequencies is not None:
         used = {token for example in examples for token in example.get("tokens", ())}
@@ -164,6 +164,6 @@ def payload(run: Run, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def to_script(value: Mapping[str, Any]) -> str:
-    """JSON that may stand inside `<script type="application/json">`: ASCII, and nothing that could end or open markup."""
+    """JSON that is safe inside `<script type="application/json">`: ASCII, without anything that closes or opens markup."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""What the explorer shows: rows of a run by category, factors and probability; a sequence's tokens; a text's analysis."""
+"""Data of the explorer: rows of a run by category, factors and probability; a sequence's tokens; analysis of a new text."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from memtax.lm.resident import Placement
 
 SHOWN = ("sequence_id", "taxonomy", "is_memorized", "memorized_probability", "sequence_duplicates", "text")
-"""Columns of the list of rows, as far as they are there."""
+"""Columns in the list of rows, if present."""
 MOST_ROWS = 200
 _OWN_CONTROLS = ("match_length", "memorized_probability")
-"""Chosen by whether a sequence is memorized, and by bounds of the probability."""
+"""Columns needed to filter by verdict and by bounds on the probability."""
 
 
 @dataclass(frozen=True)
 class Explorer:
-    """A run's feature table with what is needed to analyze a new text.
+    """A run's feature table, with everything needed to analyze a new text.
 
     Attributes:
         features: one row per sequence.
@@ -36,11 +36,11 @@ class Explorer:
         model: folder or Hub name of a causal language model for pasted texts, or None.
         frequencies: folder, file or dataset with token frequencies, or None.
         neighbours: the run's table of neighbors, or None.
-        prompt: tokens of a prompt.
-        continuation: tokens after it.
+        prompt: tokens in the prompt.
+        continuation: tokens in the continuation.
         title: heading of the page.
-        bos: what the model reads before a text, one of `memtax.lm.special_tokens.BOS`.
-        placement: number format and devices of the model.
+        bos: tokens put before a text, one of `memtax.lm.special_tokens.BOS`.
+        placement: dtype and devices of the model.
     """
 
     features: pa.Table
@@ -59,7 +59,7 @@ class Explorer:
     def load(
         cls, run: Path | str, model: str | None = None, bos: str = "auto", placement: "Placement | None" = None
     ) -> "Explorer":
-        """Read the directory of a run or audit, or a dataset that `memtax push` published, whose predictor is `NAME-predictor`.
+        """Load a run or audit directory, or a dataset published by `memtax push`, whose predictor is `NAME-predictor`.
 
         Raises:
             MemtaxError: it has no table of features, or `bos` is unknown.
@@ -96,13 +96,13 @@ class Explorer:
             whole_number(config, "prompt", record, 32, 1, 2**31),
             whole_number(config, "continuation", record, 32, 1, 2**31),
             str(config.get("title") or run.name),
-            # As the run's own rows were measured.
+            # Use the same settings as for the run's own rows.
             str(config.get("bos", bos)) if bos == "auto" else bos,
         )
 
     @property
     def factors(self) -> list[str]:
-        """Numeric columns that rows can be chosen by."""
+        """Numeric columns available as filters."""
         numeric = (pa.types.is_integer, pa.types.is_floating)
         return [
             column.name
@@ -122,19 +122,19 @@ class Explorer:
         probability: tuple[float, float] = (0.0, 1.0),
         text: str = "",
     ) -> tuple[int, list[dict[str, Any]]]:
-        """How many rows there are, and the first of them.
+        """Number of matching rows, and the first of them.
 
         Args:
-            categories: names; none: all rows, without a category too.
-            memorized: None takes both.
-            factor: a column of `factors`, with its bounds.
-            low: least value of the factor.
-            high: greatest value of the factor.
-            probability: bounds of `memorized_probability`; rows without one are left out unless the bounds are 0 and 1.
-            text: what the text must contain, whatever the case.
+            categories: category names; if empty, all rows match, even without a category.
+            memorized: verdict to match; None matches both.
+            factor: a column of `factors`, to be filtered by `low` and `high`.
+            low: minimum of the factor.
+            high: maximum of the factor.
+            probability: bounds of `memorized_probability`; rows without one match only if the bounds are 0 and 1.
+            text: substring of the text, ignoring case.
 
         Raises:
-            MemtaxError: an unknown category or factor.
+            MemtaxError: the category or factor is unknown.
         """
         table = self.features
         if unknown := [name for name in categories if name not in schema.CATEGORIES]:
@@ -162,7 +162,7 @@ class Explorer:
         return table.num_rows, shown
 
     def details(self, sequence_id: int) -> dict[str, Any]:
-        """All of a row: its columns, `tokens_shown` (text and probability of each token), and its `neighbours` with texts.
+        """All data of a row: its columns, `tokens_shown` (text and probability of each token), and `neighbours` with texts.
 
         Raises:
             MemtaxError: there is no such row.
@@ -190,11 +190,11 @@ class Explorer:
         return [{**row, "text": texts.get(row["neighbour_id"])} for row in found]
 
     def analyse(self, text: str, duplicates: int = 1) -> dict[str, Any]:
-        """What can be said of a new text: template, code length, extraction, category and predicted risk.
+        """Analyze a new text: template, code length, extraction, category and predicted risk.
 
         Args:
             text: the text; its first tokens are the prompt if a model is loaded.
-            duplicates: how often its continuation occurs in the corpus, which no model can know.
+            duplicates: number of times that its continuation occurs in the corpus, which the model cannot know.
 
         Raises:
             MemtaxError: the text is empty.
@@ -216,7 +216,7 @@ class Explorer:
         return {**row, "taxonomy": _category(code)}
 
     def _scores(self, text: str) -> dict[str, Any]:
-        """What the model says of the text's first tokens; columns that the text is too short for are None."""
+        """Scores of the text's first tokens under the model; None for columns that need a longer text."""
         from memtax.filters.token_frequencies import TokenFrequencyFilter
         from memtax.lm import extraction
         from memtax.lm.scores import score
@@ -234,7 +234,7 @@ class Explorer:
         return found
 
     def _risk(self, row: Mapping[str, Any]) -> float | None:
-        """The predictor's probability; None without a predictor, or where a factor of it is not known."""
+        """The predictor's probability; None without a predictor, or if one of its factors is unknown."""
         from memtax.predictor.predictor import Predictor
 
         if self.predictor is None:
@@ -263,7 +263,7 @@ def _category(code: int | None) -> str:
 
 
 def _shown(pieces: Sequence[str], logprobs: Sequence[float | None]) -> list[tuple[str, float | None]]:
-    """Texts of tokens with their probabilities; None where none was measured."""
+    """Token texts with their probabilities; None where no probability was measured."""
     import math
 
     padded = [*logprobs, *[None] * len(pieces)]

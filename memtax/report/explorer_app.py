@@ -1,4 +1,4 @@
-"""The explorer's page (extra `explore`): filters, a list of rows, one row's tokens, and a text of one's own."""
+"""The explorer's page (extra `explore`): filters, a list of rows, one row's tokens, and analysis of a new text."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from memtax.report.explorer import MOST_ROWS, SHOWN, Explorer
 from memtax.schema import CATEGORIES
 
 NEAR = ("rank", "neighbour_id", "cosine", "text")
-"""Columns of the list of neighbors."""
+"""Columns in the list of neighbors."""
 COLORS = {"90% or more": "#2166ac", "50 to 90%": "#92c5de", "10 to 50%": "#f4a582", "less than 10%": "#b2182b"}
-"""Of tokens by their probability; told apart by color-blind readers too."""
+"""Colors of tokens by probability, distinguishable by color-blind readers."""
 TOKENS: dict[str, Any] = {"color_map": COLORS, "combine_adjacent": False, "show_legend": True}
 MEMORIZED = {"all": None, "memorized": True, "not memorized": False}
 
@@ -35,9 +35,9 @@ def page(explorer: Explorer) -> Any:
 
 
 def _sequences(gradio: Any, explorer: Explorer, demo: Any) -> None:
-    """The filters, the list of rows, and one row: its tokens, figures and neighbors."""
+    """The filters, the list of rows, and one row with its tokens, figures and neighbors."""
     headers = [name for name in SHOWN if name in explorer.features.column_names]
-    # In percent: names must not break; the text takes what is left.
+    # Widths in percent: names must not wrap; the text gets the remaining space.
     needed = {name: max(13, round(0.8 * len(name))) for name in headers if name != "text"}
     widths = [f"{needed.get(name, max(20, 100 - sum(needed.values())))}%" for name in headers]
     with gradio.Row():
@@ -84,7 +84,7 @@ def _sequences(gradio: Any, explorer: Explorer, demo: Any) -> None:
 
 
 def _own_text(gradio: Any, explorer: Explorer) -> None:
-    """A text of one's own, and what the model and the predictor say of it."""
+    """Analysis of a new text by the model and the predictor."""
     own = gradio.Textbox(lines=6, label="Text")
     count = gradio.Number(1, label="Occurrences of its continuation in the corpus", precision=0)
     ask = gradio.Button("Analyze", variant="primary")
@@ -102,13 +102,13 @@ def _own_text(gradio: Any, explorer: Explorer) -> None:
 
 
 def _listed(gradio: Any, headers: list[str], label: str, widths: list[int]) -> Any:
-    """A table to read, with the columns' widths in percent."""
+    """A read-only table with column widths in percent."""
     shares = [f"{width}%" for width in widths]
     return gradio.Dataframe(headers=headers, label=label, column_widths=shares, interactive=False, wrap=True)
 
 
 class _said:
-    """Errors of ours as a notice on the page."""
+    """Shows memtax errors as notices on the page."""
 
     def __init__(self, gradio: Any) -> None:
         self.gradio = gradio
@@ -122,7 +122,7 @@ class _said:
 
 
 def _number(text: str | None) -> float | None:
-    """A bound as it was typed; None if nothing was."""
+    """A bound as entered; None if the field is empty."""
     if not (text or "").strip():
         return None
     try:

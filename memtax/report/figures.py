@@ -1,9 +1,9 @@
-"""The figures: functions from rows of metrics or columns of the table to matplotlib `Axes`.
+"""The figures: functions from rows of metrics or table columns to matplotlib `Axes`.
 
-Each draws on the axes that it is given, or on those of a new figure, and returns them; several panels are an array of axes.
-No pyplot, so nothing is global and no display is needed. One color per category everywhere, from the palette of Okabe and Ito
-(distinguishable for color-blind readers), those that stand out from white by 3 to 1 or more; category is never told by color
-alone.
+Each function draws on the given axes, or on those of a new figure, and returns them; several panels form an array of axes.
+Without pyplot there is no global state and no display is needed. Each category has one color in all figures, from those in the
+palette of Okabe and Ito (distinguishable for color-blind readers) with a contrast of at least 3 to 1 on white; color is never
+the only mark of a category.
 """
 
 import math
@@ -33,17 +33,17 @@ COLORS = {
     "held_out_absent": "#767676",
 }
 TEXT_COLORS = {**COLORS, "reconstruction": "#00785A", "recollection": "#B34F00", "baseline": "#9C4F7D"}
-"""The same for words on white: dark enough to be read (4.5 to 1)."""
+"""The same for words on white: dark enough to be read (contrast 4.5 to 1)."""
 GREY = "#8A8A8A"
 SERIES = ("#4B3F8F", "#A8790A", "#767676")
 """Colors of lines that are not categories."""
 WIDE = 20
-"""Coefficients beyond this are shown on a logarithmic axis."""
+"""Coefficients above this are shown on a logarithmic axis."""
 WIDTH = 9.6
-"""Inches; the page shows a figure a little larger than that."""
+"""Inches; the page shows figures slightly larger."""
 
 STYLE: Mapping[str, Any] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same shapes on every machine
+    "font.family": "DejaVu Sans",  # included in matplotlib, so shapes are equal on every machine
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
@@ -61,36 +61,36 @@ STYLE: Mapping[str, Any] = {
     "savefig.facecolor": "white",
     "svg.fonttype": "path",
     "svg.hashsalt": "memtax",
-    "text.parse_math": False,  # a name with two dollar signs is a name, not mathematics
+    "text.parse_math": False,  # names may contain dollar signs
 }
 
 
 def style() -> AbstractContextManager[None]:
-    """The defaults of matplotlib and `STYLE`, whatever the user's own settings are."""
+    """The defaults of matplotlib and `STYLE`, independent of the user's own settings."""
     import matplotlib.style
 
     return matplotlib.style.context(["default", dict(STYLE)])
 
 
 def figure_of(drawn: Any) -> "Figure":
-    """The figure of what a function here returned: axes, an array of axes, or a figure."""
+    """The figure that contains the result of a drawing function: axes, an array of axes, or a figure."""
     first = np.ravel(np.asarray(drawn, dtype=object))[0]
     figure: Figure = getattr(first, "figure", first)
     return figure
 
 
 def panels(ax: Any, height: float, rows: int = 1, columns: int = 1, **options: Any) -> Any:
-    """Axes to draw on, (rows, columns): those given, or those of a new figure as wide as the page.
+    """Axes to draw on, (rows, columns): the given ones, or those of a new figure with the page's width.
 
     Args:
         ax: axes, an array of them, or None.
-        height: of a new figure, in inches.
-        rows: panels below each other.
-        columns: panels beside each other.
-        options: of `Figure.subplots`.
+        height: height of a new figure, in inches.
+        rows: number of rows of panels.
+        columns: number of columns of panels.
+        options: options of `Figure.subplots`.
 
     Raises:
-        MemtaxError: another number of axes was given.
+        MemtaxError: the number of given axes is wrong.
     """
     if ax is None:
         return blank(height).subplots(rows, columns, squeeze=False, **options)
@@ -101,14 +101,14 @@ def panels(ax: Any, height: float, rows: int = 1, columns: int = 1, **options: A
 
 
 def blank(height: float) -> "Figure":
-    """An empty figure as wide as the page, `height` inches high."""
+    """An empty figure with the page's width, `height` inches high."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH, height))
 
 
 def error_bars(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-    """Distances (2, rows) from the value to its interval's ends, in the unit of the value; 0 where there is no interval."""
+    """Distances (2, rows) from each value to its interval's ends, in the value's unit; 0 without an interval."""
     ends = [(row[key] - _or(row.get("low"), row[key]), _or(row.get("high"), row[key]) - row[key]) for row in rows]
     return np.maximum(np.array(ends, dtype=float).T, 0)
 
@@ -118,7 +118,7 @@ def _or(value: Any, default: float) -> float:
 
 
 def extraction(groups: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any:
-    """Counts (memorized of all, by category) beside rates with their intervals.
+    """Counts (memorized and total, by category) next to rates with their intervals.
 
     Args:
         groups: group name to `sequences`, `memorized`, `rate`, `low`, `high`.
@@ -127,7 +127,7 @@ def extraction(groups: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any:
     with style():
         both = panels(ax, 0.5 + 0.48 * len(groups), 1, 2, width_ratios=(1, 1.15))[0]
         left, right = both
-        # Counts of all sequences together would dwarf the categories; the rate is what compares.
+        # The count of all sequences would dwarf the categories; the rate makes them comparable.
         names = [name for name in groups if name in CATEGORIES] or list(groups)
         most = max(groups[name]["sequences"] for name in names) or 1
         for place, name in enumerate(names):
@@ -166,7 +166,7 @@ def _rows_axis(axes: "Axes", names: Sequence[str]) -> None:
 
 
 def percent_ticks() -> Any:
-    """Shares as percentages; nothing above 100%, where an axis leaves room for a legend."""
+    """Format shares as percentages; no labels above 100%, where an axis leaves room for a legend."""
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(lambda share, _: f"{100 * share:.4g}%" if share < 1.001 else "")
@@ -181,16 +181,16 @@ def dots(
     ax: Any = None,
     last: Sequence[str] = (),
 ) -> Any:
-    """One panel per group, one row per factor, a dot with its interval; a cross where the number is withheld.
+    """One panel per group, one row per factor, one dot with its interval; a cross if the number is withheld.
 
     Args:
         rows: `factor`, the group under `panel_key`, the number under `value_key` (or None), `low` and `high` if known.
-        groups: in the order shown; each has a panel.
+        groups: groups in order; each has a panel.
         panel_key: `group` or `model`.
         value_key: `spearman` or `coefficient`.
         unit: the axis label.
-        ax: as many axes as there are groups.
-        last: factors that are shown below the others, however strong.
+        ax: one axes per group.
+        last: factors shown below all others, regardless of strength.
     """
     first = {row["factor"]: abs(_or(row[value_key], 0)) for row in reversed(rows) if row[panel_key] == groups[0]}
     factors = sorted(dict.fromkeys(row["factor"] for row in rows), key=lambda name: (name in last, -first.get(name, 0)))
@@ -225,7 +225,7 @@ def dots(
 
 
 def _logarithmic(axes: "Axes", limit: float) -> None:
-    """Linear up to 1 and logarithmic beyond, so that one factor of hundreds does not hide the others."""
+    """Linear up to 1 and logarithmic above, so that one factor in the hundreds does not hide the others."""
     top = math.floor(math.log10(limit))
     axes.set_xscale("symlog", linthresh=1)
     axes.minorticks_off()
@@ -234,7 +234,7 @@ def _logarithmic(axes: "Axes", limit: float) -> None:
 
 
 def _label_below(axes: Any, text: str, own: bool) -> None:
-    """One label for all panels of a figure of ours; one for each panel on someone else's."""
+    """One label for all panels of a new figure; one label per panel on given axes."""
     if own:
         figure_of(axes).supxlabel(text, fontsize=9)
     else:
@@ -243,12 +243,12 @@ def _label_below(axes: Any, text: str, own: bool) -> None:
 
 
 def curves(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any:
-    """ROC, precision-recall and reliability curves: a column per category; the baseline is dashed.
+    """ROC, precision-recall and reliability curves, one column per category; the baseline is dashed.
 
     Args:
         rows: `model`, `category`, and the three curves.
-        metrics: model to category to its metrics; their `reason` is printed where a curve is withheld.
-        ax: three rows of axes, with a column per category.
+        metrics: model to category to its metrics, with the `reason` printed if a curve is withheld.
+        ax: three rows of axes, with one column per category.
     """
     columns = [name for name in ("aggregate", *CATEGORIES) if any(name in metrics[model] for model in metrics)]
     kinds = (
@@ -272,7 +272,7 @@ def curves(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Mapping[str,
                     own = row["model"] != "baseline"
                     color = COLORS.get(name, GREY) if own else COLORS["baseline"]
                     if kind == "reliability":
-                        # The share of a handful of sequences jumps: a small mark says so, a line would hide it.
+                        # Shares of few sequences are noisy, which small marks show and a line would hide.
                         area = [6 + 110 * rows / max(curve["count"]) for rows in curve["count"]]
                         marker = {"marker": "o" if own else "s", "linewidths": 1.2, "edgecolors": color, "clip_on": False}
                         axes.scatter(curve[x], curve[y], area, color if own else "none", alpha=0.8, zorder=2 + own, **marker)
@@ -311,24 +311,24 @@ def _curve_legend(grid: Any, own: bool) -> None:
 
 
 def _plain_ticks(axes: "Axes", scale: str) -> None:
-    """Numbers as they are, no powers: matplotlib would write those as mathematics."""
+    """Plain numbers as tick labels; matplotlib would typeset powers as mathematics."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     low, high = axes.get_xlim()
-    if scale == "log" and low > 0 and high < 100 * low:  # one decade has too few powers of ten to read a value from
+    if scale == "log" and low > 0 and high < 100 * low:  # one decade has too few powers of ten for reading values
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 30 * low else (1.0, 3.0)))
 
 
 def distribution(groups: Mapping[str, Mapping[str, np.ndarray]], name: str, unit: str, ax: Any = None) -> Any:
-    """Histograms of a factor for memorized (filled) and other (outlined) sequences, a panel per category.
+    """Histograms of a factor for memorized (filled) and other (outlined) sequences, one panel per category.
 
     Args:
         groups: category to `memorized` and `rest`, each the finite values of the factor.
         name: the factor.
-        unit: its unit, for the axis.
-        ax: as many axes as there are categories.
+        unit: unit of the factor, for the axis.
+        ax: one axes per category.
     """
     values = np.concatenate([part for group in groups.values() for part in group.values()]).astype(float)
     low, high = values.min(), values.max()

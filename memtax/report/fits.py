@@ -1,4 +1,4 @@
-"""Heat maps of the predictors of a series: weights of the factors and AUC of the categories, by model or checkpoint."""
+"""Heat maps of the predictors of a series: factor weights and AUC by category, for each model or checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 TEXT = (
     "One predictor for each member of the series: logistic models of the factors that are known before training, fitted to "
-    "what that member memorized. The members are scored for their verdicts alone, so perplexities are not among the factors. "
+    "what that member memorized. For these members only verdicts are computed, so perplexities are not among the factors. "
     "Each fit has its own split by document, stratified by what its member memorized."
 )
 _BY = {"checkpoints": "step", "models": "parameters"}
 
 
 def fits(run: Run) -> Section | None:
-    """Weights and AUC over training time and model size; None where no series was scored."""
+    """Weights and AUC over training time and model size; None if no series was scored."""
     fitted = run.metrics.get("fits") or {}
     series = {name: fitted[name] for name in _BY if fitted.get(name)}
     if not series:
@@ -48,12 +48,12 @@ def _series(members: Sequence[Mapping[str, Any]], name: str, moments: Moments) -
     what = "checkpoint" if name == "checkpoints" else "model"
     groups = [group for group in ("aggregate", *CATEGORIES) if any(group in row["auc"] for row in members)]
     areas = (
-        "ROC-AUC of one model per category on test sequences, below it the 95% interval over units of the test part, where it "
-        "is not withheld; a dash: withheld, the numbers below say why. 0.5 is chance."
+        "ROC-AUC of one model per category on test sequences, and below it the 95% interval over units of the test part, if "
+        "available; a dash marks a withheld value, whose reason is in the table below. 0.5 is chance."
     )
     standardized = (
-        "Coefficients of the standardized factors (log-odds per standard deviation): red adds to being memorized, blue takes "
-        "away; a dash: no model, or a constant factor. They have no intervals here."
+        "Coefficients of the standardized factors (log-odds per standard deviation): red raises the predicted probability of "
+        "memorization, blue lowers it; a dash marks a missing model or a constant factor. No intervals are computed here."
     )
     return [
         Panel(f"fits_auc_{name}", _conclusion(members, moments), areas, auc(members, groups, moments)),
@@ -113,10 +113,10 @@ def auc(members: Sequence[Mapping[str, Any]], groups: Sequence[str], moments: Mo
     """AUC of each category (rows) at each member (columns), from chance to 1.
 
     Args:
-        members: from `memtax.pipeline.series_fits.fit_series`, those that were fitted.
-        groups: `aggregate` and categories, in the order shown.
-        moments: of the series.
-        ax: where to draw.
+        members: the fitted members, from `memtax.pipeline.series_fits.fit_series`.
+        groups: `aggregate` and categories, in order.
+        moments: the members of the series as positions on the axis.
+        ax: axes to draw on.
     """
     values = np.full((len(groups), len(moments.keys)), np.nan)
     texts = [[words.DASH] * values.shape[1] for _ in groups]
@@ -169,7 +169,7 @@ def _short(value: float) -> str:
 def _grid(
     axes: "Axes", values: np.ndarray, texts: Sequence[Sequence[str]], scale: tuple[str, float, float], moments: Moments
 ) -> None:
-    """Colored cells with their numbers, which stand out from the color by 4.5 to 1."""
+    """Colored cells with their numbers, in a text color with a contrast of at least 4.5 to 1."""
     from matplotlib import colormaps
 
     name, low, high = scale

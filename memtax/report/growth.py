@@ -1,4 +1,4 @@
-"""The figure of growth: what is memorized at each checkpoint, or by each model of a series."""
+"""The growth figure: the memorized share at each checkpoint, or for each model of a series."""
 
 import itertools
 import math
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def growth(rows: Sequence[Mapping[str, Any]], by: str = "step", ax: "Axes | None" = None) -> "Axes":
-    """The memorized share by category over the checkpoints or models, with intervals as bands.
+    """The memorized share by category over checkpoints or models, with intervals as bands.
 
     Args:
-        rows: `checkpoint`, the number named by `by` (or None), `category`, `rate`, `low`, `high`, in order.
+        rows: `checkpoint`, the number given by `by` (or None), `category`, `rate`, `low`, `high`, in order.
         by: `step` for time, `parameters` for size (on a logarithmic axis).
-        ax: where to draw.
+        ax: axes to draw on.
     """
     checkpoints = list(dict.fromkeys(row["checkpoint"] for row in rows))
     values: dict[str, Any] = {row["checkpoint"]: row.get(by) for row in rows}
@@ -63,13 +63,13 @@ def growth(rows: Sequence[Mapping[str, Any]], by: str = "step", ax: "Axes | None
 
 
 def _apart(sizes: Sequence[float]) -> bool:
-    """Whether rising sizes stand far enough apart on a logarithmic axis for their labels; equal ones do not."""
+    """Whether sizes are ascending and far enough apart on a logarithmic axis for their labels."""
     steps = [math.log(after / before) for before, after in itertools.pairwise(sizes)]
     return not steps or min(steps) > 0.06 * sum(steps)
 
 
 def _end_labels(axes: "Axes", ends: list[tuple[float, str]]) -> None:
-    """Name each line at its right end, moved apart where lines end close to each other."""
+    """Label each line at its right end, moving labels apart if lines end close together."""
     place = -1.0
     for value, name in sorted(ends):
         place = max(value, place + 0.065)

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def heat(texts: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes":
-    """How likely each stretch of a text would come out, a row per text.
+    """Probability that each part of a text can be extracted, one row per text.
 
     Args:
-        texts: `text_id` and `heat`, log p_z (nats) of equal stretches of the text, None where no suffix reaches.
-        ax: where to draw.
+        texts: `text_id` and `heat`, the log p_z (nats) of equal parts of the text, None where no suffix reaches.
+        ax: axes to draw on.
     """
     with style():
         axes: Axes = panels(ax, 1.3 + 0.36 * len(texts))[0, 0]
@@ -38,5 +38,5 @@ def heat(texts: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes"
         axes.set_yticks(range(len(texts)), [f"text {text['text_id']}" for text in texts])
         axes.set_xlabel("position in the text (%)")
         bar = axes.figure.colorbar(image, ax=axes, pad=0.01)
-        bar.set_label("log10 of the likeliest suffix")
+        bar.set_label("log10 of the most likely suffix")
         return axes

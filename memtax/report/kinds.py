@@ -1,4 +1,4 @@
-"""The section on code and natural language: shares among what is memorized, and how often each kind is."""
+"""The section on code and natural language: their shares among memorized sequences, and their memorized rates."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,12 @@ LOOKS = {
     "code": (figures.SERIES[1], "s", "--"),
     "uncertain": (figures.SERIES[2], "^", ":"),
 }
-"""Color, marker and line of each kind."""
+"""Color, marker and line style of each kind."""
 FEWEST = 10
-"""Fewer memorized sequences than this have no bar of shares."""
+"""Minimum number of memorized sequences for a bar of shares."""
 TEXT = (
     "Each sequence is natural language, code or uncertain, by the thresholds that come with the classifier. The share of a "
-    "kind among memorized sequences depends on how much of it there is; P(memorized | kind) does not."
+    "kind among memorized sequences depends on how common the kind is; P(memorized | kind) does not."
 )
 _BY = {"model": None, "checkpoints": "step", "models": "parameters"}
 
@@ -46,14 +46,13 @@ def _series(rows: Sequence[Mapping[str, Any]], name: str) -> list[Panel | Table]
     moments = Moments.of(rows, _BY[name])
     what = {"model": "model", "checkpoints": "checkpoint", "models": "model"}[name]
     drawn = [label for label in ("all", *CATEGORIES) if any(row["category"] == label for row in rows)]
-    over = f"over {rows[0]['unit']}s, whose numbers the table gives"
+    over = f"over {rows[0]['unit']}s, whose numbers are in the table"
     lines = (
-        f"Share of the sequences of each kind that are memorized; the whiskers are 95% intervals {over}; none where there are "
-        "too few."
+        f"Share of each kind's sequences that are memorized; whiskers are 95% intervals {over}, omitted if there are too few."
     )
     bars = (
-        f"Of the memorized sequences of each category, the share of each kind; above each bar their number. Bars of fewer than "
-        f"{FEWEST} are left out. The table has their intervals, {over}."
+        f"Shares of the kinds among the memorized sequences of each category; the number above each bar is their count. Bars "
+        f"of fewer than {FEWEST} sequences are omitted. The table has their intervals, {over}."
     )
     return [
         Panel(f"kinds_rates_{name}", _conclusion(rows, moments), lines, rates(rows, drawn, moments)),
@@ -63,7 +62,7 @@ def _series(rows: Sequence[Mapping[str, Any]], name: str) -> list[Panel | Table]
 
 
 def _last(rows: Sequence[Mapping[str, Any]], moments: Moments) -> dict[str, Mapping[str, Any]]:
-    """Rows of all sequences at the last moment, by kind."""
+    """Rows of all sequences at the last member of the series, by kind."""
     return {row["kind"]: row for row in rows if row["category"] == "all" and moments.key(row) == moments.keys[-1]}
 
 
@@ -75,7 +74,7 @@ def _conclusion(rows: Sequence[Mapping[str, Any]], moments: Moments) -> str:
     text = f"{words.percent(best['rate'])} of {first} and {words.percent(other['rate'])} of {second} is memorized"
     text += "" if moments.single else f" at {moments.said[-1]}"
     if best["low"] is None or other["high"] is None:
-        return f"{text}, of these {best['unit']}s only"
+        return f"{text}, for these {best['unit']}s only"
     return text if best["low"] > other["high"] else f"{text}: the intervals overlap"
 
 
@@ -109,13 +108,13 @@ def _table(rows: Sequence[Mapping[str, Any]], what: str) -> Table:
 
 
 def rates(rows: Sequence[Mapping[str, Any]], groups: Sequence[str], moments: Moments, ax: Any = None) -> Any:
-    """P(memorized | kind) over the moments of a series, one panel per category.
+    """P(memorized | kind) over the members of a series, one panel per category.
 
     Args:
         rows: from `memtax.predictor.kinds.kind_rates`, with `checkpoint`.
-        groups: categories, in the order shown.
-        moments: of the series.
-        ax: as many axes as there are categories.
+        groups: categories, in order.
+        moments: the members of the series as positions on the axis.
+        ax: one axes per category.
     """
     with figures.style():
         all_axes = figures.panels(ax, 3.0, 1, len(groups), sharey=True)[0]

@@ -1,4 +1,4 @@
-"""The page's tables as LaTeX, one file per table: rules by booktabs where the document loads it, else plain lines."""
+"""The page's tables as LaTeX, one file per table, with rules from booktabs if the document loads it, or plain lines."""
 
 import re
 import unicodedata
@@ -14,7 +14,7 @@ HEADER = r"""% Written by memtax report --latex, for \input{FILE}. It needs no p
 \providecommand{\bottomrule}{\hline}
 """
 LONG = 40
-"""Characters of a cell from which its column wraps."""
+"""Number of characters from which a cell's column wraps."""
 _ESCAPED = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -37,15 +37,15 @@ _ESCAPED = {
     "\N{NO-BREAK SPACE}": "~",
     "\N{HORIZONTAL ELLIPSIS}": r"\ldots{}",
 }
-"""What stands for a character."""
+"""Replacements of characters."""
 
 
 def write_tables(folder: Path, sections: Sequence[Section]) -> list[Path]:
-    """Write `ANCHOR-NUMBER.tex` for every table of the sections; what was in the folder before is replaced.
+    """Write `ANCHOR-NUMBER.tex` for every table of the sections, replacing the previous contents of the folder.
 
     Args:
-        folder: where they go; it appears as a whole.
-        sections: of the page.
+        folder: target folder, replaced as a whole.
+        sections: sections of the page.
 
     Returns:
         The files, in the order of the page.
@@ -64,9 +64,8 @@ def write_tables(folder: Path, sections: Sequence[Section]) -> list[Path]:
 def tabular(table: Table, label: str) -> str:
     r"""One table as a `table` environment with caption and label.
 
-    Args:
-        table: of the page.
-        label: of `\label{tab:LABEL}`.
+    table: a table of the page.
+    label: label in `\label{tab:LABEL}`.
     """
     columns = "".join(_column(table, place) for place in range(len(table.head)))
     lines = [
@@ -98,19 +97,19 @@ def _column(table: Table, place: int) -> str:
 def _row(row: Sequence[str], width: int) -> str:
     cells = [escape(cell) for cell in row]
     if len(row) < width:
-        # The last cell is a reason that spans the rest.
+        # The last cell contains a reason and spans the remaining columns.
         cells[-1] = rf"\multicolumn{{{width - len(row) + 1}}}{{l}}{{\emph{{{cells[-1]}}}}}"
     return " & ".join(cells) + r" \\"
 
 
 def escape(text: str) -> str:
-    """A text as LaTeX prints it: on one line, special characters escaped, and others than Latin letters by their number.
+    """A text for LaTeX on one line: special characters are escaped, and non-Latin letters are replaced by their number.
 
-    The default fonts lack most of Unicode, on which pdflatex stops; accented Latin letters (Latin-1, Latin Extended-A) it has.
+    pdflatex stops at most of Unicode with the default fonts, except accented Latin letters (Latin-1, Latin Extended-A).
     """
     text = text.replace("\0", "?")
     text = unicodedata.normalize("NFC", re.sub(r"\s*[\n\r\t\v\f]\s*", " ", text))
-    # LaTeX joins equal marks (dashes, quotes, commas), and takes [ and * for arguments of the line break before them.
+    # LaTeX joins repeated marks (dashes, quotes, commas), and reads [ and * after a line break as its arguments.
     apart = re.sub(r"([-',])(?=\1)", "\\1\0", text)
     escaped = "".join("{}" if character == "\0" else _character(character) for character in apart)
     return f"{{}}{escaped}" if escaped[:1] in ("[", "*") else escaped

@@ -1,7 +1,8 @@
-"""All sequences of a run as one compressed block of columns, which the page's script unpacks in the browser when it is needed.
+"""All sequences of a run as one compressed block of columns, which the page's script unpacks in the browser on demand.
 
-The examples carry their tokens one by one; a hundred thousand sequences cannot. Of those the page holds the text, the category,
-the verdict and the factors: enough to search, filter and sort. As columns they compress to about a tenth of the feature table.
+The page contains full token data only for the examples, since that of a hundred thousand sequences would be too large. For
+all others it has the text, the category, the verdict and the factors, enough to search, filter and sort. The compressed
+columns take about a tenth of the space of the feature table.
 """
 
 import base64
@@ -19,25 +20,25 @@ from memtax.report.data import Run
 from memtax.schema import CATEGORIES
 
 MOST_ROWS = 100_000
-"""Sequences that a page lists; of more, memorized ones first, then an even choice of the others."""
+"""Maximum number of sequences listed; if there are more, memorized ones come first, then an even sample of the others."""
 MOST_CHARACTERS = 40_000_000
-"""Of all texts together; longer texts are cut evenly, to no less than `LEAST_TEXT` each."""
+"""Maximum total length of texts; longer texts are cut equally, to at least `LEAST_TEXT` each."""
 LEAST_TEXT = 200
 DIGITS = 4
 """Significant digits of a factor; the page shows three."""
 
 
 def listing(run: Run, most: int = MOST_ROWS) -> dict[str, Any]:
-    """The sequences with a verdict, as columns of equal length, by rising `sequence_id`.
+    """The sequences with a verdict, as columns of equal length, in ascending order of `sequence_id`.
 
     Args:
         run: the run.
-        most: sequences to list.
+        most: maximum number of sequences.
 
     Returns:
-        `id`, `category` (place in `categories`), `memorized`, `document` (place in `documents`), `text`, `cut` (characters
-        of the prompt, null where unknown), `factors` (name to values), `shortened` (the length of cut texts, or null).
-        Empty without a verdict.
+        `id`, `category` (index in `categories`), `memorized`, `document` (index in `documents`), `text`, `cut` (length of
+        the prompt in characters, null if unknown), `factors` (name to values), `shortened` (the length of cut texts, or
+        null). Empty without a verdict.
     """
     table = run.features
     strata = examples.strata(run)
@@ -73,14 +74,14 @@ def listing(run: Run, most: int = MOST_ROWS) -> dict[str, Any]:
 
 
 def compressed(columns: dict[str, Any]) -> str:
-    """Columns as base64 of zlib of JSON: what `DecompressionStream("deflate")` reads, and nothing that could be markup."""
+    """Columns as base64 of zlib of JSON, which `DecompressionStream("deflate")` reads and which cannot contain markup."""
     text = json.dumps(columns, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # A lone surrogate cannot be written as UTF-8.
     return base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 6)).decode("ascii")
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
-    """Values to `DIGITS` significant digits; what is not finite is null."""
+    """Values rounded to `DIGITS` significant digits; null if not finite."""
     if not pa.types.is_floating(column.type):
         return column.to_pylist()
     values = column.to_numpy().astype(float)
@@ -88,7 +89,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
 
 
 def _dictionary(rows: pa.Table) -> tuple[list[str], list[int | None]]:
-    """Distinct documents, and each row's place among them."""
+    """Distinct documents, and each row's index among them."""
     if "document" not in rows.column_names:
         return [], [None] * rows.num_rows
     coded = rows.column("document").combine_chunks().dictionary_encode()
@@ -96,7 +97,7 @@ def _dictionary(rows: pa.Table) -> tuple[list[str], list[int | None]]:
 
 
 def _texts(run: Run, rows: pa.Table) -> tuple[list[str | None], list[int | None], int | None]:
-    """Texts in the order of the rows, where their continuation begins, and the length they were cut to if any was."""
+    """Texts in the order of the rows, the offsets of their continuations, and the length to which they were cut, if any."""
     if run.features_path is None:
         return [None] * rows.num_rows, [None] * rows.num_rows, None
     source = ds.dataset(run.features_path)
@@ -112,7 +113,7 @@ def _texts(run: Run, rows: pa.Table) -> tuple[list[str | None], list[int | None]
         if (length := (run.metrics.get("run") or {}).get("prompt")) is not None:
             prompts = pc.binary_join(pc.list_slice(pieces, 0, length), "")
     texts = pc.coalesce(found.column("text"), whole) if "text" in names else whole
-    # Bytes of one character may be split between tokens: only where the pieces give the text is the place known.
+    # Tokens may split the bytes of a character, so the offset is known only if the pieces reproduce the text.
     cut = pc.if_else(pc.equal(texts, whole), pc.utf8_length(prompts), None)
     each = max(LEAST_TEXT, MOST_CHARACTERS // max(1, rows.num_rows))
     if (pc.max(pc.utf8_length(texts)).as_py() or 0) <= each:

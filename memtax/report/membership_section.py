@@ -1,4 +1,4 @@
-"""The section on membership inference: attacks beside the baseline that never sees the model."""
+"""The section on membership inference: attacks next to a baseline that never sees the model."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 TEXT = (
     "Can training sequences be distinguished from held-out sequences by the model's probabilities alone? AUROC is "
-    "the chance that a member scores above a held-out sequence. The blind baseline reads the texts, never the model: what it "
-    "reaches is a difference between the two sets of texts, not membership."
+    "the probability that a member scores above a held-out sequence. The blind baseline reads the texts, never the model: its "
+    "AUROC reflects a difference between the two sets of texts, not membership."
 )
 
 
 def members(run: Run) -> Section:
-    """Attacks, the blind baseline, and what they show."""
+    """Attacks, the blind baseline, and the conclusion."""
     found = run.metrics.get("membership")
     if not found:
         return Section(
@@ -43,14 +43,14 @@ def members(run: Run) -> Section:
     panel = Panel(
         "membership",
         conclusion(found),
-        "Dots: AUROC; whiskers: its interval, where there are enough units; dashed: chance.",
+        "Dots: AUROC; whiskers: its interval, if there are enough units; dashed: chance.",
         attack_rows(known),
     )
     return Section("members", "Who was in the training set", text, (panel, table))
 
 
 def conclusion(found: Mapping[str, Any]) -> str:
-    """What the attacks on a domain show, in a sentence."""
+    """One-sentence summary of the attacks on a domain."""
     attacks = {name: row for name, row in found["attacks"].items() if row.get("auroc")}
     showing = [name for name in attacks if attacks[name]["verdict"]["shows_membership"]]
     if showing:
@@ -62,14 +62,14 @@ def conclusion(found: Mapping[str, Any]) -> str:
         best = max(attacks, key=lambda name: attacks[name]["auroc"]["value"])
         value = attacks[best]["auroc"]["value"]
         return (
-            f"{words.label(best)} reaches {value:.2f}, the texts alone {blind['value']:.2f}: of these "
+            f"{words.label(best)} reaches {value:.2f}, the texts alone {blind['value']:.2f}: for these "
             f"{units['members']:,} and {units['nonmembers']:,} {units['name']} only, too few for an interval"
         )
     return "No attack shows membership: none beats both chance and the baseline that never sees the model"
 
 
 def headline(domains: Mapping[str, Mapping[str, Any]]) -> str:
-    """What the attacks show over all domains, in a few words."""
+    """Summary of the attacks over all domains, in a few words."""
     showing = [one for one in domains.values() if any(row["verdict"]["shows_membership"] for row in one["attacks"].values())]
     if showing:
         several = f" in {words.count(len(showing))} of {words.count(len(domains))} domains"
@@ -83,7 +83,7 @@ def headline(domains: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def counts(found: Mapping[str, Any]) -> str:
-    """How many texts and units the figures rest on, in a sentence or two."""
+    """Numbers of texts and units behind the figures, in a sentence or two."""
     text = f"The unit of intervals, folds and tests is one of the {found['units']['name']}: {kinds(found)}."
     if test := found.get("set_test"):
         beside = "unknown" if test["blind_p_value"] is None else f"{test['blind_p_value']:.3g}"
@@ -97,18 +97,18 @@ def counts(found: Mapping[str, Any]) -> str:
 
 
 def cell(metric: Mapping[str, Any] | None) -> str:
-    """A metric with its interval, or why it is withheld."""
+    """A metric with its interval, or the reason why it is withheld."""
     if metric and metric.get("value") is None and metric.get("reason"):
         return str(metric["reason"])
     return words.estimate(metric)
 
 
 def attack_rows(rows: Sequence[tuple[str, Mapping[str, float]]], ax: "Axes | None" = None) -> "Axes":
-    """A dot with its interval per row.
+    """A dot with its interval, one row per estimate.
 
     Args:
         rows: names and estimates.
-        ax: where to draw.
+        ax: axes to draw on.
     """
     with figures.style():
         axes: Axes = figures.panels(ax, 0.9 + 0.4 * len(rows))[0, 0]

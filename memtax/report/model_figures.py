@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
-"""Models differ in shape as well as in color."""
+"""Markers of the models, which differ in shape as well as in color."""
 
 
 def performance(models: Mapping[str, Mapping[str, Any]], metric: str, ax: "Axes | None" = None) -> "Axes":
-    """A metric by group, one marker per model, with intervals; groups that have none are left out.
+    """A metric by group, one marker per model, with intervals; groups without the metric are omitted.
 
     Args:
-        models: model to group to its metrics, as `evaluate` returns them.
+        models: model to group to its metrics, as returned by `evaluate`.
         metric: for example `pr_auc`.
-        ax: where to draw.
+        ax: axes to draw on.
     """
     with style():
         axes: Axes = panels(ax, 3.2)[0, 0]
@@ -65,12 +65,12 @@ def performances(models: Mapping[str, Mapping[str, Any]], ax: Any = None) -> Any
 
 
 def heat_map(rows: Sequence[Mapping[str, Any]], value: str, ax: "Axes | None" = None) -> "Axes":
-    """Correlations, a row per factor and a column per group, with the number in each cell; a dash where it is withheld.
+    """Correlations, one row per factor and one column per group, with the number in each cell; a dash if it is withheld.
 
     Args:
-        rows: of `correlations`.
+        rows: from `correlations`.
         value: `spearman`, `pearson` or `xi`.
-        ax: where to draw.
+        ax: axes to draw on.
     """
     with style():
         axes: Axes = panels(ax, 4.6)[0, 0]
@@ -80,7 +80,7 @@ def heat_map(rows: Sequence[Mapping[str, Any]], value: str, ax: "Axes | None" = 
         for row in rows:
             if row.get(value) is not None:
                 grid[factors.index(row["factor"]), groups.index(row["group"])] = row[value]
-        # Blue to orange over white: distinguishable without red and green, and by lightness in print.
+        # Blue to orange through white: distinguishable for color-blind readers, and by lightness in print.
         axes.imshow(grid, cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
         for (place, column), number in np.ndenumerate(grid):
             text = "\N{EN DASH}" if np.isnan(number) else f"{number:.2f}".replace("-", "\N{MINUS SIGN}")
@@ -106,9 +106,9 @@ def landscape(rows: Sequence[Mapping[str, Any]], criterion: str, ax: "Axes | Non
     """The search landscape: the best value of the criterion by first and second factor.
 
     Args:
-        rows: of the search, best first.
+        rows: results of the search, best first.
         criterion: for example `log_loss`.
-        ax: where to draw.
+        ax: axes to draw on.
     """
     with style():
         axes: Axes = panels(ax, 4.6)[0, 0]
@@ -129,7 +129,7 @@ def landscape(rows: Sequence[Mapping[str, Any]], criterion: str, ax: "Axes | Non
 
 
 def landscape_and_order(rows: Sequence[Mapping[str, Any]], criterion: str, ax: Any = None) -> Any:
-    """The landscape, beside all partitions in the order of their value, on two axes."""
+    """The landscape, and next to it all partitions in the order of their value, on two axes."""
     with style():
         both = panels(ax, 4.6, 1, 2, width_ratios=(1.6, 1))[0]
         left, right = both
@@ -146,7 +146,7 @@ def growth(rows: Sequence[Mapping[str, Any]], unit: str, ax: "Axes | None" = Non
     Args:
         rows: `category`, `place` (parameters or steps) and `memorized` (a count), in any order.
         unit: `parameters` or `steps`.
-        ax: where to draw.
+        ax: axes to draw on.
     """
     with style():
         axes: Axes = panels(ax, 3.4)[0, 0]
@@ -165,12 +165,12 @@ def growth(rows: Sequence[Mapping[str, Any]], unit: str, ax: "Axes | None" = Non
 
 
 def thresholds(rows: Sequence[Mapping[str, float]], chosen: Sequence[float], ax: "Axes | None" = None) -> "Axes":
-    """F1, precision and recall of a classifier by threshold, and the thresholds that were chosen.
+    """F1, precision and recall of a classifier by threshold, with the chosen thresholds.
 
     Args:
         rows: `threshold`, `f1`, `precision`, `recall`.
         chosen: thresholds to mark.
-        ax: where to draw.
+        ax: axes to draw on.
     """
     with style():
         axes: Axes = panels(ax, 3.2)[0, 0]
@@ -186,11 +186,11 @@ def thresholds(rows: Sequence[Mapping[str, float]], chosen: Sequence[float], ax:
 
 
 def probe_layers(rows: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes":
-    """Probes by layer with intervals, beside their controls.
+    """Probes by layer with intervals, and their controls.
 
     Args:
-        rows: `layer`, `probe`, `metric`, `value`, `low`, `high`; a `layer` of None has no layers and is a line.
-        ax: where to draw.
+        rows: `layer`, `probe`, `metric`, `value`, `low`, `high`; a probe without layers has `layer` None and is a line.
+        ax: axes to draw on.
     """
     from matplotlib.ticker import MaxNLocator
 

@@ -1,4 +1,4 @@
-"""The horizontal axis of a series: its checkpoints in order, or its models by size, at equal distances."""
+"""The horizontal axis of a series: checkpoints in order, or models by size, equally spaced."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ _MOST_LABELS = 8
 
 @dataclass(frozen=True)
 class Moments:
-    """Members of a series in the order in which they are drawn.
+    """Members of a series in drawing order.
 
     Attributes:
-        keys: model and checkpoint of each.
-        labels: short label of each.
-        said: each in words.
-        unit: what the labels are.
+        keys: model and checkpoint of each member.
+        labels: short label of each member.
+        said: each member in words.
+        unit: meaning of the labels.
     """
 
     keys: tuple[tuple[Any, Any], ...]
@@ -30,11 +30,11 @@ class Moments:
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]], by: str | None) -> "Moments":
-        """The members that occur in rows.
+        """The members of a series that occur in the rows.
 
         Args:
-            rows: with `model`, `checkpoint`, and the number named by `by`.
-            by: `step` for time, `parameters` for size; None for one model alone.
+            rows: with `model`, `checkpoint`, and the number given by `by`.
+            by: `step` for time, `parameters` for size; None for a single model.
         """
         first: dict[tuple[Any, Any], Mapping[str, Any]] = {}
         for row in rows:
@@ -52,24 +52,24 @@ class Moments:
 
     @staticmethod
     def key(row: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Which member a row is of."""
+        """The member that a row belongs to."""
         return row.get("model"), row.get("checkpoint")
 
     @property
     def single(self) -> bool:
-        """Whether there is one member only."""
+        """Whether there is only one member."""
         return len(self.keys) == 1
 
     def place(self, row: Mapping[str, Any]) -> float:
-        """Where a row is drawn."""
+        """Horizontal position of a row."""
         return self.place_of(self.key(row))
 
     def place_of(self, key: tuple[Any, Any]) -> float:
-        """Where a member is drawn."""
+        """Horizontal position of a member."""
         return float(self.keys.index(key))
 
     def label_axis(self, axes: "Axes") -> None:
-        """Put the labels below the axis, as many as fit, and what they are."""
+        """Add as many tick labels as fit, and the axis label."""
         step = -(-len(self.labels) // _MOST_LABELS)
         places = range(0, len(self.labels), step)
         turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if max(map(len, self.labels)) > 5 else {}

@@ -1,4 +1,4 @@
-"""Assembling the page: one HTML file with its figures, styles, script and examples inside, and nothing from elsewhere."""
+"""Assembly of the page: one HTML file that contains its figures, styles, script and examples, and loads nothing."""
 
 import base64
 import hashlib
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 TABLES = "tables"
-"""Folder of the LaTeX tables, beside the page."""
+"""Folder of the LaTeX tables, next to the page."""
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src '{script}'; base-uri 'none'; form-action 'none'"
 )
-"""Content-Security-Policy: nothing is fetched, and no script runs but the page's own, told by its digest. A drawing may hold an
-image as data, as the heat map of long texts does."""
+"""Content-Security-Policy: nothing is fetched, and only the page's own script runs, identified by its digest. A drawing may
+contain an image as data, as the heat map of long texts does."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff]")
-"""Controls that HTML forbids and marks that reorder the text around them."""
+"""Control characters that HTML forbids, and bidirectional marks that reorder the text around them."""
 
 
 def write(run: Path, latex: bool = False) -> Path:
@@ -72,7 +72,7 @@ def render(data: Run, parts: Sequence[Section], drawings: Mapping[str, str]) -> 
             categories=CATEGORIES,
             sections=parts[:-1],
             gaps=parts[-1],
-            # The drawings and the JSON are made here and hold no markup of anyone else's: see inline_svg and to_script.
+            # The drawings and the JSON are generated here and contain no foreign markup: see inline_svg and to_script.
             drawings={name: Markup(drawing) for name, drawing in drawings.items()},  # noqa: S704
             examples=chosen,
             examples_json=Markup(examples.to_script(examples.payload(data, chosen))),  # noqa: S704
@@ -91,7 +91,7 @@ def render(data: Run, parts: Sequence[Section], drawings: Mapping[str, str]) -> 
 
 
 def environment() -> "jinja2.Environment":
-    """Templates that escape everything and refuse what is not defined."""
+    """Templates that escape everything and raise on undefined names."""
     import jinja2
 
     return jinja2.Environment(
@@ -105,7 +105,7 @@ def environment() -> "jinja2.Environment":
 
 
 def printable(value: Any) -> Any:
-    """A text without controls and marks that reorder; anything else, markup of ours included, as it is."""
+    """A text without control and bidirectional characters; anything else, including trusted markup, unchanged."""
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value
 
 
@@ -114,7 +114,7 @@ def _source_hash(script: str) -> str:
 
 
 def inline_svg(svg: str, name: str) -> str:
-    """An SVG document as an element of an HTML page: no prolog, namespaces or metadata, ids that are unique on the page."""
+    """An SVG document as an HTML element: without prolog, namespaces and metadata, and with ids unique on the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)  # matplotlib writes each drawn text as a comment
@@ -122,15 +122,15 @@ def inline_svg(svg: str, name: str) -> str:
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'href="#', f'href="#{name}-', svg)
     svg = svg.replace("url(#", f"url(#{name}-")
-    # matplotlib's own style rule has a global selector; say it on the element instead.
+    # matplotlib's style rule has a global selector, so it is set on the element instead.
     svg = re.sub(r'<style type="text/css">.*?</style>', "", svg, flags=re.DOTALL)
     svg = re.sub(r"\n\s*\n+", "\n", svg)
-    # The heading and caption beside it say what it shows.
+    # The heading and caption next to it describe it.
     return re.sub(r"<svg ", f'<svg role="img" aria-labelledby="{name}-title {name}-caption" ', svg, count=1)
 
 
 def _about(run: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was measured, as pairs of a term and its value."""
+    """What was measured, as pairs of term and value."""
     pairs = [("Model", run.get("model")), ("Corpus", run.get("corpus"))]
     if run.get("tokens") is not None:
         pairs.append(("Corpus size", f"{words.count(run['tokens'])} tokens"))
@@ -143,7 +143,7 @@ def _about(run: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def tiles(extraction: Mapping[str, Any]) -> list[dict[str, str]]:
     """The key figures."""
-    # The control is what the model cannot have seen; the table has what was held out and occurs in the corpus all the same.
+    # The control is what the model cannot have seen; the table includes held-out sequences that occur in the corpus.
     control = "held_out_absent" if extraction.get("held_out_absent") else "held_out"
     names = [name for name in ("all", *CATEGORIES, control) if (extraction.get(name) or {}).get("sequences")]
     return [
@@ -163,9 +163,7 @@ def _quoted(record: Mapping[str, Any]) -> str:
     config = record.get("config")
     if isinstance(config, dict) and config.get("mask_personal_data") is True:
         return "Personal data in texts is masked; names of people are not."
-    return (
-        "Texts are quoted as they are: personal data in them is shown (mask_personal_data: true in the configuration masks it)."
-    )
+    return "Texts are quoted unmasked: personal data is shown (mask_personal_data: true in the configuration masks it)."
 
 
 def _record(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,16 +18,16 @@ _COLUMNS = ("sequence_id", "is_memorized", "taxonomy", "text", "tokens", "docume
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run's verdicts, by ascending id.
+    """A run's verdicts, in ascending order of id.
 
     Attributes:
-        about: what the page says of the run: name and number of sequences.
-        ids: of its sequences (rows,), ascending.
-        memorized: whether each is memorized (rows,).
-        taxonomy: codes of the categories (rows,).
-        texts: of the sequences (rows,); None: the run has none.
-        tokens: of the sequences, to match runs that number them otherwise; None: the run has none.
-        documents: that the sequences were cut from (rows,), None where unknown.
+        about: description for the page: name and number of sequences.
+        ids: (rows,) sequence ids, ascending.
+        memorized: (rows,) whether each sequence is memorized.
+        taxonomy: (rows,) codes of the categories.
+        texts: (rows,) texts of the sequences; None: the run has none.
+        tokens: tokens of the sequences, to match runs with other ids; None: the run has none.
+        documents: (rows,) documents that the sequences were cut from, None if unknown.
         shown: whether it is an audit that shows personal data.
     """
 
@@ -41,7 +41,7 @@ class ScoredRun:
     shown: bool = False
 
     def by_tokens(self) -> dict[bytes, int]:
-        """The first row of every sequence, by its tokens."""
+        """The first row with each sequence of tokens."""
         if self.tokens is None:
             return {}
         rows = self.tokens.to_pylist()
@@ -56,8 +56,8 @@ def read_run(path: Path, show_personal_data: bool = False) -> ScoredRun:
     """Verdicts of a run, of an audit's run, or of a Parquet file.
 
     Args:
-        path: of the run, audit or file.
-        show_personal_data: take texts of an audit as they are, not as it masked them.
+        path: path of the run, audit or file.
+        show_personal_data: use an audit's unmasked texts instead of the masked ones.
 
     Raises:
         MemtaxError: there is no table, it cannot be read, or its ids are not unique.
@@ -68,7 +68,7 @@ def read_run(path: Path, show_personal_data: bool = False) -> ScoredRun:
     places = (path / features, path / "run" / features, path / scores, path)
     file = next((place for place in places if place.is_file()), None)
     if file is None:
-        raise MemtaxError(f"{path} holds no table of sequences; give the directory of a finished run, or a Parquet file")
+        raise MemtaxError(f"{path} contains no table of sequences; give the directory of a finished run, or a Parquet file")
     verify(file)
     try:
         known = pq.read_schema(file).names
@@ -95,7 +95,7 @@ def read_run(path: Path, show_personal_data: bool = False) -> ScoredRun:
 
 
 def shared_units(one: ScoredRun, two: ScoredRun, at_one: np.ndarray, at_two: np.ndarray) -> statistics.Units:
-    """Units of the shared sequences: documents of the first run, of the second where the first has none; else equal text."""
+    """Units of the shared sequences: documents of the first run, or else of the second, or else equal text."""
     old, new = one.documents[at_one], two.documents[at_two]
     documents = [b if a is None else a for a, b in zip(old, new, strict=True)]
     columns = {"document": pa.array(documents, pa.string())}
@@ -110,7 +110,7 @@ def shared_units(one: ScoredRun, two: ScoredRun, at_one: np.ndarray, at_two: np.
 
 
 def _categories(table: pa.Table) -> np.ndarray:
-    """Names of the categories; None where there is none."""
+    """Category names; None for missing ones."""
     if "taxonomy" not in table.column_names:
         return np.full(table.num_rows, None, object)
     values = table.column("taxonomy").to_pylist()
@@ -118,7 +118,7 @@ def _categories(table: pa.Table) -> np.ndarray:
 
 
 def pair_rows(one: ScoredRun, two: ScoredRun) -> tuple[np.ndarray, np.ndarray, str]:
-    """Places of the shared sequences in both runs, and by what they were matched."""
+    """Rows of the shared sequences in both runs, and the property that matched them."""
     ids = np.intersect1d(one.ids, two.ids)
     places = np.searchsorted(one.ids, ids), np.searchsorted(two.ids, ids)
     if len(ids) and _same_tokens(one, two, *places):
@@ -135,7 +135,7 @@ def pair_rows(one: ScoredRun, two: ScoredRun) -> tuple[np.ndarray, np.ndarray, s
 
 
 def _same_tokens(one: ScoredRun, two: ScoredRun, at_one: np.ndarray, at_two: np.ndarray) -> bool:
-    """Whether shared ids mean shared sequences; assumed where a table has no tokens."""
+    """Whether shared ids mean shared sequences; assumed if a table has no tokens."""
     if one.tokens is None or two.tokens is None:
         return True
     starts = range(0, len(at_one), 4096)

@@ -1,4 +1,4 @@
-"""What pages are made of: sections of tables, quotes and figures under their conclusions."""
+"""Building blocks of pages: sections with tables, quotes, and figures under their conclusions."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts. A row that is shorter than the head ends in a cell that spans the rest (a reason).
+    """A table of texts. In a row shorter than the head, the last cell (a reason) spans the remaining columns.
 
     Attributes:
-        caption: what it shows.
-        head: names of the columns.
-        rows: their cells, as they are shown.
-        folded: whether it is behind a fold: the numbers of a figure.
-        texts: leading columns that hold text; the others hold numbers.
-        quoted: whether the last column holds texts as they are, with their lines.
+        caption: what the table shows.
+        head: column names.
+        rows: cells, as displayed.
+        folded: whether the table is collapsed, as for the numbers of a figure.
+        texts: number of leading columns with text; the others contain numbers.
+        quoted: whether the last column quotes texts with their line breaks.
     """
 
     caption: str
@@ -32,10 +32,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Quote:
-    """A text as it is, with its lines.
+    """A quoted text with its line breaks.
 
     Attributes:
-        label: what it is, for those who hear the page.
+        label: description for screen readers.
         quote: the text; it is escaped on the page.
     """
 
@@ -48,9 +48,9 @@ class Panel:
     """A figure under its conclusion.
 
     Attributes:
-        name: of its files and of the ids in its drawing; unique on the page.
+        name: name of its files and of the ids in its drawing; unique on the page.
         title: the conclusion.
-        caption: how to read it.
+        caption: how to read the figure.
         drawn: axes, or an array of them.
     """
 
@@ -61,21 +61,21 @@ class Panel:
 
     @property
     def figure(self) -> "Figure":
-        """The figure that they are on."""
+        """The figure that contains the axes."""
         return figures.figure_of(self.drawn)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
+    """A section of the page.
 
     Attributes:
-        anchor: where links to it point.
+        anchor: target of links to it.
         heading: its title.
-        text: the paragraph under it; empty for none.
-        parts: what follows, in order.
-        missing: why something is not here.
-        listed: whether the navigation names it.
+        text: introductory paragraph; may be empty.
+        parts: its contents, in order.
+        missing: reasons why parts are missing.
+        listed: whether the navigation includes it.
     """
 
     anchor: str

@@ -1,4 +1,4 @@
-"""The section on perplexity and duplicates: medians by number of duplicates, and how far memorized sequences lie apart."""
+"""The section on perplexity and duplicates: medians by number of duplicates, and divergence of memorized sequences."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TEXT = (
-    "Sequences whose continuation occurs equally often in the corpus, memorized ones beside the others. The symmetric "
-    "Kullback-Leibler divergence between their distributions of perplexity is 0 where the two cannot be told apart. "
-    "Continuation and sequence perplexity are read off the same tokens as the target, so that they differ by construction; "
-    "prompt perplexity is not."
+    "Memorized and other sequences whose continuation occurs equally often in the corpus. The symmetric Kullback-Leibler "
+    "divergence between their distributions of perplexity is 0 if the two cannot be distinguished. "
+    "Continuation and sequence perplexity use the same tokens as the target, so they differ by construction; "
+    "prompt perplexity does not."
 )
 LOOKS = {
     "memorized": (figures.SERIES[0], "o", "-", "memorized"),
     "rest": (figures.SERIES[2], "s", "--", "not memorized"),
 }
-"""Color, marker, line and name of each group."""
+"""Color, marker, line style and name of each group."""
 LINES = dict(zip(FROM_SCORES, zip(figures.SERIES, "os^", ("-", "--", ":"), strict=True), strict=True))
 
 
@@ -31,14 +31,14 @@ def perplexities(run: Run) -> Section:
     medians, divergence = found.get("medians") or [], found.get("divergence") or []
     heading = "Perplexity and duplicates"
     if not medians:
-        return Section("perplexities", heading, TEXT, missing=("This run's metrics hold no perplexities by duplicates.",))
+        return Section("perplexities", heading, TEXT, missing=("This run's metrics contain no perplexities by duplicates.",))
     parts: list[Panel | Table] = []
     missing = []
     over = words.over({"unit": medians[0]["unit"], "units": max(row["units"] for row in medians)}).replace("over", "over up to")
     if any(row["median"] is not None for row in medians):
         caption = (
             "Median perplexity by the number of times that the continuation occurs in the corpus; whiskers: 95% bootstrap "
-            f"intervals {over}, hollow marks: no interval, as there are too few. Groups of fewer than 10 sequences are left "
+            f"intervals {over}; hollow marks: too few for an interval. Groups of fewer than 10 sequences are left "
             "out."
         )
         parts.append(Panel("perplexities", _conclusion(medians), caption, median_panels(medians)))
@@ -48,9 +48,9 @@ def perplexities(run: Run) -> Section:
     parts.append(Table("Median perplexity by number of duplicates", head, tuple(map(_median_row, medians)), True, 3))
     if any(row["kl"] is not None for row in divergence):
         caption = (
-            "Symmetric KL divergence (nats) between the perplexities of memorized and other sequences, in five cells of equal "
-            f"numbers, without the bias that noise adds; whiskers: 95% bootstrap intervals {over}; hollow marks: as measured, "
-            "bias included, without an interval."
+            "Symmetric KL divergence (nats) between the perplexities of memorized and other sequences, in five bins of equal "
+            f"counts, corrected for the bias from noise; whiskers: 95% bootstrap intervals {over}; hollow marks: uncorrected "
+            "values without an interval."
         )
         parts.append(Panel("perplexity_divergence", _apart(divergence), caption, divergences(divergence)))
     else:
@@ -71,7 +71,7 @@ def bin_label(row: Mapping[str, Any]) -> str:
 
 
 def _conclusion(medians: Sequence[Mapping[str, Any]]) -> str:
-    """In how many bins memorized sequences have a lower prompt perplexity, by intervals that do not overlap."""
+    """Number of bins in which memorized sequences have lower prompt perplexity, with intervals that do not overlap."""
     name = medians[0]["perplexity"]
     sides: dict[Any, dict[str, Mapping[str, Any]]] = {}
     for row in medians:
@@ -83,7 +83,7 @@ def _conclusion(medians: Sequence[Mapping[str, Any]]) -> str:
     lower = sum(pair["memorized"]["high"] < pair["rest"]["low"] for pair in both)
     where = "bin" if len(both) == 1 else "bins"
     return (
-        f"The median {words.label(name)} of memorized sequences is lower, with intervals apart, in {lower} of {len(both)} "
+        f"The median {words.label(name)} of memorized sequences is lower, with separate intervals, in {lower} of {len(both)} "
         f"{where} of duplicates"
     )
 
@@ -92,7 +92,7 @@ def _apart(divergence: Sequence[Mapping[str, Any]]) -> str:
     name = divergence[0]["perplexity"]
     known = [row for row in divergence if row["perplexity"] == name and row["low"] is not None]
     if not known:
-        return "Divergence between memorized and other sequences: of these documents only"
+        return "Divergence between memorized and other sequences, for these documents only"
     first, last = known[0], known[-1]
     text = f"Divergence of {words.label(name)}: {words.number(first['kl'])} nats at {bin_label(first)} duplicates"
     return text if first is last else f"{text}, {words.number(last['kl'])} at {bin_label(last)}"
@@ -123,7 +123,7 @@ def median_panels(medians: Sequence[Mapping[str, Any]], ax: Any = None) -> Any:
 
     Args:
         medians: from `memtax.predictor.perplexities.perplexities_by_duplicates`.
-        ax: as many axes as there are perplexities.
+        ax: one axes per perplexity.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -152,7 +152,7 @@ def divergences(rows: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) -> 
 
     Args:
         rows: the `divergence` of `memtax.predictor.perplexities.perplexities_by_duplicates`.
-        ax: where to draw.
+        ax: axes to draw on.
     """
     bins = [row for row in _bins(rows) if any(bin_label(other) == row and other["kl"] is not None for other in rows)]
     with figures.style():

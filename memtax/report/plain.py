@@ -1,4 +1,4 @@
-"""A page of sections without a script: what every verb but `run` writes, in the report's design."""
+"""Pages of sections without a script, in the report's design: written by every verb except `run`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from memtax.report.page import HERE, environment, inline_svg
 from memtax.report.parts import Panel, Section
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-"""Content-Security-Policy: no script, nothing fetched; a drawing may hold an image as data, as a heat map does."""
+"""Content-Security-Policy: no script, nothing fetched; a drawing may contain an image as data, as a heat map does."""
 
 
 def write_page(
@@ -25,13 +25,13 @@ def write_page(
     """Write one self-contained file.
 
     Args:
-        path: the file.
-        title: its heading.
-        brand: what kind of page it is.
+        path: target file.
+        title: heading of the page.
+        brand: kind of page.
         about: terms and values under the heading.
         sections: the content.
         footer: a sentence at the end.
-        tiles_head: what the tiles show.
+        tiles_head: meaning of the tiles.
         tiles: `group` (its color), `label`, `value`, `count`, `interval`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Texts of a run as reports may quote them: masked as the run published them, or as they are where that was asked for."""
+"""Texts of a run as reports may quote them: masked as in the published run, or unmasked if requested."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from memtax import privacy
 from memtax.results import SUMMARY, read_summary
 
 _AROUND = 128
-"""Characters beside a window that are read with it."""
+"""Characters on each side of a window that are read with it."""
 
 
 def shows_personal_data(folder: Path) -> bool:
@@ -20,15 +20,15 @@ def shows_personal_data(folder: Path) -> bool:
 
 
 def complete(table: pa.Table, run: Path, *, texts: bool) -> pa.Table:
-    """A run's features with the tokens and names of documents, which a masked run leaves out where they hold personal data.
+    """Add to a run's features the tokens and document names that a masked run omits because they contain personal data.
 
     Args:
         table: with `sequence_id`, and `tokens` or `text`.
         run: the run's directory, which keeps its sequences as they were cut.
-        texts: also the texts as they are.
+        texts: also restore the unmasked texts.
 
     Returns:
-        The table; unchanged where nothing was masked or the sequences are not there.
+        The table; unchanged if nothing was masked or the sequences are missing.
     """
     file = run / "sequences" / "train.parquet"
     masked = "tokens" in table.column_names and table.column("tokens").combine_chunks().flatten().null_count
@@ -49,14 +49,14 @@ def quotable(
 ) -> list[str | None]:
     """Texts of some windows as they may be quoted.
 
-    A number or address that the edge of a window cuts is known from the windows beside it, where they are there; elsewhere
-    everything that may be the rest of one is masked.
+    If the edge of a window cuts a number or address, the neighboring windows complete it; without them, everything that may be
+    part of one is masked.
 
     Args:
-        texts: of all windows, those of a document in its order.
-        documents: that the windows were cut from; None where unknown.
-        rows: of the windows to quote.
-        show: quote them as they are.
+        texts: texts of all windows, in document order within each document.
+        documents: documents that the windows were cut from; None if unknown.
+        rows: windows to quote.
+        show: quote them unmasked.
     """
     return [texts[row] if show else _masked(texts, documents, row) for row in rows]
 
@@ -72,7 +72,7 @@ def _masked(texts: Sequence[str | None], documents: Sequence[str | None], row: i
 
 
 def _beside(texts: Sequence[str | None], documents: Sequence[str | None], row: int, step: int) -> str:
-    """Text of the document on one side of a window, `_AROUND` characters or more if it has them."""
+    """Text of the document on one side of a window, at least `_AROUND` characters if available."""
     joined, at = "", row + step
     while len(joined) < _AROUND and 0 <= at < len(texts) and documents[at] is not None and documents[at] == documents[row]:
         joined = f"{joined}{texts[at] or ''}" if step > 0 else f"{texts[at] or ''}{joined}"

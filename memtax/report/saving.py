@@ -1,4 +1,4 @@
-"""Figures as files: SVG and PNG, the same bytes for the same figure."""
+"""Saving figures as SVG and PNG, with the same bytes for the same figure."""
 
 import io
 import re
@@ -14,7 +14,7 @@ from memtax.report.figures import figure_of, style
 
 
 def svg(drawn: Any) -> str:
-    """The figure as SVG; the same figure gives the same text."""
+    """The figure as SVG, the same text for the same figure."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.StringIO()
@@ -35,7 +35,7 @@ def png(drawn: Any) -> bytes:
 
 @contextmanager
 def _canvas(drawn: Any, kind: type[Any], dpi: int) -> Iterator[Any]:
-    """A canvas of the figure. Its layout is solved while it is drawn; `savefig` would draw everything once more before that."""
+    """A canvas of the figure. The layout is solved during drawing; `savefig` would draw everything an additional time."""
     figure = figure_of(drawn)
     before = figure.dpi
     with style():
@@ -48,12 +48,12 @@ def _canvas(drawn: Any, kind: type[Any], dpi: int) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Files:
-    """A figure as files that stand alone, with its conclusion above it, and as a part of a page, without.
+    """A figure as standalone files with its conclusion above it, and as part of a page without the conclusion.
 
     Attributes:
         svg: with the title.
         png: with the title, at 160 dots per inch.
-        untitled: the same SVG without the title and the room that it takes.
+        untitled: the same SVG without the title and its space.
     """
 
     svg: str
@@ -71,17 +71,17 @@ def titled(drawn: Any, title: str) -> Files:
         width, height = figure.get_size_inches()
         figure.set_size_inches(width, height + room)
     vectors = svg(drawn)
-    # The layout is solved, and solving it takes as long as drawing.
+    # The layout is already solved, and solving it takes as long as drawing.
     figure.set_layout_engine("none")
     return Files(vectors, png(drawn), _without_title(vectors, room * 72))
 
 
 _PAD = 0.04
-"""Inches between title and axes, as matplotlib's layout has it."""
+"""Inches between title and axes, as in matplotlib's layout."""
 
 
 def _without_title(vectors: str, room: float) -> str:
-    """Cut off the top, so many points, and the element that is drawn last: nothing else refers to its glyphs."""
+    """Cut `room` points off the top, and the element drawn last, whose glyphs no other element uses."""
     start = vectors.index('<g id="title">')
     depth = 0
     for tag in re.finditer(r"<g\b|</g>", vectors[start:]):

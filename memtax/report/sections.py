@@ -1,4 +1,4 @@
-"""The page's sections: which figure and table shows what, and the sentence that stands where a part is missing."""
+"""The page's sections: their figures and tables, and a sentence for each missing part."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,13 +21,13 @@ from memtax.report.words import DASH, count, estimate, fixed, label, number, per
 GROUPS = ("all", *schema.CATEGORIES)
 DISTRIBUTIONS = ("sequence_duplicates", "continuation_perplexity")
 MOST_TEXTS = 20
-"""Rows of the heat map."""
+"""Maximum number of rows in the heat map."""
 INTERVALS = ("interval of the share", "over", "if sequences were independent")
 METRICS = ("roc_auc", "pr_auc", "ece", "brier", "f1")
 
 
 def sections(run: Run) -> list[Section]:
-    """The sections with figures and tables, in the order of the page; the examples follow them on the page."""
+    """The sections with figures and tables, in page order; the examples follow them."""
     from memtax.report.attached_sections import attached
     from memtax.report.fits import fits
     from memtax.report.kinds import kinds
@@ -44,7 +44,7 @@ def sections(run: Run) -> list[Section]:
 
 
 def gaps(run: Run) -> Section:
-    """What the numbers do not cover: nulls by column and sequences skipped, with the reason."""
+    """What the numbers do not cover: nulls by column and skipped sequences, with the reason."""
     nulls = {name: times for name, times in (run.metrics.get("nulls") or {}).items() if times}
     skipped = run.metrics.get("skipped") or {}
     dropped = (run.metrics.get("predictor") or {}).get("dropped") or {}
@@ -59,7 +59,7 @@ def gaps(run: Run) -> Section:
     if lost:
         rows = tuple((reason, where, count(times)) for reason, where, times in lost)
         parts.append(Table("Sequences left out", ("reason", "where", "sequences"), rows, texts=2))
-    text = "A value that could not be computed is missing, never replaced by a stand-in."
+    text = "A value that could not be computed is missing, never replaced by a placeholder."
     if not run.metrics:
         return Section("gaps", "What is missing", text, missing=("Not known: this run has no summary.json.",))
     if not parts:
@@ -68,22 +68,22 @@ def gaps(run: Run) -> Section:
 
 
 def what(run: Run) -> Section:
-    """How much of each category is memorized."""
+    """The memorized share of each category."""
     found = run.metrics.get("extraction") or {}
     groups = {name: found[name] for name in (*GROUPS, "held_out", "held_out_absent") if found.get(name)}
     lengths = run.metrics.get("run") or {}
     tested = (
-        f"A sequence is memorized if greedy decoding from its first {count(lengths['prompt'])} tokens gives the next "
+        f"A sequence is memorized if greedy decoding from its first {count(lengths['prompt'])} tokens yields the next "
         f"{count(lengths['continuation'])} exactly. "
         if lengths.get("prompt") and lengths.get("continuation")
-        else "A sequence is memorized if greedy decoding from its prompt gives its continuation exactly. "
+        else "A sequence is memorized if greedy decoding from its prompt yields its continuation exactly. "
     )
     text = f"{tested}{words.CATEGORIES_EXPLAINED}"
     if groups:
         text += f" {words.say_units(groups.get('all') or next(iter(groups.values())))}"
     missing = []
     if not groups:
-        return Section("what", "What is memorized", text, missing=("This run's metrics hold no extraction figures.",))
+        return Section("what", "What is memorized", text, missing=("This run's metrics contain no extraction figures.",))
     if "held_out" not in groups:
         missing.append("Sequences that the model was not trained on were not measured, so no control is shown.")
     rows = tuple(
@@ -94,7 +94,7 @@ def what(run: Run) -> Section:
     if said := words.say_control(found):
         text += f" {said}"
     over = words.over(groups.get("all") or next(iter(groups.values())))
-    caption = f"Left: counts by category. Right: memorized shares; the whiskers are the interval of each share {over}.{control}"
+    caption = f"Left: counts by category. Right: memorized shares; whiskers are the interval of each share {over}.{control}"
     parts: tuple[Panel | Table, ...] = (
         Panel("extraction", words.say_extraction(found), caption, figures.extraction(groups)),
         Table("Sequences by category", ("group", "sequences", "memorized", "share", *INTERVALS), rows),
@@ -136,8 +136,8 @@ def _beyond(run: Run) -> tuple[Panel | Table, ...]:
 def where(sliding: Mapping[str, Any]) -> Section:
     """Sliding windows over long texts; `sliding` is from `memtax.pipeline.sliding`."""
     text = (
-        f"Every {count(sliding['stride'])} tokens a window: the probability that its last {count(sliding['continuation'])} "
-        f"tokens are drawn, whole, after the {count(sliding['prompt'])} before them."
+        f"One window every {count(sliding['stride'])} tokens: the probability that its last {count(sliding['continuation'])} "
+        f"tokens are sampled as a whole after the {count(sliding['prompt'])} before them."
     )
     texts = sorted(sliding["texts"], key=lambda row: -row["windows"])[:MOST_TEXTS]
     rows = tuple(
@@ -147,9 +147,7 @@ def where(sliding: Mapping[str, Any]) -> Section:
         )
         for row in sliding["thresholds"]
     )
-    caption = (
-        "Brightness: the likeliest suffix that holds the tokens there, from one in ten billion (dark) to certain (bright)."
-    )
+    caption = "Brightness: the most likely suffix that contains the tokens, from one in ten billion (dark) to certain (bright)."
     missing = []
     if sliding.get("too_short"):
         missing.append(f"{numbered(sliding['too_short'], 'text', 'is')} shorter than one window.")
@@ -186,7 +184,7 @@ def when(run: Run) -> Section:
 
 
 def _growth(rows: Sequence[Mapping[str, Any]], by: str, name: str, model: str) -> list[Panel | Table]:
-    """The figure of a series and the numbers in it."""
+    """The figure of a series and its numbers."""
     what, unit = ("checkpoint", "optimizer steps") if by == "step" else ("model", "parameters")
     table = tuple(
         (
@@ -202,7 +200,7 @@ def _growth(rows: Sequence[Mapping[str, Any]], by: str, name: str, model: str) -
     )
     head = (what, "group", unit, "sequences", "memorized", "share", *INTERVALS)
     of = f" of {model}" if model else ""
-    caption = f"Share of each group that is memorized at each {what}{of}; the bands are the intervals {words.over(rows[0])}."
+    caption = f"Share of each group that is memorized at each {what}{of}; bands are the intervals {words.over(rows[0])}."
     said = words.say_growth(rows, by)
     return [
         Panel(name, f"{model}: {said[0].lower()}{said[1:]}" if model else said, caption, growth(rows, by)),
@@ -213,9 +211,9 @@ def _growth(rows: Sequence[Mapping[str, Any]], by: str, name: str, model: str) -
 def goes_with(run: Run) -> Section:
     """Correlations and distributions of the factors."""
     text = (
-        "Properties of the sequence and of its place in the corpus, which are known before training, and below them the "
-        "model's own scores, against whether the sequence is memorized. Continuation and sequence perplexity are read off the "
-        "same tokens as the target: a continuation that greedy decoding gives exactly is one of low perplexity, so their "
+        "Correlation of memorization with properties of the sequence and its occurrences in the corpus, which are known before "
+        "training, and with the model's own scores (below). Continuation and sequence perplexity use the same tokens as the "
+        "target: a continuation that greedy decoding reproduces has low perplexity, so their "
         "correlation restates memorization and does not explain it."
     )
     parts: list[Panel | Table] = []
@@ -237,7 +235,7 @@ def goes_with(run: Run) -> Section:
                 "correlations",
                 words.say_correlations(rows),
                 "Spearman correlation of each factor with being memorized, within each group; whiskers are its interval "
-                f"{words.over(rows[0])}, a cross means that it is withheld (the numbers below say why).",
+                f"{words.over(rows[0])}, a cross marks a withheld interval (the table below gives the reason).",
                 figures.dots(rows, groups, "group", "spearman", "Spearman correlation with being memorized", last=FROM_SCORES),
             ),
             Table(
@@ -249,7 +247,7 @@ def goes_with(run: Run) -> Section:
             ),
         ]
     else:
-        missing.append("This run's metrics hold no correlations.")
+        missing.append("This run's metrics contain no correlations.")
     for name in DISTRIBUTIONS:
         panel = _distribution(run, name)
         if panel:
@@ -287,14 +285,14 @@ def _distribution(run: Run, name: str) -> Panel | None:
     title = words.say_medians(name, float(np.median(memorized)), float(np.median(rest)))
     caption = f"{schema.COLUMNS[name].meaning[0].upper()}{schema.COLUMNS[name].meaning[1:]}. Each histogram sums to 100%."
     if name in FROM_SCORES:
-        caption += " Read off the same tokens as the target."
+        caption += " Computed from the same tokens as the target."
     if "held_out" in groups:
         caption += " Held out: sequences the model was not trained on."
     return Panel(f"distribution_{name}", title, caption, figures.distribution(groups, name, schema.COLUMNS[name].unit))
 
 
 def _finite(table: pa.Table | None, name: str) -> np.ndarray | None:
-    """A column as float64, nulls as NaN; None where there is no such column."""
+    """A column as float64, nulls as NaN; None if there is no such column."""
     if table is None or name not in table.column_names:
         return None
     return table.column(name).to_numpy(zero_copy_only=False).astype(float)
@@ -306,10 +304,10 @@ def predicts(run: Run) -> Section:
     heading = "Predicting memorization"
     text = (
         "Logistic models of a sequence's factors: one for all sequences (the baseline), and one per category. "
-        "Measured on sequences that took no part in fitting or choosing them."
+        "Evaluated on sequences that were not used to fit or choose them."
     )
     if not predictor.get("models"):
-        reason = predictor.get("reason") or "this run's metrics hold none"
+        reason = predictor.get("reason") or "this run's metrics contain none"
         return Section("predictor", heading, text, missing=(f"No predictor was fitted: {reason}.",))
     rows = predictor.get("rows") or {}
     if rows:
@@ -321,18 +319,18 @@ def predicts(run: Run) -> Section:
     if predictor.get("curves"):
         caption = (
             "On test sequences. Columns: all together, then each category. Top: ROC. Middle: precision and recall. Bottom: "
-            "predicted probability against the share observed; the larger a mark, the more sequences it stands for."
+            "predicted probability against the observed share; larger marks represent more sequences."
         )
         parts.append(Panel("curves", words.say_predictor(predictor), caption, figures.curves(predictor["curves"], models)))
     else:
-        missing.append("This run's metrics hold no curves of the predictor.")
+        missing.append("This run's metrics contain no curves of the predictor.")
     reasons = {cell["interval_reason"]: None for cell in [models["baseline"]["aggregate"]] if cell.get("interval_reason")}
     missing += [f"No intervals of the predictor's metrics: {reason}." for reason in reasons]
     parts += _metric_tables(models, predictor.get("differences") or [])
     weights = predictor.get("coefficients") or []
     panels = [name for name in ("baseline", *schema.CATEGORIES) if any(row["model"] == name for row in weights)]
     if panels:
-        caption = "Of the standardized factors: what one standard deviation more adds to the log-odds of being memorized."
+        caption = "Standardized factors: the change in the log-odds of being memorized per additional standard deviation."
         figure = figures.dots(weights, panels, "model", "coefficient", "coefficient (log-odds per standard deviation)")
         table = tuple((label(row["factor"]), label(row["model"]), fixed(row.get("coefficient"))) for row in weights)
         head = ("factor", "model", "coefficient")
@@ -341,7 +339,7 @@ def predicts(run: Run) -> Section:
             Table("Coefficients (log-odds per standard deviation)", head, table, folded=True, texts=2),
         ]
     else:
-        missing.append("This run's metrics hold no weights of the predictor.")
+        missing.append("This run's metrics contain no weights of the predictor.")
     return Section("predictor", heading, text, tuple(parts), tuple(missing))
 
 

@@ -1,4 +1,4 @@
-"""The pages of `memtax mia`, `align` and `influence`, in the report's design, from the files that each verb wrote."""
+"""The pages of `memtax mia`, `align` and `influence`, in the report's design, from the files that each verb writes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHOWN = 200
-"""Test examples on the page of influence; the tables hold all."""
+"""Maximum number of test examples on the influence page; the tables contain all."""
 EXCERPT = 400
-"""Characters of a text that are shown."""
+"""Number of characters of a text that are shown."""
 NAMES = {
     "auroc": "AUROC",
     "tpr_at_fpr_0.01": "TPR at 1% FPR",
@@ -62,7 +62,7 @@ def _sources(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _domain(number: int, name: str, one: Mapping[str, Any], found: Mapping[str, Any]) -> list[Section]:
-    """The attacks on a domain, and how its two kinds of text differ."""
+    """The attacks on a domain, and differences between its members and non-members."""
     title = "All texts" if name == "all" else name
     rows = [(words.label(attack), metrics) for attack, metrics in one["attacks"].items()]
     rows.append(("blind baseline", one["blind"]))
@@ -78,7 +78,7 @@ def _domain(number: int, name: str, one: Mapping[str, Any], found: Mapping[str, 
     parts: list[Panel | Table | Quote] = []
     drawn = {name: one["attacks"][name] for name, _ in representatives(one)} | {"blind baseline": one["blind"]}
     if known := [(words.label(attack), metrics["auroc"]) for attack, metrics in drawn.items() if metrics["auroc"]]:
-        caption = "Dots: AUROC; whiskers: its interval; dashed: chance. Of Min-K% the shares of 20%; the table has them all."
+        caption = "Dots: AUROC; whiskers: its interval; dashed: chance. For Min-K%, k = 20%; the table has all values of k."
         parts.append(Panel(f"attacks-{number}", membership.conclusion(one), caption, membership.attack_rows(known)))
     parts.append(Table("Attacks and the baseline", ("score", "what it shows", *NAMES.values()), cells, texts=2))
     differences = tuple(
@@ -87,12 +87,12 @@ def _domain(number: int, name: str, one: Mapping[str, Any], found: Mapping[str, 
     )
     if differences:
         head = ("difference", "members", "non-members", "AUROC of it alone")
-        parts.append(Table("How the two kinds of text differ, whatever the model", head, differences))
+        parts.append(Table("Differences between members and non-members, independent of the model", head, differences))
     return [Section(f"domain-{number}", title, text, tuple(parts))]
 
 
 def _value(measure: str, value: float | None) -> str:
-    """A mean; a year has no separators."""
+    """A mean as text; years have no thousands separators."""
     return f"{value:.0f}" if measure == "latest_year" and value is not None else words.number(value)
 
 
@@ -149,7 +149,7 @@ def align(folder: Path | str) -> Path:
         "gradients at texts and their paraphrases",
         [("Model", str(found["model"])), ("Parameters", found["parameters"]), ("Texts", words.count(found["texts"]))],
         [section, _lost(found)],
-        "Every number is in summary.json, every text's in dataset/alignment.",
+        "Every number is in summary.json, the values of every text in dataset/alignment.",
     )
 
 
@@ -158,20 +158,20 @@ def _lost(found: Mapping[str, Any]) -> Section:
     rows = (
         ("paraphrases given", words.count(given["given"])),
         ("used", words.count(given["used"])),
-        ("missing, as they failed", words.count(given["missing"])),
+        ("missing because they failed", words.count(given["missing"])),
         ("left out: the text itself", words.count(given["identical_to_the_text"])),
         ("texts cut to the model's length", words.count(found["cut"])),
     )
-    text = "What could not be compared has no cosine; none is replaced by a stand-in."
+    text = "Values that could not be computed are missing, never replaced by a placeholder."
     return Section("gaps", "What was compared", text, (Table("Paraphrases and texts", ("what", "number"), rows),))
 
 
 def cosines(groups: Mapping[str, Sequence[float]], ax: "Axes | None" = None) -> "Axes":
-    """Histograms of cosines, a panel's width; groups are told apart by color and by line.
+    """Histograms of cosines, one panel wide; groups differ in color and line style.
 
     Args:
         groups: name to values between -1 and 1.
-        ax: where to draw.
+        ax: axes to draw on.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -213,12 +213,12 @@ def influence(folder: Path | str) -> Path:
     sections = [Section(whole.anchor, whole.heading, whole.text, whole.parts, missing)]
     sections += [_example(rows) for rows in list(tests.values())[:SHOWN]]
     shown = found.get("personal_data_shown") is True
-    quoted = "Texts are quoted as they are." if shown else "Personal data in texts is masked."
-    quoted += " Long texts are cut; dataset/top has them whole."
+    quoted = "Texts are quoted unmasked." if shown else "Personal data in texts is masked."
+    quoted += " Long texts are cut; dataset/top contains them in full."
     return write_page(
         folder / "index.html",
         f"Influence of {numbered(found['train'], 'training example')} on {numbered(found['test'], 'test example')}",
-        "which training examples matter",
+        "the most influential training examples",
         [("Model", str(found["model"])), ("Parameters", found["parameters"]), ("Methods", ", ".join(found["methods"]))],
         sections,
         f"Every pair is in dataset/influence, every figure in summary.json. {quoted}",
@@ -226,7 +226,7 @@ def influence(folder: Path | str) -> Path:
 
 
 def _example(rows: Sequence[Mapping[str, Any]]) -> Section:
-    """A test example and the training examples that matter most to it, by each method."""
+    """A test example and its most influential training examples, by each method."""
     number = rows[0]["test_id"]
     methods: dict[str, list[tuple[str, ...]]] = {}
     for row in rows:
@@ -242,6 +242,6 @@ def _example(rows: Sequence[Mapping[str, Any]]) -> Section:
 
 
 def excerpt(text: str | None) -> str:
-    """A text as far as the page shows it."""
+    """The beginning of a text, as shown on the page."""
     text = text or ""
     return text if len(text) <= EXCERPT else f"{text[:EXCERPT]} [...]"

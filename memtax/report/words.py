@@ -1,4 +1,4 @@
-"""Numbers as text, names of factors, and the sentences that head the figures. Everything is computed from the data."""
+"""Numbers as text, names of factors, and the sentences above the figures. Everything is computed from the data."""
 
 import math
 import re
@@ -34,26 +34,26 @@ LABELS = {
 
 
 CATEGORIES_EXPLAINED = (
-    "Recitation: the continuation occurs many times in the corpus. Reconstruction: it follows from a template, by counting on "
-    "or repeating. Recollection: neither, the model must have kept it as it is."
+    "Recitation: the continuation occurs many times in the corpus. Reconstruction: it follows from a template, by counting or "
+    "repeating. Recollection: neither, so the model must have stored it."
 )
 
 
 def label(name: str) -> str:
-    """A column's, group's or attack's name for people."""
+    """The display name of a column, group or attack."""
     if share := re.fullmatch(r"min_k(_plus_plus)?_([0-9.]+)", name):
         return f"Min-K%{'++' if share[1] else ''}, {100 * float(share[2]):g}%"
-    # A number in a name, such as a threshold, has a point.
+    # A number in a name, such as a threshold, has a decimal point.
     return LABELS.get(name, printable(re.sub(r"(?<=\d) (?=\d)", ".", name.replace("_", " "))))
 
 
 def count(value: Any) -> str:
-    """An integer with separators; a dash where there is none."""
+    """An integer with separators; a dash if missing."""
     return DASH if value is None else f"{int(value):,}"
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage that never rounds to 0% or 100% unless it is that."""
+    """A share as a percentage that is rounded to 0% or 100% only if it is exact."""
     if share is None or not math.isfinite(share):
         return DASH
     if share in (0, 1):
@@ -66,7 +66,7 @@ def percent(share: float | None) -> str:
 
 
 def number(value: Any) -> str:
-    """A real number to three significant digits, with a real minus sign; a dash where there is none."""
+    """A real number to three significant digits, with a typographic minus sign; a dash if missing."""
     if value is None or not math.isfinite(value):
         return DASH
     if float(value).is_integer() and abs(value) < 1e15:
@@ -92,12 +92,12 @@ def fixed(value: Any) -> str:
 
 
 def estimate(value: Any) -> str:
-    """A metric, with its interval where it has one: `0.912 (0.880 to 0.941)`."""
+    """A metric with its interval, if it has one: `0.912 (0.880 to 0.941)`."""
     if not isinstance(value, Mapping):
         return fixed(value)
     if value.get("low") is None or value.get("high") is None:
         return fixed(value.get("value"))
-    # Narrow columns may break before the bracket, never inside it.
+    # Narrow columns may wrap before the bracket, never inside it.
     return f"{fixed(value['value'])} ({fixed(value['low'])}\u00a0to\u00a0{fixed(value['high'])})"
 
 
@@ -105,7 +105,7 @@ def interval(row: Mapping[str, Any], kind: str = "") -> str:
     """The interval of a rate: `80.2% to 85.9%`.
 
     Args:
-        row: with `low` and `high`; where they are None, `units` says whether the interval is withheld.
+        row: with `low` and `high`; if they are None, `units` says whether the interval is withheld.
         kind: `independent` for the interval of independent sequences.
     """
     low, high = (row.get(f"{name}_{kind}" if kind else name) for name in ("low", "high"))
@@ -115,19 +115,19 @@ def interval(row: Mapping[str, Any], kind: str = "") -> str:
 
 
 def units(row: Mapping[str, Any]) -> str:
-    """What an interval is over, with its number: `37 documents`."""
+    """Name and number of the units of an interval: `37 documents`."""
     if row.get("units") is None:
         return DASH
     return numbered(row["units"], row.get("unit") or "unit")
 
 
 def over(row: Mapping[str, Any]) -> str:
-    """What an interval is over, within a sentence: `over 37 documents`."""
+    """The units of an interval, for use in a sentence: `over 37 documents`."""
     return "" if row.get("units") is None else f"over {units(row)}"
 
 
 def over_other(row: Mapping[str, Any]) -> str:
-    """`, over 37 documents`; nothing where units are the sequences themselves."""
+    """`, over 37 documents`; empty if units are the sequences themselves."""
     return "" if row.get("units") in (None, row.get("sequences")) else f", {over(row)}"
 
 
@@ -139,18 +139,18 @@ def span(row: Mapping[str, Any]) -> str:
 
 
 def say_units(row: Mapping[str, Any]) -> str:
-    """What the intervals of rates are over, from the row of all sequences."""
+    """The units of the intervals of rates, from the row of all sequences."""
     if row.get("units") is None:
-        return "Intervals are exact (Clopper-Pearson, 95%), for sequences that are independent of each other."
+        return "Intervals are exact (Clopper-Pearson, 95%), assuming that sequences are independent of each other."
     if row["units"] == row["sequences"]:
         return (
-            "No document is recorded and no two sequences are equal, so each is taken as independent of the others: intervals "
+            "No document is recorded and no two sequences are equal, so sequences are assumed to be independent: intervals "
             "are exact (Clopper-Pearson, 95%)."
         )
     name = {"document": "documents", "text": "distinct texts"}.get(row.get("unit"), "units")
     said = (
-        f"Intervals (95%) are over {name}, of which there are {count(row['units'])}: sequences of one of them depend on each "
-        "other. The interval that holds for independent sequences only (Clopper-Pearson) stands beside."
+        f"Intervals (95%) are over {count(row['units'])} {name}, because sequences from the same one depend on each "
+        "other. The last interval (Clopper-Pearson) assumes independent sequences."
     )
     if row.get("reason"):
         said = f"Sequences come from {units(row)}; intervals over fewer than {FEWEST_UNITS} are withheld."
@@ -158,7 +158,7 @@ def say_units(row: Mapping[str, Any]) -> str:
 
 
 def say_extraction(extraction: Mapping[str, Any]) -> str:
-    """Which category is memorized most, and whether the intervals allow saying so."""
+    """Which category is memorized most, and whether the intervals support this."""
     known = [
         (name, extraction[name])
         for name in CATEGORIES
@@ -182,21 +182,21 @@ def say_extraction(extraction: Mapping[str, Any]) -> str:
 
 
 def say_control(extraction: Mapping[str, Any]) -> str:
-    """What held-out sequences that are memorized say of the others: those that occur in the corpus were seen after all."""
+    """What memorized held-out sequences imply: held-out sequences that occur in the corpus were seen after all."""
     every, absent = extraction.get("held_out"), extraction.get("held_out_absent")
     if not every or not absent:
         return ""
     known, of_known = every["memorized"] - absent["memorized"], every["sequences"] - absent["sequences"]
     return (
         f"Of {numbered(every['sequences'], 'held-out sequence')}, {count(of_known)} {agree(of_known, 'has')} a continuation "
-        f"that occurs in the corpus all the same, in another document: {count(known)} of them {agree(known, 'is')} memorized. "
-        f"Of the {count(absent['sequences'])} unseen, whose continuation does not occur there, {count(absent['memorized'])} "
+        f"that also occurs in another document of the corpus: {count(known)} of them {agree(known, 'is')} memorized. "
+        f"Of the {count(absent['sequences'])} whose continuation does not occur there, {count(absent['memorized'])} "
         f"{agree(absent['memorized'], 'is')} (interval {interval(absent)})."
     )
 
 
 def say_growth(rows: Sequence[Mapping[str, Any]], by: str = "step") -> str:
-    """How the memorized share of all sequences changes over training (or size), and which category leads in the end."""
+    """How the memorized share of all sequences changes over training (or size), and which category is highest at the end."""
     overall = [row for row in rows if row["category"] == "all" and row.get("rate") is not None] or list(rows)
     if all(row.get(by) is not None for row in overall):
         overall = sorted(overall, key=lambda row: row[by])
@@ -221,10 +221,10 @@ def moment(row: Mapping[str, Any], by: str = "step") -> str:
 
 
 def say_reference(found: Mapping[str, Any]) -> str:
-    """How much of what is extracted a model that never saw it completes as well."""
+    """How many extracted sequences a model that never saw them completes as well."""
     overall = found["all"]
     if not overall["model_memorized"]:
-        return "Nothing is extracted, so nothing lies beyond the reference model"
+        return "Nothing is extracted, so nothing is beyond the reference model"
     share = overall["predictable"] / overall["model_memorized"]
     return (
         f"Of {numbered(overall['model_memorized'], 'extracted sequence')} the reference model completes "
@@ -234,7 +234,7 @@ def say_reference(found: Mapping[str, Any]) -> str:
 
 
 def say_correlations(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The factor known before training that goes with memorization most over all sequences; else the model's own scores."""
+    """The factor known before training with the strongest correlation over all sequences, or else the model's own scores."""
     everything = [row for row in rows if row["group"] == "all" and row.get("spearman") is not None]
     known = [row for row in everything if row["factor"] not in FROM_SCORES] or everything
     if not known:
@@ -265,14 +265,14 @@ def say_predictor(predictor: Mapping[str, Any]) -> str:
 
 
 def say_weights(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The heaviest factors, each with the categories where it is that."""
+    """The heaviest factors, each with the categories in which it is the heaviest."""
     said: dict[str, list[str]] = {}
     for name in CATEGORIES:
         own = [row for row in rows if row["model"] == name and row.get("coefficient") is not None]
         if own:
             said.setdefault(label(max(own, key=lambda row: abs(row["coefficient"]))["factor"]), []).append(name)
     told = "; ".join(f"{factor} for {' and '.join(names)}" for factor, names in said.items())
-    return f"What weighs most: {told}" if told else "The weights of the predictor's models"
+    return f"Largest weights: {told}" if told else "The weights of the predictor's models"
 
 
 def say_medians(name: str, memorized: float, rest: float) -> str:
@@ -284,10 +284,10 @@ def say_medians(name: str, memorized: float, rest: float) -> str:
 
 
 def say_sliding(sliding: Mapping[str, Any]) -> str:
-    """How much of the texts comes out with at least the middle threshold."""
+    """Share of the tokens that can be extracted with at least the middle threshold."""
     rows = sliding["thresholds"]
     row = rows[len(rows) // 2]
     return (
-        f"{percent(row['coverage']['value'])} of the tokens lie in a stretch that comes out with a probability of at least "
+        f"{percent(row['coverage']['value'])} of the tokens are in a passage that is extracted with a probability of at least "
         f"{number(row['threshold'])}"
     )

@@ -215,7 +215,7 @@ def test_a_head_of_its_own_is_a_set_of_its_own(folder):
     [
         ([{"text": "w1"}], "has no column 'paraphrases'"),
         ([{"paraphrases": ["w1"]}], "no column of tokens or text"),
-        ([{"text": "a", "paraphrases": [1, 2]}], r"column 'paraphrases' of .* must hold list"),
+        ([{"text": "a", "paraphrases": [1, 2]}], r"column 'paraphrases' of .* must contain list"),
         ([{"sequence_id": 1, "text": "a", "paraphrases": ["b"]}] * 2, "sequence_id occurs twice"),
     ],
 )

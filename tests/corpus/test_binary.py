@@ -113,7 +113,7 @@ def test_damaged_data(tmp_path):
     path = megatron(tmp_path, ROWS)
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(
-        MemtaxError, match=r"corpus\.bin has 17 bytes where .*corpus\.idx asks for 20: the data is cut off at byte offset 17"
+        MemtaxError, match=r"corpus\.bin has 17 bytes but .*corpus\.idx requires 20: the data is truncated at byte offset 17"
     ):
         read(path)
     path = megatron(tmp_path, ROWS)
@@ -136,10 +136,10 @@ def test_damaged_indexes(tmp_path):
 
     # Header of 34 bytes, four sizes of 4, four pointers of 8, five documents of 8: 122.
     assert len(good) == 122
-    assert "cut off at byte offset 121" in bad(good[:-1])
-    assert "cut off at byte offset 20: its header" in bad(good[:20])
+    assert "truncated at byte offset 121" in bad(good[:-1])
+    assert "truncated at byte offset 20: its header" in bad(good[:20])
     assert "too long from byte offset 122" in bad(good + b"0")
-    assert "no Megatron index" in bad(b"nothing" + good[7:])
+    assert "not a Megatron index" in bad(b"nothing" + good[7:])
     assert "version 2 at byte offset 9" in bad(good[:9] + b"\x02" + good[10:])
     assert "dtype code 7 at byte offset 17" in bad(good[:17] + b"\x07" + good[18:])
     # The second size starts at byte 38, its pointer at 34 + 16 + 8 = 58.
@@ -148,13 +148,13 @@ def test_damaged_indexes(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     megatron(other, ROWS[:2])
-    assert "asks for 10: the data is too long from byte offset 10" in bad((other / "corpus.idx").read_bytes())
+    assert "requires 10: the data is too long from byte offset 10" in bad((other / "corpus.idx").read_bytes())
     index.unlink()
-    with pytest.raises(MemtaxError, match=r"corpus\.bin has no index beside it \(corpus\.idx\); .*--sequence-length"):
+    with pytest.raises(MemtaxError, match=r"corpus\.bin has no index \(corpus\.idx\) next to it; .*--sequence-length"):
         read(path)
     (path.with_suffix(".idx")).write_bytes(good)
     path.unlink()
-    with pytest.raises(MemtaxError, match=r"corpus\.bin is missing beside its index"):
+    with pytest.raises(MemtaxError, match=r"corpus\.bin is missing, but its index"):
         read(index)
 
 
@@ -172,7 +172,7 @@ def test_headerless_sizes_that_do_not_fit(tmp_path):
         read(path, sequence_length=5)
     with pytest.raises(MemtaxError, match="dtype 'float32' is not one of"):
         read(path, sequence_length=5, dtype="float32")
-    with pytest.raises(MemtaxError, match="at least 1 token, not 0"):
+    with pytest.raises(MemtaxError, match="at least 1 token, got 0"):
         read(path, sequence_length=0)
     path.write_bytes(b"")
     with pytest.raises(MemtaxError, match=r"document\.bin is empty"):
@@ -189,7 +189,9 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_named(tmp_path, monkeypatch)
     assert next(blocks).tokens.tolist() == [0, 1, 2, 3]
     with path.open("r+b") as file:
         file.truncate(10)
-    with pytest.raises(MemtaxError, match=r"document\.bin was cut off at byte offset 10 while it was read; it had 16 bytes"):
+    with pytest.raises(
+        MemtaxError, match=r"document\.bin was truncated to 10 bytes while it was read; it had at least 16 bytes"
+    ):
         next(blocks)
     path.unlink()  # what is mapped stays
     assert next(shard.blocks()).tokens.tolist() == [0, 1, 2, 3]
@@ -200,12 +202,12 @@ def test_damaged_npy(tmp_path):
     np.save(path, np.ones((100, 10), np.uint16))
     path.write_bytes(path.read_bytes()[:-1])
     # A header of 128 bytes and 100 x 10 x 2 bytes.
-    with pytest.raises(MemtaxError, match=r"a\.npy is cut off at byte offset 2127: .* needs 2128 bytes"):
+    with pytest.raises(MemtaxError, match=r"a\.npy is truncated at byte offset 2127: .* needs 2128 bytes"):
         read(path)
     for array, message in (
-        (np.ones((2, 2)), "holds float64"),
+        (np.ones((2, 2)), "contains float64"),
         (np.ones(4, np.int32), r"has shape \(4,\); give a matrix"),
-        (np.ones((0, 4), np.int32), "holds no tokens"),
+        (np.ones((0, 4), np.int32), "contains no tokens"),
         (np.ones((2, 3, 4), np.int32), r"has shape \(2, 3, 4\)"),
     ):
         np.save(path, array)

@@ -173,7 +173,7 @@ print(json.dumps(found))
     assert "train" in split
     assert "deduped.12b" in evals  # the message lists the splits
     assert model.endswith("has no scores of a model '3B'; it has 70M, 160M, 410M, 1B, 1.4B, 2.8B, 6.9B, 12B")
-    assert "someone/missing exists neither here nor" in missing
+    assert "someone/missing exists neither locally nor" in missing
 
 
 def test_revisions_of_a_model_on_the_hub_are_the_checkpoints_of_a_series(hub, tmp_path):

@@ -39,7 +39,7 @@ def test_num_duplicates(tmp_path):
     assert loaded["duped"].column_names == ["sequence_id", "counts"]
     batch = {"sequence_id": [3, 4, 39]}
     assert DuplicateFilter(f"{folder}::duped")(batch) == {"sequence_duplicates": [2, 1, 1]}
-    with pytest.raises(MemtaxError, match=r"has the splits .*; name one: .*::"):
+    with pytest.raises(MemtaxError, match=r"has the splits .*; choose one: .*::"):
         DuplicateFilter(str(folder))(batch)
     # Row 39 is not in the deduplicated corpus.
     assert DuplicateFilter(f"{folder}::deduped")(batch) == {"sequence_duplicates": [1, 1, None]}

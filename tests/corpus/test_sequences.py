@@ -72,7 +72,7 @@ def test_an_index_of_strings_is_no_id():
     ("columns", "message"),
     [
         ({"sequence_id": [3, 4, 3]}, "column 'sequence_id' of the dataset is not unique: 3 occurs more than once"),
-        ({"sequence_id": ["a", "b", "c"]}, "holds string, not integers"),
+        ({"sequence_id": ["a", "b", "c"]}, "contains string, not integers"),
         ({"Index": [1, None, 2]}, "has rows without an id"),
     ],
 )
@@ -82,12 +82,12 @@ def test_bad_ids(columns, message):
 
 
 def test_all_rows_too_short():
-    with pytest.raises(MemtaxError, match=r"no row of .* has the 64 tokens .*the longest has 3\); ask for shorter windows"):
+    with pytest.raises(MemtaxError, match=r"no row of .* has the 64 tokens .*the longest has 3\); choose shorter windows"):
         load_sequences(dataset(tokens=[[1], [2, 3, 4]]), window=64)
 
 
 def test_bad_arguments():
-    with pytest.raises(MemtaxError, match="at least 1 token, not 0"):
+    with pytest.raises(MemtaxError, match="at least 1 token, got 0"):
         load_sequences(dataset(tokens=[[1]]), window=0)
     with pytest.raises(MemtaxError, match="unknown cut 'some'"):
         load_sequences(dataset(tokens=[[1]]), window=1, cut="some")

@@ -171,8 +171,8 @@ def write_rows(path, rows, dtype):
 @pytest.mark.parametrize(
     ("rows", "dtype", "message"),
     [
-        ([["a"], ["b"]], pa.string(), r"column 'tokens' of .* holds list<.*string>; tokens must be lists of integers"),
-        ([[0.5]], pa.float32(), "holds list<.*float>"),
+        ([["a"], ["b"]], pa.string(), r"column 'tokens' of .* contains list<.*string>; tokens must be lists of integers"),
+        ([[0.5]], pa.float32(), "contains list<.*float>"),
         ([[1], [2, -100]], pa.int64(), "token id -100 in row 1 of .* is negative"),
         ([[1], [], [5, 2**31]], pa.int64(), r"token id 2147483648 in row 2 of .* must be below 2\^31"),
         ([[2**63]], pa.uint64(), "token id 9223372036854775808 in row 0"),
@@ -205,9 +205,9 @@ def test_ids_beyond_the_vocabulary(tokenizer, tmp_path):
 
 def test_missing_columns(tmp_path):
     (tmp_path / "a.jsonl").write_text(lines(["x"], "body"))
-    with pytest.raises(MemtaxError, match=r"has no column of tokens or text \(tokens, .*content\); it has: body"):
+    with pytest.raises(MemtaxError, match=r"has no column of tokens or text \(tokens, .*content\); its columns are: body"):
         read(tmp_path / "a.jsonl")
-    with pytest.raises(MemtaxError, match="has no column 'tok'; it has: body"):
+    with pytest.raises(MemtaxError, match="has no column 'tok'; its columns are: body"):
         read(Source(str(tmp_path / "a.jsonl"), column="tok"))
 
 
@@ -232,19 +232,19 @@ def test_a_stream_that_changes_its_type_midway(tokenizer):
 
 def test_text_needs_a_tokenizer(tmp_path):
     (tmp_path / "a.jsonl").write_text(lines(["w1"], "text"))
-    with pytest.raises(MemtaxError, match=r"column 'text' of .* holds text: give a tokenizer"):
+    with pytest.raises(MemtaxError, match=r"column 'text' of .* contains text: give a tokenizer"):
         read(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./missing", "missing.parquet", "a/b/c"])
 def test_missing_path(path):
-    with pytest.raises(MemtaxError, match=f"{path} does not exist; give a file, a folder or a dataset's name on the Hub"):
+    with pytest.raises(MemtaxError, match=f"{path} does not exist; give a file, a folder or the name of a dataset on the Hub"):
         read(path)
 
 
 def test_missing_on_the_hub():
     assert datasets.config.HF_HUB_OFFLINE, "run the tests with HF_HUB_OFFLINE=1"
-    with pytest.raises(MemtaxError, match="no-such-org/no-such-set exists neither here nor") as caught:
+    with pytest.raises(MemtaxError, match="no-such-org/no-such-set exists neither locally nor") as caught:
         read("no-such-org/no-such-set")
     assert "\n" not in str(caught.value)
 
@@ -263,7 +263,7 @@ def test_missing_split_of_a_saved_dataset(tmp_path):
     with pytest.raises(MemtaxError, match="has no split 'dev'; it has train, test"):
         read(Source(str(path), split="dev"))
     datasets.Dataset.from_dict({"tokens": ROWS}).save_to_disk(tmp_path / "one")
-    with pytest.raises(MemtaxError, match="holds a single dataset without splits; drop the split 'dev'"):
+    with pytest.raises(MemtaxError, match="contains a single dataset without splits; drop the split 'dev'"):
         read(Source(str(tmp_path / "one"), split="dev"))
 
 
@@ -297,7 +297,7 @@ def test_unknown_and_empty_files(tmp_path):
     (tmp_path / "a.csv").write_text("tokens\n1\n")
     with pytest.raises(MemtaxError, match=r"has an unknown format; memtax reads \.parquet"):
         read(tmp_path / "a.csv")
-    with pytest.raises(MemtaxError, match="holds no file that memtax reads"):
+    with pytest.raises(MemtaxError, match="contains no file that memtax reads"):
         read(tmp_path)
     (tmp_path / "a.jsonl").write_text("")
     with pytest.raises(MemtaxError, match="is empty"):

@@ -153,7 +153,7 @@ def test_frequencies_are_split_by_memorized_sequences(tmp_path, capsys):
 
     datasets.Dataset.from_dict({"index": [5000, 6000]}).to_parquet(tmp_path / "elsewhere.parquet")
     CountJob((str(tmp_path / "a.npy"),), memorized=str(tmp_path / "elsewhere.parquet")).run(tmp_path / "none")
-    assert "none of the 2 memorized ids is that of a sequence of the corpus" in capsys.readouterr().out
+    assert "none of the 2 memorized ids is a sequence of the corpus" in capsys.readouterr().out
 
 
 def test_memorized_ids_follow_the_id_column_of_a_table(tmp_path):

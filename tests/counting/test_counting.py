@@ -146,7 +146,7 @@ def test_many_large_ids_are_refused_unless_the_vocabulary_is_stated(monkeypatch)
     [
         ([[1], [2, 8]], {"vocabulary_size": 8}, "token id 8 in row 1 of the corpus is outside the vocabulary of 8"),
         ([[1], [], [2, -3]], {}, "token id -3 in row 2"),
-        ([[1]], {"vocabulary_size": 0}, "at least 1 token, not 0"),
+        ([[1]], {"vocabulary_size": 0}, "at least 1 token, got 0"),
     ],
 )
 def test_bad_corpus(rows, options, message):
@@ -192,5 +192,5 @@ def test_writing_refuses_ids_that_do_not_fit(tmp_path):
     counts = Counts(np.array([1]), np.array([2, 0]), 1, 1)
     with pytest.raises(MemtaxError, match="3 sequence ids for 2 counted windows"):
         write_counts(tmp_path, [1, 2, 3], counts)
-    with pytest.raises(MemtaxError, match="sequence_id 5 comes more than once"):
+    with pytest.raises(MemtaxError, match="sequence_id 5 occurs more than once"):
         write_counts(tmp_path, [5, 5], counts)

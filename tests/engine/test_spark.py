@@ -176,9 +176,9 @@ def test_tables_that_spark_reads_itself_are_counted_some_files_at_a_time(spark, 
     [
         (("file:///none.parquet",), "local", "an address that only Spark reads; add --engine spark"),
         (("file:///none.parquet",), "spark", r"Spark cannot read .*Path does not exist: file:/none\.parquet"),
-        (("s3a://bucket/none",), "spark", "ClassNotFoundException.*; give Spark its package"),
+        (("s3a://bucket/none",), "spark", "ClassNotFoundException.*; add the Spark package for it"),
         (("file:///none.parquet", "here.parquet"), "spark", "here.parquet is a path and others are addresses"),
-        (("file://HERE/b.parquet",), "spark", "say with --sequences what to look for"),
+        (("file://HERE/b.parquet",), "spark", "give the sequences to look for with --sequences"),
     ],
 )
 def test_an_address_that_cannot_be_counted_says_why(spark, tmp_path, names, engine, message):

@@ -178,7 +178,7 @@ def test_every_column_that_can_be_asked_for_fits_its_declaration(model, dataset)
 def test_windows_and_options_that_contradict_each_other(model):
     with pytest.raises(MemtaxError, match="given twice"):
         LanguageModelFilter(model, windows=((32, 32),))
-    with pytest.raises(MemtaxError, match="exact_only gives"):
+    with pytest.raises(MemtaxError, match="exact_only computes only"):
         LanguageModelFilter(model, exact_only=True, top_k=5)
     with pytest.raises(MemtaxError, match="unknown quantization '2bit'"):
         LanguageModelFilter(model, quantization="2bit")

@@ -118,7 +118,7 @@ def test_vectors_of_any_length_are_normalized_and_unit_ones_are_not_copied():
         (np.array([[1.0, 0], [np.nan, 1]]), None, {}, "row 1 of the queries"),
         (np.ones(3), None, {}, "matrix"),
         (np.eye(3), np.eye(4), {}, "3 dimensions and the sample 4"),
-        (np.eye(3), None, {"thresholds": (0.9, 0.8)}, "thresholds must rise"),
+        (np.eye(3), None, {"thresholds": (0.9, 0.8)}, "thresholds must be ascending"),
         (np.eye(3), None, {"dtype": "int8"}, "'int8'"),
     ],
 )

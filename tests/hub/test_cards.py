@@ -190,5 +190,5 @@ def test_half_a_predictor_is_not_published(tmp_path, spoil):
     (tmp_path / "predictor.json").write_text(spoil)
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "README.md").write_text("# Mine")
-    with pytest.raises(MemtaxError, match=r"predictor\.json (is not JSON|holds a list|is not a record)|no whole predictor"):
+    with pytest.raises(MemtaxError, match=r"predictor\.json (is not JSON|holds a list|is not a record)|no complete predictor"):
         plan(tmp_path, "org/name")

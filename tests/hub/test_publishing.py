@@ -220,7 +220,9 @@ def test_published_splits_are_read_back_as_they_were(tmp_path):
         for kind, split in (("semantic", "snowclones"), ("textual", "templates")):
             found = filter_class(f"{kind}_matches")(f"{folder}::{name}_{split}")(batch)
             assert found[f"{kind}_matches_0_8"] == [None, ours.column(f"{kind}_matches_0_8")[0].as_py(), None]
-    with pytest.raises(MemtaxError, match="does not hold semantic matches; they are in the splits that end with _snowclones"):
+    with pytest.raises(
+        MemtaxError, match="does not contain semantic matches; they are in the splits that end with _snowclones"
+    ):
         filter_class("semantic_matches")(f"{folder}::deduped_templates")(batch)
     # Another run into the same folder changes nothing; a table of another kind does not fit in.
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -203,7 +203,7 @@ def test_models_that_take_padding_for_text_get_none(configuration):
                 tokens.append(int(model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1].argmax()))
             expected.append(tokens[len(prefix) :])
     assert generate(model, prefixes, [10] * 4) == expected
-    with pytest.raises(ModelError, match="takes padding before a sequence for a part of it"):
+    with pytest.raises(ModelError, match="does not ignore padding before a sequence"):
         score(model, prefixes, padding_side="left")
-    with pytest.raises(ModelError, match="leave the padding on the right"):
+    with pytest.raises(ModelError, match="keep the padding on the right"):
         capture(model, prefixes, padding_side="left")

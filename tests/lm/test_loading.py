@@ -51,14 +51,14 @@ def test_an_adapter_is_loaded_onto_its_base_model(folder, tmp_path):
     assert str(folder / "model.safetensors") in model_files(tmp_path / "adapter")
     weights = tmp_path / "adapter" / "adapter_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(ModelError, match=r"holds no adapter_model.safetensors; pickled weights are not loaded"):
+    with pytest.raises(ModelError, match=r"contains no adapter_model.safetensors; pickled weights are not loaded"):
         load_model(tmp_path / "adapter")
 
 
 def test_what_is_missing_is_named(folder, tmp_path):
     with pytest.raises(ModelError, match=r"nowhere does not exist; give a model's folder"):
         load_model(tmp_path / "nowhere")
-    with pytest.raises(ModelError, match=r"holds no config.json; did you mean .*model\?"):
+    with pytest.raises(ModelError, match=r"contains no config.json; did you mean .*model\?"):
         load_model(tmp_path)
     with pytest.raises(ModelError, match="is a file; give the folder"):
         load_model(folder / "config.json")
@@ -85,10 +85,10 @@ def test_weights_missing_damaged_or_pickled(folder):
         load_model(folder)
     assert "cannot be loaded" in one_line(error)
     weights.unlink()
-    with pytest.raises(ModelError, match="holds no weights; save the model again"):
+    with pytest.raises(ModelError, match="contains no weights; save the model again"):
         load_model(folder)
     torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"holds only pytorch_model.bin, a pickle, which is never loaded"):
+    with pytest.raises(ModelError, match=r"contains only pytorch_model.bin, a pickle, which is never loaded"):
         load_model(folder)
 
 

@@ -107,7 +107,7 @@ def test_weights_that_change_during_a_stage_are_not_mixed_in(tmp_path):
     saved(tmp_path / "model")  # the same weights, written again
     assert scores(rows) == first
     saved(tmp_path / "model", 1)
-    with pytest.raises(ModelError, match="changed while it was being used; finished parts are of its former weights"):
+    with pytest.raises(ModelError, match="changed while it was being used; finished parts used its former weights"):
         scores(rows)
     assert LanguageModelFilter(scores.model, prompt=4, continuation=4, bos=())(rows) != first
 

@@ -61,7 +61,7 @@ def test_summary_by_repetitions():
     assert (once["low"], once["high"]) == (0.0, pytest.approx(0.975))
     # By chance: log2(4) - (log2(1) + log2(2) + log2(3) + log2(4)) / 4 = 0.85 bits.
     stand = "0.0 bits planted once (1 canary), 1.0 bits planted 16 times (2 canaries)"
-    most = "0.9 by chance, and 2.0 is the most that 4 candidates can show"
+    most = "0.9 is expected by chance, and 2.0 is the maximum with 4 candidates"
     assert conclusion(found) == f"Canaries are extracted: 1 of 2 planted 16 times. Mean exposure: {stand}; {most}"
 
 
@@ -144,7 +144,7 @@ def test_a_record_that_cannot_be_used_is_named(tmp_path):
         write(tmp_path / name, member, nonmember)
         with pytest.raises(MemtaxError, match=said):
             read_record(tmp_path / name)
-    with pytest.raises(MemtaxError, match="nothing to rank"):
+    with pytest.raises(MemtaxError, match="cannot be ranked"):
         exposure([1.0], [])
     with pytest.raises(MemtaxError, match="NaN"):
         exposure([float("nan")], [1.0])

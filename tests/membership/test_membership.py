@@ -435,12 +435,12 @@ def test_tables_about_other_texts_are_refused(tmp_path):
     norms = {"sequence_id": [1, 0, 7], "text": ["two", "one", "seven"], "gradient_norm": [3.0, 4.0, 5.0]}
     found = late_scores(table, choose(["gradient_norm"]), pa.table(norms), None, [])
     assert found.column("attack_gradient_norm").to_pylist() == [-4.0, -3.0]
-    with pytest.raises(MemtaxError, match="sequence_id 0 is another in the table of --columns"):
+    with pytest.raises(MemtaxError, match="sequence_id 0 is a different text in the table of --columns"):
         late_scores(table, choose(["gradient_norm"]), pa.table({**norms, "text": ["two", "x", "y"]}), None, [])
     # What memtax counterfactual wrote has its texts beside the scores.
     scores = {"sequence_id": [0, 1], "model_scores": [[-1.0] * 4] * 2, "model_included": [[True, True, False, False]] * 2}
     pq.write_table(pa.table({**scores, "text": ["two", "one"]}), tmp_path / "scores.parquet")
-    with pytest.raises(MemtaxError, match="another in the table of --references"):
+    with pytest.raises(MemtaxError, match="a different text in the table of --references"):
         late_scores(table, choose(["lira"]), None, read_table(tmp_path / "scores.parquet"), [])
 
 

@@ -238,7 +238,7 @@ def test_without_detector_and_held_out_it_says_so(planted, audited, monkeypatch)
     found = memtax.audit(**sources, output=folder / "alone", prompt=8, continuation=8).figures
     assert found["membership"] == {
         "measurable": False,
-        "reason": "no held-out texts were given; they are what members are compared with",
+        "reason": "no held-out texts were given to compare members with",
     }
     assert "pip install 'memtax[pii]'" in found["personal_data"]["reason"]
     page = (folder / "alone" / "index.html").read_text()

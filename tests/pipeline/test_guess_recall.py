@@ -19,7 +19,7 @@ def test_by_duplicates_by_hand():
     assert by_duplicates(memorized, duplicates, threshold=50) == [1, 2, 0, 0, None, None]
     with pytest.raises(TypeError):
         by_duplicates(memorized, duplicates)  # nobody's value is the default
-    with pytest.raises(MemtaxError, match="at least 0, not -1"):
+    with pytest.raises(MemtaxError, match="at least 0, got -1"):
         by_duplicates([True], [1], threshold=-1)
     with pytest.raises(MemtaxError, match="duplicates is -1"):
         by_duplicates([True], [-1], threshold=5)

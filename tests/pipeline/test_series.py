@@ -152,7 +152,7 @@ def test_what_other_verbs_found_is_part_of_dataset_and_report(result, tmp_path):
     for anchor in ("paraphrases", "alignment", "influence"):
         assert f'<section id="{anchor}">' in page
     assert "4 of 4 texts have a valid paraphrase" in page
-    assert "4 paraphrases asked of model (" in page
+    assert "4 paraphrases by model (" in page
     assert "&lt;script&gt;alert(7)" in page
     assert "<script>alert(7)" not in page
     top = found.figures["influence"]["top"]

@@ -217,7 +217,7 @@ class TestPredict:
 
     def test_what_the_taxonomy_lacks_is_named(self, tmp_path):
         pq.write_table(simulated.table(rows=50).drop_columns(["taxonomy", "is_repeating"]), tmp_path / "rows.parquet")
-        with pytest.raises(MemtaxError, match="no column 'taxonomy' and, to make it from, no is_repeating"):
+        with pytest.raises(MemtaxError, match="no column 'taxonomy' and, to compute it, no is_repeating"):
             fitting.fit(str(tmp_path / "rows.parquet"), tmp_path / "out")
 
     def test_before_training_uses_no_score_of_a_model(self, tmp_path):

@@ -168,7 +168,7 @@ def test_what_cannot_be_compared(runs, tmp_path, second, said):
 
 
 def test_what_cannot_be_read(runs, tmp_path):
-    with pytest.raises(MemtaxError, match="holds no table of sequences"):
+    with pytest.raises(MemtaxError, match="contains no table of sequences"):
         compare(runs[0], tmp_path / "nothing")
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(MemtaxError, match="cannot be read"):

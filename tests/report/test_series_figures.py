@@ -53,7 +53,7 @@ def test_kinds_have_counts_intervals_and_documents_in_their_table():
     assert all(row[7] == "40 documents" and " to " in row[6] for row in table.rows)
     few = kinds(run_with(kinds={"model": kind_rows([(None, 100)], units=9)}))
     assert all(row[6] == "withheld" for row in few.parts[2].rows)
-    assert "of these documents only" in few.parts[0].title
+    assert "for these documents only" in few.parts[0].title
     assert "code_model" in kinds(run_with()).missing[0]
 
 

@@ -38,6 +38,6 @@ def test_a_mapped_file_that_is_cut_off_is_named_in_one_line(tmp_path, mode):
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"\nmemtax: {tmp_path}/tokens?.bin was cut off at byte offset 5000 while it was read; "
-        "bring it back and run the same command again\n"
+        f"\nmemtax: {tmp_path}/tokens?.bin was truncated to 5000 bytes while it was read; "
+        "restore it and run the same command again\n"
     )

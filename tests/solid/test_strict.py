@@ -107,7 +107,7 @@ def test_one_row_is_counted_shown_and_refused(verb, given, tmp_path, monkeypatch
     complaint = [line for line in said.splitlines() if line.startswith("memtax: ")]
     assert len(complaint) == 1, said
     assert complaint[0].startswith("memtax: 1 row is left out (")
-    assert complaint[0].endswith("), and --strict allows none; repair or drop them")
+    assert complaint[0].endswith("), and --strict allows none; fix or drop them")
     # No result: shards of filters at most, which a run without --strict goes on with.
     left = {path.relative_to(tmp_path / "strict").parts[0] for path in (tmp_path / "strict").rglob("*") if path.is_file()}
     assert not left & {"dataset", "summary.json", "run.yaml"}, left
