@@ -147,7 +147,7 @@ def say_units(row: Mapping[str, Any]) -> str:
             "No document is recorded and no two sequences are equal, so sequences are assumed to be independent: intervals "
             "are exact (Clopper-Pearson, 95%)."
         )
-    name = {"document": "documents", "text": "distinct texts"}.get(row.get("unit"), "units")
+    name = {"document": "documents", "text": "distinct texts"}.get(row.get("unit") or "", "units")
     said = (
         f"Intervals (95%) are over {count(row['units'])} {name}, because sequences from the same one depend on each "
         "other. The last interval (Clopper-Pearson) assumes independent sequences."
