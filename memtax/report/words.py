@@ -147,7 +147,7 @@ def say_units(row: Mapping[str, Any]) -> str:
             "No document is recorded and no two sequences are equal, so each is taken as independent of the others: intervals "
             "are exact (Clopper-Pearson, 95%)."
         )
-    name = {"document": "documents", "text": "distinct texts"}.get(row.get("unit"), "units")
+    name = {"document": "documents", "text": "distinct texts"}.get(str(row.get("unit")), "units")
     said = (
         f"Intervals (95%) are over {name}, of which there are {count(row['units'])}: sequences of one of them depend on each "
         "other. The interval that holds for independent sequences only (Clopper-Pearson) stands beside."
