@@ -158,7 +158,7 @@ def test_bad_corpus(rows, options, message):
     ("windows", "message"),
     [
         (np.array([1, 2]), r"matrix of integers.*int64 \(2,\)"),
-        (np.array([[0.5]]), "not float64"),
+        (np.array([[0.5]]), "got float64"),
         (np.empty((2, 0), np.int32), r"at least one column"),
         (np.array([[1, 2], [3, -1]]), "token id -1 in window 1 is not in 0..9"),
         (np.array([[10]]), "token id 10 in window 0"),

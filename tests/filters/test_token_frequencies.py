@@ -117,7 +117,7 @@ def test_published_splits_are_summed(tmp_path):
 def test_other_splits_must_be_named(tmp_path):
     folder = published(tmp_path / "hub")
     (folder / "README.md").write_text((folder / "README.md").read_text().replace("non_memorized", "rest"))
-    with pytest.raises(MemtaxError, match=r"has the splits memorized, rest; name one: .*::memorized"):
+    with pytest.raises(MemtaxError, match=r"has the splits memorized, rest; choose one: .*::memorized"):
         TokenFrequencyFilter(str(folder))({"tokens": [[0]]})
 
 

@@ -219,7 +219,7 @@ def test_validation():
 def test_templates_have_five_prompts_each_and_bad_ones_are_named(copier, tmp_path):
     assert [len(Paraphraser(str(copier), prompts=name, count=1).templates) for name in FAMILIES] == [5, 5, 1]
     (tmp_path / "bad.txt").write_text("no place\n")
-    with pytest.raises(MemtaxError, match="must hold"):
+    with pytest.raises(MemtaxError, match="must contain"):
         _ = Paraphraser(str(copier), prompts=str(tmp_path / "bad.txt"), count=1)
     with pytest.raises(MemtaxError, match="need as many prompts"):
         Paraphraser(str(copier), prompts="bare", count=2)
