@@ -9,7 +9,7 @@ from memtax.settings import option
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Job):
-    """Train a small model on the Python standard library and run everything on it: offline, in about three minutes.
+    """Train a small model on the Python standard library and run everything on it: offline, in a few minutes.
 
     Example: `memtax demo --output runs/demo`
     """
