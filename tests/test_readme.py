@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
 from memtax.cli import app
@@ -121,6 +122,15 @@ def test_the_citation_is_of_this_version():
     import memtax
 
     assert f"version = {{{memtax.__version__}}}" in README
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == memtax.__version__
+
+
+def test_workflows_run_commands_of_the_makefile():
+    targets = set(re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for file in (ROOT / ".github" / "workflows").glob("*.yml"):
+        jobs = yaml.safe_load(file.read_text())["jobs"]
+        commands = " ".join(step.get("run", "") for job in jobs.values() for step in job["steps"])
+        assert set(re.findall(r"\bmake (\w[\w-]*)", commands)) <= targets, file
 
 
 def test_it_fits_on_a_few_screens():
