@@ -143,6 +143,9 @@ def public_name(value: Any) -> Any:
         return [public_name(entry) for entry in value]
     if not isinstance(value, str):
         return value
+    scheme, _, place = value.partition(":")
+    if scheme == "infini-gram" and place.startswith(("/", ".", "~")):
+        return f"{scheme}:{public_name(place)}"
     if "://" in value:
         return public_url(value).rstrip("/").rpartition("/")[2] if value.startswith("file:") else public_url(value)
     whole = os.path.exists(value)
