@@ -91,15 +91,12 @@ def _follows(keys: Array, table: Array, low: int, high: int, place: int, lag: in
 
 
 @kernel()
-def _lags(shapes: Array, weights: Array, low: int, high: int, longest: int) -> Array:
-    """The lags to try, in ascending order: all short ones, and those longer ones at which the most characters recur.
+def _votes(shapes: Array, weights: Array, low: int, high: int, longest: int) -> Array:
+    """Characters that recur at each lag up to `longest`.
 
     An item votes, weighted by its length, for the distance to the last item of its shape, and to the last position with the
     same four successive shapes (counters of one kind share a shape).
     """
-    short = min(longest, ALL_LAGS)
-    if longest == short:
-        return np.arange(1, short + 1)
     votes = np.zeros(longest + 1, np.int64)
     size = 1
     while size < 2 * (high - low):
@@ -116,9 +113,30 @@ def _lags(shapes: Array, weights: Array, low: int, high: int, longest: int) -> A
             if last[which, slot] >= 0 and ALL_LAGS < distance <= longest:
                 votes[distance] += weights[place]
             last[which, slot] = place
-    voted = np.argsort(votes)[-VOTED_LAGS:]
-    voted = np.sort(voted[votes[voted] > 0])
-    return np.concatenate((np.arange(1, short + 1), voted))
+    return votes
+
+
+@kernel()
+def _lags(shapes: Array, weights: Array, low: int, high: int, longest: int) -> Array:
+    """The lags to try, in ascending order: all short ones, and those longer ones at which the most characters recur."""
+    short = min(longest, ALL_LAGS)
+    # Loops, because numpy's slice assignment, sort and concatenate take seconds to compile.
+    lags = np.empty(short + VOTED_LAGS, np.int64)
+    for count in range(short):
+        lags[count] = count + 1
+    count = short
+    if longest == short:
+        return lags[:count]
+    votes = _votes(shapes, weights, low, high, longest)
+    for lag in np.argsort(votes)[-VOTED_LAGS:]:
+        if votes[lag] > 0:
+            at = count
+            while at > short and lags[at - 1] > lag:
+                lags[at] = lags[at - 1]
+                at -= 1
+            lags[at] = lag
+            count += 1
+    return lags[:count]
 
 
 @kernel()
@@ -318,14 +336,15 @@ def _stretches(
     """
     total = max(1, _sum(weights, low, high))
     pieces = np.empty((PIECES + 1, 2), np.int64)
-    pieces[0] = low, high
+    # One number at a time: assigning a tuple to a row takes longer to compile than all of this module.
+    pieces[0, 0], pieces[0, 1] = low, high
     waiting, searched, period = 1, 0, 0
     best = close_start = close_end = low
     close = close_reaches = 0.0
     while waiting and searched < PIECES:
         searched += 1
         waiting -= 1
-        first, last = pieces[waiting]
+        first, last = pieces[waiting, 0], pieces[waiting, 1]
         lag, start, end, counts = _accepted(
             keys, table, shapes, weights, first, last, repetitions, purity, terms, SMALLEST * total
         )
@@ -346,8 +365,8 @@ def _stretches(
                 close_start, close_end = min(start, close_start), max(end, close_end)
                 close += share
                 close_reaches = max(close_reaches, reaches)
-        pieces[waiting] = first, start
-        pieces[waiting + 1] = end, last
+        pieces[waiting, 0], pieces[waiting, 1] = first, start
+        pieces[waiting + 1, 0], pieces[waiting + 1, 1] = end, last
         waiting += 2
     shares[MAIN_ENDS] = close * close_reaches
     return period
