@@ -75,6 +75,11 @@ class RunConfig:
     )
     alignment: str | None = option("Output of `memtax align`, to be added as well.", None)
     influence: str | None = option("Output of `memtax influence`, to be added as well.", None)
+    filters: tuple[str, ...] = option(
+        "Further filters of the catalogue, in execution order, before the models; their factors join those of the predictor.",
+        (),
+    )
+    set: tuple[str, ...] = option("A parameter of the filters named in `filters`, as NAME=VALUE.", ())
     prompt: int = option("Prompt tokens.", 32, least=1, most=2**20)
     continuation: int = option("Continuation tokens.", 32, least=1, most=2**20)
     recitation_threshold: int = option(
@@ -108,6 +113,8 @@ class RunConfig:
             raise MemtaxError("frequencies: they replace those of counts; give counts as well, or neither")
         if self.code_scores is not None and self.code_model is not None:
             raise MemtaxError("code_scores: they replace those of code_model; give one of the two")
+        if self.set and not self.filters:
+            raise MemtaxError(f"set: {self.set[0]} is a parameter of no filter; name the filter in `filters`, or leave it out")
 
     @property
     def given(self) -> dict[str, str]:

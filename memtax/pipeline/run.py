@@ -154,7 +154,7 @@ def _conclude(
     """Everything after the forward pass, which takes only one process."""
     everything = dataset.with_format("arrow")[:]
     table = everything.filter(everything.column("is_member"))
-    factors = declared.available(table.column_names, declared.PUBLISHED)
+    factors = (*declared.available(table.column_names, declared.PUBLISHED), *described.further_factors)
     units = Units.of_table(table)
     predictor, predictor_metrics = _fit(config, table, factors, output)
     metrics: dict[str, Any] = {
@@ -164,7 +164,10 @@ def _conclude(
         "growth": growth(series["checkpoints"], units),
         "growth_by_size": growth(series["models"], units),
         "kinds": _kinds(table, series, units),
-        "fits": {name: fit_series(each, table, output / "fits" / name, config.seed) for name, each in series.items()},
+        "fits": {
+            name: fit_series(each, table, output / "fits" / name, config.seed, described.further_factors)
+            for name, each in series.items()
+        },
         "correlations": correlations(table, factors),
         "perplexities": perplexities_by_duplicates(table),
         "predictor": predictor_metrics,

@@ -14,7 +14,6 @@ DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
 LABELS = {
-    **{column.name: column.label for column in COLUMNS.values() if column.label},
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
     "ece": "ECE",
@@ -44,7 +43,8 @@ def label(name: str) -> str:
     if share := re.fullmatch(r"min_k(_plus_plus)?_([0-9.]+)", name):
         return f"Min-K%{'++' if share[1] else ''}, {100 * float(share[2]):g}%"
     # A number in a name, such as a threshold, has a decimal point.
-    return LABELS.get(name, printable(re.sub(r"(?<=\d) (?=\d)", ".", name.replace("_", " "))))
+    declared = COLUMNS[name].label if name in COLUMNS else ""
+    return declared or LABELS.get(name, printable(re.sub(r"(?<=\d) (?=\d)", ".", name.replace("_", " "))))
 
 
 def count(value: Any) -> str:
