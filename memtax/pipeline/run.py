@@ -164,10 +164,7 @@ def _conclude(
         "growth": growth(series["checkpoints"], units),
         "growth_by_size": growth(series["models"], units),
         "kinds": _kinds(table, series, units),
-        "fits": {
-            name: fit_series(each, table, output / "fits" / name, config.seed, described.further_factors)
-            for name, each in series.items()
-        },
+        "fits": _fit_series(config, table, series, described.further_factors),
         "correlations": correlations(table, factors),
         "perplexities": perplexities_by_duplicates(table),
         "predictor": predictor_metrics,
@@ -205,6 +202,14 @@ def _conclude(
     inputs = {**described.inputs, "model": fingerprint_path(config.model)}
     inputs |= {name: fingerprint_path(str(getattr(config, name))) for name in found}
     return RunFound(configs, metrics, summary, inputs)
+
+
+def _fit_series(
+    config: RunConfig, table: pa.Table, series: dict[str, pa.Table | None], further: tuple[str, ...]
+) -> dict[str, list[dict[str, Any]]]:
+    """A predictor for each checkpoint and model."""
+    folder = config.output / "fits"
+    return {name: fit_series(each, table, folder / name, config.seed, further) for name, each in series.items()}
 
 
 def _kinds(table: pa.Table, series: dict[str, pa.Table | None], units: Units) -> dict[str, list[dict[str, Any]]]:
