@@ -99,6 +99,7 @@ TABLES = {
     "attacks": attacks,
     "columns": columns,
     "filters": filters,
+    "recitation_threshold": lambda: str(schema.RECITATION_THRESHOLD),
     "settings": lambda: ", ".join(f"`{name}`" for name in SETTINGS) + ".",
     "verbs": verbs,
 }

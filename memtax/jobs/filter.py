@@ -7,7 +7,6 @@ from typing import Any, Literal
 from memtax.errors import MemtaxError
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import BatchOption, PlacementOptions
-from memtax.schema import RECITATION_THRESHOLD
 from memtax.settings import argument, option
 
 
@@ -57,7 +56,6 @@ class Filter(PlacementOptions, BatchOption, Job):
                 *([f"nulls    {missing}"] if missing else []),
             ],
             inputs={"data": fingerprint_path(split_name(data)[0])},
-            recitation_threshold=parameters.get("threshold", RECITATION_THRESHOLD) if "taxonomy" in names else None,
         )
 
     def _parameters(self, names: list[str]) -> dict[str, Any]:
