@@ -7,7 +7,7 @@ from typing import Any
 
 from memtax.predictor.factors import FROM_SCORES
 from memtax.progress import agree, numbered, printable
-from memtax.schema import CATEGORIES, COLUMNS
+from memtax.schema import CATEGORIES, COLUMNS, is_declared
 from memtax.statistics import FEWEST_UNITS
 
 DASH = "\N{EN DASH}"
@@ -43,7 +43,8 @@ def label(name: str) -> str:
     if share := re.fullmatch(r"min_k(_plus_plus)?_([0-9.]+)", name):
         return f"Min-K%{'++' if share[1] else ''}, {100 * float(share[2]):g}%"
     # A number in a name, such as a threshold, has a decimal point.
-    declared = COLUMNS[name].label if name in COLUMNS else ""
+    # `is_declared` also looks into installed packages, whose columns may have labels.
+    declared = COLUMNS[name].label if name not in LABELS and is_declared(name) and name in COLUMNS else ""
     return declared or LABELS.get(name, printable(re.sub(r"(?<=\d) (?=\d)", ".", name.replace("_", " "))))
 
 
