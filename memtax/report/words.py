@@ -183,7 +183,7 @@ def say_extraction(extraction: Mapping[str, Any]) -> str:
 
 
 def say_control(extraction: Mapping[str, Any]) -> str:
-    """What memorized held-out sequences imply: held-out sequences that occur in the corpus were seen after all."""
+    """Interpretation of memorized held-out sequences: held-out sequences that occur in the corpus were seen after all."""
     every, absent = extraction.get("held_out"), extraction.get("held_out_absent")
     if not every or not absent:
         return ""
@@ -222,7 +222,7 @@ def moment(row: Mapping[str, Any], by: str = "step") -> str:
 
 
 def say_reference(found: Mapping[str, Any]) -> str:
-    """How many extracted sequences a model that never saw them completes as well."""
+    """Number of extracted sequences that a model that never saw them completes as well."""
     overall = found["all"]
     if not overall["model_memorized"]:
         return "Nothing is extracted, so nothing is beyond the reference model"

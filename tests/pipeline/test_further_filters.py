@@ -89,7 +89,7 @@ def test_columns_that_the_run_has_are_not_added_again(catalogue, config, monkeyp
         ({"filters": ("spces",)}, "unknown filter 'spces'; did you mean 'spaces'"),
         ({"filters": ("spaces",), "set": ("par=2",)}, "no filter among spaces has a parameter 'par'; they have: per"),
         ({"filters": ("spaces",), "set": ("per",)}, "--set expects NAME=VALUE, got 'per'"),
-        ({"set": ("per=2",)}, "per=2 is a parameter of no filter"),
+        ({"set": ("per=2",)}, "per=2 belongs to a filter, but `filters` is empty"),
         ({"filters": ("scores",)}, "scores is applied by the run itself; give its model with the key `model`"),
         ({"filters": ("duplicates",), "set": ("counts=x",)}, "filters read the counts of the run; give the key `counts`"),
     ],
