@@ -1,4 +1,4 @@
-"""What leaves the machine: files are searched for its paths and names and for credentials before they are sent."""
+"""Screening of uploads: files are searched for paths and names of the machine and for credentials before they are sent."""
 
 import getpass
 import io
@@ -89,7 +89,7 @@ class Machine:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What is searched for in bytes that are not rewritten; a home such as `/root` is in many texts by chance."""
+        """Strings to search for in bytes that are not rewritten; a home such as `/root` is in many texts by chance."""
         return tuple(folder for folder in self.folders if folder.count("/") > 1) + self.names
 
     def rewrite(self, text: str) -> str:

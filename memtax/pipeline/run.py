@@ -154,7 +154,7 @@ def _conclude(
     """Everything after the forward pass, which takes only one process."""
     everything = dataset.with_format("arrow")[:]
     table = everything.filter(everything.column("is_member"))
-    factors = declared.available(table.column_names, declared.PUBLISHED)
+    factors = (*declared.available(table.column_names, declared.PUBLISHED), *described.further_factors)
     units = Units.of_table(table)
     predictor, predictor_metrics = _fit(config, table, factors, output)
     metrics: dict[str, Any] = {
@@ -164,7 +164,7 @@ def _conclude(
         "growth": growth(series["checkpoints"], units),
         "growth_by_size": growth(series["models"], units),
         "kinds": _kinds(table, series, units),
-        "fits": {name: fit_series(each, table, output / "fits" / name, config.seed) for name, each in series.items()},
+        "fits": _fit_series(config, table, series, described.further_factors),
         "correlations": correlations(table, factors),
         "perplexities": perplexities_by_duplicates(table),
         "predictor": predictor_metrics,
@@ -203,6 +203,14 @@ def _conclude(
     inputs = {**described.inputs, "model": fingerprint_path(config.model)}
     inputs |= {name: fingerprint_path(str(getattr(config, name))) for name in found}
     return RunFound(configs, metrics, summary, inputs)
+
+
+def _fit_series(
+    config: RunConfig, table: pa.Table, series: dict[str, pa.Table | None], further: tuple[str, ...]
+) -> dict[str, list[dict[str, Any]]]:
+    """A predictor for each checkpoint and model."""
+    folder = config.output / "fits"
+    return {name: fit_series(each, table, folder / name, config.seed, further) for name, each in series.items()}
 
 
 def _kinds(table: pa.Table, series: dict[str, pa.Table | None], units: Units) -> dict[str, list[dict[str, Any]]]:

@@ -53,11 +53,13 @@ class Described:
         dataset: one row per sequence: keys, `is_member`, counts, properties, `taxonomy`.
         skipped: for each reason, the number of source rows that gave no sequence.
         inputs: name to fingerprint of each input.
+        further_factors: columns of `filters` that can be factors.
     """
 
     dataset: datasets.Dataset
     skipped: dict[str, int]
     inputs: dict[str, str]
+    further_factors: tuple[str, ...] = ()
 
     @property
     def members(self) -> datasets.Dataset:
@@ -81,6 +83,7 @@ def describe(config: RunConfig) -> Described:
     silence_libraries()
     world = World.current()
     output = Path(config.output)
+    filters, further = _filters(config)
     inputs = {name: fingerprint_path(Source.parse(source).path) for name, source in _sources(config).items()}
     inputs["tokenizer"] = fingerprint_tokenizer(config.tokenizer or config.model)
 
@@ -103,20 +106,30 @@ def describe(config: RunConfig) -> Described:
         identity[name] = [source, inputs[name]]
     on_main(world, lambda: once(output / "counts", identity, lambda folder: _write_counts(config, dataset, folder)))
 
-    filters: list[Filter] = [
-        DuplicateFilter(str(output / "counts")),
-        TokenFrequencyFilter(str(output / "counts")),
-        TemplateFilter(),
-        CompressibilityFilter(),
-    ]
     for each in filters:
         dataset = join(dataset, run_stage(dataset, each, output / "filters" / each.name, ROWS_PER_BATCH))
+    for each in filters:
+        if each.name in config.filters:
+            paths = [str(path) for path in each.inputs() if Path(path).parent != output / "counts"]
+            inputs |= {f"filter {each.name} {number}": fingerprint_path(path) for number, path in enumerate(paths)}
     dataset = _add_what_was_asked_for(config, dataset)
     inputs |= {name: fingerprint_path(location(source)) for name, source in config.given.items()}
     taxonomy = TaxonomyFilter(threshold=config.recitation_threshold)
     dataset = join(dataset, run_stage(dataset, taxonomy, output / "filters" / taxonomy.name, ROWS_PER_BATCH))
     skipped = read_json(output / "sequences" / "skipped.json", SKIPPED)
-    return Described(dataset, skipped, inputs)
+    return Described(dataset, skipped, inputs, further)
+
+
+def _filters(config: RunConfig) -> tuple[list[Filter], tuple[str, ...]]:
+    """Filters that need no model, in execution order, and the factors among them that not every run has."""
+    counts = str(Path(config.output) / "counts")
+    own: list[Filter] = [DuplicateFilter(counts), TokenFrequencyFilter(counts), TemplateFilter(), CompressibilityFilter()]
+    if not config.filters:
+        return own, ()
+    from memtax.pipeline.further_filters import further_factors, with_further
+
+    filters = with_further(config, own)
+    return filters, further_factors(filters, own)
 
 
 def _add_what_was_asked_for(config: RunConfig, dataset: datasets.Dataset) -> datasets.Dataset:

@@ -130,7 +130,7 @@ def inline_svg(svg: str, name: str) -> str:
 
 
 def _about(run: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was measured, as pairs of term and value."""
+    """The measured model and data, as pairs of term and value."""
     pairs = [("Model", run.get("model")), ("Corpus", run.get("corpus"))]
     if run.get("tokens") is not None:
         pairs.append(("Corpus size", f"{words.count(run['tokens'])} tokens"))
