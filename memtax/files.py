@@ -150,6 +150,15 @@ def visible_files(folder: Path | str) -> list[Path]:
     )
 
 
+def own_files(folder: Path | str) -> list[Path]:
+    """The visible files below a folder without those of others, if memtax has listed its own there."""
+    files, own = visible_files(folder), _listed(Path(folder))
+    # A listing that names what is not there is damaged.
+    if own is None or not all(Path(folder, name).exists() for name in own):
+        return files
+    return [file for file in files if str(file.relative_to(folder)) in own]
+
+
 Stamp = tuple[str, int, int, int, int, int]
 """Name, size, modification and change times, device and inode of a file: equal while the file is unchanged."""
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memtax.files import Stamp, stamp, visible_files, write_text
+from memtax.files import Stamp, own_files, stamp, write_text
 
 if TYPE_CHECKING:
     import datasets
@@ -132,12 +132,15 @@ def fingerprint_table(table: "pa.Table") -> str:
 
 
 def fingerprint_path(path: Path | str) -> str:
-    """Digest of a file's bytes, of all files below a folder with their relative names, or of any other name itself."""
+    """Digest of a file's bytes, of all files below a folder with their relative names, or of any other name itself.
+
+    Files of others in a folder that memtax made do not count.
+    """
     path = Path(path)
     if not path.exists():
         return digest("name", str(path))
     hashed = hashlib.sha256()
-    files = visible_files(path) if path.is_dir() else [path]
+    files = own_files(path) if path.is_dir() else [path]
     for file in files:
         hashed.update(str(file.relative_to(path)).encode())
         hashed.update(_file_digest(str(file.resolve()), stamp(file)))
