@@ -156,6 +156,7 @@ UNNAMED = (
 SECRETS = {
     "curl -u admin:cA6CszLsuYib https://x.io": "cA6CszLsuYib",
     "switch 09b7.850a.77c1": "09b7.850a.77c1",
+    "machine api.kontor.de login joe password cA6CszLsuYib": "cA6CszLsuYib",
     "mysql -h db -pzuF7g9lcdZMb": "zuF7g9lcdZMb",
     "Authorization: Bearer abcDEF123ghi456JKL789mno": "abcDEF123ghi456JKL789mno",
     "postgres://anna:s3cretpw@db.kontor.de/x": "s3cretpw",
