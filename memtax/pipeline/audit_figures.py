@@ -18,7 +18,6 @@ from memtax.pipeline.personal import personal_data
 from memtax.record_shapes import ADAPTER
 from memtax.records import read_json
 
-ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
 SAMPLES, PROBABILITIES = (1, 100, 10_000), (0.1, 0.5, 0.9)
 
 
@@ -36,7 +35,7 @@ def audit_figures(
         metrics: metrics of the run.
         planted: canaries in the training set.
         membership: figures of membership inference, or the reason why there are none.
-        about: facts about the audit: `model`, `adapter`, `train`, `held_out`, `personal_data_shown`.
+        about: facts about the audit: `model`, `adapter`, `base`, `train`, `held_out`, `personal_data_shown`.
     """
     folder = config.output
     table = pq.read_table(folder / "dataset" / "features" / "train.parquet")
@@ -124,7 +123,10 @@ def _canaries(planted: Sequence[Canary], config: RunConfig) -> dict[str, Any]:
     """Exposure and extraction of planted canaries, or the reason why there are none."""
     if not planted:
         return {"measurable": False, "reason": "no record of planted canaries was given"}
-    return {"measurable": True, **read_out(planted, config.model, config.revision, config.dtype, config.opening)}
+    found = read_out(
+        planted, config.model, config.revision, config.dtype, config.opening, config.reference_model, tokenizer=config.tokenizer
+    )
+    return {"measurable": True, **found}
 
 
 def _advice(table: pa.Table, rows: Sequence[Row], units: statistics.Units, folder: Path) -> dict[str, Any]:

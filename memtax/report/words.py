@@ -28,6 +28,8 @@ LABELS = {
     "dc_pdd": "DC-PDD",
     "lira": "LiRA",
     "rmia": "RMIA",
+    "ez": "EZ (error zone)",
+    "wbc": "WBC (windows)",
     "all": "all sequences",
     "aggregate": "all sequences",
 }
