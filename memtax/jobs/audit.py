@@ -24,7 +24,9 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
 
     train: str = option("Training data of the model: path[:config[:split]].", source=True)
     adapter: str | None = option("LoRA adapter on the model, to be audited instead.", None, source=True)
-    base: str | None = option("The model before fine-tuning, if all weights were trained; an adapter has --model.", None, source=True)
+    base: str | None = option(
+        "The model before fine-tuning, if all weights were trained; an adapter has --model.", None, source=True
+    )
     held_out: str | None = option("Texts of the same kind that were not used for training.", None, source=True)
     prompt: int = option("Prompt tokens.", 32, least=1)
     continuation: int = option("Continuation tokens.", 32, least=1)
@@ -38,6 +40,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         from memtax.membership.canaries import conclusion
         from memtax.pipeline import audit_figures as audit
         from memtax.pipeline import audit_page
+        from memtax.pipeline.calibrated import calibrated
         from memtax.results import read_summary
 
         if self.adapter is not None:
@@ -54,14 +57,17 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         about["personal_data_shown"] = self.show_personal_data
         planted = audit.planted_canaries(self.canaries, self.adapter or self.model)
         figures = audit.audit_figures(config, metrics, planted, membership, about)
+        compared, figures["calibrated"] = calibrated(config.output)
         write_text(work.output / CARD, audit_page.card_section(figures))
         row = "One row per distinct text that can be extracted and is worrying."
         told = [conclusion(figures["canaries"])] if figures["canaries"]["measurable"] else []
+        likely = "One row per training sequence: whether its continuation is more probable than those of held-out texts."
         return Result(
             title="Audit of a fine-tuned model",
             tables=[
                 Rows("kinds", "One row per kind of sequence that can be extracted.", audit.kinds_table(figures["kinds"])),
                 Rows("worrying", row, audit.worrying_table(figures["worrying_sequences"])),
+                *([] if compared is None else [Rows("calibrated", likely, compared)]),
             ],
             figures=figures,
             lines=[audit_page.headline(figures), *told, f"card     {work.output / CARD}"],

@@ -27,7 +27,9 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     members: str | None = option("Instead of DATA: a source of members.", None, source=True)
     nonmembers: str | None = option("With --members: a source of non-members.", None, source=True)
     attack: tuple[str, ...] = option("An attack; default: all that the inputs allow.", ())
-    reference_model: str | None = option("A model that was not trained on the texts; default: an adapter's base.", None, source=True)
+    reference_model: str | None = option(
+        "A model that was not trained on the texts; default: an adapter's base.", None, source=True
+    )
     neighbour_model: str | None = option("A masked language model, for neighbour.", None, source=True)
     neighbours: int = option("Neighbours per text.", 10, least=1)
     neighbour_texts: str | None = option("Instead: perturbed texts, equally many per text, in order.", None, source=True)

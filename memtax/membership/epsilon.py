@@ -83,9 +83,7 @@ def guess(scores: npt.ArrayLike, included: npt.ArrayLike, each_way: int) -> int:
     return int(coins[len(coins) - each_way :].sum() + (~coins[:each_way]).sum())
 
 
-def from_one_run(
-    scores: Sequence[float], included: Sequence[bool], delta: float = 0.0, level: float = LEVEL
-) -> dict[str, Any]:
+def from_one_run(scores: Sequence[float], included: Sequence[bool], delta: float = 0.0, level: float = LEVEL) -> dict[str, Any]:
     """The best of the bounds for the numbers of guesses of `SHARES`, corrected for taking the best.
 
     Args:

@@ -19,7 +19,6 @@ from memtax.membership.token_values import Tokens, Values, token_values
 from memtax.provenance import digest
 
 
-
 @dataclass(frozen=True)
 class AttackFilter(Filter):
     """Membership scores of each text under a causal language model.

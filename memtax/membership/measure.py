@@ -305,4 +305,13 @@ def representatives(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-__all__ = ["ALL", "DEFAULT", "Membership", "default_reference", "infer_membership", "possible_attacks", "prepare", "representatives"]
+__all__ = [
+    "ALL",
+    "DEFAULT",
+    "Membership",
+    "default_reference",
+    "infer_membership",
+    "possible_attacks",
+    "prepare",
+    "representatives",
+]

@@ -123,10 +123,23 @@ def _canaries(planted: Sequence[Canary], config: RunConfig) -> dict[str, Any]:
     """Exposure and extraction of planted canaries, or the reason why there are none."""
     if not planted:
         return {"measurable": False, "reason": "no record of planted canaries was given"}
-    found = read_out(
-        planted, config.model, config.revision, config.dtype, config.opening, config.reference_model, tokenizer=config.tokenizer
-    )
+    base = config.reference_model if _same_tokenizer(config) else None
+    found = read_out(planted, config.model, config.revision, config.dtype, config.opening, base)
     return {"measurable": True, **found}
+
+
+def _same_tokenizer(config: RunConfig) -> bool:
+    """Whether the base model reads the tokens of the audited one, as far as both have a tokenizer."""
+    from memtax.lm.loading import load_tokenizer, split_revision
+    from memtax.membership.evidence import same_tokenization
+
+    if config.reference_model is None:
+        return False
+    try:
+        names = ((config.tokenizer or config.model, None), split_revision(config.reference_model))
+        return same_tokenization(*(load_tokenizer(*name) for name in names))
+    except MemtaxError:
+        return True
 
 
 def _advice(table: pa.Table, rows: Sequence[Row], units: statistics.Units, folder: Path) -> dict[str, Any]:

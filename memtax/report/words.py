@@ -49,6 +49,19 @@ def label(name: str) -> str:
     return LABELS.get(name, printable(re.sub(r"(?<=\d) (?=\d)", ".", name.replace("_", " "))))
 
 
+def say_paired(forced: Mapping[str, int]) -> str:
+    """What the attacks that compare with a base model measure, if they ran; `forced` counts texts placed by rule."""
+    if "ez" not in forced:
+        return ""
+    text = (
+        "Reference subtracts the base model's log-likelihood; WBC is the share of token windows that are likelier than under the "
+        "base model; EZ divides gains by losses against it at the tokens that the model predicts wrongly"
+    )
+    if not forced["ez"]:
+        return f"{text}."
+    return f"{text}: {numbered(forced['ez'], 'text')} without such a loss {agree(forced['ez'], 'is')} ranked above all others."
+
+
 def count(value: Any) -> str:
     """An integer with separators; a dash if missing."""
     return DASH if value is None else f"{int(value):,}"

@@ -145,6 +145,22 @@ COLUMNS = (
         role="outcome",
     ),
     Column(
+        "exceeds_baseline",
+        "bool",
+        "boolean",
+        "whether continuation_logprob exceeds that of nearly all held-out documents, at a rate said with the figures",
+        "the continuation has no score, or too few texts were held out",
+        role="outcome",
+    ),
+    Column(
+        "baseline_p_value",
+        "float64",
+        "probability",
+        "conformal p-value of continuation_logprob among the largest of each held-out document",
+        "the continuation has no score, or too few texts were held out",
+        role="outcome",
+    ),
+    Column(
         "attack_score",
         "float64",
         "score",
