@@ -151,12 +151,12 @@ def _calibrated(found: Mapping[str, Any] | None) -> Finding | None:
     heading = f"{words.percent(share['rate'])} of the training sequences are more probable than texts never seen"
     text = (
         f"A continuation counts if its log-probability exceeds {found['threshold']:.2f} nats, which at most "
-        f"{words.percent(found['alpha'])} of unseen {unit}s reach with any of their continuations (split-conformal threshold over "
-        f"{found['units']:,} held-out {unit}s, {found['sequences']:,} sequences, that do not occur in the training set; "
+        f"{words.percent(found['alpha'])} of unseen {unit}s reach with any of their continuations (split-conformal threshold "
+        f"over {found['units']:,} held-out {unit}s, {found['sequences']:,} sequences, that do not occur in the training set; "
         f"the guarantee is on average over such sets, for {unit}s of the same kind and length). Share: {_share(share)}. "
-        f"{numbered(found['memorized_below'], 'sequence')} that greedy decoding yields {agree(found['memorized_below'], 'is')} below, "
-        f"{found['exceeds_unmemorized']:,} above that it does not yield. Greedy decoding yields {_share(unseen)} of the held-out "
-        "sequences: that much is completed without having been seen."
+        f"{numbered(found['memorized_below'], 'sequence')} that greedy decoding yields "
+        f"{agree(found['memorized_below'], 'is')} below, {found['exceeds_unmemorized']:,} above that it does not yield. "
+        f"Greedy decoding yields {_share(unseen)} of the held-out sequences: that much is completed without having been seen."
     )
     return Finding(heading, text)
 
@@ -232,10 +232,10 @@ def _canaries(result: Mapping[str, Any]) -> Finding:
         for row in found["by_repetitions"]
     ]
     text = (
-        f"Planted random sequences ({found['planted']:,}), ranked by {_ranked_by(found)} among {found['held_out']:,} held-out ones of "
-        f"the same kind: they measure how well the model remembers a text that resembles no other. Exposure (Carlini et al. "
-        f"2019) is log2 of the candidates minus log2 of the rank: {found['most_bits']:.1f} bits at most, for a canary that "
-        f"ranks before all held-out ones, and {found['chance_bits']:.2f} on average if nothing was learned. Extracted: greedy "
+        f"Planted random sequences ({found['planted']:,}), ranked by {_ranked_by(found)} among {found['held_out']:,} "
+        "held-out ones of the same kind: they measure how well the model remembers a text that resembles no other. "
+        "Exposure (Carlini et al. 2019) is log2 of the candidates minus log2 of the rank: "
+        f"{found['most_bits']:.1f} bits at most, for a canary that ranks before all held-out ones, and {found['chance_bits']:.2f} on average if nothing was learned. Extracted: greedy "
         f"decoding from the first half yields the second half; {found['held_out_extracted']:,} held-out ones "
         f"{agree(found['held_out_extracted'], 'is')} extracted. A number, a name or a password that occurs as often in the "
         "training set as a canary may be remembered as well. Intervals (95%) are "
@@ -264,7 +264,8 @@ def _epsilon(found: Mapping[str, Any] | None) -> str:
         return f"{start}: no bound on the epsilon of differential privacy is shown, which does not mean privacy; {ceiling}."
     return (
         f"{start}: this training is not differentially private with an epsilon below {found['epsilon']:.2f} "
-        f"(delta {found['delta']:g}, confidence {found['level']:.0%}, one canary added or removed; Steinke et al. 2023); {ceiling}."
+        f"(delta {found['delta']:g}, confidence {found['level']:.0%}, one canary added or removed; Steinke et al. 2023); "
+        f"{ceiling}."
     )
 
 

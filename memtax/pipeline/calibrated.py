@@ -94,8 +94,9 @@ def compare(
     p_values = conformal_p_values(calibration, logprobs)
     if alpha is None:
         few = f"{len(calibration):,} held-out {held_out_units.name}s not in the corpus"
-        reason = f"{few}; a rate of {ALPHAS[-1]:.0%} needs {figures['needed']}, one of {ALPHAS[0]:.0%} {fewest_calibration(ALPHAS[0])}"
-        return [None] * len(logprobs), [None] * len(logprobs), figures | {"reason": reason}
+        needs = " and ".join(f"{fewest_calibration(rate)} for {rate:.0%}" for rate in reversed(ALPHAS))
+        reason = f"{few}; a threshold needs {needs}"
+        return p_values, [None] * len(logprobs), figures | {"reason": reason}
     threshold = conformal_threshold(calibration, alpha)
     assert threshold is not None
     exceeds = [None if value is None else value > threshold for value in logprobs]

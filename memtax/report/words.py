@@ -54,8 +54,8 @@ def say_paired(forced: Mapping[str, int]) -> str:
     if "ez" not in forced:
         return ""
     text = (
-        "Reference subtracts the base model's log-likelihood; WBC is the share of token windows that are likelier than under the "
-        "base model; EZ divides gains by losses against it at the tokens that the model predicts wrongly"
+        "Reference subtracts the base model's log-likelihood; WBC is the share of token windows that are likelier than under "
+        "the base model; EZ divides gains by losses against it at the tokens that the model predicts wrongly"
     )
     if not forced["ez"]:
         return f"{text}."

@@ -157,7 +157,7 @@ COLUMNS = (
         "float64",
         "probability",
         "conformal p-value of continuation_logprob among the largest of each held-out document",
-        "the continuation has no score, or too few texts were held out",
+        "the continuation has no score",
         role="outcome",
     ),
     Column(

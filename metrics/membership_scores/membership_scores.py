@@ -7,8 +7,8 @@ import memtax.hub.modules
 from memtax.membership.column_scores import score_rows
 
 _DESCRIPTION = """
-Scores each text for membership in a model's training data: loss, zlib, Min-K%, Min-K%++, and with a reference model the reference attack,
-WBC and EZ. Larger always means more likely a member. With labels, also the AUROC of each score.
+Scores each text for membership in a model's training data: loss, zlib, Min-K%, Min-K%++, and with a reference model the
+reference attack, WBC and EZ. Larger always means more likely a member. With labels, also the AUROC of each score.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -32,9 +32,9 @@ Returns:
     `loss`: mean log-likelihood in nats, at most 0. `zlib`: the same over the compressed text's bytes. `min_k_{k}`: mean of
     the lowest share k of the log-probabilities. `min_k_plus_plus_{k}`: the same of (log p - mean) / deviation. `reference`:
     mean log-likelihood beyond the reference model's. `wbc`: share of token windows that are likelier than under the reference
-    model. `ez`: gains over losses against it at the tokens that are not the argmax. Each a list with one score per text; null where no token is scored.
-    With references, `auroc_{score}` in [0, 1] with `..._low` and `..._high`, over the texts that have the score;
-    `..._reason`: why an interval is null.
+    model. `ez`: gains over losses against it at the tokens that are not the argmax. Each a list with one score per text; null
+    where no token is scored. With references, `auroc_{score}` in [0, 1] with `..._low` and `..._high`, over the texts that
+    have the score; `..._reason`: why an interval is null.
 
 Examples:
     >>> import evaluate, memtax
