@@ -76,6 +76,22 @@ COLUMNS = (
         "memorization_score", "float32", "share", "generated tokens equal to the true ones", "not generated", role="outcome"
     ),
     Column(
+        "continuation_edit_distance",
+        "int32",
+        "tokens",
+        "insertions, deletions and substitutions between the generated and the true continuation",
+        "not generated",
+        role="outcome",
+    ),
+    Column(
+        "longest_common_block",
+        "int32",
+        "tokens",
+        "longest run of tokens that occurs in both the generated and the true continuation, at any position",
+        "not generated",
+        role="outcome",
+    ),
+    Column(
         "token_logprobs",
         "list<float32>",
         "nats",
