@@ -84,6 +84,13 @@ class DataArguments:
     canary_tokens: int = field(default=32, metadata={"help": "Random tokens of a canary."})
     canary_source: str | None = field(default=None, metadata={"help": "A dataset whose rows serve as canaries, instead."})
     canary_seed: int = field(default=1024, metadata={"help": "Seed of the canaries."})
+    canary_coins: int | None = field(
+        default=None,
+        metadata={
+            "help": "Seed of fair coins, known to the owner alone: each of 2 x canaries has a coin of its own, which decides "
+            "whether it is planted, once. Needed for the bound on epsilon."
+        },
+    )
 
     def __post_init__(self) -> None:
         if (self.question_column is None) != (self.answer_column is None):
@@ -95,6 +102,8 @@ class DataArguments:
             or min(self.canary_repetitions, default=0) < 1
         ):
             raise MemtaxError("canaries must be 0 or more, repetitions 1 or more, canary_tokens and max_length 2 or more")
+        if self.canary_coins is not None and self.canary_repetitions != [1]:
+            raise MemtaxError("canary_coins plants canaries once; leave canary_repetitions out")
 
 
 Row = dict[str, list[int]]
@@ -174,7 +183,7 @@ def draw_canary(rng: np.random.Generator, ordinary: list[int], count: int, token
 def make_canaries(data: DataArguments, tokenizer: Any, bos: BosIds = ()) -> list[dict[str, Any]]:
     """Canaries with how often each is planted; every second one is held out (0 times), so that both are of one kind.
 
-    `canary_candidates` more are held out.
+    With `canary_coins` a coin of its own decides for each instead. `canary_candidates` more are held out.
 
     Random canaries are those that their text gives again: what is planted is what a text-based tool scores.
     """
@@ -192,11 +201,17 @@ def make_canaries(data: DataArguments, tokenizer: Any, bos: BosIds = ()) -> list
     ordinary = [number for number in range(len(tokenizer)) if number not in set(tokenizer.all_special_ids)]
     while len(tokens) < wanted:
         tokens.append(draw_canary(rng, ordinary, min(data.canary_tokens, data.max_length), tokenizer))
+    tossed = data.canary_coins is not None
+    included = np.arange(2 * data.canaries) % 2 == 0
+    if tossed:
+        included = np.random.default_rng(data.canary_coins).random(2 * data.canaries) < 1 / 2
     canaries = []
     for place, ids in enumerate(tokens):
-        planted = place % 2 == 0 and place < 2 * data.canaries
+        is_candidate = place < 2 * data.canaries
+        planted = is_candidate and bool(included[place])
         count = data.canary_repetitions[place // 2 % len(data.canary_repetitions)] if planted else 0
-        canaries.append({"text": tokenizer.decode(ids), "tokens": ids, "repetitions": count})
+        coin = {"coin": True} if tossed and is_candidate else {}
+        canaries.append({"text": tokenizer.decode(ids), "tokens": ids, "repetitions": count, **coin})
     return canaries
 
 

@@ -17,6 +17,8 @@ from memtax.provenance import digest
 if TYPE_CHECKING:
     from memtax.lm.scores import TokenScores
 
+GENERATED = ("memorization_score", "continuation_edit_distance", "longest_common_block")
+"""Columns from the continuation that greedy decoding generates."""
 _PER_TOKEN = ("logprobs", "means", "variances", "ranks")
 
 
@@ -35,7 +37,8 @@ class LanguageModelFilter(Filter):
         dtype: dtype of the weights while scoring, one of `memtax.lm.loading.DTYPES`.
         token_logprobs: whether to add the log-probability of every token as well.
         windows: further (prompt, continuation) lengths, from the same pass; their columns end in `_PROMPT_CONTINUATION`.
-        generated: add `memorization_score`, which needs free-running greedy decoding after the first mismatch.
+        generated: add `memorization_score`, `continuation_edit_distance` and `longest_common_block`, which need free-running
+            greedy decoding after the first mismatch.
         reference_eos: never choose end-of-sequence, as in Pythia's own evaluation (`min_length=64`). By default it is treated
             like any token.
         exact_only: add only `is_memorized` and `match_length`, in a fraction of the time.
@@ -125,7 +128,7 @@ class LanguageModelFilter(Filter):
             names = ("is_memorized", "match_length")
             return (*names, *(name + extraction.suffix(window) for window in self.windows for name in names))
         optional = (
-            (self.generated, ("memorization_score",)),
+            (self.generated, GENERATED),
             (self.decoding is not None, ("decoding_logprob",)),
             (self.probability is not None, ("extraction_queries",)),
             (self.token_logprobs, ("token_logprobs",)),
@@ -184,12 +187,26 @@ class LanguageModelFilter(Filter):
         )
         found = extraction.of_windows(scores, self.all_windows) | self._beyond(scores)
         if self.generated:
-            from memtax.lm.generation import memorization_scores
-
-            found["memorization_score"] = memorization_scores(
-                model, sequences, scores, self.prompt, self.continuation, suppressed=suppressed, batch_tokens=most
-            )
+            found |= self._generated(model, sequences, scores, suppressed, most)
         return {name: found[name] for name in self.columns}
+
+    def _generated(
+        self, model: Any, sequences: list[Any], scores: "TokenScores", suppressed: int | None, most: int | None
+    ) -> Batch:
+        """Comparisons of the true continuation with that of free-running greedy decoding."""
+        from memtax.lm.generation import greedy_continuations
+        from memtax.lm.matching import edit_distance, longest_common_block
+
+        window = self.prompt, self.continuation
+        generated = greedy_continuations(model, sequences, scores, *window, suppressed=suppressed, batch_tokens=most)
+        pairs = [
+            None if given is None else (given, sequence[self.prompt : sum(window)])
+            for given, sequence in zip(generated, sequences, strict=True)
+        ]
+        shares = [pair and sum(a == b for a, b in zip(*pair, strict=True)) / self.continuation for pair in pairs]
+        distances = [pair and edit_distance(*pair) for pair in pairs]
+        blocks = [pair and longest_common_block(*pair) for pair in pairs]
+        return dict(zip(GENERATED, (shares, distances, blocks), strict=True))
 
     def _exact(self, model: Any, sequences: list[Any], suppressed: int | None, most: int | None) -> Batch:
         from memtax.lm.generation import match_lengths

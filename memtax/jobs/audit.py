@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memtax.errors import MemtaxError
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import BatchOption, ColumnOption, ModelOptions, PlacementOptions, QuoteOption
 from memtax.settings import option
 
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
+PAIRED = ("reference", "ez", "wbc")
+"""Attacks that compare the model with its base."""
 CARD = "card_section.md"
 
 
@@ -21,6 +24,9 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
 
     train: str = option("Training data of the model: path[:config[:split]].", source=True)
     adapter: str | None = option("LoRA adapter on the model, to be audited instead.", None, source=True)
+    base: str | None = option(
+        "The model before fine-tuning, if all weights were trained; an adapter has --model.", None, source=True
+    )
     held_out: str | None = option("Texts of the same kind that were not used for training.", None, source=True)
     prompt: int = option("Prompt tokens.", 32, least=1)
     continuation: int = option("Continuation tokens.", 32, least=1)
@@ -34,9 +40,12 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         from memtax.membership.canaries import conclusion
         from memtax.pipeline import audit_figures as audit
         from memtax.pipeline import audit_page
+        from memtax.pipeline.calibrated import calibrated
         from memtax.results import read_summary
 
         if self.adapter is not None:
+            if self.base is not None:
+                raise MemtaxError("give --base for a whole model or --adapter, not both: the base of an adapter is --model")
             audit.check_adapter(self.adapter, self.model)
         make_private(work.output)
         config = self._run(work.output / "run")
@@ -44,18 +53,21 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         membership = self._membership(work.output / "membership")
         if not work.world.is_main:
             return Result("", [], {})
-        about = {name: getattr(self, name) for name in ("model", "adapter", "train", "held_out")}
+        about = {name: getattr(self, name) for name in ("model", "adapter", "base", "train", "held_out")}
         about["personal_data_shown"] = self.show_personal_data
         planted = audit.planted_canaries(self.canaries, self.adapter or self.model)
         figures = audit.audit_figures(config, metrics, planted, membership, about)
+        compared, figures["calibrated"] = calibrated(config.output)
         write_text(work.output / CARD, audit_page.card_section(figures))
         row = "One row per distinct text that can be extracted and is worrying."
         told = [conclusion(figures["canaries"])] if figures["canaries"]["measurable"] else []
+        likely = "One row per training sequence: whether its continuation is more probable than those of held-out texts."
         return Result(
             title="Audit of a fine-tuned model",
             tables=[
                 Rows("kinds", "One row per kind of sequence that can be extracted.", audit.kinds_table(figures["kinds"])),
                 Rows("worrying", row, audit.worrying_table(figures["worrying_sequences"])),
+                *([] if compared is None else [Rows("calibrated", likely, compared)]),
             ],
             figures=figures,
             lines=[audit_page.headline(figures), *told, f"card     {work.output / CARD}"],
@@ -64,8 +76,13 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
             is_private=True,
         )
 
+    @property
+    def _untuned(self) -> str | None:
+        """The model before fine-tuning, if it is known."""
+        return self.model if self.adapter else self.base
+
     def _run(self, output: Path) -> Any:
-        """The run over the training set; text that the base model completes without the adapter counts as predictable."""
+        """The run over the training set; text that the base model completes as well counts as predictable."""
         from memtax.jobs.run import Run
         from memtax.lm.loading import split_revision
 
@@ -78,7 +95,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
             held_out=self.held_out,
             column=self.column,
             tokenizer=self.tokenizer or (split_revision(self.model)[0] if self.adapter else None),
-            reference_model=self.model if self.adapter else None,
+            reference_model=self._untuned,
             prompt=self.prompt,
             continuation=self.continuation,
             dtype=self.dtype,
@@ -101,7 +118,8 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
             model=self.adapter or self.model,
             members=self.train,
             nonmembers=self.held_out,
-            attack=ATTACKS,
+            attack=(*ATTACKS, *(PAIRED if self._untuned else ())),
+            reference_model=self._untuned,
             column=self.column,
             resamples=self.resamples,
             tokenizer=self.tokenizer or (split_revision(self.model)[0] if self.adapter else None),
@@ -112,4 +130,5 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
             bos=self.bos,
             output=output,
         )
-        return {"measurable": True, "domains": job.run().figures.get("domains")}
+        figures = job.run().figures
+        return {"measurable": True, "domains": figures.get("domains"), "forced": figures.get("forced", {})}

@@ -27,7 +27,9 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     members: str | None = option("Instead of DATA: a source of members.", None, source=True)
     nonmembers: str | None = option("With --members: a source of non-members.", None, source=True)
     attack: tuple[str, ...] = option("An attack; default: all that the inputs allow.", ())
-    reference_model: str | None = option("A model that was not trained on the texts.", None, source=True)
+    reference_model: str | None = option(
+        "A model that was not trained on the texts; default: an adapter's base.", None, source=True
+    )
     neighbour_model: str | None = option("A masked language model, for neighbour.", None, source=True)
     neighbours: int = option("Neighbours per text.", 10, least=1)
     neighbour_texts: str | None = option("Instead: perturbed texts, equally many per text, in order.", None, source=True)
@@ -49,7 +51,7 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
         from memtax.membership.attacks import choose
         from memtax.membership.evidence import AttackFilter
         from memtax.membership.late import StrongSettings
-        from memtax.membership.measure import infer_membership, possible_attacks
+        from memtax.membership.measure import default_reference, infer_membership, possible_attacks
         from memtax.report import verb_pages
         from memtax.results import read_table
 
@@ -61,7 +63,7 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
         tables: dict[str, Any] = {name: read_table(path) for name, path in given.items() if path is not None}
         model, revision = split_revision(self.model)
         parameters: dict[str, Any] = {
-            "reference_model": self.reference_model,
+            "reference_model": default_reference(self.model, self.reference_model, self.attack),
             "neighbour_model": self.neighbour_model,
             "frequencies": self.frequencies,
             "given_neighbours": self.neighbour_texts is not None,

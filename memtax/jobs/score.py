@@ -31,7 +31,9 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     continuation: tuple[int, ...] = option("Continuation tokens.", (32,))
     reference_model: str | None = option("A model that was not trained on the sequences.", None, source=True)
     exact_only: bool = option("Only find which sequences are memorized, in a fraction of the time.", False)
-    generate: bool = option("Add memorization_score, from free-running greedy decoding.", False)
+    generate: bool = option(
+        "Add memorization_score, edit distance and longest common block, from free-running greedy decoding.", False
+    )
     reference_eos: bool = option("Never choose end-of-sequence, as in Pythia's evaluation.", False)
     temperature: float = option("Temperature of the sampling scheme for (n, p)-extraction.", 1.0)
     top_k: int | None = option("Number of tokens that the sampling scheme draws from.", None)

@@ -81,7 +81,30 @@ def memorization_scores(
     suppressed: int | None = None,
     batch_tokens: int | None = None,
 ) -> list[float | None]:
-    """Share of the tokens from free-running greedy decoding that equal the true token at the same position.
+    """Share of the tokens of `greedy_continuations` that equal the true token at the same position.
+
+    Args, None and errors as for `greedy_continuations`.
+    """
+    found = greedy_continuations(
+        model, sequences, scores, prompt, continuation, suppressed=suppressed, batch_tokens=batch_tokens
+    )
+    return [
+        None if given is None else sum(a == b for a, b in zip(given, sequence[prompt:], strict=False)) / continuation
+        for given, sequence in zip(found, sequences, strict=True)
+    ]
+
+
+def greedy_continuations(
+    model: Any,
+    sequences: Sequence[Tokens],
+    scores: TokenScores,
+    prompt: int,
+    continuation: int,
+    *,
+    suppressed: int | None = None,
+    batch_tokens: int | None = None,
+) -> list[list[int] | None]:
+    """The continuation of each prompt by free-running greedy decoding.
 
     Up to the first mismatch, free-running decoding and teacher forcing agree, so decoding starts there; memorized sequences
     need no decoding.
@@ -96,32 +119,29 @@ def memorization_scores(
         batch_tokens: maximum positions per batch; None as for `score`.
 
     Returns:
-        One share per sequence; None if it is shorter than prompt and continuation.
+        The generated tokens of each sequence; None if it is shorter than prompt and continuation.
 
     Raises:
         RowError: the model's logits for a sequence are NaN.
     """
-    found: list[float | None] = [None] * len(sequences)
-    prefixes, rows = [], []
+    found: list[list[int] | None] = [None] * len(sequences)
+    rows = []
     for row, sequence in enumerate(sequences):
         if len(sequence) < prompt + continuation:
             continue
         match = scores.row(row)[1][prompt - 1 : prompt + continuation - 1]
         leading = int(np.cumprod(match).sum())
-        found[row] = leading / continuation
-        # Nothing has to be generated after a mismatch at the last token.
-        if leading < continuation - 1:
-            prefixes.append(list(sequence[: prompt + leading]))
+        found[row] = list(sequence[prompt : prompt + leading])
+        if leading < continuation:
             rows.append(row)
+    prefixes = [[*sequences[row][:prompt], *(found[row] or ())] for row in rows]
     counts = [prompt + continuation - len(prefix) for prefix in prefixes]
     try:
-        continuations = generate(model, prefixes, counts, suppressed, batch_tokens)
+        generated = generate(model, prefixes, counts, suppressed, batch_tokens)
     except RowError as error:
         raise error.at(rows[error.row]) from error
-    for row, generated in zip(rows, continuations, strict=True):
-        truth = sequences[row][prompt + continuation - len(generated) : prompt + continuation]
-        right = continuation - len(generated) + sum(a == b for a, b in zip(generated, truth, strict=True))
-        found[row] = right / continuation
+    for row, tokens in zip(rows, generated, strict=True):
+        found[row] = [*(found[row] or ()), *tokens]
     return found
 
 

@@ -1,9 +1,10 @@
-"""Position-by-position comparison of generated and true tokens."""
+"""Comparison of generated and true tokens: position by position, and near-verbatim."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from rapidfuzz.distance import Levenshtein
 
 from memtax.errors import MemtaxError
 
@@ -40,3 +41,21 @@ def matches(
         match[:reached] = np.asarray(one[:reached], dtype=np.int64) == np.asarray(other[:reached], dtype=np.int64)
         found.append(match)
     return found
+
+
+def edit_distance(generated: Sequence[int], true: Sequence[int]) -> int:
+    """Fewest insertions, deletions and substitutions of tokens that turn one into the other (Levenshtein)."""
+    return int(Levenshtein.distance(list(generated), list(true)))
+
+
+def longest_common_block(generated: Sequence[int], true: Sequence[int]) -> int:
+    """Number of tokens in the longest run that occurs in both, at any position of either.
+
+    By columns of the table of common suffix lengths, one vectorized step per generated token.
+    """
+    tokens = np.asarray(true, np.int64)
+    lengths, longest = np.zeros(len(tokens) + 1, np.int64), 0
+    for token in generated:
+        lengths[1:] = np.where(tokens == token, lengths[:-1] + 1, 0)
+        longest = max(longest, int(lengths.max()))
+    return longest

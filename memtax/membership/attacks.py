@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from memtax import extensions
 from memtax.errors import MemtaxError
-from memtax.membership import strong
+from memtax.membership import paired, strong
 
 Values = npt.NDArray[np.float64]
 
@@ -26,6 +26,8 @@ EVIDENCE = {
     "moments": "mean and variance over the vocabulary of log p under p, at each scored token",
     "text": "the text itself",
     "rates": "log-likelihood of the text under the model and under the reference model, both per token or both per byte",
+    "deltas": "log-probability of each scored token minus that under a reference model with the same tokenizer, in nats",
+    "errors": "whether the model's argmax is another token, at each scored token",
     "lowercase": "LL of the text in lower case",
     "neighbours": "LL of each neighbour: the text with some tokens replaced by a masked language model",
     "prefixed": "LL of the text's first tokens with and without a prefix of non-member texts",
@@ -146,6 +148,7 @@ class Attack:
         function: maps evidence to a score, larger for members; returns None where the evidence is insufficient.
         needs: names in `EVIDENCE`, passed to the function in this order; k follows them if there is a grid.
         grid: values of k; each adds a column.
+        over_set: makes the scores of a set of texts from their single scores, where a score depends on the set.
         gather: collects custom evidence whose names also appear in `needs`. It receives the
             `memtax.membership.evidence.Gatherer` of a batch (model, texts, tokens) and one evidence dictionary per row to fill.
     """
@@ -154,6 +157,7 @@ class Attack:
     function: Callable[..., float | None]
     needs: tuple[str, ...]
     grid: tuple[float, ...] = ()
+    over_set: Callable[[Sequence[float | None]], list[float | None]] | None = None
     gather: Callable[[Any, list[dict[str, Any]]], None] | None = None
 
     @property
@@ -184,6 +188,8 @@ ATTACKS: dict[str, Attack] = {
         Attack("min_k", min_k, ("logprobs",), GRID),
         Attack("min_k_plus_plus", min_k_plus_plus, ("logprobs", "moments"), GRID),
         Attack("reference", reference, ("rates",)),
+        Attack("ez", paired.ez, ("deltas", "errors"), over_set=paired.raise_forced),
+        Attack("wbc", paired.wbc, ("deltas",)),
         Attack("lowercase", lowercase, ("logprobs", "lowercase")),
         Attack("neighbour", neighbour, ("logprobs", "neighbours")),
         Attack("recall", recall, ("prefixed",)),

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from memtax import statistics
 from memtax.errors import MemtaxError
+from memtax.membership.epsilon import from_one_run
 from memtax.records import read_json_lines
 from memtax.shapes import COUNT, Number, Rows
 
@@ -23,7 +24,7 @@ _AT_MOST = 1e-9
 """Rounding tolerance, in bits, for an exposure to count as the maximum."""
 FILES = {True: "canaries.member.jsonl", False: "canaries.nonmember.jsonl"}
 
-_CANARY = {"tokens": Rows(Number(0, 2**31 - 1, whole=True)), "repetitions": COUNT}
+_CANARY = {"tokens": Rows(Number(0, 2**31 - 1, whole=True)), "repetitions": COUNT, "coin?": bool}
 """One line of the record."""
 
 
@@ -34,10 +35,12 @@ class Canary:
     Attributes:
         tokens: its token ids.
         repetitions: number of times it occurs in the training set; 0 if it was held out.
+        coin: whether a fair coin of its own decided if it was planted, once.
     """
 
     tokens: tuple[int, ...]
     repetitions: int
+    coin: bool = False
 
 
 def exposure(planted: npt.ArrayLike, held_out: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -92,7 +95,7 @@ def read_record(folder: Path | str) -> list[Canary]:
         if not (place / name).is_file():
             raise MemtaxError(f"{place / name} is missing: planted canaries are ranked among the held-out ones")
         for number, row in enumerate(read_json_lines(place / name, _CANARY), 1):
-            canary = Canary(tuple(row["tokens"]), row["repetitions"])
+            canary = Canary(tuple(row["tokens"]), row["repetitions"], bool(row.get("coin")))
             if len(canary.tokens) < 2 or (canary.repetitions > 0) is not member:
                 raise MemtaxError(
                     f"{place / name}, line {number}: {len(canary.tokens)} tokens, planted {canary.repetitions} times"
@@ -107,11 +110,12 @@ def read_out(
     revision: str | None = None,
     dtype: str = "float32",
     bos: str | tuple[int, ...] = "auto",
+    base: str | None = None,
 ) -> dict[str, Any]:
-    """Exposure and extraction of every planted canary under a model.
+    """Exposure and extraction of every planted canary under a model, and the bound on epsilon if coins decided.
 
-    A canary is extracted if greedy decoding from its first half yields its second half. Likelihood is the mean log-probability
-    of its tokens after the first.
+    A canary is extracted if greedy decoding from its first half yields its second half. Canaries are ranked by the mean
+    log-probability of their tokens after the first, minus that under the base model if it is known.
 
     Args:
         canaries: planted and held-out canaries, from `read_record`.
@@ -119,26 +123,33 @@ def read_out(
         revision: branch, tag or commit on the Hub.
         dtype: number format of the weights.
         bos: one of `memtax.lm.special_tokens.BOS`, or token ids.
+        base: the model before fine-tuning, with the same tokenizer, NAME@REVISION for a revision.
 
     Returns:
-        As `summarize`.
+        As `summarize`, and `base` if it is given.
 
     Raises:
         MemtaxError: the model cannot be loaded, or cannot score a canary.
     """
     from memtax.filters.language_model import LanguageModelFilter
+    from memtax.lm.loading import split_revision
 
     scorer = LanguageModelFilter(model, revision, 1, 1, dtype=dtype, token_logprobs=True, ranks=True, bos=bos)
     found = scorer({"tokens": [list(canary.tokens) for canary in canaries]})
     if any(not row for row in found["token_logprobs"]):
         raise MemtaxError(f"{model} cannot score a canary; were they planted with another tokenizer?")
-    likelihood = [float(np.mean(row)) for row in found["token_logprobs"]]
+    likelihood = np.array([np.mean(row) for row in found["token_logprobs"]])
+    if base is not None:
+        name, base_revision = split_revision(base)
+        untuned = LanguageModelFilter(name, base_revision, 1, 1, dtype=dtype, token_logprobs=True, bos=scorer.opening)
+        before = untuned({"tokens": [list(canary.tokens) for canary in canaries]})["token_logprobs"]
+        likelihood = likelihood - np.array([np.mean(row) for row in before])
     # Index i holds the rank of token i + 1, and the second half begins at token half.
     extracted = [
         not any(ranks[max(1, len(canary.tokens) // 2) - 1 :])
         for canary, ranks in zip(canaries, found["token_ranks"], strict=True)
     ]
-    return summarize(canaries, likelihood, extracted)
+    return summarize(canaries, likelihood.tolist(), extracted) | ({} if base is None else {"base": base})
 
 
 def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted: Sequence[bool]) -> dict[str, Any]:
@@ -154,7 +165,8 @@ def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted
         `by_repetitions` (one row per number of `repetitions`: `canaries`, `exposure` with mean, least and most, and
         `memorized`, `rate`, `low`, `high` with an exact interval; `low` and `high` of `exposure` bound its mean over canaries
         and are null with fewer than 10), `candidates` (held-out canaries and the canary itself),
-        `held_out_extracted` (count), `each` (one row per canary).
+        `held_out_extracted` (count), `each` (one row per canary), `epsilon` (of `memtax.membership.epsilon.from_one_run` over
+        the canaries with a coin; null below 2 of them).
     """
     times = np.array([canary.repetitions for canary in canaries])
     score, hit = np.asarray(likelihood, float), np.asarray(extracted, bool)
@@ -193,11 +205,23 @@ def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted
         "chance_bits": chance_exposure(held_out),
         "by_repetitions": rows,
         "held_out_extracted": int(hit[times == 0].sum()),
+        "epsilon": _epsilon(canaries, score.tolist()),
         "each": [
             {"repetitions": int(count), "exposure": float(value), "extracted": bool(yes)}
             for count, value, yes in zip(planted, bits, hits, strict=True)
         ],
     }
+
+
+def _epsilon(canaries: Sequence[Canary], scores: Sequence[float]) -> dict[str, Any] | None:
+    """The bound on epsilon over the canaries with a coin; None below 2 of them.
+
+    The record lists planted canaries first, so equal scores are ordered by tokens, which do not depend on the coins.
+    """
+    tossed = sorted((c.tokens, score, c.repetitions > 0) for c, score in zip(canaries, scores, strict=True) if c.coin)
+    if len(tossed) < 2:
+        return None
+    return from_one_run([score for _, score, _ in tossed], [planted for _, _, planted in tossed])
 
 
 def conclusion(found: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ def score_rows(
     means: Column | None = None,
     variances: Column | None = None,
     reference_predictions: Column | None = None,
+    matches: Column | None = None,
     k: Sequence[float] = (0.1, 0.2, 0.5),
 ) -> dict[str, list[float | None]]:
     """All scores that the given columns allow, from the attacks of memtax and of installed packages.
@@ -28,7 +29,8 @@ def score_rows(
         texts: the texts; adds `zlib`.
         means: mean over the vocabulary of log p under p, at each token.
         variances: variance of log p under p; together with `means` adds `min_k_plus_plus_{k}`.
-        reference_predictions: log-probabilities of the same tokens under a reference model; adds `reference`.
+        reference_predictions: log-probabilities of the same tokens under a reference model; adds `reference` and `wbc`.
+        matches: whether each token is the model's argmax (1 or 0); with `reference_predictions` adds `ez`.
         k: shares of tokens for Min-K% and Min-K%++.
 
     Returns:
@@ -52,13 +54,19 @@ def score_rows(
     if reference_predictions is not None:
         theirs = _arrays("reference_predictions", reference_predictions, predictions)
         evidence["rates"] = [(attacks.loss(own), attacks.loss(other)) for own, other in zip(logprobs, theirs, strict=True)]
+        with np.errstate(invalid="ignore"):  # a token that both models exclude has no difference
+            evidence["deltas"] = [own - other for own, other in zip(logprobs, theirs, strict=True)]
+    if matches is not None:
+        evidence["errors"] = [row == 0 for row in _arrays("matches", matches, predictions)]
     rows = [dict(zip(evidence, values, strict=True)) for values in zip(*evidence.values(), strict=True)]
     scores: dict[str, list[float | None]] = {}
     for attack in attacks.registered().values():
         if evidence.keys() >= set(attack.needs):
             sized = replace(attack, grid=tuple(k)) if attack.grid else attack
             each = [sized.scores(row) for row in rows]
-            scores |= {name.removeprefix("attack_"): [row[name] for row in each] for name in sized.columns}
+            columns = {name: [row[name] for row in each] for name in sized.columns}
+            over_set = attack.over_set or list
+            scores |= {name.removeprefix("attack_"): over_set(values) for name, values in columns.items()}
     return scores
 
 
@@ -73,6 +81,8 @@ def _arrays(name: str, column: Column, predictions: Column) -> list[Any]:
             raise MemtaxError(f"{name} contain NaN in row {row}; drop tokens that were not scored")
         if name.endswith("predictions") and (array > 0).any():
             raise MemtaxError(f"{name} contain {array.max()} in row {row}; log-probabilities are at most 0")
+        if name == "matches" and not np.isin(array, (0, 1)).all():
+            raise MemtaxError(f"matches contain a value other than 0 and 1 in row {row}")
         if name == "variances" and (array < 0).any():
             raise MemtaxError(f"variances contain {array.min()} in row {row}; a variance is at least 0")
         arrays.append(array)

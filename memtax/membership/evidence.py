@@ -4,7 +4,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,8 @@ from memtax.lm import resident
 from memtax.lm.loading import DTYPES, QUANTIZATIONS, load_tokenizer, model_files
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
 from memtax.membership.attacks import Attack, choose
+from memtax.membership.token_values import Tokens, Values, token_values
 from memtax.provenance import digest
-
-if TYPE_CHECKING:
-    from memtax.lm.scores import TokenScores
-
-Values = npt.NDArray[np.float64]
-Tokens = Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ class AttackFilter(Filter):
         attacks: names in `memtax.membership.attacks.ATTACKS` that need no finished table.
         revision: branch, tag or commit on the Hub.
         tokenizer: folder or Hub name; None takes the model's. Not needed if the input has only tokens.
-        reference_model: for `reference`, with the revision after `@`.
+        reference_model: for `reference`, `ez` and `wbc`, with the revision after `@`.
         neighbour_model: a masked language model, for `neighbour`.
         neighbours: number of neighbors per text.
         given_neighbours: whether the column `neighbour_texts` provides the neighbors instead of a model.
@@ -139,6 +134,7 @@ class AttackFilter(Filter):
 
 PARAMETERS = {
     "rates": ("reference_model",),
+    "deltas": ("reference_model",),
     "neighbours": ("neighbour_model", "given_neighbours"),
     "prefixed": ("prefixes",),
     "frequencies": ("frequencies",),
@@ -158,10 +154,11 @@ class Gatherer:
 
     def gather(self) -> list[dict[str, Any]]:
         """One dictionary per row with keys from `EVIDENCE`; evidence that a row lacks is omitted."""
-        passed = token_values(self.model, self.tokens, "moments" in self.needed, self.parameters.batch_size)
+        options = {"moments": "moments" in self.needed, "errors": "errors" in self.needed}
+        passed = token_values(self.model, self.tokens, batch_size=self.parameters.batch_size, **options)
         found: list[dict[str, Any]] = [{} for _ in self.tokens]
         steps: dict[str, Callable[..., None]] = {
-            "rates": self._rates,
+            "reference": self._reference,
             "lowercase": self._lowercase,
             "neighbours": self._neighbours,
             "prefixed": self._prefixed,
@@ -171,16 +168,22 @@ class Gatherer:
             found[row]["logprobs"] = values[0][kept]
             if "moments" in self.needed:
                 found[row]["moments"] = (values[1][kept], values[2][kept])
+            if "errors" in self.needed:
+                found[row]["errors"] = values[-1][kept].astype(np.bool_)
             if (text := self.texts[row]) is not None:
                 found[row]["text"] = text[self.batch["chunk_start"][row] : self.batch["chunk_end"][row]]
             if "frequencies" in self.needed:
                 found[row]["frequencies"] = self._frequencies(row, kept)
-        for name in self.needed & steps.keys():
+        for name in self._steps() & steps.keys():
             steps[name](found)
         for attack in self.parameters.chosen:
             if attack.gather is not None:
                 attack.gather(self, found)
         return found
+
+    def _steps(self) -> set[str]:
+        """Names of the further passes; both kinds of evidence about the reference model come from one."""
+        return {"reference" if need in ("rates", "deltas") else need for need in self.needed}
 
     def _chunk(self, row: int) -> npt.NDArray[np.bool_]:
         """Which scored tokens of a text end inside its chunk."""
@@ -204,7 +207,7 @@ class Gatherer:
     def _likelihoods(self, sequences: Sequence[Tokens], rows: Sequence[int]) -> list[float | None]:
         """LL of each sequence; `rows` are the rows that the sequences belong to."""
         with _of_rows(rows):
-            found = token_values(self.model, sequences, False, self.parameters.batch_size)
+            found = token_values(self.model, sequences, batch_size=self.parameters.batch_size)
         return [float(values[0].mean()) if len(values[0]) else None for values in found]
 
     def _readable(self) -> list[int]:
@@ -247,7 +250,7 @@ class Gatherer:
                 joined.append(prefix + kept)
                 lengths.append(len(kept) - 1)
         with _of_rows(rows):
-            found_after = token_values(self.model, joined, False, self.parameters.batch_size)
+            found_after = token_values(self.model, joined, batch_size=self.parameters.batch_size)
         for row, values, count in zip(rows, found_after, lengths, strict=True):
             alone = found[row]["logprobs"][:count]
             found[row]["prefixed"] = (float(values[0][-count:].mean()), float(alone.mean()))
@@ -263,7 +266,8 @@ class Gatherer:
         # The first token has no context and thus no score, unless it only marks the start of the text.
         return first[1:][kept], probabilities[tokens[1:]][kept]
 
-    def _rates(self, found: list[dict[str, Any]]) -> None:
+    def _reference(self, found: list[dict[str, Any]]) -> None:
+        """`rates`, and `deltas` if the reference model reads the same tokens."""
         from memtax.lm.loading import split_revision
 
         name, revision = split_revision(str(self.parameters.reference_model))
@@ -271,7 +275,7 @@ class Gatherer:
         same = any(text is None for text in self.texts) or same_tokenization(self._tokenizer, load_tokenizer(name, revision))
         texts = [text or "" for text in self.texts]
         theirs = self.tokens if same else text_ids(load_tokenizer(name, revision), texts)
-        passed = token_values(model, theirs, False, self.parameters.batch_size)
+        passed = token_values(model, theirs, batch_size=self.parameters.batch_size)
         for row, values in enumerate(passed):
             if self.whole[row]:
                 ours = found[row]["logprobs"]
@@ -280,6 +284,10 @@ class Gatherer:
                     float(v.sum()) / size if len(v) and size else None for v, size in zip((ours, values[0]), sizes, strict=True)
                 ]
                 found[row]["rates"] = tuple(rates)
+                if same:
+                    # A token that both models exclude has no difference.
+                    with np.errstate(invalid="ignore"):
+                        found[row]["deltas"] = ours - values[0]
 
 
 @contextlib.contextmanager
@@ -289,72 +297,6 @@ def _of_rows(rows: Sequence[int]) -> Iterator[None]:
         yield
     except RowError as error:
         raise error.at(rows[error.row]) from error
-
-
-def token_values(
-    model: Any, sequences: Sequence[Tokens], moments: bool, batch_size: int | None = None
-) -> list[tuple[Values, ...]]:
-    """Log-probability of every token after the first (and mean and variance of log p), for texts of any length.
-
-    Texts longer than the model's context are read in windows that overlap by half; a token is scored in the first window
-    that contains it, so it has at least half a window of context.
-
-    Args:
-        model: a causal language model.
-        sequences: token ids of each text; equal texts are read once.
-        moments: whether to return means and variances too.
-        batch_size: rows per forward pass; None finds the largest that fits.
-
-    Returns:
-        For each text, arrays of shape (tokens - 1), float64.
-
-    Raises:
-        RowError: the model cannot process a text, or its logits are NaN.
-    """
-    from memtax.lm.scores import score
-
-    keys = [tuple(sequence) for sequence in sequences]
-    places = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    windows: list[Tokens] = []
-    parts: list[list[tuple[int, int]]] = []
-    for key in places:
-        parts.append([])
-        for start, end, seen in _windows(len(key), text_positions(model)):
-            parts[-1].append((len(windows), max(seen - start - 1, 0)))
-            windows.append(key[start:end])
-    try:
-        most = batch_size and batch_size * max(map(len, windows), default=1)
-        scores = score(model, windows, moments=moments, batch_tokens=most)
-    except RowError as error:
-        text = next(text for text, part in enumerate(parts) if error.row in [window for window, _ in part])
-        raise error.at(keys.index(list(places)[text])) from error
-    columns = [scores.split(array) for array in _arrays(scores, moments)]
-    found = [
-        tuple(np.concatenate([column[window][skipped:] for window, skipped in part]).astype(np.float64) for column in columns)
-        for part in parts
-    ]
-    return [found[places[key]] for key in keys]
-
-
-def _arrays(scores: "TokenScores", moments: bool) -> list[npt.NDArray[np.float32]]:
-    found = [scores.logprobs]
-    if moments:
-        assert scores.means is not None
-        assert scores.variances is not None
-        found += [scores.means, scores.variances]
-    return found
-
-
-def _windows(length: int, limit: int | None) -> list[tuple[int, int, int]]:
-    """Start, end and number of already scored tokens of each window."""
-    if limit is None or length <= limit:
-        return [(0, length, 0)]
-    found = [(0, limit, 0)]
-    while found[-1][1] < length:
-        seen = found[-1][1]
-        start = seen - max(limit // 2, 1)
-        found.append((start, min(start + limit, length), seen))
-    return found
 
 
 def same_tokenization(first: Any, second: Any) -> bool:

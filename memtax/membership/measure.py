@@ -13,12 +13,14 @@ from memtax import schema
 from memtax.corpus.membership_texts import COLUMNS
 from memtax.engine import World
 from memtax.errors import MemtaxError
-from memtax.lm.loading import load_tokenizer
+from memtax.lm.folders import base_model
+from memtax.lm.loading import load_tokenizer, split_revision
 from memtax.lm.special_tokens import text_ids, without_bos
 from memtax.membership.attacks import LATE, Attack, choose, registered
 from memtax.membership.estimates import ALL, METRICS, RESAMPLES, Figures, figures
 from memtax.membership.evidence import PARAMETERS, AttackFilter
 from memtax.membership.late import StrongSettings, check_finished, late_scores
+from memtax.membership.paired import FORCED
 from memtax.progress import numbered, skipped
 from memtax.provenance import fingerprint_table
 
@@ -134,18 +136,47 @@ def infer_membership(
     kept[[*prefixed, *population]] = False
     table = table.filter(pa.array(kept))
     names = [column for attack in chosen for column in attack.columns]
+    table, forced = _over_set(table, chosen)
     figures_found = {
         "model": scorer.model,
         "bos": list(scorer.opening),
         "attacks": [attack.name for attack in chosen],
         "reserved": {"recall": len(prefixed), "rmia": len(population)},
         "frequencies": scorer.frequencies,
+        "reference_model": scorer.reference_model,
+        "forced": forced,
         "strong": asdict(strong) if {"lira", "rmia"} & set(attacks) else None,
         # Only the main process needs the bootstraps, which are slow.
         "domains": figures(table, names, resamples) if World.current().is_main else {},
     }
     columns_kept = ["sequence_id", "domain", "document", "is_member", "chunk_start", "chunk_end", *dict.fromkeys(names)]
     return Membership(schema.validate(table, columns_kept, "the scores"), figures_found)
+
+
+def _over_set(table: pa.Table, chosen: Sequence[Attack]) -> tuple[pa.Table, dict[str, int]]:
+    """The scores of attacks whose scores depend on the whole set, and the number of texts placed by rule in each."""
+    forced = {}
+    for attack in chosen:
+        for column in attack.columns if attack.over_set else ():
+            single = table.column(column).to_pylist()
+            assert attack.over_set is not None
+            place = table.column_names.index(column)
+            table = table.set_column(place, column, pa.array(attack.over_set(single), pa.float64()))
+            forced[attack.name] = sum(value is not None and value >= FORCED for value in single)
+    return table, forced
+
+
+def default_reference(model: str, reference: str | None, attacks: Sequence[str]) -> str | None:
+    """The reference model: the one given, else an adapter's base model if an attack reads one; None without either.
+
+    Args:
+        model: folder or Hub name of the attacked model, NAME@REVISION for a revision.
+        reference: the reference model given.
+        attacks: names of the requested attacks; empty for all that are possible.
+    """
+    reading = any(PARAMETERS.get(need) == ("reference_model",) for attack in choose(attacks) for need in attack.needs)
+    base = base_model(*split_revision(model)) if reference is None and (reading or not attacks) else None
+    return reference if base is None else "@".join(part for part in base if part)
 
 
 def possible_attacks(
@@ -274,4 +305,13 @@ def representatives(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-__all__ = ["ALL", "DEFAULT", "Membership", "infer_membership", "possible_attacks", "prepare", "representatives"]
+__all__ = [
+    "ALL",
+    "DEFAULT",
+    "Membership",
+    "default_reference",
+    "infer_membership",
+    "possible_attacks",
+    "prepare",
+    "representatives",
+]

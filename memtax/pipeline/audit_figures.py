@@ -18,7 +18,6 @@ from memtax.pipeline.personal import personal_data
 from memtax.record_shapes import ADAPTER
 from memtax.records import read_json
 
-ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
 SAMPLES, PROBABILITIES = (1, 100, 10_000), (0.1, 0.5, 0.9)
 
 
@@ -36,7 +35,7 @@ def audit_figures(
         metrics: metrics of the run.
         planted: canaries in the training set.
         membership: figures of membership inference, or the reason why there are none.
-        about: facts about the audit: `model`, `adapter`, `train`, `held_out`, `personal_data_shown`.
+        about: facts about the audit: `model`, `adapter`, `base`, `train`, `held_out`, `personal_data_shown`.
     """
     folder = config.output
     table = pq.read_table(folder / "dataset" / "features" / "train.parquet")
@@ -124,7 +123,23 @@ def _canaries(planted: Sequence[Canary], config: RunConfig) -> dict[str, Any]:
     """Exposure and extraction of planted canaries, or the reason why there are none."""
     if not planted:
         return {"measurable": False, "reason": "no record of planted canaries was given"}
-    return {"measurable": True, **read_out(planted, config.model, config.revision, config.dtype, config.opening)}
+    base = config.reference_model if _same_tokenizer(config) else None
+    found = read_out(planted, config.model, config.revision, config.dtype, config.opening, base)
+    return {"measurable": True, **found}
+
+
+def _same_tokenizer(config: RunConfig) -> bool:
+    """Whether the base model reads the tokens of the audited one, as far as both have a tokenizer."""
+    from memtax.lm.loading import load_tokenizer, split_revision
+    from memtax.membership.evidence import same_tokenization
+
+    if config.reference_model is None:
+        return False
+    try:
+        names = ((config.tokenizer or config.model, None), split_revision(config.reference_model))
+        return same_tokenization(*(load_tokenizer(*name) for name in names))
+    except MemtaxError:
+        return True
 
 
 def _advice(table: pa.Table, rows: Sequence[Row], units: statistics.Units, folder: Path) -> dict[str, Any]:

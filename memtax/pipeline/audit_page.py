@@ -48,11 +48,24 @@ class Finding:
 
 def write(path: Path, result: Mapping[str, Any]) -> Path:
     """Write the page from the audit's figures."""
-    about = [("Model", result["model"]), ("Adapter", result["adapter"]), ("Training set", result["train"])]
+    about = [
+        ("Model", result["model"]),
+        ("Adapter", result["adapter"]),
+        ("Base", result.get("base")),
+        ("Training set", result["train"]),
+    ]
     window = result["window"]
     about += [("Held out", result["held_out"]), ("Sequences", f"{result['sequences']:,} of {sum(window.values())} tokens")]
-    found = [_extraction(result), _sampling(result), _worrying(result), _canaries(result), _membership(result)]
+    found = [
+        _extraction(result),
+        _calibrated(result.get("calibrated")),
+        _sampling(result),
+        _worrying(result),
+        _canaries(result),
+        _membership(result),
+    ]
     found += [_personal(result), _advice(result)]
+    found = [one for one in found if one is not None]
     return write_page(
         path,
         f"Audit: {headline(result)}",
@@ -123,6 +136,29 @@ def _extraction(result: Mapping[str, Any]) -> Finding:
     caption = "Left: counts by category. Right: extracted shares; whiskers are the interval of each share."
     panel = Panel("extraction", words.say_extraction(result["extraction"]), caption, drawn)
     return Finding(heading, text, "Extraction by greedy decoding", head, rows, panel)
+
+
+def _calibrated(found: Mapping[str, Any] | None) -> Finding | None:
+    """Extraction beyond what the model produces of texts that it never saw."""
+    if found is None:
+        return None
+    if not found["measurable"]:
+        heading = "Beyond text never seen: not measurable with this data"
+        return Finding(
+            heading, f"{UNMEASURED}: how much of it is beyond what the model gives of unseen texts: {found['reason']}."
+        )
+    share, unseen, unit = found["exceeds"], found["memorized_held_out"], found["unit"]
+    heading = f"{words.percent(share['rate'])} of the training sequences are more probable than texts never seen"
+    text = (
+        f"A continuation counts if its log-probability exceeds {found['threshold']:.2f} nats, which at most "
+        f"{words.percent(found['alpha'])} of unseen {unit}s reach with any of their continuations (split-conformal threshold "
+        f"over {found['units']:,} held-out {unit}s, {found['sequences']:,} sequences, that do not occur in the training set; "
+        f"the guarantee is on average over such sets, for {unit}s of the same kind and length). Share: {_share(share)}. "
+        f"{numbered(found['memorized_below'], 'sequence')} that greedy decoding yields "
+        f"{agree(found['memorized_below'], 'is')} below, {found['exceeds_unmemorized']:,} above that it does not yield. "
+        f"Greedy decoding yields {_share(unseen)} of the held-out sequences: that much is completed without having been seen."
+    )
+    return Finding(heading, text)
 
 
 def _sampling(result: Mapping[str, Any]) -> Finding:
@@ -196,18 +232,43 @@ def _canaries(result: Mapping[str, Any]) -> Finding:
         for row in found["by_repetitions"]
     ]
     text = (
-        f"Planted random sequences ({found['planted']:,}), ranked by likelihood among {found['held_out']:,} held-out ones of "
-        f"the same kind: they measure how well the model remembers a text that resembles no other. Exposure (Carlini et al. "
-        f"2019) is log2 of the candidates minus log2 of the rank: {found['most_bits']:.1f} bits at most, for a canary that "
-        f"ranks before all held-out ones, and {found['chance_bits']:.2f} on average if nothing was learned. Extracted: greedy "
+        f"Planted random sequences ({found['planted']:,}), ranked by {_ranked_by(found)} among {found['held_out']:,} "
+        "held-out ones of the same kind: they measure how well the model remembers a text that resembles no other. "
+        "Exposure (Carlini et al. 2019) is log2 of the candidates minus log2 of the rank: "
+        f"{found['most_bits']:.1f} bits at most, "
+        f"for a canary that ranks before all held-out ones, and {found['chance_bits']:.2f} on average if nothing was "
+        "learned. Extracted: greedy "
         f"decoding from the first half yields the second half; {found['held_out_extracted']:,} held-out ones "
         f"{agree(found['held_out_extracted'], 'is')} extracted. A number, a name or a password that occurs as often in the "
         "training set as a canary may be remembered as well. Intervals (95%) are "
         "over canaries, which are drawn independently of each other."
     )
+    text += f" {_epsilon(found.get('epsilon'))}"
     head = ("Planted times", "Canaries", "Mean exposure in bits (range)", "Interval of the mean", "Extracted", "Share")
     panel = Panel("canaries", conclusion(found), "Dots: mean exposure; bars: range; dashed: chance.", _exposure(found))
     return Finding("What planted canaries show", text, "Canaries by repetitions", head, rows, panel)
+
+
+def _ranked_by(found: Mapping[str, Any]) -> str:
+    return "log-likelihood minus that under the base model" if found.get("base") else "likelihood"
+
+
+def _epsilon(found: Mapping[str, Any] | None) -> str:
+    """What the canaries with a coin say about differential privacy."""
+    if found is None:
+        return (
+            "No bound on the epsilon of differential privacy: it needs canaries that were planted by coins "
+            "(training/finetune_lora.py --canary_coins SEED)."
+        )
+    start = f"{found['right']:,} of {found['guesses']:,} guesses which canaries were trained on are right"
+    ceiling = f"with so many guesses at most {found['ceiling']:.2f} could be shown"
+    if not found["epsilon"]:
+        return f"{start}: no bound on the epsilon of differential privacy is shown, which does not mean privacy; {ceiling}."
+    return (
+        f"{start}: this training is not differentially private with an epsilon below {found['epsilon']:.2f} "
+        f"(delta {found['delta']:g}, confidence {found['level']:.0%}, one canary added or removed; Steinke et al. 2023); "
+        f"{ceiling}."
+    )
 
 
 def _mean_interval(row: Mapping[str, Any]) -> str:
@@ -252,7 +313,7 @@ def _membership(result: Mapping[str, Any]) -> Finding:
         "probability that a training text scores above a held-out one: 0.5 is guessing, 1 is certainty. The blind "
         "baseline reads the texts and never sees the model: an attack that does no better may separate kinds of text, not "
         "membership. Loss is the mean log-likelihood, zlib divides it by the text's compressed size, Min-K% uses only the "
-        "least likely tokens."
+        f"least likely tokens. {words.say_paired(found.get('forced', {}))}"
     )
     return Finding(heading, text, "AUROC of attacks", ("Domain", "Attack", "AUROC (95% interval)", "What it shows"), rows)
 

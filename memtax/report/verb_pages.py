@@ -57,7 +57,11 @@ def mia(folder: Path | str) -> Path:
 
 def _sources(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     reserved = ", ".join(f"{words.count(rows)} for {name}" for name, rows in found["reserved"].items() if rows)
-    given = (("Non-members set aside", reserved), ("Token probabilities of DC-PDD", found["frequencies"]))
+    given = (
+        ("Reference model", found.get("reference_model")),
+        ("Non-members set aside", reserved),
+        ("Token probabilities of DC-PDD", found["frequencies"]),
+    )
     return [(term, str(value)) for term, value in given if value]
 
 
@@ -66,7 +70,7 @@ def _domain(number: int, name: str, one: Mapping[str, Any], found: Mapping[str, 
     title = "All texts" if name == "all" else name
     rows = [(words.label(attack), metrics) for attack, metrics in one["attacks"].items()]
     rows.append(("blind baseline", one["blind"]))
-    text = f"{membership.TEXT} {membership.counts(one)}"
+    text = f"{membership.TEXT} {membership.counts(one)} {words.say_paired(found.get('forced', {}))}".rstrip()
     cells = tuple(
         (
             label,

@@ -27,6 +27,8 @@ LABELS = {
     "dc_pdd": "DC-PDD",
     "lira": "LiRA",
     "rmia": "RMIA",
+    "ez": "EZ (error zone)",
+    "wbc": "WBC (windows)",
     "all": "all sequences",
     "aggregate": "all sequences",
 }
@@ -46,6 +48,19 @@ def label(name: str) -> str:
     # `is_declared` also looks into installed packages, whose columns may have labels.
     declared = COLUMNS[name].label if name not in LABELS and is_declared(name) and name in COLUMNS else ""
     return declared or LABELS.get(name, printable(re.sub(r"(?<=\d) (?=\d)", ".", name.replace("_", " "))))
+
+
+def say_paired(forced: Mapping[str, int]) -> str:
+    """What the attacks that compare with a base model measure, if they ran; `forced` counts texts placed by rule."""
+    if "ez" not in forced:
+        return ""
+    text = (
+        "Reference subtracts the base model's log-likelihood; WBC is the share of token windows that are likelier than under "
+        "the base model; EZ divides gains by losses against it at the tokens that the model predicts wrongly"
+    )
+    if not forced["ez"]:
+        return f"{text}."
+    return f"{text}: {numbered(forced['ez'], 'text')} without such a loss {agree(forced['ez'], 'is')} ranked above all others."
 
 
 def count(value: Any) -> str:

@@ -76,6 +76,22 @@ COLUMNS = (
         "memorization_score", "float32", "share", "generated tokens equal to the true ones", "not generated", role="outcome"
     ),
     Column(
+        "continuation_edit_distance",
+        "int32",
+        "tokens",
+        "insertions, deletions and substitutions between the generated and the true continuation",
+        "not generated",
+        role="outcome",
+    ),
+    Column(
+        "longest_common_block",
+        "int32",
+        "tokens",
+        "longest run of tokens that occurs in both the generated and the true continuation, at any position",
+        "not generated",
+        role="outcome",
+    ),
+    Column(
         "token_logprobs",
         "list<float32>",
         "nats",
@@ -142,6 +158,22 @@ COLUMNS = (
         "boolean",
         "is_memorized under a model that was not trained on the sequence",
         SHORT,
+        role="outcome",
+    ),
+    Column(
+        "exceeds_baseline",
+        "bool",
+        "boolean",
+        "whether continuation_logprob exceeds that of nearly all held-out documents, at a rate said with the figures",
+        "the continuation has no score, or too few texts were held out",
+        role="outcome",
+    ),
+    Column(
+        "baseline_p_value",
+        "float64",
+        "probability",
+        "conformal p-value of continuation_logprob among the largest of each held-out document",
+        "the continuation has no score",
         role="outcome",
     ),
     Column(

@@ -7,8 +7,8 @@ import memtax.hub.modules
 from memtax.membership.column_scores import score_rows
 
 _DESCRIPTION = """
-Scores each text for membership in a model's training data: loss, zlib, Min-K%, Min-K%++ and the reference attack, from one
-forward pass. Larger always means more likely a member. With labels, also the AUROC of each score.
+Scores each text for membership in a model's training data: loss, zlib, Min-K%, Min-K%++, and with a reference model the
+reference attack, WBC and EZ. Larger always means more likely a member. With labels, also the AUROC of each score.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -19,7 +19,9 @@ Args:
     means (`list` of `list` of `float`, *optional*): mean over the vocabulary of log p under p, at each token.
     variances (`list` of `list` of `float`, *optional*): its variance; with `means` adds `min_k_plus_plus_{k}`.
     reference_predictions (`list` of `list` of `float`, *optional*): log-probabilities of the same tokens under a reference
-        model with the same tokenizer; adds `reference`.
+        model with the same tokenizer; adds `reference` and `wbc`.
+    matches (`list` of `list` of `float`, *optional*): 1 for tokens that are the model's argmax, 0 for others; with
+        `reference_predictions` adds `ez`.
     documents (`list` of `str` or `int`, *optional*): document of each row. Intervals are then over documents, as rows of one
         depend on each other, and null with a reason below 10 documents. Without it rows are taken as independent.
     k (`list` of `float`): shares of tokens for Min-K% and Min-K%++. Defaults to `(0.1, 0.2, 0.5)`.
@@ -29,9 +31,10 @@ Args:
 Returns:
     `loss`: mean log-likelihood in nats, at most 0. `zlib`: the same over the compressed text's bytes. `min_k_{k}`: mean of
     the lowest share k of the log-probabilities. `min_k_plus_plus_{k}`: the same of (log p - mean) / deviation. `reference`:
-    mean log-likelihood beyond the reference model's. Each a list with one score per text; null where no token is scored.
-    With references, `auroc_{score}` in [0, 1] with `..._low` and `..._high`, over the texts that have the score;
-    `..._reason`: why an interval is null.
+    mean log-likelihood beyond the reference model's. `wbc`: share of token windows that are likelier than under the reference
+    model. `ez`: gains over losses against it at the tokens that are not the argmax. Each a list with one score per text; null
+    where no token is scored. With references, `auroc_{score}` in [0, 1] with `..._low` and `..._high`, over the texts that
+    have the score; `..._reason`: why an interval is null.
 
 Examples:
     >>> import evaluate, memtax
@@ -54,11 +57,11 @@ _CITATION = """
 class MembershipScores(memtax.hub.modules.Module):
     """Adapter over `memtax.membership.attacks`."""
 
-    optional = ("references", "texts", "means", "variances", "reference_predictions", "documents")
+    optional = ("references", "texts", "means", "variances", "reference_predictions", "matches", "documents")
 
     def _info(self):
         numbers = datasets.List(datasets.Value("float64"))
-        features = dict.fromkeys(("predictions", "means", "variances", "reference_predictions"), numbers)
+        features = dict.fromkeys(("predictions", "means", "variances", "reference_predictions", "matches"), numbers)
         features |= {
             "references": datasets.Value("float64"),
             "texts": datasets.Value("large_string"),
@@ -80,12 +83,14 @@ class MembershipScores(memtax.hub.modules.Module):
         means,
         variances,
         reference_predictions,
+        matches,
         documents,
         k=(0.1, 0.2, 0.5),
         resamples=1000,
         level=0.95,
     ):
-        columns = {"texts": texts, "means": means, "variances": variances, "reference_predictions": reference_predictions}
+        columns = {"texts": texts, "means": means, "variances": variances}
+        columns |= {"reference_predictions": reference_predictions, "matches": matches}
         scores = score_rows(predictions, k=k, **{name: memtax.hub.modules.given(column) for name, column in columns.items()})
         if not memtax.hub.modules.given(references):
             return scores

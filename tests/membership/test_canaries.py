@@ -148,3 +148,26 @@ def test_a_record_that_cannot_be_used_is_named(tmp_path):
         exposure([1.0], [])
     with pytest.raises(MemtaxError, match="NaN"):
         exposure([float("nan")], [1.0])
+
+
+def test_the_ranking_subtracts_the_base_model(models):
+    rng = np.random.default_rng(3)
+    canaries = [Canary(tuple(rng.integers(0, len(WORDS), 8).tolist()), place % 2) for place in range(20)]
+    # A base model of zeros subtracts log V from each: the ranks stay. The model itself as base leaves zeros, all tied.
+    alone, flat, same = (read_out(canaries, str(models[0]), base=base) for base in (None, str(models[1]), str(models[0])))
+    assert [row["exposure"] for row in flat["each"]] == pytest.approx([row["exposure"] for row in alone["each"]])
+    assert {row["exposure"] for row in same["each"]} == {0.0}
+    assert ("base" in alone, flat["base"]) == (False, str(models[1]))
+
+
+def test_canaries_with_a_coin_bound_epsilon_whatever_the_order_of_the_record():
+    # 20 in above 20 out; 7 candidates without a coin do not enter.
+    tossed = [Canary((place, 1), int(place < 20), coin=True) for place in range(40)]
+    others = [Canary((90 + place, 1), 0) for place in range(7)]
+    found = summarize([*tossed, *others], [*range(40, 0, -1), *[99] * 7], [False] * 47)["epsilon"]
+    assert (found["canaries"], found["guesses"], found["right"]) == (40, 40, 40)
+    # All tied: right guesses depend on tokens alone, not on planted ones being listed first.
+    tied = [Canary((place * 7 % 40, 1), place % 2, coin=True) for place in range(40)]
+    listed = sorted(tied, key=lambda canary: -canary.repetitions)
+    assert summarize(listed, [0.0] * 40, [False] * 40)["epsilon"] == summarize(tied, [0.0] * 40, [False] * 40)["epsilon"]
+    assert summarize([Canary((1, 2), 1), Canary((1, 3), 0)], [1, 0], [False] * 2)["epsilon"] is None

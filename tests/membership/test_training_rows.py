@@ -1,8 +1,10 @@
 """What the training scripts train on: every token of a text, in consecutive pieces that the model can hold."""
 
 import importlib.util
+import itertools
 import json
 import sys
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -60,3 +62,21 @@ def test_a_fine_tune_drops_nothing_of_a_text(rows):
     assert [row["input_ids"] for row in trained] == pieces(tokens)
     assert sorted(chain.from_iterable(pieces(tokens))) == sorted(chain.from_iterable(tokens[:2]))
     assert all(row["labels"] == row["input_ids"] for row in trained)
+
+
+def test_coins_decide_for_each_canary_by_themselves():
+    finetune = script("finetune_lora")
+    data = finetune.DataArguments("x", canaries=200, canary_candidates=5, canary_coins=3, canary_tokens=4)
+    rows = finetune.make_canaries(data, word_tokenizer())
+    planted = [row["repetitions"] for row in rows[:400]]
+    # 400 fair coins: 200 on average, standard deviation 10; neighbors agree as often as not.
+    assert set(planted) == {0, 1}
+    assert abs(sum(planted) - 200) < 50
+    assert abs(sum(a == b for a, b in itertools.pairwise(planted)) - 200) < 50
+    # The canaries do not depend on the coins, and other coins plant others; extra candidates have none.
+    others = finetune.make_canaries(replace(data, canary_coins=4), word_tokenizer())
+    assert [row["tokens"] for row in rows] == [row["tokens"] for row in others]
+    assert planted != [row["repetitions"] for row in others[:400]]
+    assert [row.get("coin", False) for row in rows] == [True] * 400 + [False] * 5
+    with pytest.raises(MemtaxError, match="plants canaries once"):
+        finetune.DataArguments("x", canaries=2, canary_coins=3, canary_repetitions=[1, 4])

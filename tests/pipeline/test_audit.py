@@ -261,6 +261,10 @@ def test_adapter_with_canaries_and_held_out_is_audited_against_its_base_model(pl
     # Members and the held-out are told apart with the adapter, and that stands beside the blind baseline.
     (domain,) = found["membership"]["domains"].values()
     assert domain["attacks"]["loss"]["auroc"]["value"] > 0.8
+    # Attacks against the base model come by themselves, and canaries are ranked by the gain over it.
+    # The texts are random letters, on which the adapter gains over the base model for unseen ones too.
+    assert all(domain["attacks"][name]["auroc"]["value"] > 0.5 for name in ("reference", "ez", "wbc"))
+    assert (found["canaries"]["base"], found["canaries"]["epsilon"]) == (base, None)
     assert found["extraction"]["held_out"]["memorized"] == 0
     # The record beside the adapter is found: 3 canaries each, ranked among 6 + 26 that were held out.
     once, often = found["canaries"]["by_repetitions"]
@@ -270,6 +274,8 @@ def test_adapter_with_canaries_and_held_out_is_audited_against_its_base_model(pl
     assert often["exposure"]["mean"] > 4
     page, card = ((tmp_path / "out" / name).read_text() for name in ("index.html", "card_section.md"))
     assert "What planted canaries show" in page
+    assert "log-likelihood minus that under the base model" in page
+    assert "EZ divides gains by losses" in page
     assert conclusion(found["canaries"]) in card
     with pytest.raises(MemtaxError, match=r"was trained on .* not on 'gpt2'"):
         memtax.audit(model="gpt2", train=train, output=tmp_path / "x", adapter=str(adapter))
