@@ -76,15 +76,14 @@ def xi_interval(
         units: (rows,) unit of each row, from `unit_codes`: subsamples are of whole units. None: rows are independent.
 
     Returns:
-        xi with its interval; None below `FEWEST_UNITS` units, or, over units, where `xi_withheld` gives a reason.
+        xi with its interval; None below `FEWEST_UNITS` units, or over units if `xi_withheld` gives a reason.
 
     Raises:
         MemtaxError: as in `chatterjee_xi`, or fewer than 20 rows.
     """
     from scipy.stats import t
 
-    value = chatterjee_xi(x, y, orders, seed)
-    first, second = columns(x=x, y=y)
+    value, (first, second) = chatterjee_xi(x, y, orders, seed), columns(x=x, y=y)
     rows = len(first)
     if rows < 20:
         raise MemtaxError(f"an interval of xi needs at least 20 rows, not {rows}")
@@ -92,9 +91,7 @@ def xi_interval(
     number = len(sizes)
     if number < FEWEST_UNITS or (units is not None and xi_withheld(second, index) is not None):
         return None
-    _, counts = np.unique(second, return_counts=True)
-    size = number ** (2 / 3) if len(counts) > 2 else max(number ** (2 / 3), RARE * number / counts.min())
-    size = int(min(size, number / 2))
+    size = _subsample_size(second, number)
     rng = np.random.default_rng(seed)
     draws = []
     others = None if units is None else _BetweenUnits(first, second, index, orders, rng)
@@ -104,15 +101,25 @@ def xi_interval(
             draws.append(others.value(np.isin(np.arange(number), chosen), range(draw, draw + SUBSAMPLE_ORDERS)))
         elif (part := second[chosen]).min() < part.max():
             draws.append(_xi(first[chosen], part, 1, rng))
-    spread = np.array(draws)[~np.isnan(draws)]
-    error = float(np.std(spread) * np.sqrt(size / number / (1 - size / number))) if len(spread) > 1 else np.inf
     # Without units the effective number is that of rows: Student's t is the normal distribution.
     freedom = np.inf if others is None else max(1.0, rows**2 / float((sizes.astype(np.float64) ** 2).sum()) - 1)
-    reach = float(t.isf(tail_of(level), freedom)) * error
+    reach = float(t.isf(tail_of(level), freedom)) * _error_of(np.array(draws), size / number)
     between = value if others is None else others.value(np.ones(number, bool), range(orders))
-    # NaN where no neighbors are of different units.
-    low, high = np.fmin(value, between), np.fmax(value, between)
-    return Interval(value, max(float(low) - reach, -1.0), min(float(high) + reach, 1.0))
+    low, high = float(np.fmin(value, between)) - reach, float(np.fmax(value, between)) + reach
+    return Interval(value, max(low, -1.0), min(high, 1.0))
+
+
+def _subsample_size(y: Array, number: int) -> int:
+    """Units of a subsample, of `number` units."""
+    _, counts = np.unique(y, return_counts=True)
+    size = number ** (2 / 3) if len(counts) > 2 else max(number ** (2 / 3), RARE * number / counts.min())
+    return int(min(size, number / 2))
+
+
+def _error_of(draws: Array, share: float) -> float:
+    """Standard error from the values on subsamples of this share of the units; infinite without two values."""
+    spread = draws[~np.isnan(draws)]
+    return float(np.std(spread) * np.sqrt(share / (1 - share))) if len(spread) > 1 else float("inf")
 
 
 def xi_withheld(y: ArrayLike, units: ArrayLike) -> str | None:
