@@ -23,6 +23,12 @@ ELSEWHERE = {
 """Verbs that train or generate, whose tests repeat them."""
 
 
+@pytest.fixture(autouse=True)
+def no_figure_files(monkeypatch):
+    """Files of figures take most of the time of a fit, and are not compared."""
+    monkeypatch.setattr("memtax.report.model_figures.save", lambda *arguments, **options: None)
+
+
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
     """Settings of each verb, over a tiny model and a table of factors."""
