@@ -36,6 +36,7 @@ def environment() -> dict[str, str]:
     """Variables of all child processes: this checkout, no network, and one thread per process unless set otherwise."""
     paths = [str(HERE), str(HERE.parent), str(HERE.parent / "tests"), os.environ.get("PYTHONPATH", "")]
     fixed = {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    fixed["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     return {**os.environ, **fixed, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 

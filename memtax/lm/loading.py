@@ -13,6 +13,7 @@ from typing import Any
 
 from memtax.checksums import verify
 from memtax.engine.world import device as shared_device
+from memtax.engine.world import use_cpu
 from memtax.errors import ModelError
 from memtax.files import Stamp, stamp
 from memtax.lm.folders import ADAPTER, adapter_base, check_folder, find_file, first_line, is_path, reason
@@ -198,9 +199,11 @@ def process_device() -> Any:
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return shared_device()
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if use_cpu():
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if torch.cuda._is_in_bad_fork():
+        raise ModelError("CUDA cannot be used in processes forked from one that has used it; leave out num_proc, or use torchrun")
+    return torch.device("cuda")
 
 
 def check_placement(dtype: str, device_map: str | None, quantization: str | None) -> dict[str, Any]:
