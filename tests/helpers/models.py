@@ -59,7 +59,7 @@ def build(name, seed=0, **changes):
 
 @torch.no_grad()
 def oracle(model, sequence):
-    """Log-probability (float64) and argmax match of tokens 1.. of one sequence, from the model's own forward pass, on its device."""
+    """Log-probability (float64) and argmax match of tokens 1.. of a sequence, by the model's own pass on its device."""
     if len(sequence) < 2:
         return torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.bool)
     logits = model(input_ids=torch.tensor([sequence], device=model.device)).logits[0, :-1].cpu()
