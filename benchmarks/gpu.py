@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="tests, rows, or names of rows, separated by commas")
     parser.add_argument("--list", action="store_true", help="print the names of the rows")
     parser.add_argument("--minutes", type=float, default=8.8, help="time for everything")
-    parser.add_argument("--test-minutes", type=float, default=3.2, help="time for the tests, out of all")
+    parser.add_argument("--test-minutes", type=float, default=2.7, help="time for the tests, out of all")
     parser.add_argument("--tests", nargs="*", help="test files or folders instead of all, the first ones first")
     parser.add_argument("--workers", type=int, help="processes for the tests; default: one per core, at most 12")
     parser.add_argument("--output", type=Path, default=RESULTS)

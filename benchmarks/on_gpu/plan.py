@@ -51,6 +51,6 @@ ROWS = (
     Row("semantic matches", "others", "semantic_matches", 30),
     Row("code classifier", "others", "code_classifier", 30),
     Row("paraphrases", "others", "paraphrases", 40),
-    Row("7B", "verbs", "large", 120),
+    Row("7B", "verbs", "large", 170),
     Row("demo", "verbs", "demo", 120),
 )

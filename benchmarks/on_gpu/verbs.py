@@ -17,6 +17,7 @@ import scoring
 import torch
 
 import memtax
+from memtax.jobs import function
 from memtax.lm import resident
 from on_gpu.plan import Size
 from on_gpu.speed import Line
@@ -186,5 +187,5 @@ def demo(size: Size) -> Iterator[Line]:
         yield "memtax demo", "left out of the check", ""
         return
     with tempfile.TemporaryDirectory() as place:
-        seconds, _ = timed(lambda: memtax.demo(output=Path(place) / "demo"), size.device)
+        seconds, _ = timed(lambda: function("demo")(output=Path(place) / "demo"), size.device)
     yield "memtax demo", f"{seconds:.0f} s", ""

@@ -84,20 +84,20 @@ def reduce_rows(logits: torch.Tensor, targets: torch.Tensor, wanted: "Wanted") -
 if triton is not None:
 
     @_jit
-    def _kernel(  # type: ignore[no-untyped-def]  # noqa: ANN202
-        logits,  # noqa: ANN001
-        targets,  # noqa: ANN001
-        logprobs,  # noqa: ANN001
-        match,  # noqa: ANN001
-        bad,  # noqa: ANN001
-        means,  # noqa: ANN001
-        variances,  # noqa: ANN001
-        ranks,  # noqa: ANN001
-        near,  # noqa: ANN001
-        stride,  # noqa: ANN001
-        vocabulary,  # noqa: ANN001
-        suppressed,  # noqa: ANN001
-        eps,  # noqa: ANN001
+    def _kernel(  # type: ignore[no-untyped-def]
+        logits,
+        targets,
+        logprobs,
+        match,
+        bad,
+        means,
+        variances,
+        ranks,
+        near,
+        stride,
+        vocabulary,
+        suppressed,
+        eps,
         SUMS: tl.constexpr,
         LOGPROBS: tl.constexpr,
         MOMENTS: tl.constexpr,

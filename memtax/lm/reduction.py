@@ -100,11 +100,14 @@ def _block(
         if wanted.logprobs:
             found["logprobs"] = (own - peak).squeeze(-1) - total.log()
         if wanted.moments:
+            # Excluded tokens have logit -inf and p = 0: they add nothing, but 0 times -inf would be NaN. On an accelerator,
+            # finding out whether there are any would wait for it.
+            certain = logits.device.type != "cpu"
+            if certain:
+                shifted.clamp_(min=torch.finfo(shifted.dtype).min / 4)
             first = powers.mul_(shifted).sum(-1) / total
             second = powers.mul_(shifted).sum(-1) / total
-            # On an accelerator, finding out would wait for it.
-            if first.device.type != "cpu" or bool(first.isnan().any()):
-                # Excluded tokens have logit -inf and p = 0: they add nothing, but 0 times -inf would be NaN.
+            if not certain and bool(first.isnan().any()):
                 torch.exp(shifted, out=powers)
                 shifted.clamp_(min=torch.finfo(shifted.dtype).min / 4)
                 first = powers.mul_(shifted).sum(-1) / total
