@@ -66,11 +66,11 @@ def verbs() -> str:
 
 def filters() -> str:
     """Every filter of the catalogue, as a table; those of installed packages too."""
-    rows = ["| filter | class | meaning | columns |", "|---|---|---|---|"]
+    rows = ["| filter | class | meaning | reads | adds |", "|---|---|---|---|---|"]
     for name in catalogue():
         kind = filter_class(name)
-        columns = ", ".join(f"`{column}`" for column in kind.columns)
-        rows.append(f"| `{name}` | `{kind.__name__}` | {cell(first_line(kind))} | {columns} |")
+        reads, adds = (", ".join(f"`{column}`" for column in columns) for columns in (kind.requires, kind.columns))
+        rows.append(f"| `{name}` | `{kind.__name__}` | {cell(first_line(kind))} | {reads} | {adds} |")
     return "\n".join(rows)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import re
@@ -148,6 +149,12 @@ def visible_files(folder: Path | str) -> list[Path]:
         for path in folder.rglob("*")
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+
+
+def matching_files(pattern: Path | str) -> list[Path]:
+    """The files that a pattern with `*`, `?` or `[...]` matches, sorted; empty for any other name."""
+    pattern = os.path.expanduser(str(pattern))
+    return sorted(map(Path, glob.glob(pattern, recursive=True))) if glob.has_magic(pattern) else []
 
 
 Stamp = tuple[str, int, int, int, int, int]

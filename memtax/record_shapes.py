@@ -242,6 +242,7 @@ _ABOUT = {
     "title?": _REASON,
     "model?": _REASON,
     "corpus?": _REASON,
+    "counted_in?": _REASON,
     "tokens?": (COUNT, None),
     "prompt?": (_LENGTH, None),
     "continuation?": (_LENGTH, None),
@@ -287,6 +288,10 @@ TOTALS: Any = {
     "windows?": Rows(COUNT),
     "sequences_too_short?": Rows(COUNT),
     "occurrences?": Rows(COUNT),
+    "source?": NAME,
+    "asked_by?": Text(10, ("tokens", "text")),
+    "approximate?": COUNT,
+    "not_counted?": COUNT,
 }
 """`totals.json` of `memtax count`."""
 _TOKEN = (TEXT, dict, None)

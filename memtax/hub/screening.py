@@ -21,6 +21,7 @@ STAYS = ("training_rows.json", "training.json", "trainer_state.json", "checksums
 CANARIES = "canaries"
 """The folder of planted and held-out canaries, beside a trained model."""
 _TEXT = (".json", ".jsonl", ".txt", ".md", ".svg", ".jinja", ".py", ".html", ".yaml", ".yml", ".csv", ".tsv", ".css", ".js")
+_DATA = (".parquet", ".jsonl", ".json", ".arrow", ".txt", ".csv", ".tsv", ".gz", ".bz2", ".xz", ".zst", ".bin")
 _VOCABULARY = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json")
 """Files of token strings: replacing any of them would break the tokenizer."""
 _COMMON = frozenset(
@@ -142,12 +143,15 @@ def public_name(value: Any) -> Any:
         return [public_name(entry) for entry in value]
     if not isinstance(value, str):
         return value
+    scheme, _, place = value.partition(":")
+    if scheme == "infini-gram" and place.startswith(("/", ".", "~")):
+        return f"{scheme}:{public_name(place)}"
     if "://" in value:
         return public_url(value).rstrip("/").rpartition("/")[2] if value.startswith("file:") else public_url(value)
     whole = os.path.exists(value)
     path, colon, rest = (value, "", "") if whole else value.partition(":")
     local = whole or path.startswith(("/", "~", ".", "\\")) or path.count("/") > 1 or os.path.exists(path)
-    local |= "/" in path and path.endswith((".parquet", ".jsonl", ".json", ".arrow", ".txt", ".gz", ".csv", ".bin"))
+    local |= "/" in path and path.endswith(_DATA)
     return (path.rstrip("/").rpartition("/")[2] or path) + colon + rest if local else value
 
 

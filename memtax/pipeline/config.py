@@ -26,9 +26,9 @@ class RunConfig:
         None,
     )
     counts: str | None = option(
-        "Occurrences counted earlier, over a larger corpus than is available: a folder of `memtax count`, or a "
-        "published table (`org/name[:config[:split]]`) with the ids of `sequences`; None counts over "
-        "`corpus`.",
+        "Occurrences counted earlier, over a larger corpus than is available: a folder of `memtax count`, a "
+        "published table (`org/name[:config[:split]]`) with the ids of `sequences`, or a public index "
+        "(`infini-gram:INDEX`); None counts over `corpus`.",
         None,
     )
     frequencies: str | None = option(

@@ -195,6 +195,7 @@ def _conclude(
         "model": facts["model"],
         "corpus": facts["corpus"],
         "corpus tokens": f"{facts['tokens']:,}",
+        **({"occurrences in": facts["counted_in"]} if "counted_in" in facts else {}),
         "sequences": f"{facts['sequences']:,}",
         "prompt + continuation": f"{config.prompt} + {config.continuation} tokens",
         "memorized": f"{metrics['extraction']['all']['memorized']:,}",
@@ -259,7 +260,9 @@ def _configs(
 def _describe_run(config: RunConfig, described: Described, table: pa.Table, output: Path) -> dict[str, Any]:
     totals = read_json(output / "counts" / "totals.json", TOTALS)
     model, corpus = public_name(config.model), public_name(config.corpus)
+    index = {"counted_in": f"{public_name(totals['source'])}, asked by {totals['asked_by']}"} if "source" in totals else {}
     return {
+        **index,
         "title": config.title or f"{model} on {corpus}",
         "model": model,
         "corpus": corpus,

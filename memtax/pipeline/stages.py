@@ -16,6 +16,8 @@ from memtax.corpus.sequences import load_sequences
 from memtax.corpus.sources import Source
 from memtax.counting.count_tables import DUPLICATES_FILE, FREQUENCIES_FILE, location, read_duplicates, read_frequencies
 from memtax.counting.counter import count, write_counts
+from memtax.counting.infini_gram import count_windows, is_index
+from memtax.counting.large_ids import TokenTable
 from memtax.engine import World, once
 from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
@@ -239,6 +241,9 @@ def _with_membership(dataset: datasets.Dataset, member: bool) -> pa.Table:
 
 
 def _write_counts(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> None:
+    if is_index(config.counts):
+        _ask_index(config, dataset, folder)
+        return
     if config.counts is not None:
         _take_counts(config.counts, config.frequencies or config.counts, dataset, folder)
         return
@@ -250,6 +255,31 @@ def _write_counts(config: RunConfig, dataset: datasets.Dataset, folder: Path) ->
     counts = count(corpus, tokens[:, config.prompt :], vocabulary_size=len(tokenizer))
     write_counts(folder, np.asarray(dataset.with_format("numpy")["sequence_id"]), counts)
     write_json(folder / "totals.json", {"tokens": counts.tokens, "sequences": counts.sequences})
+
+
+def _ask_index(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> None:
+    """Counts of all sequences from an index; token frequencies as given, or of the corpus, which may be a sample."""
+    from memtax.corpus.opening import Reading, open_sources
+
+    assert config.counts is not None
+    tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
+    rows = dataset.with_format("numpy")
+    tokens = np.asarray(rows["tokens"], np.int32).reshape(len(dataset), config.window)
+    found = count_windows(config.counts, tokens[:, config.prompt :], tokenizer)
+    columns = {"sequence_id": np.asarray(rows["sequence_id"]), "sequence_duplicates": pa.array(found.counts, pa.int64())}
+    if config.frequencies is not None:
+        table = read_frequencies(config.frequencies)
+    else:
+        corpus = open_sources([config.corpus], Reading(column=config.column, tokenizer=tokenizer))
+        counted = count(corpus, [], vocabulary_size=len(tokenizer))
+        table = TokenTable(
+            np.concatenate([np.arange(len(counted.token_frequencies)), counted.large_ids]),
+            np.concatenate([counted.token_frequencies, counted.large_frequencies]),
+        )
+    frequencies = {"token_id": table.ids, "token_frequency": table.frequencies}
+    for name, each in ((DUPLICATES_FILE, columns), (FREQUENCIES_FILE, frequencies)):
+        write_parquet(folder / name, schema.validate(pa.table(each), each, name))
+    write_json(folder / "totals.json", {"tokens": table.total, "sequences": None, **found.figures(config.counts)})
 
 
 def _take_counts(counts: str, frequencies: str, dataset: datasets.Dataset, folder: Path) -> None:
