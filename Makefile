@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test lint format bench docs clean fuzz kill damage soak long
+.PHONY: demo test lint format bench gpu docs clean fuzz kill damage soak long
 
 # The environment is made once; the stamp is newer than what it was made from.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -51,6 +51,10 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# Needs a CUDA device; runs in any environment with the dependencies, without installation.
+gpu:
+	PYTHONPATH=. $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m mkdocs build --strict

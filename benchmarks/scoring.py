@@ -29,20 +29,23 @@ from memtax.lm.scores import score
 SHAPES = {
     "70m": {"hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8},
     "410m": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+    "tiny": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
 }
 PROMPT = CONTINUATION = 32
 SLOW = ("the reference", "generate")
 
 
-def build(shape: str, device: str) -> Any:
-    """A GPT-NeoX of Pythia's shape with random weights."""
+def build(shape: str, device: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A GPT-NeoX of Pythia's shape with random weights; "tiny" is for checks of the scripts."""
     torch.manual_seed(0)
     sizes = SHAPES[shape]
-    config = GPTNeoXConfig(vocab_size=50_304, intermediate_size=4 * sizes["hidden_size"], **sizes)
-    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    vocabulary = 512 if shape == "tiny" else 50_304
+    config = GPTNeoXConfig(vocab_size=vocabulary, intermediate_size=4 * sizes["hidden_size"], **sizes)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     # Logits spread like a trained model's: a nearly uniform next token would make top-p sort the whole vocabulary.
     model.get_output_embeddings().weight.mul_(8)
-    return model.to(device)
+    return model.to(device=device, dtype=dtype)
 
 
 def memorize(model: Any, rows: list[list[int]], share: float) -> list[list[int]]:
@@ -64,7 +67,7 @@ def bare(model: Any, rows: list[list[int]], batch: int) -> None:
         hidden = parts.backbone(input_ids=ids, use_cache=False)[0][:, :-1].flatten(0, 1)
         for chunk in hidden.split(512 if ids.device.type == "cpu" else 2048):
             torch.logsumexp(parts.head(chunk).float(), -1)
-    _wait(model)
+    wait(model)
 
 
 @torch.inference_mode()
@@ -91,7 +94,7 @@ def cached(model: Any, rows: list[list[int]], batch: int) -> None:
         ids = torch.tensor(part, device=model.device)
         logits = model(input_ids=ids, use_cache=False).logits
         torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
-    _wait(model)
+    wait(model)
 
 
 @torch.inference_mode()
@@ -106,10 +109,11 @@ def reference(model: Any, rows: list[list[int]], batch: int) -> None:
         logits = model(input_ids=ids, use_cache=False).logits
         for position in range(ids.shape[1] - 1):
             logits[:, position].double().softmax(-1).gather(-1, ids[:, position + 1, None]).log()
-    _wait(model)
+    wait(model)
 
 
-def _wait(model: Any) -> None:
+def wait(model: Any) -> None:
+    """Wait for the accelerator, if there is one."""
     if model.device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -122,7 +126,7 @@ def contestants(model: Any, rows: list[list[int]], batch: int) -> dict[str, Call
         def work() -> None:
             scores = score(model, rows, batch_tokens=tokens, **options)
             extraction.columns(scores, PROMPT, CONTINUATION)
-            _wait(model)
+            wait(model)
 
         return work
 

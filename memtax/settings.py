@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, Union
 from memtax.errors import MemtaxError
 
 S = TypeVar("S")
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "saved", "float32", "bfloat16", "float16"]
 Bos = Literal["auto", "always", "never"]
 COMMAND_LINE = "the command line"
 """Name of the source of settings for which errors show flags."""

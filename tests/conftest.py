@@ -6,6 +6,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_EVALUATE_OFFLINE", "1")
 os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Asking whether there is a GPU must not keep processes that are forked later from using it.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 # The workers share the cores: with threads of their own, each would wait, spinning, for cores that the others have.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

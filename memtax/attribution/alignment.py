@@ -20,8 +20,8 @@ from memtax import statistics
 from memtax.attribution.alignment_memorization import agreement
 from memtax.errors import MemtaxError, RowError
 from memtax.filters.base import Batch, Filter
-from memtax.lm.loading import DTYPES, check_gradients, load_tokenizer, model_files
-from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
+from memtax.lm.loading import check_gradients, load_tokenizer, model_files, settled_dtype
+from memtax.lm.special_tokens import BosIds, bos_ids, bos_of, check_bos, text_ids, text_positions, without_bos
 from memtax.membership.estimates import attack_metrics
 from memtax.provenance import digest
 
@@ -67,13 +67,16 @@ Group = tuple[Sequence[int], Sequence[Sequence[int] | None]]
 """Tokens of a text, and of each of its paraphrases (None: missing)."""
 
 
-def align(model: Any, groups: Sequence[Group], *, parameters: str = "embeddings+head") -> list[Alignment]:
+def align(
+    model: Any, groups: Sequence[Group], *, parameters: str = "embeddings+head", batch_size: int | None = None
+) -> list[Alignment]:
     """Alignment of each text with its paraphrases.
 
     Args:
         model: a `transformers` causal language model, or a PEFT model around one.
         groups: texts with their paraphrases, as tokens.
         parameters: one of `memtax.lm.gradients.PARAMETERS`.
+        batch_size: sequences per pass, at least 1; None finds what fits.
 
     Returns:
         One result per group, in order.
@@ -84,31 +87,36 @@ def align(model: Any, groups: Sequence[Group], *, parameters: str = "embeddings+
     from memtax.lm.gradients import BATCH_TOKENS, capture
 
     found: list[Alignment] = []
-    most = BATCH_TOKENS["cpu" if model.device.type == "cpu" else "accelerator"]
+    longest = max((len(tokens) for text, given in groups for tokens in (text, *_present(given))), default=1)
+    fixed = None if batch_size is None else batch_size * max(longest + len(bos_of(model)), 1)
+    most = fixed or BATCH_TOKENS["cpu" if model.device.type == "cpu" else "accelerator"]
     for pack in _packs(groups, most):
         sequences = [tokens for text, paraphrases in pack for tokens in (text, *_present(paraphrases))]
         try:
-            gradients = capture(model, sequences, parameters=parameters, keep_errors=True)
+            gradients = capture(model, sequences, parameters=parameters, keep_errors=batch_size is None, batch_tokens=fixed)
         except RowError as error:
             owners = [number for number, (_, given) in enumerate(pack) for _ in range(1 + len(_present(given)))]
             raise error.at(len(found) + owners[error.row]) from error
-        start = 0
+        start, stars = 0, []
         for _, paraphrases in pack:
-            count = 1 + len(_present(paraphrases))
-            found.append(_align_one(gradients.part(start, start + count), paraphrases))
-            start += count
+            part = gradients.part(start, start + 1 + len(_present(paraphrases)))
+            stars.append((part.begin_star(), part.targets, paraphrases))
+            start += len(part)
+        found += [_align_one(star(), targets, paraphrases) for star, targets, paraphrases in stars]
     for row, one in enumerate(found):
         if any(value is not None and not math.isfinite(value) for value in (one.norm, *one.inner_products)):
             raise RowError("the gradients at {row} are not numbers (NaN); check the weights, or try dtype float32", row)
     return found
 
 
-def _align_one(gradients: Any, paraphrases: Sequence[Sequence[int] | None]) -> Alignment:
-    """The alignment of the first example with the others."""
-    norms, first = gradients.star()
+def _align_one(
+    star: tuple[dict[str, Any], dict[str, Any]], targets: Sequence[int], paraphrases: Sequence[Sequence[int] | None]
+) -> Alignment:
+    """The alignment of the first example with the others, from `Gradients.star` and their numbers of targets."""
+    norms, first = star
     squares, products = np.stack(list(norms.values())), np.stack(list(first.values()))
     scales = np.sqrt(np.maximum(squares, 0) * np.maximum(squares[:, :1], 0))
-    has = np.array(gradients.targets) > 0
+    has = np.array(targets) > 0
     cosines: list[float | None] = []
     inner: list[float | None] = []
     place = 0
@@ -138,6 +146,7 @@ class AlignmentFilter(Filter):
         bos: one of `memtax.lm.special_tokens.BOS`, or token ids.
         device_map: `auto` spreads a model over several devices; None uses one device.
         quantization: None; quantized weights have no gradients.
+        batch_size: texts and paraphrases per pass; None finds what fits.
     """
 
     model: str
@@ -149,6 +158,7 @@ class AlignmentFilter(Filter):
     bos: str | tuple[int, ...] = "auto"
     device_map: str | None = None
     quantization: str | None = None
+    batch_size: int | None = None
 
     name: ClassVar[str] = "alignment"
     requires: ClassVar[tuple[str, ...]] = ("text", "paraphrases")
@@ -164,8 +174,7 @@ class AlignmentFilter(Filter):
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise MemtaxError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        object.__setattr__(self, "dtype", settled_dtype(self.dtype))
         if self.length is not None and self.length < 2:
             raise MemtaxError(f"length={self.length} leaves no token to predict; it must be at least 2")
         check_bos(self.bos)
@@ -212,7 +221,7 @@ class AlignmentFilter(Filter):
             whole = encode(text or "")
             cut.append(longest is not None and any(len(one) > longest for one in (whole, *_present(tokens))))
             groups.append((whole[:longest], [None if one is None else one[:longest] for one in tokens]))
-        found = align(model, groups, parameters=self.parameters)
+        found = align(model, groups, parameters=self.parameters, batch_size=self.batch_size)
         return {
             "gradient_alignment": [one.cosine for one in found],
             "gradient_inner_product": [one.inner_product for one in found],

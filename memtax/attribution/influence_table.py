@@ -32,8 +32,8 @@ from memtax.engine.stage import claim
 from memtax.errors import MemtaxError, RowError
 from memtax.files import atomic_path
 from memtax.lm import resident
-from memtax.lm.loading import check_gradients, load_tokenizer, model_files
-from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
+from memtax.lm.loading import check_gradients, load_tokenizer, model_files, settled_dtype
+from memtax.lm.special_tokens import BosIds, bos_ids, bos_of, check_bos, text_ids, text_positions, without_bos
 from memtax.progress import progress_bar, skipped
 from memtax.provenance import digest, fingerprint_path
 
@@ -66,6 +66,7 @@ class InfluenceSettings:
         bos: one of `memtax.lm.special_tokens.BOS`.
         device_map: `auto` spreads a model over several devices; None uses one device.
         quantization: one of `memtax.lm.loading.QUANTIZATIONS`; only RepSim supports it.
+        batch_size: examples per pass; None finds what fits.
         show_personal_data: list texts unmasked; otherwise personal data in them is masked.
     """
 
@@ -86,10 +87,12 @@ class InfluenceSettings:
     bos: str = "auto"
     device_map: str | None = None
     quantization: str | None = None
+    batch_size: int | None = None
     show_personal_data: bool = False
 
     def __post_init__(self) -> None:
         check_methods(self.methods)
+        object.__setattr__(self, "dtype", settled_dtype(self.dtype))
         check_bos(self.bos)
         if set(self.methods) - {"repsim"}:
             check_gradients(self.quantization)
@@ -251,7 +254,10 @@ def _capture(
                 found = Gradients({}, {}, tuple(sum(one[1:]) for one in examples.scored[rows]))
                 try:
                     if set(settings.methods) - {"repsim"}:
-                        found = capture(model, sequences, parameters=parameters, scored=examples.scored[rows])
+                        longest = max(map(len, sequences), default=0) + len(bos_of(model))
+                        most = settings.batch_size and settings.batch_size * max(longest, 1)
+                        scored = examples.scored[rows]
+                        found = capture(model, sequences, parameters=parameters, scored=scored, batch_tokens=most)
                     states = last_states(model, sequences) if "repsim" in settings.methods else None
                 except RowError as error:
                     named = f"the {name} example with sequence_id {examples.ids[rows][error.row]}"

@@ -50,17 +50,32 @@ def spare_threads() -> None:
 
 
 def device() -> Any:
-    """The device that Accelerate assigns to this process among several."""
-    return _state().device
+    """The device of this process among several: Accelerate's, or a card shared with others if there are too few."""
+    import torch
+
+    state = _state()
+    if use_cpu() or state.device.type != "cpu":
+        return state.device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def use_cpu() -> bool:
+    """Whether there is no CUDA device, or `ACCELERATE_USE_CPU` asks not to use it."""
+    import torch
+
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on")
+    return asked or not torch.cuda.is_available()
 
 
 def _state() -> Any:
     import torch
     from accelerate import PartialState
 
+    # NCCL does not accept two processes on one card; gloo, which is used with `cpu=True`, does.
+    shared = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1"))) > torch.cuda.device_count()
     # One process may work for hours while the others wait; if it dies, the launcher ends the others. NCCL's default timeout is
     # ten minutes.
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
+    state = PartialState(cpu=use_cpu() or shared, timeout=_PATIENCE)
     _part_at_exit()
     return state
 

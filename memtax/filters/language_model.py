@@ -10,7 +10,7 @@ from memtax.errors import MemtaxError, ModelError
 from memtax.filters.base import Batch, Filter
 from memtax.lm import extraction
 from memtax.lm.decoding import Decoding
-from memtax.lm.loading import DTYPES, QUANTIZATIONS, model_files
+from memtax.lm.loading import QUANTIZATIONS, model_files, settled_dtype
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, without_bos
 from memtax.provenance import digest
 
@@ -49,6 +49,7 @@ class LanguageModelFilter(Filter):
         moments: add `token_means` and `token_variances` (for Min-K%++).
         ranks: add `token_ranks`.
         attention: add `attention_entropy` and `attention_gini`.
+        near_ties: add `near_ties` if the dtype has 16 bits.
         batch_size: sequences per forward pass; None finds the largest that fits.
         device_map: `auto` spreads a model over several devices; None uses one device.
         quantization: one of `memtax.lm.loading.QUANTIZATIONS`; needs bitsandbytes.
@@ -74,6 +75,7 @@ class LanguageModelFilter(Filter):
     moments: bool = False
     ranks: bool = False
     attention: bool = False
+    near_ties: bool = False
     batch_size: int | None = None
     device_map: str | None = None
     quantization: str | None = None
@@ -92,8 +94,7 @@ class LanguageModelFilter(Filter):
                     raise MemtaxError(f"{name} must be at least 1 token, got {value}")
         if len(set(self.all_windows)) < len(self.all_windows):
             raise MemtaxError(f"a pair of prompt and continuation is given twice: {self.all_windows}")
-        if self.dtype not in DTYPES:
-            raise MemtaxError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        object.__setattr__(self, "dtype", settled_dtype(self.dtype))
         if self.quantization not in (None, *QUANTIZATIONS):
             raise MemtaxError(f"unknown quantization {self.quantization!r}; choose one of {', '.join(QUANTIZATIONS)}")
         check_bos(self.bos)
@@ -135,6 +136,7 @@ class LanguageModelFilter(Filter):
             (self.moments, ("token_means", "token_variances")),
             (self.ranks, ("token_ranks",)),
             (self.attention, ("attention_entropy", "attention_gini")),
+            (self.near_ties and self.dtype in ("bfloat16", "float16"), ("near_ties",)),
         )
         added = [name for asked, names in optional if asked for name in names]
         return (*extraction.window_columns(self.all_windows), *added)
@@ -236,6 +238,9 @@ class LanguageModelFilter(Filter):
             for name in ("entropy", "gini"):
                 rows = scores.attention[name].tolist() if scores.attention else [None] * len(scores)
                 found[f"attention_{name}"] = [row if length else None for row, length in zip(rows, scores.lengths, strict=True)]
+        if "near_ties" in self.columns and scores.near is not None:
+            shares = [piece.mean() if len(piece) else None for piece in scores.split(scores.near)]
+            found["near_ties"] = [None if share is None else float(share) for share in shares]
         return found
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.options import ColumnOption, ModelOptions, PlacementOptions
+from memtax.jobs.options import BatchOption, ColumnOption, ModelOptions, PlacementOptions
 from memtax.settings import argument, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Align(ModelOptions, PlacementOptions, ColumnOption, Job):
+class Align(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     """Gradient alignment: similarity of the gradients at a text and at its paraphrases.
 
     Rows have a text and `paraphrases`, a list with null for each invalid one, as written by `memtax paraphrase`; or there is

@@ -215,7 +215,13 @@ class Job(Command):
         inputs = {name: fingerprint_path(value) for name, value in self._sources().items()} | dict(result.inputs)
         facts = result.facts or self._facts()
         seconds = time.time() - started
-        return write_result(self.output, self.verb, replace(result, facts=facts), to_values(self), inputs, seconds)
+        values = to_values(self)
+        if values.get("dtype") == "auto":
+            from memtax.lm.loading import settled_dtype
+
+            # Another machine may stand for another one.
+            values["dtype"] = settled_dtype("auto")
+        return write_result(self.output, self.verb, replace(result, facts=facts), values, inputs, seconds)
 
     def _sources(self) -> dict[str, str]:
         """Name to path of every given setting that is an input."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from memtax.jobs.base import Command, Finished
-from memtax.jobs.options import PlacementOptions
+from memtax.jobs.options import DTYPE, PlacementOptions
 from memtax.settings import Bos, Dtype, argument, option
 
 
@@ -20,7 +20,7 @@ class Explore(PlacementOptions, Command):
     bos: Bos = option(
         "Beginning-of-sequence token before each row, never scored: auto (if the tokenizer adds it), always or never.", "auto"
     )
-    dtype: Dtype = option("Number format of the weights.", "float32")
+    dtype: Dtype = option(DTYPE, "auto")
     port: int = option("Port of the page; 0: the first free one from 7860.", 0, least=0, most=65_535)
     browser: bool = option("Open the page.", True)
 

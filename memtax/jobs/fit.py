@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.options import PlacementOptions
+from memtax.jobs.options import DTYPE, PlacementOptions
 from memtax.settings import Bos, Dtype, argument, option
 
 FOLDER = "models/predictor"
@@ -33,7 +33,7 @@ class Fit(PlacementOptions, Job):
     bos: Bos = option(
         "Beginning-of-sequence token before each row, never scored: auto (if the tokenizer adds it), always or never.", "auto"
     )
-    dtype: Dtype = option("Number format of the weights.", "float32")
+    dtype: Dtype = option(DTYPE, "auto")
 
     def make(self, work: Work) -> Result:
         """See `memtax.predictor.predictor` and `memtax.pipeline.fitting`."""

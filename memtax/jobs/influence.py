@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.options import ColumnOption, ModelOptions, PlacementOptions, QuoteOption
+from memtax.jobs.options import BatchOption, ColumnOption, ModelOptions, PlacementOptions, QuoteOption
 from memtax.progress import numbered
 from memtax.settings import argument, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Influence(ModelOptions, PlacementOptions, ColumnOption, QuoteOption, Job):
+class Influence(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOption, Job):
     """Influence of training examples on test examples: gradient match, DataInf, LiSSA, exact inverse, RepSim.
 
     Influence is negative if training on the example lowers the loss at the test example; RepSim is a cosine.

@@ -5,6 +5,8 @@ from typing import Literal
 
 from memtax.settings import Bos, Dtype, option
 
+DTYPE = "Number format of the weights; auto: bfloat16 on a GPU, float32 on a CPU; saved: as in the files."
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
@@ -15,7 +17,7 @@ class ModelOptions:
     bos: Bos = option(
         "Beginning-of-sequence token before each row, never scored: auto (if the tokenizer adds it), always or never.", "auto"
     )
-    dtype: Dtype = option("Number format of the weights.", "float32")
+    dtype: Dtype = option(DTYPE, "auto")
 
 
 @dataclass(frozen=True, kw_only=True)

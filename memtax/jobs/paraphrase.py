@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.options import BatchOption, ColumnOption, PlacementOptions
+from memtax.jobs.options import DTYPE, BatchOption, ColumnOption, PlacementOptions
 from memtax.progress import agree, numbered
 from memtax.settings import Dtype, argument, option
 
@@ -34,7 +34,7 @@ class Paraphrase(PlacementOptions, BatchOption, ColumnOption, Job):
     max_edits: float = option("Maximum share of edited characters and words.", 0.9)
     min_similarity: float | None = option("Minimum cosine similarity of the embeddings.", None)
     similarity_model: str | None = option("A sentence-transformers model; default: MiniLM.", None)
-    dtype: Dtype = option("Number format of the weights.", "float32")
+    dtype: Dtype = option(DTYPE, "auto")
 
     def make(self, work: Work) -> Result:
         """See `memtax.paraphrasing.paraphraser`."""

@@ -53,10 +53,12 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
         windows = [(prompt, continuation) for continuation in self.continuation for prompt in self.prompt]
         if not windows:
             raise MemtaxError("score needs at least one prompt and one continuation length")
-        scores = self._filter(self.model, windows[0], windows=tuple(windows[1:]), generated=self.generate)
+        scores = self._filter(
+            self.model, windows[0], windows=tuple(windows[1:]), generated=self.generate, near_ties=self.stride is None
+        )
         reference = None
         if self.reference_model is not None:
-            plain: dict[str, Any] = dict.fromkeys(("token_logprobs", "moments", "ranks", "attention"), False)
+            plain: dict[str, Any] = dict.fromkeys(("token_logprobs", "moments", "ranks", "attention", "near_ties"), False)
             plain |= {"temperature": 1.0, "top_k": None, "top_p": None, "probability": None, "exact_only": True}
             reference = self._filter(self.reference_model, windows[0], **plain)
         source = Source.parse(self.sequences, column=self.column)
@@ -113,6 +115,9 @@ def _lines(figures: Mapping[str, Any]) -> list[str]:
         share = "" if row["rate"] is None else f", {row['rate']:.2%} ({_interval(row)})"
         what = f"prompt {row['prompt']}, continuation {row['continuation']}"
         lines.append(f"{what}: {row['memorized']:,} of {row['sequences']:,} memorized{share}")
+    if (ties := figures.get("near_ties")) and ties["share"] is not None:
+        share = f"{ties['share']:.2%}"
+        lines.append(f"near-ties in {ties['dtype']}: {share} of the tokens, where another batch or card may decide otherwise")
     if beyond := figures.get("reference"):
         lines.append(f"of {beyond['model_memorized']:,} memorized, the reference model completes {beyond['predictable']:,}")
     return lines

@@ -19,6 +19,8 @@ Columns = slice | torch.Tensor
 
 _HELD = 2**24
 """Numbers held at once in a matrix of two sets of rows, or in a block of gradients (64 MiB in float32)."""
+_PADDED = 2**28
+"""Errors held at once for all examples of a group (1 GiB in float32), on accelerators."""
 _EXAMPLES = 1024
 """Examples whose gradients are formed together."""
 
@@ -154,11 +156,24 @@ class Outer:
 
     def star(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Squared norms, and inner products with the first example."""
+        if self.left.device.type != "cpu" and self._fits_padded():
+            return self._padded_star()
         pairs = self.lengths[0] * sum(self.lengths) + sum(length * length for length in self.lengths[1:])
         if self._rows_are_cheaper(pairs, sum(self.lengths), 2 * len(self) - 1):
             return _star(self, Outer.gram_by_rows)
         found = self.gram_by_gradients(self)
         return found.diagonal(), found[0]
+
+    def _fits_padded(self) -> bool:
+        """Whether all errors, padded to the longest example, fit the limit."""
+        return len(self) * max(self.lengths, default=0) * self.errors.width <= _PADDED
+
+    def _padded_star(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`star` with a few large products instead of some per example, which an accelerator would mostly wait for."""
+        left, right = _padded(self.left, self.lengths), _padded(self.errors.columns(slice(None)), self.lengths)
+        own = (left @ left.transpose(1, 2)) * (right @ right.transpose(1, 2))
+        first = (left @ left[0].T) * (right @ right[0].T)
+        return own.sum((1, 2)), first.sum((1, 2))
 
     def _rows_are_cheaper(self, row_pairs: int, rows: int, pairs: int) -> bool:
         inputs, outputs = self.left.shape[1], self.errors.width
@@ -221,7 +236,16 @@ class Table:
 
     def star(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Squared norms, and inner products with the first example."""
+        if self.values.device.type != "cpu" and len(self) * max(self.lengths, default=0) * self.values.shape[1] <= _PADDED:
+            return self._padded_star()
         return _star(self, Table.gram)
+
+    def _padded_star(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """As for `Outer`."""
+        values, ids = _padded(self.values, self.lengths), _padded(self.ids, self.lengths)  # padding has values 0
+        own = (values @ values.transpose(1, 2)) * (ids[:, :, None] == ids[:, None, :])
+        first = (values @ values[0].T) * (ids[:, :, None] == ids[0][None, None, :])
+        return own.sum((1, 2)), first.sum((1, 2))
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,10 @@ def _kernel(fields: Tensors, model: Any) -> Kernel:
         return Table(lengths, fields["ids"], fields["values"])
     if "errors" in fields:
         return Outer(lengths, fields["left"], Held(fields["errors"]))
-    return Outer(
-        lengths, fields["left"], Recomputed(head_of(model), *(fields[n] for n in ("hidden", "targets", "normalizers")))
-    )
+    head = head_of(model)
+    # With layers on several devices, the head may be on another one than the model's input.
+    left, *rest = (fields[name].to(head.weight.device) for name in ("left", "hidden", "targets", "normalizers"))
+    return Outer(lengths, left, Recomputed(head, *rest))
 
 
 def head_of(model: Any) -> Head:

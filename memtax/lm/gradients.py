@@ -4,7 +4,7 @@ The loss of an example is the mean negative log-likelihood of its own targets, s
 The backward pass computes no weight gradients, only gradients of the activations.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,10 +78,17 @@ class Gradients:
 
     def star(self) -> tuple[Gram, Gram]:
         """Squared norms, and inner products with the first example, for every tensor: each (examples)."""
-        found = {name: kernel.star() for name, kernel in self.kernels.items()}
-        return {name: _numpy(norms) for name, (norms, _) in found.items()}, {
-            name: _numpy(first) for name, (_, first) in found.items()
-        }
+        return self.begin_star()()
+
+    def begin_star(self) -> Callable[[], tuple[Gram, Gram]]:
+        """`star` for accelerators, which compute until the returned function is called for the values."""
+        found = {name: torch.stack(kernel.star()) for name, kernel in self.kernels.items()}
+
+        def wait() -> tuple[Gram, Gram]:
+            both = {name: _numpy(values) for name, values in found.items()}
+            return {name: values[0] for name, values in both.items()}, {name: values[1] for name, values in both.items()}
+
+        return wait
 
     def norms(self) -> Gram:
         """Squared norms for every tensor, (examples)."""
@@ -275,11 +282,14 @@ def _capture_batch(
             layer: Any = parts.head
             head = Head(layer.weight.detach(), None if layer.bias is None else layer.bias.detach(), parts.adjust)
             held = keep and len(targets) * head.weight.shape[0] <= _HELD_ERRORS[kind]
-            hidden = states.detach()[needed.to(states.device)]
-            outer, below, biases = _through_head(head, hidden, targets, weight, lengths, held, deep, _CHUNK_LOGITS[kind])
+            # With layers on several devices, the head may be on another one than the last layer and the input.
+            place = head.weight.device
+            hidden = states.detach()[needed.to(states.device)].to(place)
+            into = targets.to(place), weight.to(place)
+            outer, below, biases = _through_head(head, hidden, *into, lengths, held, deep, _CHUNK_LOGITS[kind])
             if deep and len(targets):
                 gradient = torch.zeros_like(states)
-                gradient[needed] = below.to(states.dtype)
+                gradient[needed.to(states.device)] = below.to(states.device, states.dtype)
                 states.backward(gradient)
     check_uncalled(model, recorder.uncalled(), ids)
     return recorder.kernels(needed, lengths, ids, dtype, _FLAT, outer, biases)

@@ -13,6 +13,7 @@ from typing import Any
 
 from memtax.checksums import verify
 from memtax.engine.world import device as shared_device
+from memtax.engine.world import use_cpu
 from memtax.errors import ModelError
 from memtax.files import Stamp, stamp
 from memtax.lm.folders import ADAPTER, adapter_base, check_folder, find_file, first_line, is_path, reason
@@ -20,8 +21,9 @@ from memtax.lm.weights import read_weights
 from memtax.record_shapes import TOKENIZER
 from memtax.records import read_json
 
-DTYPES = ("float32", "bfloat16", "float16", "auto")
-"""Supported weight dtypes; `auto` is the dtype in which they were saved."""
+DTYPES = ("float32", "bfloat16", "float16", "auto", "saved")
+"""Supported weight dtypes: `auto` is bfloat16 on an accelerator that supports it, otherwise float32; `saved` is the dtype in
+which the weights were saved."""
 
 _TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")
 
@@ -58,6 +60,7 @@ def load_model(
     Raises:
         ModelError: the model does not exist, is incomplete or damaged, has only pickled weights, or needs its own code.
     """
+    dtype = settled_dtype(dtype, device)
     placement = check_placement(dtype, device_map, quantization)
     check_folder(path)
     from memtax.lm.special_tokens import bos_ids, set_bos
@@ -198,9 +201,30 @@ def process_device() -> Any:
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return shared_device()
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if use_cpu():
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if torch.cuda._is_in_bad_fork():
+        raise ModelError(
+            "CUDA cannot be used in processes forked from one that has used it; leave out num_proc, or use torchrun"
+        )
+    return torch.device("cuda")
+
+
+def settled_dtype(dtype: str, device: Any = None) -> str:
+    """The dtype that `auto` stands for on a device (None: the device of this process); any other one unchanged.
+
+    Raises:
+        ModelError: it is unknown.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    if dtype != "auto":
+        return dtype
+    import torch
+
+    target = process_device() if device is None else torch.device(device)
+    # Older cards emulate bfloat16, slowly.
+    return "bfloat16" if target.type == "cuda" and torch.cuda.get_device_capability(target)[0] >= 8 else "float32"
 
 
 def check_placement(dtype: str, device_map: str | None, quantization: str | None) -> dict[str, Any]:
@@ -209,8 +233,7 @@ def check_placement(dtype: str, device_map: str | None, quantization: str | None
     Raises:
         ModelError: a value is unknown, `device_map` is used with several processes, or bitsandbytes is missing.
     """
-    if dtype not in DTYPES:
-        raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    settled_dtype(dtype)
     if device_map is None and quantization is None:
         return {}
     if device_map is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:

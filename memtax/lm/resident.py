@@ -17,7 +17,15 @@ from typing import Any
 from memtax.errors import ModelError
 from memtax.files import Stamp, stamp, visible_files
 from memtax.lm.folders import ADAPTER, adapter_base, check_folder, find_file, first_line
-from memtax.lm.loading import attach_adapter, check_placement, is_lora_alone, load_model, model_files, process_device
+from memtax.lm.loading import (
+    attach_adapter,
+    check_placement,
+    is_lora_alone,
+    load_model,
+    model_files,
+    process_device,
+    settled_dtype,
+)
 from memtax.lm.special_tokens import bos_ids, set_bos
 from memtax.lm.weights import read_encoder, read_weights
 from memtax.provenance import digest, fingerprint_path
@@ -39,6 +47,9 @@ class Placement:
     dtype: str = "float32"
     device_map: str | None = None
     quantization: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", settled_dtype(self.dtype))
 
     @property
     def is_plain(self) -> bool:

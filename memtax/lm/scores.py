@@ -6,7 +6,7 @@ Shifting and masking happen in `_needed` only.
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from memtax.errors import RowError
+from memtax.lm import fused
 from memtax.lm.attention import AttentionRecorder, batch_limit, recording
 from memtax.lm.batches import FEWEST, MULTIPLE, Block, PaddingSide, Ragged, first_block, order
 from memtax.lm.decoding import Decoding
@@ -27,6 +28,8 @@ BATCH_TOKENS = {"cpu": 4096, "accelerator": 65_536}
 """Positions per forward pass that keep two cores, and one accelerator, busy (see `score`)."""
 _CHUNK_LOGITS = {"cpu": 2**20, "accelerator": 2**26}
 """Logits in memory at once, as far as chunks of `_CHUNK_ROWS` rows allow."""
+_FUSED_LOGITS = 2**28
+"""The same if they are reduced in their own dtype, without float32 copies."""
 _CHUNK_ROWS = 2 * FEWEST
 _WHOLE_LOGITS = 2**28
 """Logits in memory at once if the model only returns them for a whole batch."""
@@ -56,6 +59,9 @@ class TokenScores:
     """Number of vocabulary tokens ranked before the token: 0 for the argmax; of equal logits the first ranks first."""
     decoded: npt.NDArray[np.float32] | None = None
     """Log-probability that the sampling scheme draws the token, in nats; -inf if it is excluded."""
+    near: npt.NDArray[np.bool_] | None = None
+    """Near-ties: the two largest logits differ by no more than the rounding of a 16-bit dtype, so that another batch shape or
+    card may choose the other token. None for wider dtypes."""
     attention: Attention | None = None
     """`entropy` and `gini`, each (sequences, layers * heads): see `memtax.lm.attention`; NaN for sequences without entries."""
 
@@ -123,7 +129,8 @@ def score(
     longest = positions(model)
     check_ids(ragged, vocabulary_size(model))
     check_lengths(ragged, longest)
-    wanted = Wanted(not match_only, moments, ranks, decoding, suppressed)
+    coarse = model.dtype in (torch.bfloat16, torch.float16)
+    wanted = Wanted(not match_only, moments, ranks, decoding, suppressed, coarse and not match_only)
     offsets = np.concatenate([[0], np.cumsum(np.maximum(ragged.lengths - ragged.before - start, 0))])
     found = {name: torch.empty(int(offsets[-1]), dtype=dtype).numpy() for name, dtype in wanted.columns.items()}
     heads: Attention = {}
@@ -164,18 +171,27 @@ def _forward(
     if recorder:
         most = min(most, batch_limit(model, int(ragged.lengths.max(initial=0))))
     rows = order(ragged, start + 1)
+    waiting: tuple[Block, Callable[[], Found]] | None = None
     while len(rows):
         block = first_block(ragged, rows, most, longest, side)
         try:
             before = ragged.before[block.rows]
-            found = _score_block(model, parts, block, wanted, start, before, side, _CHUNK_LOGITS[kind], recorder)
+            found = _score_block(model, parts, block, wanted, start, before, side, recorder)
         except FAILURES as error:
             if recorder:
                 recorder.clear()
             most = smaller(model, "scores", error, (len(block.rows), block.ids.shape[1]), batch_tokens is None)
             continue
-        yield block, found
+        if waiting:
+            yield waiting[0], waiting[1]()
+        waiting = block, found
+        if recorder:
+            # The recorder holds one batch only.
+            yield block, found()
+            waiting = None
         rows = rows[len(block.rows) :]
+    if waiting:
+        yield waiting[0], waiting[1]()
 
 
 def _score_block(
@@ -186,54 +202,82 @@ def _score_block(
     start: int,
     before: npt.NDArray[np.int64],
     side: PaddingSide,
-    chunk_logits: int,
     recorder: AttentionRecorder | None,
-) -> Found:
-    """The requested values of a batch's scored tokens, row by row; each text follows `before` BOS tokens."""
-    ids = torch.from_numpy(block.ids).to(model.device)
-    mask = torch.from_numpy(block.mask).to(model.device)
+) -> Callable[[], Found]:
+    """The requested values of a batch's scored tokens, row by row; each text follows `before` BOS tokens.
+
+    An accelerator still computes them when this returns: the next batch can be prepared before the values are asked for.
+    """
+    ids, mask = _sent(block.ids, model.device), _sent(block.mask, model.device)
     arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask.long(), "use_cache": False}
     if recorder:
         # Attention to BOS counts; attention from BOS is not about the text. Padding is on the right.
         opening = np.arange(block.mask.shape[1]) < before[np.minimum(np.arange(len(block.mask)), len(before) - 1)][:, None]
         recorder.mask = mask & ~torch.from_numpy(opening).to(mask.device)
-    if model.dtype == torch.float64 and side == "right":
+    if side == "right" and (model.dtype == torch.float64 or (model.device.type != "cpu" and block.mask.all())):
         # Models that compute the softmax in float32 (Gemma 2) turn the mask's minimum into infinity. Omitting the mask
-        # changes nothing, since later tokens have no effect.
+        # changes nothing, since later tokens have no effect. Without padding, transformers would wait for an accelerator to
+        # find that out.
         del arguments["attention_mask"]
     if side == "left":
         arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     # If the model returns only logits, a prompt adapter's virtual tokens come first and have no target.
     states = call(parts.backbone, **arguments)[0] if parts else call(model, **arguments).logits[:, -ids.shape[1] :]
-    rows, targets = _needed(states, ids, mask, torch.from_numpy(start + before).to(mask.device))
+    needed = _needed(block.mask, start + before)
+    places, targets = _sent(np.flatnonzero(needed), states.device), _sent(np.roll(block.ids, -1, 1)[needed], states.device)
+    rows = states.flatten(0, 1).index_select(0, places)
     del states
+    kind = "cpu" if rows.device.type == "cpu" else "accelerator"
+    most = _FUSED_LOGITS if fused.usable(rows.device) else _CHUNK_LOGITS[kind]
     pieces = []
-    for hidden, target in _chunks(rows, targets, chunk_logits // (rows.shape[1] if parts is None else vocabulary_size(model))):
+    for hidden, target in _chunks(rows, targets, most // (rows.shape[1] if parts is None else vocabulary_size(model))):
         logits = hidden if parts is None else parts.logits(hidden)
         pieces.append(reduce(logits, target.to(logits.device), wanted))
-    return {name: torch.cat([piece[name] for piece in pieces])[: len(targets)].cpu().numpy() for name in wanted.columns}
+    return _fetched({name: torch.cat([piece[name] for piece in pieces])[: len(targets)] for name in wanted.columns})
 
 
-def _needed(
-    states: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, skipped: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _sent(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """The array on a device, without waiting for what that computes."""
+    values = torch.from_numpy(array)
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+def _fetched(values: dict[str, torch.Tensor]) -> Callable[[], Found]:
+    """A function that returns the values as arrays. The copies from CUDA are queued before the next batch's work."""
+    device = next(iter(values.values())).device
+    if device.type != "cuda":
+        found = {name: tensor.cpu().numpy() for name, tensor in values.items()}
+        return lambda: found
+    copies = {name: torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for name, tensor in values.items()}
+    for name, tensor in values.items():
+        copies[name].copy_(tensor, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(device))
+
+    def wait() -> Found:
+        done.synchronize()
+        return {name: tensor.numpy() for name, tensor in copies.items()}
+
+    return wait
+
+
+def _needed(mask: npt.NDArray[np.bool_], skipped: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """The only shift and mask: the state at position t predicts token t + 1, and both must be tokens, not padding.
 
     Args:
-        states: (batch, length, width).
-        ids: (batch, length).
         mask: (batch, length), True on tokens.
         skipped: (rows), index of the first token to score, without padding, for the leading rows of the batch; the other
             rows only fill the batch.
 
     Returns:
-        States (scored tokens, width) and the tokens that they predict (scored tokens), row by row.
+        (batch, length), the positions whose states predict a token to score.
     """
     rows = len(skipped)
-    needed = mask[:rows, :-1] & mask[:rows, 1:]
-    if bool((skipped > 1).any()):
-        needed &= mask[:rows, :-1].cumsum(-1) >= skipped[:, None]
-    return states[:rows, :-1][needed.to(states.device)], ids[:rows, 1:][needed]
+    needed = np.zeros_like(mask)
+    needed[:rows, :-1] = mask[:rows, :-1] & mask[:rows, 1:]
+    if (skipped > 1).any():
+        needed[:rows] &= mask[:rows].cumsum(-1) >= skipped[:, None]
+    return needed
 
 
 def _chunks(rows: torch.Tensor, targets: torch.Tensor, most: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -27,6 +27,8 @@ def read_weights(
     Raises:
         Exception: any error of `transformers` for missing or damaged files, pickles and unknown architectures.
     """
+    if options.get("dtype") == "saved":
+        options["dtype"] = "auto"
     model, report = auto.from_pretrained(
         str(path),
         revision=revision,

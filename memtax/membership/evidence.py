@@ -12,7 +12,7 @@ import numpy.typing as npt
 from memtax.errors import MemtaxError, RowError
 from memtax.filters.base import Batch, Filter
 from memtax.lm import resident
-from memtax.lm.loading import DTYPES, QUANTIZATIONS, load_tokenizer, model_files
+from memtax.lm.loading import QUANTIZATIONS, load_tokenizer, model_files, settled_dtype
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
 from memtax.membership.attacks import Attack, choose
 from memtax.membership.token_values import Tokens, Values, token_values
@@ -67,8 +67,7 @@ class AttackFilter(Filter):
     def __post_init__(self) -> None:
         object.__setattr__(self, "attacks", tuple(self.attacks))
         object.__setattr__(self, "prefixes", tuple((domain, tuple(tokens)) for domain, tokens in self.prefixes))
-        if self.dtype not in DTYPES:
-            raise MemtaxError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        object.__setattr__(self, "dtype", settled_dtype(self.dtype))
         if self.quantization not in (None, *QUANTIZATIONS):
             raise MemtaxError(f"unknown quantization {self.quantization!r}; choose one of {', '.join(QUANTIZATIONS)}")
         if self.batch_size is not None and self.batch_size < 1:

@@ -143,6 +143,8 @@ def _plan(training: Training, output: Path) -> list[tuple[Path, list[int], dict[
 
 
 def _train_in_child(training: Training, output: Path, world: World) -> None:
+    import torch
+
     given = json.dumps([asdict(training), str(output), world.rank, world.size, is_quiet()])
     kept = {
         name: value for name, value in os.environ.items() if name not in _DISTRIBUTED and not name.startswith("TORCHELASTIC")
@@ -151,7 +153,8 @@ def _train_in_child(training: Training, output: Path, world: World) -> None:
     kept["MEMTAX_RANK"] = str(world.rank)
     local = int(os.environ.get("LOCAL_RANK", "0"))
     devices = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    kept["CUDA_VISIBLE_DEVICES"] = devices[local % len(devices)] if devices else str(local)
+    devices = devices or [str(number) for number in range(torch.cuda.device_count())]
+    kept["CUDA_VISIBLE_DEVICES"] = devices[local % len(devices)] if devices else ""
     code = "import sys; from memtax.membership.reference_models import child; child(sys.stdin.read())"
     # Its output goes to standard error: standard output is for results.
     done = subprocess.run([sys.executable, "-c", code], input=given, text=True, env=kept, stdout=2, check=False)

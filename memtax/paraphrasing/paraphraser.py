@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from memtax.errors import MemtaxError, RowError
 from memtax.filters.base import Batch, Filter
-from memtax.lm.loading import DTYPES, model_files
+from memtax.lm.loading import model_files, settled_dtype
 from memtax.paraphrasing.validation import REASONS, Validation, edits
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ class Paraphraser(Filter):
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise MemtaxError(f"unknown mode {self.mode!r}; choose one of {', '.join(MODES)}")
-        if self.dtype not in DTYPES:
-            raise MemtaxError(f"unknown dtype {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+        object.__setattr__(self, "dtype", settled_dtype(self.dtype))
         if self.count < 1 or self.beams < 1 or (self.batch_size is not None and self.batch_size < 1):
             raise MemtaxError("count, beams and batch_size must be at least 1")
         if not 0 < self.top_p <= 1 or self.temperature <= 0 or self.repetition_penalty <= 0:

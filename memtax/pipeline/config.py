@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from memtax.errors import MemtaxError
+from memtax.lm.loading import settled_dtype
 from memtax.lm.special_tokens import BosIds, bos_ids
 from memtax.schema import RECITATION_THRESHOLD
 from memtax.settings import Bos, Dtype, check_values, from_values, option, to_values
@@ -88,7 +89,9 @@ class RunConfig:
         least=0,
         most=2**63 - 1,
     )
-    dtype: Dtype = option("Number format of the model's weights.", "float32")
+    dtype: Dtype = option(
+        "Number format of the model's weights: `auto` is bfloat16 on a GPU, float32 on a CPU; `saved` as in the files.", "auto"
+    )
     device_map: str | None = option("auto spreads a large model over all devices.", None)
     quantization: Literal["8bit", "4bit"] | None = option("Load the weights in 8 or 4 bits (needs bitsandbytes).", None)
     batch_size: int | None = option("Rows per forward pass; default: as many as fit.", None, least=1)
@@ -109,6 +112,7 @@ class RunConfig:
         names = [field.name for field in dataclasses.fields(self)]
         for name, value in check_values(type(self), {name: getattr(self, name) for name in names}, "the configuration").items():
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "dtype", settled_dtype(self.dtype))
         if self.frequencies is not None and self.counts is None:
             raise MemtaxError("frequencies replaces the token frequencies of counts; give counts as well, or neither")
         if self.code_scores is not None and self.code_model is not None:

@@ -110,6 +110,9 @@ def summarize(table: pa.Table, scores: LanguageModelFilter, units: statistics.Un
     name = "decoding_logprob" if "decoding_logprob" in table.column_names else "continuation_logprob"
     if name in table.column_names:
         found["discoverable"] = extraction.discoverable(table.column(name).to_pylist(), SAMPLES, PROBABILITIES, units)
+    if "near_ties" in table.column_names:
+        ties = table.column("near_ties").drop_null().to_numpy()
+        found["near_ties"] = {"dtype": scores.dtype, "share": float(ties.mean()) if len(ties) else None}
     nulls = {name: table.column(name).null_count for name in table.column_names if table.column(name).null_count}
     found["nulls"] = {name: {"rows": count, "reason": schema.column(name).null} for name, count in nulls.items()}
     return found

@@ -153,6 +153,14 @@ COLUMNS = (
         role="score",
     ),
     Column(
+        "near_ties",
+        "float32",
+        "share",
+        "scored tokens at which the model's two largest logits differ by no more than the rounding of its 16-bit dtype",
+        SHORT,
+        role="score",
+    ),
+    Column(
         "is_memorized_by_reference",
         "bool",
         "boolean",

@@ -84,7 +84,7 @@ def test_the_launcher_of_torch_gives_the_shards_of_one_process(tmp_path):
     (tmp_path / "scoring.py").write_text(SCORING)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     words = [*launcher, tmp_path / "scoring.py", tmp_path / "rows", model, tmp_path / "two"]
-    environment = {**plain(), "ACCELERATE_USE_CPU": "true"}
+    environment = plain()
     done = subprocess.run([sys.executable, *map(str, words)], env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
     scores = LanguageModelFilter(model, prompt=4, continuation=4)

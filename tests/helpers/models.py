@@ -59,10 +59,10 @@ def build(name, seed=0, **changes):
 
 @torch.no_grad()
 def oracle(model, sequence):
-    """Log-probability (float64) and argmax match of tokens 1.. of one sequence, from the model's own forward pass."""
+    """Log-probability (float64) and argmax match of tokens 1.. of a sequence, by the model's own pass on its device."""
     if len(sequence) < 2:
         return torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.bool)
-    logits = model(input_ids=torch.tensor([sequence])).logits[0, :-1]
+    logits = model(input_ids=torch.tensor([sequence], device=model.device)).logits[0, :-1].cpu()
     targets = torch.tensor(sequence[1:])
     logprobs = logits.double().log_softmax(-1)
     return logprobs[torch.arange(len(targets)), targets], logits.argmax(-1) == targets

@@ -123,8 +123,10 @@ def python(*arguments, env=None, cwd=None, timeout=600):
     return start(*arguments, env=env, cwd=cwd).wait(timeout)
 
 
-def torchrun(*arguments, processes=2, env=None, cwd=None, timeout=600):
+def torchrun(*arguments, processes=2, env=None, cwd=None, timeout=600, cards=True):
     """Run `python ARGUMENTS` in so many processes that find each other as those of `torchrun --standalone` do.
+
+    With `cards=False` they see no GPU: a Trainer's processes cannot share one, as those of memtax do.
 
     Returns:
         What all printed, one after the other, and the status of the first that failed.
@@ -133,7 +135,11 @@ def torchrun(*arguments, processes=2, env=None, cwd=None, timeout=600):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {**given, "ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common = {**given, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    import torch
+
+    if not (cards and torch.cuda.is_available()):
+        common |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
     common |= {
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),

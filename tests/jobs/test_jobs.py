@@ -68,7 +68,7 @@ def test_every_verb_that_reads_a_model_says_where_it_lies():
     assert {*models} >= {"run", "score", "filter", "fit", "paraphrase", "align", "mia", "influence", "audit", "explore"}
     lacking = {verb: missing for verb, names in models.items() if (missing := {"device_map", "quantization"} - names)}
     assert lacking.keys() <= {"counterfactual"}  # which trains whole models
-    for verb in ("run", "score", "filter", "paraphrase", "mia", "audit"):
+    for verb in ("run", "score", "filter", "paraphrase", "align", "mia", "influence", "audit"):
         assert "batch_size" in models[verb]
 
 

@@ -71,3 +71,21 @@ def test_alignment_and_hidden_states():
         np.testing.assert_allclose(last_states(model, sequences), states, rtol=0, atol=1e-4)
     assert found[0].cosine == pytest.approx(expected[0].cosine, abs=1e-5)
     assert found[1].cosine is None
+
+
+@pytest.mark.parametrize("parameters", ["embeddings+head", "all-linear"])
+def test_gradients_of_a_model_whose_head_is_on_another_device(parameters):
+    sequences = random_sequences(LENGTHS)
+    expected = capture(build("gpt_neox"), sequences, parameters=parameters).gram()
+    with away.device():
+        model = build("gpt_neox")
+        head = model.get_output_embeddings()
+        kept = dict(head._parameters)
+        away.move(model)
+        head._parameters.update(kept)
+        # As accelerate's hooks do for layers spread over devices.
+        head.register_forward_pre_hook(lambda _, inputs: (inputs[0].cpu(),))
+        found = capture(model, sequences, parameters=parameters)
+        grams = found.gram()
+    for key, gram in expected.items():
+        np.testing.assert_allclose(grams[key], gram, rtol=0, atol=1e-4 * np.abs(gram).max())
