@@ -1,4 +1,4 @@
-"""What the pages take from the code itself: verbs and their options, filters, attacks, columns. Nothing is listed twice."""
+"""Tables that the pages take from the code: verbs and their options, filters, attacks, columns. Nothing is listed twice."""
 
 import html
 from pathlib import Path
@@ -66,11 +66,11 @@ def verbs() -> str:
 
 def filters() -> str:
     """Every filter of the catalogue, as a table; those of installed packages too."""
-    rows = ["| filter | class | meaning | columns |", "|---|---|---|---|"]
+    rows = ["| filter | class | meaning | reads | adds |", "|---|---|---|---|---|"]
     for name in catalogue():
         kind = filter_class(name)
-        columns = ", ".join(f"`{column}`" for column in kind.columns)
-        rows.append(f"| `{name}` | `{kind.__name__}` | {cell(first_line(kind))} | {columns} |")
+        reads, adds = (", ".join(f"`{column}`" for column in columns) for columns in (kind.requires, kind.columns))
+        rows.append(f"| `{name}` | `{kind.__name__}` | {cell(first_line(kind))} | {reads} | {adds} |")
     return "\n".join(rows)
 
 
@@ -83,13 +83,13 @@ def attacks() -> str:
 
 
 def first_line(thing: Any) -> str:
-    """Of its docstring."""
+    """First line of a docstring."""
     return (thing.__doc__ or "").strip().split("\n")[0]
 
 
 def columns() -> str:
     """Every column of the schema, as a table."""
-    rows = ["| column | type | unit | meaning | a null says |", "|---|---|---|---|---|"]
+    rows = ["| column | type | unit | meaning | null means |", "|---|---|---|---|---|"]
     for name, column in schema.COLUMNS.items():
         rows.append(f"| `{name}` | {cell(column.dtype)} | {cell(column.unit)} | {cell(column.meaning)} | {cell(column.null)} |")
     return "\n".join(rows)
@@ -99,7 +99,8 @@ TABLES = {
     "attacks": attacks,
     "columns": columns,
     "filters": filters,
+    "recitation_threshold": lambda: str(schema.RECITATION_THRESHOLD),
     "settings": lambda: ", ".join(f"`{name}`" for name in SETTINGS) + ".",
     "verbs": verbs,
 }
-"""Name in double braces to what stands in its place."""
+"""Name in double braces to the function that makes its replacement."""

@@ -32,7 +32,7 @@ _MEASURED = {
     "rows": Rows({"step": COUNT, "sequences": COUNT, "memorized": COUNT}),
     "lengths": Rows(Rows((COUNT, Rows((COUNT, None))))),
 }
-"""What `STATE` holds."""
+"""Shape of `STATE`."""
 
 
 class MemorizationCallback(TrainerCallback):

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import re
@@ -148,6 +149,21 @@ def visible_files(folder: Path | str) -> list[Path]:
         for path in folder.rglob("*")
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+
+
+def own_files(folder: Path | str) -> list[Path]:
+    """The visible files below a folder without those of others, if memtax has listed its own there."""
+    files, own = visible_files(folder), _listed(Path(folder))
+    # A listing that names what is not there is damaged.
+    if own is None or not all(Path(folder, name).exists() for name in own):
+        return files
+    return [file for file in files if str(file.relative_to(folder)) in own]
+
+
+def matching_files(pattern: Path | str) -> list[Path]:
+    """The files that a pattern with `*`, `?` or `[...]` matches, sorted; empty for any other name."""
+    pattern = os.path.expanduser(str(pattern))
+    return sorted(map(Path, glob.glob(pattern, recursive=True))) if glob.has_magic(pattern) else []
 
 
 Stamp = tuple[str, int, int, int, int, int]

@@ -123,7 +123,7 @@ def hold_late(output: Path | str, command: str) -> None:
 
 @contextlib.contextmanager
 def read_job(output: Path | str) -> Iterator[None]:
-    """As `read`, waiting if `set_wait` is on."""
+    """Like `read`, waiting if `set_wait` is on."""
     with read(output, _wait):
         yield
 

@@ -29,7 +29,7 @@ _RATES = {
     "reason?": _REASON,
     **_UNITS,
 }
-"""Of a group of sequences: how many are memorized, with the interval of their share."""
+"""A group of sequences: number memorized, with the interval of their share."""
 _BEYOND = {**_RATES, "model_memorized": COUNT, "reference_memorized": COUNT, "predictable": COUNT}
 _GROWTH = {
     **_RATES,
@@ -52,7 +52,7 @@ _CORRELATIONS = {
 }
 
 _MEMBER = {"model?": (NAME, None), "checkpoint": (NAME, None), "step?": (COUNT, None), "parameters?": (COUNT, None)}
-"""Of a series: which checkpoint or model a row is of."""
+"""A row of a series: its checkpoint or model."""
 _GROUP = Text(200, ("all", "recitation", "reconstruction", "recollection"))
 _OVER_UNITS = {"unit": NAME, "units": COUNT}
 _BOUNDS = {"low": (REAL, None), "high": (REAL, None)}
@@ -160,7 +160,7 @@ _FIT = {
 }
 _SHOWN_FIT: dict[str, Any] = {f"{key.removesuffix('?')}?": (shape, None) for key, shape in _FIT.items() if key != "models"}
 _SHOWN_FIT |= {"models?": ({"baseline": {"aggregate": _CELL, "*": _CELL}, "*": {"*": _CELL}}, None), "reason?": _REASON}
-"""Of a fit, what the report shows."""
+"""The part of a fit that the report shows."""
 PREDICTOR: Any = {
     "weights_sha256": TEXT,
     "target": NAME,
@@ -242,6 +242,7 @@ _ABOUT = {
     "title?": _REASON,
     "model?": _REASON,
     "corpus?": _REASON,
+    "counted_in?": _REASON,
     "tokens?": (COUNT, None),
     "prompt?": (_LENGTH, None),
     "continuation?": (_LENGTH, None),
@@ -287,6 +288,10 @@ TOTALS: Any = {
     "windows?": Rows(COUNT),
     "sequences_too_short?": Rows(COUNT),
     "occurrences?": Rows(COUNT),
+    "source?": NAME,
+    "asked_by?": Text(10, ("tokens", "text")),
+    "approximate?": COUNT,
+    "not_counted?": COUNT,
 }
 """`totals.json` of `memtax count`."""
 _TOKEN = (TEXT, dict, None)
@@ -321,7 +326,7 @@ ADAPTER: Any = {
 }
 """`adapter_config.json`, as far as memtax reads it."""
 BASE: Any = {"base_model_name_or_path": Text(4_096), "revision?": (NAME, None)}
-"""Of `adapter_config.json`, where its base model is loaded."""
+"""The part of `adapter_config.json` that names the base model."""
 _SIZE = (Number(-1, 2**63 - 1, whole=True), Rows(COUNT, 10_000), None)
 MODEL: Any = {
     "model_type?": (NAME, None),

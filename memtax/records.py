@@ -24,7 +24,7 @@ LARGEST_INTEGER = 2**64
 
 _JSON = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 _WRONG = (AttributeError, TypeError, LookupError, ValueError, ArithmeticError, RecursionError, AssertionError)
-"""What code raises that takes a record for what it is not."""
+"""Exceptions of code that reads a record of another shape than expected."""
 
 
 def read_yaml(path: Path | str) -> Any:

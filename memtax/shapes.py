@@ -93,7 +93,7 @@ def check(value: Any, shape: Any, name: object) -> None:
 
 
 def _differences(value: Any, shape: Any, keys: tuple[str, ...]) -> Iterator[str]:
-    """What is wrong with a value, at the keys that lead to it."""
+    """The fault of a value, with the keys that lead to it."""
     if isinstance(shape, tuple):
         alternatives = [list(_differences(value, one, keys)) for one in shape]
         if all(alternatives):

@@ -15,6 +15,8 @@ from memtax.errors import MemtaxError
 from memtax.filters import catalogue, filter_class
 from memtax.membership.attacks import choose, registered
 from memtax.membership.column_scores import score_rows
+from memtax.predictor.factors import resolve
+from memtax.report.words import label
 from memtax.results import read_table
 
 CODE = '''
@@ -23,7 +25,7 @@ from memtax import schema
 from memtax.filters import Filter
 from memtax.membership.attacks import Attack
 
-schema.declare(schema.Column("surely_characters", "int64", "characters", "length of the text", "no text", role="variant"))
+schema.declare(schema.Column("surely_characters", "int64", "characters", "length", "no text", role="variant", label="letters"))
 
 @dataclass(frozen=True)
 class Characters(Filter):
@@ -66,8 +68,10 @@ def installed(tmp_path, monkeypatch):
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: surely-a-package\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(POINTS + more)
         monkeypatch.syspath_prepend(folder)
+        schema._load_packages.cache_clear()
 
     yield install
+    schema._load_packages.cache_clear()
     sys.modules.pop("surely_a_package", None)
     schema.COLUMNS.pop("surely_characters", None)
 
@@ -76,6 +80,13 @@ def test_a_filter_of_another_package_is_in_the_catalogue(installed):
     installed()
     assert catalogue()["surely_characters"] == "surely_a_package:Characters"
     assert filter_class("surely_characters")()({"text": ["four", None]}) == {"surely_characters": [4, None]}
+
+
+def test_columns_of_another_package_are_known_before_its_filter_is_used(installed):
+    # For example in the report of a run, which imports no filter.
+    installed("\n[memtax.filters]\nbroken = no_such_package:Filter")
+    assert label("surely_characters") == "letters"
+    assert resolve(("surely_characters",), "is_memorized")[0].scale == "identity"
 
 
 def test_an_attack_of_another_package_is_in_mia_the_metric_and_the_pages(installed, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from memtax import provenance
+from memtax.files import atomic_directory
 
 ROWS = {
     "sequence_id": [5, 6, 7],
@@ -74,6 +75,16 @@ def test_a_table_has_the_fingerprint_of_its_dataset():
     assert provenance.fingerprint_dataset(table.slice(1), ["a"]) != provenance.fingerprint_dataset(
         table.slice(0, 89_999), ["a"]
     )
+
+
+def test_a_note_in_a_folder_that_memtax_made_does_not_count(tmp_path):
+    with atomic_directory(tmp_path / "counts") as folder:
+        (folder / "table").write_text("1")
+    before = provenance.fingerprint_path(tmp_path / "counts")
+    (tmp_path / "counts" / "notes.txt").write_text("mine")
+    assert provenance.fingerprint_path(tmp_path / "counts") == before
+    (tmp_path / "counts" / "table").write_text("2")
+    assert provenance.fingerprint_path(tmp_path / "counts") != before
 
 
 def test_a_file_is_hashed_once_while_it_is_unchanged(tmp_path, monkeypatch):

@@ -1,3 +1,9 @@
+"""The columns: declared once, types, checks."""
+
+import ast
+import re
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
@@ -46,3 +52,21 @@ def test_validate_casts_safely_and_selects():
 def test_a_table_that_does_not_fit_is_refused_by_name(table, names, message):
     with pytest.raises(MemtaxError, match=message):
         schema.validate(pa.table(table), names)
+
+
+def test_the_recitation_threshold_is_written_once():
+    root = Path(__file__).parent.parent
+    repeated = []
+    for path in sorted(file for folder in ("memtax", "metrics", "training") for file in (root / folder).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in (node for node in ast.walk(tree) if isinstance(node, ast.arguments)):
+            named = [*zip(reversed([*node.posonlyargs, *node.args]), reversed(node.defaults), strict=False)]
+            named += zip(node.kwonlyargs, node.kw_defaults, strict=True)
+            values = [value for name, value in named if "threshold" in name.arg and isinstance(value, ast.Constant)]
+            repeated += [path.name for value in values if value.value == schema.RECITATION_THRESHOLD]
+    pages = [*(root / "docs").rglob("*.md"), *(root / "metrics").rglob("*.md"), *(root / "model_cards").glob("*.j2")]
+    words = (
+        rf"more than {schema.RECITATION_THRESHOLD} (times|occurrences|duplicates)|Defaults to {schema.RECITATION_THRESHOLD}\."
+    )
+    repeated += [path.name for path in pages if re.search(words, path.read_text(encoding="utf-8"))]
+    assert not repeated

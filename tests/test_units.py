@@ -9,6 +9,7 @@ import pytest
 from memtax import statistics
 from memtax.errors import MemtaxError
 from memtax.statistics import measures, ranking
+from memtax.statistics import xi as xi_module
 
 
 def documents_of(count: int, spread: float, rng: np.random.Generator, logit: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -348,6 +349,37 @@ def test_the_interval_of_xi_over_units_is_withheld_for_rare_outcomes():
         assert statistics.xi_interval(x, y, units=units, subsamples=20) is None
         assert f"{rows} rows of the rarer outcome in {having} units" in str(statistics.xi_withheld(y, units))
     assert statistics.xi_withheld(x, units) is None
+
+
+@pytest.mark.parametrize("values", [2, 30])
+def test_xi_between_units_is_that_of_pairs_of_different_units(values: int):
+    rng = np.random.default_rng(values)
+    units, x, y = np.sort(rng.integers(0, 9, 50)), rng.normal(size=50), rng.integers(0, values, 50).astype(float)
+    kept = units != 4
+    a, b, of = x[kept], y[kept], units[kept]
+    ranks, order = (b[None] <= b[:, None]).sum(axis=1), np.argsort(a)
+    neighbors = [abs(ranks[i] - ranks[j]) for i, j in itertools.pairwise(order) if of[i] != of[j]]
+    pairs = [abs(ranks[i] - ranks[j]) for i, j in itertools.combinations(range(len(b)), 2) if of[i] != of[j]]
+    found = xi_module._BetweenUnits(x, y, units, 1, rng).value(np.arange(9) != 4, [0])
+    assert found == pytest.approx(1 - np.mean(neighbors) / np.mean(pairs), abs=1e-12)
+
+
+def test_intervals_of_xi_cover_for_a_factor_of_whole_documents():
+    rng, covered = np.random.default_rng(7), []
+
+    def simulate(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        units = np.repeat(np.arange(len(sizes)), sizes)
+        x, effects = rng.normal(size=(2, len(sizes)))
+        chances = 1 / (1 + np.exp(1 - x - 2 * effects))
+        return np.round(x, 1)[units], (rng.random(len(units)) < chances[units]).astype(float), units
+
+    truth = statistics.chatterjee_xi(*simulate(np.ones(400_000, int))[:2])
+    for _ in range(40):
+        x, y, units = simulate(np.maximum(1, np.round(15 * np.exp(0.8 * rng.normal(size=37)))).astype(int))
+        found = statistics.xi_interval(x, y, units=units, subsamples=40)
+        covered.append(found.low <= truth <= found.high)
+    # Neighbors of one document have one effect: bounds around the value of all pairs covered 24%.
+    assert np.mean(covered) >= 0.9
 
 
 @pytest.mark.parametrize("spread", [0.0, 2.0])

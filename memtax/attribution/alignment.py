@@ -189,7 +189,7 @@ class AlignmentFilter(Filter):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As for every filter, with the BOS in use; cached, because the weights may be many gigabytes."""
+        """Same as for every filter, with the BOS in use; cached, because the weights may be many gigabytes."""
         _ = self.weights
         return digest(super().fingerprint, self.opening)
 

@@ -21,7 +21,7 @@ METHODS = ("gradient_match", "datainf", "lissa", "exact", "repsim")
 CURVED = frozenset({"datainf", "lissa", "exact"})
 """Methods that use the training Gram matrix."""
 ITERATIONS = 10
-"""Of LiSSA."""
+"""Default of LiSSA."""
 
 Matrix = npt.NDArray[np.float64]
 

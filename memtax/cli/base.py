@@ -227,7 +227,9 @@ def main() -> None:
             error.show()  # type: ignore[attr-defined]
             sys.exit(2)
         said = _mendable(error)
-        if said is None:
+        if said is None or _debug:
+            # Typer replaces `sys.excepthook` when it is called.
+            sys.excepthook = _show
             raise
         _fail(said)
     if _signal is not None:  # during parsing, Click silently converts it to an exit code
@@ -247,11 +249,14 @@ def _hide_secrets() -> None:
         made.msg, made.args = hide(made.getMessage()), None
         return made
 
-    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        sys.stderr.write(hide("".join(traceback.format_exception(kind, error, trace))))
-
     logging.setLogRecordFactory(record)
-    sys.excepthook = show
+    sys.excepthook = _show
+
+
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    from memtax.credentials import hide
+
+    sys.stderr.write(hide("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _mendable(error: Exception) -> str | None:
@@ -288,8 +293,6 @@ def _mendable(error: Exception) -> str | None:
 
 
 def _fail(message: str) -> None:
-    if _debug:
-        raise
     from memtax.progress import printable
 
     typer.echo(f"memtax: {printable(' '.join(message.split()))}", err=True)

@@ -16,7 +16,7 @@ from memtax import progress
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a verb returns instead of printing it.
+    """Output of a verb, returned instead of printed.
 
     Attributes:
         found: figures and paths, for scripts; complete once `lines` have been read.

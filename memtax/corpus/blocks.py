@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 from memtax.corpus import columns
 from memtax.corpus.binary import file_stamp
 from memtax.corpus.contract import Block, Corpus, Shard
-from memtax.corpus.sources import Source, open_dataset, reading
+from memtax.corpus.sources import Source, local_files, open_dataset, reading
 from memtax.errors import MemtaxError
-from memtax.files import visible_files
 
 if TYPE_CHECKING:
     import datasets
@@ -296,8 +295,7 @@ def open_corpus(
     """
     if isinstance(source, Source):
         dataset, label, column = open_dataset(source), source.label, source.column
-        path = Path(source.path).expanduser()
-        files = visible_files(path) if path.is_dir() else [path] if path.exists() else []
+        files = local_files(source)
         hub = None if files else getattr(dataset, "_fingerprint", None)
         identity: Any = [label, source.revision, [file_stamp(file) for file in files], hub]
     else:

@@ -54,7 +54,7 @@ def column_kind(dtype: pa.DataType, name: str, what: str) -> Kind:
     Raises:
         MemtaxError: it contains anything else.
     """
-    if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
+    if pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype):
         return "text"
     is_list = pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
     # A JSON file whose lists are all empty is read as lists of nulls.

@@ -2,11 +2,11 @@
 
 import codecs
 import functools
-import gzip
 import mmap
 import re
 from pathlib import Path
 
+from memtax.corpus import formats
 from memtax.corpus.nesting import Nesting
 from memtax.errors import MemtaxError
 
@@ -35,15 +35,15 @@ def check(path: Path) -> None:
         MemtaxError: the file is rejected.
         OSError: the file cannot be read.
     """
-    kind = Path(path.name.removesuffix(".gz")).suffix
-    if path.suffix == ".gz" or kind in (".jsonl", ".json"):
+    kind = formats.extension(path)
+    if path.suffix in formats.COMPRESSED or kind in (".jsonl", ".json"):
         status = path.stat()
         _check(path, kind, LONGEST_LINE, (status.st_size, status.st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=4096)
 def _check(path: Path, kind: str, most: int, stamp: tuple[int, int]) -> None:
-    if path.suffix == ".gz":
+    if path.suffix in formats.COMPRESSED:
         _unpack(path, kind, most, stamp[0])
     elif stamp[0]:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -63,7 +63,7 @@ def _unpack(path: Path, kind: str, most: int, size: int) -> None:
     line = total = 0
     tail = b""
     nesting, text = Nesting(), _Utf8(path)
-    with gzip.open(path, "rb") as file:
+    with formats.open_bytes(path) as file:
         while piece := file.read(_PIECE):
             if kind in (".jsonl", ".json") and not total and _FIRST_NULL.match(piece):
                 raise _no_object(path)

@@ -1,6 +1,5 @@
 """Texts that a model was or was not trained on: local files and folders, WikiMIA, MIMIR."""
 
-import gzip
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from memtax import schema
+from memtax.corpus import formats
 from memtax.corpus.guard import LONGEST_LINE
 from memtax.corpus.sources import Source, open_dataset, reading, split_name
 from memtax.errors import MemtaxError
@@ -28,6 +28,7 @@ CHUNK_WORDS = 32
 MIMIR = "iamgroot42/mimir"
 _MIMIR_SPLIT = "ngram_13_0.8"
 
+_ENDING = re.compile(rf"({'|'.join(map(re.escape, (*formats.READERS, *formats.COMPRESSED)))})+$")
 _ROLE = re.compile(r"(?<![a-z])(non[-_ ]?members?|members?|train|test)(?![a-z])", re.IGNORECASE)
 _NO_DOMAIN = "all"
 
@@ -186,7 +187,7 @@ def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
         name = file.relative_to(folder).as_posix()
         role = _ROLE.search(name)
         if role:
-            rest = re.sub(r"(\.(jsonl?|parquet|arrow|txt|gz))+$", "", name[: role.start()] + "\0" + name[role.end() :])
+            rest = _ENDING.sub("", name[: role.start()] + "\0" + name[role.end() :])
             parts = [part.strip("._- ") for part in re.split(r"[/\0]", rest)]
             domain = "/".join(part for part in parts if part not in ("", "text", "data")) or _NO_DOMAIN
             kind = role[0].lower().startswith(("member", "train"))
@@ -279,13 +280,13 @@ def _chunks(row: Row, words: int | None, labels: list[int] | None = None) -> Ite
 def _read(name: str) -> Iterable[Mapping[str, Any]]:
     """Rows of any source. JSONL is parsed here because MIMIR's lines are bare strings, which `datasets` does not accept."""
     path = Path(name).expanduser()
-    if not path.is_file() or not re.search(r"\.jsonl(\.gz)?$", path.name):
+    if not path.is_file() or formats.extension(path) != ".jsonl":
         source = Source.parse(name)
         dataset = open_dataset(source)
         with reading(source.label):
             yield from dataset
         return
-    with reading(name), gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+    with reading(name), formats.open_bytes(path) as lines:
         for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE), b""), 1):
             if len(line) == LONGEST_LINE:
                 raise MemtaxError(f"line {number} of {name} is longer than {LONGEST_LINE:,} bytes; is it JSON lines?")

@@ -93,7 +93,7 @@ class RemoteTables:
             hint = "; add the Spark package for it, see docs/guides/cluster.md" if "ClassNotFound" in str(error) else ""
             raise MemtaxError(f"Spark cannot read {label}: {spark.first_line(error)}{hint}") from error
         if len(files) != len(set(found)):
-            raise MemtaxError(f"{label} has {len(set(found))} files, of which {len(files)} are listed; did it just change?")
+            raise MemtaxError(f"{label} has {len(set(found))} files, of which {len(files)} are listed; run again")
         if not files:
             raise MemtaxError(f"{label} has no files")
         schema = to_arrow_schema(frame.schema)

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import lzma
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from memtax.checksums import verify
-from memtax.corpus import guard
+from memtax.corpus import formats, guard
 from memtax.corpus.folder_cards import check_folder
 from memtax.errors import MemtaxError
-from memtax.files import visible_files
+from memtax.files import matching_files, visible_files
 from memtax.provenance import digest
 
 if TYPE_CHECKING:
@@ -23,17 +24,14 @@ if TYPE_CHECKING:
 CONVERTED = "refs/convert/parquet"
 """Hub branch with a dataset converted to Parquet."""
 
-READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".arrow": "arrow", ".txt": "text"}
-"""File extension to the `datasets` builder that reads it; any of them may be followed by `.gz`."""
-
 
 @dataclass(frozen=True)
 class Source:
     """One split of a dataset, and its column to read.
 
     Attributes:
-        path: a file (`.parquet`, `.jsonl`, `.json`, `.arrow`, `.txt`, also gzipped), a folder of such files, a folder with a
-            `configs:` block in its README, a `save_to_disk` folder, or a name on the Hub.
+        path: a file (of a format in `memtax.corpus.formats`), a pattern that matches such files (`data/*.jsonl.zst`), a folder
+            of them, a folder with a `configs:` block in its README, a `save_to_disk` folder, or a name on the Hub.
         name: the dataset's configuration.
         split: the split; slices such as `train[:1000]` work except on `save_to_disk` folders. A single file is `train`.
         revision: branch, tag or commit on the Hub.
@@ -88,7 +86,7 @@ def split_name(text: str) -> tuple[str, str | None, str | None]:
     return path, name or None, split or None
 
 
-_RAISED = (OSError, ValueError, RuntimeError, TypeError, LookupError, EOFError, StopIteration)
+_RAISED = (OSError, ValueError, RuntimeError, TypeError, LookupError, EOFError, StopIteration, lzma.LZMAError)
 """Exceptions that readers raise in addition to their own."""
 
 
@@ -131,7 +129,8 @@ def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset
     """
     path = Path(source.path).expanduser()
     if not path.exists():
-        return _open_hub(source)
+        files = matching_files(source.path)
+        return _open_files(source, files) if files else _open_hub(source)
     if path.is_dir():
         check_folder(path)
     verify(path)
@@ -140,7 +139,28 @@ def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset
     with reading(source.label):
         for file in visible_files(path) if path.is_dir() else [path]:
             guard.check(file)
-        return _load(source, **(_folder_arguments(path) if path.is_dir() else _file_arguments(path)))
+        return _load(source, **(_folder_arguments(path) if path.is_dir() else _file_arguments([path])))
+
+
+def local_files(source: Source) -> list[Path]:
+    """The files of a source on this machine; empty for a name on the Hub."""
+    path = Path(source.path).expanduser()
+    return visible_files(path) if path.is_dir() else [path] if path.exists() else matching_files(source.path)
+
+
+def _open_files(source: Source, files: list[Path]) -> Any:
+    """The files that a pattern matches, in the order of their names."""
+    kinds = sorted({formats.extension(file) for file in files})
+    if len(kinds) > 1:
+        raise MemtaxError(
+            f"{source.path} matches files of several formats ({', '.join(kinds)}); give a pattern for one of them"
+        )
+    for file in files:
+        verify(file)
+    with reading(source.label):
+        for file in files:
+            guard.check(file)
+        return _load(source, **_file_arguments(files))
 
 
 def local_parquet(source: Source) -> list[Path]:
@@ -157,7 +177,7 @@ def local_parquet(source: Source) -> list[Path]:
     if not path.is_dir() or (path / "README.md").exists() or (path / "dataset_dict.json").exists():
         return []
     with reading(source.label):
-        files = [file for file in visible_files(path) if _reader(file)]
+        files = [file for file in visible_files(path) if formats.reader(file)]
         if not files or any(file.suffix != ".parquet" for file in files):
             return []
         from datasets.data_files import DataFilesDict, get_data_patterns
@@ -173,40 +193,33 @@ def _load(source: Source, path: str, **arguments: Any) -> Any:
     return load_dataset(path, name=source.name, split=source.split, streaming=source.streaming, **arguments)
 
 
-def _reader(path: Path) -> str | None:
-    return READERS.get(Path(path.name.removesuffix(".gz")).suffix)
-
-
-def _file_arguments(path: Path) -> dict[str, Any]:
-    reader = _reader(path)
-    if reader is None:
-        raise MemtaxError(f"{path} has an unknown format; memtax reads {', '.join(READERS)}, also gzipped")
-    if path.stat().st_size == 0:
-        raise MemtaxError(f"{path} is empty (0 bytes)")
+def _file_arguments(files: list[Path]) -> dict[str, Any]:
+    for path in files:
+        if formats.reader(path) is None:
+            raise MemtaxError(f"{path} has an unknown format; memtax reads {formats.KNOWN}")
+        if path.stat().st_size == 0:
+            raise MemtaxError(f"{path} is empty (0 bytes)")
     # `datasets` treats names as patterns.
-    return {"path": reader, "data_files": {"train": glob.escape(str(path))}} | _document_per_file(reader)
+    names = [glob.escape(str(path)) for path in files]
+    return {"path": formats.reader(files[0]), "data_files": {"train": names}} | formats.options(files)
 
 
 def _folder_arguments(path: Path) -> dict[str, Any]:
     from datasets.config import HF_DATASETS_CACHE
 
     files = visible_files(path)
-    readers = {reader for reader in map(_reader, files) if reader}
-    if not readers:
-        raise MemtaxError(f"the folder {path} contains no file that memtax reads ({', '.join(READERS)}, also gzipped)")
-    if readers == {"text"} and not (path / "README.md").exists():
-        found = [glob.escape(str(file)) for file in files if _reader(file)]
-        return {"path": "text", "data_files": {"train": found}} | _document_per_file("text")
-    if (path / "README.md").exists():
+    known = [file for file in files if formats.reader(file)]
+    if not known:
+        raise MemtaxError(f"the folder {path} contains no file that memtax reads ({formats.KNOWN})")
+    has_card = (path / "README.md").exists()
+    kinds = {formats.extension(file) for file in known}
+    if kinds == {".txt"} and not has_card:
+        return _file_arguments(known)
+    if has_card:
         # With a card, `datasets` keys its cache by the card alone and would return the old rows of a rewritten folder.
         stamps = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return {"path": str(path), "cache_dir": str(Path(HF_DATASETS_CACHE) / "memtax" / digest(str(path.resolve()), stamps))}
-    return {"path": str(path)}
-
-
-def _document_per_file(reader: str) -> dict[str, str]:
-    # A text file is one document: its lines belong together, and windows may cross line ends.
-    return {"sample_by": "document"} if reader == "text" else {}
+    return {"path": str(path)} | (formats.options(known) if len(kinds) == 1 else {})
 
 
 def _open_saved(source: Source, path: Path) -> Any:
@@ -229,7 +242,7 @@ def _open_saved(source: Source, path: Path) -> Any:
 
 
 def _is_file_name(path: str) -> bool:
-    return bool(_reader(Path(path))) or Path(path).suffix in (".bin", ".idx", ".npy")
+    return bool(formats.reader(Path(path))) or Path(path).suffix in (".bin", ".idx", ".npy")
 
 
 def _open_hub(source: Source) -> Any:

@@ -32,7 +32,7 @@ ENGINES = ("local", "spark")
 
 @dataclass(frozen=True)
 class CountJob:
-    """What to count, and how.
+    """Settings of a count.
 
     Attributes:
         corpus: names accepted by `open_sources`.

@@ -50,7 +50,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Query:
-    """What is counted in addition to tokens. Read-only and shared by all threads.
+    """Windows counted in addition to tokens. Read-only and shared by all threads.
 
     Attributes:
         indexes: one index per matrix of windows.

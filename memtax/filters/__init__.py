@@ -1,12 +1,15 @@
 """The filters, by catalogue name. To add one, write a file in this folder, a line here, and a test."""
 
+import dataclasses
 import difflib
 import importlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from memtax import extensions
 from memtax.errors import MemtaxError
 from memtax.filters.base import Batch, Filter
+from memtax.records import parse_yaml
 
 if TYPE_CHECKING:
     from memtax.filters.code_vs_nl import CodeFilter as CodeFilter
@@ -57,6 +60,49 @@ def filter_class(name: str) -> type[Filter]:
         return _own(CATALOGUE[name])
     kind: type[Filter] = extensions.load(extensions.entry_points(ENTRY_POINTS)[name])
     return kind
+
+
+def make_filters(names: Sequence[str], parameters: Mapping[str, Any]) -> list[Filter]:
+    """Filters of the catalogue, each with those of the parameters that it has.
+
+    Args:
+        names: names in the catalogue.
+        parameters: values by field name.
+
+    Raises:
+        MemtaxError: no filter has one of the names, a required parameter is missing, or no filter has one of the parameters.
+    """
+    kinds = {name: filter_class(name) for name in names}
+    known = {field.name for kind in kinds.values() for field in dataclasses.fields(kind)}
+    unknown = [key for key in parameters if key not in known]
+    if unknown:
+        which = f"they have: {', '.join(sorted(known))}" if known else "they have none"
+        raise MemtaxError(f"no filter among {', '.join(names)} has a parameter {unknown[0]!r}; {which}")
+    return [_make(name, kind, parameters) for name, kind in kinds.items()]
+
+
+def _make(name: str, kind: type[Filter], parameters: Mapping[str, Any]) -> Filter:
+    fields = dataclasses.fields(kind)
+    for field in fields:
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if needed and field.name not in parameters:
+            raise MemtaxError(f"filter {name!r} needs {field.name!r}; give it with --set {field.name}=VALUE")
+    return kind(**{field.name: parameters[field.name] for field in fields if field.name in parameters})
+
+
+def parse_parameters(assignments: Sequence[str]) -> dict[str, Any]:
+    """Parameters from texts NAME=VALUE, whose values are YAML.
+
+    Raises:
+        MemtaxError: a text has another form.
+    """
+    parameters = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise MemtaxError(f"--set expects NAME=VALUE, got {text!r}")
+        parameters[name] = parse_yaml(value, f"the value of --set {name}")
+    return parameters
 
 
 def _own(place: str) -> type[Filter]:

@@ -41,7 +41,7 @@ _SPACES = (0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
 
 @kernel()
 def _is_space(code: int) -> bool:
-    """As `str.isspace`."""
+    """Same as `str.isspace`."""
     if code < 128:
         return code <= 32 and (code == 32 or 9 <= code <= 13 or 28 <= code <= 31)
     return code in _SPACES or 0x2000 <= code <= 0x200A

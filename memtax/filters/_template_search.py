@@ -12,14 +12,12 @@ import numpy as np
 
 from memtax.compiled import kernel
 from memtax.filters._template_items import KIND, OTHER_KIND, OTHER_VALUE, SHAPE, VALUE, WEIGHT
+from memtax.filters._template_lags import candidate_lags
 from memtax.filters._template_words import HEX, NUMBER, Array
 
 MISMATCH, EXACT = 2.0, 100.0
 """Cost of an unpredicted character, in predicted ones: with the first value, at least two thirds of a stretch with positive
 score are predicted, with the second practically all of it."""
-ALL_LAGS = 128
-"""Lags up to this are always tried; larger ones only if items vote for them, so that time stays linear in the items."""
-VOTED_LAGS = 32
 SHORT_RECORD = 5
 """Number of items up to which a list record is an entry of one or two words with its number, not a numbered paragraph."""
 LONGEST_RECORD = 24
@@ -91,37 +89,6 @@ def _follows(keys: Array, table: Array, low: int, high: int, place: int, lag: in
 
 
 @kernel()
-def _lags(shapes: Array, weights: Array, low: int, high: int, longest: int) -> Array:
-    """The lags to try, in ascending order: all short ones, and those longer ones at which the most characters recur.
-
-    An item votes, weighted by its length, for the distance to the last item of its shape, and to the last position with the
-    same four successive shapes (counters of one kind share a shape).
-    """
-    short = min(longest, ALL_LAGS)
-    if longest == short:
-        return np.arange(1, short + 1)
-    votes = np.zeros(longest + 1, np.int64)
-    size = 1
-    while size < 2 * (high - low):
-        size *= 2
-    last = np.full((2, size), -1, np.int64)
-    for place in range(low + 3, high):
-        run = 0
-        for back in range(4):
-            run = (run * 1000003 + shapes[place - back] + 11) & 0xFFFFFFFFFFFF
-        for which in range(2):
-            code = run if which else np.int64(shapes[place]) * 40503
-            slot = (code ^ (code >> 17)) & (size - 1)
-            distance = place - last[which, slot]
-            if last[which, slot] >= 0 and ALL_LAGS < distance <= longest:
-                votes[distance] += weights[place]
-            last[which, slot] = place
-    voted = np.argsort(votes)[-VOTED_LAGS:]
-    voted = np.sort(voted[votes[voted] > 0])
-    return np.concatenate((np.arange(1, short + 1), voted))
-
-
-@kernel()
 def _bound(shapes: Array, weights: Array, low: int, high: int, lag: int, mismatch: float, least: float) -> float:
     """Upper bound on the score of a stretch in [low, high) at a lag: `_best_stretch` with shape equality as prediction.
 
@@ -162,7 +129,7 @@ def _best_stretch(
     """
     best = least
     found = (0, low, low, 0, 0)
-    for lag in _lags(shapes, weights, low, high, int((high - low) / repetitions)):
+    for lag in candidate_lags(shapes, weights, low, high, int((high - low) / repetitions)):
         if _bound(shapes, weights, low, high, lag, mismatch, best) <= best:
             continue
         score = 0.0
@@ -318,14 +285,15 @@ def _stretches(
     """
     total = max(1, _sum(weights, low, high))
     pieces = np.empty((PIECES + 1, 2), np.int64)
-    pieces[0] = low, high
+    # One number at a time: assigning a tuple to a row takes longer to compile than all of this module.
+    pieces[0, 0], pieces[0, 1] = low, high
     waiting, searched, period = 1, 0, 0
     best = close_start = close_end = low
     close = close_reaches = 0.0
     while waiting and searched < PIECES:
         searched += 1
         waiting -= 1
-        first, last = pieces[waiting]
+        first, last = pieces[waiting, 0], pieces[waiting, 1]
         lag, start, end, counts = _accepted(
             keys, table, shapes, weights, first, last, repetitions, purity, terms, SMALLEST * total
         )
@@ -346,8 +314,8 @@ def _stretches(
                 close_start, close_end = min(start, close_start), max(end, close_end)
                 close += share
                 close_reaches = max(close_reaches, reaches)
-        pieces[waiting] = first, start
-        pieces[waiting + 1] = end, last
+        pieces[waiting, 0], pieces[waiting, 1] = first, start
+        pieces[waiting + 1, 0], pieces[waiting + 1, 1] = end, last
         waiting += 2
     shares[MAIN_ENDS] = close * close_reaches
     return period

@@ -25,7 +25,18 @@ Batch = dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class Filter(ABC):
-    """Base class of all filters. A subclass sets the class variables and implements `compute`."""
+    """Base class of all filters. A subclass sets the class variables and implements `compute`.
+
+    Example:
+        >>> from memtax.filters import Filter
+        >>> class WordFilter(Filter):
+        ...     name, requires, columns = "words", ("text",), ("words",)
+        ...
+        ...     def compute(self, batch):
+        ...         return {"words": [len(text.split()) for text in batch["text"]]}
+        >>> WordFilter()({"text": ["one two"]})
+        {'words': [2]}
+    """
 
     name: ClassVar[str]
     """The catalogue name."""

@@ -113,7 +113,7 @@ class CodeFilter(Filter):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As for every filter, but cached."""
+        """Same as for every filter, but cached."""
         return super().fingerprint
 
     def compute(self, batch: Batch) -> Batch:
@@ -218,7 +218,7 @@ def natural_language_class(id2label: dict[int, str], wanted: str | int | None = 
     names = {int(number): str(name) for number, name in id2label.items()}
     listed = ", ".join(f"{number}: {name!r}" for number, name in sorted(names.items()))
     if sorted(names) != [0, 1]:
-        raise ModelError(f"a classifier of code and natural language has two classes, this one has {len(names)} ({listed})")
+        raise ModelError(f"a classifier of code and natural language has two classes; this one has {len(names)} ({listed})")
     if wanted is not None:
         found = [number for number, name in names.items() if wanted in (number, name, str(number))]
         if not found:

@@ -33,7 +33,7 @@ class EmbeddingFilter(Filter):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As for every filter, but cached."""
+        """Same as for every filter, but cached."""
         return super().fingerprint
 
     def compute(self, batch: Batch) -> Batch:

@@ -157,7 +157,7 @@ class LanguageModelFilter(Filter):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As for every filter, with the BOS in use; cached, because the weights may be many gigabytes."""
+        """Same as for every filter, with the BOS in use; cached, because the weights may be many gigabytes."""
         _ = self.weights
         return digest(super().fingerprint, self.opening)
 

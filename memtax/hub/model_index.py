@@ -58,7 +58,7 @@ def classifier_index(folder: Path, repo_id: str) -> dict[str, Any]:
 
 
 def extraction_index(metrics: Mapping[str, Any], repo_id: str, dataset: str | None) -> dict[str, Any]:
-    """What can be extracted from a language model, from a run's figures, as front matter."""
+    """Extraction rates of a language model, from a run's figures, as front matter."""
     found = [
         ("k_extractability", f"share memorized ({group.replace('_', ' ')})", figures["rate"])
         for group, figures in (metrics.get("extraction") or {}).items()

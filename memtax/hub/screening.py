@@ -1,4 +1,4 @@
-"""What leaves the machine: files are searched for its paths and names and for credentials before they are sent."""
+"""Screening of uploads: files are searched for paths and names of the machine and for credentials before they are sent."""
 
 import getpass
 import io
@@ -21,6 +21,7 @@ STAYS = ("training_rows.json", "training.json", "trainer_state.json", "checksums
 CANARIES = "canaries"
 """The folder of planted and held-out canaries, beside a trained model."""
 _TEXT = (".json", ".jsonl", ".txt", ".md", ".svg", ".jinja", ".py", ".html", ".yaml", ".yml", ".csv", ".tsv", ".css", ".js")
+_DATA = (".parquet", ".jsonl", ".json", ".arrow", ".txt", ".csv", ".tsv", ".gz", ".bz2", ".xz", ".zst", ".bin")
 _VOCABULARY = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json")
 """Files of token strings: replacing any of them would break the tokenizer."""
 _COMMON = frozenset(
@@ -88,7 +89,7 @@ class Machine:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What is searched for in bytes that are not rewritten; a home such as `/root` is in many texts by chance."""
+        """Strings to search for in bytes that are not rewritten; a home such as `/root` is in many texts by chance."""
         return tuple(folder for folder in self.folders if folder.count("/") > 1) + self.names
 
     def rewrite(self, text: str) -> str:
@@ -142,12 +143,15 @@ def public_name(value: Any) -> Any:
         return [public_name(entry) for entry in value]
     if not isinstance(value, str):
         return value
+    scheme, _, place = value.partition(":")
+    if scheme == "infini-gram" and place.startswith(("/", ".", "~")):
+        return f"{scheme}:{public_name(place)}"
     if "://" in value:
         return public_url(value).rstrip("/").rpartition("/")[2] if value.startswith("file:") else public_url(value)
     whole = os.path.exists(value)
     path, colon, rest = (value, "", "") if whole else value.partition(":")
     local = whole or path.startswith(("/", "~", ".", "\\")) or path.count("/") > 1 or os.path.exists(path)
-    local |= "/" in path and path.endswith((".parquet", ".jsonl", ".json", ".arrow", ".txt", ".gz", ".csv", ".bin"))
+    local |= "/" in path and path.endswith(_DATA)
     return (path.rstrip("/").rpartition("/")[2] or path) + colon + rest if local else value
 
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from memtax.errors import MemtaxError
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.settings import argument, option
 
@@ -18,7 +19,7 @@ class Count(Job):
     """
 
     corpus: tuple[str, ...] = argument(
-        "Corpus: .bin, .npy, Parquet, Arrow, JSONL, folders, globs, Hub names; with Spark, s3a:// too."
+        "Corpus: .bin, .npy, Parquet, Arrow, JSONL, folders, globs, Hub names; infini-gram:INDEX; with Spark, s3a:// too."
     )
     sequences: tuple[str, ...] = option("Source of the windows; default: the corpus itself.", (), source=True)
     window: tuple[str, ...] = option("Tokens START:STOP of each sequence.", ("32:64",))
@@ -41,10 +42,13 @@ class Count(Job):
         """See `memtax.counting.count_job`."""
         from memtax.corpus.opening import Reading
         from memtax.counting.count_job import CountJob, describe
+        from memtax.counting.infini_gram import is_index
         from memtax.counting.spans import Span
         from memtax.lm.loading import load_tokenizer
 
         tokenizer = load_tokenizer(self.tokenizer, None) if self.tokenizer else None
+        if any(map(is_index, self.corpus)):
+            return self._ask_index(tokenizer)
         job = CountJob(
             corpus=self.corpus,
             sequences=() if self.no_windows else self.sequences or None,
@@ -69,6 +73,27 @@ class Count(Job):
             figures=totals,
             lines=[describe(totals, job.spans)],
         )
+
+    def _ask_index(self, tokenizer: Any) -> Result:
+        """See `memtax.counting.infini_gram`."""
+        import pyarrow as pa
+
+        from memtax.corpus.opening import Reading, open_sources
+        from memtax.counting.infini_gram import count_windows
+        from memtax.counting.spans import Span, cut_windows
+
+        if len(self.corpus) > 1 or len(self.window) > 1 or not self.sequences or tokenizer is None:
+            raise MemtaxError("an index is counted alone: give --sequences, --tokenizer and at most one --window")
+        name, span = self.corpus[0], Span.parse(self.window[0])
+        reading = Reading(self.column, self.streaming, self.sequence_length, self.token_dtype, tokenizer, self.vocabulary_size)
+        (cut,) = cut_windows(open_sources(self.sequences, reading), [span], ", ".join(self.sequences), reading.vocabulary_size)
+        found = count_windows(name, cut.windows, tokenizer)
+        figures = {"windows": len(cut.ids), "sequences_too_short": cut.skipped, **found.figures(name)}
+        table = pa.table({"sequence_id": cut.ids, "sequence_duplicates": pa.array(found.counts, pa.int64())})
+        row = f"One row per sequence: how often its window occurs in {name}, asked by {found.asked_by}."
+        line = f"{len(cut.ids):,} windows {span.start}:{span.stop}, asked by {found.asked_by}"
+        line += f"; {found.not_counted:,} not counted (AND, OR or half a character in the text)" if found.not_counted else ""
+        return Result(title="Counts", tables=[Rows("num_duplicates", row, table)], figures=figures, lines=[line])
 
 
 def _row(path: Path) -> str:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from memtax.errors import MemtaxError
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import BatchOption, PlacementOptions
-from memtax.schema import RECITATION_THRESHOLD
 from memtax.settings import argument, option
 
 
@@ -57,12 +56,11 @@ class Filter(PlacementOptions, BatchOption, Job):
                 *([f"nulls    {missing}"] if missing else []),
             ],
             inputs={"data": fingerprint_path(split_name(data)[0])},
-            recitation_threshold=parameters.get("threshold", RECITATION_THRESHOLD) if "taxonomy" in names else None,
         )
 
     def _parameters(self, names: list[str]) -> dict[str, Any]:
         """Parameters of the filters by field name."""
-        from memtax.records import parse_yaml
+        from memtax.filters import parse_parameters
 
         given = {"counts": self.counts, "frequencies": self.frequencies or self.counts, "model": self.model}
         given |= {name: getattr(self, name) for name in ("device_map", "quantization", "batch_size")}
@@ -71,9 +69,4 @@ class Filter(PlacementOptions, BatchOption, Job):
             parameters.pop("frequencies", None)
         if "duplicates" not in names and self.frequencies is None:
             parameters.pop("counts", None)
-        for text in self.set:
-            name, equals, value = text.partition("=")
-            if not name or not equals:
-                raise MemtaxError(f"--set expects NAME=VALUE, got {text!r}")
-            parameters[name] = parse_yaml(value, f"the value of --set {name}")
-        return parameters
+        return parameters | parse_parameters(self.set)

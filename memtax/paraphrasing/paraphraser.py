@@ -123,7 +123,7 @@ class Paraphraser(Filter):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """As for every filter, but cached, because the weights may be many gigabytes."""
+        """Same as for every filter, but cached, because the weights may be many gigabytes."""
         return super().fingerprint
 
     def compute(self, batch: Batch) -> Batch:

@@ -25,9 +25,9 @@ class RunConfig:
         None,
     )
     counts: str | None = option(
-        "Occurrences counted earlier, over a larger corpus than is available: a folder of `memtax count`, or a "
-        "published table (`org/name[:config[:split]]`) with the ids of `sequences`; None counts over "
-        "`corpus`.",
+        "Occurrences counted earlier, over a larger corpus than is available: a folder of `memtax count`, a "
+        "published table (`org/name[:config[:split]]`) with the ids of `sequences`, or a public index "
+        "(`infini-gram:INDEX`); None counts over `corpus`.",
         None,
     )
     frequencies: str | None = option(
@@ -75,6 +75,11 @@ class RunConfig:
     )
     alignment: str | None = option("Output of `memtax align`, to be added as well.", None)
     influence: str | None = option("Output of `memtax influence`, to be added as well.", None)
+    filters: tuple[str, ...] = option(
+        "Further filters of the catalogue, in execution order, before the models; their factors join those of the predictor.",
+        (),
+    )
+    set: tuple[str, ...] = option("A parameter of the filters named in `filters`, as NAME=VALUE.", ())
     prompt: int = option("Prompt tokens.", 32, least=1, most=2**20)
     continuation: int = option("Continuation tokens.", 32, least=1, most=2**20)
     recitation_threshold: int = option(
@@ -105,9 +110,11 @@ class RunConfig:
         for name, value in check_values(type(self), {name: getattr(self, name) for name in names}, "the configuration").items():
             object.__setattr__(self, name, value)
         if self.frequencies is not None and self.counts is None:
-            raise MemtaxError("frequencies: they replace those of counts; give counts as well, or neither")
+            raise MemtaxError("frequencies replaces the token frequencies of counts; give counts as well, or neither")
         if self.code_scores is not None and self.code_model is not None:
-            raise MemtaxError("code_scores: they replace those of code_model; give one of the two")
+            raise MemtaxError("code_scores replaces the scores of code_model; give one of the two")
+        if self.set and not self.filters:
+            raise MemtaxError(f"set: {self.set[0]} belongs to a filter, but `filters` is empty; name the filter there")
 
     @property
     def given(self) -> dict[str, str]:
@@ -127,7 +134,7 @@ class RunConfig:
 
     @property
     def sequence_source(self) -> str:
-        """What is measured."""
+        """Source of the measured sequences."""
         return self.sequences or self.corpus
 
     def to_dict(self) -> dict[str, Any]:

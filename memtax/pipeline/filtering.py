@@ -1,6 +1,5 @@
 """The job of `memtax filter`: filters of the catalogue applied to a dataset, locally or on Spark."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,27 +11,11 @@ from memtax import schema
 from memtax.corpus.columns import column_kind, id_column, row_ids
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
-from memtax.filters import Filter, filter_class
+from memtax.filters import make_filters
 from memtax.progress import skipped
 from memtax.provenance import digest, fingerprint_table
 
 ROWS_PER_BATCH = 256
-
-
-def make_filter(name: str, parameters: Mapping[str, Any]) -> Filter:
-    """A filter of the catalogue with the parameters that it accepts.
-
-    Raises:
-        MemtaxError: no filter has that name, or a required parameter is missing.
-    """
-    kind = filter_class(name)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    given = {key: value for key, value in parameters.items() if key in fields}
-    for key, field in fields.items():
-        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if needed and key not in given:
-            raise MemtaxError(f"filter {name!r} needs {key!r}; give it with --set {key}=VALUE")
-    return kind(**given)
 
 
 def apply_filters(
@@ -53,13 +36,7 @@ def apply_filters(
         MemtaxError: a filter, parameter or column is missing.
         StaleOutputError: there are parts of another input.
     """
-    filters = [make_filter(name, parameters) for name in names]
-    known = {key for each in filters for key in (field.name for field in dataclasses.fields(each))}
-    unknown = [key for key in parameters if key not in known]
-    if unknown:
-        raise MemtaxError(
-            f"no filter among {', '.join(names)} has a parameter {unknown[0]!r}; they have: {', '.join(sorted(known))}"
-        )
+    filters = make_filters(names, parameters)
     dataset = _open(source)
     nulls: dict[str, int] = {}
     for each in filters:

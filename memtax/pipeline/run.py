@@ -154,7 +154,7 @@ def _conclude(
     """Everything after the forward pass, which takes only one process."""
     everything = dataset.with_format("arrow")[:]
     table = everything.filter(everything.column("is_member"))
-    factors = declared.available(table.column_names, declared.PUBLISHED)
+    factors = (*declared.available(table.column_names, declared.PUBLISHED), *described.further_factors)
     units = Units.of_table(table)
     predictor, predictor_metrics = _fit(config, table, factors, output)
     metrics: dict[str, Any] = {
@@ -164,7 +164,7 @@ def _conclude(
         "growth": growth(series["checkpoints"], units),
         "growth_by_size": growth(series["models"], units),
         "kinds": _kinds(table, series, units),
-        "fits": {name: fit_series(each, table, output / "fits" / name, config.seed) for name, each in series.items()},
+        "fits": _fit_series(config, table, series, described.further_factors),
         "correlations": correlations(table, factors),
         "perplexities": perplexities_by_duplicates(table),
         "predictor": predictor_metrics,
@@ -195,6 +195,7 @@ def _conclude(
         "model": facts["model"],
         "corpus": facts["corpus"],
         "corpus tokens": f"{facts['tokens']:,}",
+        **({"occurrences in": facts["counted_in"]} if "counted_in" in facts else {}),
         "sequences": f"{facts['sequences']:,}",
         "prompt + continuation": f"{config.prompt} + {config.continuation} tokens",
         "memorized": f"{metrics['extraction']['all']['memorized']:,}",
@@ -202,6 +203,14 @@ def _conclude(
     inputs = {**described.inputs, "model": fingerprint_path(config.model)}
     inputs |= {name: fingerprint_path(str(getattr(config, name))) for name in found}
     return RunFound(configs, metrics, summary, inputs)
+
+
+def _fit_series(
+    config: RunConfig, table: pa.Table, series: dict[str, pa.Table | None], further: tuple[str, ...]
+) -> dict[str, list[dict[str, Any]]]:
+    """A predictor for each checkpoint and model."""
+    folder = config.output / "fits"
+    return {name: fit_series(each, table, folder / name, config.seed, further) for name, each in series.items()}
 
 
 def _kinds(table: pa.Table, series: dict[str, pa.Table | None], units: Units) -> dict[str, list[dict[str, Any]]]:
@@ -259,7 +268,9 @@ def _configs(
 def _describe_run(config: RunConfig, described: Described, table: pa.Table, output: Path) -> dict[str, Any]:
     totals = read_json(output / "counts" / "totals.json", TOTALS)
     model, corpus = public_name(config.model), public_name(config.corpus)
+    index = {"counted_in": f"{public_name(totals['source'])}, asked by {totals['asked_by']}"} if "source" in totals else {}
     return {
+        **index,
         "title": config.title or f"{model} on {corpus}",
         "model": model,
         "corpus": corpus,

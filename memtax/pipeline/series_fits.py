@@ -1,10 +1,12 @@
 """A predictor for each model or checkpoint of a series, to see how weights and AUC change with training time and size."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from memtax import schema
 from memtax.engine import once
 from memtax.errors import MemtaxError
 from memtax.files import read_json, write_json
@@ -16,7 +18,9 @@ from memtax.provenance import fingerprint_dataset
 FILE = "fit.json"
 
 
-def fit_series(series: pa.Table | None, table: pa.Table, output: Path, seed: int) -> list[dict[str, Any]]:
+def fit_series(
+    series: pa.Table | None, table: pa.Table, output: Path, seed: int, further: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Fit one predictor for each member of a series, on the factors that are known before training.
 
     The members are scored only for their verdicts, so their own perplexities are not among the factors. Finished fits in
@@ -27,6 +31,7 @@ def fit_series(series: pa.Table | None, table: pa.Table, output: Path, seed: int
         table: the sequences with their factors, `taxonomy`, and the columns needed for a split.
         output: folder of the fits, one per member.
         seed: random seed of the splits.
+        further: further columns; those that are known before training are factors too.
 
     Returns:
         For each member `model`, `checkpoint`, `step`, `parameters`, and either `reason` (why nothing was fitted) or `rows`
@@ -36,7 +41,8 @@ def fit_series(series: pa.Table | None, table: pa.Table, output: Path, seed: int
     """
     if series is None:
         return []
-    factors = declared.available(table.column_names, declared.BEFORE_TRAINING)
+    usual = declared.available(table.column_names, declared.BEFORE_TRAINING)
+    factors = (*usual, *(name for name in further if schema.column(name).before_training))
     fits = []
     for number, (facts, member) in enumerate(each_member(series)):
         own = table.set_column(table.column_names.index("is_memorized"), "is_memorized", member.column("is_memorized"))

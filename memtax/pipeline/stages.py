@@ -16,6 +16,8 @@ from memtax.corpus.sequences import load_sequences
 from memtax.corpus.sources import Source
 from memtax.counting.count_tables import DUPLICATES_FILE, FREQUENCIES_FILE, location, read_duplicates, read_frequencies
 from memtax.counting.counter import count, write_counts
+from memtax.counting.infini_gram import count_windows, is_index
+from memtax.counting.large_ids import TokenTable
 from memtax.engine import World, once
 from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
@@ -51,11 +53,13 @@ class Described:
         dataset: one row per sequence: keys, `is_member`, counts, properties, `taxonomy`.
         skipped: for each reason, the number of source rows that gave no sequence.
         inputs: name to fingerprint of each input.
+        further_factors: columns of `filters` that can be factors.
     """
 
     dataset: datasets.Dataset
     skipped: dict[str, int]
     inputs: dict[str, str]
+    further_factors: tuple[str, ...] = ()
 
     @property
     def members(self) -> datasets.Dataset:
@@ -79,6 +83,7 @@ def describe(config: RunConfig) -> Described:
     silence_libraries()
     world = World.current()
     output = Path(config.output)
+    filters, further = _filters(config)
     inputs = {name: fingerprint_path(Source.parse(source).path) for name, source in _sources(config).items()}
     inputs["tokenizer"] = fingerprint_tokenizer(config.tokenizer or config.model)
 
@@ -101,20 +106,30 @@ def describe(config: RunConfig) -> Described:
         identity[name] = [source, inputs[name]]
     on_main(world, lambda: once(output / "counts", identity, lambda folder: _write_counts(config, dataset, folder)))
 
-    filters: list[Filter] = [
-        DuplicateFilter(str(output / "counts")),
-        TokenFrequencyFilter(str(output / "counts")),
-        TemplateFilter(),
-        CompressibilityFilter(),
-    ]
     for each in filters:
         dataset = join(dataset, run_stage(dataset, each, output / "filters" / each.name, ROWS_PER_BATCH))
+    for each in filters:
+        if each.name in config.filters:
+            paths = [str(path) for path in each.inputs() if Path(path).parent != output / "counts"]
+            inputs |= {f"filter {each.name} {number}": fingerprint_path(path) for number, path in enumerate(paths)}
     dataset = _add_what_was_asked_for(config, dataset)
     inputs |= {name: fingerprint_path(location(source)) for name, source in config.given.items()}
     taxonomy = TaxonomyFilter(threshold=config.recitation_threshold)
     dataset = join(dataset, run_stage(dataset, taxonomy, output / "filters" / taxonomy.name, ROWS_PER_BATCH))
     skipped = read_json(output / "sequences" / "skipped.json", SKIPPED)
-    return Described(dataset, skipped, inputs)
+    return Described(dataset, skipped, inputs, further)
+
+
+def _filters(config: RunConfig) -> tuple[list[Filter], tuple[str, ...]]:
+    """Filters that need no model, in execution order, and the factors among them that not every run has."""
+    counts = str(Path(config.output) / "counts")
+    own: list[Filter] = [DuplicateFilter(counts), TokenFrequencyFilter(counts), TemplateFilter(), CompressibilityFilter()]
+    if not config.filters:
+        return own, ()
+    from memtax.pipeline.further_filters import further_factors, with_further
+
+    filters = with_further(config, own)
+    return filters, further_factors(filters, own)
 
 
 def _add_what_was_asked_for(config: RunConfig, dataset: datasets.Dataset) -> datasets.Dataset:
@@ -239,6 +254,9 @@ def _with_membership(dataset: datasets.Dataset, member: bool) -> pa.Table:
 
 
 def _write_counts(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> None:
+    if is_index(config.counts):
+        _ask_index(config, dataset, folder)
+        return
     if config.counts is not None:
         _take_counts(config.counts, config.frequencies or config.counts, dataset, folder)
         return
@@ -250,6 +268,31 @@ def _write_counts(config: RunConfig, dataset: datasets.Dataset, folder: Path) ->
     counts = count(corpus, tokens[:, config.prompt :], vocabulary_size=len(tokenizer))
     write_counts(folder, np.asarray(dataset.with_format("numpy")["sequence_id"]), counts)
     write_json(folder / "totals.json", {"tokens": counts.tokens, "sequences": counts.sequences})
+
+
+def _ask_index(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> None:
+    """Counts of all sequences from an index; token frequencies as given, or of the corpus, which may be a sample."""
+    from memtax.corpus.opening import Reading, open_sources
+
+    assert config.counts is not None
+    tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
+    rows = dataset.with_format("numpy")
+    tokens = np.asarray(rows["tokens"], np.int32).reshape(len(dataset), config.window)
+    found = count_windows(config.counts, tokens[:, config.prompt :], tokenizer)
+    columns = {"sequence_id": np.asarray(rows["sequence_id"]), "sequence_duplicates": pa.array(found.counts, pa.int64())}
+    if config.frequencies is not None:
+        table = read_frequencies(config.frequencies)
+    else:
+        corpus = open_sources([config.corpus], Reading(column=config.column, tokenizer=tokenizer))
+        counted = count(corpus, [], vocabulary_size=len(tokenizer))
+        table = TokenTable(
+            np.concatenate([np.arange(len(counted.token_frequencies)), counted.large_ids]),
+            np.concatenate([counted.token_frequencies, counted.large_frequencies]),
+        )
+    frequencies = {"token_id": table.ids, "token_frequency": table.frequencies}
+    for name, each in ((DUPLICATES_FILE, columns), (FREQUENCIES_FILE, frequencies)):
+        write_parquet(folder / name, schema.validate(pa.table(each), each, name))
+    write_json(folder / "totals.json", {"tokens": table.total, "sequences": None, **found.figures(config.counts)})
 
 
 def _take_counts(counts: str, frequencies: str, dataset: datasets.Dataset, folder: Path) -> None:

@@ -36,7 +36,7 @@ _EMPTY = np.iinfo(np.uint64).max
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """What a split keeps together.
+    """Groups of rows that a split keeps together.
 
     Attributes:
         codes: (rows,) group of each row, from 0.
@@ -103,7 +103,7 @@ def copy_classes(sketches: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def sketch_rows(table: pa.Table) -> NDArray[np.uint64] | None:
-    """What `copy_classes` reads of each row (rows, SKETCH + 2); None for a table without tokens and text.
+    """Input of `copy_classes` for each row (rows, SKETCH + 2); None for a table without tokens and text.
 
     Columns are a hash of the whole row, its number of different shingles, and the smallest hashes of these, ascending. White
     space in texts does not matter. A null or empty row has the largest number throughout.

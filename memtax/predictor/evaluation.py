@@ -40,7 +40,7 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of the held-out rows, and of which categories it cannot speak (category to the reason).
+    """A model's predictions for the held-out rows, and the categories without a prediction (category to the reason).
 
     Attributes:
         probabilities: of being memorized (rows,).

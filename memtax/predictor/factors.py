@@ -37,7 +37,7 @@ PUBLISHED = tuple(
 )
 """The fourteen factors of the published predictor (Prashanth et al. 2024, section 5 and code)."""
 FACTORS = tuple(column.name for column in _DECLARED if column.published_factor and "_matches_" not in column.name)
-"""What a predictor reads unless told otherwise: the published factors that need no encoder of texts."""
+"""Default factors of a predictor: the published factors that need no encoder of texts."""
 BEFORE_TRAINING = tuple(column.name for column in _DECLARED if column.before_training)
 """Factors that are known before any model exists: what a risk score of a corpus may use."""
 FROM_SCORES = tuple(column.name for column in _DECLARED if not column.before_training)
@@ -47,7 +47,7 @@ OWN_SCALES: dict[str, Literal["log1p", "identity"]] = {"linear": "identity", "lo
 
 
 def available(names: Sequence[str], factors: Sequence[str] = PUBLISHED) -> tuple[str, ...]:
-    """Those of the factors that a table with these columns has; a Shannon code length stands in for a Huffman one.
+    """The factors that a table with these columns has; a Shannon code length replaces a missing Huffman one.
 
     Raises:
         MemtaxError: it has none.
@@ -89,7 +89,7 @@ def _declared(name: str, target: str = "") -> Factor:
     if known is not None and known.role == "outcome":
         raise MemtaxError(f"factor {column!r} says whether a sequence was memorized and cannot predict it; leave it out")
     if column == target:
-        raise MemtaxError(f"{target!r} is what is to be predicted; name the factors without it")
+        raise MemtaxError(f"{target!r} is the target; leave it out of the factors")
     if known is None:
         if not scale:
             raise MemtaxError(
@@ -101,7 +101,7 @@ def _declared(name: str, target: str = "") -> Factor:
         raise MemtaxError(f"factor {column!r} is measured by a model on the tokens that it would predict; leave it out")
     if known.role not in ("factor", "variant"):
         choices = [other.name for other in schema.COLUMNS.values() if other.role in ("factor", "variant")]
-        raise MemtaxError(f"column {column!r} is no factor (it is a {known.role}); choose among {', '.join(choices)}")
+        raise MemtaxError(f"column {column!r} is not a factor (its role is {known.role}); choose among {', '.join(choices)}")
     declared: Literal["log1p", "identity"] = "log1p" if known.scale == "log" else "identity"
     if scale and OWN_SCALES[scale] != declared:
         raise MemtaxError(f"factor {column!r} has a declared scale; name it without ':{scale}'")

@@ -42,7 +42,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Gains:
-    """What candidates gain on validation rows: mean log loss saved (candidates,) in nats, and the adjusted p of the best."""
+    """Gains of candidates on validation rows: mean log loss saved (candidates,) in nats, and the adjusted p of the best."""
 
     mean: Array
     best: int

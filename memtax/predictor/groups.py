@@ -1,4 +1,4 @@
-"""What every search shares: rows prepared once, and a model for any group of them, fitted once."""
+"""Shared parts of all searches: rows prepared once, and a model for any group of them, fitted once."""
 
 import os
 from collections.abc import Iterable, Sequence

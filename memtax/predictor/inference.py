@@ -1,4 +1,4 @@
-"""What can be said of coefficients: unpenalized, unweighted fits, and Wald tests that hold where rows share a document.
+"""Inference on coefficients: unpenalized, unweighted fits, and Wald tests that hold where rows share a document.
 
 The predictor's fits are penalized and weighted, so nothing follows from their curvature. Here every test comes from a plain
 maximum-likelihood fit by `statsmodels`; where none exists (separation), the reason is given instead of the numbers.

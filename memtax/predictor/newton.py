@@ -17,7 +17,7 @@ from memtax.errors import MemtaxError
 Array = NDArray[np.float64]
 
 FAST = {"reassoc", "contract", "arcp", "nsz"}
-"""What sums may be reordered for; values that are not finite stay what they are."""
+"""Compiler flags that allow sums to be reordered; values that are not finite are kept."""
 BLOCK = 256
 """Rows gathered at once: with fifteen columns, about the size of the first-level cache."""
 BLOCKS = 16

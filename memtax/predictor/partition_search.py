@@ -30,7 +30,7 @@ SLICE = 54
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """What is searched, and how it is judged.
+    """The search space and its criterion.
 
     Attributes:
         factors: of the models.

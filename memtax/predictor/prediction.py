@@ -133,7 +133,7 @@ def _count_ids(parts: Parts, names: list[str], rows: int) -> int:
 
 
 def summarize(folder: Path | str) -> dict[str, Any]:
-    """What the finished parts of `predict_dataset` say: rows, those without a probability, and how many are expected memorized.
+    """Figures of the finished parts of `predict_dataset`: rows, rows without a probability, rows expected to be memorized.
 
     Args:
         folder: the output.

@@ -88,9 +88,9 @@ class Predictor:
     ) -> "Predictor":
         """Fit on training rows, choose thresholds on validation rows, judge once on test rows.
 
-        Rows with a null or non-finite value that is needed are left out and counted by the first reason. Documents, and
-        documents that hold copies or near-copies of each other, stay together (`memtax.predictor.copies`; columns `document`,
-        `text` and `tokens`, as far as there); as far as they allow, parts are stratified by target and category. The
+        Rows with a null or non-finite value in a required column are left out, each counted under its first reason. Documents,
+        and documents that hold copies or near-copies of each other, stay together (`memtax.predictor.copies`; columns
+        `document`, `text` and `tokens`, if present); as far as they allow, parts are stratified by target and category. The
         threshold of F1 is the best on validation rows, one for the baseline and
         one per category (on training rows where validation lacks a class).
 
@@ -245,7 +245,7 @@ class Predictor:
 
 @dataclass(frozen=True, eq=False)
 class _Fitting:
-    """What the models are fitted on.
+    """Data that the models are fitted on.
 
     Attributes:
         scaler: of the factors, from training rows.

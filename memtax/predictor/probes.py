@@ -1,4 +1,4 @@
-"""What hidden states know: a linear probe per layer for the category and for memorized-or-not, beside controls."""
+"""Information in hidden states: a linear probe per layer for the category and for being memorized, with controls."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

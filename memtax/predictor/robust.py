@@ -37,7 +37,7 @@ class RobustFit:
 
     @cached_property
     def number(self) -> int:
-        """How many units there are."""
+        """Number of units."""
         return int(self.units.max()) + 1
 
     @cached_property

@@ -18,7 +18,7 @@ from memtax.published.reading import from_published, is_published
 
 BATCH = 65_536
 TAXONOMY_INPUTS = ("sequence_duplicates", "is_incrementing", "is_repeating")
-"""What the taxonomy is made from."""
+"""Columns from which the taxonomy is computed."""
 
 
 def read_table(source: Source | str, columns: Sequence[str] | None = None, threshold: int = THRESHOLD) -> pa.Table:

@@ -19,7 +19,7 @@ LARGEST = 1e100
 
 @dataclass(frozen=True, eq=False)
 class Usable:
-    """What was read.
+    """Rows that a model can use.
 
     Attributes:
         values: (rows, factors) on the models' scale, finite.
@@ -37,14 +37,14 @@ class Usable:
 
     @property
     def lost(self) -> str:
-        """What was left out, in words."""
+        """The number of rows left out for each reason, as text."""
         return ", ".join(f"{count} rows because {reason}" for reason, count in self.dropped.items()) or "none"
 
 
 def usable(
     table: pa.Table, factors: Sequence[declared.Factor], target: str, category: str | None, what: str = "the table"
 ) -> Usable:
-    """Read the rows that have all that is needed.
+    """Read the rows in which no required value is missing.
 
     Args:
         table: rows with the target, the category and the factors' columns.

@@ -7,22 +7,23 @@ _LOWER = (
     r"[a-z\u00df-\u00f6\u00f8-\u00ff\u0101\u0103\u0105\u0107\u010d\u010f\u0111\u0113\u0117\u0119\u011b\u0123\u012b\u012f\u0142"
     r"\u0144\u0148\u014d\u0151\u0159\u015b\u015f\u0161\u0163\u0165\u016b\u016f\u0171\u0173\u017a\u017c\u017e\u03ac-\u03ce\u0430-\u045f\u0491]"
 )
-_NUMBERED = r"(?:[#\u2116(]?[^\W\d_]{0,4}[-.:/]{0,2}[0-9][\w./\u00ba\u00aa\u00b0:-]{0,12}\)?)"
+NUMBERED = r"(?:[#\u2116(]?[^\W\d_]{0,4}[-.:/]{0,2}[0-9][\w./\u00ba\u00aa\u00b0:-]{0,12}\)?)"
 _QUOTES = "'\u2018\u2019"
-_NAMED = (
+NAMED = (
     rf"(?:[(\u201e\"\u00ab]?(?:[dls]?[{_QUOTES}](?:s-)?)?(?!{_LOWER})[^\W\d_][\w.\u00b0/{_QUOTES}-]{{0,30}}[)\u201d\"\u00bb]?)"
 )
-_SMALL = rf"(?:{_LOWER}{{1,5}}(?!\w)(?:\.|/{_LOWER}(?!\w))?)"
-_BLANK = r"[ \t\u200b]{1,3}"
-_BETWEEN = r"(?:[ \t]{0,2}(?:[,;|\u060c\u3001]|\\n|\r?\n)[ \t>|]{0,8}|[ ][-\u00b7\u2022/][ ])"
+SMALL = rf"(?:{_LOWER}{{1,5}}(?!\w)(?:\.|/{_LOWER}(?!\w))?)"
+BLANK = r"[ \t\u200b]{1,3}"
+BETWEEN = r"(?:[ \t]{0,2}(?:[,;|\u060c\u3001]|\\n|\r?\n)[ \t>|]{0,8}|[ ][-\u00b7\u2022/][ ])"
+COMMON_WORDS = "the|an?|of|in|on|down|up|to|and|from|this|that|per|each|every|is|are|was|were|along|by|for|with|at"
 _BLOCK = re.compile(
-    rf"(?<![\w.-])(?:{_NUMBERED}|{_NAMED})"
-    rf"(?:(?:{_BETWEEN}|{_BLANK})(?:{_SMALL}(?:{_BETWEEN}|{_BLANK})){{0,2}}(?:{_NUMBERED}|{_NAMED})){{2,40}}"
+    rf"(?<![\w.-])(?:{NUMBERED}|{NAMED})"
+    rf"(?:(?:{BETWEEN}|{BLANK})(?:{SMALL}(?:{BETWEEN}|{BLANK})){{0,2}}(?:{NUMBERED}|{NAMED})){{2,40}}"
 )
 _NAME = rf"(?!{_LOWER})[^\W\d_][\w.{_QUOTES}-]{{2,}}"
 _LETTERED = (
     r"[A-Z]{1,2}[0-9][A-Z0-9]?[ ]?[0-9][A-Z]{2}|[A-Z][0-9][A-Z][ -]?[0-9][A-Z][0-9]|[A-Z][0-9]{2}[ ]?[A-Z][0-9][A-Z][0-9]"
-    r"|[A-Z][0-9]{4}(?:[A-Z]{3})?|[1-9][0-9]{3}[ ]?[A-Z]{2}(?=[ ])"
+    r"|(?:NSW|VIC|QLD|TAS|ACT|WA|SA|NT)[ ][0-9]{4}|[A-Z][0-9]{4}(?:[A-Z]{3})?|[1-9][0-9]{3}[ ]?[A-Z]{2}(?=[ ])"
 )
 _LONG = (
     r"(?:[A-Z]{1,3}-)?[0-9]{5,7}(?:-[0-9]{3,4})?|[0-9]{3}[ ][0-9]{2,3}|[0-9]{2}-[0-9]{3}|[0-9]{4}-[0-9]{3}"
@@ -31,7 +32,7 @@ _LONG = (
 _SHORT = r"(?:[A-Z]{1,3}-)?(?!19|20)[0-9]{3,4}"
 _CODE = re.compile(
     rf"(?<![\w.-])(?:(?P<sure>{_LETTERED})|{_LONG})(?![\w-]|[.,][0-9])"
-    rf"|(?:^|(?<=[,;|\n]))[ \t>|]{{0,8}}{_SHORT}{_BLANK}(?={_NAME})",
+    rf"|(?:^|(?<=[,;|\n]))[ \t>|]{{0,8}}{_SHORT}{BLANK}(?={_NAME})",
     re.MULTILINE,
 )
 """Postcodes; short ones only at the start of a piece and before the name of a place."""
@@ -65,7 +66,7 @@ def blocks(folded: str) -> Iterator[tuple[int, int]]:
 def _is_address(block: str) -> bool:
     """Whether a block has a postcode, and beside it a number and names."""
     names = len(re.findall(_NAME, block))
-    several = re.search(_BETWEEN, block) is not None
+    several = re.search(BETWEEN, block) is not None
     for code in _CODE.finditer(block):
         rest = f"{block[: code.start()]}\0{block[code.end() :]}"
         if names >= (2 if several else 3) and _HOUSE.search(rest):

@@ -44,6 +44,7 @@ ASSIGNED = re.compile(
     r"|\b(?:mysql|mariadb)\w*[ ][^\n]{0,80}?-p(?P<flag>[^\s\"']{4,})"
     r"|\s(?:-u|--user|--auth)[ =]+[\"']?[^\s:\"']{1,64}:(?P<user>[^\s\"']{4,})"
     r"|\b(?:bearer|basic|token)[ ](?P<header>(?=[\w.~+/=-]*[0-9A-Z])[\w.~+/=-]{16,})"
+    r"|\b(?:machine\s+\S{1,200}|default)\s+login\s+\S{1,100}\s+password\s+(?P<netrc>\S{4,200})"
     r"|://[^\s/:@\"'<>]{0,100}:(?P<login>[^\s/@\"'<>]{1,200})@"
     r"|(?:hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/(?P<hook>[\w/-]{8,})",
     re.IGNORECASE,

@@ -6,8 +6,9 @@ There is no register to check an address against: what has the form is masked an
 import re
 from collections.abc import Iterator
 
-from memtax.privacy.blocks import blocks
+from memtax.privacy.blocks import COMMON_WORDS, blocks
 from memtax.privacy.folding import INVISIBLE
+from memtax.privacy.growing import grown
 
 _S = rf"(?:[ \t{INVISIBLE}]{{1,4}}|[ \t]{{0,4}}(?:\\n|\r?\n)[ \t>]{{0,16}})"
 """What stands between two words: some spaces, or a line break."""
@@ -15,7 +16,8 @@ _CAPITAL = r"(?![a-zß-ÿа-яё])[^\W\d_]"
 _WORD = r"[^\W\d_][\w'\u2019.-]{0,40}"
 _NAME = rf"{_CAPITAL}[\w'\u2019.-]{{0,40}}"
 _NUMBER = (
-    r"(?:(?:[Nn](?:\.?[or]|°)?[.:]{0,2}|д\.?|дом|№)[ ]?)?[0-9]{1,5}(?:[ ]?[A-Za-z](?!\w)(?:[ ][0-9]{1,3}(?!\w))?)?"
+    r"(?:(?:[Nn](?:\.?[or]|°)?[.:]{0,2}|д\.?|дом|№)[ ]?)?[0-9]{1,5}"
+    r"(?:[кК][0-9]{1,2}|[ ]?[A-Za-z](?!\w)(?:[ ][0-9]{1,3}(?!\w))?)?"
     r"(?:[ ]?[-/+][ ]?[0-9]{1,5}(?:[A-Za-z](?!\w))?){0,2}(?!\w)"
 )
 _UK, _CANADA = r"[A-Z]{1,2}[0-9][A-Z0-9]?[ ]?[0-9][A-Z]{2}", r"[A-Z][0-9][A-Z][ -]?[0-9][A-Z][0-9]"
@@ -64,12 +66,10 @@ _CAPITALIZED = (
 """Words that end a street's name of English only where they are capitalized."""
 _LAST = re.compile(rf"\b(?:(?i:{_CLEAR})|{_CAPITALIZED}|{_CAPITALIZED.upper()})\b\.?")
 _BEFORE_LAST = re.compile(
-    rf"(?<![\w.])(?:{_UNIT}{_NEXT})?{_NUMBER},?{_S}(?P<name>(?:{_WORD}{_S}|[0-9]{{1,3}}(?:st|nd|rd|th){_S}){{1,4}})\Z",
+    rf"(?<![\w.])(?:{_UNIT}{_NEXT})?{_NUMBER}(?:,{_S}?|{_S})(?P<name>(?:{_WORD}{_S}|[0-9]{{1,3}}(?:st|nd|rd|th){_S}){{1,4}})\Z",
     re.IGNORECASE,
 )
-_COMMON = re.compile(
-    r"\b(?:the|an?|of|in|on|down|up|to|and|from|this|that|per|each|every|is|are|was|were|along|by|for|with|at)\b", re.IGNORECASE
-)
+_COMMON = re.compile(rf"\b(?:{COMMON_WORDS})\b", re.IGNORECASE)
 
 _FRENCH = re.compile(
     r"\b(?:rue|avenue|av|ave|boulevard|bd|bvd|place|pl|allées?|chemin|ch|impasse|quai|cours|route|rte|square|passage|faubourg|fbg"
@@ -77,7 +77,7 @@ _FRENCH = re.compile(
     re.IGNORECASE,
 )
 """Words that begin a street's name of French, after the number."""
-_BEFORE_FRENCH = re.compile(rf"(?<![\w.])[0-9]{{1,4}}(?:[ ]?(?:bis|ter|quater|[A-F])\b)?,?{_S}\Z", re.IGNORECASE)
+_BEFORE_FRENCH = re.compile(rf"(?<![\w.])[0-9]{{1,4}}(?:[ ]?(?:bis|ter|quater|[A-F])\b)?(?:,{_S}?|{_S})\Z", re.IGNORECASE)
 _AFTER_FRENCH = re.compile(
     rf"{_S}(?:(?i:de|du|des|la|le|les|à){_S}){{0,3}}(?:[ldLD]['\u2019])?{_WORD}(?:{_S}(?:(?:de|du|des|la|le|les){_S}){{0,2}}{_NAME}){{0,4}}"
 )
@@ -85,13 +85,15 @@ _ROMANCE = re.compile(
     r"(?<!\w)(?:rue|chemin|quai|boulevard|avenue|calle|c/|avenida|avda|avd|av|plaza|pza|paseo|pso|camino|carretera|carrera|rua|travessa|praça|largo|alameda|rodovia"
     r"|estrada|via|viale|v\.le|piazza|piazzale|corso|c\.so|vicolo|strada|carrer|ronda|ulica|ul|aleja|al|pl|os|náměstí|ulice|třída"
     r"|bulevardul|calea|șoseaua|splaiul|piața|trg|triq|unter den|jalan|jl|đường|ул|улица|вул|вулиця|пр|проспект|просп|пер"
-    r"|переулок|бул|бульвар|площадь|площа|οδός|λεωφόρος|λεωφ|شارع|طريق|רחוב|שדרות)(?!\w)\.?",
+    r"|переулок|бул|бульвар|\u0431-\u0440|наб|набережная|ш|туп|мкр|площадь|площа|пл|узвіз|провулок|οδός|λεωφόρος|λεωφ|شارع|طريق"
+    r"|רחוב|שדרות|דרך|כיכר|סמטת|route|callejón|costanilla|bulevar|cerrada|priv|privada|calz|calzada|eje|pje|pasaje|bv|blvd"
+    r"|calçada|rotunda|beco|escadinhas|rod|aleea|intrarea|șos)(?!\w)\.?",
     re.IGNORECASE,
 )
 """Words that begin a street's name in languages in which the number comes last."""
 _AFTER_ROMANCE = re.compile(
     rf"{_S}(?:(?i:de|del|do|da|dos|das|di|della|dei|degli|delle|du|des|la|las|los|le|les|el){_S}){{0,2}}[„\"«]?(?:[ldLD]['\u2019])?{_NAME}[“”\"»]?"
-    rf"(?:{_S}(?:(?:de|del|do|da|dos|das|di|della|dei|du|des|la|las|los|le|les|el|y|e){_S}){{0,2}}{_NAME}){{0,5}},?{_S}(?:(?i:д\.?|дом|número|num\.?|no:?){_S}?)?(?:{_NUMBER}|s/n(?!\w))"
+    rf"(?:{_S}(?:(?:de|del|do|da|dos|das|di|della|dei|du|des|la|las|los|le|les|el|y|e){_S}){{0,2}}{_NAME}){{0,5}}(?:,{_S}?|{_S})(?:(?i:д\.?|дом|número|num\.?|no:?){_S}?)?(?:{_NUMBER}|s/n(?!\w))"
 )
 _PREPOSITION = re.compile(
     rf"(?<!\w)(?:am|an de[rmn]|auf de[rmn]|im|in de[rmn]|zum|zur|hinter de[rmn]|[Aa]lte[rns]?|[Nn]eue[rns]?|[Gg]roße[rns]?"
@@ -101,13 +103,13 @@ _PREPOSITION = re.compile(
 _STRONG = (
     "straße|strasse|str|gasse|platz|allee|chaussee|damm|ufer|weg|steig|ring|straat|laan|plein|gracht|kade|dijk|singel|steenweg"
     "|gatan|gata|gaten|gate|gade|vägen|veien|vegen|vej|vei|gränd|torget|torv|allé|katu|kuja|polku|ntie"
-    "|vegur|stígur|út|útja|mnt|проспект|улица|переулок|бульвар|шоссе|набережная"
+    "|vegur|stígur|út|útja|rakpart|sétány|mnt|пр-т|пр-кт|проспект|улица|переулок|бульвар|шоссе|набережная"
     "|caddesi|cad|sokak|soka\u011f\u0131|sok|bulvar\u0131|mahallesi|iela|gatvė|tänav|maantee|cesta|ulica|körút"
 )
 _WEAK = (
     "quai|pr|markt|tor|graben|hof|berg|wall|kai|promenade|winkel|grund|feld|park|pfad|zeile|stieg|dreef|pad|plan|tie|tér|utca"
 )
-_COMPOUND = re.compile(rf"(?:(?P<strong>{_STRONG})|{_WEAK})(?!\w)\.?,?{_S}{_NUMBER}", re.IGNORECASE)
+_COMPOUND = re.compile(rf"(?:(?P<strong>{_STRONG})|{_WEAK})(?!\w)\.?(?:,{_S}?|{_S}){_NUMBER}", re.IGNORECASE)
 """The last part of a street's name that says what it is, with the number after it: German, Dutch, northern languages."""
 _BEFORE_COMPOUND = re.compile(
     rf"(?:(?<!\w){_NAME}[ -](?:(?:de|den|der|ten|ter|van|von|zu|'t)[ ]){{0,2}}){{0,3}}(?<![^\W\d_])[^\W\d_]{{0,30}}-?\Z"
@@ -125,9 +127,10 @@ _CHAIN = re.compile(rf"(?<![\w'.-])(?:{_PIECES}{_COMMA}{_S}?){{1,6}}(?P<last>{_P
 """Pieces of an address that end with a postcode, with commas between them."""
 _AFTER_CODE = re.compile(rf"{_S}{_CITY}(?:{_DISTRICT})?")
 _GRID = re.compile(
-    r"(?<!\w)(?:carrera|calle|cra|cl|kr|cll|diagonal|transversal|avenida)\.?[ ][0-9]{1,3}[A-Z]?(?:[ ](?:sur|norte|bis))?"
+    r"(?<!\w)(?:carrera|calle|cra|cl|kr|cll|diagonal|dg|transversal|tv|avenida|ak|ac)\.?[ ]"
+    r"[0-9]{1,3}[A-Z]?(?:[ ](?:sur|norte|bis))?"
     r"[ ]?(?:no\.?|#|n°)[ ]?"
-    r"[0-9]{1,3}[A-Z]?[ ]?-[ ]?[0-9]{1,3}(?!\w)",
+    r"[0-9]{1,3}[A-Z]?(?:[ ]bis)?[ ]?-[ ]?[0-9]{1,3}(?!\w)",
     re.IGNORECASE,
 )
 """Streets that are numbers themselves."""
@@ -136,9 +139,35 @@ _LATER = re.compile(
     rf"(?:(?:No\.?|House|Building|Bldg|Block|Villa|Plot)\.?[ ]?[0-9]{{1,5}}|[0-9]{{1,3}})[A-Za-z]?(?!\w|[.,]?[0-9])"
 )
 """Streets of English with the number after them."""
+_BREAK = r"[ \t]{0,4}(?:\\n|\r?\n)[ \t>]{0,16}"
+_PLACE_FIRST = re.compile(
+    rf"(?<![\w.-])(?:[A-Z]{{1,3}}-)?(?:[0-9]{{5}}|(?!19|20)[1-9][0-9]{{3}}){_S}{_CITY}(?:{_COMMA}{_S}?|[ ][-/|][ ]|{_BREAK})"
+    rf"{_NAME}(?:[ ](?:[a-zß-ÿа-яё]{{1,8}}(?!\w)\.?|{_NAME})){{0,3}},?[ ]{_NUMBER}"
+)
+"""Postcode and place before the street and its number."""
+_NO_STREET = "or|as|about|only|than|over|line|page|pages|chapter|section|figure|fig|table|version|step|part|size|count|total|id"
+_SMALL_WORD = rf"(?!(?:{COMMON_WORDS}|{_NO_STREET})(?!\w))[^\W\d_][\w'\u2019.-]{{0,30}}"
+_SMALL_NAME = rf"{_SMALL_WORD}(?:[ ]{_SMALL_WORD}){{0,3}}"
+_SMALL_CODE = (
+    r"(?:(?:[a-z]{1,3}-)?(?:[0-9]{5,6}|[0-9]{3}[ ][0-9]{2,3}|[0-9]{2}-[0-9]{3}|[0-9]{4}-[0-9]{3}|[0-9]{5}-[0-9]{3,4}"
+    r"|[0-9]{3}-[0-9]{4})|[a-z]{1,2}[0-9][a-z0-9]?[ ][0-9][a-z]{2}|[a-z][0-9][a-z][ ][0-9][a-z][0-9]"
+    r"|[a-z][0-9]{2}[ ][a-z][0-9][a-z][0-9])(?![\w-]|[.,:/][0-9])"
+)
+_SHORT_CODE = r"(?<=[\s|/-])(?:[a-z]{1,2}-[0-9]{4}|(?!19|20)[1-9][0-9]{3}|[0-9]{3})"
+"""Postcodes that are taken only with the place after them."""
+_SMALL_BETWEEN = rf"(?:{_COMMA}[ ]?|[ ][-/|][ ]|{_BREAK})"
+_SMALL_PIECE = r"[\w'\u2019./\u00ba\u00aa#-]{1,24}(?:[ ][\w'\u2019./\u00ba\u00aa#-]{1,24}){0,4}"
+_SMALL_CHAIN = re.compile(
+    rf"(?<![\w.-])(?=[^A-Z]{{20}})"
+    rf"(?:{_SMALL_NAME},?[ ]{_NUMBER}(?:[ ][\w.#-]{{1,9}}){{0,3}}(?:{_SMALL_BETWEEN}{_SMALL_PIECE}){{0,4}}?"
+    rf"|(?:(?:{_SMALL_WORD}[ ]?)?{_NUMBER}(?:/[a-z])?(?:{_SMALL_BETWEEN}|[ ])|(?={_SMALL_NAME},[ ]{_SMALL_NAME},))"
+    rf"{_SMALL_NAME}(?:{_SMALL_BETWEEN}{_SMALL_PIECE}){{1,4}}?)"
+    rf"(?:{_SMALL_BETWEEN}(?:{_SMALL_CODE}(?:[ ]{_SMALL_NAME})?|{_SHORT_CODE}[ ]{_SMALL_NAME})|[ ](?:[/-][ ])?{_SMALL_CODE})"
+)
+"""Addresses without a capital letter, by their number and postcode."""
 _HAN = r"\u3005-\u3007\u30a1-\u30fa\u30fc\u4e00-\u9fff"
 _EASTERN = re.compile(
-    rf"(?=[{_HAN}]{{0,20}}[都道府県市区區郡町村省县縣镇鎮乡路街巷])[{_HAN}]{{2,24}}[0-9]{{1,5}}(?:-[0-9]|丁目|番|号|號|弄|巷)"
+    rf"(?=[{_HAN}]{{0,20}}[都道府県市区區郡町村省县縣镇鎮乡路街巷])[{_HAN}]{{2,24}}(?:(?<=[市区郡町村])[\u3041-\u3096{_HAN}]{{1,12}})?[0-9]{{1,5}}(?:-[0-9]|丁目|番|号|號|弄|巷)"
     rf"(?:[{_HAN}\- ]{{0,12}}[0-9]{{1,5}}){{0,5}}[丁目番地号號弄室楼樓层層階栋棟座单單元]{{0,3}}"
     r"|(?:[가-힣]{2,4}[ ])?(?:[가-힣]{1,10}(?:시|도|군|구|읍|면)[ ]?){1,4}[가-힣0-9]{1,12}(?:로|길|동|가|리)[ ]?"
     r"(?:[0-9]{1,4}번?길[ ])?[0-9]{1,5}(?:-[0-9]{1,4})?(?:번지)?(?:,?[ ]?[가-힣]{0,10}[ ]?[0-9]{1,4}(?:층|호|동)){0,3}"
@@ -157,13 +186,14 @@ _BOX = re.compile(
 
 
 def postal_addresses(folded: str) -> Iterator[tuple[int, int]]:
-    """First character and the one after the last of everything with the form of a postal address; they may overlap.
+    """First character and the one after the last of everything with the form of a postal address.
 
     Args:
         folded: a text from `fold`.
     """
     for first, last in _regions(folded):
-        for start, end in _in_region(folded[first:last]):
+        region = folded[first:last]
+        for start, end in grown(region, _in_region(region)):
             yield first + start, first + end
 
 
@@ -187,7 +217,7 @@ def _in_region(folded: str) -> Iterator[tuple[int, int]]:
         place = _PLACE_BEFORE.search(folded[max(0, start - 64) : start])
         yield start - (len(place[0]) if place else 0), tail.end() if tail else end
     yield from blocks(folded)
-    for pattern in (_LETTERED, _BARE, _EASTERN):
+    for pattern in (_LETTERED, _BARE, _EASTERN, _PLACE_FIRST, _SMALL_CHAIN):
         yield from (match.span() for match in pattern.finditer(folded))
     for code in _CODE.finditer(folded):
         if before := _CHAIN.search(folded[max(0, code.start() - _REACH) : code.start()]):

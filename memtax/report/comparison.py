@@ -28,7 +28,7 @@ CHANGES = ("newly memorized", "forgotten")
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found."""
+    """Result of `compare`."""
 
     summary: Mapping[str, Any]
     """The figures."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtax.report import figures, words
 from memtax.report.data import Run
-from memtax.report.moments import Moments
+from memtax.report.moments import Moments, crowded
 from memtax.report.parts import Panel, Section, Table
 from memtax.schema import CATEGORIES
 
@@ -140,16 +140,19 @@ def shares(rows: Sequence[Mapping[str, Any]], groups: Sequence[str], moments: Mo
     """Stacked shares of the kinds among memorized sequences, one panel per category; arguments as in `rates`."""
     with figures.style():
         all_axes = figures.panels(ax, 3.0, 1, len(groups), sharey=True)[0]
+        totals = {group: _totals(rows, group, moments) for group in groups}
+        turned: dict[str, Any] = {"ha": "center"}
+        if any(
+            crowded(axes, [words.short(total) for total in own.values()])
+            for axes, own in zip(all_axes, totals.values(), strict=True)
+        ):
+            turned = {"ha": "left", "rotation": 45, "rotation_mode": "anchor"}
         for axes, group in zip(all_axes, groups, strict=True):
-            for key in moments.keys:
-                own = {row["kind"]: row for row in rows if row["category"] == group and moments.key(row) == key}
-                total = next((row["part"]["sequences"] for row in own.values()), 0)
+            for key, total in totals[group].items():
                 place = moments.place_of(key)
-                if total < FEWEST:
-                    continue
-                _stack(axes, place, own)
-                axes.text(place, 1.01, words.short(total), ha="center", va="bottom", fontsize=7)
-            axes.set_title(words.label(group), pad=14)
+                _stack(axes, place, [row for row in rows if row["category"] == group and moments.key(row) == key])
+                axes.text(place, 1.02, words.short(total), va="bottom", fontsize=7, **turned)
+            axes.set_title(words.label(group), pad=22 if "rotation" in turned else 14)
             axes.set_ylim(0, 1)
             axes.grid(visible=False, axis="x")
             moments.label_axis(axes)
@@ -159,12 +162,18 @@ def shares(rows: Sequence[Mapping[str, Any]], groups: Sequence[str], moments: Mo
         return all_axes
 
 
-def _stack(axes: "Axes", place: float, own: Mapping[str, Mapping[str, Any]]) -> None:
+def _totals(rows: Sequence[Mapping[str, Any]], group: str, moments: Moments) -> dict[tuple[Any, Any], int]:
+    """Memorized sequences of a category by member, of those with enough for a bar."""
+    totals = {moments.key(row): int(row["part"]["sequences"]) for row in rows if row["category"] == group}
+    return {key: total for key, total in totals.items() if total >= FEWEST}
+
+
+def _stack(axes: "Axes", place: float, own: Sequence[Mapping[str, Any]]) -> None:
     base = 0.0
     hatches = {"natural language": "", "code": "///", "uncertain": "..."}
     for kind, (color, _, _) in LOOKS.items():
-        if kind in own:
-            height = own[kind]["part"]["rate"] or 0.0
+        for row in (row for row in own if row["kind"] == kind):
+            height = row["part"]["rate"] or 0.0
             axes.bar(place, height, bottom=base, width=0.72, color=color, hatch=hatches[kind], edgecolor="white", linewidth=0.6)
             base += height
 

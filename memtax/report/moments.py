@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_LABELS = 8
+_CHARACTER = 0.071
+"""Inches per character of a tick label."""
+_USED = 0.85
+"""Share of a panel's width that is inside its axes."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,17 @@ class Moments:
     def label_axis(self, axes: "Axes") -> None:
         """Add as many tick labels as fit, and the axis label."""
         step = -(-len(self.labels) // _MOST_LABELS)
-        places = range(0, len(self.labels), step)
-        turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if max(map(len, self.labels)) > 5 else {}
-        axes.set_xticks(list(places), [self.labels[place] for place in places], fontsize=8, **turned)
+        shown = self.labels[::step]
+        turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if max(map(len, shown)) > 5 else {}
+        if crowded(axes, shown):
+            turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(0, len(self.labels), step), shown, fontsize=8, **turned)
         axes.set_xlim(-0.6, len(self.labels) - 0.4)
         axes.set_xlabel(self.unit)
+
+
+def crowded(axes: "Axes", labels: Sequence[str]) -> bool:
+    """Whether labels side by side would touch in panels of equal width."""
+    figure, place = axes.figure, axes.get_subplotspec()
+    columns = 1 if place is None else place.get_gridspec().ncols
+    return sum(len(label) + 1 for label in labels) * _CHARACTER > _USED * float(figure.bbox.width / figure.dpi) / columns

@@ -130,10 +130,12 @@ def inline_svg(svg: str, name: str) -> str:
 
 
 def _about(run: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was measured, as pairs of term and value."""
+    """The measured model and data, as pairs of term and value."""
     pairs = [("Model", run.get("model")), ("Corpus", run.get("corpus"))]
     if run.get("tokens") is not None:
         pairs.append(("Corpus size", f"{words.count(run['tokens'])} tokens"))
+    if run.get("counted_in") is not None:
+        pairs.append(("Occurrences in", run["counted_in"]))
     if run.get("prompt") is not None and run.get("continuation") is not None:
         pairs.append(
             ("Window", f"{words.count(run['prompt'])} tokens of prompt, {words.count(run['continuation'])} of continuation")

@@ -44,7 +44,7 @@ def sections(run: Run) -> list[Section]:
 
 
 def gaps(run: Run) -> Section:
-    """What the numbers do not cover: nulls by column and skipped sequences, with the reason."""
+    """Gaps in the data: nulls by column and skipped sequences, with the reason."""
     nulls = {name: times for name, times in (run.metrics.get("nulls") or {}).items() if times}
     skipped = run.metrics.get("skipped") or {}
     dropped = (run.metrics.get("predictor") or {}).get("dropped") or {}
@@ -53,7 +53,7 @@ def gaps(run: Run) -> Section:
         rows = tuple(
             (name, schema.COLUMNS[name].null if name in schema.COLUMNS else DASH, count(times)) for name, times in nulls.items()
         )
-        parts.append(Table("Missing values (null), by column", ("column", "what a null says", "sequences"), rows, texts=2))
+        parts.append(Table("Missing values (null), by column", ("column", "meaning of null", "sequences"), rows, texts=2))
     lost = [(reason, "left out of the run", times) for reason, times in skipped.items()]
     lost += [(reason, "left out of the predictor", times) for reason, times in dropped.items()]
     if lost:

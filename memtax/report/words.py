@@ -7,14 +7,13 @@ from typing import Any
 
 from memtax.predictor.factors import FROM_SCORES
 from memtax.progress import agree, numbered, printable
-from memtax.schema import CATEGORIES, COLUMNS
+from memtax.schema import CATEGORIES, COLUMNS, is_declared
 from memtax.statistics import FEWEST_UNITS
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
 LABELS = {
-    **{column.name: column.label for column in COLUMNS.values() if column.label},
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
     "ece": "ECE",
@@ -46,7 +45,9 @@ def label(name: str) -> str:
     if share := re.fullmatch(r"min_k(_plus_plus)?_([0-9.]+)", name):
         return f"Min-K%{'++' if share[1] else ''}, {100 * float(share[2]):g}%"
     # A number in a name, such as a threshold, has a decimal point.
-    return LABELS.get(name, printable(re.sub(r"(?<=\d) (?=\d)", ".", name.replace("_", " "))))
+    # `is_declared` also looks into installed packages, whose columns may have labels.
+    declared = COLUMNS[name].label if name not in LABELS and is_declared(name) and name in COLUMNS else ""
+    return declared or LABELS.get(name, printable(re.sub(r"(?<=\d) (?=\d)", ".", name.replace("_", " "))))
 
 
 def say_paired(forced: Mapping[str, int]) -> str:
@@ -197,7 +198,7 @@ def say_extraction(extraction: Mapping[str, Any]) -> str:
 
 
 def say_control(extraction: Mapping[str, Any]) -> str:
-    """What memorized held-out sequences imply: held-out sequences that occur in the corpus were seen after all."""
+    """Interpretation of memorized held-out sequences: held-out sequences that occur in the corpus were seen after all."""
     every, absent = extraction.get("held_out"), extraction.get("held_out_absent")
     if not every or not absent:
         return ""
@@ -236,7 +237,7 @@ def moment(row: Mapping[str, Any], by: str = "step") -> str:
 
 
 def say_reference(found: Mapping[str, Any]) -> str:
-    """How many extracted sequences a model that never saw them completes as well."""
+    """Number of extracted sequences that a model that never saw them completes as well."""
     overall = found["all"]
     if not overall["model_memorized"]:
         return "Nothing is extracted, so nothing is beyond the reference model"

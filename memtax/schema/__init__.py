@@ -4,11 +4,14 @@
 derived from it. Columns are declared by subject in the modules of this package.
 """
 
+import contextlib
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from memtax import extensions
 from memtax.errors import MemtaxError
 from memtax.schema import attribution, corpus, properties, scores, texts
 from memtax.schema.column import Column
@@ -38,6 +41,15 @@ _LAYOUT_ONLY = tuple(
 )
 
 
+@functools.cache
+def _load_packages() -> None:
+    """Import the filters of installed packages, which declare their columns."""
+    for point in extensions.entry_points("memtax.filters").values():
+        # A broken package is reported where its filter is used.
+        with contextlib.suppress(MemtaxError):
+            extensions.load(point)
+
+
 def declare(column: Column) -> None:
     """Declare a column of your own, for a filter of yours or as a factor of a predictor.
 
@@ -60,6 +72,8 @@ def column(name: str) -> Column:
     Raises:
         MemtaxError: no such column is declared.
     """
+    if name not in COLUMNS:
+        _load_packages()
     if name not in COLUMNS:
         if name.startswith("attack_"):
             base = COLUMNS["attack_score"]

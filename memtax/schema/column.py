@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["key", "text", "factor", "variant", "score", "outcome", "label", "figure", "input"]
-"""What a column is to a model of memorization.
+"""Role of a column in a model of memorization.
 
 - `key` identifies a row; `text` holds tokens or texts;
 - `factor` belongs to a list of factors; `variant` is a factor in no list, read when it is named;
@@ -23,7 +23,7 @@ class Column:
         dtype: Arrow type, `class` for the taxonomy.
         unit: of the values.
         meaning: in a few words.
-        null: what a null says; `never`: nulls are not allowed.
+        null: meaning of null; `never`: nulls are not allowed.
         role: see `Role`.
         scale: `log` for counts and perplexities, which have heavy tails: models read log(1 + x) of them.
         label: name for people, where it is not the name with spaces.
@@ -31,6 +31,11 @@ class Column:
         published_factor: place among the fourteen factors of the published predictor (Prashanth et al. 2024), from 1; 0: none.
         published: names in the published datasets. Some need a conversion too: see `memtax.published.layouts`.
         sources: columns that it is derived from, where it is not in the table itself.
+
+    Example:
+        >>> from memtax import schema
+        >>> schema.column("nl_score").unit
+        'probability'
     """
 
     name: str

@@ -1,7 +1,9 @@
 """Chatterjee's rank correlation: how far y is a function of x, of whatever shape (Chatterjee 2021)."""
 
+from collections.abc import Iterable
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from memtax.errors import MemtaxError
 from memtax.statistics.arrays import Array, columns, sort
@@ -10,6 +12,10 @@ from memtax.statistics.units import FEWEST_UNITS, unit_index
 
 ORDERS = 16
 """Random orders of tied rows that are averaged where there is no closed form."""
+SUBSAMPLE_ORDERS = 4
+"""Of these, for each subsample of units."""
+MANY_ROWS = 20_000
+"""Rows beyond which one order of ties is enough between units."""
 SUBSAMPLES = 200
 RARE = 10
 """Expected rows of a binary y's rarer value in a subsample."""
@@ -56,6 +62,10 @@ def xi_interval(
     standard error: their spread times sqrt(m / n), with the finite-population factor 1 / sqrt(1 - m / n). The interval is
     the normal one around the value on all rows (asymptotic normality: Lin & Han 2022).
 
+    Over units, subsamples are of whole units and the quantile is Student's. Neighbors of one unit are alike whatever x is, the
+    more so where x hardly varies within units: the error is that of xi between units (`_BetweenUnits`), and the bounds are the
+    outer ones of those around either value.
+
     Args:
         x: (rows,).
         y: (rows,) not constant.
@@ -87,18 +97,22 @@ def xi_interval(
     size = int(min(size, number / 2))
     rng = np.random.default_rng(seed)
     draws = []
-    for _ in range(subsamples):
+    others = None if units is None else _BetweenUnits(first, second, index, orders, rng)
+    for draw in range(subsamples):
         chosen = rng.choice(number, size, replace=False, shuffle=False)
-        if units is not None:
-            chosen = np.flatnonzero(np.isin(index, chosen))
-        part = second[chosen]
-        if part.min() < part.max():
+        if others is not None:
+            draws.append(others.value(np.isin(np.arange(number), chosen), range(draw, draw + SUBSAMPLE_ORDERS)))
+        elif (part := second[chosen]).min() < part.max():
             draws.append(_xi(first[chosen], part, 1, rng))
-    error = float(np.std(draws) * np.sqrt(size / number / (1 - size / number))) if len(draws) > 1 else np.inf
+    spread = np.array(draws)[~np.isnan(draws)]
+    error = float(np.std(spread) * np.sqrt(size / number / (1 - size / number))) if len(spread) > 1 else np.inf
     # Without units the effective number is that of rows: Student's t is the normal distribution.
-    freedom = np.inf if units is None else max(1.0, rows**2 / float((sizes.astype(np.float64) ** 2).sum()) - 1)
+    freedom = np.inf if others is None else max(1.0, rows**2 / float((sizes.astype(np.float64) ** 2).sum()) - 1)
     reach = float(t.isf(tail_of(level), freedom)) * error
-    return Interval(value, max(value - reach, -1.0), min(value + reach, 1.0))
+    between = value if others is None else others.value(np.ones(number, bool), range(orders))
+    # NaN where no neighbors are of different units.
+    low, high = np.fmin(value, between), np.fmax(value, between)
+    return Interval(value, max(float(low) - reach, -1.0), min(float(high) + reach, 1.0))
 
 
 def xi_withheld(y: ArrayLike, units: ArrayLike) -> str | None:
@@ -117,6 +131,42 @@ def xi_withheld(y: ArrayLike, units: ArrayLike) -> str | None:
     if rows >= RARE_ROWS and having >= RARE_UNITS:
         return None
     return f"interval of xi: {rows} rows of the rarer outcome in {having} units, {RARE_ROWS} rows in {RARE_UNITS} units needed"
+
+
+class _BetweenUnits:
+    """Xi of neighbors of different units: 1 - mean |r_{i+1} - r_i| / mean |r_i - r_j|, both over pairs of different units only.
+
+    Over all pairs the same ratio is `chatterjee_xi`.
+    """
+
+    def __init__(self, x: Array, y: Array, index: NDArray[np.int64], orders: int, rng: np.random.Generator) -> None:
+        codes = np.unique(y, return_inverse=True)[1].ravel()
+        self.distinct = int(codes.max()) + 1
+        orders = 1 if len(x) > MANY_ROWS or len(np.unique(x)) == len(x) else orders
+        by_x = [np.lexsort((rng.random(len(x)), x)) for _ in range(orders)]
+        by_unit = np.lexsort((codes, index))
+        # Units and codes of y in each order: subsets of units are then read in sequence.
+        self.by_x = [(index[rows], codes[rows]) for rows in by_x]
+        self.by_unit = index[by_unit], codes[by_unit]
+
+    def value(self, kept: NDArray[np.bool_], orders: Iterable[int]) -> float:
+        """The value on the rows of the units that are kept (units,), a mean over orders of ties; NaN without such pairs."""
+        units, codes = (column[kept[self.by_unit[0]]] for column in self.by_unit)
+        rows, counts = len(units), np.bincount(codes, minlength=self.distinct).astype(np.float64)
+        sizes = np.bincount(units, minlength=len(kept))
+        pairs = (rows**2 - float((sizes.astype(np.float64) ** 2).sum())) / 2
+        ranks = np.cumsum(counts)
+        # The sum of |r_i - r_j| over pairs, by the place of each in the order of r: of all pairs, less those within units.
+        places = np.arange(rows) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        apart = (ranks * counts * (2 * ranks - counts - rows)).sum()
+        apart -= ((2 * places + 1 - np.repeat(sizes, sizes)) * ranks[codes]).sum()
+        jumps, neighbors = 0.0, 0
+        for order in {order % len(self.by_x) for order in orders}:
+            units, codes = (column[kept[self.by_x[order][0]]] for column in self.by_x[order])
+            other = units[1:] != units[:-1]
+            jumps += float(np.abs(np.diff(ranks[codes]))[other].sum())
+            neighbors += int(other.sum())
+        return 1 - jumps / neighbors / (apart / pairs) if neighbors and apart > 0 else float("nan")
 
 
 def _xi(x: Array, y: Array, orders: int, rng: np.random.Generator) -> float:

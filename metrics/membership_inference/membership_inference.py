@@ -6,8 +6,8 @@ import evaluate
 import memtax.hub.modules
 
 _DESCRIPTION = """
-Evaluates membership inference: AUROC, the true positive rate at low false positive rates (an attack matters if it is sure about
-few), and the false positive rate at a high true positive rate, each with an interval.
+Evaluates membership inference: AUROC, the true positive rate at low false positive rates (an attack matters if it is certain
+about a few texts), and the false positive rate at a high true positive rate, each with an interval.
 """
 
 _KWARGS_DESCRIPTION = """

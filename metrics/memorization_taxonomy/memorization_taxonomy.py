@@ -8,7 +8,7 @@ from memtax.errors import MemtaxError
 from memtax.filters.taxonomy import taxonomy
 from memtax.filters.templates import TemplateFilter
 from memtax.pipeline.extraction_rates import rates_by_category
-from memtax.schema import CATEGORIES
+from memtax.schema import CATEGORIES, RECITATION_THRESHOLD
 
 _DESCRIPTION = """
 Sorts sequences into the taxonomy of memorization and returns the share of each category that is memorized. In this order: more
@@ -25,7 +25,8 @@ Args:
     is_repeating (`list` of `bool`, *optional*): whether each text repeats a pattern.
     documents (`list` of `str` or `int`, *optional*): document of each row. Intervals are then over documents, as rows of one
         depend on each other, and null with a reason below 10 documents. Without it rows are taken as independent.
-    threshold (`int`): the most duplicates of a sequence that is not recitation. Defaults to 5.
+    threshold (`int`): the most duplicates of a sequence that is not recitation. Defaults to the paper's
+        (`memtax.schema.RECITATION_THRESHOLD`).
     per_example (`bool`): also return each sequence's category. Defaults to `False`.
     level (`float`): coverage of the intervals. Defaults to 0.95.
 
@@ -83,7 +84,7 @@ class MemorizationTaxonomy(memtax.hub.modules.Module):
         is_incrementing,
         is_repeating,
         documents,
-        threshold=5,
+        threshold=RECITATION_THRESHOLD,
         per_example=False,
         level=0.95,
     ):

@@ -8,7 +8,7 @@ from memtax.filters.templates import TemplateFilter
 from memtax.statistics import measures
 
 _DESCRIPTION = """
-Finds texts that are templates: incrementing (a counter or another progression goes on) or repeating (a pattern comes again).
+Finds texts that are templates: incrementing (a counter or another progression continues) or repeating (a pattern recurs).
 Such a text can be continued without having been memorized. With labels, also how well the rules agree with them.
 """
 

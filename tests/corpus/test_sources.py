@@ -1,11 +1,16 @@
+import bz2
+import csv
 import gzip
+import io
 import json
+import lzma
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +19,7 @@ from memtax.corpus.columns import find_column
 from memtax.corpus.nesting import Nesting
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
+from memtax.provenance import fingerprint_path
 
 ROWS = [[1, 2, 3], [], [4, 5], [6]]
 
@@ -294,9 +300,9 @@ def test_datasets_without_rows(streaming, tmp_path):
 
 
 def test_unknown_and_empty_files(tmp_path):
-    (tmp_path / "a.csv").write_text("tokens\n1\n")
+    (tmp_path / "a.xls").write_text("tokens\n1\n")
     with pytest.raises(MemtaxError, match=r"has an unknown format; memtax reads \.parquet"):
-        read(tmp_path / "a.csv")
+        read(tmp_path / "a.xls")
     with pytest.raises(MemtaxError, match="contains no file that memtax reads"):
         read(tmp_path)
     (tmp_path / "a.jsonl").write_text("")
@@ -357,3 +363,59 @@ def test_rows_that_are_cut_are_counted_with_their_unread_tokens(tmp_path, capsys
     assert "2 of 5 rows cut to their first 5 tokens, 5 tokens not read" in capsys.readouterr().out
     load_rows(Source.parse(str(tmp_path / "rows.parquet")), length=9)
     assert "cut" not in capsys.readouterr().out
+
+
+COMPRESS = {
+    "": lambda data: data,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    # Two frames, as parallel compressors write.
+    ".zst": lambda data: zstandard.compress(data[: len(data) // 2]) + zstandard.compress(data[len(data) // 2 :]),
+}
+TEXTS = ["a comma, and 1", 'a "quoted" word', "NA", "null", "two\nlines", "", "ü"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("suffix", COMPRESS)
+@pytest.mark.parametrize("kind", [".jsonl", ".csv", ".tsv"])
+def test_texts_are_the_same_in_every_format_and_compression(kind, suffix, streaming, tmp_path):
+    if kind == ".jsonl":
+        content = lines(TEXTS, "text")
+    else:
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, delimiter="," if kind == ".csv" else "\t", lineterminator="\n")
+        writer.writerows([["text", "number"], *([text, index] for index, text in enumerate(TEXTS))])
+        content = buffer.getvalue()
+    file = tmp_path / f"data{kind}{suffix}"
+    file.write_bytes(COMPRESS[suffix](content.encode()))
+    rows = list(open_dataset(Source(str(file), streaming=streaming)))
+    # CSV cannot tell an empty text from a missing one.
+    expected = TEXTS if kind == ".jsonl" else [text or None for text in TEXTS]
+    assert [row["text"] for row in rows] == expected
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_a_truncated_compressed_file_is_refused(suffix, tmp_path):
+    file = tmp_path / f"data.jsonl{suffix}"
+    data = COMPRESS[suffix](lines([list(range(50))] * 200).encode())
+    file.write_bytes(data[:-9])
+    with pytest.raises(MemtaxError, match=rf"data\.jsonl{suffix}::train cannot be read"):
+        read(file)
+
+
+def test_a_pattern_is_one_source_of_its_files_in_order(tmp_path):
+    for name, row in (("b.jsonl", [3]), ("a.jsonl", [1, 2])):
+        (tmp_path / name).write_text(lines([row]))
+    pattern = str(tmp_path / "*.jsonl")
+    assert read(pattern) == [[1, 2], [3]]
+    assert next(iter(open_dataset(Source(pattern, split="train[:1]"))))["tokens"] == [1, 2]
+    before = fingerprint_path(pattern)
+    (tmp_path / "b.jsonl").write_text(lines([[4]]))
+    assert fingerprint_path(pattern) != before
+    assert read(pattern) == [[1, 2], [4]]
+    (tmp_path / "c.csv").write_text("tokens\n1\n")
+    with pytest.raises(MemtaxError, match=r"several formats \(\.csv, \.jsonl\)"):
+        read(str(tmp_path / "*"))
+    with pytest.raises(MemtaxError, match="does not exist"):
+        read(str(tmp_path / "*.parquet"))

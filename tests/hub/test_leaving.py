@@ -120,6 +120,8 @@ def test_inputs_are_called_by_their_last_part(folder):
     assert public_name(f"{folder}/rows.jsonl") == "rows.jsonl"
     assert public_name("org/name:config:train") == "org/name:config:train"
     assert public_name("gone/secret/rows.jsonl") == "rows.jsonl"
+    assert public_name("infini-gram:/home/anna/index") == "infini-gram:index"
+    assert public_name("infini-gram:v4_x@http://user:word@host/") == "infini-gram:v4_x@http://host/"
     assert public_name("s3://user:pass@bucket/x?sig=1") == "s3://bucket/x"
 
 

@@ -94,6 +94,8 @@ def config(material, tmp_path_factory) -> Run:
         output=str(tmp_path_factory.mktemp("runs") / "run"),
         prompt=8,
         continuation=8,
+        filters=("compressibility",),
+        set=("per_token=true",),
         title="A <b>tiny</b> model",
     )
 

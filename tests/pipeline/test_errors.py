@@ -118,6 +118,15 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(base, tmp_path)
     assert not leftovers(tmp_path / "run")
 
 
+def test_the_traceback_of_debug_shows_no_secret(tmp_path):
+    given = {**os.environ, "HUB_PASSWORD": "s3cret-Passw0rd"}
+    done = python("-m", "memtax", "--debug", "run", tmp_path / "s3cret-Passw0rd.yaml", env=given)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "(HUB_PASSWORD).yaml" in done.stderr
+    assert "s3cret" not in done.stderr
+
+
 def test_debug_shows_the_traceback(tmp_path, monkeypatch, capsys):
     from memtax.errors import MemtaxError
 

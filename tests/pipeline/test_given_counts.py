@@ -81,7 +81,7 @@ def test_tables_that_do_not_fit_are_refused(config, published, larger):
         given_columns(dataclasses.replace(config, code_scores=published["code_scores"]), rows)
     with pytest.raises(MemtaxError, match=r"semantic_matches: .* has no sequence_id .* with semantic_matches_0_8"):
         given_columns(dataclasses.replace(config, semantic_matches=str(larger / "duplicates.parquet")), rows)
-    with pytest.raises(MemtaxError, match="code_scores: they replace those of code_model"):
+    with pytest.raises(MemtaxError, match="code_scores replaces the scores of code_model"):
         dataclasses.replace(config, code_scores="somewhere", code_model="elsewhere")
 
 
@@ -94,5 +94,5 @@ def test_a_sequence_without_a_count_is_named(config, larger):
 
 
 def test_frequencies_alone_are_refused(config):
-    with pytest.raises(MemtaxError, match="frequencies: they replace those of counts; give counts as well"):
+    with pytest.raises(MemtaxError, match="frequencies replaces the token frequencies of counts; give counts as well"):
         dataclasses.replace(config, frequencies="somewhere")

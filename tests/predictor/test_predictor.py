@@ -426,7 +426,7 @@ class TestArguments:
             (["absent"], "'absent' is not declared as a factor; .* absent:linear"),
             (["absent:linear"], "no column 'absent'"),
             (["a:log"], "has a declared scale"),
-            (["sequence_id"], r"is no factor \(it is a key\)"),
+            (["sequence_id"], r"is not a factor \(its role is key\)"),
         ],
     )
     def test_factors(self, factors, message):
@@ -435,7 +435,7 @@ class TestArguments:
 
     def test_types(self):
         data = simulated.with_column(simulated.table(rows=100), "text", ["x"] * 100)
-        with pytest.raises(MemtaxError, match="'text' is no factor"):
+        with pytest.raises(MemtaxError, match="'text' is not a factor"):
             Predictor.fit(data, factors=["text"])
         with pytest.raises(MemtaxError, match="'taxonomic' or 'baseline', not 'best'"):
             fitted()[0].predict(data, model="best")

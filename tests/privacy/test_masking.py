@@ -143,11 +143,20 @@ UNNAMED = (
     "51 ter rond-point des Champs, 08719 Lyon Cedex 03",
     "Barbaros Blv. No:21/8 D:13 28514 Konak",
     "Austurstr\u00e6ti 9, 607 Reykjav\u00edk",
+    "Plot 51, Obafemi Crescent, Gwarinpa, Kaduna",
+    "Unit 3/41 Wallaby Track Pde, Geelong West VIC 3218",
+    "S\u1ed1 12 ng\u00e1ch 9, ph\u1ed1 H\u00e0ng Tr\u1ed1ng, Ho\u00e0n Ki\u1ebfm, H\u00e0 N\u1ed9i",
+    "Tv. 31 # 18A-52, Torre 4, Medell\u00edn",
+    "\u05db\u05d9\u05db\u05e8 \u05d3\u05d9\u05d6\u05e0\u05d2\u05d5\u05e3 41, \u05ea\u05dc \u05d0\u05d1\u05d9\u05d1",
+    "callej\u00f3n del pozo, 38, 2.\u00ba dcha., 41003 jerez de la frontera",
+    "stary rynek 84/12, 61-772 zielona g\u00f3ra",
+    "plot 30-5/a, kothrud east, near dena bank, nagpur - 440033",
 )
 """Addresses without a word that says street."""
 SECRETS = {
     "curl -u admin:cA6CszLsuYib https://x.io": "cA6CszLsuYib",
     "switch 09b7.850a.77c1": "09b7.850a.77c1",
+    "machine api.kontor.de login joe password cA6CszLsuYib": "cA6CszLsuYib",
     "mysql -h db -pzuF7g9lcdZMb": "zuF7g9lcdZMb",
     "Authorization: Bearer abcDEF123ghi456JKL789mno": "abcDEF123ghi456JKL789mno",
     "postgres://anna:s3cretpw@db.kontor.de/x": "s3cretpw",
@@ -222,7 +231,8 @@ def test_no_address_is_shown_whose_domain_the_end_cuts(text):
 def test_words_that_look_like_addresses_are_left():
     text = (
         "In the 1990s the road was closed. 5 minutes down the road we met. Im Jahr 2020 waren es 5. In der Regel 12 Stunden. "
-        "look_at_position.to_list() and cut_at_offset.py, clause (a) section.two; ring 3 of the kernel."
+        "look_at_position.to_list() and cut_at_offset.py, clause (a) section.two; ring 3 of the kernel. "
+        "An estimated 2,400 annual cases, roughly 3,800 employees."
     )
     assert privacy.mask_text(text) == text
 

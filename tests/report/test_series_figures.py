@@ -168,3 +168,13 @@ def test_every_text_with_both_lies_in_one_hexagon():
     assert none == ()
     assert "5 texts have both, 10 needed" in missing[0]
     assert against_memorization({}, table) == ((), ())
+
+
+def test_labels_of_many_members_are_turned_instead_of_touching():
+    def angles(steps):
+        rows = kind_rows([(f"checkpoint-{step}", step) for step in steps])
+        drawn = shares(rows, ("all", *CATEGORIES), Moments.of(rows, "step"))
+        return {label.get_rotation() for label in drawn[0].get_xticklabels()}
+
+    assert angles([100, 200, 300]) == {0}
+    assert angles([23_000, 43_000, 63_000, 83_000, 103_000, 123_000, 143_000]) == {45}

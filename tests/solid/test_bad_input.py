@@ -284,9 +284,9 @@ CASES = {
     "factor missing": lambda f, m: [
         jsonl(f / "r.jsonl", {"a": 1.0, "is_memorized": True, "taxonomy": 1}),
         "--factors",
-        "a,b",
+        "a:linear,b:linear",
         "--split-on",
-        "a,b",
+        "a:linear,b:linear",
     ],
     "label missing": lambda f, m: [jsonl(f / "r.jsonl", {"text": "a"}), "-m", m],
     "invalid label": lambda f, m: [jsonl(f / "r.jsonl", {"text": "a", "label": 2}), "-m", m],

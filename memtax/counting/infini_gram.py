@@ -1,0 +1,284 @@
+"""Counts from infini-gram indexes (Liu et al. 2024, arXiv 2401.17377): the public web API, or an index on this machine.
+
+`infini-gram:INDEX` is an index of the web API, `infini-gram:INDEX@ADDRESS` the same at another address, and
+`infini-gram:FOLDER` an index on this disk, read by the package `infini-gram`. Windows are asked for by their tokens if the
+index was made with the same tokenizer (its own answer shows that), and by their text otherwise. Answers are cached, so
+nothing is asked for twice.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+import numpy.typing as npt
+
+from memtax.corpus.columns import decode
+from memtax.errors import MemtaxError
+from memtax.progress import progress_bar, report_warning
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PREFIX = "infini-gram:"
+ADDRESS = "https://api.infini-gram.io/"
+REQUESTS = 8
+"""Concurrent requests; the API's documentation allows any number."""
+ATTEMPTS = 6
+FIRST_DELAY = 0.5
+"""Seconds before the second attempt; doubled for each further one."""
+PROBES = 3
+"""Texts whose tokens are compared with those of the index."""
+
+Answer = tuple[int, bool]
+"""Occurrences, and whether their number is an approximation."""
+
+
+@dataclass(frozen=True)
+class IndexCounts:
+    """Counts of windows.
+
+    Attributes:
+        counts: occurrences of each window; None where the index could not be asked.
+        asked_by: `tokens` or `text`.
+        approximate: number of windows whose count is an approximation.
+    """
+
+    counts: list[int | None]
+    asked_by: Literal["tokens", "text"]
+    approximate: int
+
+    @property
+    def not_counted(self) -> int:
+        """Windows without a count."""
+        return sum(count is None for count in self.counts)
+
+    def figures(self, source: str) -> dict[str, Any]:
+        """What a record says about the counts."""
+        return {
+            "source": source,
+            "asked_by": self.asked_by,
+            "approximate": self.approximate,
+            "not_counted": self.not_counted,
+        }
+
+
+def is_index(name: object) -> bool:
+    """Whether a name is that of an infini-gram index."""
+    return isinstance(name, str) and name.startswith(PREFIX)
+
+
+def count_windows(name: str, windows: npt.NDArray[np.int32], tokenizer: "PreTrainedTokenizerBase") -> IndexCounts:
+    """Count windows in an index.
+
+    Args:
+        name: `infini-gram:` and an index, as in the module's description.
+        windows: shape (windows, tokens), ids of `tokenizer`.
+        tokenizer: the tokenizer of the windows.
+
+    Raises:
+        MemtaxError: the index cannot be reached or read; counts that were received are kept.
+    """
+    distinct, back = np.unique(windows, axis=0, return_inverse=True)
+    place = name.removeprefix(PREFIX)
+    folder = Path(os.path.expanduser(place))
+    if folder.is_dir():
+        answers: list[Answer | None] = _count_locally(folder, distinct, tokenizer)
+        asked_by: Literal["tokens", "text"] = "tokens"
+    else:
+        index, _, address = place.partition("@")
+        if not index or "/" in index:
+            raise MemtaxError(f"{name}: there is no folder {folder}, and an index of the API has no '/' in its name")
+        with _connect(index, address or ADDRESS) as api:
+            asked_by, answers = _count_remotely(api, distinct, tokenizer)
+    every = [answers[at] for at in back.reshape(-1)]
+    counts = [None if answer is None else answer[0] for answer in every]
+    return IndexCounts(counts, asked_by, sum(answer is not None and answer[1] for answer in every))
+
+
+def _count_locally(folder: Path, windows: npt.NDArray[np.int32], tokenizer: "PreTrainedTokenizerBase") -> list[Answer | None]:
+    try:
+        from infini_gram.engine import InfiniGramEngine
+    except ImportError as error:
+        raise MemtaxError(f"{folder} is read by the package infini-gram; pip install infini-gram") from error
+    size = len(tokenizer)
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
+    engine = InfiniGramEngine(
+        index_dir=str(folder), eos_token_id=end, vocab_size=max(size, end + 1), token_dtype="u16" if size < 2**16 else "u32"
+    )
+    answers: list[Answer | None] = []
+    with progress_bar("counting in the index", len(windows), "windows") as bar:
+        for window in windows.tolist():
+            found = engine.count(input_ids=window)
+            if "count" not in found:
+                raise MemtaxError(f"{folder}: {found.get('error', found)}")
+            answers.append((int(found["count"]), bool(found.get("approx", False))))
+            bar.update(1)
+    if len(windows) and not any(engine.count(input_ids=[int(token)])["count"] for token in windows[:1000, 0]):
+        raise MemtaxError(
+            f"no first token of a window occurs in {folder}; was it made with the tokenizer {tokenizer.name_or_path}?"
+        )
+    return answers
+
+
+@dataclass(frozen=True)
+class _Api:
+    index: str
+    address: str
+    client: Any
+
+    def ask(self, query: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a count query.
+
+        Raises:
+            MemtaxError: after `ATTEMPTS` attempts, or if the request itself is refused.
+        """
+        import httpx
+
+        delay, reason = FIRST_DELAY, ""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - spreads requests, protects nothing
+                delay = min(2 * delay, 60.0)
+            try:
+                response = self.client.post(self.address, json={"index": self.index, "query_type": "count", **query})
+            except httpx.TransportError as error:
+                reason = str(error) or type(error).__name__
+                continue
+            if response.status_code == 429 or response.status_code >= 500:
+                reason = f"status {response.status_code}"
+                wait = response.headers.get("Retry-After", "")
+                delay = max(delay, min(float(wait), 60.0)) if wait.isdigit() else delay
+                continue
+            if response.status_code != 200:
+                raise MemtaxError(f"{self.address} refused the request for {self.index}: status {response.status_code}")
+            answer, reason = _read(response.content)
+            if answer is not None:
+                return answer
+        raise MemtaxError(f"{self.address} gave no count for the index {self.index} in {ATTEMPTS} attempts: {reason}")
+
+
+def _read(content: bytes) -> tuple[dict[str, Any] | None, str]:
+    """The valid answer, or None and what is wrong with it."""
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        return None, "the answer is not JSON"
+    if not isinstance(answer, dict):
+        return None, "the answer is not an object"
+    if "error" in answer:
+        return None, " ".join(str(answer["error"]).split())[:200]
+    count = answer.get("count")
+    if type(count) is not int or not 0 <= count < 2**62:
+        return None, f"the answer has the count {count!r}"[:200]
+    return answer, ""
+
+
+@contextlib.contextmanager
+def _connect(index: str, address: str) -> Iterator[_Api]:
+    import httpx
+    from huggingface_hub import constants
+
+    host = urlsplit(address).hostname
+    if host is None or urlsplit(address).scheme not in ("http", "https"):
+        raise MemtaxError(f"{address} is not an http address; write {PREFIX}{index}@http://host:port/")
+    if constants.HF_HUB_OFFLINE and host not in ("127.0.0.1", "localhost", "::1"):
+        raise MemtaxError(f"{PREFIX}{index} needs {host}, and HF_HUB_OFFLINE is set; unset it, or give counts made before")
+    with httpx.Client(timeout=60.0) as client:
+        yield _Api(index, address, client)
+
+
+def _count_remotely(
+    api: _Api, windows: npt.NDArray[np.int32], tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[Literal["tokens", "text"], list[Answer | None]]:
+    texts = decode(tokenizer, windows)
+    usable = [_is_plain(text) for text in texts]
+    same = _has_tokenizer(api, [text for text, use in zip(texts, usable, strict=True) if use], tokenizer)
+    queries: list[dict[str, Any] | None]
+    if same:
+        queries = [{"query_ids": window} for window in windows.tolist()]
+    else:
+        queries = [{"query": text} if use else None for text, use in zip(texts, usable, strict=True)]
+    with contextlib.closing(_open_cache(api)) as cache:
+        answers = [None if query is None else _cached(cache, query) for query in queries]
+        missing = [(at, query) for at, query in enumerate(queries) if query is not None and answers[at] is None]
+        failure: MemtaxError | None = None
+        with ThreadPoolExecutor(REQUESTS) as pool, progress_bar("counting in the index", len(missing), "windows") as bar:
+            asked = {pool.submit(api.ask, query): (at, query) for at, query in missing}
+            for done in as_completed(asked):
+                at, query = asked[done]
+                if done.cancelled():
+                    continue
+                error = done.exception()
+                if error is None:
+                    answers[at] = _keep(cache, query, done.result())
+                    bar.update(1)
+                elif failure is None:
+                    if not isinstance(error, MemtaxError):
+                        raise error
+                    # What is under way is still received.
+                    failure = error
+                    for other in asked:
+                        other.cancel()
+    if failure is not None:
+        kept = sum(answer is not None for answer in answers)
+        raise MemtaxError(f"{failure}; {kept:,} of {len(answers):,} counts are kept for the next attempt") from failure
+    return "tokens" if same else "text", answers
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text can be asked for: AND and OR are operators of the API, and a cut character is no text."""
+    return bool(text.strip()) and "\ufffd" not in text and " AND " not in text and " OR " not in text
+
+
+def _has_tokenizer(api: _Api, texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether the index splits texts into the same tokens."""
+    probes = texts[:: max(1, len(texts) // PROBES)][:PROBES]
+    ours = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in probes]
+    return bool(probes) and all(
+        api.ask({"query": text}).get("token_ids") == ids for text, ids in zip(probes, ours, strict=True)
+    )
+
+
+def _open_cache(api: _Api) -> sqlite3.Connection:
+    from datasets.config import HF_DATASETS_CACHE
+
+    path = Path(HF_DATASETS_CACHE) / "memtax" / "infini-gram" / f"{_digest([api.address, api.index])}.sqlite"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(2):
+        cache = sqlite3.connect(path, timeout=60.0, isolation_level=None)
+        try:
+            cache.execute("CREATE TABLE IF NOT EXISTS counts (query TEXT PRIMARY KEY, count INTEGER, approximate INTEGER)")
+            return cache
+        except sqlite3.DatabaseError:
+            cache.close()
+            if attempt:
+                raise
+            report_warning(f"the cache {path} is damaged; its counts are asked for again")
+            path.unlink()
+    raise AssertionError("not reached")
+
+
+def _cached(cache: sqlite3.Connection, query: dict[str, Any]) -> Answer | None:
+    row = cache.execute("SELECT count, approximate FROM counts WHERE query = ?", (_digest(query),)).fetchone()
+    return None if row is None else (int(row[0]), bool(row[1]))
+
+
+def _keep(cache: sqlite3.Connection, query: dict[str, Any], answer: dict[str, Any]) -> Answer:
+    found = int(answer["count"]), bool(answer.get("approx", False))
+    cache.execute("INSERT OR REPLACE INTO counts VALUES (?, ?, ?)", (_digest(query), *found))
+    return found
+
+
+def _digest(query: Any) -> str:
+    return hashlib.sha256(json.dumps(query, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,97 @@
+"""Every verb replays from its own `run.yaml` to the same bytes."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from helpers import simulated
+from helpers.models import build
+from helpers.small import random_texts, word_tokenizer
+from memtax.jobs import VERBS, job_class
+from memtax.jobs.base import Job
+
+ELSEWHERE = {
+    "run": "tests/pipeline/test_run.py",
+    "audit": "tests/pipeline/test_audit.py",
+    "demo": "tests/test_demo.py",
+    "counterfactual": "tests/membership/test_counterfactual.py",
+    "paraphrase": "tests/paraphrasing/test_paraphrase.py",
+}
+"""Verbs that train or generate, whose tests repeat them."""
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """Settings of each verb, over a tiny model and a table of factors."""
+    folder = tmp_path_factory.mktemp("given")
+    model = str(folder / "model")
+    build("gpt_neox").save_pretrained(model)
+    word_tokenizer().save_pretrained(model)
+    texts = random_texts(24, 12)
+    rows = [{"text": text, "paraphrases": random_texts(2, 12, seed)} for seed, text in enumerate(texts)]
+    for name, part in (("all", rows), ("first", rows[:12]), ("second", rows[12:])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    every, first, second = (str(folder / f"{name}.jsonl") for name in ("all", "first", "second"))
+    table = simulated.table(300)
+    ids = pa.array(range(table.num_rows), pa.int64())
+    pq.write_table(table.append_column("sequence_id", ids), folder / "table.parquet")
+    data = str(folder / "table.parquet")
+    lengths = {"prompt": "4", "continuation": "4"}
+    return {
+        "count": {"corpus": (every,), "tokenizer": model, "window": ("4:8",)},
+        "score": {"sequences": every, "model": model, **lengths},
+        "filter": {"names": ("compressibility", every)},
+        "fit": {"data": data, "factors": ("a", "b"), "resamples": 20},
+        "search": {"data": data, "factors": ("a",), "split_on": ("a", "b"), "resamples": 20},
+        "align": {"pairs": every, "model": model},
+        "mia": {"members": first, "nonmembers": second, "model": model, "resamples": 20},
+        "influence": {"train": first, "test": second, "model": model},
+    }
+
+
+def made(output):
+    """Relative name to bytes of tables, summary and page."""
+    files = [output / "summary.json", *output.glob("index.html"), *(output / "dataset").rglob("*.parquet")]
+    assert len(files) > 1
+    return {path.relative_to(output): path.read_bytes() for path in files}
+
+
+def settings(folder, values):
+    path = folder / "settings.yaml"
+    path.write_text(
+        yaml.safe_dump({name: list(value) if isinstance(value, tuple) else value for name, value in values.items()})
+    )
+    return path
+
+
+def replay(verb, values, folder):
+    """Run a verb and its record, and compare."""
+    folder.mkdir(exist_ok=True)
+    job_class(verb).load(settings(folder, values), output=str(folder / "one")).run()
+    job_class(verb).load(folder / "one" / "run.yaml", output=str(folder / "two")).run()
+    assert made(folder / "two") == made(folder / "one"), verb
+    return str(folder / "one")
+
+
+@pytest.mark.parametrize("verb", ["count", "filter", "search", "align", "mia", "influence"])
+def test_the_record_replays_to_the_same_bytes(given, tmp_path, verb):
+    replay(verb, given[verb], tmp_path)
+
+
+def test_a_fit_and_its_predictions_replay(given, tmp_path):
+    predictor = replay("fit", given["fit"], tmp_path / "fit")
+    replay("predict", {"predictor": predictor, "data": given["fit"]["data"]}, tmp_path / "predict")
+
+
+def test_scores_and_their_comparison_replay(given, tmp_path):
+    scores = replay("score", given["score"], tmp_path / "score")
+    replay("compare", {"first": scores, "second": scores}, tmp_path / "compare")
+
+
+def test_every_verb_with_an_output_is_replayed(given):
+    verbs = {verb for verb in VERBS if issubclass(job_class(verb), Job)}
+    assert verbs <= {*given, "predict", "compare", *ELSEWHERE}
+    assert not {*given} & {*ELSEWHERE}
