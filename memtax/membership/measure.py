@@ -114,7 +114,6 @@ def infer_membership(
         StaleOutputError: there are parts from another input or other settings.
     """
     chosen = choose(attacks)
-    early = tuple(attack.name for attack in chosen if not attack.late)
     data = prepare(data, scorer)
     # Checked before the model runs, so that a table that does not match wastes no hours.
     check_finished(data, chosen, columns, references)
@@ -122,11 +121,7 @@ def infer_membership(
         sum(len(tokens) < 2 for tokens in data.column("tokens").to_pylist()), "without a token to score; its scores are null"
     )
     prefixed, population = _reserve(data, chosen, shots)
-    prefixes = _prefixes(data, prefixed)
-    # The late attacks read LL.
-    needs_score = any("score" in attack.needs for attack in chosen)
-    run = tuple(dict.fromkeys((*early, *(("loss",) if needs_score or not early else ()))))
-    scorer = replace(scorer, attacks=run, prefixes=prefixes)
+    scorer = _early_scorer(scorer, chosen, _prefixes(data, prefixed))
     prepared = data.select(["sequence_id", *scorer.requires])
     rows = datasets.Dataset(prepared, fingerprint=fingerprint_table(prepared))
     scored = stage(rows, scorer, "parts", ROWS_PER_BATCH, 1)
@@ -151,6 +146,14 @@ def infer_membership(
     }
     columns_kept = ["sequence_id", "domain", "document", "is_member", "chunk_start", "chunk_end", *dict.fromkeys(names)]
     return Membership(schema.validate(table, columns_kept, "the scores"), figures_found)
+
+
+def _early_scorer(scorer: AttackFilter, chosen: Sequence[Attack], prefixes: Any) -> AttackFilter:
+    """The filter for the attacks that read passes of the model, with the score that late attacks read."""
+    early = tuple(attack.name for attack in chosen if not attack.late)
+    needs_score = any("score" in attack.needs for attack in chosen)
+    run = tuple(dict.fromkeys((*early, *(("loss",) if needs_score or not early else ()))))
+    return replace(scorer, attacks=run, prefixes=prefixes)
 
 
 def _over_set(table: pa.Table, chosen: Sequence[Attack]) -> tuple[pa.Table, dict[str, int]]:

@@ -56,16 +56,9 @@ def write(path: Path, result: Mapping[str, Any]) -> Path:
     ]
     window = result["window"]
     about += [("Held out", result["held_out"]), ("Sequences", f"{result['sequences']:,} of {sum(window.values())} tokens")]
-    found = [
-        _extraction(result),
-        _calibrated(result.get("calibrated")),
-        _sampling(result),
-        _worrying(result),
-        _canaries(result),
-        _membership(result),
-    ]
-    found += [_personal(result), _advice(result)]
-    found = [one for one in found if one is not None]
+    parts = [_extraction(result), _calibrated(result.get("calibrated")), _sampling(result), _worrying(result)]
+    parts += [_canaries(result), _membership(result), _personal(result), _advice(result)]
+    found = [part for part in parts if part is not None]
     return write_page(
         path,
         f"Audit: {headline(result)}",
