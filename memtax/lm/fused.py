@@ -6,7 +6,7 @@ Triton comes with CUDA builds of PyTorch; where it is missing or cannot compile,
 """
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -165,6 +165,3 @@ if triton is not None:
             tl.store(ranks + row, ahead)
         if NEAR:
             tl.store(near + row, best - second <= eps * tl.abs(best))
-
-else:
-    _kernel: Any = None

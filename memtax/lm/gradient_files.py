@@ -84,10 +84,10 @@ def _kernel(fields: Tensors, model: Any) -> Kernel:
         return Table(lengths, fields["ids"], fields["values"])
     if "errors" in fields:
         return Outer(lengths, fields["left"], Held(fields["errors"]))
-    head = head_of(model)
+    output = head_of(model)
     # With layers on several devices, the head may be on another one than the model's input.
-    left, *rest = (fields[name].to(head.weight.device) for name in ("left", "hidden", "targets", "normalizers"))
-    return Outer(lengths, left, Recomputed(head, *rest))
+    left, *rest = (fields[name].to(output.weight.device) for name in ("left", "hidden", "targets", "normalizers"))
+    return Outer(lengths, left, Recomputed(output, *rest))
 
 
 def head_of(model: Any) -> Head:

@@ -251,7 +251,7 @@ def _fetched(values: dict[str, torch.Tensor]) -> Callable[[], Found]:
     copies = {name: torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for name, tensor in values.items()}
     for name, tensor in values.items():
         copies[name].copy_(tensor, non_blocking=True)
-    done = torch.cuda.Event()
+    done = torch.cuda.Event()  # type: ignore[no-untyped-call]
     done.record(torch.cuda.current_stream(device))
 
     def wait() -> Found:
