@@ -22,10 +22,17 @@ if TYPE_CHECKING:
 DUPLICATES_FILE = "num_duplicates.parquet"
 FREQUENCIES_FILE = "token_frequencies.parquet"
 
+INDEX_PREFIX = "infini-gram:"
+"""Start of the name of an index that is asked for counts, see `memtax.counting.infini_gram`."""
 SUMMED_SPLITS = ("memorized", "non_memorized")
 """The two splits of the published frequencies; their sum is the corpus frequency."""
 
 Int64 = npt.NDArray[np.int64]
+
+
+def is_index(name: object) -> bool:
+    """Whether a name is that of an infini-gram index instead of a table."""
+    return isinstance(name, str) and name.startswith(INDEX_PREFIX)
 
 
 def write_counts(

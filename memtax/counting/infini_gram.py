@@ -24,13 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.corpus.columns import decode
+from memtax.counting.count_tables import INDEX_PREFIX as PREFIX
 from memtax.errors import MemtaxError
 from memtax.progress import progress_bar, report_warning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PREFIX = "infini-gram:"
 ADDRESS = "https://api.infini-gram.io/"
 REQUESTS = 8
 """Concurrent requests; the API's documentation allows any number."""
@@ -71,11 +71,6 @@ class IndexCounts:
             "approximate": self.approximate,
             "not_counted": self.not_counted,
         }
-
-
-def is_index(name: object) -> bool:
-    """Whether a name is that of an infini-gram index."""
-    return isinstance(name, str) and name.startswith(PREFIX)
 
 
 def count_windows(name: str, windows: npt.NDArray[np.int32], tokenizer: "PreTrainedTokenizerBase") -> IndexCounts:

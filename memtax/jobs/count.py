@@ -42,7 +42,7 @@ class Count(Job):
         """See `memtax.counting.count_job`."""
         from memtax.corpus.opening import Reading
         from memtax.counting.count_job import CountJob, describe
-        from memtax.counting.infini_gram import is_index
+        from memtax.counting.count_tables import is_index
         from memtax.counting.spans import Span
         from memtax.lm.loading import load_tokenizer
 

@@ -14,9 +14,15 @@ import pyarrow.parquet as pq
 from memtax import schema
 from memtax.corpus.sequences import load_sequences
 from memtax.corpus.sources import Source
-from memtax.counting.count_tables import DUPLICATES_FILE, FREQUENCIES_FILE, location, read_duplicates, read_frequencies
+from memtax.counting.count_tables import (
+    DUPLICATES_FILE,
+    FREQUENCIES_FILE,
+    is_index,
+    location,
+    read_duplicates,
+    read_frequencies,
+)
 from memtax.counting.counter import count, write_counts
-from memtax.counting.infini_gram import count_windows, is_index
 from memtax.counting.large_ids import TokenTable
 from memtax.engine import World, once
 from memtax.engine import run as run_stage
@@ -273,6 +279,7 @@ def _write_counts(config: RunConfig, dataset: datasets.Dataset, folder: Path) ->
 def _ask_index(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> None:
     """Counts of all sequences from an index; token frequencies as given, or of the corpus, which may be a sample."""
     from memtax.corpus.opening import Reading, open_sources
+    from memtax.counting.infini_gram import count_windows
 
     assert config.counts is not None
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)

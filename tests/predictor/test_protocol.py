@@ -5,11 +5,13 @@ import pyarrow as pa
 import pytest
 import scipy.special
 
+from helpers import simulated
 from memtax.errors import MemtaxError
 from memtax.predictor.logistic import LogisticModel, recalibrate
 from memtax.predictor.predictor import Predictor
 
 NAMES = ("a", "b")
+simulated.declare(*NAMES)
 
 
 def population(rows=60_000, seed=0, intercept=-3.0):
@@ -112,7 +114,7 @@ def test_storage_keeps_the_recalibration(tmp_path):
     assert loaded.models["baseline"].recalibration == predictor.models["baseline"].recalibration
     card = (tmp_path / "README.md").read_text()
     assert "fitted on validation rows" in card
-    assert "memorized sequences besides took part in training alone" in card
+    assert "further memorized sequences were used for training only" in card
 
 
 def test_rows_that_do_not_belong_are_counted():
