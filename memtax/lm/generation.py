@@ -71,29 +71,6 @@ def match_lengths(
     return found
 
 
-def memorization_scores(
-    model: Any,
-    sequences: Sequence[Tokens],
-    scores: TokenScores,
-    prompt: int,
-    continuation: int,
-    *,
-    suppressed: int | None = None,
-    batch_tokens: int | None = None,
-) -> list[float | None]:
-    """Share of the tokens of `greedy_continuations` that equal the true token at the same position.
-
-    Args, None and errors as for `greedy_continuations`.
-    """
-    found = greedy_continuations(
-        model, sequences, scores, prompt, continuation, suppressed=suppressed, batch_tokens=batch_tokens
-    )
-    return [
-        None if given is None else sum(a == b for a, b in zip(given, sequence[prompt:], strict=False)) / continuation
-        for given, sequence in zip(found, sequences, strict=True)
-    ]
-
-
 def greedy_continuations(
     model: Any,
     sequences: Sequence[Tokens],

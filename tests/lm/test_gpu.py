@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from helpers.models import build, random_sequences
-from memtax.lm.generation import match_lengths, memorization_scores
+from memtax.lm.generation import greedy_continuations, match_lengths
 from memtax.lm.scores import score
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -20,7 +20,9 @@ def test_scores_are_those_of_the_cpu(name):
     for array in ("logprobs", "means", "variances"):
         np.testing.assert_allclose(getattr(scores, array), getattr(expected, array), rtol=1e-3, atol=1e-3)
     assert match_lengths(model, sequences, 2, 10) == match_lengths(build(name), sequences, 2, 10)
-    assert memorization_scores(model, sequences, scores, 2, 10) == memorization_scores(build(name), sequences, expected, 2, 10)
+    assert greedy_continuations(model, sequences, scores, 2, 10) == greedy_continuations(
+        build(name), sequences, expected, 2, 10
+    )
 
 
 def test_a_batch_that_does_not_fit_is_made_smaller():

@@ -12,7 +12,7 @@ from helpers import special_tokens as small
 from memtax.attribution.influence_functions import last_states
 from memtax.errors import MemtaxError, ModelError
 from memtax.filters.language_model import LanguageModelFilter
-from memtax.lm.generation import generate, match_lengths, memorization_scores
+from memtax.lm.generation import generate, greedy_continuations, match_lengths
 from memtax.lm.gradients import capture
 from memtax.lm.loading import load_model
 from memtax.lm.scores import score
@@ -186,7 +186,7 @@ def test_memorized_means_that_decoding_after_bos_gives_the_continuation(opened):
     lengths = match_lengths(opened, rows, 6, 8)
     assert lengths[0] == 8
     assert lengths[1] < 8
-    assert memorization_scores(opened, rows, score(opened, rows), 6, 8)[0] == 1
+    assert greedy_continuations(opened, rows, score(opened, rows), 6, 8)[0] == with_opening[6:]
 
 
 def test_gradients_are_those_of_the_loss_after_bos(opened):
