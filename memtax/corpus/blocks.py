@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from memtax.corpus import columns
 from memtax.corpus.binary import file_stamp
+from memtax.corpus import conversations
 from memtax.corpus.contract import Block, Corpus, Shard
 from memtax.corpus.sources import Source, local_files, open_dataset, reading
 from memtax.errors import MemtaxError
@@ -300,6 +301,10 @@ def open_corpus(
         identity: Any = [label, source.revision, [file_stamp(file) for file in files], hub]
     else:
         dataset, label, column, identity = source, "the dataset", None, getattr(source, "_fingerprint", None)
+    if (shape := conversations.find_shape(_arrow_schema(dataset, label), column)) is not None:
+        dataset, column = conversations.as_tokens(dataset, shape, tokenizer, label), "tokens"
+        template = getattr(dataset, "_fingerprint", None)
+        identity = [identity, template]
     reader = RowReader.of(_arrow_schema(dataset, label), label, column, tokenizer, vocabulary_size, block_tokens)
     return DatasetCorpus(dataset, reader, identity)
 

@@ -11,7 +11,8 @@ from memtax.checksums import verify
 from memtax.corpus.binary import open_headerless, open_megatron, open_npy
 from memtax.corpus.blocks import ParquetCorpus, open_corpus
 from memtax.corpus.contract import Block, Corpus, Shard
-from memtax.corpus.sources import Source, local_parquet
+from memtax.corpus.conversations import find_shape
+from memtax.corpus.sources import Source, local_parquet, read_schema
 from memtax.errors import MemtaxError
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _open(name: str | Source, how: Reading) -> list[Corpus]:
     if isinstance(name, str):
         name = Source.parse(name, column=how.column, streaming=how.streaming)
     files = local_parquet(name)
-    if files:
+    if files and find_shape(read_schema(files[0]), name.column) is None:
         return [ParquetCorpus(file, name.column, how.tokenizer, how.vocabulary_size, _BLOCK_TOKENS) for file in files]
     return [open_corpus(name, tokenizer=how.tokenizer, vocabulary_size=how.vocabulary_size, block_tokens=_BLOCK_TOKENS)]
 

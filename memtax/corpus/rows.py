@@ -11,6 +11,7 @@ import pyarrow as pa
 from memtax import schema
 from memtax.corpus import columns
 from memtax.corpus.contract import Block
+from memtax.corpus.conversations import find_shape
 from memtax.corpus.opening import Reading, open_sources
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
@@ -28,10 +29,12 @@ _SHARD_TOKENS = 2**24
 
 
 def holds_text(source: Source) -> bool:
-    """Whether the column contains text, which needs a tokenizer."""
+    """Whether the column contains text or conversations, which need a tokenizer."""
     if Path(source.path).suffix in BINARY:
         return False
     dataset = open_dataset(source)
+    if find_shape(dataset.features.arrow_schema, source.column) is not None:
+        return True
     name = columns.find_column(list(dataset.column_names or ()), source.column, source.label)
     return columns.column_kind(dataset.features.arrow_schema.field(name).type, name, source.label) == "text"
 

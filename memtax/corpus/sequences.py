@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from memtax import schema
 from memtax.corpus import columns
+from memtax.corpus.answers import holds_conversations, load_answers, read_conversations
 from memtax.corpus.blocks import Block, DatasetCorpus, open_corpus
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
@@ -49,6 +50,8 @@ def load_sequences(
     cut: Cut | None = None,
     vocabulary_size: int | None = None,
     bos: Sequence[int] = (),
+    continuation: int | None = None,
+    positions: int | None = None,
 ) -> Sequences:
     """Cut windows of exactly `window` tokens from a source.
 
@@ -60,11 +63,14 @@ def load_sequences(
             contiguous windows that do not overlap and drops the tail of each row (the default for text).
         vocabulary_size: ids at or above it are rejected; None uses the tokenizer's size, if there is one.
         bos: ids that are dropped from the start of a row: the model gets them anyway, and they are not text.
+        continuation: tokens of each answer, if the source holds conversations, whose prompts have lengths of their own.
+        positions: of conversations, the positions that the model has for text; None: no limit.
 
     Returns:
         The sequences and the skipped rows. For `first`, `sequence_id` is the source's column of that name (or `index`,
         `Index`) if it contains integers, and otherwise the row number; for `all` it numbers the windows. `document` is the
-        source's `document`, `path`, `name` or `url` if that is text; for `all` without such a column, it is `row N`.
+        source's `document`, `path`, `name` or `url` if that is text; for `all` without such a column, it is `row N`. Of
+        conversations each answer is a sequence, with `prompt_tokens`; see `memtax.corpus.answers.load_answers`.
 
     Raises:
         MemtaxError: an argument is invalid, the source cannot be used, ids are not unique, or no row is long enough.
@@ -73,6 +79,8 @@ def load_sequences(
         raise MemtaxError(f"a window must have at least 1 token, got {window}")
     if cut not in (None, "first", "all"):
         raise MemtaxError(f"unknown cut {cut!r}; use 'first' or 'all'")
+    if continuation is not None and holds_conversations(source):
+        return _answers(source, continuation, tokenizer, bos, positions)
     corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=vocabulary_size)
     if cut is None:
         cut = "first" if corpus.kind == "tokens" else "all"
@@ -115,6 +123,15 @@ def load_sequences(
     return Sequences(_dataset(table), dict(skipped))
 
 
+def _answers(source: Any, continuation: int, tokenizer: Any, bos: Sequence[int], positions: int | None) -> Sequences:
+    table, skipped = load_answers(source, continuation=continuation, tokenizer=tokenizer, opening=bos, positions=positions)
+    if not len(table):
+        few = "; ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+        label = source.label if isinstance(source, Source) else "the dataset"
+        raise MemtaxError(f"no answer of {label} can be measured: {few}; choose a shorter continuation")
+    return Sequences(_dataset(table), skipped)
+
+
 @dataclass(frozen=True)
 class Document:
     """A row of a source with the windows cut from it.
@@ -137,6 +154,8 @@ def documents(
     tokenizer: "PreTrainedTokenizerBase",
     cut: Cut | None = None,
     bos: Sequence[int] = (),
+    continuation: int | None = None,
+    positions: int | None = None,
 ) -> Iterator[Document]:
     """The rows that `load_sequences` cuts windows from; their windows are its sequences in the same order.
 
@@ -146,7 +165,16 @@ def documents(
         tokenizer: decodes tokens, and encodes a text column.
         cut: as for `load_sequences`.
         bos: as for `load_sequences`.
+        continuation: as for `load_sequences`.
+        positions: as for `load_sequences`.
     """
+    if continuation is not None and holds_conversations(source):
+        for conversation in read_conversations(source, tokenizer, bos):
+            kept = [tokens for _, tokens, reason in conversation.windows(continuation, positions) if reason is None]
+            if kept:
+                text, *texts = columns.decode_rows(tokenizer, [conversation.tokens, *kept])
+                yield Document(text, texts, True)
+        return
     corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=None)
     cut = cut or ("first" if corpus.kind == "tokens" else "all")
     for _, block in corpus.blocks_with(()):
@@ -207,7 +235,7 @@ def _table(
 
 
 def _dataset(table: pa.Table) -> "datasets.Dataset":
-    """Wrap the table. Its fingerprint is computed from its bytes, so that `Dataset.map` finds its cache again."""
+    """The table as a dataset. Its fingerprint is computed from its bytes, so that `Dataset.map` finds its cache again."""
     import datasets
 
     hashed = hashlib.sha256()
@@ -218,7 +246,7 @@ def _dataset(table: pa.Table) -> "datasets.Dataset":
                     hashed.update(buffer)
     return datasets.Dataset(
         table,
-        info=datasets.DatasetInfo(features=schema.features(COLUMNS)),
+        info=datasets.DatasetInfo(features=schema.features(table.column_names)),
         split=datasets.Split.TRAIN,
         fingerprint=hashed.hexdigest()[:32],
     )

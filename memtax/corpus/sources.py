@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from memtax.checksums import verify
 from memtax.corpus import formats, guard
@@ -185,6 +186,16 @@ def local_parquet(source: Source) -> list[Path]:
         # Names such as test-00000.parquet define splits.
         found = DataFilesDict.from_patterns(get_data_patterns(str(path)), base_path=str(path))
         return [Path(file) for file in found.get("train", [])]
+
+
+def read_schema(file: Path) -> pa.Schema:
+    """The columns of a Parquet file.
+
+    Raises:
+        MemtaxError: it cannot be read.
+    """
+    with reading(str(file)):
+        return pq.read_schema(file)
 
 
 def _load(source: Source, path: str, **arguments: Any) -> Any:

@@ -50,6 +50,7 @@ class LanguageModelFilter(Filter):
         ranks: add `token_ranks`.
         attention: add `attention_entropy` and `attention_gini`.
         near_ties: add `near_ties` if the dtype has 16 bits.
+        answers: the column `prompt_tokens` says how many tokens each prompt has, instead of `prompt`.
         batch_size: sequences per forward pass; None finds the largest that fits.
         device_map: `auto` spreads a model over several devices; None uses one device.
         quantization: one of `memtax.lm.loading.QUANTIZATIONS`; needs bitsandbytes.
@@ -76,6 +77,7 @@ class LanguageModelFilter(Filter):
     ranks: bool = False
     attention: bool = False
     near_ties: bool = False
+    answers: bool = False
     batch_size: int | None = None
     device_map: str | None = None
     quantization: str | None = None
@@ -104,6 +106,10 @@ class LanguageModelFilter(Filter):
             extraction.queries(0.0, self.probability)
         if self.exact_only and self._needs_more:
             raise MemtaxError("exact_only computes only is_memorized and match_length; leave out options that need more")
+        if self.answers:
+            if self.windows:
+                raise MemtaxError("answers of conversations take one continuation length; their prompts have lengths of their own")
+            self._with_parameters(requires=(*type(self).requires, "prompt_tokens"))
         # The class lists the columns that are always added; these depend on the parameters.
         self._with_parameters(columns=self._columns())
 
@@ -175,8 +181,9 @@ class LanguageModelFilter(Filter):
         suppressed = _end_of_sequence(model) if self.reference_eos else None
         sequences = [without_bos(tokens, opening) for tokens in batch["tokens"]]
         most = self.batch_size and self.batch_size * max(map(len, sequences), default=1)
+        prompts = batch["prompt_tokens"] if self.answers else [self.prompt] * len(sequences)
         if self.exact_only:
-            return self._exact(model, sequences, suppressed, most)
+            return self._exact(model, sequences, prompts, suppressed, most)
         scores = score(
             model,
             sequences,
@@ -187,46 +194,54 @@ class LanguageModelFilter(Filter):
             attention=self.attention,
             batch_tokens=most,
         )
-        found = extraction.of_windows(scores, self.all_windows) | self._beyond(scores)
+        found = extraction.of_windows(scores, self.all_windows, prompts) | self._beyond(scores, prompts)
         if self.generated:
-            found |= self._generated(model, sequences, scores, suppressed, most)
+            found |= self._generated(model, sequences, prompts, scores, suppressed, most)
         return {name: found[name] for name in self.columns}
 
     def _generated(
-        self, model: Any, sequences: list[Any], scores: "TokenScores", suppressed: int | None, most: int | None
+        self,
+        model: Any,
+        sequences: list[Any],
+        prompts: list[int],
+        scores: "TokenScores",
+        suppressed: int | None,
+        most: int | None,
     ) -> Batch:
         """Comparisons of the true continuation with that of free-running greedy decoding."""
         from memtax.lm.generation import greedy_continuations
         from memtax.lm.matching import edit_distance, longest_common_block
 
-        window = self.prompt, self.continuation
-        generated = greedy_continuations(model, sequences, scores, *window, suppressed=suppressed, batch_tokens=most)
+        options = {"suppressed": suppressed, "batch_tokens": most}
+        generated = greedy_continuations(model, sequences, scores, prompts, self.continuation, **options)
         pairs = [
-            None if given is None else (given, sequence[self.prompt : sum(window)])
-            for given, sequence in zip(generated, sequences, strict=True)
+            None if given is None else (given, sequence[prompt : prompt + self.continuation])
+            for given, sequence, prompt in zip(generated, sequences, prompts, strict=True)
         ]
         shares = [pair and sum(a == b for a, b in zip(*pair, strict=True)) / self.continuation for pair in pairs]
         distances = [pair and edit_distance(*pair) for pair in pairs]
         blocks = [pair and longest_common_block(*pair) for pair in pairs]
         return dict(zip(GENERATED, (shares, distances, blocks), strict=True))
 
-    def _exact(self, model: Any, sequences: list[Any], suppressed: int | None, most: int | None) -> Batch:
+    def _exact(
+        self, model: Any, sequences: list[Any], prompts: list[int], suppressed: int | None, most: int | None
+    ) -> Batch:
         from memtax.lm.generation import match_lengths
 
         found: Batch = {}
         for number, (prompt, continuation) in enumerate(self.all_windows):
-            lengths = match_lengths(model, sequences, prompt, continuation, suppressed=suppressed, batch_tokens=most)
+            given = prompt if number else prompts
+            lengths = match_lengths(model, sequences, given, continuation, suppressed=suppressed, batch_tokens=most)
             ending = extraction.suffix((prompt, continuation)) if number else ""
             found["is_memorized" + ending] = [None if length is None else length == continuation for length in lengths]
             found["match_length" + ending] = lengths
         return found
 
-    def _beyond(self, scores: "TokenScores") -> Batch:
+    def _beyond(self, scores: "TokenScores", prompts: list[int]) -> Batch:
         """The optional columns that the forward pass provides."""
         found: Batch = {}
-        window = (self.prompt, self.continuation)
         drawn = scores.logprobs if scores.decoded is None else scores.decoded
-        logprobs = extraction.span_logprob(drawn, scores.offsets, window)
+        logprobs = extraction.span_logprob(drawn, scores.offsets, prompts, self.continuation)
         found["decoding_logprob"] = logprobs
         if self.probability is not None:
             found["extraction_queries"] = [extraction.queries(value, self.probability) for value in logprobs]

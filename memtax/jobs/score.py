@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     """Score sequences with one forward pass: perplexities, extraction, and optional values.
 
-    Every pair of prompt and continuation length is measured in the same pass. With `--stride`, long texts such as
+    Every pair of prompt and continuation length is measured in the same pass. Of conversations every answer is a sequence: its
+    prompt is the conversation before it, whatever its length, and its continuation the answer's first tokens. With `--stride`, long texts such as
     books are read window by window, and the page has a heat map.
 
     Example: `memtax score runs/demo/dataset:features --model runs/demo/models/small-gpt-neox --prompt 16,32 --output scores`
@@ -114,6 +115,8 @@ def _lines(figures: Mapping[str, Any]) -> list[str]:
     for row in figures.get("extraction", ()):
         share = "" if row["rate"] is None else f", {row['rate']:.2%} ({_interval(row)})"
         what = f"prompt {row['prompt']}, continuation {row['continuation']}"
+        if row["prompt"] is None:
+            what = f"answers after their conversation, first {row['continuation']} tokens"
         lines.append(f"{what}: {row['memorized']:,} of {row['sequences']:,} memorized{share}")
     if (ties := figures.get("near_ties")) and ties["share"] is not None:
         share = f"{ties['share']:.2%}"

@@ -56,11 +56,11 @@ class Block:
     mask: npt.NDArray[np.bool_]
 
 
-def order(ragged: Ragged, fewest: int = 2) -> npt.NDArray[np.int64]:
-    """Indices of the sequences whose text has at least `fewest` tokens, longest first."""
+def order(ragged: Ragged, fewest: int | npt.NDArray[np.int64] = 2) -> npt.NDArray[np.int64]:
+    """Indices of the sequences whose text has at least `fewest` tokens (of all, or of each), longest first."""
     lengths = ragged.lengths
     rows = np.argsort(-lengths, kind="stable")
-    return rows[(lengths - ragged.before)[rows] >= fewest]
+    return rows[(lengths - ragged.before >= fewest)[rows]]
 
 
 def first_block(

@@ -89,12 +89,12 @@ def extraction_strength(match: Matches) -> npt.NDArray[np.float32]:
     return (match_length(match[..., ::-1]) / match.shape[-1]).astype(np.float32)
 
 
-def columns(scores: Scores, prompt: int, continuation: int) -> dict[str, list[Any]]:
+def columns(scores: Scores, prompt: int | Sequence[int], continuation: int) -> dict[str, list[Any]]:
     """The columns of `COLUMNS` for every sequence.
 
     Args:
         scores: the sequences' token scores.
-        prompt: tokens of the prompt, at least 1.
+        prompt: tokens of the prompt, at least 1, of all sequences or of each.
         continuation: tokens of the continuation, at least 1.
 
     Returns:
@@ -102,11 +102,14 @@ def columns(scores: Scores, prompt: int, continuation: int) -> dict[str, list[An
         continuation, or has no token to score: the first token of a prompt is never scored.
     """
     lengths = np.diff(scores.offsets)
-    end = prompt + continuation - 1
-    head = lengths >= prompt - 1 if prompt > 1 else np.zeros(len(lengths), dtype=bool)
-    whole = lengths >= end
-    prompts = scores.logprobs[_window(scores, head, 0, prompt - 1)]
-    places = _window(scores, whole, prompt - 1, end)
+    before = np.broadcast_to(np.asarray(prompt, np.int64), lengths.shape) - 1
+    head = (lengths >= before) & (before > 0)
+    whole = lengths >= before + continuation
+    prompts = np.empty(len(lengths), np.float32)
+    for size in np.unique(before[head]).tolist():
+        rows = head & (before == size)
+        prompts[rows] = perplexity(scores.logprobs[_window(scores, rows, 0, size)])
+    places = _window(scores, whole, before[whole], continuation)
     logprobs, match = scores.logprobs[places], scores.match[places]
     on_match: dict[str, Callable[[Matches], npt.NDArray[Any]]] = {
         "is_memorized": is_memorized,
@@ -115,7 +118,7 @@ def columns(scores: Scores, prompt: int, continuation: int) -> dict[str, list[An
         "extraction_strength": extraction_strength,
     }
     found = {
-        "prompt_perplexity": _fill(head, perplexity(prompts) if prompt > 1 else np.empty(0)),
+        "prompt_perplexity": _fill(head, prompts[head]),
         "continuation_perplexity": _fill(whole, perplexity(logprobs)),
         "sequence_perplexity": _sequence_perplexities(scores),
         **{name: _fill(whole, function(match)) for name, function in on_match.items()},
@@ -129,14 +132,15 @@ def suffix(window: Window) -> str:
     return f"_{window[0]}_{window[1]}"
 
 
-def of_windows(scores: Scores, windows: Sequence[Window]) -> dict[str, list[Any]]:
+def of_windows(scores: Scores, windows: Sequence[Window], prompts: Sequence[int] | None = None) -> dict[str, list[Any]]:
     """`columns` for the first window, and those of `OF_A_WINDOW` with a suffix for the other windows.
 
     Args:
         scores: the sequences' token scores.
         windows: prompt and continuation lengths, at least one pair; all use the same forward pass.
+        prompts: tokens of each sequence's prompt, instead of those of the first window.
     """
-    found = columns(scores, *windows[0])
+    found = columns(scores, windows[0][0] if prompts is None else prompts, windows[0][1])
     for window in windows[1:]:
         more = columns(scores, *window)
         found |= {name + suffix(window): more[name] for name in OF_A_WINDOW}
@@ -148,11 +152,14 @@ def window_columns(windows: Sequence[Window]) -> tuple[str, ...]:
     return (*COLUMNS, *(name + suffix(window) for window in windows[1:] for name in OF_A_WINDOW))
 
 
-def span_logprob(logprobs: Floats, offsets: npt.NDArray[np.int64], window: Window) -> list[float | None]:
+def span_logprob(
+    logprobs: Floats, offsets: npt.NDArray[np.int64], prompt: int | Sequence[int], continuation: int
+) -> list[float | None]:
     """Log-probability of each continuation, from concatenated token log-probabilities; None if the sequence is too short."""
-    prompt, continuation = window
-    whole = np.diff(offsets) >= prompt + continuation - 1
-    places = offsets[:-1][whole][:, None] + np.arange(prompt - 1, prompt + continuation - 1)[None, :]
+    lengths = np.diff(offsets)
+    before = np.broadcast_to(np.asarray(prompt, np.int64), lengths.shape) - 1
+    whole = lengths >= before + continuation
+    places = (offsets[:-1] + before)[whole][:, None] + np.arange(continuation)[None, :]
     return _fill(whole, total_logprob(logprobs[places]))
 
 
@@ -225,9 +232,9 @@ def discoverable(
     return rows
 
 
-def _window(scores: Scores, rows: Matches, start: int, stop: int) -> npt.NDArray[np.int64]:
-    """Indices of the entries start..stop-1 of the chosen sequences: (chosen, stop - start)."""
-    return scores.offsets[:-1][rows][:, None] + np.arange(start, stop)[None, :]
+def _window(scores: Scores, rows: Matches, start: int | npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Indices of the chosen sequences' entries from `start` on (of all, or of each chosen one): (chosen, count)."""
+    return (scores.offsets[:-1][rows] + start)[:, None] + np.arange(count)[None, :]
 
 
 def _fill(rows: Matches, values: npt.NDArray[Any]) -> list[Any]:

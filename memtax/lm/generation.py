@@ -30,7 +30,7 @@ def unusable(logits: torch.Tensor) -> torch.Tensor:
 def match_lengths(
     model: Any,
     sequences: Sequence[Tokens],
-    prompt: int,
+    prompt: int | Sequence[int],
     continuation: int,
     *,
     suppressed: int | None = None,
@@ -44,7 +44,7 @@ def match_lengths(
     Args:
         model: as for `memtax.lm.scores.score`.
         sequences: token ids of each sequence.
-        prompt: tokens in the prompt.
+        prompt: tokens in the prompt, of all sequences or of each.
         continuation: tokens in the continuation.
         suppressed: a token id that greedy decoding must not choose.
         batch_tokens: as for `score`.
@@ -56,11 +56,12 @@ def match_lengths(
         RowError: the model cannot process a sequence, or its logits are NaN.
     """
     found: list[int | None] = [None] * len(sequences)
-    left = [row for row, sequence in enumerate(sequences) if len(sequence) >= prompt + continuation]
+    prompts = [prompt] * len(sequences) if isinstance(prompt, int) else list(prompt)
+    left = [row for row, sequence in enumerate(sequences) if len(sequence) >= prompts[row] + continuation]
     for looked in (FIRST_LOOK, continuation) if continuation > 2 * FIRST_LOOK else (continuation,):
-        cut = [sequences[row][: prompt + looked] for row in left]
+        cut, starts = [sequences[row][: prompts[row] + looked] for row in left], [prompts[row] for row in left]
         try:
-            scores = score(model, cut, suppressed=suppressed, start=prompt, match_only=True, batch_tokens=batch_tokens)
+            scores = score(model, cut, suppressed=suppressed, start=starts, match_only=True, batch_tokens=batch_tokens)
         except RowError as error:
             raise error.at(left[error.row]) from error
         match = scores.match.reshape(len(left), looked)
@@ -75,7 +76,7 @@ def greedy_continuations(
     model: Any,
     sequences: Sequence[Tokens],
     scores: TokenScores,
-    prompt: int,
+    prompt: int | Sequence[int],
     continuation: int,
     *,
     suppressed: int | None = None,
@@ -90,7 +91,7 @@ def greedy_continuations(
         model: as for `memtax.lm.scores.score`.
         sequences: token ids of each sequence.
         scores: their scores, with the same `suppressed`.
-        prompt: tokens in the prompt.
+        prompt: tokens in the prompt, of all sequences or of each.
         continuation: tokens in the continuation.
         suppressed: a token id that greedy decoding must not choose. By default, end-of-sequence is treated like any token.
         batch_tokens: maximum positions per batch; None as for `score`.
@@ -102,17 +103,18 @@ def greedy_continuations(
         RowError: the model's logits for a sequence are NaN.
     """
     found: list[list[int] | None] = [None] * len(sequences)
+    prompts = [prompt] * len(sequences) if isinstance(prompt, int) else list(prompt)
     rows = []
-    for row, sequence in enumerate(sequences):
-        if len(sequence) < prompt + continuation:
+    for row, (sequence, begin) in enumerate(zip(sequences, prompts, strict=True)):
+        if len(sequence) < begin + continuation:
             continue
-        match = scores.row(row)[1][prompt - 1 : prompt + continuation - 1]
+        match = scores.row(row)[1][begin - 1 : begin + continuation - 1]
         leading = int(np.cumprod(match).sum())
-        found[row] = list(sequence[prompt : prompt + leading])
+        found[row] = list(sequence[begin : begin + leading])
         if leading < continuation:
             rows.append(row)
-    prefixes = [[*sequences[row][:prompt], *(found[row] or ())] for row in rows]
-    counts = [prompt + continuation - len(prefix) for prefix in prefixes]
+    prefixes = [[*sequences[row][: prompts[row]], *(found[row] or ())] for row in rows]
+    counts = [prompts[row] + continuation - len(prefix) for row, prefix in zip(rows, prefixes, strict=True)]
     try:
         generated = generate(model, prefixes, counts, suppressed, batch_tokens)
     except RowError as error:

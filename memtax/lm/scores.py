@@ -91,7 +91,7 @@ def score(
     ranks: bool = False,
     decoding: Decoding | None = None,
     suppressed: int | None = None,
-    start: int = 1,
+    start: int | Sequence[int] = 1,
     match_only: bool = False,
     attention: bool = False,
     batch_tokens: int | None = None,
@@ -111,7 +111,7 @@ def score(
         ranks: add `ranks`.
         decoding: add `decoded`, under this sampling scheme.
         suppressed: a token id that `match` treats as if the model could not choose it.
-        start: first token to score, at least 1: the head does not run for earlier tokens.
+        start: first token to score, at least 1, for all sequences or for each: the head does not run for earlier tokens.
         match_only: leave `logprobs` empty, which saves the normalizing pass over the vocabulary.
         attention: add entropy and Gini coefficient of the attention weights; needs padding on the right.
         batch_tokens: positions per forward pass; None starts from a device-specific value and halves it whenever memory runs
@@ -131,14 +131,15 @@ def score(
     check_lengths(ragged, longest)
     coarse = model.dtype in (torch.bfloat16, torch.float16)
     wanted = Wanted(not match_only, moments, ranks, decoding, suppressed, coarse and not match_only)
-    offsets = np.concatenate([[0], np.cumsum(np.maximum(ragged.lengths - ragged.before - start, 0))])
+    starts = np.broadcast_to(np.asarray(start, np.int64), ragged.lengths.shape)
+    offsets = np.concatenate([[0], np.cumsum(np.maximum(ragged.lengths - ragged.before - starts, 0))])
     found = {name: torch.empty(int(offsets[-1]), dtype=dtype).numpy() for name, dtype in wanted.columns.items()}
     heads: Attention = {}
     recorder = recording(model) if attention else contextlib.nullcontext(None)
     with evaluation(model), torch.inference_mode(), recorder as recorded:
         if padding_side == "left":
             check_padding(model)
-        for block, values in _forward(model, ragged, wanted, start, batch_tokens, longest, padding_side, recorded):
+        for block, values in _forward(model, ragged, wanted, starts, batch_tokens, longest, padding_side, recorded):
             places = np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in block.rows])
             for name, array in values.items():
                 found[name][places] = array
@@ -156,7 +157,7 @@ def _forward(
     model: Any,
     ragged: Ragged,
     wanted: Wanted,
-    start: int,
+    starts: npt.NDArray[np.int64],
     batch_tokens: int | None,
     longest: int | None,
     side: PaddingSide,
@@ -170,13 +171,13 @@ def _forward(
         most = min(most, max(_WHOLE_LOGITS // vocabulary_size(model), 1))
     if recorder:
         most = min(most, batch_limit(model, int(ragged.lengths.max(initial=0))))
-    rows = order(ragged, start + 1)
+    rows = order(ragged, starts + 1)
     waiting: tuple[Block, Callable[[], Found]] | None = None
     while len(rows):
         block = first_block(ragged, rows, most, longest, side)
         try:
             before = ragged.before[block.rows]
-            found = _score_block(model, parts, block, wanted, start, before, side, recorder)
+            found = _score_block(model, parts, block, wanted, starts[block.rows], before, side, recorder)
         except FAILURES as error:
             if recorder:
                 recorder.clear()
@@ -199,7 +200,7 @@ def _score_block(
     parts: Parts | None,
     block: Block,
     wanted: Wanted,
-    start: int,
+    start: npt.NDArray[np.int64],
     before: npt.NDArray[np.int64],
     side: PaddingSide,
     recorder: AttentionRecorder | None,

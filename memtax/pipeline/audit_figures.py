@@ -43,7 +43,7 @@ def audit_figures(
     units = _units(folder)
     return {
         **about,
-        "window": {"prompt": config.prompt, "continuation": config.continuation},
+        "window": {name: metrics["run"][name] for name in ("prompt", "continuation")},
         "bos": metrics["run"]["bos"],
         "sequences": len(rows),
         "distinct": {"sequences": distinct(rows), "memorized": distinct([row for row in rows if row["is_memorized"]])},

@@ -89,7 +89,7 @@ def _texts(count: int) -> str:
 def card_section(result: Mapping[str, Any]) -> str:
     """A Markdown section for the model card, without any text of the training set."""
     window = result["window"]
-    lines = ["## Memorization audit", "", f"{headline(result)} ({window['prompt']} tokens of prompt, greedy decoding)."]
+    lines = ["## Memorization audit", "", f"{headline(result)} ({words.say_window(window)}, greedy decoding)."]
     lines += ["", "| | sequences | distinct texts | share (95% interval) |", "|---|---|---|---|"]
     kinds = result["kinds"].items()
     lines += [f"| {name} | {one['memorized']:,} | {one['distinct']:,} | {_share(one)} |" for name, one in kinds]
@@ -115,7 +115,7 @@ def _extraction(result: Mapping[str, Any]) -> Finding:
     ]
     window = result["window"]
     text = (
-        f"Given the first {window['prompt']} tokens of a sequence in the training set, greedy decoding yields exactly the next "
+        f"Given {words.say_prompt(window['prompt'])} in the training set, greedy decoding yields exactly the next "
         f"{window['continuation']} tokens of the training set. {words.CATEGORIES_EXPLAINED} "
         f"{words.say_units(result['extraction']['all'])}"
     )

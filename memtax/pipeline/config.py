@@ -1,14 +1,17 @@
 """The configuration of a run, validated before anything starts."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
+from memtax.lm.chats import source_bos
 from memtax.lm.loading import settled_dtype
-from memtax.lm.special_tokens import BosIds, bos_ids
+from memtax.lm.special_tokens import BosIds
 from memtax.schema import RECITATION_THRESHOLD
 from memtax.settings import Bos, Dtype, check_values, from_values, option, to_values
 
@@ -134,7 +137,12 @@ class RunConfig:
     @property
     def opening(self) -> BosIds:
         """The ids put before every row, the same for all models of the run."""
-        return bos_ids(self.model, self.revision, self.bos, self.tokenizer)
+        return self._opening
+
+    @functools.cached_property
+    def _opening(self) -> BosIds:
+        source = Source.parse(self.sequence_source, column=self.column)
+        return source_bos(source, self.model, self.revision, self.bos, self.tokenizer)
 
     @property
     def sequence_source(self) -> str:

@@ -47,7 +47,7 @@ def by_overlap(
     is_templating: Sequence[bool | None],
     tokens: Sequence[Sequence[int] | None],
     *,
-    prompt: int = 32,
+    prompt: int | Sequence[int] = 32,
     overlap: float = OVERLAP,
 ) -> list[int | None]:
     """Label memorized sequences as guess if the text is a template or the continuation repeats the prompt, else as recall.
@@ -56,7 +56,7 @@ def by_overlap(
         is_memorized: verdict for each sequence.
         is_templating: whether each text is incrementing or repeating.
         tokens: token ids of each sequence.
-        prompt: tokens in the prompt.
+        prompt: tokens in the prompt, of all sequences or of each.
         overlap: ROUGE-L or ROUGE-3 (F-measure over token ids) from which a sequence is a guess.
 
     Returns:
@@ -66,10 +66,11 @@ def by_overlap(
         MemtaxError: the columns differ in length, or an argument is out of range.
     """
     _same_length(is_memorized=is_memorized, is_templating=is_templating, tokens=tokens)
-    if prompt < 1 or not 0 < overlap <= 1:
-        raise MemtaxError(f"prompt ({prompt}) is at least 1 token, and overlap ({overlap}) must be in (0, 1]")
-    rows = zip(is_memorized, is_templating, tokens, strict=True)
-    return [_label(memorized, _guessable(memorized, template, row, prompt, overlap)) for memorized, template, row in rows]
+    prompts = [prompt] * len(tokens) if isinstance(prompt, int) else prompt
+    if min(prompts, default=1) < 1 or not 0 < overlap <= 1:
+        raise MemtaxError(f"prompt ({min(prompts)}) is at least 1 token, and overlap ({overlap}) must be in (0, 1]")
+    rows = zip(is_memorized, is_templating, tokens, prompts, strict=True)
+    return [_label(memorized, _guessable(memorized, template, row, size, overlap)) for memorized, template, row, size in rows]
 
 
 def rouge_l(reference: Sequence[int], candidate: Sequence[int]) -> float:

@@ -13,6 +13,7 @@ from memtax.filters.embedding import EmbeddingFilter
 from memtax.filters.semantic_matches import SemanticMatchFilter
 from memtax.filters.textual_matches import TextualMatchFilter
 from memtax.pipeline.config import RunConfig
+from memtax.pipeline.stages import prompt_lengths
 from memtax.provenance import fingerprint_dataset, fingerprint_table
 
 NEAREST = 5
@@ -38,7 +39,8 @@ def match_columns(config: RunConfig, dataset: datasets.Dataset, rows_per_batch: 
     model = config.embedding_model
     embedded = run_stage(dataset, EmbeddingFilter(model), output / "filters" / "embeddings", rows_per_batch)
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
-    prompts = tokenizer.batch_decode([tokens[: config.prompt] for tokens in dataset["tokens"]])
+    lengths = prompt_lengths(config, dataset)
+    prompts = tokenizer.batch_decode([tokens[:size] for tokens, size in zip(dataset["tokens"], lengths, strict=True)])
     described = _with(dataset, embedded, prompts)
     identity = {"stage": "sample", "version": 1, "rows": fingerprint_dataset(described, described.column_names)}
     if world.is_main:

@@ -17,6 +17,7 @@ from memtax.files import write_parquet
 from memtax.hub.folder import Config, ParquetFiles
 from memtax.lm.loading import load_tokenizer
 from memtax.pipeline.config import RunConfig
+from memtax.pipeline.stages import answer_windows
 from memtax.privacy import Finding
 from memtax.progress import progress_bar
 from memtax.provenance import fingerprint_dataset
@@ -78,7 +79,8 @@ def _findings(config: RunConfig, rows: int) -> Iterator[tuple[list[Finding], lis
     with progress_bar("personal data", rows) as bar:
         for source in sources:
             reading = Source.parse(source, column=config.column)
-            for document in documents(reading, window=config.window, tokenizer=tokenizer, bos=config.opening):
+            options = {"window": config.window, **answer_windows(config)}
+            for document in documents(reading, tokenizer=tokenizer, bos=config.opening, **options):
                 yield from _of_windows(document, config.region)
                 bar.update(len(document.windows))
 

@@ -2,19 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 
 from memtax import schema, statistics
-from memtax.corpus.rows import holds_text, load_documents, load_rows
+from memtax.corpus.answers import holds_conversations, load_answers
+from memtax.corpus.rows import BINARY, holds_text, load_documents, load_rows
 from memtax.corpus.sources import Source
 from memtax.filters.language_model import LanguageModelFilter
 from memtax.lm import extraction
+from memtax.lm.chats import positions_for_text, source_bos
 from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
-from memtax.lm.special_tokens import BosIds, bos_ids
+from memtax.lm.special_tokens import BosIds
 from memtax.pipeline.beyond_reference import beyond_reference
+from memtax.provenance import fingerprint_table
 
 ROWS_PER_BATCH = 512
 """Rows per filter call, independent of the number of processes."""
@@ -55,10 +60,13 @@ def score_sequences(
         MemtaxError: an input cannot be used.
         StaleOutputError: there are parts from another input or other settings.
     """
-    opening = bos_ids(scores.model, scores.revision, scores.bos, tokenizer)
+    opening = source_bos(source, scores.model, scores.revision, scores.bos, tokenizer)
+    answers = Path(source.path).suffix not in BINARY and holds_conversations(source)
     # The tokenizer that made the tokens determines the BOS for both models.
-    scores = replace(scores, bos=opening)
-    reference = reference and replace(reference, bos=opening)
+    scores = replace(scores, bos=opening, answers=answers)
+    reference = reference and replace(reference, bos=opening, answers=answers)
+    if answers:
+        return _score_answers(source, scores, stage, reference, tokenizer)
     for each in (scores, *([reference] if reference else [])):
         check_model(each.model, each.revision, length or _reach(scores), len(opening))
     reader = None
@@ -74,6 +82,32 @@ def score_sequences(
     if (documents := load_documents(source, len(rows))) is not None:
         table, sequences = (each.append_column("document", documents) for each in (table, sequences))
     return table, summarize(table, scores, statistics.Units.of_table(sequences)), opening
+
+
+def _score_answers(
+    source: Source, scores: LanguageModelFilter, stage: Stage, reference: LanguageModelFilter | None, tokenizer: str | None
+) -> tuple[pa.Table, dict[str, Any], BosIds]:
+    """As `score_sequences`, for every answer of a source of conversations."""
+    check_model(scores.model, scores.revision, 1 + scores.continuation, len(scores.opening))
+    limits = [positions_for_text(each.model, each.revision, scores.opening) for each in (scores, reference) if each]
+    found, _ = load_answers(
+        source,
+        continuation=scores.continuation,
+        tokenizer=load_tokenizer(tokenizer or scores.model, None if tokenizer else scores.revision),
+        opening=scores.opening,
+        positions=min((limit for limit in limits if limit is not None), default=None),
+        whole_only=False,
+    )
+    names = ["sequence_id", "tokens", "prompt_tokens"]
+    given = found.select(names)
+    rows = datasets.Dataset(given.cast(schema.features(names).arrow_schema), fingerprint=fingerprint_table(given))
+    table = stage(rows, scores, "parts", ROWS_PER_BATCH, per_shard(len(rows)))
+    if reference is not None:
+        theirs = stage(rows, reference, "reference", ROWS_PER_BATCH, per_shard(len(rows)))
+        table = table.append_column("is_memorized_by_reference", theirs.column("is_memorized"))
+    for name in ("document", "prompt_tokens"):
+        table = table.append_column(name, found.column(name))
+    return table, summarize(table, scores, statistics.Units.of_table(found)), scores.opening
 
 
 def per_shard(rows: int) -> int:
@@ -96,7 +130,8 @@ def summarize(table: pa.Table, scores: LanguageModelFilter, units: statistics.Un
         values = table.column(name).to_pylist()
         known = np.array([value is not None for value in values], bool)
         memorized = np.array([value for value in values if value is not None], bool)
-        windows.append({"prompt": window[0], "continuation": window[1], **statistics.share(memorized, units[known])})
+        # The prompt of an answer is the conversation before it.
+        windows.append({"prompt": None if scores.answers else window[0], "continuation": window[1], **statistics.share(memorized, units[known])})
     found: dict[str, Any] = {
         "model": scores.model,
         "bos": list(scores.opening),

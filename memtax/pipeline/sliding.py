@@ -1,6 +1,7 @@
 """`memtax score --stride`: every window of long texts, with shares, coverage and a heat map by position."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -8,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from memtax import schema
-from memtax.corpus.rows import holds_text, load_rows
+from memtax.corpus.answers import holds_conversations
+from memtax.corpus.rows import BINARY, holds_text, load_rows
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError, RowError
 from memtax.filters.language_model import LanguageModelFilter
@@ -40,6 +42,8 @@ def score_windows(
         MemtaxError: an input cannot be used, or no text is as long as a window.
         StaleOutputError: there are parts from another input or other settings.
     """
+    if Path(source.path).suffix not in BINARY and holds_conversations(source):
+        raise MemtaxError(f"{source.label} holds conversations, whose answers are scored one by one; leave --stride out")
     window = scores.prompt + scores.continuation
     opening = bos_ids(scores.model, scores.revision, scores.bos, tokenizer)
     scores = replace(scores, bos=opening)

@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from memtax import schema
+from memtax.corpus.answers import holds_conversations
+from memtax.corpus.rows import BINARY
 from memtax.corpus.sequences import load_sequences
 from memtax.corpus.sources import Source
 from memtax.counting.count_tables import (
@@ -34,7 +36,8 @@ from memtax.filters.duplicates import DuplicateFilter
 from memtax.filters.taxonomy import TaxonomyFilter
 from memtax.filters.templates import TemplateFilter
 from memtax.filters.token_frequencies import TokenFrequencyFilter
-from memtax.lm.loading import load_tokenizer
+from memtax.lm.chats import positions_for_text
+from memtax.lm.loading import load_tokenizer, split_revision
 from memtax.pipeline.config import RunConfig
 from memtax.progress import silence_libraries
 from memtax.provenance import digest, fingerprint_dataset, fingerprint_path, fingerprint_table
@@ -95,6 +98,9 @@ def describe(config: RunConfig) -> Described:
 
     identity = {"stage": "sequences", "version": 1, "window": config.window, "column": config.column}
     identity |= inputs
+    if holds_answers(config):
+        reader = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
+        identity |= {"template": digest(reader.chat_template), **answer_windows(config)}
     on_main(world, lambda: once(output / "sequences", identity, lambda folder: _write_sequences(config, folder)))
     dataset = _open(output / "sequences" / "train.parquet")
 
@@ -206,6 +212,12 @@ def token_texts(tokens: "Sequence[Sequence[int]]", tokenizer: Any) -> list[list[
     return [[pieces[token] for token in row] for row in tokens]
 
 
+def holds_answers(config: RunConfig) -> bool:
+    """Whether the sequences of a run are answers of conversations."""
+    source = Source.parse(config.sequence_source, column=config.column)
+    return Path(source.path).suffix not in BINARY and holds_conversations(source)
+
+
 def _sources(config: RunConfig) -> dict[str, str]:
     sources = {"corpus": config.corpus, "sequences": config.sequences, "held_out": config.held_out}
     return {name: source for name, source in sources.items() if source is not None}
@@ -220,13 +232,16 @@ def _open(path: Path) -> datasets.Dataset:
 def _write_sequences(config: RunConfig, folder: Path) -> None:
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
     source = Source.parse(config.sequence_source, column=config.column)
-    members = load_sequences(source, window=config.window, tokenizer=tokenizer, bos=config.opening)
+    options = {"tokenizer": tokenizer, "bos": config.opening, "window": config.window, **answer_windows(config)}
+    members = load_sequences(source, **options)
     tables = [_with_membership(members.dataset, True)]
     skipped = dict(members.skipped)
     if config.held_out is not None:
         control = Source.parse(config.held_out, column=config.column)
-        others = load_sequences(control, window=config.window, tokenizer=tokenizer, bos=config.opening)
+        others = load_sequences(control, **options)
         table = _with_membership(others.dataset, False)
+        if table.column_names != tables[0].column_names:
+            raise MemtaxError(f"held_out: {config.held_out} and {config.sequence_source} must both hold conversations, or neither")
         _check_apart(config, tables[0], table)
         # Unnamed documents of both sources are numbered from 0 but are different documents.
         at = table.column_names.index("document")
@@ -239,6 +254,15 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
     table = pa.concat_tables(tables)
     write_parquet(folder / "train.parquet", schema.validate(table, table.column_names, "the sequences"))
     write_json(folder / "skipped.json", skipped)
+
+
+def answer_windows(config: RunConfig) -> dict[str, Any]:
+    """Tokens of an answer, and positions of all models of the run, for sequences from conversations."""
+    limits = [
+        positions_for_text(*model, config.opening)
+        for model in ((config.model, config.revision), *map(split_revision, filter(None, (config.reference_model,))))
+    ]
+    return {"continuation": config.continuation, "positions": min((one for one in limits if one is not None), default=None)}
 
 
 def _check_apart(config: RunConfig, members: pa.Table, others: pa.Table) -> None:
@@ -270,10 +294,21 @@ def _write_counts(config: RunConfig, dataset: datasets.Dataset, folder: Path) ->
 
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
     corpus = open_sources([config.corpus], Reading(column=config.column, tokenizer=tokenizer))
-    tokens = np.asarray(dataset.with_format("numpy")["tokens"], np.int32).reshape(len(dataset), config.window)
-    counts = count(corpus, tokens[:, config.prompt :], vocabulary_size=len(tokenizer))
+    counts = count(corpus, continuations(config, dataset), vocabulary_size=len(tokenizer))
     write_counts(folder, np.asarray(dataset.with_format("numpy")["sequence_id"]), counts)
     write_json(folder / "totals.json", {"tokens": counts.tokens, "sequences": counts.sequences})
+
+
+def prompt_lengths(config: RunConfig, table: Any) -> list[int]:
+    """Tokens of the prompt of each sequence: the run's, or of answers those of the conversation before them."""
+    return list(table["prompt_tokens"]) if "prompt_tokens" in table.column_names else [config.prompt] * len(table)
+
+
+def continuations(config: RunConfig, dataset: datasets.Dataset) -> np.ndarray:
+    """The continuation of each sequence: (sequences, continuation)."""
+    rows = dataset.with_format(None)["tokens"]
+    # All tokens after the prompt.
+    return np.array([tokens[-config.continuation :] for tokens in rows], np.int32).reshape(len(dataset), config.continuation)
 
 
 def _ask_index(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> None:
@@ -284,8 +319,7 @@ def _ask_index(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> No
     assert config.counts is not None
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
     rows = dataset.with_format("numpy")
-    tokens = np.asarray(rows["tokens"], np.int32).reshape(len(dataset), config.window)
-    found = count_windows(config.counts, tokens[:, config.prompt :], tokenizer)
+    found = count_windows(config.counts, continuations(config, dataset), tokenizer)
     columns = {"sequence_id": np.asarray(rows["sequence_id"]), "sequence_duplicates": pa.array(found.counts, pa.int64())}
     if config.frequencies is not None:
         table = read_frequencies(config.frequencies)

@@ -102,7 +102,7 @@ def _texts(run: Run, rows: pa.Table) -> tuple[list[str | None], list[int | None]
         return [None] * rows.num_rows, [None] * rows.num_rows, None
     source = ds.dataset(run.features_path)
     ids = rows.column("sequence_id").combine_chunks()
-    names = [name for name in ("sequence_id", "text", "token_texts") if name in source.schema.names]
+    names = [name for name in ("sequence_id", "text", "token_texts", "prompt_tokens") if name in source.schema.names]
     found = source.to_table(columns=names, filter=pc.field("sequence_id").isin(ids))
     found = found.take(pc.index_in(ids, found.column("sequence_id").combine_chunks()))
     absent = pa.nulls(rows.num_rows, pa.string())
@@ -110,7 +110,11 @@ def _texts(run: Run, rows: pa.Table) -> tuple[list[str | None], list[int | None]
     if "token_texts" in names:
         pieces = found.column("token_texts").combine_chunks()
         whole = pc.binary_join(pieces, "")
-        if (length := (run.metrics.get("run") or {}).get("prompt")) is not None:
+        if "prompt_tokens" in names:
+            sizes = found.column("prompt_tokens").to_pylist()
+            texts_of = [None if size is None else "".join(row[:size]) for row, size in zip(pieces.to_pylist(), sizes, strict=True)]
+            prompts = pa.array(texts_of, pa.string())
+        elif (length := (run.metrics.get("run") or {}).get("prompt")) is not None:
             prompts = pc.binary_join(pc.list_slice(pieces, 0, length), "")
     texts = pc.coalesce(found.column("text"), whole) if "text" in names else whole
     # Tokens may split the bytes of a character, so the offset is known only if the pieces reproduce the text.

@@ -136,10 +136,12 @@ def _about(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         pairs.append(("Corpus size", f"{words.count(run['tokens'])} tokens"))
     if run.get("counted_in") is not None:
         pairs.append(("Occurrences in", run["counted_in"]))
-    if run.get("prompt") is not None and run.get("continuation") is not None:
-        pairs.append(
-            ("Window", f"{words.count(run['prompt'])} tokens of prompt, {words.count(run['continuation'])} of continuation")
-        )
+    if run.get("continuation") is not None:
+        length = words.count(run["continuation"])
+        window = f"the conversation before an answer, and the answer's first {length} tokens"
+        if run.get("prompt") is not None:
+            window = f"{words.count(run['prompt'])} tokens of prompt, {length} of continuation"
+        pairs.append(("Window", window))
     return [(term, str(value)) for term, value in pairs if value]
 
 

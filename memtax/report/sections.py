@@ -72,12 +72,17 @@ def what(run: Run) -> Section:
     found = run.metrics.get("extraction") or {}
     groups = {name: found[name] for name in (*GROUPS, "held_out", "held_out_absent") if found.get(name)}
     lengths = run.metrics.get("run") or {}
-    tested = (
-        f"A sequence is memorized if greedy decoding from its first {count(lengths['prompt'])} tokens yields the next "
-        f"{count(lengths['continuation'])} exactly. "
-        if lengths.get("prompt") and lengths.get("continuation")
-        else "A sequence is memorized if greedy decoding from its prompt yields its continuation exactly. "
-    )
+    tested = "A sequence is memorized if greedy decoding from its prompt yields its continuation exactly. "
+    if lengths.get("prompt") and lengths.get("continuation"):
+        tested = (
+            f"A sequence is memorized if greedy decoding from its first {count(lengths['prompt'])} tokens yields the next "
+            f"{count(lengths['continuation'])} exactly. "
+        )
+    elif lengths.get("continuation") and "prompt" in lengths:
+        tested = (
+            "An answer is memorized if greedy decoding from the conversation before it yields its first "
+            f"{count(lengths['continuation'])} tokens exactly. "
+        )
     text = f"{tested}{words.CATEGORIES_EXPLAINED}"
     if groups:
         text += f" {words.say_units(groups.get('all') or next(iter(groups.values())))}"

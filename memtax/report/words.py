@@ -63,6 +63,18 @@ def say_paired(forced: Mapping[str, int]) -> str:
     return f"{text}: {numbered(forced['ez'], 'text')} without such a loss {agree(forced['ez'], 'is')} ranked above all others."
 
 
+def say_prompt(prompt: int | None) -> str:
+    """The prompt of a sequence; None: the conversation before an answer."""
+    return "a conversation up to an answer" if prompt is None else f"the first {prompt} tokens of a sequence"
+
+
+def say_window(window: Mapping[str, Any]) -> str:
+    """Lengths of `prompt` (None: the conversation before an answer) and `continuation`."""
+    if window["prompt"] is None:
+        return f"prompt: the conversation up to an answer; continuation: the answer's first {window['continuation']} tokens"
+    return f"{window['prompt']} tokens of prompt"
+
+
 def count(value: Any) -> str:
     """An integer with separators; a dash if missing."""
     return DASH if value is None else f"{int(value):,}"

@@ -39,6 +39,15 @@ COLUMNS = (
     Column(
         "tokens", "list<int32>", "token ids", "the sequence, as the model was trained on it", role="text", published=("Tokens",)
     ),
+    Column(
+        "prompt_tokens",
+        "int32",
+        "tokens",
+        "the conversation before the answer, which is the prompt",
+        "the sequence is not from a conversation",
+        role="text",
+    ),
+    Column("scored_tokens", "list<bool>", "boolean", "whether the assistant wrote each token", role="text"),
     Column("text", "string", "text", "the tokens decoded", "the tokenizer is not known", role="text"),
     Column("token_texts", "list<string>", "text", "the tokens decoded one by one", "the tokenizer is not known", role="text"),
     Column("prompt_text", "string", "text", "the prompt's tokens decoded", "the tokenizer is not known", role="text"),
