@@ -81,7 +81,9 @@ def plant(
     if not isinstance(dataset, datasets.Dataset):
         raise MemtaxError(f"canaries are planted in a datasets.Dataset (one split, no stream), not in {type(dataset).__name__}")
     if canaries < FEWEST or tokens < 2 or held_out < 1:
-        raise MemtaxError(f"canaries must be at least {FEWEST}, tokens 2 and held_out 1; got {canaries}, {tokens} and {held_out}")
+        raise MemtaxError(
+            f"canaries must be at least {FEWEST}, tokens 2 and held_out 1; got {canaries}, {tokens} and {held_out}"
+        )
     record = Path(record)
     form = _Form(dataset, column, tokenizer)
     if not any((record / name).exists() for name in FILES.values()) and int(os.environ.get("RANK", "0")) == 0:
@@ -152,7 +154,9 @@ def _check_steps(arguments: Any, rows: int) -> None:
             f"{-(-rows // batch):,} steps see all"
         )
     if steps <= 0 and epochs < 1:
-        raise MemtaxError(f"num_train_epochs={epochs} trains on a part of the rows, so planted canaries may be left out; give 1")
+        raise MemtaxError(
+            f"num_train_epochs={epochs} trains on a part of the rows, so planted canaries may be left out; give 1"
+        )
     last = rows % (arguments.train_batch_size * arguments.world_size)
     if arguments.dataloader_drop_last and last and (steps > 0 or epochs < 2):
         raise MemtaxError(f"dataloader_drop_last drops {last:,} rows, among them planted canaries perhaps; switch it off")

@@ -124,7 +124,9 @@ def encode_rows(tokenizer: Any, rows: Sequence[Mapping[str, Any]], shape: Shape,
     marked = _GENERATION.search(_template(tokenizer)) is not None
     if not getattr(tokenizer, "is_fast", False):
         raise MemtaxError(f"conversations need a fast tokenizer, which reports the places of its tokens; {what} has messages")
-    return [(_of_marks if marked else _of_prefixes)(tokenizer, *read_messages(row, shape, where), where) for where, row in named]
+    return [
+        (_of_marks if marked else _of_prefixes)(tokenizer, *read_messages(row, shape, where), where) for where, row in named
+    ]
 
 
 def read_messages(row: Mapping[str, Any], shape: Shape, where: str) -> tuple[list[dict[str, str]], int]:
@@ -225,7 +227,9 @@ def _advice(tokenizer: Any) -> str:
 
 def _common(first: Sequence[Any], second: Sequence[Any]) -> int:
     """Number of leading tokens, or characters, that two rows share."""
-    return next((place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    return next(
+        (place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
 
 
 def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
@@ -261,9 +265,7 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], where: str, tokenize
         system = any(message["role"] == "system" for message in messages)
         hint = "move the text of its system turn into the first user turn, or " if system else ""
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-        raise MemtaxError(
-            f"the chat template of {_name(tokenizer)} refuses {where} ({reason}); {hint}{_WAY_OUT}"
-        ) from error
+        raise MemtaxError(f"the chat template of {_name(tokenizer)} refuses {where} ({reason}); {hint}{_WAY_OUT}") from error
 
 
 def template_opening(tokenizer: Any) -> tuple[int, ...]:

@@ -108,7 +108,9 @@ class LanguageModelFilter(Filter):
             raise MemtaxError("exact_only computes only is_memorized and match_length; leave out options that need more")
         if self.answers:
             if self.windows:
-                raise MemtaxError("answers of conversations take one continuation length; their prompts have lengths of their own")
+                raise MemtaxError(
+                    "answers of conversations take one continuation length; their prompts have lengths of their own"
+                )
             self._with_parameters(requires=(*type(self).requires, "prompt_tokens"))
         # The class lists the columns that are always added; these depend on the parameters.
         self._with_parameters(columns=self._columns())
@@ -223,9 +225,7 @@ class LanguageModelFilter(Filter):
         blocks = [pair and longest_common_block(*pair) for pair in pairs]
         return dict(zip(GENERATED, (shares, distances, blocks), strict=True))
 
-    def _exact(
-        self, model: Any, sequences: list[Any], prompts: list[int], suppressed: int | None, most: int | None
-    ) -> Batch:
+    def _exact(self, model: Any, sequences: list[Any], prompts: list[int], suppressed: int | None, most: int | None) -> Batch:
         from memtax.lm.generation import match_lengths
 
         found: Batch = {}

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     """Score sequences with one forward pass: perplexities, extraction, and optional values.
 
-    Every pair of prompt and continuation length is measured in the same pass. Of conversations every answer is a sequence: its
-    prompt is the conversation before it, whatever its length, and its continuation the answer's first tokens. With `--stride`, long texts such as
-    books are read window by window, and the page has a heat map.
+    Every pair of prompt and continuation length is measured in the same pass. Of conversations every answer is a sequence:
+    its prompt is the conversation before it, and its continuation the answer's first tokens. With `--stride`, long texts
+    such as books are read window by window, and the page has a heat map.
 
     Example: `memtax score runs/demo/dataset:features --model runs/demo/models/small-gpt-neox --prompt 16,32 --output scores`
 

@@ -131,7 +131,13 @@ def summarize(table: pa.Table, scores: LanguageModelFilter, units: statistics.Un
         known = np.array([value is not None for value in values], bool)
         memorized = np.array([value for value in values if value is not None], bool)
         # The prompt of an answer is the conversation before it.
-        windows.append({"prompt": None if scores.answers else window[0], "continuation": window[1], **statistics.share(memorized, units[known])})
+        windows.append(
+            {
+                "prompt": None if scores.answers else window[0],
+                "continuation": window[1],
+                **statistics.share(memorized, units[known]),
+            }
+        )
     found: dict[str, Any] = {
         "model": scores.model,
         "bos": list(scores.opening),

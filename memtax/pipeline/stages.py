@@ -241,7 +241,9 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
         others = load_sequences(control, **options)
         table = _with_membership(others.dataset, False)
         if table.column_names != tables[0].column_names:
-            raise MemtaxError(f"held_out: {config.held_out} and {config.sequence_source} must both hold conversations, or neither")
+            raise MemtaxError(
+                f"held_out: {config.held_out} and {config.sequence_source} must both hold conversations, or neither"
+            )
         _check_apart(config, tables[0], table)
         # Unnamed documents of both sources are numbered from 0 but are different documents.
         at = table.column_names.index("document")

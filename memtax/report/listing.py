@@ -112,7 +112,9 @@ def _texts(run: Run, rows: pa.Table) -> tuple[list[str | None], list[int | None]
         whole = pc.binary_join(pieces, "")
         if "prompt_tokens" in names:
             sizes = found.column("prompt_tokens").to_pylist()
-            texts_of = [None if size is None else "".join(row[:size]) for row, size in zip(pieces.to_pylist(), sizes, strict=True)]
+            texts_of = [
+                None if size is None else "".join(row[:size]) for row, size in zip(pieces.to_pylist(), sizes, strict=True)
+            ]
             prompts = pa.array(texts_of, pa.string())
         elif (length := (run.metrics.get("run") or {}).get("prompt")) is not None:
             prompts = pc.binary_join(pc.list_slice(pieces, 0, length), "")
