@@ -7,8 +7,8 @@ Example, with TRL; `memtax audit --canaries secrets/run-1` then says what the tr
     memtax.canaries.check(trainer)
     trainer.train()
 
-Each canary is a random text (with messages: a random question and a random answer) and has a fair coin of its own, which decides
-whether it is planted, once. The others of the same kind are held out.
+Each canary is a random text (with messages: a random question and a random answer) and has a fair coin of its own, which
+decides whether it is planted, once. The others of the same kind are held out.
 """
 
 import os
@@ -103,8 +103,8 @@ def plant(
 def check(trainer: Any, record: Path | str | None = None) -> dict[str, int]:
     """Check that a trainer will train on every planted canary, as recorded, and on no held-out one.
 
-    The trainer's own rows are read through its own data collator, so that packing, truncation and masks of the loss count as they
-    are. Call it between creating the trainer and `trainer.train()`.
+    The trainer's own rows are read through its own data collator, so that packing, truncation and masks of the loss count as
+    they are. Call it between creating the trainer and `trainer.train()`.
 
     Args:
         trainer: a `transformers.Trainer`, or one derived from it, such as TRL's `SFTTrainer`.

@@ -8,7 +8,10 @@ from helpers import special_tokens as small
 from memtax.corpus.conversations import Shape, encode_rows
 from memtax.errors import MemtaxError
 
-TEMPLATE = "{% for m in messages %}{{ m['role'] + ' ' + m['content'] + ' </s> ' }}{% endfor %}{% if add_generation_prompt %}assistant {% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] + ' ' + m['content'] + ' </s> ' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant {% endif %}"
+)
 
 
 def chat():

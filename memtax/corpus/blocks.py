@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from memtax.corpus import columns
+from memtax.corpus import columns, conversations
 from memtax.corpus.binary import file_stamp
-from memtax.corpus import conversations
 from memtax.corpus.contract import Block, Corpus, Shard
 from memtax.corpus.sources import Source, local_files, open_dataset, reading
 from memtax.errors import MemtaxError

@@ -220,7 +220,7 @@ def _of_prefixes(tokenizer: Any, messages: list[dict[str, str]], before: int, wh
 
 def _advice(tokenizer: Any) -> str:
     return (
-        f"give the tokenizer of {_name(tokenizer)} a template that puts answers in {{% generation %}} ... {{% endgeneration %}} "
+        f"give the tokenizer of {_name(tokenizer)} a template with {{% generation %}} ... {{% endgeneration %}} around answers "
         "(trl.chat_template_utils.get_training_chat_template has those of many models), or leave such rows out"
     )
 
