@@ -251,8 +251,8 @@ def _template(tokenizer: Any) -> str:
         return str(tokenizer.get_chat_template())
     except (ValueError, AttributeError) as error:
         raise MemtaxError(
-            f"the tokenizer of {_name(tokenizer)} has no chat template, which conversations need; give with --tokenizer the one "
-            "that the model was fine-tuned with, or name a column of text with --column"
+            f"the tokenizer of {_name(tokenizer)} has no chat template, which conversations need; give by --tokenizer the "
+            "one that the model was fine-tuned with, or name a column of text with --column"
         ) from error
 
 
