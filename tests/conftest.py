@@ -29,8 +29,8 @@ def pytest_runtest_setup(item):
         pytest.skip("MEMTAX_LONG is not set (make long)")
 
 
-DRAWN = ("report", "predictor", "test_readme.py")
-"""Tests that look at figures: the folders and the file. Elsewhere drawing takes most of the time of a small run."""
+DRAWN = ("report", "predictor")
+"""Folders of tests that look at figures. Elsewhere drawing takes most of the time of a small run."""
 
 
 @pytest.fixture(autouse=True, scope="module")
