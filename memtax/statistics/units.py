@@ -97,7 +97,7 @@ def withheld(units: Units) -> str | None:
 def count_units(units: ArrayLike) -> int:
     """Number of distinct units among codes (rows,)."""
     codes = np.asarray(units)
-    if codes.dtype.kind == "i" and len(codes) and 0 <= codes.min() and codes.max() < 8 * len(codes):
+    if codes.dtype.kind == "i" and len(codes) and codes.min() >= 0 and codes.max() < 8 * len(codes):
         return int(np.count_nonzero(np.bincount(codes)))
     return len(np.unique(codes))
 
