@@ -1,5 +1,6 @@
 """Texts of a run as reports may quote them: masked as in the published run, or unmasked if requested."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,10 +9,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from memtax import privacy
+from memtax.privacy import Finding
 from memtax.results import SUMMARY, read_summary
 
 _AROUND = 128
 """Characters on each side of a window that are read with it."""
+_CUT = 64
+"""Characters at an edge of a window that may belong to a number, name or address beyond it."""
+_NEAR = 3
+"""Words at an edge of which a single capitalized one may be part of a name."""
+_WORD = re.compile(r"\S+")
+_JOINED = re.compile(r"[0-9@]|\w[._%&+-]+\w")
 
 
 def shows_personal_data(folder: Path) -> bool:
@@ -50,7 +58,7 @@ def quotable(
     """Texts of some windows as they may be quoted.
 
     If the edge of a window cuts a number or address, the neighboring windows complete it; without them, everything that may be
-    part of one is masked.
+    part of one is masked: up to 64 characters of that edge, if numbers, names or addresses are in them.
 
     Args:
         texts: texts of all windows, in document order within each document.
@@ -66,9 +74,38 @@ def _masked(texts: Sequence[str | None], documents: Sequence[str | None], row: i
     if text is None:
         return None
     before = _beside(texts, documents, row, -1)[-_AROUND:]
-    found = privacy.cover(before + text + _beside(texts, documents, row, 1)[:_AROUND], open_ends=True)
+    after = _beside(texts, documents, row, 1)[:_AROUND]
+    found = privacy.cover(before + text + after, open_ends=True)
     known = privacy.window_spans(found, (len(before), len(before) + len(text)))
-    return privacy.mask_text(text, known, open_ends=True)
+    lost = [*([] if before else _cut_start(text)), *([] if after else _cut_end(text))]
+    return privacy.mask(text, privacy.cover(text, [*known, *lost], open_ends=True))
+
+
+def _cut_end(text: str) -> list[Finding]:
+    """What at the end of a text may belong to something that continues beyond it: from a number, a name or an address on."""
+    reach = max(len(text) - _CUT, len(text) // 2)
+    first = min(_hints([match for match in _WORD.finditer(text) if match.end() > reach], -1), default=None)
+    return [] if first is None else [Finding("cut off", first[0], len(text))]
+
+
+def _cut_start(text: str) -> list[Finding]:
+    """Likewise for what begins before the text: up to a number, a name or an address."""
+    reach = min(_CUT, len(text) // 2)
+    last = max(_hints([match for match in _WORD.finditer(text) if match.start() < reach], 0), default=None)
+    return [] if last is None else [Finding("cut off", 0, last[1])]
+
+
+def _hints(words: Sequence[re.Match[str]], edge: int) -> list[tuple[int, int]]:
+    """Where words may be part of a number, a name or an address: with digits, joined by punctuation, or several capitalized
+    ones; at the edge one suffices."""
+    named = [match[0][0].isupper() for match in words]
+    ends = range(len(words))[-_NEAR:] if edge else range(_NEAR)
+    return [
+        match.span()
+        for number, match in enumerate(words)
+        if _JOINED.search(match[0])
+        or (named[number] and (number in ends or any(named[max(0, number - 1) : number] + named[number + 1 : number + 2])))
+    ]
 
 
 def _beside(texts: Sequence[str | None], documents: Sequence[str | None], row: int, step: int) -> str:
