@@ -96,8 +96,10 @@ def _cut_start(text: str) -> list[Finding]:
 
 
 def _hints(words: Sequence[re.Match[str]], edge: int) -> list[tuple[int, int]]:
-    """Where words may be part of a number, a name or an address: with digits, joined by punctuation, or several capitalized
-    ones; at the edge one suffices."""
+    """Where words may be part of a number, a name or an address: those with digits or punctuation, and capitalized ones.
+
+    A capitalized word counts beside another, or if it is among the first words (`edge` 0) or the last (-1).
+    """
     named = [match[0][0].isupper() for match in words]
     ends = range(len(words))[-_NEAR:] if edge else range(_NEAR)
     return [

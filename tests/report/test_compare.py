@@ -199,7 +199,7 @@ def test_the_paired_interval_covers(probabilities):
     [
         ("before the long and winding text they met at Bd. Unirii nr", "before the long and winding text they met at ["),
         ("it was said that he lives at 7921 Szeged, R", "it was said that he lives at ["),
-        ("it was said to all who were there to write to anna.petrosyan_xx at hellas", "it was said to all who were there to write to ["),
+        ("it was said to all who were there to write to anna.petrosyan_xx at hellas", "who were there to write to ["),
         ("Dorées, Lyon is where the letter went in the end", "] is where the letter went in the end"),
         ("there is nothing that anybody could cut at either edge", "there is nothing that anybody could cut at either edge"),
         ("in 1900, and then very much that has nothing to do with " + 3 * "the edge ", 3 * "the edge "),
