@@ -347,7 +347,7 @@ def recorded(out):
 def seen(words, out, result, printed):
     """What a reader gave: its page, its lines, or its output without records: they hold the digest of what was read."""
     if words[0] == "report":
-        return (out / "report" / "index.html").read_bytes()
+        return (words[1] / "report" / "index.html").read_bytes()
     if not result.exists():
         return printed
     return {name: data for name, data in visible(content(result)).items() if Path(name).name not in ("run.yaml", "stage.json")}
