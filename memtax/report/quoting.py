@@ -18,6 +18,7 @@ _CUT = 64
 """Characters at an edge of a window that may belong to a number, name or address beyond it."""
 _NEAR = 3
 """Words at an edge of which a single capitalized one may be part of a name."""
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
 _WORD = re.compile(r"\S+")
 _JOINED = re.compile(r"[0-9@]|\w[._%&+-]+\w")
 
@@ -71,13 +72,15 @@ def quotable(
 
 def _masked(texts: Sequence[str | None], documents: Sequence[str | None], row: int) -> str | None:
     text = texts[row]
-    if text is None:
-        return None
+    if not text:
+        return text
     before = _beside(texts, documents, row, -1)[-_AROUND:]
     after = _beside(texts, documents, row, 1)[:_AROUND]
     found = privacy.cover(before + text + after, open_ends=True)
     known = privacy.window_spans(found, (len(before), len(before) + len(text)))
-    lost = [*([] if before else _cut_start(text)), *([] if after else _cut_end(text))]
+    # Of a character that the edge cuts, no neighbor has the rest.
+    is_whole = before and text[0] != _BROKEN, after and text[-1] != _BROKEN
+    lost = [*([] if is_whole[0] else _cut_start(text)), *([] if is_whole[1] else _cut_end(text))]
     return privacy.mask(text, privacy.cover(text, [*known, *lost], open_ends=True))
 
 
@@ -98,16 +101,16 @@ def _cut_start(text: str) -> list[Finding]:
 def _hints(words: Sequence[re.Match[str]], edge: int) -> list[tuple[int, int]]:
     """Where words may be part of a number, a name or an address: those with digits or punctuation, and capitalized ones.
 
-    A capitalized word counts beside another, or if it is among the first words (`edge` 0) or the last (-1).
+    A capitalized word counts beside another such word, or if it is among the first words (`edge` 0) or the last (-1).
     """
-    named = [match[0][0].isupper() for match in words]
-    ends = range(len(words))[-_NEAR:] if edge else range(_NEAR)
-    return [
-        match.span()
-        for number, match in enumerate(words)
-        if _JOINED.search(match[0])
-        or (named[number] and (number in ends or any(named[max(0, number - 1) : number] + named[number + 1 : number + 2])))
-    ]
+    joined = [bool(_JOINED.search(match[0])) for match in words]
+    likely = [joined[number] or match[0][0].isupper() for number, match in enumerate(words)]
+    near = range(len(words))[-_NEAR:] if edge else range(_NEAR)
+
+    def is_named(number: int) -> bool:
+        return likely[number] and (number in near or any(likely[number + 1 : number + 2] + likely[:number][-1:]))
+
+    return [match.span() for number, match in enumerate(words) if joined[number] or is_named(number)]
 
 
 def _beside(texts: Sequence[str | None], documents: Sequence[str | None], row: int, step: int) -> str:
