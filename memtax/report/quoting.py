@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from memtax import privacy
 from memtax.privacy import Finding
+from memtax.records import read_run
 from memtax.results import SUMMARY, read_summary
 
 _AROUND = 128
@@ -26,6 +27,13 @@ _JOINED = re.compile(r"[0-9@]|\w[._%&+-]+\w")
 def shows_personal_data(folder: Path) -> bool:
     """Whether a directory is an audit that shows personal data."""
     return (folder / SUMMARY).is_file() and read_summary(folder).get("personal_data_shown") is True
+
+
+def is_masked(run: Path) -> bool:
+    """Whether a run masked the texts of its tables."""
+    record = run / "run.yaml"
+    config = read_run(record).get("config") if record.is_file() else None
+    return isinstance(config, dict) and config.get("mask_personal_data") is True
 
 
 def complete(table: pa.Table, run: Path, *, texts: bool) -> pa.Table:
@@ -54,7 +62,12 @@ def complete(table: pa.Table, run: Path, *, texts: bool) -> pa.Table:
 
 
 def quotable(
-    texts: Sequence[str | None], documents: Sequence[str | None], rows: Sequence[int], *, show: bool
+    texts: Sequence[str | None],
+    documents: Sequence[str | None],
+    rows: Sequence[int],
+    *,
+    show: bool,
+    masked: bool = False,
 ) -> list[str | None]:
     """Texts of some windows as they may be quoted.
 
@@ -66,34 +79,36 @@ def quotable(
         documents: documents that the windows were cut from; None if unknown.
         rows: windows to quote.
         show: quote them unmasked.
+        masked: the texts were masked with their whole documents known, so that nothing is cut.
     """
-    return [texts[row] if show else _masked(texts, documents, row) for row in rows]
+    return [texts[row] if show else _masked(texts, documents, row, masked) for row in rows]
 
 
-def _masked(texts: Sequence[str | None], documents: Sequence[str | None], row: int) -> str | None:
+def _masked(texts: Sequence[str | None], documents: Sequence[str | None], row: int, masked: bool) -> str | None:
     text = texts[row]
     if not text:
         return text
     before = _beside(texts, documents, row, -1)[-_AROUND:]
     after = _beside(texts, documents, row, 1)[:_AROUND]
-    found = privacy.cover(before + text + after, open_ends=True)
-    known = privacy.window_spans(found, (len(before), len(before) + len(text)))
-    # Of a character that the edge cuts, no neighbor has the rest.
-    is_whole = before and text[0] != _BROKEN, after and text[-1] != _BROKEN
-    lost = [*([] if is_whole[0] else _cut_start(text)), *([] if is_whole[1] else _cut_end(text))]
-    return privacy.mask(text, privacy.cover(text, [*known, *lost], open_ends=True))
+    around, place = before + text + after, (len(before), len(before) + len(text))
+    found = privacy.cover(around, open_ends=True)
+    if not masked:
+        reach = min(_CUT, 2 * len(text) // 3)
+        # Of a character that an edge cuts, no neighbor has the rest.
+        found += _cut_start(around, place[0] + reach if text[0] == _BROKEN else reach)
+        found += _cut_end(around, place[1] - reach if text[-1] == _BROKEN else len(around) - reach)
+    known = privacy.window_spans(found, place)
+    return privacy.mask(text, privacy.cover(text, known, open_ends=True))
 
 
-def _cut_end(text: str) -> list[Finding]:
-    """What at the end of a text may belong to something that continues beyond it: from a number, a name or an address on."""
-    reach = max(len(text) - _CUT, len(text) // 2)
+def _cut_end(text: str, reach: int) -> list[Finding]:
+    """What may belong to something that continues beyond the end: from the first number, name or address after `reach` on."""
     first = min(_hints([match for match in _WORD.finditer(text) if match.end() > reach], -1), default=None)
     return [] if first is None else [Finding("cut off", first[0], len(text))]
 
 
-def _cut_start(text: str) -> list[Finding]:
-    """Likewise for what begins before the text: up to a number, a name or an address."""
-    reach = min(_CUT, len(text) // 2)
+def _cut_start(text: str, reach: int) -> list[Finding]:
+    """Likewise for what begins before the text: up to the last number, name or address before `reach`."""
     last = max(_hints([match for match in _WORD.finditer(text) if match.start() < reach], 0), default=None)
     return [] if last is None else [Finding("cut off", 0, last[1])]
 

@@ -12,6 +12,7 @@ from memtax.cli import app
 from memtax.errors import MemtaxError
 from memtax.jobs.compare import Compare
 from memtax.report.comparison import compare
+from memtax.report.quoting import quotable
 from memtax.results import read_summary, read_table
 
 
@@ -199,7 +200,10 @@ def test_the_paired_interval_covers(probabilities):
     [
         ("before the long and winding text they met at Bd. Unirii nr", "before the long and winding text they met at ["),
         ("it was said that he lives at 7921 Szeged, R", "it was said that he lives at ["),
-        ("it was said to all who were there to write to anna.petrosyan_xx at hellas", "who were there to write to ["),
+        (
+            "it was said to all of those who were there in the evening to write to anna.petrosyan_xx at hellas",
+            "in the evening to write to [",
+        ),
         ("Dorées, Lyon is where the letter went in the end", "] is where the letter went in the end"),
         ("there is nothing that anybody could cut at either edge", "there is nothing that anybody could cut at either edge"),
         ("in 1900, and then very much that has nothing to do with " + 3 * "the edge ", 3 * "the edge "),
@@ -212,6 +216,8 @@ def test_an_edge_that_may_cut_an_address_is_masked_unless_neighbors_complete_it(
     [quoted] = compare(before, after).changed.column("text").to_pylist()
     assert shown in quoted
     assert not [word for word in ("Bd", "7921", "petrosyan", "Lyon", "1900") if word in quoted]
+    # A run that was masked with its documents known hides what must be hidden itself.
+    assert quotable(rows["text"], rows["document"], [1], show=False, masked=True)[0][:9] == text[:9]
     # The window after it shows that nothing is cut.
     rows = {"tokens": [[1], [2]], "text": [text, " and so on, as everybody expected of it " * 4], "document": ["a", "a"]}
     before = table(tmp_path / "a.parquet", [1, 2], [False, True], **rows)
