@@ -270,8 +270,9 @@ def write_result(
 
     if result.is_private:
         make_private(output)
-    # The page reads the files written here, before their checksums exist.
-    (output / checksums.RECORD).unlink(missing_ok=True)
+    # The page reads the files written here, before their checksums exist. A job around this one will record them too.
+    for folder in (output, *outputs.held_around(output)):
+        (folder / checksums.RECORD).unlink(missing_ok=True)
     configs = [rows.config() if isinstance(rows, Rows) else rows for rows in result.tables]
     threshold = result.recitation_threshold
     write_dataset(output / "dataset", configs, result.title, result.facts, result.license_id, threshold)
