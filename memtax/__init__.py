@@ -29,7 +29,10 @@ __all__ = ["MemorizationCallback", "Predictor", "__version__", "evaluate_model",
 def __getattr__(name: str) -> Any:
     # Imported on first use, so that `import memtax` does not import torch.
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        from memtax.extras import explained
+
+        with explained():
+            return getattr(importlib.import_module(_LAZY[name]), name)
     from memtax.jobs import VERBS, function
 
     if name in VERBS and name not in _MODULES:

@@ -147,15 +147,19 @@ def _is_main() -> bool:
 
 def silence_libraries() -> None:
     """Turn off the bars and notices of datasets and transformers, which memtax's own output replaces."""
+    import importlib.util
     import warnings
 
     import datasets
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    if importlib.util.find_spec("transformers") is None:
+        return
     import transformers
 
     # Warnings about names inside transformers, which users cannot change.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
 
