@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memtax import metrics as metrics
     from memtax.callback import MemorizationCallback as MemorizationCallback
     from memtax.files import metric_path as metric_path
     from memtax.jobs.writing import write as write
@@ -33,6 +34,8 @@ def __getattr__(name: str) -> Any:
 
         with explained():
             return getattr(importlib.import_module(_LAZY[name]), name)
+    if name == "metrics":
+        return importlib.import_module("memtax.metrics")
     from memtax.jobs import VERBS, function
 
     if name in VERBS and name not in _MODULES:
@@ -43,4 +46,4 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from memtax.jobs import VERBS
 
-    return sorted({*__all__, *VERBS})
+    return sorted({*__all__, "metrics", *VERBS})
