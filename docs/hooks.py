@@ -9,8 +9,9 @@ import typer
 import memtax
 from memtax import schema
 from memtax.cli import app
+from memtax.extras import EXTRAS
 from memtax.filters import catalogue, filter_class
-from memtax.jobs import VERBS
+from memtax.jobs import VERBS, job_class
 from memtax.membership.attacks import registered
 from memtax.provenance import SETTINGS
 
@@ -64,6 +65,15 @@ def verbs() -> str:
     return "\n".join(rows)
 
 
+def extras() -> str:
+    """Every extra with its packages and the verbs that do not start without it, as a table."""
+    rows = ["| extra | brings | without it, these verbs do not start |", "|---|---|---|"]
+    for name, modules in EXTRAS.items():
+        verbs = [f"[{verb}](verbs/{verb}.md)" for verb in VERBS if name in job_class(verb).needs]
+        rows.append(f"| `{name}` | {', '.join(modules)} | {', '.join(verbs)} |")
+    return "\n".join(rows)
+
+
 def filters() -> str:
     """Every filter of the catalogue, as a table; those of installed packages too."""
     rows = ["| filter | class | meaning | reads | adds |", "|---|---|---|---|---|"]
@@ -98,6 +108,7 @@ def columns() -> str:
 TABLES = {
     "attacks": attacks,
     "columns": columns,
+    "extras": extras,
     "filters": filters,
     "recitation_threshold": lambda: str(schema.RECITATION_THRESHOLD),
     "settings": lambda: ", ".join(f"`{name}`" for name in SETTINGS) + ".",
