@@ -1,12 +1,14 @@
 """Tables that the pages take from the code: verbs and their options, filters, attacks, columns. Nothing is listed twice."""
 
 import html
+import re
 from pathlib import Path
 from typing import Any
 
 import typer
 
 import memtax
+import memtax.metrics
 from memtax import schema
 from memtax.cli import app
 from memtax.extras import EXTRAS
@@ -31,7 +33,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     for name, make in TABLES.items():
         if (mark := f"{{{{ {name} }}}}") in markdown:
             markdown = markdown.replace(mark, make())
-    if "{{" in markdown and page.file.src_uri != "guides/extend.md":
+    if "{{" in markdown and page.file.src_uri not in ("guides/extend.md", "guides/python.md"):
         raise ValueError(f"{page.file.src_uri}: an unknown {{{{ }}}} is left")
     return markdown.replace("MEMTAX_VERSION", memtax.__version__)
 
@@ -84,6 +86,18 @@ def filters() -> str:
     return "\n".join(rows)
 
 
+def metrics() -> str:
+    """Every metric with the title and year of the paper that its card cites, as a table."""
+    rows = ["| metric | value | paper |", "|---|---|---|"]
+    for name in memtax.metrics.__all__:
+        card = Path(memtax.metric_path(name), "README.md").read_text(encoding="utf-8")
+        cited = dict(re.findall(r"\b(title|year|url)\s*=\s*\{(.+?)\}", card.split("## Citation")[1]))
+        paper = f"{cited['title']} ({cited['year']})"
+        paper = f"[{cell(paper)}]({cited['url']})" if "url" in cited else cell(paper)
+        rows.append(f"| `{name}` | {cell(first_line(getattr(memtax.metrics, name)))} | {paper} |")
+    return "\n".join(rows)
+
+
 def attacks() -> str:
     """Every registered attack, as a table; those of installed packages too."""
     rows = ["| attack | score | reads |", "|---|---|---|"]
@@ -110,6 +124,7 @@ TABLES = {
     "columns": columns,
     "extras": extras,
     "filters": filters,
+    "metrics": metrics,
     "recitation_threshold": lambda: str(schema.RECITATION_THRESHOLD),
     "settings": lambda: ", ".join(f"`{name}`" for name in SETTINGS) + ".",
     "verbs": verbs,

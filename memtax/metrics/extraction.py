@@ -56,7 +56,7 @@ def k_extractability(
     predictions, references, documents = columns(2, predictions=predictions, references=references, documents=documents)
     generated, true = token_ids(predictions, tokenizer, "predictions"), token_ids(references, tokenizer, "references")
     rows = matching.matches(generated, true, tokens)
-    found = {
+    found: dict[str, list[Any]] = {
         "is_memorized": [bool(extraction.is_memorized(row)) for row in rows],
         "memorization_score": [float(row.mean()) for row in rows],
         "match_length": [int(extraction.match_length(row)) for row in rows],

@@ -109,7 +109,7 @@ def coding_length(
     for number, row in enumerate(predictions):
         if not row:
             raise MemtaxError(f"predictions have no symbol in row {number}; drop empty and missing sequences first")
-    found = {
+    found: dict[str, list[Any]] = {
         "huffman_coding_length": [huffman_coding_length(row) for row in predictions],
         "shannon_coding_length": [shannon_coding_length(row) for row in predictions],
     }
