@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memtax import metrics as metrics
     from memtax.callback import MemorizationCallback as MemorizationCallback
     from memtax.files import metric_path as metric_path
     from memtax.jobs.writing import write as write
@@ -29,7 +30,12 @@ __all__ = ["MemorizationCallback", "Predictor", "__version__", "evaluate_model",
 def __getattr__(name: str) -> Any:
     # Imported on first use, so that `import memtax` does not import torch.
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        from memtax.extras import explained
+
+        with explained():
+            return getattr(importlib.import_module(_LAZY[name]), name)
+    if name == "metrics":
+        return importlib.import_module("memtax.metrics")
     from memtax.jobs import VERBS, function
 
     if name in VERBS and name not in _MODULES:
@@ -40,4 +46,4 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from memtax.jobs import VERBS
 
-    return sorted({*__all__, *VERBS})
+    return sorted({*__all__, "metrics", *VERBS})

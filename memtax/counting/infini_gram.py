@@ -26,6 +26,7 @@ import numpy.typing as npt
 from memtax.corpus.columns import decode
 from memtax.counting.count_tables import INDEX_PREFIX as PREFIX
 from memtax.errors import MemtaxError
+from memtax.extras import explained
 from memtax.progress import progress_bar, report_warning
 
 if TYPE_CHECKING:
@@ -102,10 +103,8 @@ def count_windows(name: str, windows: npt.NDArray[np.int32], tokenizer: "PreTrai
 
 
 def _count_locally(folder: Path, windows: npt.NDArray[np.int32], tokenizer: "PreTrainedTokenizerBase") -> list[Answer | None]:
-    try:
+    with explained():
         from infini_gram.engine import InfiniGramEngine
-    except ImportError as error:
-        raise MemtaxError(f"{folder} is read by the package infini-gram; pip install infini-gram") from error
     size = len(tokenizer)
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
     engine = InfiniGramEngine(

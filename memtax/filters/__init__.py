@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memtax import extensions
+from memtax import extensions, extras
 from memtax.errors import MemtaxError
 from memtax.filters.base import Batch, Filter
 from memtax.records import parse_yaml
@@ -107,7 +107,8 @@ def parse_parameters(assignments: Sequence[str]) -> dict[str, Any]:
 
 def _own(place: str) -> type[Filter]:
     module, _, attribute = place.partition(":")
-    kind: type[Filter] = getattr(importlib.import_module(module), attribute)
+    with extras.explained():
+        kind: type[Filter] = getattr(importlib.import_module(module), attribute)
     return kind
 
 

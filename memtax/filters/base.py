@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from memtax import schema
+from memtax.extras import explained
 from memtax.provenance import digest, fingerprint_path
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class Filter(ABC):
         """
         schema.require(batch, self.requires, f"the batch for filter {self.name!r}")
         rows = len(batch[self.requires[0]])
-        added = self.compute({name: batch[name] for name in self.requires})
+        with explained():
+            added = self.compute({name: batch[name] for name in self.requires})
         wrong = {name: len(values) for name, values in added.items() if len(values) != rows}
         if tuple(added) != tuple(self.columns) or wrong:
             raise AssertionError(f"filter {self.name!r} broke its contract: columns {tuple(added)}, lengths {wrong}")

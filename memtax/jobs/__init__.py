@@ -49,12 +49,10 @@ def job_class(verb: str) -> "type[Command]":
 
 def function(verb: str) -> "Callable[..., Finished]":
     """A verb as a function of its settings, by name: `memtax.align(pairs=..., model=..., output=...)`."""
-    from memtax.settings import from_values
-
     kind = job_class(verb)
 
     def call(**settings: Any) -> "Finished":
-        return from_values(kind, settings, f"memtax.{verb}").run()
+        return kind.start(settings, f"memtax.{verb}")
 
     call.__name__, call.__doc__ = verb, inspect.cleandoc(kind.__doc__ or "")
     call.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from memtax.errors import MemtaxError
 from memtax.jobs.base import Job, Result, Rows, Work
@@ -21,6 +21,8 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
 
     Example: `memtax audit --model runs/demo/models/small-gpt-neox --train train.jsonl --held-out unseen.jsonl --output audit`
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("lm", "report", "stats")
 
     train: str = option("Training data of the model: path[:config[:split]].", source=True)
     adapter: str | None = option("LoRA adapter on the model, to be audited instead.", None, source=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from memtax import outputs
 from memtax.errors import MemtaxError
+from memtax.extras import explained, require
 from memtax.results import SUMMARY, envelope, read_table
 from memtax.settings import fields, from_values, option, to_values
 
@@ -141,11 +142,29 @@ class Command:
     """Settings of a verb. A subclass adds fields and `run`."""
 
     verb: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Extras without which the verb cannot finish, checked before it starts."""
     config_is_positional: ClassVar[bool] = False
     """Whether the file of `--config` can also be a positional argument, as in `memtax run config.yaml`."""
 
     def __init_subclass__(cls) -> None:
         cls.verb = cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def start(cls, values: Mapping[str, Any], source: str) -> Finished:
+        """Check that the installation has what the verb needs, and do the work with these settings.
+
+        Args:
+            values: settings by name.
+            source: where they are from, for messages.
+
+        Raises:
+            MemtaxError: an input cannot be used.
+            MissingExtraError: an extra is not installed.
+        """
+        require(f"memtax {cls.verb}", *cls.needs)
+        with explained():
+            return from_values(cls, values, source).run()
 
     def run(self) -> Finished:
         """Do the work.

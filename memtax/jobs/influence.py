@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import BatchOption, ColumnOption, ModelOptions, PlacementOptions, QuoteOption
@@ -21,6 +21,8 @@ class Influence(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Quote
     Several processes: `accelerate launch -m memtax influence ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax influence
     ...` on CPUs.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("lm", "report")
 
     train: str = argument("Training examples, tokens or text: path[:config[:split]].")
     test: str = argument("Test examples, likewise.")

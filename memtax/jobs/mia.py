@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from memtax.errors import MemtaxError
 from memtax.jobs.base import Job, Result, Rows, Work
@@ -22,6 +22,8 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
 
     Several processes: `accelerate launch -m memtax mia ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax mia ...` on CPUs.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("lm", "report")
 
     data: str | None = argument("Members and non-members: a folder, a table, or a Hub name.", None)
     members: str | None = option("Instead of DATA: a source of members.", None, source=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import DTYPE, BatchOption, ColumnOption, PlacementOptions
@@ -18,6 +18,8 @@ class Paraphrase(PlacementOptions, BatchOption, ColumnOption, Job):
 
     Example: `memtax paraphrase train.jsonl --column text --model Qwen/Qwen2.5-1.5B-Instruct --output runs/paraphrases`
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("lm",)
 
     data: str = argument("Texts: a folder of domains, or path[:config[:split]].")
     model: str = option("Folder or Hub name of the paraphraser, NAME@REVISION for a revision.", short="-m", source=True)

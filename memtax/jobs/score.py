@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from memtax.errors import MemtaxError
+from memtax.extras import require
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import BatchOption, ColumnOption, ModelOptions, PlacementOptions
 from memtax.settings import argument, option
@@ -25,6 +26,8 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     Several processes: `accelerate launch -m memtax score ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax score ...`
     on CPUs.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("lm",)
 
     sequences: str = argument("Rows of tokens or text: path[:config[:split]].")
     prompt: tuple[int, ...] = option("Prompt tokens.", (32,))
@@ -66,6 +69,7 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
             return self._sequences(work, source, scores, reference)
         if reference or self.length or self.exact_only or len(windows) > 1:
             raise MemtaxError("--stride takes one prompt and one continuation length, and no reference, exact-only or length")
+        require("memtax score --stride", "report")
         return self._windows(work, source, scores, self.stride)
 
     def _filter(self, model: str, window: tuple[int, int], **given: Any) -> "LanguageModelFilter":

@@ -20,7 +20,6 @@ from memtax.pipeline.attached import attach
 from memtax.pipeline.attached import check as check_attached
 from memtax.pipeline.beyond_reference import by_category
 from memtax.pipeline.config import RunConfig
-from memtax.pipeline.extraction_rates import extraction_rates
 from memtax.pipeline.guess_recall import OVERLAP, by_duplicates, by_overlap, cross_tabulate
 from memtax.pipeline.neighbors import NEAREST
 from memtax.pipeline.series import Member, growth, kinds_over_series, score_series
@@ -28,6 +27,7 @@ from memtax.pipeline.series_fits import fit_series
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
 from memtax.predictor import factors as declared
 from memtax.predictor.correlations import correlations
+from memtax.predictor.extraction_rates import extraction_rates
 from memtax.predictor.inference import infer
 from memtax.predictor.logistic import TooFewRowsError
 from memtax.predictor.perplexities import perplexities_by_duplicates
