@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from memtax import outputs
+from memtax import credentials, outputs
 from memtax.errors import MemtaxError
 from memtax.results import SUMMARY, envelope, read_table
 from memtax.settings import fields, from_values, option, to_values
@@ -146,6 +146,11 @@ class Command:
 
     def __init_subclass__(cls) -> None:
         cls.verb = cls.__module__.rpartition(".")[2]
+
+    def __post_init__(self) -> None:
+        for name in fields(type(self)):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, credentials.without_login(value))
 
     def run(self) -> Finished:
         """Do the work.

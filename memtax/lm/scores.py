@@ -22,6 +22,7 @@ from memtax.lm.decoding import Decoding
 from memtax.lm.head import Parts, as_it_is, call, check_padding, decompose
 from memtax.lm.memory import FAILURES, fitting, smaller
 from memtax.lm.reduction import Wanted, reduce
+from memtax.lm.served import ServedModel
 from memtax.lm.special_tokens import BosIds, bos_of, positions, with_bos
 
 BATCH_TOKENS = {"cpu": 4096, "accelerator": 65_536}
@@ -62,6 +63,8 @@ class TokenScores:
     near: npt.NDArray[np.bool_] | None = None
     """Near-ties: the two largest logits differ by no more than the rounding of a 16-bit dtype, so that another batch shape or
     card may choose the other token. None for wider dtypes."""
+    unknown: npt.NDArray[np.bool_] | None = None
+    """Sequences with tokens whose argmax is not known (of a served model), where `match` is not valid; None for none."""
     attention: Attention | None = None
     """`entropy` and `gini`, each (sequences, layers * heads): see `memtax.lm.attention`; NaN for sequences without entries."""
 
@@ -105,7 +108,8 @@ def score(
 
     Args:
         model: a `transformers` causal language model, or a PEFT model around one. Dropout is disabled meanwhile. Its BOS (see
-            `memtax.lm.special_tokens`) is put before every sequence that does not start with it, and has no entry.
+            `memtax.lm.special_tokens`) is put before every sequence that does not start with it, and has no entry. A
+            `ServedModel` gives log-probabilities and, where the server says so, matches and ranks; all else is None.
         sequences: token ids of each sequence, of any length.
         moments: add `means` and `variances`.
         ranks: add `ranks`.
@@ -125,6 +129,8 @@ def score(
         ModelError: a token id is outside the model's vocabulary, a sequence has more tokens than the model has positions, the
             logits are NaN, a single sequence does not fit into memory, or the model does not ignore padding on the left.
     """
+    if isinstance(model, ServedModel):
+        return TokenScores(**model.score(sequences))
     ragged = to_ragged(sequences, bos_of(model))
     longest = positions(model)
     check_ids(ragged, vocabulary_size(model))

@@ -88,7 +88,7 @@ def _score(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> pa.Tab
 
 def _scorer(config: RunConfig, member: Member, **columns: Any) -> LanguageModelFilter:
     """The forward pass of one of the run's models; `columns` selects its columns."""
-    same = ("prompt", "continuation", "dtype", "device_map", "quantization", "batch_size")
+    same = ("prompt", "continuation", "dtype", "device_map", "quantization", "batch_size", "tokenizer")
     shared = {name: getattr(config, name) for name in same}
     return LanguageModelFilter(member.path, member.revision, bos=config.opening, **shared, **columns)
 
