@@ -103,7 +103,8 @@ def ask_all(
                     if not isinstance(error, MemtaxError):
                         raise error
                     failure = error
-                    pool.shutdown(wait=False, cancel_futures=True)
+                    for other in asked:
+                        other.cancel()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -29,6 +29,16 @@ DOCUMENT_COLUMNS = ("document", "path", "name", "url")
 """Text columns that name a row's document; the first that exists is used."""
 
 
+def document_column(schema: pa.Schema, column: str) -> str | None:
+    """The text column that names a row's document, other than the column that is read; None if there is none."""
+    for name in DOCUMENT_COLUMNS:
+        if name in schema.names and name != column:
+            dtype = schema.field(name).type
+            if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
+                return name
+    return None
+
+
 def find_column(names: list[str], wanted: str | None, what: str) -> str:
     """The name of the column to read.
 

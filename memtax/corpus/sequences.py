@@ -77,7 +77,7 @@ def load_sequences(
     if cut is None:
         cut = "first" if corpus.kind == "tokens" else "all"
     key = columns.id_column(corpus.schema, corpus.label) if cut == "first" else None
-    document = _document_column(corpus)
+    document = columns.document_column(corpus.schema, corpus.column)
 
     tables: list[pa.Table] = []
     skipped: Counter[str] = Counter()
@@ -159,15 +159,6 @@ def documents(
         texts = columns.decode_rows(tokenizer, tokens)
         for text, start, end in zip(texts, first, [*first[1:], len(owners)], strict=True):
             yield Document(text, windows[start:end], corpus.kind == "text")
-
-
-def _document_column(corpus: DatasetCorpus) -> str | None:
-    for name in columns.DOCUMENT_COLUMNS:
-        if name in corpus.schema.names and name != corpus.column:
-            dtype = corpus.schema.field(name).type
-            if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
-                return name
-    return None
 
 
 def _documents(rows: pa.RecordBatch, column: str | None, first: int | None) -> pa.Array:

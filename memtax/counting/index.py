@@ -8,9 +8,13 @@ import numpy.typing as npt
 
 from memtax.corpus.contract import Block
 from memtax.counting import kernels
+from memtax.counting.places import NOWHERE, Where, empty
 from memtax.errors import MemtaxError
 
 Windows = npt.NDArray[np.int32]
+
+Int64 = npt.NDArray[np.int64]
+NO_PLACES = empty(0, 0)
 
 LINE = 64
 """Bytes per cache line."""
@@ -71,12 +75,12 @@ class WindowIndex:
                 self._tables[dtype] = _Tables(self.windows, dtype, self._multiplier, self._separator)
             return self._tables[dtype]
 
-    def scan(self, block: Block, frequencies: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> None:
-        """Add a block's tokens to `frequencies` (vocabulary) and its window occurrences to `found` (n)."""
-        self.tables(block.tokens.dtype).scan(block, frequencies, found)
+    def scan(self, block: Block, frequencies: Int64, found: Int64, places: Int64 = NO_PLACES, where: Where = NOWHERE) -> None:
+        """Add a block's tokens to `frequencies` (vocabulary), its window occurrences to `found` (n) and `places` (n, ...)."""
+        self.tables(block.tokens.dtype).scan(block, frequencies, found, places, where)
 
-    def counts(self, found: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Occurrences of each requested window, shape (n), from the summed `found`; equal windows share one entry."""
+    def counts(self, found: Int64) -> Int64:
+        """What belongs to each requested window, shape (n, ...), from the summed `found`; equal windows share one entry."""
         counts = found.copy()
         if not self._tables:
             # Another process did the scanning. Which windows are equal does not depend on the dtype.
@@ -142,7 +146,7 @@ class _Tables:
             self.bloom_shift,
         )
 
-    def scan(self, block: Block, frequencies: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> None:
+    def scan(self, block: Block, frequencies: Int64, found: Int64, places: Int64, where: Where) -> None:
         """See `WindowIndex.scan`."""
         kernels.scan(
             read_only(block.tokens),
@@ -158,4 +162,6 @@ class _Tables:
             self.bloom_shift,
             self._targets,
             found,
+            places,
+            where,
         )

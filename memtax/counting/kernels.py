@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.compiled import kernel
+from memtax.counting.places import Where, keep
 from memtax.counting.filter_words import bloom_mask, shift_mask, shifts_of
 from memtax.counting.token_words import (
     SPREAD,
@@ -234,6 +235,8 @@ def scan(
     bloom_shift: np.uint64,
     targets: npt.NDArray[np.int64],
     found: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64],
+    where: Where,
 ) -> None:
     """Count one block: every token, and every occurrence of an indexed window inside a sequence.
 
@@ -251,6 +254,8 @@ def scan(
         bloom_shift: see `build`.
         targets: shape (n), index in `found` at which each window counts; of size 0 if it is the window's own number.
         found: incremented at the owner of each window found.
+        places: shape (as `found`, places, 4), the first occurrences of each owner; of size 0 if they are not asked for.
+        where: position of the block in the corpus.
     """
     n, width = windows.shape
     flat = windows.reshape(-1)
@@ -288,7 +293,9 @@ def scan(
                 kept += int((word & mask) == mask)
             if kept >= _STRIPE or start + here == every:
                 tried, row = _to_try(offsets, row, kept, width, chunk, room)
-                _look_up(tokens, tried, flat, width, multiplier, table, table_shift, targets, found, room)
+                _look_up(
+                    tokens, offsets, tried, flat, width, multiplier, table, table_shift, targets, found, places, where, room
+                )
                 kept = 0
     if frequencies.shape[0]:
         for p in range(counted, total):
@@ -330,6 +337,7 @@ def _to_try(offsets: npt.NDArray[np.int64], row: int, kept: int, width: int, chu
 @kernel(allocates=False)
 def _look_up(
     tokens: npt.NDArray[Any],
+    offsets: npt.NDArray[np.int64],
     tried: int,
     windows: npt.NDArray[Any],
     width: int,
@@ -338,6 +346,8 @@ def _look_up(
     table_shift: np.uint64,
     targets: npt.NDArray[np.int64],
     found: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64],
+    where: Where,
     room: Room,
 ) -> None:
     """Look up the windows that start at `room.firsts` and count those found. Arguments as in `scan`.
@@ -378,4 +388,7 @@ def _look_up(
             if table[slot] == FREE:
                 continue
             number = np.int64(table[slot] & _INDEX)
-        found[targets[number] if targets.shape[0] else number] += 1
+        target = targets[number] if targets.shape[0] else number
+        found[target] += 1
+        if places.shape[0]:
+            keep(places, target, firsts[i], offsets, where.order, where.row, where.ids)

@@ -52,7 +52,8 @@ class FileCheckpoint(Checkpoint):
         with np.load(self.path, allow_pickle=False) as kept:
             totals.frequencies = kept["frequencies"]
             totals.large = LargeIds(kept["large_ids"], kept["large_counts"])
-            for name, arrays in (("found", totals.found), ("near", totals.near)):
+            totals.sources = {int(shard): name for shard, name in json.loads(str(kept["sources"]))} if "sources" in kept else {}
+            for name, arrays in (("found", totals.found), ("near", totals.near), ("places", totals.places)):
                 for number in range(len(arrays)):
                     arrays[number] = kept[f"{name}{number}"]
             totals.tokens, totals.sequences = (int(value) for value in kept["read"])
@@ -85,6 +86,7 @@ class FileCheckpoint(Checkpoint):
             return
         arrays = {f"found{number}": array for number, array in enumerate(totals.found)}
         arrays |= {f"near{number}": array for number, array in enumerate(totals.near)}
+        arrays |= {f"places{number}": array for number, array in enumerate(totals.places)}
         with self._parts.writing(self.path.name) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
@@ -94,6 +96,7 @@ class FileCheckpoint(Checkpoint):
                 large_counts=totals.large.counts,
                 read=np.array([totals.tokens, totals.sequences]),
                 done=done,
+                sources=np.array(json.dumps(sorted(totals.sources.items()))),
                 **arrays,  # type: ignore[arg-type]
             )
         self._next = time.monotonic() + max(self.seconds, self.SHARE * (time.monotonic() - started))

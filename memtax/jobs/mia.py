@@ -20,6 +20,8 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
 
     Example: `memtax mia runs/demo/dataset:membership --model runs/demo/models/small-gpt-neox --output runs/mia`
 
+    A served model: `--model openai:http://localhost:8000/v1#NAME`, its key in OPENAI_API_KEY.
+
     Several processes: `accelerate launch -m memtax mia ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax mia ...` on CPUs.
     """
 

@@ -250,6 +250,14 @@ def _configs(
     duplicates = finished("num_duplicates", row, "counts", "num_duplicates.parquet")
     row = "One row per sequence: its text, its factors, the model's scores and its category."
     configs = [Config("features", row, {"train": features}), tokens, duplicates]
+    if config.places:
+        row = "One row per sequence and one of the first places in the corpus where its continuation occurs."
+        places = finished("places", row, "counts", "places.parquet")
+        if config.mask_personal_data:
+            from memtax.pipeline.personal import mask_attached
+
+            places = mask_attached(places)
+        configs.append(places)
     if config.embedding_model is not None:
         row = f"One row per sequence and one of its {NEAREST} nearest neighbors at a cosine of at least 0.8."
         configs.append(finished("neighbours", row, "neighbours", "neighbours.parquet"))

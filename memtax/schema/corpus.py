@@ -29,6 +29,18 @@ COLUMNS = (
         scale="log",
         before_training=True,
     ),
+    Column("place", "int32", "number", "number of the occurrence in the order of the corpus, from 0", role="key"),
+    Column("place_source", "string", "name", "file or dataset of the occurrence", role="key"),
+    Column(
+        "place_sequence",
+        "int64",
+        "id",
+        "id of the sequence that holds the occurrence; its row number in the corpus, where sequences have no ids",
+        "a stream of several files, whose rows have no numbers",
+        role="key",
+    ),
+    Column("place_offset", "int64", "tokens", "tokens of that sequence before the occurrence", role="key"),
+    Column("place_document", "string", "name", "document that holds the occurrence", "the source names no documents", role="key"),
     Column(
         "token_frequency",
         "int64",

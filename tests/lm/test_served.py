@@ -19,7 +19,7 @@ from memtax.membership import measure
 from memtax.pipeline import scoring
 from memtax.results import read_summary
 
-FAULTS = [429, 500, "cut", "not JSON", "[]", '{"choices": []}', 503, '{"choices": [{}], "error": null}']
+FAULTS = [429, 500, "cut", "not JSON", "[]", '{"choices": []}', 503]
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_a_server_that_lies_is_refused_in_one_line(model, kind, lie, folder):
         ("llama", (), (small.BOS,), "--bos never"),
         ("llama", (small.BOS,), (), "--bos always"),
         ("vllm", (small.BOS,), (), "17 prompt_logprobs for 16 tokens"),
-        ("sglang", (small.BOS,), (small.BOS,), "18 tokens for 17"),
+        ("sglang", (small.BOS,), (), "17 tokens for 16"),
     ],
 )
 def test_a_bos_that_is_added_or_left_out_is_refused(model, folder, kind, added, expected, message):
@@ -96,10 +96,9 @@ def test_a_bos_that_is_added_or_left_out_is_refused(model, folder, kind, added, 
 
 
 def test_another_tokenizer_is_refused(model, folder):
-    words = small.WORDS
     other = small.tokenizer("none")
-    reversed_words = dict(zip(words, [*range(3), *reversed(range(3, len(words)))], strict=True))
-    other.backend_tokenizer.model = type(other.backend_tokenizer.model)(reversed_words, unk_token="<unk>")
+    known = {word: number for number, word in enumerate(small.WORDS) if number < 20}
+    other.backend_tokenizer.model = type(other.backend_tokenizer.model)(known, unk_token="<unk>")
     with pytest.raises(MemtaxError, match="at the server"):
         served.connect(Server(model, other, "sglang").name, folder, ())
 
@@ -141,7 +140,7 @@ def test_membership_is_that_of_the_folder_without_the_attacks_that_need_more(mod
     plain = Mia(data=data, model=folder, output=tmp_path / "plain", resamples=20).run()
     server = start(model, "none", kind, faults=[None] * 12 + FAULTS)
     done = Mia(data=data, model=server.name, tokenizer=folder, output=tmp_path / "served", resamples=20).run()
-    ours, theirs = done.table(), plain.table()
+    ours, theirs = done.table("scores"), plain.table("scores")
     names = [name for name in theirs.column_names if "min_k_plus_plus" not in name]
     assert ours.column_names == names
     for name in names:
@@ -163,7 +162,7 @@ def test_a_text_longer_than_the_server_allows_is_read_in_windows(model, folder, 
         path = tmp_path / "texts" / f"all.{name}.jsonl"
         path.write_text(path.read_text().replace('"}', " " + small.words(small.rows(1, 18, 9)[0]) + '"}'))
     done = Mia(data=data, model=server.name, tokenizer=folder, attack=("loss",), output=tmp_path / "mia", resamples=20).run()
-    assert done.table().column("attack_loss").null_count == 0
+    assert done.table("scores").column("attack_loss").null_count == 0
     assert all(len(json.loads(prompt)) <= 30 for prompt in server.asked)
 
 
@@ -195,6 +194,7 @@ def test_keys_and_passwords_are_sent_and_never_recorded(model, folder, tmp_path,
     server = start(model, "none", key="sesame-open-key")
     Score(model=server.name, output=tmp_path / "key", **options).run()
     monkeypatch.setenv(served.KEY, "another-wrong-key")
+    resident.release()
     with pytest.raises(MemtaxError, match=served.KEY) as error:
         Score(model=server.name, output=tmp_path / "wrong", **options).run()
     assert "wrong-key" not in str(error.value)
