@@ -75,9 +75,7 @@ def request(client: "httpx.Client", address: str, body: Any, read: Callable[[byt
     raise UnansweredError(reason)
 
 
-def ask_all(
-    ask: Callable[[Q], A], queries: Sequence[Q], workers: int, receive: Callable[[int, A], None]
-) -> MemtaxError | None:
+def ask_all(ask: Callable[[Q], A], queries: Sequence[Q], workers: int, receive: Callable[[int, A], None]) -> MemtaxError | None:
     """Ask several queries at a time.
 
     Args:

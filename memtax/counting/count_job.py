@@ -158,9 +158,7 @@ class CountJob:
 
             where = corpus if isinstance(corpus, RemoteTables) else self.corpus
             return count_on_spark(where, self.reading, windows, master=self.master, keeper=keeper, **options)
-        return count(
-            corpus, windows, threads=self.threads, checkpoint=lambda query: keeper, places=self.places, **options
-        )
+        return count(corpus, windows, threads=self.threads, checkpoint=lambda query: keeper, places=self.places, **options)
 
     def _identity(self, corpus: Corpus, cut: list[CutWindows], memorized: Any) -> dict[str, Any]:
         return {

@@ -126,9 +126,7 @@ def merge(places: Int64, others: Int64) -> None:
                     to += 1
 
 
-def write_places(
-    directory: Path, named: Sequence[tuple[str, Int64]], counts: "Counts", corpus: "Corpus"
-) -> list[str]:
+def write_places(directory: Path, named: Sequence[tuple[str, Int64]], counts: "Counts", corpus: "Corpus") -> list[str]:
     """Write `places.parquet`, one row per place; for further windows `places_NAME.parquet`.
 
     Args:

@@ -19,7 +19,7 @@ from memtax.errors import ModelError, RowError
 from memtax.lm.loading import load_tokenizer
 from memtax.lm.served_answers import Answer, UnusableError, choice_of, read_echo, read_prompt_logprobs
 from memtax.lm.served_names import parse
-from memtax.lm.special_tokens import BosIds, bos_of, set_bos, with_bos
+from memtax.lm.special_tokens import BosIds, bos_of, position_limit, set_bos, with_bos
 
 KEY = "OPENAI_API_KEY"
 """Environment variable that holds the server's key."""
@@ -41,7 +41,7 @@ class ServedModel:
         name: name as in `memtax.lm.served_names`.
         tokenizer: the tokenizer of the sequences.
         form: how the server is asked.
-        limit: maximum tokens of a prompt; None if the server does not say.
+        limit: maximum tokens of a prompt; None if neither the server nor the configuration beside the tokenizer says.
         requests: concurrent requests.
     """
 
@@ -181,7 +181,7 @@ def connect(name: str, tokenizer: str | None, bos: BosIds) -> ServedModel:
     client = httpx.Client(timeout=httpx.Timeout(TIMEOUT, connect=30.0), headers=headers, auth=login)
     model = ServedModel(name, load_tokenizer(tokenizer or name), client=client)
     set_bos(model, bos)
-    model.limit = _limit(model)
+    model.limit = _limit(model) or _positions(tokenizer or served.model)
     choose_form(model)
     return model
 
@@ -205,6 +205,16 @@ def _limit(model: ServedModel) -> int | None:
         return None
     most = found.get("max_model_len")
     return most - 1 if type(most) is int and most > 1 else None
+
+
+def _positions(name: str) -> int | None:
+    """Positions in the configuration beside a tokenizer, which is usually the model's; None if there is none."""
+    from transformers import AutoConfig
+
+    try:
+        return position_limit(AutoConfig.from_pretrained(name, trust_remote_code=False))
+    except Exception:  # a tokenizer alone has no configuration
+        return None
 
 
 def _listed(content: bytes, wanted: str) -> tuple[dict[str, Any] | None, str]:

@@ -73,7 +73,9 @@ def _probe(model: "ServedModel", seed: int) -> list[int]:
             probe.append(token)
         if len(probe) == TOKENS:
             break
-    return probe if len(probe) > 2 else list(tokenizer("A lazy dog sleeps; 13 foxes run.", add_special_tokens=False)["input_ids"])
+    return (
+        probe if len(probe) > 2 else list(tokenizer("A lazy dog sleeps; 13 foxes run.", add_special_tokens=False)["input_ids"])
+    )
 
 
 def _check(model: "ServedModel", probe: list[int], answer: Answer) -> None:
@@ -148,7 +150,9 @@ def _check_generation(model: "ServedModel", probe: list[int]) -> None:
         raise UnusableError("too few generated tokens could be read again to compare their log-probabilities")
     median = float(np.median(differences))
     if median > TOLERANCE:
-        raise UnusableError(f"generated tokens have other log-probabilities when they are read (median difference {median:.2g})")
+        raise UnusableError(
+            f"generated tokens have other log-probabilities when they are read (median difference {median:.2g})"
+        )
 
 
 def _differences(model: "ServedModel", start: list[int], made: Answer) -> list[float]:

@@ -223,7 +223,9 @@ def without_unavailable(attacks: Sequence[str], model: str) -> tuple[tuple[str, 
     if not is_served(model):
         return tuple(attacks), {}
     reasons = {
-        attack.name: "it needs the distribution over the vocabulary" if "moments" in attack.needs else "it needs the model itself"
+        attack.name: "it needs the distribution over the vocabulary"
+        if "moments" in attack.needs
+        else "it needs the model itself"
         for attack in choose(attacks)
         if "moments" in attack.needs or attack.gather is not None
     }

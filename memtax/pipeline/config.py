@@ -81,7 +81,9 @@ class RunConfig:
         (),
     )
     set: tuple[str, ...] = option("A parameter of the filters named in `filters`, as NAME=VALUE.", ())
-    places: int = option("Locate up to this many occurrences of each continuation in the corpus, for report and dataset.", 0, least=0)
+    places: int = option(
+        "Locate up to this many occurrences of each continuation in the corpus, for report and dataset.", 0, least=0
+    )
     prompt: int = option("Prompt tokens.", 32, least=1, most=2**20)
     continuation: int = option("Continuation tokens.", 32, least=1, most=2**20)
     recitation_threshold: int = option(

@@ -114,7 +114,9 @@ def summarize(table: pa.Table, scores: LanguageModelFilter, units: statistics.Un
         ties = table.column("near_ties").drop_null().to_numpy()
         found["near_ties"] = {"dtype": scores.dtype, "share": float(ties.mean()) if len(ties) else None}
     nulls = {name: table.column(name).null_count for name in table.column_names if table.column(name).null_count}
-    reasons = {name: (served_names.is_served(scores.model) and served_names.reason(name)) or schema.column(name).null for name in nulls}
+    reasons = {
+        name: (served_names.is_served(scores.model) and served_names.reason(name)) or schema.column(name).null for name in nulls
+    }
     found["nulls"] = {name: {"rows": count, "reason": reasons[name]} for name, count in nulls.items()}
     return found
 

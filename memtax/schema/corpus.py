@@ -40,7 +40,9 @@ COLUMNS = (
         role="key",
     ),
     Column("place_offset", "int64", "tokens", "tokens of that sequence before the occurrence", role="key"),
-    Column("place_document", "string", "name", "document that holds the occurrence", "the source names no documents", role="key"),
+    Column(
+        "place_document", "string", "name", "document that holds the occurrence", "the source names no documents", role="key"
+    ),
     Column(
         "token_frequency",
         "int64",
