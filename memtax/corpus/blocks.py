@@ -96,6 +96,7 @@ class RowReader:
             kind = columns.column_kind(batch.schema.field(self.column).type, self.column, self.label)
             if kind != self.kind:
                 raise MemtaxError(f"column {self.column!r} of {self.label} changes from {self.kind} to {kind} at row {row}")
+            batch = columns.plain_text(batch, self.column)
             for part in _cut(batch, self.column, kind, self.block_tokens):
                 tokens, offsets = self._tokens(part.column(self.column), row)
                 keys = None if ids is None else columns.row_ids(part.column(ids), ids, self.label)

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from memtax import schema
 from memtax.corpus import columns
 from memtax.corpus.blocks import Block, DatasetCorpus, open_corpus
+from memtax.corpus.rows import BINARY, binary_rows
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
 from memtax.progress import progress_bar
@@ -73,6 +75,8 @@ def load_sequences(
         raise MemtaxError(f"a window must have at least 1 token, got {window}")
     if cut not in (None, "first", "all"):
         raise MemtaxError(f"unknown cut {cut!r}; use 'first' or 'all'")
+    if isinstance(source, Source) and Path(source.path).suffix in BINARY:
+        source = binary_rows(source, window, bos)
     corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=vocabulary_size)
     if cut is None:
         cut = "first" if corpus.kind == "tokens" else "all"

@@ -179,8 +179,15 @@ class LanguageModelFilter(Filter):
         spare_threads()
         opening = self.opening
         placement = resident.Placement(self.dtype, self.device_map, self.quantization)
-        more = {"tokenizer": self.tokenizer, "requests": self.batch_size}
-        model = resident.scorer(self.model, self.revision, placement, opening, expected=self.weights, **more)
+        model = resident.scorer(
+            self.model,
+            self.revision,
+            placement,
+            opening,
+            expected=self.weights,
+            tokenizer=self.tokenizer,
+            requests=self.batch_size,
+        )
         suppressed = _end_of_sequence(model) if self.reference_eos else None
         sequences = [without_bos(tokens, opening) for tokens in batch["tokens"]]
         most = self.batch_size and self.batch_size * max(map(len, sequences), default=1)

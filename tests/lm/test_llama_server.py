@@ -10,12 +10,12 @@ import urllib.request
 import numpy as np
 import pytest
 
-pytest.importorskip("llama_cpp.server.app", reason="llama-cpp-python[server] is not installed")
-gguf_model = pytest.importorskip("helpers.gguf_model", reason="gguf is not installed")
-
 from memtax.errors import MemtaxError
 from memtax.jobs.mia import Mia
 from memtax.lm import resident, served
+
+pytest.importorskip("llama_cpp.server.app", reason="llama-cpp-python[server] is not installed")
+gguf_model = pytest.importorskip("helpers.gguf_model", reason="gguf is not installed")
 
 ROUNDING = 0.02
 """Nats: llama.cpp keeps attention's keys and values in 16 bits."""

@@ -1,4 +1,4 @@
-"""Served models: the values of the same weights in transformers, refusals of servers that lie, failures, and what is recorded."""
+"""Served models: the values of the same weights in transformers, refusals of lies, failures, and what is recorded."""
 
 import json
 
