@@ -337,7 +337,9 @@ def part_near(folder: Path, rounds: int, data: Path | None) -> None:
 def main() -> None:
     """Run the measurements and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("tokengrams", "windows", "default", "linear", "places", "near", "memory"), action="append")
+    parser.add_argument(
+        "--part", choices=("tokengrams", "windows", "default", "linear", "places", "near", "memory"), action="append"
+    )
     parser.add_argument("--tokens", type=int, default=100_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path, help="folder with pile_samples/ and pythia_tokenizer.json")

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.compiled import kernel
-from memtax.counting.places import Where, keep
+from memtax.counting.places import Places, Where, keep
 from memtax.counting.filter_words import bloom_mask, shift_mask, shifts_of
 from memtax.counting.token_words import (
     SPREAD,
@@ -235,7 +235,7 @@ def scan(
     bloom_shift: np.uint64,
     targets: npt.NDArray[np.int64],
     found: npt.NDArray[np.int64],
-    places: npt.NDArray[np.int64],
+    places: Places,
     where: Where,
 ) -> None:
     """Count one block: every token, and every occurrence of an indexed window inside a sequence.
@@ -254,7 +254,7 @@ def scan(
         bloom_shift: see `build`.
         targets: shape (n), index in `found` at which each window counts; of size 0 if it is the window's own number.
         found: incremented at the owner of each window found.
-        places: shape (as `found`, places, 4), the first occurrences of each owner; of size 0 if they are not asked for.
+        places: the first occurrences of each owner, numbered as in `found`; of size 0 if they are not asked for.
         where: position of the block in the corpus.
     """
     n, width = windows.shape
@@ -346,7 +346,7 @@ def _look_up(
     table_shift: np.uint64,
     targets: npt.NDArray[np.int64],
     found: npt.NDArray[np.int64],
-    places: npt.NDArray[np.int64],
+    places: Places,
     where: Where,
     room: Room,
 ) -> None:
@@ -390,5 +390,5 @@ def _look_up(
             number = np.int64(table[slot] & _INDEX)
         target = targets[number] if targets.shape[0] else number
         found[target] += 1
-        if places.shape[0]:
-            keep(places, target, firsts[i], offsets, where.order, where.row, where.ids)
+        if places.order.shape[0]:
+            keep(places, target, firsts[i], offsets, where)

@@ -1,6 +1,6 @@
 """Places of occurrences: for each window the first few in the order of the corpus, found in the pass that counts.
 
-An occurrence has four numbers: its order in the corpus, the row number of its sequence (-1 if unknown), the sequence's id (its
+A place has four numbers: its order in the corpus, the row number of its sequence (-1 if unknown), the sequence's id (its
 row number, where the source has no ids) and the offset in the sequence. Places of different threads are merged by order.
 """
 
@@ -31,6 +31,33 @@ SHARD_BITS = 40
 MOST = 1000
 """Most places per window that can be asked for."""
 FIELDS = 4
+"""Numbers of a place."""
+
+
+class Places(NamedTuple):
+    """Places of windows, each window's in ascending order.
+
+    Attributes:
+        order: shape (windows, places); `NONE` if there is no such place. Only then are its other numbers not set: memory for
+            them is first touched when a place is taken.
+        rest: shape (windows, places, 3): row number, id and offset.
+    """
+
+    order: Int64
+    rest: Int64
+
+    def of_window(self, window: int) -> list[tuple[int, ...]]:
+        """Order, row number, id and offset of each place of a window."""
+        orders = self.order[window].tolist()
+        return [(order, *self.rest[window, at].tolist()) for at, order in enumerate(orders) if order != NONE]
+
+    def select(self, windows: Int64) -> "Places":
+        """The places of some windows, in another order or repeated; -1 for a window without any."""
+        order = np.where(windows[:, None] < 0, NONE, self.order[windows])
+        rest = np.empty((*order.shape, FIELDS - 1), np.int64)
+        which, at = np.nonzero(order != NONE)
+        rest[which, at] = self.rest[windows[which], at]
+        return Places(order, rest)
 
 
 class Where(NamedTuple):
@@ -56,34 +83,25 @@ class Where(NamedTuple):
 NOWHERE = Where(0, -1, np.zeros(0, np.int64))
 
 
-def empty(windows: int, places: int) -> Int64:
-    """No places: shape (windows, places, 4), or of size 0 without places."""
-    found = np.zeros((windows if places else 0, places, FIELDS), np.int64)
-    clear(found)
-    return found
-
-
-def clear(places: Int64) -> None:
-    """Remove all places."""
-    places[:, :, 0] = NONE
+def empty(windows: int, places: int) -> Places:
+    """No places: shape (windows, places), or of size 0 without places."""
+    shape = (windows if places else 0, places)
+    return Places(np.full(shape, NONE), np.empty((*shape, FIELDS - 1), np.int64))
 
 
 @numba.njit(nogil=True)
-def keep(places: Int64, window: int, first: int, offsets: Int64, order: int, row: int, ids: Int64) -> None:
+def keep(places: Places, window: int, first: int, offsets: Int64, where: Where) -> None:
     """Keep the occurrence at token `first` of a block, if it is among the first of its window.
 
     Args:
-        places: shape (windows, places, 4), each window's in ascending order.
+        places: changed.
         window: number of the window.
         first: position in the block.
         offsets: shape (sequences + 1), positions of the sequences in the block.
-        order: see `Where`.
-        row: see `Where`.
-        ids: see `Where`.
+        where: position of the block.
     """
-    mine = places[window]
-    at = mine.shape[0] - 1
-    if order + first >= mine[at, 0]:
+    order, rest = places.order[window], places.rest[window]
+    if where.order + first >= order[order.shape[0] - 1]:
         return
     low, high = 0, offsets.shape[0] - 1
     while high - low > 1:
@@ -92,38 +110,45 @@ def keep(places: Int64, window: int, first: int, offsets: Int64, order: int, row
             low = middle
         else:
             high = middle
-    while at > 0 and mine[at - 1, 0] > order + first:
-        for field in range(FIELDS):
-            mine[at, field] = mine[at - 1, field]
+    at = _room_for(order, rest, where.order + first)
+    number = where.row + low if where.row >= 0 else -1
+    rest[at, 0], rest[at, 2] = number, first - offsets[low]
+    rest[at, 1] = where.ids[low] if where.ids.shape[0] else number
+
+
+@numba.njit(nogil=True)
+def _room_for(order: Int64, rest: Int64, value: int) -> int:
+    """Insert an order, which is below the last one, and return its index, at which the rest of the place is still missing."""
+    at = 0
+    while at < order.shape[0] - 1 and order[at] != NONE:
+        at += 1
+    while at > 0 and order[at - 1] > value:
+        order[at] = order[at - 1]
+        for field in range(rest.shape[1]):
+            rest[at, field] = rest[at - 1, field]
         at -= 1
-    number = row + low if row >= 0 else -1
-    mine[at, 0], mine[at, 1], mine[at, 3] = order + first, number, first - offsets[low]
-    mine[at, 2] = ids[low] if ids.shape[0] else number
+    order[at] = value
+    return at
 
 
-@kernel(allocates=False)
-def merge(places: Int64, others: Int64) -> None:
-    """Keep the first of two sets of places of the same windows; `others` holds the rest afterwards.
+@kernel()
+def merge(places: Places, others: Places) -> None:
+    """Keep the first of two sets of places of the same windows.
 
     Args:
-        places: shape (windows, places, 4), changed.
-        others: the same shape, changed.
+        places: changed.
+        others: the same shape.
     """
-    windows, count, fields = places.shape
+    windows, count = places.order.shape
     for window in range(windows):
-        mine, theirs = places[window], others[window]
-        for at in range(count):
-            # The smallest of theirs is always first: what they get in exchange is moved to its place.
-            if theirs[0, 0] >= mine[count - 1, 0]:
+        order, rest = places.order[window], places.rest[window]
+        for number in range(count):
+            value = others.order[window, number]
+            if value >= order[count - 1]:
                 break
-            if theirs[0, 0] < mine[at, 0]:
-                for field in range(fields):
-                    mine[at, field], theirs[0, field] = theirs[0, field], mine[at, field]
-                to = 0
-                while to + 1 < count and theirs[to + 1, 0] < theirs[to, 0]:
-                    for field in range(fields):
-                        theirs[to, field], theirs[to + 1, field] = theirs[to + 1, field], theirs[to, field]
-                    to += 1
+            at = _room_for(order, rest, value)
+            for field in range(rest.shape[1]):
+                rest[at, field] = others.rest[window, number, field]
 
 
 def write_places(directory: Path, named: Sequence[tuple[str, Int64]], counts: "Counts", corpus: "Corpus") -> list[str]:
@@ -138,7 +163,7 @@ def write_places(directory: Path, named: Sequence[tuple[str, Int64]], counts: "C
     Returns:
         Names of the files.
     """
-    rows = np.unique(np.concatenate([each[:, :, 1][each[:, :, 0] != NONE] for each in counts.places]))
+    rows = np.unique(np.concatenate([each.rest[each.order != NONE][:, 0] for each in counts.places]))
     find = getattr(corpus, "documents", None)
     documents = find(rows[rows >= 0]) if find is not None else {}
     names = []
@@ -148,25 +173,24 @@ def write_places(directory: Path, named: Sequence[tuple[str, Int64]], counts: "C
     return names
 
 
-def table(sequence_ids: Int64, places: Int64, sources: dict[int, str], documents: dict[int, str | None]) -> pa.Table:
+def table(sequence_ids: Int64, places: Places, sources: dict[int, str], documents: dict[int, str | None]) -> pa.Table:
     """One row per place, by sequence in the given order, then by the order of the corpus.
 
     Args:
         sequence_ids: shape (windows), the sequence that each window was cut from.
-        places: shape (windows, places, 4).
+        places: their places.
         sources: number of a shard to the name of its source.
         documents: row number to the document of that row, where it is known.
     """
-    windows, numbers = np.nonzero(places[:, :, 0] != NONE)
-    chosen = places[windows, numbers]
-    rows, ids = chosen[:, 1], chosen[:, 2]
-    shards = (chosen[:, 0] >> SHARD_BITS).tolist()
+    windows, numbers = np.nonzero(places.order != NONE)
+    rows, ids, offsets = places.rest[windows, numbers].T
+    shards = (places.order[windows, numbers] >> SHARD_BITS).tolist()
     columns = {
         "sequence_id": np.asarray(sequence_ids, np.int64)[windows],
         "place": numbers.astype(np.int32),
         "place_source": pa.array([public_name(sources[shard]) for shard in shards], pa.string()),
         "place_sequence": pa.array(ids, mask=(rows < 0) & (ids < 0)),
-        "place_offset": chosen[:, 3],
+        "place_offset": offsets,
         "place_document": pa.array([documents.get(row) for row in rows.tolist()], pa.string()),
     }
     return schema.validate(pa.table(columns), columns, "the places")

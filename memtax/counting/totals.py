@@ -11,7 +11,7 @@ from memtax.corpus.contract import Block
 from memtax.counting import kernels
 from memtax.counting.index import WindowIndex, checked_windows, read_only
 from memtax.counting.large_ids import DENSE, MOST_UNSTATED, LargeIds
-from memtax.counting.places import FIELDS, NOWHERE, SHARD_BITS, Where, clear, empty, merge
+from memtax.counting.places import FIELDS, NONE, NOWHERE, SHARD_BITS, Places, Where, empty, merge
 from memtax.errors import MemtaxError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Counts:
     large_ids: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
     large_frequencies: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
     large_memorized_frequencies: Int64 | None = None
-    places: tuple[Int64, ...] = ()
+    places: tuple[Places, ...] = ()
     sources: dict[int, str] = field(default_factory=dict)
 
 
@@ -132,7 +132,7 @@ class Totals:
         near: the same with substitutions allowed; empty if not requested.
         tokens: number of tokens read.
         sequences: number of sequences read.
-        places: (windows, places, 4) first occurrences of each window, one array per length; see `memtax.counting.places`.
+        places: first occurrences of each window, one set per length; see `memtax.counting.places`.
         sources: number of a shard to its source, if places are requested.
     """
 
@@ -142,7 +142,7 @@ class Totals:
     large: LargeIds
     tokens: int = 0
     sequences: int = 0
-    places: list[Int64] = field(default_factory=list)
+    places: list[Places] = field(default_factory=list)
     sources: dict[int, str] = field(default_factory=dict)
 
     @classmethod
@@ -158,7 +158,7 @@ class Totals:
         )
 
     def add(self, other: "Totals") -> None:
-        """Add the totals of another part of the corpus, whose places are used up."""
+        """Add the totals of another part of the corpus."""
         self.reserve(other.frequencies.shape[1])
         self.frequencies[:, : other.frequencies.shape[1]] += other.frequencies
         for mine, theirs in zip(self.found + self.near, other.found + other.near, strict=True):
@@ -175,7 +175,7 @@ class Totals:
         for array in (self.frequencies, *self.found, *self.near):
             array[...] = 0
         for places in self.places:
-            clear(places)
+            places.order[...] = NONE
         self.sources.clear()
         self.large = LargeIds.none(len(self.frequencies))
         self.tokens = self.sequences = 0
@@ -205,7 +205,9 @@ class Totals:
             self.large.ids,
             self.large.counts.sum(axis=0),
             self.large.counts[1] if len(self.frequencies) == 2 else None,
-            tuple(index.counts(places) for index, places in zip(query.indexes, self.places, strict=True) if query.places),
+            tuple(
+                places.select(index.owners) for index, places in zip(query.indexes, self.places, strict=True) if query.places
+            ),
             dict(self.sources),
         )
 

@@ -57,12 +57,15 @@ def occurrences(rows, window):
     """Shard, row, id and offset of every occurrence, in the order of the corpus."""
     width = len(window)
     return [
-        (shard, row, key, at) for shard, row, key, text in rows for at in range(len(text) - width + 1) if text[at : at + width] == window
+        (shard, row, key, at)
+        for shard, row, key, text in rows
+        for at in range(len(text) - width + 1)
+        if text[at : at + width] == window
     ]
 
 
-def taken(found):
-    return [(int(order >> places.SHARD_BITS), *map(int, rest)) for order, *rest in found if order != places.NONE]
+def taken(found, window):
+    return [(order >> places.SHARD_BITS, *rest) for order, *rest in found.of_window(window)]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -70,16 +73,18 @@ def test_places_are_the_first_of_brute_force(seed):
     rng = np.random.default_rng(seed)
     width, most = int(rng.integers(1, 40)), int(rng.integers(1, 5))
     corpus, rows = random_corpus(rng, int(rng.integers(1, 6)), seed % 2)
-    cut = [text[at : at + width] for *_, text in rows for at in rng.integers(0, max(1, len(text)), 3) if len(text) - at >= width]
+    cut = [
+        text[at : at + width] for *_, text in rows for at in rng.integers(0, max(1, len(text)), 3) if len(text) - at >= width
+    ]
     windows = [*cut, [0] * width]
     # A multiplier of 0 makes all hashes collide.
     given = {"threads": int(rng.integers(1, 4)), "multiplier": 0 if seed % 4 == 0 else MULTIPLIER}
     found = count(corpus, np.array(windows, np.int32), places=most, **given)
-    for window, number, own in zip(windows, found.window_counts, found.places[0], strict=True):
-        expected = occurrences(rows, window)
-        assert number == len(expected)
-        assert taken(own) == expected[:most]
-        assert all(found.sources[shard] == f"part {shard}" for shard, *_ in taken(own))
+    for number, window in enumerate(windows):
+        expected, own = occurrences(rows, window), taken(found.places[0], number)
+        assert found.window_counts[number] == len(expected)
+        assert own == expected[:most]
+        assert all(found.sources[shard] == f"part {shard}" for shard, *_ in own)
 
 
 def test_merged_places_are_the_first_of_both():
@@ -89,10 +94,12 @@ def test_merged_places_are_the_first_of_both():
         orders = rng.permutation(1000)[: 2 * windows * most].reshape(2, windows, most)
         orders = np.where(rng.random(orders.shape) < 0.3, places.NONE, orders)
         orders.sort(axis=2)
-        ours, theirs = (np.repeat(each[:, :, None], places.FIELDS, 2) for each in orders)
+        ours, theirs = (places.Places(each.copy(), np.repeat(each[:, :, None], places.FIELDS - 1, 2)) for each in orders)
         places.merge(ours, theirs)
         expected = np.sort(np.concatenate(orders, axis=1), axis=1)[:, :most]
-        np.testing.assert_array_equal(ours, np.repeat(expected[:, :, None], places.FIELDS, 2))
+        np.testing.assert_array_equal(ours.order, expected)
+        for window in range(windows):
+            assert ours.of_window(window) == [(order,) * places.FIELDS for order in expected[window] if order != places.NONE]
 
 
 def test_a_resumed_pass_has_the_same_places(tmp_path):
@@ -112,7 +119,8 @@ def test_a_resumed_pass_has_the_same_places(tmp_path):
     with pytest.raises(MemtaxError, match="gone"):
         count(broken, windows, places=3, checkpoint=keeper, threads=1)
     resumed = count(corpus, windows, places=3, checkpoint=keeper)
-    np.testing.assert_array_equal(resumed.places[0], whole.places[0])
+    for window in range(len(windows)):
+        assert resumed.places[0].of_window(window) == whole.places[0].of_window(window)
     assert resumed.sources == whole.sources
 
 
