@@ -32,9 +32,8 @@ DOCUMENT_COLUMNS = ("document", "path", "name", "url")
 def document_column(schema: pa.Schema, column: str) -> str | None:
     """The text column that names a row's document, other than the column that is read; None if there is none."""
     for name in DOCUMENT_COLUMNS:
-        if name in schema.names and name != column:
-            if is_text(schema.field(name).type):
-                return name
+        if name in schema.names and name != column and is_text(schema.field(name).type):
+            return name
     return None
 
 

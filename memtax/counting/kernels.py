@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.compiled import kernel
-from memtax.counting.places import Places, Where, keep
 from memtax.counting.filter_words import bloom_mask, shift_mask, shifts_of
+from memtax.counting.places import Places, Where, keep
 from memtax.counting.token_words import (
     SPREAD,
     equal_text,

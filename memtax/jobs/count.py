@@ -13,7 +13,8 @@ from memtax.settings import argument, option
 class Count(Job):
     """Count every token and every requested window of a corpus, exactly, in one pass.
 
-    Writes the tables `num_duplicates` and `token_frequencies`, and `places` with `--places`. Run the same command again to resume an interrupted one.
+    Writes the tables `num_duplicates` and `token_frequencies`, and `places` with `--places`.
+    Run the same command again to resume an interrupted one.
 
     Example: `memtax count runs/demo/dataset:features --window 32:64 --output counts`
     """
