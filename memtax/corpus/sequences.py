@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from memtax import schema
 from memtax.corpus import columns
-from memtax.corpus.blocks import Block, open_corpus
+from memtax.corpus.blocks import Block, DatasetCorpus, open_corpus
 from memtax.corpus.rows import BINARY, binary_rows
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
@@ -75,9 +75,7 @@ def load_sequences(
         raise MemtaxError(f"a window must have at least 1 token, got {window}")
     if cut not in (None, "first", "all"):
         raise MemtaxError(f"unknown cut {cut!r}; use 'first' or 'all'")
-    is_binary = isinstance(source, Source) and Path(source.path).suffix in BINARY
-    rows_read = binary_rows(source, window, bos) if is_binary else source  # type: ignore[arg-type]
-    corpus = open_corpus(rows_read, tokenizer=tokenizer, vocabulary_size=vocabulary_size)
+    corpus = _open(source, window, tokenizer, vocabulary_size, bos)
     if cut is None:
         cut = "first" if corpus.kind == "tokens" else "all"
     key = columns.id_column(corpus.schema, corpus.label) if cut == "first" else None
@@ -117,6 +115,18 @@ def load_sequences(
     for reason, rows_left in skipped.items():
         say_skipped(rows_left, f"{reason}, in {corpus.label}")
     return Sequences(_dataset(table), dict(skipped))
+
+
+def _open(
+    source: "Source | datasets.Dataset",
+    window: int,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    vocabulary_size: int | None,
+    bos: Sequence[int],
+) -> DatasetCorpus:
+    if isinstance(source, Source) and Path(source.path).suffix in BINARY:
+        source = binary_rows(source, window, bos)
+    return open_corpus(source, tokenizer=tokenizer, vocabulary_size=vocabulary_size)
 
 
 @dataclass(frozen=True)

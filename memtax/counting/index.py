@@ -8,13 +8,12 @@ import numpy.typing as npt
 
 from memtax.corpus.contract import Block
 from memtax.counting import kernels
-from memtax.counting.places import NOWHERE, Places, Where, empty
+from memtax.counting.places import NOWHERE, Where
 from memtax.errors import MemtaxError
 
 Windows = npt.NDArray[np.int32]
 
 Int64 = npt.NDArray[np.int64]
-NO_PLACES = empty(0, 0)
 
 LINE = 64
 """Bytes per cache line."""
@@ -75,9 +74,9 @@ class WindowIndex:
                 self._tables[dtype] = _Tables(self.windows, dtype, self._multiplier, self._separator)
             return self._tables[dtype]
 
-    def scan(self, block: Block, frequencies: Int64, found: Int64, places: Places = NO_PLACES, where: Where = NOWHERE) -> None:
-        """Add a block's tokens to `frequencies` (vocabulary), its window occurrences to `found` (n) and `places` (n)."""
-        self.tables(block.tokens.dtype).scan(block, frequencies, found, places, where)
+    def scan(self, block: Block, frequencies: Int64, found: Int64, where: Where = NOWHERE) -> None:
+        """Add a block's tokens to `frequencies` (vocabulary), and its window occurrences to `found` (n) and its places (n)."""
+        self.tables(block.tokens.dtype).scan(block, frequencies, found, where)
 
     def counts(self, found: Int64) -> Int64:
         """Occurrences of each requested window, shape (n), from the summed `found`; equal windows share one entry."""
@@ -150,7 +149,7 @@ class _Tables:
             self.bloom_shift,
         )
 
-    def scan(self, block: Block, frequencies: Int64, found: Int64, places: Places, where: Where) -> None:
+    def scan(self, block: Block, frequencies: Int64, found: Int64, where: Where) -> None:
         """See `WindowIndex.scan`."""
         kernels.scan(
             read_only(block.tokens),
@@ -166,6 +165,5 @@ class _Tables:
             self.bloom_shift,
             self._targets,
             found,
-            places,
             where,
         )

@@ -61,26 +61,26 @@ class Places(NamedTuple):
 
 
 class Where(NamedTuple):
-    """Position of a block in the corpus, as its scan records it.
+    """Position of a block in the corpus, and the places found so far.
 
     Attributes:
         order: order of the block's first token.
         row: number of its first sequence; -1 if unknown.
         ids: shape (sequences), their ids, or of size 0 if row numbers are the ids.
+        places: the places, of size 0 if they are not asked for.
     """
 
     order: int
     row: int
     ids: Int64
+    places: Places
 
     @classmethod
-    def of(cls, block: "Block", order: int) -> "Where":
+    def of(cls, block: "Block", order: int, places: Places) -> "Where":
         """The position of a block whose first token has this order."""
         row = -1 if block.first_row is None else block.first_row
-        return cls(order, row, np.zeros(0, np.int64) if block.ids is None else np.ascontiguousarray(block.ids, np.int64))
-
-
-NOWHERE = Where(0, -1, np.zeros(0, np.int64))
+        ids = np.zeros(0, np.int64) if block.ids is None else np.ascontiguousarray(block.ids, np.int64)
+        return cls(order, row, ids, places)
 
 
 def empty(windows: int, places: int) -> Places:
@@ -89,18 +89,20 @@ def empty(windows: int, places: int) -> Places:
     return Places(np.full(shape, NONE), np.empty((*shape, FIELDS - 1), np.int64))
 
 
+NOWHERE = Where(0, -1, np.zeros(0, np.int64), empty(0, 0))
+
+
 @numba.njit(nogil=True)
-def keep(places: Places, window: int, first: int, offsets: Int64, where: Where) -> None:
+def keep(where: Where, window: int, first: int, offsets: Int64) -> None:
     """Keep the occurrence at token `first` of a block, if it is among the first of its window.
 
     Args:
-        places: changed.
+        where: position of the block; its places are changed.
         window: number of the window.
         first: position in the block.
         offsets: shape (sequences + 1), positions of the sequences in the block.
-        where: position of the block.
     """
-    order, rest = places.order[window], places.rest[window]
+    order, rest = where.places.order[window], where.places.rest[window]
     if where.order + first >= order[order.shape[0] - 1]:
         return
     low, high = 0, offsets.shape[0] - 1

@@ -235,12 +235,11 @@ def add_block(query: Query, totals: Totals, block: Block, order: int = 0) -> Non
     if not query.indexes and not apart:
         # Without windows, the pass counts tokens only.
         _NO_WINDOWS.scan(block, here, np.zeros(0, np.int64))
-    where = NOWHERE
     if query.places:
-        where = Where.of(block, order)
         totals.sources[order >> SHARD_BITS] = block.source
     for number, (index, found, places) in enumerate(zip(query.indexes, totals.found, totals.places, strict=True)):
-        index.scan(block, here if number == 0 else here[:0], found, places, where)
+        where = Where.of(block, order, places) if query.places else NOWHERE
+        index.scan(block, here if number == 0 else here[:0], found, where)
     for near, found in zip(query.near, totals.near, strict=True):
         near.scan(block, found)
     totals.tokens += len(block.tokens)

@@ -108,8 +108,7 @@ def score(
 
     Args:
         model: a `transformers` causal language model, or a PEFT model around one. Dropout is disabled meanwhile. Its BOS (see
-            `memtax.lm.special_tokens`) is put before every sequence that does not start with it, and has no entry. A
-            `ServedModel` gives log-probabilities and, where the server says so, matches and ranks; all else is None.
+            `memtax.lm.special_tokens`) is put before every sequence that does not start with it, and has no entry.
         sequences: token ids of each sequence, of any length.
         moments: add `means` and `variances`.
         ranks: add `ranks`.
@@ -150,12 +149,16 @@ def score(
                 found[name][places] = array
             for name, array in (recorded.take(len(block.rows)) if recorded else {}).items():
                 heads.setdefault(name, np.full((len(ragged.lengths), array.shape[1]), np.nan, np.float32))[block.rows] = array
-    bad = np.flatnonzero(found.pop("bad"))
-    if bad.size:
-        row = int(np.searchsorted(offsets, bad[0], side="right")) - 1
-        raise RowError("the model's logits for {row} are not numbers (NaN); check its weights, or try dtype float32", row)
+    _check_numbers(found.pop("bad"), offsets)
     logprobs = found.pop("logprobs", np.empty(0, np.float32))
     return TokenScores(logprobs, found.pop("match"), offsets, attention=heads or None, **found)
+
+
+def _check_numbers(bad: npt.NDArray[np.bool_], offsets: npt.NDArray[np.int64]) -> None:
+    """Raise a `RowError` for the first sequence with NaN logits."""
+    if bad.any():
+        row = int(np.searchsorted(offsets, int(bad.argmax()), side="right")) - 1
+        raise RowError("the model's logits for {row} are not numbers (NaN); check its weights, or try dtype float32", row)
 
 
 def _forward(
