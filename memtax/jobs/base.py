@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from memtax import outputs
+from memtax import credentials, outputs
 from memtax.errors import MemtaxError
 from memtax.extras import explained, require
 from memtax.results import SUMMARY, envelope, read_table
@@ -165,6 +165,11 @@ class Command:
         require(f"memtax {cls.verb}", *cls.needs)
         with explained():
             return from_values(cls, values, source).run()
+
+    def __post_init__(self) -> None:
+        for name in fields(type(self)):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, credentials.without_login(value))
 
     def run(self) -> Finished:
         """Do the work.

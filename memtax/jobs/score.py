@@ -23,6 +23,8 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
 
     Example: `memtax score runs/demo/dataset:features --model runs/demo/models/small-gpt-neox --prompt 16,32 --output scores`
 
+    A served model: `--model openai:http://localhost:8000/v1#NAME`, its key in OPENAI_API_KEY.
+
     Several processes: `accelerate launch -m memtax score ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax score ...`
     on CPUs.
     """

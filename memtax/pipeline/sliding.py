@@ -56,6 +56,9 @@ def score_windows(
         text = texts["sequence_id"][int(owners[error.row])]
         place = f"the window at token {begins[error.row]} of the row with sequence_id {text}"
         raise error.at(text, place) from error
+    unasked = table.column("continuation_logprob").null_count
+    if unasked:
+        raise MemtaxError(f"{unasked:,} windows cannot be asked for by text; --stride needs a server that takes token ids")
     name = "continuation_logprob" if scores.decoding is None else "decoding_logprob"
     logprobs = np.array(table.column(name).to_pylist(), dtype=np.float64)
     figures = summarize(texts, owners, begins, lengths, logprobs, scores, stride)

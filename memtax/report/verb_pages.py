@@ -57,7 +57,9 @@ def mia(folder: Path | str) -> Path:
 
 def _sources(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     reserved = ", ".join(f"{words.count(rows)} for {name}" for name, rows in found["reserved"].items() if rows)
+    left_out = "; ".join(f"{words.label(name)} ({reason})" for name, reason in found.get("left_out", {}).items())
     given = (
+        ("Attacks left out", left_out),
         ("Reference model", found.get("reference_model")),
         ("Non-members set aside", reserved),
         ("Token probabilities of DC-PDD", found["frequencies"]),
