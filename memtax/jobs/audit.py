@@ -32,6 +32,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
     continuation: int = option("Continuation tokens.", 32, least=1)
     region: str = option("Country of telephone numbers without a country code.", "US")
     resamples: int = option("Bootstrap resamples of membership inference.", 1000, least=1)
+    generate: int = option("Continuations generated for near-verbatim figures: at most so many of each set.", 500, least=0)
     canaries: Path | None = option("Record of planted canaries; default: the model's own.", None, source=True)
 
     def make(self, work: Work) -> Result:
@@ -40,7 +41,9 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         from memtax.membership.canaries import conclusion
         from memtax.pipeline import audit_figures as audit
         from memtax.pipeline import audit_page
+        from memtax.pipeline.audit_verdicts import verdicts
         from memtax.pipeline.calibrated import calibrated
+        from memtax.pipeline.near_verbatim import near_verbatim
         from memtax.results import read_summary
 
         if self.adapter is not None:
@@ -50,6 +53,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         make_private(work.output)
         config = self._run(work.output / "run")
         metrics = config.run().figures
+        near = near_verbatim(config, work.output / "near_verbatim", self.generate)
         membership = self._membership(work.output / "membership")
         if not work.world.is_main:
             return Result("", [], {})
@@ -58,6 +62,8 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         planted = audit.planted_canaries(self.canaries, self.adapter or self.model)
         figures = audit.audit_figures(config, metrics, planted, membership, about)
         compared, figures["calibrated"] = calibrated(config.output)
+        figures["near_verbatim"] = near
+        figures = {**about, "verdicts": verdicts(figures), **figures}
         write_text(work.output / CARD, audit_page.card_section(figures))
         row = "One row per distinct text that can be extracted and is worrying."
         told = [conclusion(figures["canaries"])] if figures["canaries"]["measurable"] else []
@@ -72,7 +78,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
             figures=figures,
             lines=[audit_page.headline(figures), *told, f"card     {work.output / CARD}"],
             page=lambda folder: audit_page.write(folder / "index.html", read_summary(folder, self.verb)),
-            files=[CARD, "run", "membership"],
+            files=[CARD, "run", "membership", "near_verbatim"],
             is_private=True,
         )
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.membership.canaries import conclusion
+from memtax.pipeline import audit_coverage, audit_membership
+from memtax.pipeline.audit_verdicts import QUESTIONS, verdict_rows
 from memtax.progress import agree, numbered
 from memtax.report import figures, words
-from memtax.report.membership_section import headline as headline_of
 from memtax.report.page import tiles
 from memtax.report.parts import Panel, Section, Table
 from memtax.report.plain import write_page
@@ -56,19 +57,37 @@ def write(path: Path, result: Mapping[str, Any]) -> Path:
     ]
     window = result["window"]
     about += [("Held out", result["held_out"]), ("Sequences", f"{result['sequences']:,} of {sum(window.values())} tokens")]
-    parts = [_extraction(result), _calibrated(result.get("calibrated")), _sampling(result), _worrying(result)]
-    parts += [_canaries(result), _membership(result), _personal(result), _advice(result)]
-    found = [part for part in parts if part is not None]
+    parts = [_extraction(result), _calibrated(result.get("calibrated")), _near_verbatim(result), _sampling(result)]
+    parts += [_worrying(result), _canaries(result), _personal(result), _advice(result)]
+    found = [part.section(f"part-{number}") for number, part in enumerate(parts) if part is not None]
     return write_page(
         path,
         f"Audit: {headline(result)}",
         "what a fine-tuned model gives away",
         [(term, str(value)) for term, value in about if value],
-        [one.section(f"part-{number}") for number, one in enumerate(found)],
-        "Every number is in summary.json.",
+        [
+            _answer(result),
+            audit_coverage.section(result, "coverage"),
+            audit_membership.section(result, _verdict(result, "membership"), "membership"),
+            *found,
+        ],
+        "Every number is in summary.json; audit.json has the digests of model, data and figures (memtax verify).",
         "Share of the training sequences that can be extracted",
         [{**tile, "count": f"{tile['count']} sequences"} for tile in tiles(result["extraction"])],
     )
+
+
+def _answer(result: Mapping[str, Any]) -> Section:
+    """The verdicts, which come first."""
+    head = ("Question", "Answer", "What was shown, and what was not looked at")
+    table = Table("Verdicts", head, tuple(verdict_rows(result["verdicts"])), texts=3)
+    return Section("answer", "The answer", "", (table,))
+
+
+def _verdict(result: Mapping[str, Any], about: str) -> str:
+    """Heading of a section: the question and its answer."""
+    (one,) = (each for each in result["verdicts"] if each["about"] == about)
+    return f"{QUESTIONS[about]} {one['verdict'].capitalize()}"
 
 
 def headline(result: Mapping[str, Any]) -> str:
@@ -93,10 +112,11 @@ def card_section(result: Mapping[str, Any]) -> str:
     lines += ["", "| | sequences | distinct texts | share (95% interval) |", "|---|---|---|---|"]
     kinds = result["kinds"].items()
     lines += [f"| {name} | {one['memorized']:,} | {one['distinct']:,} | {_share(one)} |" for name, one in kinds]
-    if result["canaries"]["measurable"]:
-        lines += ["", conclusion(result["canaries"]) + "."]
-    # The first line counts personal data.
-    lines += ["", _membership(result).heading + ".", ""]
+    lines += [
+        "",
+        *(f"- {question} **{answer}**: {sentence}" for question, answer, sentence in verdict_rows(result["verdicts"])),
+    ]
+    lines.append("")
     return "\n".join(lines)
 
 
@@ -152,6 +172,34 @@ def _calibrated(found: Mapping[str, Any] | None) -> Finding | None:
         f"Greedy decoding yields {_share(unseen)} of the held-out sequences: that much is completed without having been seen."
     )
     return Finding(heading, text)
+
+
+def _near_verbatim(result: Mapping[str, Any]) -> Finding | None:
+    """Generated continuations that are nearly the true ones."""
+    found = result.get("near_verbatim")
+    if not found or not found["measurable"]:
+        return None
+    kinds = {
+        "identical": "identical",
+        "near": f"at most {numbered(found['edits'], 'edit')} away, identical ones included",
+        "block": f"a block of {found['block']} or more tokens in common",
+    }
+    groups = {"training": found["train"], "unseen": found["held_out"]}
+    rows = [
+        [name, told, f"{group[kind]['memorized']:,}", f"{group[kind]['sequences']:,}", _share(group[kind])]
+        for name, group in groups.items()
+        if group is not None
+        for kind, told in kinds.items()
+    ]
+    near = found["train"]["near"]
+    heading = f"{words.percent(near['rate'])} of generated continuations are training text or nearly so"
+    text = (
+        f"Greedy decoding generates {found['tokens']} tokens after each prompt, which are compared with the text's own: tokens "
+        "replaced, inserted or deleted (edit distance), and the longest block that both have. Unseen are held-out sequences "
+        "whose continuation is not in the training set."
+    )
+    head = ("Sequences", "Generated", "Count", "Of", "Share (95% interval)")
+    return Finding(heading, text, "Near-verbatim extraction", head, rows)
 
 
 def _sampling(result: Mapping[str, Any]) -> Finding:
@@ -289,26 +337,6 @@ def _exposure(found: Mapping[str, Any], ax: "Axes | None" = None) -> "Axes":
         axes.set_xlim(-0.1, 1.04 * found["most_bits"])
         axes.set_xlabel(f"exposure (bits; {found['most_bits']:.1f} is the maximum with {found['held_out']:,} held out)")
         return axes
-
-
-def _membership(result: Mapping[str, Any]) -> Finding:
-    found = result["membership"]
-    if not found["measurable"]:
-        return Finding("Membership risk: not measurable with this data", f"{UNMEASURED}: {found['reason']}.")
-    rows = []
-    for domain, one in found["domains"].items():
-        for name, measured in {**one["attacks"], "blind baseline": one["blind"]}.items():
-            verdict = measured.get("verdict") or {}
-            rows.append([domain, words.label(name), words.estimate(measured.get("auroc")), str(verdict.get("reason") or "")])
-    heading = headline_of(found["domains"])
-    text = (
-        "Can somebody who has a text and queries the model for its probabilities find out that it was trained on? AUROC is the "
-        "probability that a training text scores above a held-out one: 0.5 is guessing, 1 is certainty. The blind "
-        "baseline reads the texts and never sees the model: an attack that does no better may separate kinds of text, not "
-        "membership. Loss is the mean log-likelihood, zlib divides it by the text's compressed size, Min-K% uses only the "
-        f"least likely tokens. {words.say_paired(found.get('forced', {}))}"
-    )
-    return Finding(heading, text, "AUROC of attacks", ("Domain", "Attack", "AUROC (95% interval)", "What it shows"), rows)
 
 
 def _personal(result: Mapping[str, Any]) -> Finding:
