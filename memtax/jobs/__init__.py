@@ -23,6 +23,7 @@ VERBS = (
     "influence",
     "counterfactual",
     "audit",
+    "verify",
     "report",
     "compare",
     "explore",

@@ -13,6 +13,7 @@ ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
 PAIRED = ("reference", "ez", "wbc")
 """Attacks that compare the model with its base."""
 CARD = "card_section.md"
+PARTS = (CARD, "run", "membership", "near_verbatim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +41,10 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         from memtax.files import make_private, write_text
         from memtax.membership.canaries import conclusion
         from memtax.pipeline import audit_figures as audit
-        from memtax.pipeline import audit_page
+        from memtax.pipeline import audit_page, audit_record
         from memtax.pipeline.audit_verdicts import verdicts
         from memtax.pipeline.calibrated import calibrated
         from memtax.pipeline.near_verbatim import near_verbatim
-        from memtax.results import read_summary
 
         if self.adapter is not None:
             if self.base is not None:
@@ -77,10 +77,22 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
             ],
             figures=figures,
             lines=[audit_page.headline(figures), *told, f"card     {work.output / CARD}"],
-            page=lambda folder: audit_page.write(folder / "index.html", read_summary(folder, self.verb)),
-            files=[CARD, "run", "membership", "near_verbatim"],
+            page=lambda folder: self._finish(folder, figures),
+            files=[*PARTS, audit_record.NAME, audit_record.SIDECAR],
             is_private=True,
         )
+
+    def _finish(self, folder: Path, figures: Any) -> Path:
+        """Write the page and then, last of all files, the record of their digests."""
+        from memtax.pipeline import audit_page, audit_record
+        from memtax.results import SUMMARY, read_summary
+
+        page = audit_page.write(folder / "index.html", read_summary(folder, self.verb))
+        models = {"model": self.adapter or self.model, "base": self._untuned}
+        data = {"train": self.train, "held_out": self.held_out, "canaries": self.canaries}
+        given, sources = ({name: str(each) for name, each in one.items() if each is not None} for one in (models, data))
+        audit_record.write(folder, given, sources, ["dataset", SUMMARY, "run.yaml", page.name, *PARTS], figures)
+        return page
 
     @property
     def _untuned(self) -> str | None:
