@@ -1,11 +1,14 @@
 """`memtax audit`: what can be extracted from a fine-tuned model about its training set, how severe that is, and what to do."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memtax import outputs
 from memtax.errors import MemtaxError
-from memtax.jobs.base import Job, Result, Rows, Work
+from memtax.jobs.base import Job, Result, Rows, Work, write_result
 from memtax.jobs.options import BatchOption, ColumnOption, ModelOptions, PlacementOptions, QuoteOption
 from memtax.settings import option
 
@@ -34,6 +37,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
     region: str = option("Country of telephone numbers without a country code.", "US")
     resamples: int = option("Bootstrap resamples of membership inference.", 1000, least=1)
     generate: int = option("Continuations generated for near-verbatim figures: at most so many of each set.", 500, least=0)
+    clean: Path | None = option("Also write the training set without worrying rows and with copies thinned.", None)
     canaries: Path | None = option("Record of planted canaries; default: the model's own.", None, source=True)
 
     def make(self, work: Work) -> Result:
@@ -50,6 +54,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
             if self.base is not None:
                 raise MemtaxError("give --base for a whole model or --adapter, not both: the base of an adapter is --model")
             audit.check_adapter(self.adapter, self.model)
+        self._check_clean(work)
         make_private(work.output)
         config = self._run(work.output / "run")
         metrics = config.run().figures
@@ -64,6 +69,8 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         compared, figures["calibrated"] = calibrated(config.output)
         figures["near_verbatim"] = near
         figures = {**about, "verdicts": verdicts(figures), **figures}
+        if self.clean is not None:
+            figures["clean"] = self._write_clean(config, figures["advice"]["drop"]["sequence_ids"])
         write_text(work.output / CARD, audit_page.card_section(figures))
         row = "One row per distinct text that can be extracted and is worrying."
         told = [conclusion(figures["canaries"])] if figures["canaries"]["measurable"] else []
@@ -93,6 +100,31 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         given, sources = ({name: str(each) for name, each in one.items() if each is not None} for one in (models, data))
         audit_record.write(folder, given, sources, ["dataset", SUMMARY, "run.yaml", page.name, *PARTS], figures)
         return page
+
+    def _check_clean(self, work: Work) -> None:
+        """Refuse a folder for the cleaned training set before hours of work, rather than after."""
+        if self.clean is None or not work.world.is_main:
+            return
+        if self.clean.resolve().is_relative_to(work.output.resolve()):
+            raise MemtaxError(f"--clean {self.clean} is in the output of the audit, which quotes what it removes; give another")
+        with outputs.hold_job(self.clean, "memtax audit --clean"):
+            pass
+
+    def _write_clean(self, config: Any, worrying: Sequence[int]) -> dict[str, Any]:
+        """Write the cleaned training set as a dataset of its own, and count what went."""
+        from memtax.hub.screening import public_name
+        from memtax.pipeline.audit_clean import ROW, clean, facts
+        from memtax.provenance import fingerprint_table
+
+        started = time.time()
+        table, counts = clean(config, worrying)
+        shown = {"training set": public_name(self.train), "audit of": public_name(self.adapter or self.model), **facts(counts)}
+        result = Result("Cleaned training set", [Rows("train", ROW, table)], counts, facts=shown, is_private=True)
+        settings = {"name": "train", "title": result.title}
+        assert self.clean is not None
+        with outputs.hold_job(self.clean, "memtax audit --clean"):
+            write_result(self.clean, "write", result, settings, {"train": fingerprint_table(table)}, time.time() - started)
+        return {"output": str(self.clean), **counts}
 
     @property
     def _untuned(self) -> str | None:
