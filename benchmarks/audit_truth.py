@@ -1,6 +1,6 @@
 """Whether the verdict of `memtax audit` on membership agrees with what a model was trained on.
 
-    python benchmarks/audit_truth.py --data pile_samples [--seeds 10] [--texts 150] [--epochs 4]
+    python benchmarks/audit_truth.py --data pile_samples [--seeds 10] [--texts 100] [--epochs 4]
 
 DATA holds DOMAIN.member.jsonl and DOMAIN.nonmember.jsonl (MIMIR's samples). A small GPT-NeoX is trained on texts of the first
 kind, once. For each seed, disjoint texts of the second kind are drawn: claimed members, others, and held-out texts. The model
@@ -29,7 +29,7 @@ from memtax.files import asset
 
 DOMAINS = ("wikipedia_en", "pile_cc")
 ATTACKS = ("loss", "min_k_plus_plus_0.2", "reference", "ez", "wbc")
-CHARACTERS, WINDOW, VOCABULARY = 500, 64, 2048
+CHARACTERS, WINDOW, VOCABULARY = 320, 64, 2048
 
 
 def texts(data: Path, kind: str) -> list[str]:
@@ -132,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--texts", type=int, default=150)
+    parser.add_argument("--texts", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--base", type=Path, help="Folder that keeps the base model.")
     given = parser.parse_args()

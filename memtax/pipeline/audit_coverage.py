@@ -31,7 +31,7 @@ def coverage(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         ("Regurgitation of planted canaries", *_planted(planted, figures["canaries"]), "55 (iii)"),
         ("Model inversion", NOT_RUN, "inputs were not optimized", "55 (iv)"),
         ("Reconstruction", NOT_RUN, "training data was not reconstructed from weights or gradients", "55 (v)"),
-        ("Prompts that are no training text, jailbreaks, the model in its application", NOT_RUN, "", "46"),
+        ("Other prompts, jailbreaks, the application", NOT_RUN, "prompts were training texts and canaries", "46"),
     ]
 
 

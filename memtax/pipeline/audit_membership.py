@@ -5,7 +5,6 @@ from typing import Any
 
 from memtax.membership.measure import representatives
 from memtax.report import words
-from memtax.report.membership_section import cell
 from memtax.report.parts import Section, Table
 
 Row = tuple[str, ...]
@@ -13,7 +12,8 @@ TEXT = (
     "Can somebody who has a text and queries the model for its probabilities find out that it was trained on? AUROC is the "
     "probability that a training text scores above a held-out one: 0.5 is guessing, 1 is certainty. The blind baseline reads "
     "the texts and never sees the model: an attack that does no better may separate kinds of text, not membership. Loss is the "
-    "mean log-likelihood, zlib divides it by the text's compressed size, Min-K% uses only the least likely tokens."
+    "mean log-likelihood, zlib divides it by the text's compressed size, Min-K% uses only the least likely tokens. What is "
+    "found at 1% false positives is withheld below a number of held-out documents."
 )
 _HEAD = ("Attack", "What it shows", "AUROC (95% interval)", "Found at 1% false positives")
 
@@ -29,9 +29,10 @@ def section(result: Mapping[str, Any], heading: str, anchor: str) -> Section:
     found = result["membership"]
     if not found["measurable"]:
         return Section(anchor, heading, f"Not measurable with this data: {found['reason']}.")
-    tables = [Table("AUROC of attacks", *_columns(found["domains"], _main))]
+    texts = 3 if len(found["domains"]) > 1 else 2
+    tables = [Table("AUROC of attacks", *_columns(found["domains"], _main), texts=texts)]
     if any(_rest(one) for one in found["domains"].values()):
-        tables.append(Table("AUROC with other k", *_columns(found["domains"], _rest), folded=True))
+        tables.append(Table("AUROC with other k", *_columns(found["domains"], _rest), folded=True, texts=texts))
     return Section(anchor, heading, f"{TEXT} {words.say_paired(found.get('forced', {}))}", tuple(tables))
 
 
@@ -55,4 +56,6 @@ def _rest(one: Mapping[str, Any]) -> dict[str, Any]:
 def _rows(chosen: Mapping[str, Any]) -> Iterator[Row]:
     for name, row in chosen.items():
         shown = str((row.get("verdict") or {}).get("reason") or "")
-        yield words.label(name), shown, words.estimate(row.get("auroc")), cell(row.get("tpr_at_fpr_0.01"))
+        point = row.get("tpr_at_fpr_0.01") or {}
+        withheld = f"withheld ({point['needed']:,} needed)" if point.get("needed") and point.get("value") is None else None
+        yield words.label(name), shown, words.estimate(row.get("auroc")), withheld or words.estimate(point)

@@ -31,6 +31,7 @@ class Finding:
         head: column names of the table.
         rows: cells of the table, as displayed.
         panel: a figure between paragraph and table.
+        quoted: whether the last column quotes texts.
     """
 
     heading: str
@@ -39,10 +40,11 @@ class Finding:
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     panel: Panel | None = None
+    quoted: bool = False
 
     def section(self, anchor: str) -> Section:
         """Convert to a section of a page."""
-        table = Table(self.caption, tuple(self.head), tuple(tuple(row) for row in self.rows), texts=len(self.head))
+        table = Table(self.caption, tuple(self.head), tuple(map(tuple, self.rows)), texts=len(self.head), quoted=self.quoted)
         parts: list[Panel | Table] = [self.panel] if self.panel else []
         return Section(anchor, self.heading, self.text, (*parts, table) if self.rows else tuple(parts))
 
@@ -59,6 +61,7 @@ def write(path: Path, result: Mapping[str, Any]) -> Path:
     about += [("Held out", result["held_out"]), ("Sequences", f"{result['sequences']:,} of {sum(window.values())} tokens")]
     parts = [_extraction(result), _calibrated(result.get("calibrated")), _near_verbatim(result), _sampling(result)]
     parts += [_worrying(result), _canaries(result), _personal(result), _advice(result)]
+    asked = QUESTIONS["membership"]
     found = [part.section(f"part-{number}") for number, part in enumerate(parts) if part is not None]
     return write_page(
         path,
@@ -68,7 +71,7 @@ def write(path: Path, result: Mapping[str, Any]) -> Path:
         [
             _answer(result),
             audit_coverage.section(result, "coverage"),
-            audit_membership.section(result, _verdict(result, "membership"), "membership"),
+            audit_membership.section(result, f"{asked} {_verdict(result, 'membership').capitalize()}", "membership"),
             *found,
         ],
         "Every number is in summary.json; audit.json has the digests of model, data and figures (memtax verify).",
@@ -85,20 +88,21 @@ def _answer(result: Mapping[str, Any]) -> Section:
 
 
 def _verdict(result: Mapping[str, Any], about: str) -> str:
-    """Heading of a section: the question and its answer."""
-    (one,) = (each for each in result["verdicts"] if each["about"] == about)
-    return f"{QUESTIONS[about]} {one['verdict'].capitalize()}"
+    (one,) = (each["verdict"] for each in result["verdicts"] if each["about"] == about)
+    return str(one)
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """One-sentence summary: how much can be extracted, how much of it is worrying, and how much contains personal data."""
+    """One-sentence summary: how much can be extracted, how much is worrying or personal data, and the verdict on membership."""
     found, worrying, personal = result["extraction"]["all"], result["kinds"]["worrying"], result["personal_data"]
-    texts = _texts(result["distinct"]["memorized"])
-    extracted = f"{found['memorized']:,} of {numbered(found['sequences'], 'sequence')} can be extracted ({texts})"
-    extracted += f", {worrying['memorized']:,} of them worrying ({_texts(worrying['distinct'])})"
-    if not personal["measurable"]:
-        return f"{extracted}; personal data not looked for"
-    return f"{extracted}, {personal['count']:,} with personal data ({_texts(personal['distinct'])})"
+    extracted = f"{found['memorized']:,} of {numbered(found['sequences'], 'sequence')} can be extracted"
+    if found["memorized"]:
+        extracted += f" ({_texts(result['distinct']['memorized'])})"
+        extracted += f", {worrying['memorized']:,} of them worrying ({_texts(worrying['distinct'])})"
+        if personal["measurable"]:
+            extracted += f", {personal['count']:,} with personal data ({_texts(personal['distinct'])})"
+    unlooked = "" if personal["measurable"] else "; personal data not looked for"
+    return f"{extracted}{unlooked}; membership: {_verdict(result, 'membership')}"
 
 
 def _texts(count: int) -> str:
@@ -235,7 +239,7 @@ def _worrying(result: Mapping[str, Any]) -> Finding:
     )
     caption = f"{len(rows):,} of {_texts(one['worrying']['distinct'])}, those with personal data first"
     head = ("sequence_id", "Occurrences", "Personal data", _text_head(result))
-    return Finding(heading, text, caption, head, rows)
+    return Finding(heading, text, caption, head, rows, quoted=True)
 
 
 def _quoted(row: Mapping[str, Any]) -> str:
@@ -361,7 +365,7 @@ def _personal(result: Mapping[str, Any]) -> Finding:
     )
     heading = f"{numbered(found['count'], 'memorized sequence', 'holds')} personal data ({_texts(found['distinct'])})"
     head = ("sequence_id", "Sequences", "Category", "Personal data", _text_head(result))
-    return Finding(heading, text, f"{len(rows):,} of {_texts(found['distinct'])}", head, rows)
+    return Finding(heading, text, f"{len(rows):,} of {_texts(found['distinct'])}", head, rows, quoted=True)
 
 
 def _advice(result: Mapping[str, Any]) -> Finding:
