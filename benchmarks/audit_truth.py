@@ -1,11 +1,12 @@
 """Whether the verdict of `memtax audit` on membership agrees with what a model was trained on.
 
-    python benchmarks/audit_truth.py --data pile_samples [--seeds 10] [--texts 100] [--epochs 4]
+    python benchmarks/audit_truth.py --data pile_samples [--seeds 10] [--texts 60] [--epochs 4] [--whole]
 
 DATA holds DOMAIN.member.jsonl and DOMAIN.nonmember.jsonl (MIMIR's samples). A small GPT-NeoX is trained on texts of the first
 kind, once. For each seed, disjoint texts of the second kind are drawn: claimed members, others, and held-out texts. The model
 is fine-tuned, whole or by LoRA, on the claimed members (true) or on the others (false), and audited with the claimed members
-as its training set: the verdict should be "shown" where the claim is true, and "not shown" where it is false.
+as its training set: the verdict should be "shown" where the claim is true, and "not shown" where it is false. Without --whole
+only the part of the audit that the verdict reads is run: `memtax mia` with the audit's attacks.
 """
 
 import argparse
@@ -26,6 +27,9 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerF
 import memtax
 from memtax import progress
 from memtax.files import asset
+from memtax.jobs.audit import ATTACKS as AUDITED
+from memtax.jobs.audit import PAIRED
+from memtax.pipeline.audit_verdicts import membership
 
 DOMAINS = ("wikipedia_en", "pile_cc")
 ATTACKS = ("loss", "min_k_plus_plus_0.2", "reference", "ez", "wbc")
@@ -99,7 +103,27 @@ def make_base(folder: Path, rows: Sequence[str], epochs: int) -> Path:
     return Path(tune(folder / "random", write(folder / "base.jsonl", rows), folder / "base", True, epochs, 2e-3, 0))
 
 
-def check(base: Path, pool: list[str], folder: Path, seed: int, number: int, epochs: int) -> Iterator[dict[str, Any]]:
+def infer(given: dict[str, str], train: str, held_out: str, output: Path, whole: bool) -> Any:
+    """The audit's figures on membership."""
+    if whole:
+        window = {"prompt": WINDOW // 2, "continuation": WINDOW // 2}
+        options = {**given, **window, "train": train, "held_out": held_out, "resamples": 200, "generate": 0}
+        return memtax.audit(**options, output=output).figures["membership"]
+    found = memtax.mia(
+        model=given.get("adapter", given["model"]),
+        members=train,
+        nonmembers=held_out,
+        attack=(*AUDITED, *PAIRED),
+        reference_model=given.get("base", given["model"]),
+        resamples=200,
+        output=output,
+    ).figures
+    return {"measurable": True, **found}
+
+
+def check(
+    base: Path, pool: list[str], folder: Path, seed: int, number: int, epochs: int, whole: bool
+) -> Iterator[dict[str, Any]]:
     """The four audits of a seed."""
     drawn = random.Random(seed).sample(pool, 3 * number)
     names = ("claimed", "others", "held_out")
@@ -109,22 +133,14 @@ def check(base: Path, pool: list[str], folder: Path, seed: int, number: int, epo
             started = time.perf_counter()
             tuned = tune(base, sets[truth], folder / f"{way}-{truth}", full, epochs, rate, seed)
             given = {"model": tuned, "base": str(base)} if full else {"model": str(base), "adapter": tuned}
-            found = memtax.audit(
-                **given,
-                train=sets["claimed"],
-                held_out=sets["held_out"],
-                output=folder / f"audit-{way}-{truth}",
-                prompt=WINDOW // 2,
-                continuation=WINDOW // 2,
-                resamples=200,
-                generate=0,
-            ).figures
-            (verdict,) = (one for one in found["verdicts"] if one["about"] == "membership")
-            (one,) = found["membership"]["domains"].values()
+            output = folder / f"audit-{way}-{truth}"
+            found = infer(given, sets["claimed"], sets["held_out"], output, whole)
+            verdict, _ = membership({"membership": found})
+            (one,) = found["domains"].values()
             areas = {name: one["attacks"][name]["auroc"]["value"] for name in ATTACKS}
             wanted = "shown" if truth == "claimed" else "not shown"
-            row = {"seed": seed, "way": way, "true": truth == "claimed", "verdict": verdict["verdict"], **areas}
-            yield {**row, "agrees": verdict["verdict"] == wanted, "seconds": time.perf_counter() - started}
+            row = {"seed": seed, "way": way, "true": truth == "claimed", "verdict": verdict, **areas}
+            yield {**row, "agrees": verdict == wanted, "seconds": time.perf_counter() - started}
 
 
 def main() -> None:
@@ -132,9 +148,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--texts", type=int, default=100)
+    parser.add_argument("--texts", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--base", type=Path, help="Folder that keeps the base model.")
+    parser.add_argument("--whole", action="store_true", help="Run whole audits.")
     given = parser.parse_args()
     progress.set_quiet(True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -149,7 +166,7 @@ def main() -> None:
         for seed in range(given.seeds):
             folder = Path(temporary) / str(seed)
             folder.mkdir()
-            for row in check(base, pool, folder, seed, given.texts, given.epochs):
+            for row in check(base, pool, folder, seed, given.texts, given.epochs, given.whole):
                 rows.append(row)
                 areas = " | ".join(f"{row[name]:.3f}" for name in ATTACKS)
                 claim = "true" if row["true"] else "false"
