@@ -115,7 +115,7 @@ def test_missing_files_times_and_other_folders(audit):
 def test_a_record_from_elsewhere_reads_nothing_outside_its_folder(audit):
     record = audit / "out" / "audit.json"
     content = json.loads(record.read_text())
-    content["figures"] = {"../data/train.jsonl": "0" * 64, "/etc/passwd": "0" * 64}
+    content["figures"] = {"../data/train.jsonl": "0" * 64, "/etc/passwd": "0" * 64, "a" * 5000: "0" * 64}
     record.write_text(json.dumps(content))
     different = audit_record.check(audit / "out").different
     assert sum("outside its folder" in line for line in different) == 2
