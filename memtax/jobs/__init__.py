@@ -2,13 +2,14 @@
 
 import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memtax.jobs.base import Command, Finished
 
-VERBS = (
+_FIRST = (
     "demo",
     "run",
     "count",
@@ -30,7 +31,15 @@ VERBS = (
     "push",
     "env",
 )
-"""Names of the verbs, which are also their file names, in the order of the help."""
+"""Order of the help; verbs not listed come after these."""
+
+_SHARED = {"base", "options", "presets", "writing"}
+"""Files of this folder that are not verbs."""
+
+_FILES = {module.name for module in pkgutil.iter_modules(__path__)} - _SHARED
+
+VERBS = (*_FIRST, *sorted(_FILES - {*_FIRST}))
+"""Names of the verbs, which are also their file names."""
 
 
 def job_class(verb: str) -> "type[Command]":

@@ -10,6 +10,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import memtax
+from helpers.processes import python
 from memtax.checksums import verify
 from memtax.cli import app
 from memtax.errors import MemtaxError
@@ -130,3 +131,40 @@ def test_a_mapped_dataset_gets_the_same_end(tmp_path):
     with pytest.raises(MemtaxError, match="column 'nl_score' of features/train is string, not float"):
         memtax.write(Dataset.from_dict({"nl_score": ["x"]}), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_file_in_the_folder_is_a_verb_without_an_entry_elsewhere(tmp_path):
+    (tmp_path / "newest.py").write_text(
+        """
+from dataclasses import dataclass
+import pyarrow as pa
+from memtax.jobs.base import Job, Result, Rows
+from memtax.settings import argument
+
+
+@dataclass(frozen=True, kw_only=True)
+class Newest(Job):
+    "Say a word."
+
+    word: str = argument("The word.")
+
+    def make(self, work):
+        table = pa.table({"sequence_id": [0], "text": [self.word]})
+        return Result("Newest", [Rows("words", "One row per word.", table)], {"word": self.word}, lines=[self.word])
+"""
+    )
+    # A package's `__path__` is where its modules are looked for.
+    script = f"""
+import sys
+import memtax, memtax.jobs
+memtax.jobs.__path__.append({str(tmp_path)!r})
+memtax.jobs.__spec__.loader.exec_module(memtax.jobs)
+sys.argv = ["memtax", "newest", "hello", "--output", {str(tmp_path / "out")!r}]
+from memtax.cli import main
+main()
+"""
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+    assert "hello" in done.stdout + done.stderr
+    assert read_summary(tmp_path / "out", "newest") == {"word": "hello"}
+    assert load_dataset(str(tmp_path / "out/dataset"), split="train")["text"][:] == ["hello"]
