@@ -91,12 +91,14 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
 
     def _finish(self, folder: Path, figures: Any) -> Path:
         """Write the page and then, last of all files, the record of their digests."""
+        from memtax.membership.canaries import find_record
         from memtax.pipeline import audit_page, audit_record
         from memtax.results import SUMMARY, read_summary
 
         page = audit_page.write(folder / "index.html", read_summary(folder, self.verb))
-        models = {"model": self.adapter or self.model, "base": self._untuned}
-        data = {"train": self.train, "held_out": self.held_out, "canaries": self.canaries}
+        audited = self.adapter or self.model
+        models = {"model": audited, "base": self._untuned}
+        data = {"train": self.train, "held_out": self.held_out, "canaries": self.canaries or find_record(audited)}
         given, sources = ({name: str(each) for name, each in one.items() if each is not None} for one in (models, data))
         audit_record.write(folder, given, sources, ["dataset", SUMMARY, "run.yaml", page.name, *PARTS], figures)
         return page

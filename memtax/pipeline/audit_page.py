@@ -383,6 +383,9 @@ def _advice(result: Mapping[str, Any]) -> Finding:
         ],
         ["Keep one copy of each", f"{len(copies['sequence_ids']):,}", effect],
     ]
+    if cleaned := result.get("clean"):
+        went = f"{cleaned['worrying']:,} worrying and {cleaned['copies']:,} repeated rows left out of {cleaned['rows']:,}"
+        rows.append(["Written to --clean", f"{numbered(cleaned['kept'], 'row')} of the training set", went])
     text = (
         "Expectations come from the fitted predictor, which describes associations, not causes: train again and run memtax "
         "compare. summary.json lists the sequences. The folder run/ contains unmasked texts of the training set: keep this "

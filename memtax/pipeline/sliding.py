@@ -119,11 +119,11 @@ def summarize(found: _Scored, scores: LanguageModelFilter, stride: int) -> dict[
     rows = [
         {
             "text_id": identifier,
-            "tokens": part[0],
-            "windows": len(part[1]),
-            "heat": windows.heat(windows.token_logprobs(*part, *lengths)),
+            "tokens": tokens,
+            "windows": len(begins),
+            "heat": windows.heat(windows.token_logprobs(tokens, begins, logprobs, *lengths)),
         }
-        for identifier, *part in parts
+        for identifier, tokens, begins, logprobs in parts
     ]
     return {
         "prompt": scores.prompt,

@@ -153,6 +153,7 @@ def test_the_cleaned_training_set_loads_and_counts_what_went(planted, audited, m
     dropped = {tuple(row["tokens"]) for row in table if row["sequence_id"] in found["advice"]["drop"]["sequence_ids"]}
     assert not dropped & {tuple(tokenizer(text)["input_ids"][:16]) for text in rows["text"]}
     assert set(before) - set(rows["text"]) == {text for text in before if tuple(tokenizer(text)["input_ids"][:16]) in dropped}
+    assert f"{counts['kept']:,} rows of the training set" in (output / "index.html").read_text()
     card = (clean / "dataset" / "README.md").read_text()
     assert f"{counts['worrying']:,}, with a rare sequence" in card
     (tmp_path / "mine").mkdir()
