@@ -338,7 +338,7 @@ MODEL: Any = {
 }
 """`config.json` of a model, as far as cards show it."""
 
-_DIGESTS = {"*": Text(64)}
+_DIGESTS = Rows({"path": TEXT, "sha256": Text(64)}, 10_000_000)
 AUDIT: dict[str, Any] = {
     "schema": Text(words=("memtax-audit/1",)),
     "inputs": {"*": {"name": TEXT, "files": _DIGESTS}},

@@ -41,10 +41,10 @@ def write(folder: Path, models: Mapping[str, str], data: Mapping[str, str], name
         "commit": git_commit(),
         "verdicts": figures["verdicts"],
         "inputs": {
-            name: {"name": given, "files": {str(file.resolve()): sha256(file) for file in files[name]}}
+            name: {"name": given, "files": [_row(file, str(file.resolve())) for file in files[name]]}
             for name, given in {**models, **data}.items()
         },
-        FIGURES: {file.relative_to(folder).as_posix(): sha256(file) for file in sorted(set(own))},
+        FIGURES: [_row(file, file.relative_to(folder).as_posix()) for file in sorted(set(own))],
     }
     write_json(folder / NAME, content, private=True)
     write_text(folder / SIDECAR, f"{sha256(folder / NAME)}  {NAME}\n", private=True)
@@ -94,7 +94,7 @@ def check(folder: Path) -> Checked:
     except MemtaxError as error:
         found.different.append(f"unreadable: {error}; no other file can be checked")
         return found
-    for name, digest in content[FIGURES].items():
+    for name, digest in map(_pair, content[FIGURES]):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             found.different.append(f"changed: {NAME} names a file outside its folder: {name}")
         else:
@@ -102,9 +102,17 @@ def check(folder: Path) -> Checked:
     for role, given in content["inputs"].items():
         if not given["files"]:
             found.unchecked.append(f"not checked: {role} {given['name']} was no file on the machine of the audit")
-        for name, digest in given["files"].items():
+        for name, digest in map(_pair, given["files"]):
             _compare(found, Path(name), digest, f"{name} ({role})")
     return found
+
+
+def _row(file: Path, shown: str) -> dict[str, str]:
+    return {"path": shown, "sha256": sha256(file)}
+
+
+def _pair(row: Mapping[str, str]) -> tuple[str, str]:
+    return row["path"], row["sha256"]
 
 
 def _compare(found: Checked, file: Path, digest: str, shown: str) -> None:
