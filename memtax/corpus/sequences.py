@@ -175,6 +175,25 @@ def documents(
             yield Document(text, windows[start:end], corpus.kind == "text")
 
 
+def window_rows(
+    source: Source,
+    *,
+    window: int,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    cut: Cut | None = None,
+    bos: Sequence[int] = (),
+) -> npt.NDArray[np.int64]:
+    """The row of the source that each sequence of `load_sequences` was cut from, given the same arguments."""
+    corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=None)
+    cut = cut or ("first" if corpus.kind == "tokens" else "all")
+    found, row = [np.empty(0, np.int64)], 0
+    for rows, block in corpus.blocks_with(()):
+        tokens, offsets = columns.drop_opening(block.tokens, block.offsets, bos)
+        found.append(_window_starts(replace(block, tokens=tokens, offsets=offsets), window, cut)[1] + row)
+        row += rows.num_rows
+    return np.concatenate(found)
+
+
 def _documents(rows: pa.RecordBatch, column: str | None, first: int | None) -> pa.Array:
     """Names of the rows' documents; given the number of the first row, unnamed documents become `row N`.
 

@@ -118,6 +118,7 @@ class Finished:
         lines: lines for the terminal; `figures` are complete once they have been read.
         page: the page, if there is one.
         then: called after the lines are printed, for example to serve a page.
+        code: exit code of the command.
     """
 
     output: Path | None
@@ -125,6 +126,7 @@ class Finished:
     lines: Iterable[str]
     page: Path | None = None
     then: Callable[[], None] | None = None
+    code: int = 0
 
     def table(self, name: str | None = None) -> "pa.Table":
         """A table of the dataset; None for the default one.
