@@ -27,7 +27,7 @@ def command(verb: str) -> Callable[..., Outcome]:
 
     def run(**values: Any) -> Outcome:
         given = {name: value for name, value in values.items() if name not in _FILES and value is not None}
-        done = kind.start(given, COMMAND_LINE)
+        done = kind.begin(given, COMMAND_LINE)
         paths = {name: path for name, path in (("output", done.output), ("page", done.page)) if path is not None}
         return Outcome({**paths, **done.figures}, done.lines, done.then, done.code)
 

@@ -153,7 +153,7 @@ class Command:
         cls.verb = cls.__module__.rpartition(".")[2]
 
     @classmethod
-    def start(cls, values: Mapping[str, Any], source: str) -> Finished:
+    def begin(cls, values: Mapping[str, Any], source: str) -> Finished:
         """Check that the installation has what the verb needs, and do the work with these settings.
 
         Args:

@@ -42,9 +42,6 @@ def k_extractability(
         `sequences`: sequences compared.
         `per_example` (on request): `is_memorized`, `memorization_score` and `match_length` of each sequence.
 
-    Raises:
-        MemtaxError: columns are missing, empty, of different lengths, or hold values that the measure cannot take.
-
     Example:
         >>> import memtax
         >>> results = memtax.metrics.k_extractability(predictions=[[5, 6, 7], [5, 6, 9]], references=[[5, 6, 7], [5, 6, 7]])

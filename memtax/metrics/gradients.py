@@ -6,6 +6,7 @@ from typing import Any
 from memtax.metrics import similarity
 from memtax.metrics.figures import counted, rate, separation
 from memtax.metrics.inputs import Column, columns, flags, known, units_of
+from memtax.statistics import Units
 
 
 def gradient_alignment(
@@ -50,17 +51,10 @@ def gradient_alignment(
         With references: `auroc`, `fpr_at_tpr_0.95`, `tpr_at_fpr_0.05`, in [0, 1], with `..._low` and `..._high`.
         `per_example` (on request): `alignment` (and `inner_product`) of each text, null without paraphrases.
 
-    Raises:
-        MemtaxError: columns are missing, empty, of different lengths, or hold values that the measure cannot take.
-
     Example:
         >>> import memtax
-        >>> results = memtax.metrics.gradient_alignment(predictions=[[0.8, 0.6], [0.2], []], per_example=True)
-        >>> [None if value is None else round(value, 3) for value in results["per_example"]["alignment"]]
-        [0.7, 0.2, None]
-        >>> results = memtax.metrics.gradient_alignment([[[1.0, 1.0], [0.0, 2.0]]], gradients=[[0.0, 3.0]])
-        >>> round(results["inner_product"], 3)
-        4.5
+        >>> memtax.metrics.gradient_alignment([[0.8, 0.6], [0.2], []], per_example=True)["per_example"]["alignment"][1:]
+        [0.2, None]
     """
     predictions, gradients, references, documents = columns(
         1, predictions=predictions, gradients=gradients, references=references, documents=documents
@@ -69,12 +63,17 @@ def gradient_alignment(
     rows, values = known(found["alignment"])
     result: dict[str, Any] = {name: similarity.mean(column) for name, column in found.items()}
     units = units_of(documents)
-    result |= counted(units)
-    units = None if units is None else units[rows]
-    for name, outcomes in similarity.levels(values, low, high).items():
-        result |= rate(name, outcomes, level, units)
+    result |= counted(units) | _levels(values, low, high, level, None if units is None else units[rows])
     result |= {"texts": len(rows), "without_paraphrase": len(predictions) - len(rows)}
     if references is not None:
         labels = flags([references[row] for row in rows], "references")
-        result |= separation(labels, values, resamples, level, seed, units)
+        result |= separation(labels, values, resamples, level, seed, None if units is None else units[rows])
     return result | ({"per_example": found} if per_example else {})
+
+
+def _levels(values: list[float], low: float, high: float, level: float, units: Units | None) -> dict[str, Any]:
+    """Share of the texts at each level, with its interval."""
+    result: dict[str, Any] = {}
+    for name, outcomes in similarity.levels(values, low, high).items():
+        result |= rate(name, outcomes, level, units)
+    return result

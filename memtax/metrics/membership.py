@@ -100,9 +100,6 @@ def membership_scores(
         per text; null where no token is scored. With references, `auroc_{score}` in [0, 1] with `..._low` and `..._high`, over
         the texts that have the score; `..._reason`: why an interval is null.
 
-    Raises:
-        MemtaxError: columns are missing, empty, of different lengths, or hold values that the measure cannot take.
-
     Example:
         >>> import memtax
         >>> results = memtax.metrics.membership_scores(predictions=[[-1.0, -3.0], [-2.0, -6.0]], references=[1, 0], k=[0.5])

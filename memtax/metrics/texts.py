@@ -154,9 +154,6 @@ def memorization_taxonomy(
         `unlabelled`: sequences whose category is not known because an input is null.
         `per_example` (on request): `taxonomy`, the category's name or null.
 
-    Raises:
-        MemtaxError: columns are missing, empty, of different lengths, or hold values that the measure cannot take.
-
     Example:
         >>> import memtax
         >>> flags = {"is_incrementing": [0, 1, 0, 0], "is_repeating": [0, 0, 0, 0]}
@@ -166,27 +163,32 @@ def memorization_taxonomy(
         >>> results["recollection_rate"], results["all_memorized"]
         (0.5, 3)
     """
-    predictions, duplicates, texts, incrementing, repeating, documents = columns(
-        2,
-        predictions=predictions,
-        sequence_duplicates=sequence_duplicates,
-        texts=texts,
-        is_incrementing=is_incrementing,
-        is_repeating=is_repeating,
-        documents=documents,
-    )
+    given = {"texts": texts, "is_incrementing": is_incrementing, "is_repeating": is_repeating, "documents": documents}
+    memorized, duplicates, *evidence = columns(2, predictions=predictions, sequence_duplicates=sequence_duplicates, **given)
     check_whole(duplicates, "sequence_duplicates")
-    memorized = flags(predictions, "predictions")
+    result, codes = _categories(flags(memorized, "predictions"), duplicates, *evidence, threshold=threshold, level=level)
+    if per_example:
+        result["per_example"] = {"taxonomy": [None if code is None else CATEGORIES[code] for code in codes]}
+    return result
+
+
+def _categories(
+    memorized: list[bool],
+    duplicates: list[int | None],
+    texts: list[str] | None,
+    incrementing: list[bool | None] | None,
+    repeating: list[bool | None] | None,
+    documents: list[str] | None,
+    threshold: int,
+    level: float,
+) -> tuple[dict[str, Any], list[int | None]]:
+    """Rates by category, and the category of each row."""
     if texts is not None:
         found = TemplateFilter()({"text": texts})
         incrementing, repeating = found["is_incrementing"], found["is_repeating"]
     elif incrementing is None or repeating is None:
         raise MemtaxError("memorization_taxonomy needs texts, or is_incrementing and is_repeating")
     for name, column in {"is_incrementing": incrementing, "is_repeating": repeating}.items():
-        flags([value for value in column if value is not None], name)
-    codes = taxonomy(duplicates, incrementing, repeating, threshold)
-    result = rates_by_category(memorized, codes, level, documents)
-    result["unlabelled"] = codes.count(None)
-    if per_example:
-        result["per_example"] = {"taxonomy": [None if code is None else CATEGORIES[code] for code in codes]}
-    return result
+        flags([value for value in column or () if value is not None], name)
+    codes = list(taxonomy(duplicates, incrementing or [], repeating or [], threshold))
+    return {**rates_by_category(memorized, codes, level, documents), "unlabelled": codes.count(None)}, codes
