@@ -41,7 +41,6 @@ def audited():
     listed = [{**row, "windows": 1, "personal_data": ["e-mail address"]} for row in listed]
     measured = {"auroc": {"value": 0.9, "low": 0.8, "high": 0.95}, "verdict": {"shows_membership": True, "reason": "above"}}
     units = {"name": "documents", "members": 30, "nonmembers": 20}
-    rest = {"blind": measured, "units": units}
     near = {kind: rate(2, 40) for kind in ("identical", "near", "block")}
     found = {
         "model": "models/<small>",
