@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memtax import canaries as canaries
     from memtax import metrics as metrics
     from memtax.callback import MemorizationCallback as MemorizationCallback
     from memtax.files import metric_path as metric_path
@@ -24,7 +25,7 @@ _LAZY = {
 _MODULES = ("demo", "report")
 """Verbs whose names are used by modules; all others are functions: `memtax.score(sequences=..., model=..., output=...)`."""
 
-__all__ = ["MemorizationCallback", "Predictor", "__version__", "evaluate_model", "metric_path", "write"]
+__all__ = ["MemorizationCallback", "Predictor", "__version__", "canaries", "evaluate_model", "metric_path", "write"]
 
 
 def __getattr__(name: str) -> Any:
@@ -34,8 +35,8 @@ def __getattr__(name: str) -> Any:
 
         with explained():
             return getattr(importlib.import_module(_LAZY[name]), name)
-    if name == "metrics":
-        return importlib.import_module("memtax.metrics")
+    if name in ("canaries", "metrics"):
+        return importlib.import_module(f"memtax.{name}")
     from memtax.jobs import VERBS, function
 
     if name in VERBS and name not in _MODULES:

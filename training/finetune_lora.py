@@ -33,11 +33,10 @@ from memtax.hub.screening import public_name
 from memtax.hub.training import push_trained, seal_model, take_push, tidy
 from memtax.lm.loading import load_model, load_tokenizer
 from memtax.lm.special_tokens import BosIds, text_ids, tokenizer_bos, without_bos
+from memtax.membership.planting import draw, ordinary_ids, toss, write_record
 
 IGNORED = -100
 """Label of tokens that are not trained on."""
-_DRAWS = 64
-"""Random canaries that are tried for one that its text gives again."""
 
 
 @dataclass
@@ -170,16 +169,6 @@ def read_rows(data: DataArguments, tokenizer: Any, bos: BosIds = ()) -> list[Row
     return [row for row in cut if any(label != IGNORED for label in row["labels"][1:])]
 
 
-def draw_canary(rng: np.random.Generator, ordinary: list[int], count: int, tokenizer: Any) -> list[int]:
-    """At most `count` random tokens that are read back from their text; some tokenizers never do, whose last draw is taken."""
-    ids: list[int] = []
-    for _ in range(_DRAWS):
-        ids = encode(tokenizer, tokenizer.decode(rng.choice(ordinary, count).tolist()))[:count]
-        if encode(tokenizer, tokenizer.decode(ids)) == ids:
-            break
-    return ids
-
-
 def make_canaries(data: DataArguments, tokenizer: Any, bos: BosIds = ()) -> list[dict[str, Any]]:
     """Canaries with how often each is planted; every second one is held out (0 times), so that both are of one kind.
 
@@ -198,19 +187,18 @@ def make_canaries(data: DataArguments, tokenizer: Any, bos: BosIds = ()) -> list
         tokens = [found[place][: data.max_length] for place in rng.permutation(len(found))[:wanted]]
         if len(tokens) < wanted:
             raise MemtaxError(f"{data.canary_source} has {len(found)} rows; {wanted} are needed, planted and held out")
-    ordinary = [number for number in range(len(tokenizer)) if number not in set(tokenizer.all_special_ids)]
+    ordinary = ordinary_ids(tokenizer)
     while len(tokens) < wanted:
-        tokens.append(draw_canary(rng, ordinary, min(data.canary_tokens, data.max_length), tokenizer))
-    tossed = data.canary_coins is not None
-    included = np.arange(2 * data.canaries) % 2 == 0
-    if tossed:
-        included = np.random.default_rng(data.canary_coins).random(2 * data.canaries) < 1 / 2
+        tokens.append(draw(rng, ordinary, min(data.canary_tokens, data.max_length), tokenizer))
+    included = [place % 2 == 0 for place in range(2 * data.canaries)]
+    if data.canary_coins is not None:
+        included = toss(2 * data.canaries, data.canary_coins)
     canaries = []
     for place, ids in enumerate(tokens):
         is_candidate = place < 2 * data.canaries
-        planted = is_candidate and bool(included[place])
+        planted = is_candidate and included[place]
         count = data.canary_repetitions[place // 2 % len(data.canary_repetitions)] if planted else 0
-        coin = {"coin": True} if tossed and is_candidate else {}
+        coin = {"coin": True} if data.canary_coins is not None and is_candidate else {}
         canaries.append({"text": tokenizer.decode(ids), "tokens": ids, "repetitions": count, **coin})
     return canaries
 
@@ -272,11 +260,7 @@ def write_training_record(
     record = {"dataset": public_name(data.dataset), "rows": used, "training_rows": rows}
     record |= {"canaries": data.canaries, "canary_seed": data.canary_seed, "bos": list(bos)}
     write_text(output / "training_rows.json", json.dumps(record) + "\n", private=True)
-    for name, planted in (("member", True), ("nonmember", False)):
-        lines = [json.dumps(canary) + "\n" for canary in canaries if bool(canary["repetitions"]) is planted]
-        if lines:
-            (output / "canaries").mkdir(mode=0o700, exist_ok=True)
-            write_text(output / "canaries" / f"canaries.{name}.jsonl", "".join(lines), private=True)
+    write_record(output / "canaries", canaries)
 
 
 def train(model_arguments: ModelArguments, data: DataArguments, training: TrainingArguments) -> Path:

@@ -1,6 +1,7 @@
 """Exposure and extraction of planted canaries by number of repetitions.
 
-`training/finetune_lora.py` plants random sequences in a training set, holds out others of the same kind, and records both.
+`memtax.canaries.plant` and `training/finetune_lora.py` plant random sequences in a training set, hold out others of the same
+kind, and record both.
 A canary's exposure (Carlini et al. 2019, arXiv 1802.08232) is log2 of the number of candidates minus log2 of the canary's
 rank among them by likelihood. The candidates are the canary itself and all held-out sequences, so exposure lies between 0
 and log2(held out + 1) bits; canaries that the model has not learned average about 1 / ln 2 = 1.44 bits.
@@ -24,7 +25,7 @@ _AT_MOST = 1e-9
 """Rounding tolerance, in bits, for an exposure to count as the maximum."""
 FILES = {True: "canaries.member.jsonl", False: "canaries.nonmember.jsonl"}
 
-_CANARY = {"tokens": Rows(Number(0, 2**31 - 1, whole=True)), "repetitions": COUNT, "coin?": bool}
+_CANARY = {"tokens": Rows(Number(0, 2**31 - 1, whole=True)), "repetitions": COUNT, "coin?": bool, "start?": COUNT}
 """One line of the record."""
 
 
@@ -36,11 +37,19 @@ class Canary:
         tokens: its token ids.
         repetitions: number of times it occurs in the training set; 0 if it was held out.
         coin: whether a fair coin of its own decided if it was planted, once.
+        start: place of the first token that is trained on, if the tokens before it are a prompt, BOS included; None: the tokens
+            are a text without BOS.
     """
 
     tokens: tuple[int, ...]
     repetitions: int
     coin: bool = False
+    start: int | None = None
+
+    @property
+    def scored(self) -> slice:
+        """The tokens that are trained on, as far as they have a token before them."""
+        return slice(max(1, self.start or 0), len(self.tokens))
 
 
 def exposure(planted: npt.ArrayLike, held_out: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -89,14 +98,14 @@ def read_record(folder: Path | str) -> list[Canary]:
     """
     place = find_record(folder)
     if place is None:
-        raise MemtaxError(f"{folder} has no record of planted canaries ({FILES[True]}); plant some with --canaries")
+        raise MemtaxError(f"{folder} has no record of planted canaries ({FILES[True]}); plant some with memtax.canaries.plant")
     found = []
     for member, name in FILES.items():
         if not (place / name).is_file():
             raise MemtaxError(f"{place / name} is missing: planted canaries are ranked among the held-out ones")
         for number, row in enumerate(read_json_lines(place / name, _CANARY), 1):
-            canary = Canary(tuple(row["tokens"]), row["repetitions"], bool(row.get("coin")))
-            if len(canary.tokens) < 2 or (canary.repetitions > 0) is not member:
+            canary = Canary(tuple(row["tokens"]), row["repetitions"], bool(row.get("coin")), row.get("start"))
+            if canary.scored.start >= len(canary.tokens) or (canary.repetitions > 0) is not member:
                 raise MemtaxError(
                     f"{place / name}, line {number}: {len(canary.tokens)} tokens, planted {canary.repetitions} times"
                 )
@@ -114,15 +123,15 @@ def read_out(
 ) -> dict[str, Any]:
     """Exposure and extraction of every planted canary under a model, and the bound on epsilon if coins decided.
 
-    A canary is extracted if greedy decoding from its first half yields its second half. Canaries are ranked by the mean
-    log-probability of their tokens after the first, minus that under the base model if it is known.
+    A canary is extracted if greedy decoding from its prompt and its first half yields its second half. Canaries are ranked by
+    the mean log-probability of their tokens after the prompt or else the first, minus that under the base model if it is known.
 
     Args:
         canaries: planted and held-out canaries, from `read_record`.
         model: folder or Hub name of a model or adapter.
         revision: branch, tag or commit on the Hub.
         dtype: number format of the weights.
-        bos: one of `memtax.lm.special_tokens.BOS`, or token ids.
+        bos: one of `memtax.lm.special_tokens.BOS`, or token ids; canaries with a `start` are scored as recorded.
         base: the model before fine-tuning, with the same tokenizer, NAME@REVISION for a revision.
 
     Returns:
@@ -134,22 +143,31 @@ def read_out(
     from memtax.filters.language_model import LanguageModelFilter
     from memtax.lm.loading import split_revision
 
+    if any(canary.start is not None for canary in canaries):
+        bos = ()
     scorer = LanguageModelFilter(model, revision, 1, 1, dtype=dtype, token_logprobs=True, ranks=True, bos=bos)
     found = scorer({"tokens": [list(canary.tokens) for canary in canaries]})
     if any(not row for row in found["token_logprobs"]):
         raise MemtaxError(f"{model} cannot score a canary; were they planted with another tokenizer?")
-    likelihood = np.array([np.mean(row) for row in found["token_logprobs"]])
+    likelihood = _means(found["token_logprobs"], canaries)
     if base is not None:
         name, base_revision = split_revision(base)
         untuned = LanguageModelFilter(name, base_revision, 1, 1, dtype=dtype, token_logprobs=True, bos=scorer.opening)
-        before = untuned({"tokens": [list(canary.tokens) for canary in canaries]})["token_logprobs"]
-        likelihood = likelihood - np.array([np.mean(row) for row in before])
-    # Index i holds the rank of token i + 1, and the second half begins at token half.
-    extracted = [
-        not any(ranks[max(1, len(canary.tokens) // 2) - 1 :])
-        for canary, ranks in zip(canaries, found["token_ranks"], strict=True)
-    ]
+        likelihood = likelihood - _means(
+            untuned({"tokens": [list(canary.tokens) for canary in canaries]})["token_logprobs"], canaries
+        )
+    extracted = []
+    for canary, ranks in zip(canaries, found["token_ranks"], strict=True):
+        begin = canary.start or 0
+        # Index i holds the rank of token i + 1.
+        extracted.append(not any(ranks[max(canary.scored.start, begin + (len(canary.tokens) - begin) // 2) - 1 :]))
     return summarize(canaries, likelihood.tolist(), extracted) | ({} if base is None else {"base": base})
+
+
+def _means(rows: Sequence[Sequence[float]], canaries: Sequence[Canary]) -> npt.NDArray[np.float64]:
+    """Mean log-probability of each canary's tokens that are trained on; entry i of a row belongs to token i + 1."""
+    pairs = zip(rows, canaries, strict=True)
+    return np.array([np.mean(row[canary.scored.start - 1 :]) for row, canary in pairs])
 
 
 def summarize(canaries: Sequence[Canary], likelihood: Sequence[float], extracted: Sequence[bool]) -> dict[str, Any]:

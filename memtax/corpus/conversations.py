@@ -1,0 +1,317 @@
+"""Conversations as token ids: what the tokenizer's chat template makes of a row, and which tokens the assistant wrote.
+
+Three shapes are recognized by their columns: `messages` (or `conversations`) with `role` and `content` or ShareGPT's `from` and
+`value`; and `prompt` with `completion`, both strings or both lists of messages. Training libraries differ in which tokens get a
+loss; here it is always the assistant's (of `completion`, if there is one), as with TRL's `assistant_only_loss`:
+
+- A chat template with `{% generation %}` marks them itself (`return_assistant_tokens_mask`).
+- With any other template, an answer begins where the conversation before it, rendered with the generation prompt, and the whole
+  one diverge (TRL's rule for completions), and ends where the conversation up to it ends. Both conversations must be rendered
+  as within the whole, or the row is refused.
+- The completion of two strings begins where the tokens of the prompt alone and of both together diverge, as in TRL.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from memtax.corpus.columns import CANDIDATES
+from memtax.errors import MemtaxError
+from memtax.provenance import digest
+
+if TYPE_CHECKING:
+    import datasets
+
+MESSAGES = ("messages", "conversations")
+PAIR = ("prompt", "completion")
+SCORED = "scored_tokens"
+PROMPT = "prompt_tokens"
+ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant"}
+"""Names of roles in ShareGPT's files, and those of chat templates."""
+_TOOLS = ("tool", "function", "function_call", "function_response", "observation", "ipython")
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_PROBE = [{"role": "user", "content": "a"}]
+_VERSION = 1
+_WAY_OUT = "leave such rows out"
+
+
+class Encoded(NamedTuple):
+    """A conversation as tokens.
+
+    Attributes:
+        tokens: ids of the whole conversation, as the chat template writes it, BOS included.
+        scored: whether the assistant wrote each token.
+    """
+
+    tokens: list[int]
+    scored: list[bool]
+
+    def answers(self) -> list[tuple[int, int]]:
+        """Start and end of every run of scored tokens."""
+        edges = [place for place, (a, b) in enumerate(zip([False, *self.scored], [*self.scored, False], strict=True)) if a != b]
+        return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Where the rows of a source keep their conversations.
+
+    Attributes:
+        columns: `messages` or its like; or `prompt` and `completion`.
+        templated: whether they are messages, which a chat template renders; otherwise two strings.
+    """
+
+    columns: tuple[str, ...]
+    templated: bool
+
+
+def find_shape(schema: pa.Schema, column: str | None = None, usual: Sequence[str] = CANDIDATES) -> Shape | None:
+    """The shape of a source's conversations; None if it has none, or a usual column of tokens or text, which is read instead.
+
+    Args:
+        schema: the source's columns.
+        column: the column asked for: one of messages, or `prompt,completion`.
+        usual: columns that are read rather than a conversation if none is asked for.
+    """
+    if column is None and any(name in schema.names for name in usual):
+        return None
+    asked = tuple(column.split(",")) if column else None
+    for name in MESSAGES if asked is None else asked[:1]:
+        if (asked is None or len(asked) == 1) and name in schema.names and _holds_messages(schema.field(name).type):
+            return Shape((name,), True)
+    if asked not in (None, PAIR, PAIR[:1], PAIR[1:]) or not set(PAIR) <= set(schema.names):
+        return None
+    if asked is not None and len(asked) == 1 and not _holds_messages(schema.field(asked[0]).type):
+        # A column of text that was named is read as such.
+        return None
+    kinds = [_holds_messages(schema.field(name).type) for name in PAIR]
+    if all(kinds) or all(_holds_text(schema.field(name).type) for name in PAIR):
+        return Shape(PAIR, all(kinds))
+    return None
+
+
+def _holds_messages(dtype: pa.DataType) -> bool:
+    if not (pa.types.is_list(dtype) or pa.types.is_large_list(dtype)) or not pa.types.is_struct(dtype.value_type):
+        return False
+    names = {dtype.value_type.field(place).name for place in range(dtype.value_type.num_fields)}
+    return {"role", "content"} <= names or {"from", "value"} <= names
+
+
+def _holds_text(dtype: pa.DataType) -> bool:
+    return pa.types.is_string(dtype) or pa.types.is_large_string(dtype)
+
+
+def encode_rows(tokenizer: Any, rows: Sequence[Mapping[str, Any]], shape: Shape, what: str, first: int = 0) -> list[Encoded]:
+    """Rows of a source as tokens.
+
+    Args:
+        tokenizer: a `transformers` tokenizer, with a chat template for messages.
+        rows: the rows.
+        shape: from `find_shape`.
+        what: the source, for messages of errors.
+        first: number of the first row.
+
+    Raises:
+        MemtaxError: the tokenizer has no chat template, a row has no answer, an empty one, a tool call or content in parts, the
+            template refuses it, or which tokens are the assistant's cannot be told.
+    """
+    named = [(f"row {first + place} of {what}", row) for place, row in enumerate(rows)]
+    if not shape.templated:
+        return [_of_strings(tokenizer, *(_string(row[name], name, where) for name in PAIR), where) for where, row in named]
+    marked = _GENERATION.search(_template(tokenizer)) is not None
+    if not getattr(tokenizer, "is_fast", False):
+        raise MemtaxError(f"conversations need a fast tokenizer, which reports the places of its tokens; {what} has messages")
+    return [
+        (_of_marks if marked else _of_prefixes)(tokenizer, *read_messages(row, shape, where), where) for where, row in named
+    ]
+
+
+def read_messages(row: Mapping[str, Any], shape: Shape, where: str) -> tuple[list[dict[str, str]], int]:
+    """The checked messages of a row with `role` and `content`, and how many of them belong to the prompt column.
+
+    Raises:
+        MemtaxError: as `encode_rows`.
+    """
+    parts = [_messages(row[name], where) for name in shape.columns]
+    messages = [message for part in parts for message in part]
+    before = len(parts[0]) if len(parts) > 1 else 0
+    if row.get("tools"):
+        raise MemtaxError(f"{where} has tools, which memtax does not render; {_WAY_OUT}")
+    if not any(message["role"] == "assistant" for message in messages[before:]):
+        inside = f"{shape.columns[-1]} of " if before else ""
+        raise MemtaxError(f"{inside}{where} has no assistant turn, so no token of it is an answer; {_WAY_OUT}")
+    return messages, before
+
+
+def _messages(turns: Any, where: str) -> list[dict[str, str]]:
+    found = []
+    for number, turn in enumerate(turns or (), 1):
+        place = f"turn {number} of {where}"
+        role = (turn or {}).get("role") or (turn or {}).get("from")
+        content = turn.get("content") if (turn or {}).get("content") is not None else (turn or {}).get("value")
+        if not isinstance(role, str):
+            raise MemtaxError(f"{place} has no role; {_WAY_OUT}")
+        role = ROLES.get(role.lower(), role)
+        if role in _TOOLS or turn.get("tool_calls") or turn.get("function_call"):
+            raise MemtaxError(f"{place} is a tool call or its result, which memtax does not render; {_WAY_OUT}")
+        if isinstance(content, list | dict):
+            raise MemtaxError(f"{place} has content in parts; join the texts of its parts into one string")
+        if content is not None and not isinstance(content, str):
+            raise MemtaxError(f"{place} has content of type {type(content).__name__}, not a string; {_WAY_OUT}")
+        if role == "assistant" and not (content or "").strip():
+            raise MemtaxError(f"{place} is an empty answer; {_WAY_OUT}")
+        found.append({"role": role, "content": content or ""})
+    return found
+
+
+def _string(value: Any, name: str, where: str) -> str:
+    if not isinstance(value, str) or (name == PAIR[1] and not value.strip()):
+        raise MemtaxError(f"{where} has {'an empty' if isinstance(value, str) else 'no'} {name}; {_WAY_OUT}")
+    return value
+
+
+def _of_strings(tokenizer: Any, prompt: str, completion: str, where: str) -> Encoded:
+    before, tokens = _ids(tokenizer, [prompt, prompt + completion])
+    start = _common(before, tokens)
+    if start == len(tokens):
+        raise MemtaxError(f"the completion of {where} adds no token to its prompt; {_WAY_OUT}")
+    return Encoded(tokens, [place >= start for place in range(len(tokens))])
+
+
+def _of_marks(tokenizer: Any, messages: list[dict[str, str]], before: int, where: str) -> Encoded:
+    """The assistant's tokens as the template marks them."""
+    options = {"return_assistant_tokens_mask": True, "return_dict": True}
+    found = _render(tokenizer, messages, where, tokenize=True, **options)
+    tokens, mask = list(found["input_ids"]), list(map(bool, found["assistant_masks"]))
+    if before:
+        prompt = _render(tokenizer, messages[:before], where, tokenize=True, return_dict=True, add_generation_prompt=True)
+        start = _common(list(prompt["input_ids"]), tokens)
+        mask = [scored and place >= start for place, scored in enumerate(mask)]
+    if not any(mask):
+        raise MemtaxError(f"the chat template marks no token of {where} as the assistant's; {_advice(tokenizer)}")
+    return Encoded(tokens, mask)
+
+
+def _of_prefixes(tokenizer: Any, messages: list[dict[str, str]], before: int, where: str) -> Encoded:
+    """The assistant's tokens as what the conversation before each answer and the one up to it enclose."""
+    whole, spans = _render(tokenizer, messages, where), []
+    for place in range(before, len(messages)):
+        if messages[place]["role"] == "assistant":
+            asked = _render(tokenizer, messages[:place], where, add_generation_prompt=True) if place else ""
+            # Some templates end every rendering with end-of-sequence.
+            until = _render(tokenizer, messages[: place + 1], where)
+            until = until if until == whole else until.removesuffix(getattr(tokenizer, "eos_token", None) or "")
+            start, last = _common(asked, whole), messages[place - 1]["content"].strip() if place else ""
+            if start < asked.rfind(last) + len(last) or not whole.startswith(until) or start >= len(until):
+                raise MemtaxError(
+                    f"which tokens of turn {place + 1} of {where} are the assistant's cannot be told: the chat template "
+                    f"renders the conversation up to it in another way than within the whole; {_advice(tokenizer)}"
+                )
+            spans.append((start, len(until)))
+    found = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False)
+    # A token at the edge counts if it holds a character of the answer, as in `return_assistant_tokens_mask`.
+    places = found["offset_mapping"]
+    scored = [any(start < stop and end > begin for begin, stop in spans) for start, end in places]
+    return Encoded(list(found["input_ids"]), scored)
+
+
+def _advice(tokenizer: Any) -> str:
+    return (
+        f"give the tokenizer of {_name(tokenizer)} a template with {{% generation %}} ... {{% endgeneration %}} around answers "
+        "(trl.chat_template_utils.get_training_chat_template has those of many models), or leave such rows out"
+    )
+
+
+def _common(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """Number of leading tokens, or characters, that two rows share."""
+    return next(
+        (place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
+
+
+def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    found = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, truncation=False, verbose=False)
+    return [list(ids) for ids in found["input_ids"]]
+
+
+def _name(tokenizer: Any) -> str:
+    return str(getattr(tokenizer, "name_or_path", "") or "the model")
+
+
+def _template(tokenizer: Any) -> str:
+    """The tokenizer's chat template.
+
+    Raises:
+        MemtaxError: it has none.
+    """
+    try:
+        return str(tokenizer.get_chat_template())
+    except (ValueError, AttributeError) as error:
+        raise MemtaxError(
+            f"the tokenizer of {_name(tokenizer)} has no chat template, which conversations need; give by --tokenizer the "
+            "one that the model was fine-tuned with, or name a column of text with --column"
+        ) from error
+
+
+def _render(tokenizer: Any, messages: list[dict[str, str]], where: str, tokenize: bool = False, **options: Any) -> Any:
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=tokenize, **options)
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        system = any(message["role"] == "system" for message in messages)
+        hint = "move the text of its system turn into the first user turn, or " if system else ""
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        raise MemtaxError(f"the chat template of {_name(tokenizer)} refuses {where} ({reason}); {hint}{_WAY_OUT}") from error
+
+
+def template_opening(tokenizer: Any) -> tuple[int, ...]:
+    """BOS if the chat template writes it at the start of a conversation; otherwise nothing.
+
+    Raises:
+        MemtaxError: there is no chat template.
+    """
+    _template(tokenizer)
+    token = getattr(tokenizer, "bos_token_id", None)
+    text = _render(tokenizer, _PROBE, "a conversation with one user turn", add_generation_prompt=True)
+    return (int(token),) if token is not None and _ids(tokenizer, [text])[0][:1] == [token] else ()
+
+
+def as_tokens(dataset: "datasets.Dataset | datasets.IterableDataset", shape: Shape, tokenizer: Any, what: str) -> Any:
+    """The dataset with `tokens` and `scored_tokens` instead of the columns of its conversations; other columns are kept.
+
+    Args:
+        dataset: an open source.
+        shape: from `find_shape`.
+        tokenizer: as for `encode_rows`.
+        what: the source, for messages of errors.
+
+    Raises:
+        MemtaxError: as `encode_rows`; or there is no tokenizer.
+    """
+    import datasets
+
+    if tokenizer is None:
+        raise MemtaxError(f"{what} holds conversations: give a tokenizer with a chat template, or choose a column of token ids")
+    if shape.templated:
+        _template(tokenizer)
+
+    def encode(batch: dict[str, list[Any]], places: list[int]) -> dict[str, list[Any]]:
+        names = [name for name in (*shape.columns, "tools") if name in batch]
+        rows = [dict(zip(names, values, strict=True)) for values in zip(*(batch[name] for name in names), strict=True)]
+        found = encode_rows(tokenizer, rows, shape, what, places[0])
+        return {"tokens": [row.tokens for row in found], SCORED: [row.scored for row in found]}
+
+    options: dict[str, Any] = {"batched": True, "with_indices": True, "remove_columns": list(shape.columns)}
+    if isinstance(dataset, datasets.IterableDataset):
+        return dataset.map(encode, **options)
+    features = datasets.Features({name: kind for name, kind in dataset.features.items() if name not in shape.columns})
+    features |= {"tokens": datasets.List(datasets.Value("int32")), SCORED: datasets.List(datasets.Value("bool"))}
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    vocabulary = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    template = _template(tokenizer) if shape.templated else None
+    made = digest("conversations", _VERSION, dataset._fingerprint, list(shape.columns), vocabulary, template)
+    return dataset.map(encode, **options, features=datasets.Features(features), new_fingerprint=made)

@@ -1,0 +1,70 @@
+"""Canaries in TRL's SFTTrainer are trained on as recorded, or refused before training."""
+
+import datasets
+import pytest
+
+import memtax
+from helpers import special_tokens as small
+from memtax.corpus.conversations import Shape, encode_rows
+from memtax.errors import MemtaxError
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] + ' ' + m['content'] + ' </s> ' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant {% endif %}"
+)
+
+
+def chat():
+    made = small.tokenizer("none")
+    made.chat_template = TEMPLATE
+    return made
+
+
+def rows():
+    texts = [small.words(row) for row in small.rows(12, 8)]
+    return datasets.Dataset.from_list(
+        [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]} for text in texts]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({}, None),
+        ({"packing": True, "packing_strategy": "bfd", "max_length": 48}, None),
+        ({"packing": True, "packing_strategy": "wrapped", "max_length": 29}, "split"),
+        ({"max_length": 12}, "max_length=12"),
+        ({"max_steps": 1}, "max_steps=1"),
+    ],
+)
+def test_a_canary_is_trained_on_or_refused(options, refused, tmp_path):
+    trl = pytest.importorskip("trl")
+    planted = memtax.canaries.plant(rows(), chat(), tmp_path / "record", canaries=10, tokens=8, held_out=4, seed=3)
+    common = {"use_cpu": True, "bf16": False, "report_to": "none", "save_strategy": "no"}
+    arguments = trl.SFTConfig(str(tmp_path / "out"), **common, **options)
+    trainer = trl.SFTTrainer(small.model(), args=arguments, train_dataset=planted, processing_class=chat())
+    if refused is None:
+        assert memtax.canaries.check(trainer)["planted"] == len(planted) - 12
+    else:
+        with pytest.raises(MemtaxError, match=refused):
+            memtax.canaries.check(trainer)
+
+
+@pytest.mark.parametrize(
+    ("turn", "said"),
+    [
+        ({"role": "user", "content": "a"}, "no assistant turn"),
+        ({"role": "assistant", "content": " "}, "empty answer"),
+        ({"role": "assistant", "content": [{"type": "text", "text": "a"}]}, "in parts"),
+        ({"role": "tool", "content": "a"}, "tool call"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_named(turn, said):
+    with pytest.raises(MemtaxError, match=f"row 3 of data.*{said}|{said}.*row 3 of data"):
+        encode_rows(chat(), [{"messages": [{"role": "user", "content": "b"}, turn]}], Shape(("messages",), True), "data", 3)
+
+
+def test_only_the_answer_is_scored():
+    row = {"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "w1 w2"}]}
+    found = encode_rows(chat(), [row], Shape(("messages",), True), "data")[0]
+    assert [token for token, scored in zip(found.tokens, found.scored, strict=True) if scored] == [6, 7, small.EOS]
