@@ -29,7 +29,7 @@ def pytest_runtest_setup(item):
         pytest.skip("MEMTAX_LONG is not set (make long)")
 
 
-DRAWN = ("report", "predictor")
+DRAWN = ("filters", "predictor", "report")
 """Folders of tests that look at figures. Elsewhere drawing takes most of the time of a small run."""
 
 

@@ -30,6 +30,8 @@ class Verb(TyperCommand):
             found = super().invoke(ctx)
             if isinstance(found, outcome.Outcome):
                 found.tell(outcome.mode.json, outcome.mode.quiet)
+                if found.code:
+                    raise SystemExit(found.code)
             return found
         except KeyboardInterrupt:
             # Caught here because Click would exit silently.

@@ -29,7 +29,7 @@ def command(verb: str) -> Callable[..., Outcome]:
         given = {name: value for name, value in values.items() if name not in _FILES and value is not None}
         done = kind.begin(given, COMMAND_LINE)
         paths = {name: path for name, path in (("output", done.output), ("page", done.page)) if path is not None}
-        return Outcome({**paths, **done.figures}, done.lines, done.then)
+        return Outcome({**paths, **done.figures}, done.lines, done.then, done.code)
 
     # Typer reads a command's options from the signature and annotations of its function.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from memtax import schema
 from memtax.corpus import columns
 from memtax.corpus.blocks import Block, DatasetCorpus, open_corpus
+from memtax.corpus.rows import BINARY, binary_rows
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
 from memtax.progress import progress_bar
@@ -73,11 +75,11 @@ def load_sequences(
         raise MemtaxError(f"a window must have at least 1 token, got {window}")
     if cut not in (None, "first", "all"):
         raise MemtaxError(f"unknown cut {cut!r}; use 'first' or 'all'")
-    corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=vocabulary_size)
+    corpus = _open(source, window, tokenizer, vocabulary_size, bos)
     if cut is None:
         cut = "first" if corpus.kind == "tokens" else "all"
     key = columns.id_column(corpus.schema, corpus.label) if cut == "first" else None
-    document = _document_column(corpus)
+    document = columns.document_column(corpus.schema, corpus.column)
 
     tables: list[pa.Table] = []
     skipped: Counter[str] = Counter()
@@ -113,6 +115,18 @@ def load_sequences(
     for reason, rows_left in skipped.items():
         say_skipped(rows_left, f"{reason}, in {corpus.label}")
     return Sequences(_dataset(table), dict(skipped))
+
+
+def _open(
+    source: "Source | datasets.Dataset",
+    window: int,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    vocabulary_size: int | None,
+    bos: Sequence[int],
+) -> DatasetCorpus:
+    if isinstance(source, Source) and Path(source.path).suffix in BINARY:
+        source = binary_rows(source, window, bos)
+    return open_corpus(source, tokenizer=tokenizer, vocabulary_size=vocabulary_size)
 
 
 @dataclass(frozen=True)
@@ -161,13 +175,23 @@ def documents(
             yield Document(text, windows[start:end], corpus.kind == "text")
 
 
-def _document_column(corpus: DatasetCorpus) -> str | None:
-    for name in columns.DOCUMENT_COLUMNS:
-        if name in corpus.schema.names and name != corpus.column:
-            dtype = corpus.schema.field(name).type
-            if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
-                return name
-    return None
+def window_rows(
+    source: Source,
+    *,
+    window: int,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    cut: Cut | None = None,
+    bos: Sequence[int] = (),
+) -> npt.NDArray[np.int64]:
+    """The row of the source that each sequence of `load_sequences` was cut from, given the same arguments."""
+    corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=None)
+    cut = cut or ("first" if corpus.kind == "tokens" else "all")
+    found, row = [np.empty(0, np.int64)], 0
+    for rows, block in corpus.blocks_with(()):
+        tokens, offsets = columns.drop_opening(block.tokens, block.offsets, bos)
+        found.append(_window_starts(replace(block, tokens=tokens, offsets=offsets), window, cut)[1] + row)
+        row += rows.num_rows
+    return np.concatenate(found)
 
 
 def _documents(rows: pa.RecordBatch, column: str | None, first: int | None) -> pa.Array:

@@ -24,6 +24,7 @@ _FIRST = (
     "influence",
     "counterfactual",
     "audit",
+    "verify",
     "report",
     "compare",
     "explore",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from memtax import outputs
+from memtax import credentials, outputs
 from memtax.errors import MemtaxError
 from memtax.extras import explained, require
 from memtax.results import SUMMARY, envelope, read_table
@@ -118,6 +118,7 @@ class Finished:
         lines: lines for the terminal; `figures` are complete once they have been read.
         page: the page, if there is one.
         then: called after the lines are printed, for example to serve a page.
+        code: exit code of the command.
     """
 
     output: Path | None
@@ -125,6 +126,7 @@ class Finished:
     lines: Iterable[str]
     page: Path | None = None
     then: Callable[[], None] | None = None
+    code: int = 0
 
     def table(self, name: str | None = None) -> "pa.Table":
         """A table of the dataset; None for the default one.
@@ -165,6 +167,11 @@ class Command:
         require(f"memtax {cls.verb}", *cls.needs)
         with explained():
             return from_values(cls, values, source).run()
+
+    def __post_init__(self) -> None:
+        for name in fields(type(self)):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, credentials.without_login(value))
 
     def run(self) -> Finished:
         """Do the work.
@@ -289,8 +296,9 @@ def write_result(
 
     if result.is_private:
         make_private(output)
-    # The page reads the files written here, before their checksums exist.
-    (output / checksums.RECORD).unlink(missing_ok=True)
+    # The page reads the files written here, before their checksums exist. A job around this one will record them too.
+    for folder in (output, *outputs.held_around(output)):
+        (folder / checksums.RECORD).unlink(missing_ok=True)
     configs = [rows.config() if isinstance(rows, Rows) else rows for rows in result.tables]
     threshold = result.recitation_threshold
     write_dataset(output / "dataset", configs, result.title, result.facts, result.license_id, threshold)

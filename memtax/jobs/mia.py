@@ -20,6 +20,8 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
 
     Example: `memtax mia runs/demo/dataset:membership --model runs/demo/models/small-gpt-neox --output runs/mia`
 
+    A served model: `--model openai:http://localhost:8000/v1#NAME`, its key in OPENAI_API_KEY.
+
     Several processes: `accelerate launch -m memtax mia ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax mia ...` on CPUs.
     """
 
@@ -53,7 +55,7 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
         from memtax.membership.attacks import choose
         from memtax.membership.evidence import AttackFilter
         from memtax.membership.late import StrongSettings
-        from memtax.membership.measure import default_reference, infer_membership, possible_attacks
+        from memtax.membership.measure import default_reference, infer_membership, possible_attacks, without_unavailable
         from memtax.report import verb_pages
         from memtax.results import read_table
 
@@ -71,13 +73,17 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
             "given_neighbours": self.neighbour_texts is not None,
         }
         # Attack names are checked before the texts are read.
-        early = tuple(each.name for each in choose(self.attack) if not each.late and "prefixed" not in each.needs)
+        given_attacks, left_out = without_unavailable(self.attack, model)
+        early = tuple(each.name for each in choose(given_attacks) if not each.late and "prefixed" not in each.needs)
         scorer = self.build(AttackFilter, model=model, revision=revision, attacks=early, **parameters)
         sources = {"members": self.members, "nonmembers": self.nonmembers}
         texts = load_membership(self.data, **sources, column=self.column, chunk_words=self.chunk_words)
         if self.neighbour_texts is not None:
             texts = load_neighbours(self.neighbour_texts, texts, column=self.column)
-        attacks = self.attack or possible_attacks(parameters, tables, texts, chunks=self.chunk_words is not None)
+        attacks = given_attacks
+        if not attacks:
+            possible = possible_attacks(parameters, tables, texts, chunks=self.chunk_words is not None)
+            attacks, left_out = without_unavailable(possible, model)
         found = infer_membership(
             texts,
             scorer,
@@ -96,7 +102,7 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
             ]
             if work.world.is_main
             else [],
-            figures=found.figures,
-            lines=found.lines(),
+            figures={**found.figures, **({"left_out": left_out} if left_out else {})},
+            lines=[*found.lines(), *(f"left out: {name}: {reason}" for name, reason in left_out.items())],
             page=verb_pages.mia,
         )

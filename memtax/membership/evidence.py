@@ -13,6 +13,7 @@ from memtax.errors import MemtaxError, RowError
 from memtax.filters.base import Batch, Filter
 from memtax.lm import resident
 from memtax.lm.loading import QUANTIZATIONS, load_tokenizer, model_files, settled_dtype
+from memtax.lm.served import ServedModel
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
 from memtax.membership.attacks import Attack, choose
 from memtax.membership.token_values import Tokens, Values, token_values
@@ -27,7 +28,7 @@ class AttackFilter(Filter):
     another text (lower case, neighbors, a prefix) or another model adds a pass.
 
     Args:
-        model: folder or Hub name of the model.
+        model: folder or Hub name of the model, or the name of a served one (`memtax.lm.served_names`).
         attacks: names in `memtax.membership.attacks.ATTACKS` that need no finished table.
         revision: branch, tag or commit on the Hub.
         tokenizer: folder or Hub name; None takes the model's. Not needed if the input has only tokens.
@@ -163,11 +164,12 @@ class Gatherer:
             "prefixed": self._prefixed,
         }
         for row, values in enumerate(passed):
-            kept = slice(None) if self.whole[row] else self._chunk(row)
+            # A server cannot be asked for every text.
+            kept = slice(None) if self.whole[row] or not len(values[0]) else self._chunk(row)
             found[row]["logprobs"] = values[0][kept]
             if "moments" in self.needed:
                 found[row]["moments"] = (values[1][kept], values[2][kept])
-            if "errors" in self.needed:
+            if "errors" in self.needed and not np.isnan(values[-1]).any():
                 found[row]["errors"] = values[-1][kept].astype(np.bool_)
             if (text := self.texts[row]) is not None:
                 found[row]["text"] = text[self.batch["chunk_start"][row] : self.batch["chunk_end"][row]]
@@ -193,11 +195,13 @@ class Gatherer:
     def model(self) -> Any:
         """The attacked model; fetched for every pass because the reference model may be the same without its adapter."""
         asked = self.parameters
-        return self._get(asked.model, asked.revision, asked.opening, resident.MODEL, asked.weights)
+        more = {"expected": asked.weights, "tokenizer": asked.tokenizer}
+        return self._get(asked.model, asked.revision, asked.opening, role=resident.MODEL, **more)
 
-    def _get(self, path: str, revision: str | None, bos: BosIds, role: str, expected: str | None = None) -> Any:
-        placement = resident.Placement(self.parameters.dtype, self.parameters.device_map, self.parameters.quantization)
-        return resident.get(path, revision, placement, bos, role=role, expected=expected)
+    def _get(self, path: str, revision: str | None, bos: BosIds, **more: Any) -> Any:
+        asked = self.parameters
+        placement = resident.Placement(asked.dtype, asked.device_map, asked.quantization)
+        return resident.scorer(path, revision, placement, bos, requests=asked.batch_size, **more)
 
     @property
     def _tokenizer(self) -> Any:
@@ -270,7 +274,7 @@ class Gatherer:
         from memtax.lm.loading import split_revision
 
         name, revision = split_revision(str(self.parameters.reference_model))
-        model = self._get(name, revision, self.parameters.reference_opening, resident.REFERENCE)
+        model = self._get(name, revision, self.parameters.reference_opening, role=resident.REFERENCE)
         same = any(text is None for text in self.texts) or same_tokenization(self._tokenizer, load_tokenizer(name, revision))
         texts = [text or "" for text in self.texts]
         theirs = self.tokens if same else text_ids(load_tokenizer(name, revision), texts)
@@ -320,6 +324,8 @@ def _token_ends(tokenizer: Any, text: str) -> npt.NDArray[np.int64]:
 
 
 def _vocabulary(model: Any) -> int:
+    if isinstance(model, ServedModel):
+        return model.vocabulary
     return int(model.get_input_embeddings().weight.shape[0])
 
 

@@ -15,6 +15,7 @@ from memtax.engine import World
 from memtax.errors import MemtaxError
 from memtax.lm.folders import base_model
 from memtax.lm.loading import load_tokenizer, split_revision
+from memtax.lm.served_names import is_served
 from memtax.lm.special_tokens import text_ids, without_bos
 from memtax.membership.attacks import LATE, Attack, choose, registered
 from memtax.membership.estimates import ALL, METRICS, RESAMPLES, Figures, figures
@@ -209,6 +210,31 @@ def possible_attacks(
     return tuple(sorted(names, key=lambda name: name not in DEFAULT))
 
 
+def without_unavailable(attacks: Sequence[str], model: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The attacks that a model gives the evidence for, and the others with the reason.
+
+    Args:
+        attacks: names of attacks.
+        model: name of the attacked model.
+
+    Raises:
+        MemtaxError: no attack is left.
+    """
+    if not is_served(model):
+        return tuple(attacks), {}
+    reasons = {
+        attack.name: "it needs the distribution over the vocabulary"
+        if "moments" in attack.needs
+        else "it needs the model itself"
+        for attack in choose(attacks)
+        if "moments" in attack.needs or attack.gather is not None
+    }
+    left = tuple(name for name in attacks if name not in reasons)
+    if attacks and not left:
+        raise MemtaxError(f"a served model gives log-probabilities only; {', '.join(reasons)} cannot be computed")
+    return left, reasons
+
+
 def _enough_for_prefixes(table: pa.Table) -> bool:
     """Whether any domain has enough non-members for a prefix."""
     counts = Counter(
@@ -317,4 +343,5 @@ __all__ = [
     "possible_attacks",
     "prepare",
     "representatives",
+    "without_unavailable",
 ]

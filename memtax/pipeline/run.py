@@ -88,7 +88,7 @@ def _score(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> pa.Tab
 
 def _scorer(config: RunConfig, member: Member, **columns: Any) -> LanguageModelFilter:
     """The forward pass of one of the run's models; `columns` selects its columns."""
-    same = ("prompt", "continuation", "dtype", "device_map", "quantization", "batch_size")
+    same = ("prompt", "continuation", "dtype", "device_map", "quantization", "batch_size", "tokenizer")
     shared = {name: getattr(config, name) for name in same}
     return LanguageModelFilter(member.path, member.revision, bos=config.opening, **shared, **columns)
 
@@ -250,6 +250,14 @@ def _configs(
     duplicates = finished("num_duplicates", row, "counts", "num_duplicates.parquet")
     row = "One row per sequence: its text, its factors, the model's scores and its category."
     configs = [Config("features", row, {"train": features}), tokens, duplicates]
+    if config.places:
+        row = "One row per sequence and one of the first places in the corpus where its continuation occurs."
+        places = finished("places", row, "counts", "places.parquet")
+        if config.mask_personal_data:
+            from memtax.pipeline.personal import mask_attached
+
+            places = mask_attached(places)
+        configs.append(places)
     if config.embedding_model is not None:
         row = f"One row per sequence and one of its {NEAREST} nearest neighbors at a cosine of at least 0.8."
         configs.append(finished("neighbours", row, "neighbours", "neighbours.parquet"))

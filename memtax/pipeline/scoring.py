@@ -11,7 +11,7 @@ from memtax import schema, statistics
 from memtax.corpus.rows import holds_text, load_documents, load_rows
 from memtax.corpus.sources import Source
 from memtax.filters.language_model import LanguageModelFilter
-from memtax.lm import extraction
+from memtax.lm import extraction, served_names
 from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
 from memtax.lm.special_tokens import BosIds, bos_ids
 from memtax.pipeline.beyond_reference import beyond_reference
@@ -114,7 +114,10 @@ def summarize(table: pa.Table, scores: LanguageModelFilter, units: statistics.Un
         ties = table.column("near_ties").drop_null().to_numpy()
         found["near_ties"] = {"dtype": scores.dtype, "share": float(ties.mean()) if len(ties) else None}
     nulls = {name: table.column(name).null_count for name in table.column_names if table.column(name).null_count}
-    found["nulls"] = {name: {"rows": count, "reason": schema.column(name).null} for name, count in nulls.items()}
+    reasons = {
+        name: (served_names.is_served(scores.model) and served_names.reason(name)) or schema.column(name).null for name in nulls
+    }
+    found["nulls"] = {name: {"rows": count, "reason": reasons[name]} for name, count in nulls.items()}
     return found
 
 

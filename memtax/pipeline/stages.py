@@ -24,6 +24,7 @@ from memtax.counting.count_tables import (
 )
 from memtax.counting.counter import count, write_counts
 from memtax.counting.large_ids import TokenTable
+from memtax.counting.places import write_places
 from memtax.engine import World, once
 from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
@@ -105,6 +106,7 @@ def describe(config: RunConfig) -> Described:
         "tokenizer": inputs["tokenizer"],
         "sequences": fingerprint_dataset(dataset, ("sequence_id", "tokens")),
         "window": [config.prompt, config.window],
+        **({"places": config.places} if config.places else {}),
     }
     given = {name: source for name in ("counts", "frequencies") if (source := getattr(config, name)) is not None}
     for name, source in given.items():
@@ -271,8 +273,11 @@ def _write_counts(config: RunConfig, dataset: datasets.Dataset, folder: Path) ->
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
     corpus = open_sources([config.corpus], Reading(column=config.column, tokenizer=tokenizer))
     tokens = np.asarray(dataset.with_format("numpy")["tokens"], np.int32).reshape(len(dataset), config.window)
-    counts = count(corpus, tokens[:, config.prompt :], vocabulary_size=len(tokenizer))
-    write_counts(folder, np.asarray(dataset.with_format("numpy")["sequence_id"]), counts)
+    counts = count(corpus, tokens[:, config.prompt :], vocabulary_size=len(tokenizer), places=config.places)
+    ids = np.asarray(dataset.with_format("numpy")["sequence_id"])
+    write_counts(folder, ids, counts)
+    if config.places:
+        write_places(folder, [("", ids)], counts, corpus)
     write_json(folder / "totals.json", {"tokens": counts.tokens, "sequences": counts.sequences})
 
 

@@ -299,6 +299,20 @@ def say_medians(name: str, memorized: float, rest: float) -> str:
     return f"Memorized sequences have a {side} {label(name)}: median {number(memorized)} against {number(rest)}"
 
 
+def say_census(census: Mapping[str, Any] | None) -> list[str]:
+    """Windows beyond matched texts, in a sentence; empty without matched texts."""
+    if census is None:
+        return []
+    share, coverage = (f"{percent(census[name]['value'])} ({interval(census[name])})" for name in ("share", "coverage"))
+    limit = "which sampling never yields"
+    if census["log_threshold"] is not None:
+        limit = f"the likeliest of which has a log-probability of {number(census['log_threshold'])}"
+    return [
+        f"{share} of the windows, with {coverage} of the tokens, are more probable than every window of "
+        f"{numbered(len(census['largest']), 'matched text')}, {limit}"
+    ]
+
+
 def say_sliding(sliding: Mapping[str, Any]) -> str:
     """Share of the tokens that can be extracted with at least the middle threshold."""
     rows = sliding["thresholds"]

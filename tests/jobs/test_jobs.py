@@ -14,7 +14,9 @@ from helpers.processes import python
 from memtax.checksums import verify
 from memtax.cli import app
 from memtax.errors import MemtaxError
+from memtax.files import write_text
 from memtax.jobs import VERBS, job_class
+from memtax.jobs.base import Job, Result, Rows
 from memtax.results import read_summary, read_table
 from memtax.settings import fields, flag_of
 
@@ -131,6 +133,37 @@ def test_a_mapped_dataset_gets_the_same_end(tmp_path):
     with pytest.raises(MemtaxError, match="column 'nl_score' of features/train is string, not float"):
         memtax.write(Dataset.from_dict({"nl_score": ["x"]}), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_what_is_damaged_in_a_job_inside_a_job_is_made_again(tmp_path):
+    class Inner(Job):
+        verb = "inner"
+
+        def make(self, work):
+            return Result("Rows", [Rows("rows", "One row.", pa.table({"value": [1]}))], {"count": 1}, page=draw)
+
+    class Outer(Job):
+        verb = "outer"
+
+        def make(self, work):
+            made = Inner(output=work.output / "inner").run()
+            return Result("Sums", [Rows("sums", "One row.", pa.table({"value": [2]}))], made.figures, files=["inner"])
+
+    def draw(folder):
+        verify(folder)  # as a report does
+        return write_text(folder / "report" / "index.html", "page") or folder / "report" / "index.html"
+
+    names = ("report/index.html", "summary.json", ".memtax-checksums.json")
+    Outer(output=tmp_path / "out").run()
+    for path in [tmp_path / "out" / "inner" / name for name in names] + [tmp_path / "out" / names[-1]]:
+        before = path.read_bytes()
+        path.write_bytes(before[:-1] + b"?")
+        with pytest.raises(MemtaxError, match="again"):
+            verify(tmp_path / "out")
+            verify(tmp_path / "out" / "inner")
+        Outer(output=tmp_path / "out").run()
+        assert path.read_bytes() == before
+        verify(tmp_path / "out")
 
 
 def test_a_file_in_the_folder_is_a_verb_without_an_entry_elsewhere(tmp_path):
