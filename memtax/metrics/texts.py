@@ -179,6 +179,7 @@ def _categories(
     incrementing: list[bool | None] | None,
     repeating: list[bool | None] | None,
     documents: list[str] | None,
+    *,
     threshold: int,
     level: float,
 ) -> tuple[dict[str, Any], list[int | None]]:
