@@ -25,7 +25,7 @@ _LAZY = {
 _MODULES = ("demo", "report")
 """Verbs whose names are used by modules; all others are functions: `memtax.score(sequences=..., model=..., output=...)`."""
 
-__all__ = ["MemorizationCallback", "Predictor", "__version__", "canaries", "evaluate_model", "metric_path", "write"]
+__all__ = ["MemorizationCallback", "Predictor", "__version__", "evaluate_model", "metric_path", "write"]
 
 
 def __getattr__(name: str) -> Any:
@@ -47,4 +47,4 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from memtax.jobs import VERBS
 
-    return sorted({*__all__, "metrics", *VERBS})
+    return sorted({*__all__, "canaries", "metrics", *VERBS})

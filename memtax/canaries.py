@@ -228,7 +228,7 @@ class _Form:
 
 def _roles(dataset: Any, shape: conversations.Shape) -> dict[str, str]:
     """The dataset's own names of the user's and the assistant's role, from its first row."""
-    found = {}
+    found: dict[Any, Any] = {}
     for name in shape.columns:
         for turn in (dataset[0][name] if len(dataset) else None) or ():
             role = turn.get("role") or turn.get("from")
@@ -243,7 +243,7 @@ def _make(form: _Form, canaries: int, tokens: int, held_out: int, seed: int) -> 
     coins = toss(canaries, of_coins)
     if len(set(coins)) < 2:
         raise MemtaxError("all coins fell on the same side; plant with another seed")
-    made = []
+    made: list[Mapping[str, Any]] = []
     for place in range(canaries + held_out):
         texts = [
             form.tokenizer.decode(draw(rng, ordinary, count, form.tokenizer))

@@ -120,7 +120,13 @@ def encode_rows(tokenizer: Any, rows: Sequence[Mapping[str, Any]], shape: Shape,
     """
     named = [(f"row {first + place} of {what}", row) for place, row in enumerate(rows)]
     if not shape.templated:
-        return [_of_strings(tokenizer, *(_string(row[name], name, where) for name in PAIR), where) for where, row in named]
+        first_column, second_column = PAIR
+        return [
+            _of_strings(
+                tokenizer, _string(row[first_column], first_column, at), _string(row[second_column], second_column, at), at
+            )
+            for at, row in named
+        ]
     marked = _GENERATION.search(_template(tokenizer)) is not None
     if not getattr(tokenizer, "is_fast", False):
         raise MemtaxError(f"conversations need a fast tokenizer, which reports the places of its tokens; {what} has messages")
