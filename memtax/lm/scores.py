@@ -22,7 +22,7 @@ from memtax.lm.decoding import Decoding
 from memtax.lm.head import Parts, as_it_is, call, check_padding, decompose
 from memtax.lm.memory import FAILURES, fitting, smaller
 from memtax.lm.reduction import Wanted, reduce
-from memtax.lm.served import ServedModel
+from memtax.lm.served_names import Served
 from memtax.lm.special_tokens import BosIds, bos_of, positions, with_bos
 
 BATCH_TOKENS = {"cpu": 4096, "accelerator": 65_536}
@@ -128,7 +128,7 @@ def score(
         ModelError: a token id is outside the model's vocabulary, a sequence has more tokens than the model has positions, the
             logits are NaN, a single sequence does not fit into memory, or the model does not ignore padding on the left.
     """
-    if isinstance(model, ServedModel):
+    if isinstance(model, Served):
         return TokenScores(**model.score(sequences))
     ragged = to_ragged(sequences, bos_of(model))
     longest = positions(model)

@@ -18,7 +18,7 @@ from memtax import credentials, http_json
 from memtax.errors import ModelError, RowError
 from memtax.lm.loading import load_tokenizer
 from memtax.lm.served_answers import Answer, UnusableError, choice_of, read_echo, read_prompt_logprobs
-from memtax.lm.served_names import parse
+from memtax.lm.served_names import Served, parse
 from memtax.lm.special_tokens import BosIds, bos_of, position_limit, set_bos, with_bos
 
 KEY = "OPENAI_API_KEY"
@@ -34,7 +34,7 @@ FORMS: tuple[Form, ...] = ("prompt_logprobs", "echo", "echo of text")
 
 
 @dataclass(eq=False)
-class ServedModel:
+class ServedModel(Served):
     """A served model that passed the self-check.
 
     Attributes:

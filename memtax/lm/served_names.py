@@ -1,7 +1,10 @@
 """Names of served models: `openai:http://host:8000/v1#NAME`, where NAME is the model's name at the server."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from memtax.errors import ModelError
@@ -26,6 +29,19 @@ NOT_GIVEN = {
 """Columns that a served model may leave null, and why."""
 OF_ARGMAX = ("is_memorized", "match_length", "exact_memorization", "extraction_strength")
 """Columns that need the most likely token of every position."""
+
+
+class Served(ABC):
+    """Base class of served models, by which they are told from loaded ones without importing what asks servers."""
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+
+    @abstractmethod
+    def score(self, sequences: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Values of the tokens after the first of every sequence; see `memtax.lm.served`."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from memtax.errors import MemtaxError, RowError
 from memtax.filters.base import Batch, Filter
 from memtax.lm import resident
 from memtax.lm.loading import QUANTIZATIONS, load_tokenizer, model_files, settled_dtype
-from memtax.lm.served import ServedModel
+from memtax.lm.served_names import Served
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
 from memtax.membership.attacks import Attack, choose
 from memtax.membership.token_values import Tokens, Values, token_values
@@ -324,7 +324,7 @@ def _token_ends(tokenizer: Any, text: str) -> npt.NDArray[np.int64]:
 
 
 def _vocabulary(model: Any) -> int:
-    if isinstance(model, ServedModel):
+    if isinstance(model, Served):
         return model.vocabulary
     return int(model.get_input_embeddings().weight.shape[0])
 

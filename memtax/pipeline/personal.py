@@ -25,8 +25,8 @@ FOLDER = "personal_data"
 """Directory of the stage inside the run's directory."""
 VERSION = 6
 """Increased whenever the same texts would give other findings."""
-_DERIVED = ("prompt_text", "paraphrases", "neighbour_texts")
-"""Text columns derived from a window's text."""
+_DERIVED = ("prompt_text", "paraphrases", "neighbour_texts", "place_document", "place_source")
+"""Columns derived from a window's text, or from names of documents and files."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def mask_attached(config: Config) -> Config:
     for split, data in config.splits.items():
         table = pq.read_table(list(data.paths)) if isinstance(data, ParquetFiles) else data
         for place, field in enumerate(table.schema):
-            if field.name in ("text", "document", "place_document", *_DERIVED):
+            if field.name in ("text", "document", *_DERIVED):
                 values = [_mask_value(value) for value in table.column(place).to_pylist()]
                 table = table.set_column(place, field, pa.array(values, field.type))
         splits[split] = table
