@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from memtax.corpus import columns, conversations
 from memtax.errors import MemtaxError
@@ -27,6 +28,7 @@ from memtax.membership.canaries import FILES, Canary, read_record
 from memtax.membership.losses import Losses, find_losses
 from memtax.membership.planting import draw, ordinary_ids, toss, write_record
 from memtax.progress import say
+from memtax.provenance import fingerprint_table
 from memtax.records import read_json_lines
 from memtax.shapes import COUNT, TEXT, Number, Rows
 
@@ -97,7 +99,9 @@ def plant(
         planted.append(form.row(row["text"], row.get("question", "")))
     _records.append(record)
     say(f"{len(planted):,} of {canaries:,} canaries planted among {len(dataset):,} rows; record: {record}")
-    return datasets.concatenate_datasets([dataset, datasets.Dataset.from_list(planted, features=dataset.features)])
+    table = pa.Table.from_pylist(planted, dataset.features.arrow_schema)
+    added = datasets.Dataset(table, datasets.DatasetInfo(features=dataset.features), fingerprint=fingerprint_table(table))
+    return datasets.concatenate_datasets([dataset, added])
 
 
 def check(trainer: Any, record: Path | str | None = None) -> dict[str, int]:
