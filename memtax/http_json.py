@@ -1,5 +1,6 @@
 """Requests to a server that answers with JSON: repeated politely when it fails, and several at a time."""
 
+import json
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -107,3 +108,17 @@ def ask_all(ask: Callable[[Q], A], queries: Sequence[Q], workers: int, receive: 
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return failure
+
+
+def read_object(content: bytes) -> tuple[dict[str, Any] | None, str]:
+    """The JSON object of an answer, or None and what is wrong with it."""
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        return None, "the answer is not JSON"
+    return (answer, "") if isinstance(answer, dict) else (None, "the answer is not an object")
+
+
+def error_of(answer: dict[str, Any]) -> str:
+    """The server's own words about a failure, on one line."""
+    return " ".join(str(answer["error"]).split())[:200]

@@ -20,21 +20,17 @@ import pyarrow as pa
 
 from memtax.corpus.columns import CANDIDATES
 from memtax.errors import MemtaxError
-from memtax.provenance import digest
 
 if TYPE_CHECKING:
-    import datasets
+    pass
 
 MESSAGES = ("messages", "conversations")
 PAIR = ("prompt", "completion")
-SCORED = "scored_tokens"
 PROMPT = "prompt_tokens"
 ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant"}
 """Names of roles in ShareGPT's files, and those of chat templates."""
 _TOOLS = ("tool", "function", "function_call", "function_response", "observation", "ipython")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_PROBE = [{"role": "user", "content": "a"}]
-_VERSION = 1
 _WAY_OUT = "leave such rows out"
 
 
@@ -272,52 +268,3 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], where: str, tokenize
         hint = "move the text of its system turn into the first user turn, or " if system else ""
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         raise MemtaxError(f"the chat template of {_name(tokenizer)} refuses {where} ({reason}); {hint}{_WAY_OUT}") from error
-
-
-def template_opening(tokenizer: Any) -> tuple[int, ...]:
-    """BOS if the chat template writes it at the start of a conversation; otherwise nothing.
-
-    Raises:
-        MemtaxError: there is no chat template.
-    """
-    _template(tokenizer)
-    token = getattr(tokenizer, "bos_token_id", None)
-    text = _render(tokenizer, _PROBE, "a conversation with one user turn", add_generation_prompt=True)
-    return (int(token),) if token is not None and _ids(tokenizer, [text])[0][:1] == [token] else ()
-
-
-def as_tokens(dataset: "datasets.Dataset | datasets.IterableDataset", shape: Shape, tokenizer: Any, what: str) -> Any:
-    """The dataset with `tokens` and `scored_tokens` instead of the columns of its conversations; other columns are kept.
-
-    Args:
-        dataset: an open source.
-        shape: from `find_shape`.
-        tokenizer: as for `encode_rows`.
-        what: the source, for messages of errors.
-
-    Raises:
-        MemtaxError: as `encode_rows`; or there is no tokenizer.
-    """
-    import datasets
-
-    if tokenizer is None:
-        raise MemtaxError(f"{what} holds conversations: give a tokenizer with a chat template, or choose a column of token ids")
-    if shape.templated:
-        _template(tokenizer)
-
-    def encode(batch: dict[str, list[Any]], places: list[int]) -> dict[str, list[Any]]:
-        names = [name for name in (*shape.columns, "tools") if name in batch]
-        rows = [dict(zip(names, values, strict=True)) for values in zip(*(batch[name] for name in names), strict=True)]
-        found = encode_rows(tokenizer, rows, shape, what, places[0])
-        return {"tokens": [row.tokens for row in found], SCORED: [row.scored for row in found]}
-
-    options: dict[str, Any] = {"batched": True, "with_indices": True, "remove_columns": list(shape.columns)}
-    if isinstance(dataset, datasets.IterableDataset):
-        return dataset.map(encode, **options)
-    features = datasets.Features({name: kind for name, kind in dataset.features.items() if name not in shape.columns})
-    features |= {"tokens": datasets.List(datasets.Value("int32")), SCORED: datasets.List(datasets.Value("bool"))}
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    vocabulary = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
-    template = _template(tokenizer) if shape.templated else None
-    made = digest("conversations", _VERSION, dataset._fingerprint, list(shape.columns), vocabulary, template)
-    return dataset.map(encode, **options, features=datasets.Features(features), new_fingerprint=made)

@@ -144,14 +144,11 @@ class _Api:
 
 def _read(content: bytes) -> tuple[dict[str, Any] | None, str]:
     """The valid answer, or None and what is wrong with it."""
-    try:
-        answer = json.loads(content)
-    except (ValueError, RecursionError):
-        return None, "the answer is not JSON"
-    if not isinstance(answer, dict):
-        return None, "the answer is not an object"
+    answer, wrong = http_json.read_object(content)
+    if answer is None:
+        return None, wrong
     if "error" in answer:
-        return None, " ".join(str(answer["error"]).split())[:200]
+        return None, http_json.error_of(answer)
     count = answer.get("count")
     if type(count) is not int or not 0 <= count < 2**62:
         return None, f"the answer has the count {count!r}"[:200]

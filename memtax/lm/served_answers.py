@@ -6,11 +6,12 @@
   probabilities of the most likely tokens are by text, or by `token_id:ID`.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from memtax import http_json
 
 EXCLUDED = -9998.0
 """vLLM writes -9999 for minus infinity, which JSON does not have."""
@@ -44,14 +45,11 @@ class Answer:
 
 def choice_of(content: bytes) -> tuple[dict[str, Any] | None, str]:
     """The choice in an answer, with the answer's `usage`; or None and what is wrong."""
-    try:
-        answer = json.loads(content)
-    except (ValueError, RecursionError):
-        return None, "the answer is not JSON"
-    if not isinstance(answer, dict):
-        return None, "the answer is not an object"
+    answer, wrong = http_json.read_object(content)
+    if answer is None:
+        return None, wrong
     if "error" in answer and not answer.get("choices"):
-        return None, " ".join(str(answer["error"]).split())[:200]
+        return None, http_json.error_of(answer)
     choices = answer.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         return None, "the answer has no choice"

@@ -21,7 +21,6 @@ QUESTIONS = {
 }
 _Z = 1.959963984540054
 """Quantile of the 95% intervals in the figures."""
-_STRONGER = "attacks that train further models (LiRA, RMIA)"
 
 
 def verdicts(figures: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -144,17 +144,19 @@ class _Handler(BaseHTTPRequestHandler):
                 fault = 404 if server.die_after < 0 else fault
         time.sleep(server.pause)
         try:
-            if fault == "cut":
-                self.connection.close()
-            elif fault is not None:
-                self.answer(*((fault, "later") if isinstance(fault, int) else (200, fault)))
+            if fault is not None:
+                answer = (fault, "later") if isinstance(fault, int) else (200, fault)
             elif not self.allowed():
-                self.answer(401, "no")
+                answer = 401, "no"
             else:
-                status, body = server.complete(query)
+                answer = server.complete(query)
                 with server.lock:
                     server.asked[json.dumps(query["prompt"])] += query["max_tokens"] == 1
-                self.answer(status, body)
         finally:
+            # Before the answer: a client that has it may ask again at once.
             with server.lock:
                 server.under_way -= 1
+        if fault == "cut":
+            self.connection.close()
+        else:
+            self.answer(*answer)

@@ -17,7 +17,7 @@ from memtax.results import read_summary
 from memtax.schema import CATEGORIES, COLUMNS
 
 MODULES = 180
-"""Modules of memtax that a run with a control and checkpoints imports up to its report: it can only shrink."""
+"""Modules of memtax that a run with a control and checkpoints imports up to its report; an import without need fails here."""
 COUNTED = """
 import sys
 from memtax.cli import main
