@@ -3,13 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test lint format bench gpu docs clean fuzz kill damage soak long
+.PHONY: demo test test-lowest lint format bench gpu docs clean fuzz kill damage soak long
 
 # The environment is made once; the stamp is newer than what it was made from.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo,explore,pii,spark,index,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
 	touch $@
 
 demo: $(VENV)/.installed
@@ -19,6 +19,12 @@ demo: $(VENV)/.installed
 # order, not those of few tests last, as those are the long ones.
 test: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(TESTS)
+
+# The lowest versions that pyproject.toml allows.
+test-lowest: pyproject.toml constraints-lowest.txt
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[lm,report,stats,pii]" pytest hypothesis
+	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 .venv-lowest/bin/python -m pytest $(TESTS)
 
 # Long forms of what the tests do shortened: fuzzing, kills at random moments, damaged files, and an hour of kills in little memory.
 fuzz: $(VENV)/.installed
@@ -60,4 +66,4 @@ docs: $(VENV)/.installed
 	$(BIN)/python -m mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-lowest build dist site .mypy_cache .ruff_cache .pytest_cache

@@ -2,7 +2,7 @@
 
     pip install 'memtax[bench]'                    # tokengrams; without it the first table is left out, loudly
     python benchmarks/counting.py                  # everything, but memory, about ten minutes on two cores
-    python benchmarks/counting.py --part windows   # one table: tokengrams, windows, default, linear, near, memory
+    python benchmarks/counting.py --part windows   # one table: tokengrams, windows, default, linear, places, near, memory
 
 Tokens are drawn from a Zipf law over 50,277 ids, in sequences of 2,049 as Pythia's; 1% of the sequences are copied over others,
 so that windows are found. Natural text is the Python standard library's source, in tokens of a BPE trained on it; with
@@ -225,6 +225,26 @@ def part_linear(folder: Path, tokens: int, rounds: int) -> None:
     print()
 
 
+def part_places(folder: Path, tokens: int, rounds: int) -> None:
+    """What places cost in the same pass: one thread, end to end, 10^5 windows, few or all of them from the corpus."""
+    path = folder / "corpus.bin"
+    tokens = zipf_file(path, tokens)
+    how = Reading(sequence_length=LENGTH)
+    print(f"### Places: 10^5 windows, {tokens / 1e6:.0f} M tokens, one thread, end to end\n")
+    print("| windows from the corpus | places | seconds | times without |\n|---|---|---|---|")
+    for own in (10_000, 100_000):
+        windows = windows_of(path, 100_000, own)
+
+        def run(places: int, asked: Any = windows) -> Any:
+            corpus = open_sources([str(path)], how)
+            return count(corpus, asked, vocabulary_size=VOCABULARY, threads=1, places=places)
+
+        seconds = median_times({str(n): lambda n=n: run(n) for n in (0, 1, 3, 10)}, rounds)
+        for name, each in seconds.items():
+            print(f"| {own:,} | {name} | {each:.3f} | {each / seconds['0']:.2f} |")
+    print("\nBar: at most 1.3 times.\n")
+
+
 def part_memory(folder: Path) -> None:
     """Anonymous memory at the peak while 2,000 M tokens (a file of 4 GB) and 200 M are counted, with 10^6 windows."""
     print(f"### Memory: 10^6 windows of 32 tokens, sequences of 2,000, {threads_available()} threads\n")
@@ -317,13 +337,15 @@ def part_near(folder: Path, rounds: int, data: Path | None) -> None:
 def main() -> None:
     """Run the measurements and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("tokengrams", "windows", "default", "linear", "near", "memory"), action="append")
+    parser.add_argument(
+        "--part", choices=("tokengrams", "windows", "default", "linear", "places", "near", "memory"), action="append"
+    )
     parser.add_argument("--tokens", type=int, default=100_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path, help="folder with pile_samples/ and pythia_tokenizer.json")
     arguments = parser.parse_args()
     set_quiet(True)
-    parts = arguments.part or ["windows", "default", "linear", "near", "tokengrams"]
+    parts = arguments.part or ["windows", "default", "linear", "places", "near", "tokengrams"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "windows" in parts:
@@ -332,6 +354,8 @@ def main() -> None:
             part_default(folder, arguments.rounds)
         if "linear" in parts:
             part_linear(folder, arguments.tokens, arguments.rounds)
+        if "places" in parts:
+            part_places(folder, arguments.tokens, arguments.rounds)
         if "memory" in parts:
             part_memory(folder)
         if "near" in parts:

@@ -1,16 +1,19 @@
 """Tables that the pages take from the code: verbs and their options, filters, attacks, columns. Nothing is listed twice."""
 
 import html
+import re
 from pathlib import Path
 from typing import Any
 
 import typer
 
 import memtax
+import memtax.metrics
 from memtax import schema
 from memtax.cli import app
+from memtax.extras import EXTRAS
 from memtax.filters import catalogue, filter_class
-from memtax.jobs import VERBS
+from memtax.jobs import VERBS, job_class
 from memtax.membership.attacks import registered
 from memtax.provenance import SETTINGS
 
@@ -30,7 +33,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     for name, make in TABLES.items():
         if (mark := f"{{{{ {name} }}}}") in markdown:
             markdown = markdown.replace(mark, make())
-    if "{{" in markdown and page.file.src_uri != "guides/extend.md":
+    if "{{" in markdown and page.file.src_uri not in ("guides/extend.md", "guides/python.md"):
         raise ValueError(f"{page.file.src_uri}: an unknown {{{{ }}}} is left")
     return markdown.replace("MEMTAX_VERSION", memtax.__version__)
 
@@ -64,6 +67,15 @@ def verbs() -> str:
     return "\n".join(rows)
 
 
+def extras() -> str:
+    """Every extra with its packages and the verbs that do not start without it, as a table."""
+    rows = ["| extra | brings | without it, these verbs do not start |", "|---|---|---|"]
+    for name, modules in EXTRAS.items():
+        verbs = [f"[{verb}](verbs/{verb}.md)" for verb in VERBS if name in job_class(verb).needs]
+        rows.append(f"| `{name}` | {', '.join(modules)} | {', '.join(verbs)} |")
+    return "\n".join(rows)
+
+
 def filters() -> str:
     """Every filter of the catalogue, as a table; those of installed packages too."""
     rows = ["| filter | class | meaning | reads | adds |", "|---|---|---|---|---|"]
@@ -71,6 +83,18 @@ def filters() -> str:
         kind = filter_class(name)
         reads, adds = (", ".join(f"`{column}`" for column in columns) for columns in (kind.requires, kind.columns))
         rows.append(f"| `{name}` | `{kind.__name__}` | {cell(first_line(kind))} | {reads} | {adds} |")
+    return "\n".join(rows)
+
+
+def metrics() -> str:
+    """Every metric with the title and year of the paper that its card cites, as a table."""
+    rows = ["| metric | value | paper |", "|---|---|---|"]
+    for name in memtax.metrics.__all__:
+        card = Path(memtax.metric_path(name), "README.md").read_text(encoding="utf-8")
+        cited = dict(re.findall(r"\b(title|year|url)\s*=\s*\{(.+?)\}", card.split("## Citation")[1]))
+        paper = f"{cited['title']} ({cited['year']})"
+        paper = f"[{cell(paper)}]({cited['url']})" if "url" in cited else cell(paper)
+        rows.append(f"| `{name}` | {cell(first_line(getattr(memtax.metrics, name)))} | {paper} |")
     return "\n".join(rows)
 
 
@@ -98,7 +122,9 @@ def columns() -> str:
 TABLES = {
     "attacks": attacks,
     "columns": columns,
+    "extras": extras,
     "filters": filters,
+    "metrics": metrics,
     "recitation_threshold": lambda: str(schema.RECITATION_THRESHOLD),
     "settings": lambda: ", ".join(f"`{name}`" for name in SETTINGS) + ".",
     "verbs": verbs,

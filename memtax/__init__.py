@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memtax import canaries as canaries
+    from memtax import metrics as metrics
     from memtax.callback import MemorizationCallback as MemorizationCallback
     from memtax.files import metric_path as metric_path
     from memtax.jobs.writing import write as write
@@ -24,15 +25,18 @@ _LAZY = {
 _MODULES = ("demo", "report")
 """Verbs whose names are used by modules; all others are functions: `memtax.score(sequences=..., model=..., output=...)`."""
 
-__all__ = ["MemorizationCallback", "Predictor", "__version__", "canaries", "evaluate_model", "metric_path", "write"]
+__all__ = ["MemorizationCallback", "Predictor", "__version__", "evaluate_model", "metric_path", "write"]
 
 
 def __getattr__(name: str) -> Any:
     # Imported on first use, so that `import memtax` does not import torch.
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    if name == "canaries":
-        return importlib.import_module("memtax.canaries")
+        from memtax.extras import explained
+
+        with explained():
+            return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in ("canaries", "metrics"):
+        return importlib.import_module(f"memtax.{name}")
     from memtax.jobs import VERBS, function
 
     if name in VERBS and name not in _MODULES:
@@ -43,4 +47,4 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from memtax.jobs import VERBS
 
-    return sorted({*__all__, *VERBS})
+    return sorted({*__all__, "canaries", "metrics", *VERBS})

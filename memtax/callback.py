@@ -10,12 +10,14 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import CallbackHandler
 
 from memtax import schema
+from memtax.corpus.answers import holds_conversations, holds_messages, load_answers
+from memtax.corpus.conversations import template_opening
 from memtax.engine import World
 from memtax.errors import MemtaxError
 from memtax.files import read_json, write_json, write_parquet
 from memtax.hub.checkpoints import checkpoint_folder
 from memtax.lm.generation import match_lengths
-from memtax.lm.special_tokens import BosIds, bos_before, bos_of, check_bos, tokenizer_bos, without_bos
+from memtax.lm.special_tokens import BosIds, bos_before, bos_of, check_bos, text_positions, tokenizer_bos, without_bos
 from memtax.progress import say
 from memtax.schema import CATEGORIES
 from memtax.shapes import COUNT, Number, Rows
@@ -46,16 +48,19 @@ class MemorizationCallback(TrainerCallback):
     measurements, so a resumed training writes the same table as an uninterrupted one.
 
     Args:
-        sequences: dataset with `tokens` (and optionally `taxonomy` and `sequence_id`), or a list of token lists.
+        sequences: dataset with `tokens` (and optionally `taxonomy` and `sequence_id`), or a list of token lists; or a dataset
+            of conversations (`messages`, `prompt` and `completion`, ShareGPT), whose answers are watched: the prompt is the
+            conversation before an answer, rendered by the chat template of the Trainer's tokenizer.
         every: optimizer steps between measurements; None measures at the end of every epoch.
-        prompt: prompt tokens.
+        prompt: prompt tokens; not used for conversations.
         continuation: continuation tokens.
         stop_at_rate: stop training once this share of the sequences is memorized; None never stops.
         bos: tokens put before each sequence, one of `memtax.lm.special_tokens.BOS`: `auto` follows the Trainer's tokenizer
-            (`processing_class`), which also tokenizes texts for training.
+            (`processing_class`), which also tokenizes texts for training; for messages it follows the chat template.
 
     Raises:
-        MemtaxError: no sequence is as long as prompt and continuation, or a number is out of range.
+        MemtaxError: no sequence is as long as prompt and continuation, or a number is out of range. For conversations: when
+            training begins, also if the tokenizer has no chat template.
 
     Example:
         >>> import tempfile
@@ -93,16 +98,18 @@ class MemorizationCallback(TrainerCallback):
             raise MemtaxError(f"prompt={prompt} and continuation={continuation} must be at least 1 token each")
         columns: Any = sequences if hasattr(sequences, "column_names") else {"tokens": sequences}
         names = getattr(sequences, "column_names", ("tokens",))
-        schema.require(names, ("tokens",), "the dataset of sequences to watch")
-        self.tokens = [list(tokens) for tokens in columns["tokens"]]
-        self.ids = list(columns["sequence_id"]) if "sequence_id" in names else list(range(len(self.tokens)))
-        self.categories = list(columns["taxonomy"]) if "taxonomy" in names else None
-        longest = max(map(len, self.tokens), default=0)
-        if longest < prompt + continuation:
-            raise MemtaxError(
-                f"none of the {len(self.tokens)} sequences to watch has the {prompt + continuation} tokens of prompt and "
-                f"continuation (the longest has {longest}); pass longer ones or shorten these"
-            )
+        self._chats: Any = sequences if "tokens" not in names and holds_conversations(sequences) else None
+        self.tokens: list[list[int]] = []
+        self.ids: list[int] = []
+        self.prompts: list[int] = []
+        self.categories: list[int | None] | None = None
+        if self._chats is None:
+            schema.require(names, ("tokens",), "the dataset of sequences to watch")
+            self.tokens = [list(tokens) for tokens in columns["tokens"]]
+            self.ids = list(columns["sequence_id"]) if "sequence_id" in names else list(range(len(self.tokens)))
+            self.prompts = [prompt] * len(self.tokens)
+            self.categories = list(columns["taxonomy"]) if "taxonomy" in names else None
+            _check_some(self.tokens, prompt + continuation)
         self.every = every
         self.prompt = prompt
         self.continuation = continuation
@@ -118,6 +125,7 @@ class MemorizationCallback(TrainerCallback):
         Raises:
             MemtaxError: the checkpoint's measurements are for other sequences.
         """
+        self._read_answers(kwargs["model"], kwargs.get("processing_class"))
         if not state.global_step or self._lengths:
             return
         path = checkpoint_folder(args, state.global_step) / STATE
@@ -200,10 +208,29 @@ class MemorizationCallback(TrainerCallback):
         if self._stop_if_reached(control):
             control.should_save = True
 
+    def _read_answers(self, model: Any, tokenizer: Any) -> None:
+        """Read the answers of conversations, for which the Trainer's tokenizer is needed."""
+        if self._chats is None or self.tokens:
+            return
+        if not hasattr(tokenizer, "get_chat_template"):
+            raise MemtaxError("conversations to watch need a tokenizer: give the Trainer one as processing_class")
+        opening = self._opening(model, tokenizer)
+        with bos_before(model, opening):
+            limit = text_positions(model)
+        options = {"continuation": self.continuation, "tokenizer": tokenizer, "opening": opening, "positions": limit}
+        table, left_out = load_answers(self._chats, **options)
+        if not len(table):
+            few = "; ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+            raise MemtaxError(f"no answer of the conversations to watch can be measured: {few}; shorten the continuation")
+        self.tokens, self.ids = table.column("tokens").to_pylist(), table.column("sequence_id").to_pylist()
+        self.prompts = table.column("prompt_tokens").to_pylist()
+
     def _opening(self, model: Any, tokenizer: Any) -> BosIds:
         """Token ids put before every row; without a tokenizer, the model keeps its setting."""
         if self.bos == "never":
             return ()
+        if self.bos == "auto" and self._chats is not None and holds_messages(self._chats):
+            return template_opening(tokenizer)
         # An image processor does not tokenize text.
         return tokenizer_bos(tokenizer, self.bos) if hasattr(tokenizer, "bos_token_id") else bos_of(model)
 
@@ -228,7 +255,7 @@ class MemorizationCallback(TrainerCallback):
         """The match length of every sequence; each of n processes scores every n-th one, and results are exchanged."""
         world = World.current()
         own = [without_bos(tokens, bos_of(model)) for tokens in self.tokens[world.rank :: world.size]]
-        share = match_lengths(model, own, self.prompt, self.continuation)
+        share = match_lengths(model, own, self.prompts[world.rank :: world.size], self.continuation)
         if world.size == 1:
             return share
         from accelerate.utils import gather_object
@@ -256,6 +283,15 @@ class MemorizationCallback(TrainerCallback):
             due = control.should_log
             handler.on_log(args, state, control, logs)
             control.should_log = due
+
+
+def _check_some(sequences: Sequence[Sequence[int]], window: int) -> None:
+    longest = max(map(len, sequences), default=0)
+    if longest < window:
+        raise MemtaxError(
+            f"none of the {len(sequences)} sequences to watch has the {window} tokens of prompt and continuation (the longest "
+            f"has {longest}); pass longer ones or shorten these"
+        )
 
 
 def _handler() -> CallbackHandler | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from memtax.corpus import columns, conversations
 from memtax.errors import MemtaxError
@@ -27,6 +28,7 @@ from memtax.membership.canaries import FILES, Canary, read_record
 from memtax.membership.losses import Losses, find_losses
 from memtax.membership.planting import draw, ordinary_ids, toss, write_record
 from memtax.progress import say
+from memtax.provenance import fingerprint_table
 from memtax.records import read_json_lines
 from memtax.shapes import COUNT, TEXT, Number, Rows
 
@@ -97,7 +99,9 @@ def plant(
         planted.append(form.row(row["text"], row.get("question", "")))
     _records.append(record)
     say(f"{len(planted):,} of {canaries:,} canaries planted among {len(dataset):,} rows; record: {record}")
-    return datasets.concatenate_datasets([dataset, datasets.Dataset.from_list(planted, features=dataset.features)])
+    table = pa.Table.from_pylist(planted, dataset.features.arrow_schema)
+    added = datasets.Dataset(table, datasets.DatasetInfo(features=dataset.features), fingerprint=fingerprint_table(table))
+    return datasets.concatenate_datasets([dataset, added])
 
 
 def check(trainer: Any, record: Path | str | None = None) -> dict[str, int]:
@@ -228,7 +232,7 @@ class _Form:
 
 def _roles(dataset: Any, shape: conversations.Shape) -> dict[str, str]:
     """The dataset's own names of the user's and the assistant's role, from its first row."""
-    found = {}
+    found: dict[Any, Any] = {}
     for name in shape.columns:
         for turn in (dataset[0][name] if len(dataset) else None) or ():
             role = turn.get("role") or turn.get("from")
@@ -243,7 +247,7 @@ def _make(form: _Form, canaries: int, tokens: int, held_out: int, seed: int) -> 
     coins = toss(canaries, of_coins)
     if len(set(coins)) < 2:
         raise MemtaxError("all coins fell on the same side; plant with another seed")
-    made = []
+    made: list[Mapping[str, Any]] = []
     for place in range(canaries + held_out):
         texts = [
             form.tokenizer.decode(draw(rng, ordinary, count, form.tokenizer))

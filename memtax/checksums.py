@@ -41,11 +41,17 @@ def checksum(path: Path) -> str:
     import xxhash
 
     if path.name == "run.yaml" and path.is_file() and path.stat().st_size <= _MOST:
-        content = b"".join(line for line in path.read_bytes().splitlines(True) if not line.startswith(_TIMES))
+        content = without_times(path)
         return f"{xxhash.xxh3_128_hexdigest(content)} {len(content)}"
     with open_file(path) as file:
         found = hashlib.file_digest(file, xxhash.xxh3_128)
         return f"{found.hexdigest()} {file.tell()}"
+
+
+def without_times(path: Path) -> bytes:
+    """The bytes of a `run.yaml` without the lines that differ between runs."""
+    with open_file(path) as file:
+        return b"".join(line for line in file.read(_MOST).splitlines(True) if not line.startswith(_TIMES))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ Numba also detects changes only in a function's own file. Here the functions tha
 import contextlib
 import functools
 import hashlib
+import multiprocessing
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import Any
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.dispatcher import Dispatcher
+
+from memtax.progress import say
 
 
 class _CacheFile(IndexDataCacheFile):
@@ -52,10 +55,24 @@ class _Cache(FunctionCache):
         stamp = (self._impl.locator.get_source_stamp(), _stamp(function))
         self._cache_file = _CacheFile(self._cache_path, self._impl.filename_base, stamp)
 
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The stored code of a signature; None, after a line about the wait, if it has to be compiled first."""
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            _announce()
+        return found
+
     def save_overload(self, sig: Any, data: Any) -> None:
         """Store the code if possible; a full disk must not end a run, since the cache only saves time."""
         with contextlib.suppress(OSError):
             super().save_overload(sig, data)
+
+
+@functools.cache
+def _announce() -> None:
+    """Say once per process why nothing moves: the first use after an installation takes up to a minute."""
+    if multiprocessing.parent_process() is None:
+        say("compiling loops for this machine; later runs reuse them", is_note=True)
 
 
 def kernel(allocates: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -31,5 +31,9 @@ class RowError(ModelError):
         return RowError(self.message, row, name)
 
 
+class MissingExtraError(MemtaxError, ImportError):
+    """An optional part of the installation is missing; the message contains the command that installs it."""
+
+
 class StaleOutputError(MemtaxError):
     """An output directory contains results of other inputs or of another configuration."""

@@ -46,8 +46,7 @@ def hold_job(output: Path | str, command: str) -> Iterator[None]:
     Raises:
         MemtaxError: see `hold`.
     """
-    root = Path(os.path.realpath(output))
-    if any(mounts.is_same(hold.root, folder) for hold in _holds for folder in (root, *root.parents)):
+    if held_around(output):
         yield
     elif os.environ.get("RANK", "0") != "0":
         with share(output):
@@ -55,6 +54,12 @@ def hold_job(output: Path | str, command: str) -> Iterator[None]:
     else:
         with hold(output, command, _wait):
             yield
+
+
+def held_around(output: Path | str) -> list[Path]:
+    """The directories held by this process that are a directory or around it."""
+    root = Path(os.path.realpath(output))
+    return [hold.root for hold in _holds if any(mounts.is_same(hold.root, folder) for folder in (root, *root.parents))]
 
 
 @contextlib.contextmanager

@@ -79,32 +79,28 @@ def memory() -> int | None:
     return _memory
 
 
-def skipped(rows: int, reason: str) -> None:
+def skipped(rows: int, reason: str, noun: str = "row") -> None:
     """Report that rows are left out, or that their values will be null.
 
     Raises:
         MemtaxError: there are such rows, and `--strict` is on.
     """
-    refuse(rows, reason)
+    refuse(rows, reason, noun)
     if rows and _is_main():
         from tqdm.auto import tqdm
 
         # Quiet mode has no progress bars, but missing rows are reported nevertheless.
-        tqdm.write(printable(f"{rows:,} {_rows(rows)} left out: {reason}"), file=sys.stderr)
+        tqdm.write(printable(f"{numbered(rows, noun, 'is')} left out: {reason}"), file=sys.stderr)
 
 
-def refuse(rows: int, reason: str) -> None:
+def refuse(rows: int, reason: str, noun: str = "row") -> None:
     """Raise if `--strict` is on and there are such rows; for work in parts, whose rows are reported at its end.
 
     Raises:
         MemtaxError: there are such rows, and `--strict` is on.
     """
     if rows and _strict:
-        raise MemtaxError(f"{rows:,} {_rows(rows)} left out ({reason}), and --strict allows none; fix or drop them")
-
-
-def _rows(count: int) -> str:
-    return "row is" if count == 1 else "rows are"
+        raise MemtaxError(f"{numbered(rows, noun, 'is')} left out ({reason}), and --strict allows none; fix or drop them")
 
 
 def printable(text: str) -> str:
@@ -125,12 +121,12 @@ def progress_bar(description: str, total: int | None, unit: str = "rows", **opti
     return tqdm(total=total, desc=f"{description:<28}", unit=f" {unit}", disable=_quiet or not _is_main(), **options)
 
 
-def say(line: str) -> None:
-    """Print a line next to the bars, on the main process only; quiet mode drops it."""
+def say(line: str, is_note: bool = False) -> None:
+    """Print a line next to the bars, on the main process only, a note on standard error; quiet mode drops it."""
     from tqdm.auto import tqdm
 
     if not _quiet and _is_main():
-        tqdm.write(printable(line), file=sys.stderr if _notes_to_errors else sys.stdout)
+        tqdm.write(printable(line), file=sys.stderr if _notes_to_errors or is_note else sys.stdout)
 
 
 def report_warning(line: str) -> None:
@@ -147,15 +143,19 @@ def _is_main() -> bool:
 
 def silence_libraries() -> None:
     """Turn off the bars and notices of datasets and transformers, which memtax's own output replaces."""
+    import importlib.util
     import warnings
 
     import datasets
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    if importlib.util.find_spec("transformers") is None:
+        return
     import transformers
 
     # Warnings about names inside transformers, which users cannot change.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
 

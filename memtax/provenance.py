@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -217,10 +218,12 @@ def environment() -> dict[str, Any]:
         facts["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (ValueError, OSError, AttributeError):
         facts["memory_gib"] = None
-    import torch
+    facts["accelerators"], facts["torch_threads"] = [], None
+    if importlib.util.find_spec("torch") is not None:
+        import torch
 
-    facts["accelerators"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    facts["torch_threads"] = torch.get_num_threads()
+        facts["accelerators"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        facts["torch_threads"] = torch.get_num_threads()
     facts["settings"] = {name: _setting(os.environ[name]) for name in SETTINGS if name in os.environ}
     return facts
 

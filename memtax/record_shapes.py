@@ -337,3 +337,11 @@ MODEL: Any = {
     "max_position_embeddings?": _SIZE,
 }
 """`config.json` of a model, as far as cards show it."""
+
+_DIGESTS = Rows({"path": TEXT, "sha256": Text(64)}, 10_000_000)
+AUDIT: dict[str, Any] = {
+    "schema": Text(words=("memtax-audit/1",)),
+    "inputs": {"*": {"name": TEXT, "files": _DIGESTS}},
+    "figures": _DIGESTS,
+}
+"""`audit.json`, as far as `memtax verify` reads it."""

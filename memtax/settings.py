@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from memtax import credentials
 from memtax.errors import MemtaxError
 
 S = TypeVar("S")
@@ -162,6 +163,8 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
             raise MemtaxError(f"{name} expects one of {choices}, got {value!r}")
         return value
     value = _read(value, kind)
+    if isinstance(value, str):
+        value = credentials.without_login(value)
     fits = isinstance(value, kind) and (kind is not float or math.isfinite(value))
     if not fits or (isinstance(value, bool) and kind is not bool):
         raise MemtaxError(f"{name} expects {_EXPECTED[kind]}, got {value!r}")

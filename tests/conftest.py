@@ -1,6 +1,7 @@
 """Shared by all tests: nothing may leave this machine, and children must not either."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_EVALUATE_OFFLINE", "1")
@@ -26,3 +27,22 @@ def pytest_configure(config):
 def pytest_runtest_setup(item):
     if item.get_closest_marker("long") and not os.environ.get("MEMTAX_LONG"):
         pytest.skip("MEMTAX_LONG is not set (make long)")
+
+
+DRAWN = ("filters", "predictor", "report")
+"""Folders of tests that look at figures. Elsewhere drawing takes most of the time of a small run."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def drawings(request):
+    """Figures of runs whose tests do not look at them are empty."""
+    first = Path(request.path).relative_to(Path(__file__).parent).parts[0]
+    if first in DRAWN:
+        yield
+        return
+    from memtax.report import saving
+
+    empty = '<svg xmlns="http://www.w3.org/2000/svg" width="1pt" height="1pt" viewBox="0 0 1 1"></svg>'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "titled", lambda drawn, title: saving.Files(empty, b"", empty))
+        yield

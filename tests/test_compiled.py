@@ -1,6 +1,8 @@
 """Compiled code on disk never goes to the wrong signature, however many processes write it, and does not outlive its source."""
 
+import importlib
 import os
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.processes import python, start
+from memtax import compiled
 
 pytest.importorskip("numba")
 
@@ -128,3 +131,17 @@ def test_a_place_that_cannot_be_written_costs_the_cache_and_nothing_else(tmp_pat
     environment = {**os.environ, "PYTHONPATH": str(archive), "HOME": str(taken), "XDG_CACHE_HOME": str(taken / "below")}
     done = python("-c", code, env=environment)
     assert (done.returncode, done.stdout.strip()) == (0, "20"), done.stderr
+
+
+def test_the_wait_for_a_first_compilation_is_announced_once_on_standard_error(tmp_path, monkeypatch, capsys):
+    source = "from memtax.compiled import kernel\n\n@kernel()\ndef plus(x):\n    return x + 1\n"
+    (tmp_path / "announced.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    for expected in (1, 0):  # the second time, the code is on the disk
+        compiled._announce.cache_clear()
+        module = importlib.import_module("announced")
+        assert module.plus(1) == 2
+        printed = capsys.readouterr()
+        assert (printed.out, printed.err.count("compiling loops")) == ("", expected)
+        del sys.modules["announced"]

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import typer
 
+import memtax.metrics
 from memtax.cli import app
+from memtax.filters import CATALOGUE
+from memtax.membership.attacks import registered
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -55,8 +58,14 @@ def test_the_pages_build_without_a_dead_link(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     page = (tmp_path / "site" / "verbs" / "count" / "index.html").read_text(encoding="utf-8")
     assert "--document-separator" in page
-    for name, word in (("verbs", "counterfactual.md"), ("verbs/mia", "min_k_plus_plus"), ("verbs/filter", "TemplateFilter")):
+    for name, word in (
+        ("verbs", "counterfactual.md"),
+        ("verbs/mia", "min_k_plus_plus"),
+        ("verbs/filter", "TemplateFilter"),
+    ):
         assert word.replace(".md", "/") in (tmp_path / "site" / name / "index.html").read_text(encoding="utf-8")
+    papers = (tmp_path / "site" / "papers" / "index.html").read_text(encoding="utf-8")
+    assert [name for name in (*memtax.metrics.__all__, *CATALOGUE, *registered()) if name not in papers] == []
     assert "sequence_duplicates" in (tmp_path / "site" / "columns" / "index.html").read_text(encoding="utf-8")
 
 

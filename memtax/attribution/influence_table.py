@@ -12,6 +12,7 @@ import torch
 
 from memtax import schema, statistics
 from memtax.attribution.influence_exact import check_damping
+from memtax.attribution.influence_examples import Examples, load_examples
 from memtax.attribution.influence_functions import (
     CURVED,
     ITERATIONS,
@@ -25,16 +26,16 @@ from memtax.attribution.influence_functions import (
 )
 from memtax.attribution.influence_top import top_table
 from memtax.checksums import Parts
-from memtax.corpus import columns
-from memtax.corpus.sources import Source, open_dataset
+from memtax.corpus.sources import Source
 from memtax.engine import World
 from memtax.engine.stage import claim
 from memtax.errors import MemtaxError, RowError
 from memtax.files import atomic_path
 from memtax.lm import resident
-from memtax.lm.loading import check_gradients, load_tokenizer, model_files, settled_dtype
-from memtax.lm.special_tokens import BosIds, bos_ids, bos_of, check_bos, text_ids, text_positions, without_bos
-from memtax.progress import progress_bar, skipped
+from memtax.lm.chats import source_bos
+from memtax.lm.loading import check_gradients, model_files, settled_dtype
+from memtax.lm.special_tokens import bos_of, check_bos, text_positions
+from memtax.progress import progress_bar
 from memtax.provenance import digest, fingerprint_path
 
 MATRICES = "matrix.safetensors"
@@ -104,29 +105,6 @@ class InfluenceSettings:
             raise MemtaxError(f"top={self.top} must be at least 1")
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Examples as tokens, with their targets, ids, texts and classes (None: not requested).
-
-    Attributes:
-        ids: `sequence_id` of each example.
-        tokens: tokens of each example, cut to the model's maximum length.
-        scored: whether each token is a target.
-        texts: texts of the examples; None for rows of tokens.
-        classes: labels for accuracy and coverage.
-        cut: number of examples that were too long.
-        units: units of the intervals: documents, or else equal texts or tokens.
-    """
-
-    ids: list[int]
-    tokens: list[list[int]]
-    scored: list[list[bool]]
-    texts: list[str | None]
-    classes: list[Any] | None
-    cut: int
-    units: statistics.Units
-
-
 def influence_table(
     train: Source, test: Source, settings: InfluenceSettings, output: Path | str
 ) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
@@ -149,7 +127,7 @@ def influence_table(
         StaleOutputError: the output contains parts from another input or other settings.
     """
     world, output = World.current(), Path(output)
-    bos = bos_ids(settings.model, settings.revision, settings.bos, settings.tokenizer)
+    bos = source_bos(train, settings.model, settings.revision, settings.bos, settings.tokenizer)
     placement = resident.Placement(settings.dtype, settings.device_map, settings.quantization)
     model = resident.get(settings.model, settings.revision, placement, bos)
     limits = [limit for limit in (settings.length, text_positions(model)) if limit is not None]
@@ -179,54 +157,6 @@ def influence_table(
     if world.is_main:
         _write_matrices(found, sets, settings, output / MATRICES)
     return _pairs(found, sets["train"], sets["test"]), top, summary
-
-
-def load_examples(source: Source, settings: InfluenceSettings, longest: int | None, bos: BosIds = ()) -> Examples:
-    """Rows of a source as tokens without BOS: the prompt's tokens, if there is a prompt column, and then the example's.
-
-    Raises:
-        MemtaxError: a column is missing or has another type, an id occurs twice, or there are no rows.
-    """
-    dataset = open_dataset(source)
-    names = list(dataset.column_names or ())
-    name = columns.find_column(names, source.column, source.label)
-    asked = [one for one in (settings.prompt_column, settings.class_column) if one]
-    schema.require(names, asked, source.label)
-    for one in filter(None, (name, settings.prompt_column)):
-        kind = dataset.features.arrow_schema.field(one).type
-        if str(kind) != "null":
-            columns.column_kind(kind, one, source.label)
-    rows = list(dataset)
-    if not rows:
-        raise MemtaxError(f"{source.label} has no rows")
-    texts = [row[name] if isinstance(row[name], str) else None for row in rows]
-    reader = None
-    if settings.prompt_column or any(text is not None for text in texts):
-        reader = load_tokenizer(settings.tokenizer or settings.model, None if settings.tokenizer else settings.revision)
-    ids = [row.get("sequence_id", place) for place, row in enumerate(rows)]
-    if not all(isinstance(one, int) for one in ids) or len(set(ids)) < len(ids):
-        raise MemtaxError(f"sequence_id of {source.label} must be integers without repetitions")
-    tokens, scored, cut = [], [], 0
-    for row in rows:
-        before = _encode(reader, row[settings.prompt_column], bos) if settings.prompt_column else []
-        whole = [*before, *_encode(reader, row[name], bos)]
-        cut += longest is not None and len(whole) > longest
-        tokens.append(whole[:longest])
-        scored.append(([False] * len(before) + [True] * (len(whole) - len(before)))[:longest])
-    # The first token has no context.
-    skipped(sum(not any(one[1:]) for one in scored), f"without a token to predict, in {source.label}; the influence is null")
-    classes = [row[settings.class_column] for row in rows] if settings.class_column else None
-    documents = [row.get("document") for row in rows]
-    codes = statistics.unit_codes(documents, texts, tokens)
-    unit = "document" if any(one is not None for one in documents) else "text"
-    return Examples(ids, tokens, scored, texts, classes, cut, statistics.Units(codes, unit))
-
-
-def _encode(reader: Any, value: Any, bos: BosIds) -> list[int]:
-    if value is None:
-        return []
-    tokens = text_ids(reader, [value])[0] if isinstance(value, str) else [int(token) for token in value]
-    return list(without_bos(tokens, bos))
 
 
 def _parts(examples: Examples) -> list[slice]:

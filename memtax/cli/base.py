@@ -30,6 +30,8 @@ class Verb(TyperCommand):
             found = super().invoke(ctx)
             if isinstance(found, outcome.Outcome):
                 found.tell(outcome.mode.json, outcome.mode.quiet)
+                if found.code:
+                    raise SystemExit(found.code)
             return found
         except KeyboardInterrupt:
             # Caught here because Click would exit silently.
@@ -262,8 +264,10 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
 def _mendable(error: Exception) -> str | None:
     """The message for an error that the user can fix; None for a defect."""
     from memtax.errors import MemtaxError
+    from memtax.extras import explain
     from memtax.files import system_error
 
+    error = explain(error) or error
     if isinstance(error, MemtaxError):
         return str(error)
     if isinstance(error, _USAGE):

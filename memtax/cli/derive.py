@@ -10,7 +10,7 @@ import typer
 
 from memtax.cli.outcome import Outcome
 from memtax.jobs import job_class
-from memtax.settings import COMMAND_LINE, check_values, fields, flag_of, from_values, has_default, optional
+from memtax.settings import COMMAND_LINE, check_values, fields, flag_of, has_default, optional
 
 _CONFIG = "YAML file of these options by name, or the run.yaml of a finished job; options given here come first."
 
@@ -27,9 +27,9 @@ def command(verb: str) -> Callable[..., Outcome]:
 
     def run(**values: Any) -> Outcome:
         given = {name: value for name, value in values.items() if name not in _FILES and value is not None}
-        done = from_values(kind, given, COMMAND_LINE).run()
+        done = kind.begin(given, COMMAND_LINE)
         paths = {name: path for name, path in (("output", done.output), ("page", done.page)) if path is not None}
-        return Outcome({**paths, **done.figures}, done.lines, done.then)
+        return Outcome({**paths, **done.figures}, done.lines, done.then, done.code)
 
     # Typer reads a command's options from the signature and annotations of its function.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

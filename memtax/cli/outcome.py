@@ -22,11 +22,13 @@ class Outcome:
         found: figures and paths, for scripts; complete once `lines` have been read.
         lines: the same in a few lines, for people.
         then: called after the lines are printed, for example to serve a page.
+        code: exit code.
     """
 
     found: Mapping[str, Any]
     lines: Iterable[str]
     then: Callable[[], None] | None = None
+    code: int = 0
 
     def tell(self, as_json: bool, quiet: bool) -> None:
         """Print the result, on the main process."""

@@ -169,7 +169,7 @@ def _token_ids(values: npt.NDArray[Any], path: Path, byte: int) -> Tokens:
     if values.dtype == np.dtype("<u4"):
         # Ids of 2^31 and above become negative here.
         narrow: npt.NDArray[np.int32] = values.view(np.int32)
-    elif values.dtype == np.dtype("<i8"):
+    elif values.dtype in (np.dtype("<i8"), np.dtype("<u8")):
         narrow = values.astype(np.int32)
         narrow[(values < 0) | (values >= 2**31)] = -1
     else:
@@ -290,8 +290,8 @@ def open_npy(path: Path, sequence_length: int | None = None) -> FlatCorpus:
             first_byte = file.tell()
     except (ValueError, EOFError) as error:
         raise MemtaxError(f"{path} is not a .npy file: {' '.join(str(error).split())} (byte offset 0)") from error
-    if dtype.kind not in "iu" or dtype.byteorder == ">" or dtype.itemsize > 8 or dtype == np.uint64:
-        raise MemtaxError(f"{path} contains {dtype}; token ids must be integers of up to 32 bits, or int64, little-endian")
+    if dtype.kind not in "iu" or dtype.byteorder == ">" or dtype.itemsize > 8:
+        raise MemtaxError(f"{path} contains {dtype}; token ids must be integers, little-endian")
     if len(shape) == 1 and sequence_length:
         if shape[0] % sequence_length:
             rest = shape[0] % sequence_length

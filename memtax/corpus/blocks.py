@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from memtax.corpus import columns, conversations
+from memtax.corpus import chat_rows, columns, conversations
 from memtax.corpus.binary import file_stamp
 from memtax.corpus.contract import Block, Corpus, Shard
 from memtax.corpus.sources import Source, local_files, open_dataset, reading
@@ -95,6 +96,7 @@ class RowReader:
             kind = columns.column_kind(batch.schema.field(self.column).type, self.column, self.label)
             if kind != self.kind:
                 raise MemtaxError(f"column {self.column!r} of {self.label} changes from {self.kind} to {kind} at row {row}")
+            batch = columns.plain_text(batch, self.column)
             for part in _cut(batch, self.column, kind, self.block_tokens):
                 tokens, offsets = self._tokens(part.column(self.column), row)
                 keys = None if ids is None else columns.row_ids(part.column(ids), ids, self.label)
@@ -181,6 +183,14 @@ class DatasetCorpus:
         """
         return self._read(others, None)
 
+    def documents(self, rows: npt.NDArray[np.int64]) -> dict[int, str | None]:
+        """Row number to the document of that row; empty if the source has none, or is a stream."""
+        name = columns.document_column(self.schema, self.column)
+        if name is None or self.rows is None:
+            return {}
+        table = self._dataset.select_columns([name]).select(rows).with_format("arrow")[:]
+        return dict(zip(rows.tolist(), table.column(name).to_pylist(), strict=True))
+
     def _read(self, others: Sequence[str | None], ids: str | None) -> Iterator[tuple[pa.RecordBatch, Block]]:
         read = False
         for rows, block in self.reader.read(self._batches([self.column, *others]), self._first_row, ids):
@@ -239,6 +249,18 @@ class ParquetCorpus:
                 shards.append(ParquetShard(self, tuple(groups), first, None if self.reader.kind == "text" else held))
                 groups, first, held = [], row, 0
         return shards
+
+    def documents(self, rows: npt.NDArray[np.int64]) -> dict[int, str | None]:
+        """Row number to the document of that row, from the row groups that hold these rows; empty if the file has none."""
+        name = columns.document_column(self.reader.schema, self.reader.column)
+        starts = np.cumsum([0, *(count for count, _ in self._groups)])
+        found: dict[int, str | None] = {}
+        with reading(str(self._path)), pq.ParquetFile(self._path) as file:
+            for group in np.unique(np.searchsorted(starts, rows, side="right") - 1).tolist() if name is not None else ():
+                mine = rows[(rows >= starts[group]) & (rows < starts[group + 1])]
+                texts = file.read_row_group(group, [name]).column(0).take(mine - starts[group]).to_pylist()
+                found |= dict(zip(mine.tolist(), texts, strict=True))
+        return found
 
     def batches(self, groups: Sequence[int], others: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         """Yield the rows of some row groups, with the sequence column and `others`."""
@@ -301,7 +323,7 @@ def open_corpus(
     else:
         dataset, label, column, identity = source, "the dataset", None, getattr(source, "_fingerprint", None)
     if (shape := conversations.find_shape(_arrow_schema(dataset, label), column)) is not None:
-        dataset, column = conversations.as_tokens(dataset, shape, tokenizer, label), "tokens"
+        dataset, column = chat_rows.as_tokens(dataset, shape, tokenizer, label), "tokens"
         template = getattr(dataset, "_fingerprint", None)
         identity = [identity, template]
     reader = RowReader.of(_arrow_schema(dataset, label), label, column, tokenizer, vocabulary_size, block_tokens)

@@ -29,6 +29,30 @@ DOCUMENT_COLUMNS = ("document", "path", "name", "url")
 """Text columns that name a row's document; the first that exists is used."""
 
 
+def document_column(schema: pa.Schema, column: str) -> str | None:
+    """The text column that names a row's document, other than the column that is read; None if there is none."""
+    for name in DOCUMENT_COLUMNS:
+        if name in schema.names and name != column and is_text(schema.field(name).type):
+            return name
+    return None
+
+
+def is_text(dtype: pa.DataType) -> bool:
+    """Whether a type is one of Arrow's types of strings, also dictionary-encoded."""
+    if pa.types.is_dictionary(dtype):
+        return is_text(dtype.value_type)
+    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype))
+
+
+def plain_text(batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
+    """The batch with a column of plain strings, which all functions of Arrow know, instead of views or dictionaries."""
+    dtype = batch.schema.field(name).type
+    if not is_text(dtype) or pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
+        return batch
+    place = batch.schema.get_field_index(name)
+    return batch.set_column(place, name, batch.column(name).cast(pa.large_string()))
+
+
 def find_column(names: list[str], wanted: str | None, what: str) -> str:
     """The name of the column to read.
 
@@ -54,7 +78,7 @@ def column_kind(dtype: pa.DataType, name: str, what: str) -> Kind:
     Raises:
         MemtaxError: it contains anything else.
     """
-    if pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype):
+    if is_text(dtype):
         return "text"
     is_list = pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
     # A JSON file whose lists are all empty is read as lists of nulls.

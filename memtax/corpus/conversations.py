@@ -9,21 +9,20 @@ loss; here it is always the assistant's (of `completion`, if there is one), as w
   one diverge (TRL's rule for completions), and ends where the conversation up to it ends. Both conversations must be rendered
   as within the whole, or the row is refused.
 - The completion of two strings begins where the tokens of the prompt alone and of both together diverge, as in TRL.
+
+Rows without an answer to score (none, an empty one, tool calls, images) are left out and counted; a template that refuses a
+row, or does not tell which tokens are the assistant's, is an error.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from memtax.corpus.columns import CANDIDATES
 from memtax.errors import MemtaxError
-from memtax.provenance import digest
-
-if TYPE_CHECKING:
-    import datasets
 
 MESSAGES = ("messages", "conversations")
 PAIR = ("prompt", "completion")
@@ -31,11 +30,24 @@ SCORED = "scored_tokens"
 PROMPT = "prompt_tokens"
 ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant"}
 """Names of roles in ShareGPT's files, and those of chat templates."""
+TOOLS = "tools or tool calls, which memtax does not render"
 _TOOLS = ("tool", "function", "function_call", "function_response", "observation", "ipython")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _PROBE = [{"role": "user", "content": "a"}]
-_VERSION = 1
 _WAY_OUT = "leave such rows out"
+
+
+class UnreadableRowError(MemtaxError):
+    """A row without an answer that can be scored.
+
+    Args:
+        place: what lacks it, for the message.
+        reason: what it has instead, which follows `place`.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"{place} has {reason}; {_WAY_OUT}")
+        self.reason = f"with {reason}"
 
 
 class Encoded(NamedTuple):
@@ -115,13 +127,19 @@ def encode_rows(tokenizer: Any, rows: Sequence[Mapping[str, Any]], shape: Shape,
         first: number of the first row.
 
     Raises:
-        MemtaxError: the tokenizer has no chat template, a row has no answer, an empty one, a tool call or content in parts, the
-            template refuses it, or which tokens are the assistant's cannot be told.
+        UnreadableRowError: a row has no answer, an empty one, a tool call or content other than text.
+        MemtaxError: the tokenizer has no chat template, it refuses a row, or which tokens are the assistant's cannot be told.
     """
     named = [(f"row {first + place} of {what}", row) for place, row in enumerate(rows)]
     if not shape.templated:
-        return [_of_strings(tokenizer, *(_string(row[name], name, where) for name in PAIR), where) for where, row in named]
-    marked = _GENERATION.search(_template(tokenizer)) is not None
+        first_column, second_column = PAIR
+        return [
+            _of_strings(
+                tokenizer, _string(row[first_column], first_column, at), _string(row[second_column], second_column, at), at
+            )
+            for at, row in named
+        ]
+    marked = _GENERATION.search(chat_template(tokenizer)) is not None
     if not getattr(tokenizer, "is_fast", False):
         raise MemtaxError(f"conversations need a fast tokenizer, which reports the places of its tokens; {what} has messages")
     return [
@@ -139,10 +157,10 @@ def read_messages(row: Mapping[str, Any], shape: Shape, where: str) -> tuple[lis
     messages = [message for part in parts for message in part]
     before = len(parts[0]) if len(parts) > 1 else 0
     if row.get("tools"):
-        raise MemtaxError(f"{where} has tools, which memtax does not render; {_WAY_OUT}")
+        raise UnreadableRowError(where, TOOLS)
     if not any(message["role"] == "assistant" for message in messages[before:]):
         inside = f"{shape.columns[-1]} of " if before else ""
-        raise MemtaxError(f"{inside}{where} has no assistant turn, so no token of it is an answer; {_WAY_OUT}")
+        raise UnreadableRowError(f"{inside}{where}", "no assistant turn")
     return messages, before
 
 
@@ -151,25 +169,32 @@ def _messages(turns: Any, where: str) -> list[dict[str, str]]:
     for number, turn in enumerate(turns or (), 1):
         place = f"turn {number} of {where}"
         role = (turn or {}).get("role") or (turn or {}).get("from")
-        content = turn.get("content") if (turn or {}).get("content") is not None else (turn or {}).get("value")
         if not isinstance(role, str):
-            raise MemtaxError(f"{place} has no role; {_WAY_OUT}")
+            raise UnreadableRowError(place, "no role")
         role = ROLES.get(role.lower(), role)
         if role in _TOOLS or turn.get("tool_calls") or turn.get("function_call"):
-            raise MemtaxError(f"{place} is a tool call or its result, which memtax does not render; {_WAY_OUT}")
-        if isinstance(content, list | dict):
-            raise MemtaxError(f"{place} has content in parts; join the texts of its parts into one string")
-        if content is not None and not isinstance(content, str):
-            raise MemtaxError(f"{place} has content of type {type(content).__name__}, not a string; {_WAY_OUT}")
-        if role == "assistant" and not (content or "").strip():
-            raise MemtaxError(f"{place} is an empty answer; {_WAY_OUT}")
-        found.append({"role": role, "content": content or ""})
+            raise UnreadableRowError(place, TOOLS)
+        content = _text(turn.get("content") if turn.get("content") is not None else turn.get("value"), place)
+        if role == "assistant" and not content.strip():
+            raise UnreadableRowError(place, "an empty answer")
+        found.append({"role": role, "content": content})
     return found
+
+
+def _text(content: Any, place: str) -> str:
+    """The text of a turn; the texts of its parts are joined, as templates of multimodal models do."""
+    texts = []
+    for part in content if isinstance(content, list) else [content or ""]:
+        text = part.get("text") if isinstance(part, dict) and part.get("type") in (None, "text") else part
+        if not isinstance(text, str):
+            raise UnreadableRowError(place, "content other than text")
+        texts.append(text)
+    return "".join(texts)
 
 
 def _string(value: Any, name: str, where: str) -> str:
     if not isinstance(value, str) or (name == PAIR[1] and not value.strip()):
-        raise MemtaxError(f"{where} has {'an empty' if isinstance(value, str) else 'no'} {name}; {_WAY_OUT}")
+        raise UnreadableRowError(where, f"{'an empty' if isinstance(value, str) else 'no'} {name}")
     return value
 
 
@@ -177,7 +202,7 @@ def _of_strings(tokenizer: Any, prompt: str, completion: str, where: str) -> Enc
     before, tokens = _ids(tokenizer, [prompt, prompt + completion])
     start = _common(before, tokens)
     if start == len(tokens):
-        raise MemtaxError(f"the completion of {where} adds no token to its prompt; {_WAY_OUT}")
+        raise UnreadableRowError(where, "a completion that adds no token to its prompt")
     return Encoded(tokens, [place >= start for place in range(len(tokens))])
 
 
@@ -241,7 +266,7 @@ def _name(tokenizer: Any) -> str:
     return str(getattr(tokenizer, "name_or_path", "") or "the model")
 
 
-def _template(tokenizer: Any) -> str:
+def chat_template(tokenizer: Any) -> str:
     """The tokenizer's chat template.
 
     Raises:
@@ -274,44 +299,7 @@ def template_opening(tokenizer: Any) -> tuple[int, ...]:
     Raises:
         MemtaxError: there is no chat template.
     """
-    _template(tokenizer)
+    chat_template(tokenizer)
     token = getattr(tokenizer, "bos_token_id", None)
     text = _render(tokenizer, _PROBE, "a conversation with one user turn", add_generation_prompt=True)
     return (int(token),) if token is not None and _ids(tokenizer, [text])[0][:1] == [token] else ()
-
-
-def as_tokens(dataset: "datasets.Dataset | datasets.IterableDataset", shape: Shape, tokenizer: Any, what: str) -> Any:
-    """The dataset with `tokens` and `scored_tokens` instead of the columns of its conversations; other columns are kept.
-
-    Args:
-        dataset: an open source.
-        shape: from `find_shape`.
-        tokenizer: as for `encode_rows`.
-        what: the source, for messages of errors.
-
-    Raises:
-        MemtaxError: as `encode_rows`; or there is no tokenizer.
-    """
-    import datasets
-
-    if tokenizer is None:
-        raise MemtaxError(f"{what} holds conversations: give a tokenizer with a chat template, or choose a column of token ids")
-    if shape.templated:
-        _template(tokenizer)
-
-    def encode(batch: dict[str, list[Any]], places: list[int]) -> dict[str, list[Any]]:
-        names = [name for name in (*shape.columns, "tools") if name in batch]
-        rows = [dict(zip(names, values, strict=True)) for values in zip(*(batch[name] for name in names), strict=True)]
-        found = encode_rows(tokenizer, rows, shape, what, places[0])
-        return {"tokens": [row.tokens for row in found], SCORED: [row.scored for row in found]}
-
-    options: dict[str, Any] = {"batched": True, "with_indices": True, "remove_columns": list(shape.columns)}
-    if isinstance(dataset, datasets.IterableDataset):
-        return dataset.map(encode, **options)
-    features = datasets.Features({name: kind for name, kind in dataset.features.items() if name not in shape.columns})
-    features |= {"tokens": datasets.List(datasets.Value("int32")), SCORED: datasets.List(datasets.Value("bool"))}
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    vocabulary = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
-    template = _template(tokenizer) if shape.templated else None
-    made = digest("conversations", _VERSION, dataset._fingerprint, list(shape.columns), vocabulary, template)
-    return dataset.map(encode, **options, features=datasets.Features(features), new_fingerprint=made)

@@ -2,14 +2,16 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from memtax import schema
-from memtax.corpus import formats
+from memtax.corpus import formats, membership_chats
+from memtax.corpus.chat_rows import row_shape
+from memtax.corpus.conversations import SCORED
 from memtax.corpus.guard import LONGEST_LINE
 from memtax.corpus.sources import Source, open_dataset, reading, split_name
 from memtax.errors import MemtaxError
@@ -31,6 +33,7 @@ _MIMIR_SPLIT = "ngram_13_0.8"
 _ENDING = re.compile(rf"({'|'.join(map(re.escape, (*formats.READERS, *formats.COMPRESSED)))})+$")
 _ROLE = re.compile(r"(?<![a-z])(non[-_ ]?members?|members?|train|test)(?![a-z])", re.IGNORECASE)
 _NO_DOMAIN = "all"
+_TEMPLATED = b"memtax.templated"
 
 Row = dict[str, Any]
 
@@ -42,6 +45,7 @@ def load_membership(
     nonmembers: str | None = None,
     column: str | None = None,
     chunk_words: int | None = None,
+    tokenizer: Callable[[], Any] | None = None,
 ) -> pa.Table:
     """Read members and non-members from one labeled source, or from two separate sources.
 
@@ -54,10 +58,13 @@ def load_membership(
         nonmembers: with `members`, a source of non-members only.
         column: the column of text or tokens, or several text columns as `question,answer`; None looks for a usual name.
         chunk_words: cut every text into chunks of this many words; each is scored in context, after the preceding text.
+        tokenizer: loads the tokenizer with the chat template, if the sources hold conversations.
 
     Returns:
         The `COLUMNS`. Text or tokens are null if the source has none, the document is null if no column of
-        `DOCUMENT_COLUMNS` exists, and chunk boundaries are null for whole texts. Chunk rows also contain the whole text.
+        `DOCUMENT_COLUMNS` exists, and chunk boundaries are null for whole texts. Chunk rows also contain the whole text. Of
+        conversations, `text` and `tokens` are the whole conversation as the chat template writes it, and `scored_tokens` says
+        which tokens the assistant wrote.
 
     Raises:
         MemtaxError: there is no usable data, one class is missing, or all texts of a class are in the other class too.
@@ -72,6 +79,10 @@ def load_membership(
         raise MemtaxError(f"only {members or nonmembers} is given; give both members and non-members")
     else:
         rows = [*_plain(members, True, _NO_DOMAIN, column), *_plain(nonmembers, False, _NO_DOMAIN, column)]
+    if any("shape" in row for row in rows):
+        if chunk_words is not None:
+            raise MemtaxError("conversations are not cut into chunks; leave --chunk-words out")
+        rows = membership_chats.encode(rows, tokenizer)
     _check_kinds(rows, data or f"{members} and {nonmembers}")
     rows = [part for row in rows for part in _chunks(row, chunk_words)]
     for kind, name in ((True, "members"), (False, "non-members")):
@@ -81,7 +92,15 @@ def load_membership(
         row["sequence_id"] = number
     # JSON may hold half a surrogate pair, which is not text.
     with reading(data or f"{members} or {nonmembers}"):
-        return pa.Table.from_pylist(rows, schema=schema.arrow_schema(COLUMNS))
+        names = (*COLUMNS, SCORED) if rows[0].get(SCORED) is not None else COLUMNS
+        table = pa.Table.from_pylist(rows, schema=schema.arrow_schema(names))
+    templated = SCORED in names and rows[0]["shape"].templated
+    return table.replace_schema_metadata({_TEMPLATED: "yes"}) if templated else table
+
+
+def is_templated(texts: pa.Table) -> bool:
+    """Whether texts from `load_membership` are messages that a chat template rendered, with BOS where it writes one."""
+    return _TEMPLATED in (texts.schema.metadata or {})
 
 
 def _check_kinds(rows: Iterable[Row], what: str) -> None:
@@ -102,8 +121,13 @@ def _check_kinds(rows: Iterable[Row], what: str) -> None:
             )
 
 
-def load_texts(data: str, *, column: str | None = None) -> pa.Table:
+def load_texts(data: str, *, column: str | None = None, answers: bool = False) -> pa.Table:
     """Read texts: labeled ones as in `load_membership`, or any source with a text column.
+
+    Args:
+        data: the source.
+        column: as in `load_membership`.
+        answers: read each answer of conversations as a text; otherwise they are refused.
 
     Returns:
         `sequence_id`, `domain`, `document` (null if unknown), `text` and, if known for every row, `is_member`.
@@ -122,6 +146,10 @@ def load_texts(data: str, *, column: str | None = None) -> pa.Table:
                 rows += _labeled_row(row, column, data)
             else:
                 rows.append({**_content(row, column, data), "is_member": label, "domain": str(row.get("domain") or _NO_DOMAIN)})
+    if any("shape" in row for row in rows):
+        if not answers:
+            raise MemtaxError(f"{data} holds conversations, which are not read here; give its texts with --column")
+        rows = membership_chats.answers(rows, data)
     if not any(row["text"] is not None for row in rows):
         raise MemtaxError(f"{data} has no text; give its column")
     skipped(sum(not (row["text"] or "").strip() for row in rows), f"without text, in {data}; values computed from it are null")
@@ -241,7 +269,8 @@ def _labeled_row(row: Mapping[str, Any], column: str | None, what: str) -> Itera
 
 
 def _content(row: Mapping[str, Any], column: str | None, what: str) -> Row:
-    """Text and tokens of a row, without the padding that its attention mask marks."""
+    """Text and tokens of a row, without the padding that its attention mask marks; a conversation is kept as it is."""
+    given = row
     names = tuple(column.split(",")) if column else (*TOKEN_COLUMNS, *TEXT_COLUMNS)
     if column and len(names) > 1 and all(isinstance(row.get(name), str) for name in names):
         # For example TOFU's question and answer.
@@ -249,6 +278,8 @@ def _content(row: Mapping[str, Any], column: str | None, what: str) -> Row:
     document = next((row[name] for name in DOCUMENT_COLUMNS if row.get(name) is not None), None)
     found: Row = {"text": None, "tokens": None, "chunk_start": None, "chunk_end": None}
     found["document"] = None if document is None else str(document)
+    if (shape := row_shape(given, column, (*TOKEN_COLUMNS, *TEXT_COLUMNS))) is not None:
+        return {**found, "row": given, "shape": shape, "source": what}
     for name in names:
         value = row.get(name)
         if isinstance(value, str) and found["text"] is None:

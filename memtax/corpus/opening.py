@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from memtax.checksums import verify
 from memtax.corpus.binary import open_headerless, open_megatron, open_npy
 from memtax.corpus.blocks import ParquetCorpus, open_corpus
@@ -64,6 +67,20 @@ class JoinedCorpus:
         for part in self._parts:
             found += [shard if before == 0 else _Shifted(shard, before) for shard in part.shards(tokens)]
             before = None if before is None or part.rows is None else before + part.rows
+        return found
+
+    def documents(self, rows: npt.NDArray[np.int64]) -> dict[int, str | None]:
+        """Row number to the document of that row, from the parts that have documents and known rows."""
+        found: dict[int, str | None] = {}
+        before = 0
+        for part in self._parts:
+            if part.rows is None:
+                break
+            mine = rows[(rows >= before) & (rows < before + part.rows)] - before
+            find = getattr(part, "documents", None)
+            if find is not None and len(mine):
+                found |= {row + before: name for row, name in find(mine).items()}
+            before += part.rows
         return found
 
 

@@ -62,8 +62,40 @@ def load_rows(
     Raises:
         MemtaxError: the source cannot be used, its ids are not unique, or a token id is outside the vocabulary.
     """
+    table, (short, cut, unread) = _read(source, length, tokenizer, vocabulary_size, bos)
+    skipped(short, f"shorter than {length} tokens, in {source.label}; values that need them are null")
+    if cut:
+        rows = table.num_rows
+        say(f"{source.label}: {cut:,} of {rows:,} rows cut to their first {length} tokens, {unread:,} tokens not read")
+    return _dataset(table, source.label)
+
+
+def binary_rows(source: Source, length: int, bos: Sequence[int] = ()) -> "datasets.Dataset":
+    """The first tokens of every row of a file of `BINARY`, with row numbers as `sequence_id`.
+
+    Args:
+        source: the file.
+        length: maximum tokens per row.
+        bos: as in `load_rows`.
+    """
+    return _dataset(_read(source, length, None, None, bos)[0], source.label)
+
+
+def _dataset(table: pa.Table, label: str) -> "datasets.Dataset":
     import datasets
 
+    columns.check_unique(table.column("sequence_id").to_numpy(), "sequence_id", label)
+    return datasets.Dataset(table.cast(schema.features(COLUMNS).arrow_schema), fingerprint=fingerprint_table(table))
+
+
+def _read(
+    source: Source,
+    length: int | None,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    vocabulary_size: int | None,
+    bos: Sequence[int],
+) -> tuple[pa.Table, tuple[int, int, int]]:
+    """The rows, and the numbers of shorter ones, of longer ones, and of tokens that were left out."""
     corpus = open_sources([source], Reading(column=source.column, tokenizer=tokenizer))
     tables: list[pa.Table] = []
     rows, short, cut, unread = 0, 0, 0, 0
@@ -83,12 +115,7 @@ def load_rows(
                     cut += int((beyond > 0).sum())
                     unread += int(beyond[beyond > 0].sum())
                 bar.update(count)
-    skipped(short, f"shorter than {length} tokens, in {source.label}; values that need them are null")
-    if cut:
-        say(f"{source.label}: {cut:,} of {rows:,} rows cut to their first {length} tokens, {unread:,} tokens not read")
-    table = pa.concat_tables(tables)
-    columns.check_unique(table.column("sequence_id").to_numpy(), "sequence_id", source.label)
-    return datasets.Dataset(table.cast(schema.features(COLUMNS).arrow_schema), fingerprint=fingerprint_table(table))
+    return pa.concat_tables(tables), (short, cut, unread)
 
 
 def load_documents(source: Source, rows: int) -> "pa.ChunkedArray | None":

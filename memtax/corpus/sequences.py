@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from memtax import schema
 from memtax.corpus import columns
 from memtax.corpus.answers import holds_conversations, load_answers, read_conversations
 from memtax.corpus.blocks import Block, DatasetCorpus, open_corpus
+from memtax.corpus.rows import BINARY, binary_rows
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
 from memtax.progress import progress_bar
@@ -81,11 +83,11 @@ def load_sequences(
         raise MemtaxError(f"unknown cut {cut!r}; use 'first' or 'all'")
     if continuation is not None and holds_conversations(source):
         return _answers(source, continuation, tokenizer, bos, positions)
-    corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=vocabulary_size)
+    corpus = _open(source, window, tokenizer, vocabulary_size, bos)
     if cut is None:
         cut = "first" if corpus.kind == "tokens" else "all"
     key = columns.id_column(corpus.schema, corpus.label) if cut == "first" else None
-    document = _document_column(corpus)
+    document = columns.document_column(corpus.schema, corpus.column)
 
     tables: list[pa.Table] = []
     skipped: Counter[str] = Counter()
@@ -110,17 +112,21 @@ def load_sequences(
             made += len(starts)
             row += rows.num_rows
             bar.update(rows.num_rows)
-    if made == 0:
-        raise MemtaxError(
-            f"no row of {corpus.label} has the {window} tokens that a sequence needs (the longest has {longest}); "
-            "choose shorter windows, or join short texts into documents"
-        )
+    _check_some(made, corpus.label, window, longest)
     table = pa.concat_tables(tables)
     if key is not None:
         columns.check_unique(table.column("sequence_id").to_numpy(), key, corpus.label)
     for reason, rows_left in skipped.items():
         say_skipped(rows_left, f"{reason}, in {corpus.label}")
     return Sequences(_dataset(table), dict(skipped))
+
+
+def _check_some(made: int, label: str, window: int, longest: int) -> None:
+    if made == 0:
+        raise MemtaxError(
+            f"no row of {label} has the {window} tokens that a sequence needs (the longest has {longest}); "
+            "choose shorter windows, or join short texts into documents"
+        )
 
 
 def _answers(source: Any, continuation: int, tokenizer: Any, bos: Sequence[int], positions: int | None) -> Sequences:
@@ -130,6 +136,18 @@ def _answers(source: Any, continuation: int, tokenizer: Any, bos: Sequence[int],
         label = source.label if isinstance(source, Source) else "the dataset"
         raise MemtaxError(f"no answer of {label} can be measured: {few}; choose a shorter continuation")
     return Sequences(_dataset(table), skipped)
+
+
+def _open(
+    source: "Source | datasets.Dataset",
+    window: int,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    vocabulary_size: int | None,
+    bos: Sequence[int],
+) -> DatasetCorpus:
+    if isinstance(source, Source) and Path(source.path).suffix in BINARY:
+        source = binary_rows(source, window, bos)
+    return open_corpus(source, tokenizer=tokenizer, vocabulary_size=vocabulary_size)
 
 
 @dataclass(frozen=True)
@@ -189,13 +207,34 @@ def documents(
             yield Document(text, windows[start:end], corpus.kind == "text")
 
 
-def _document_column(corpus: DatasetCorpus) -> str | None:
-    for name in columns.DOCUMENT_COLUMNS:
-        if name in corpus.schema.names and name != corpus.column:
-            dtype = corpus.schema.field(name).type
-            if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
-                return name
-    return None
+def window_rows(
+    source: Source,
+    *,
+    window: int,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    cut: Cut | None = None,
+    bos: Sequence[int] = (),
+    continuation: int | None = None,
+    positions: int | None = None,
+) -> npt.NDArray[np.int64]:
+    """The row of the source that each sequence of `load_sequences` was cut from, given the same arguments."""
+    if continuation is not None and holds_conversations(source):
+        assert tokenizer is not None
+        kept = [
+            conversation.row
+            for conversation in read_conversations(source, tokenizer, bos)
+            for _, _, reason in conversation.windows(continuation, positions)
+            if reason is None
+        ]
+        return np.array(kept, np.int64)
+    corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=None)
+    cut = cut or ("first" if corpus.kind == "tokens" else "all")
+    found, row = [np.empty(0, np.int64)], 0
+    for rows, block in corpus.blocks_with(()):
+        tokens, offsets = columns.drop_opening(block.tokens, block.offsets, bos)
+        found.append(_window_starts(replace(block, tokens=tokens, offsets=offsets), window, cut)[1] + row)
+        row += rows.num_rows
+    return np.concatenate(found)
 
 
 def _documents(rows: pa.RecordBatch, column: str | None, first: int | None) -> pa.Array:

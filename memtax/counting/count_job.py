@@ -18,6 +18,7 @@ from memtax.corpus.remote import RemoteTables, is_address
 from memtax.corpus.sources import Source, open_dataset
 from memtax.counting.count_tables import write_counts
 from memtax.counting.counter import SHARD_TOKENS, Counts, count
+from memtax.counting.places import MOST, write_places
 from memtax.counting.resume import FILE, FileCheckpoint
 from memtax.counting.spans import CutWindows, Span, cut_windows
 from memtax.engine.stage import claim
@@ -46,6 +47,7 @@ class CountJob:
         shard_tokens: tokens per shard.
         engine: `local` or `spark`.
         master: Spark master; None uses the session's own, or all cores of this machine.
+        places: occurrences of each window to locate.
     """
 
     corpus: tuple[str, ...]
@@ -59,8 +61,13 @@ class CountJob:
     shard_tokens: int = SHARD_TOKENS
     engine: str = "local"
     master: str | None = None
+    places: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.places <= MOST:
+            raise MemtaxError(f"places={self.places} must be from 0 to {MOST}")
+        if self.places and self.engine == "spark":
+            raise MemtaxError("places are found by a local pass only; leave out --engine spark or --places")
         if self.engine not in ENGINES:
             raise MemtaxError(f"engine {self.engine!r} is not one of {', '.join(ENGINES)}")
         if self.threads is not None and self.threads < 1:
@@ -103,6 +110,8 @@ class CountJob:
             say(f"none of the {len(memorized):,} memorized ids is a sequence of the corpus; are they from another corpus?")
         further = [(span.name, each.ids) for span, each in zip(self.spans[1:], cut[1:], strict=False)]
         names = write_counts(output, cut[0].ids if cut else None, counts, further)
+        if self.places and cut:
+            names += write_places(output, [("", cut[0].ids), *((f"_{name}", ids) for name, ids in further)], counts, corpus)
         totals = {
             "tokens": counts.tokens,
             "sequences": counts.sequences,
@@ -149,7 +158,7 @@ class CountJob:
 
             where = corpus if isinstance(corpus, RemoteTables) else self.corpus
             return count_on_spark(where, self.reading, windows, master=self.master, keeper=keeper, **options)
-        return count(corpus, windows, threads=self.threads, checkpoint=lambda query: keeper, **options)
+        return count(corpus, windows, threads=self.threads, checkpoint=lambda query: keeper, places=self.places, **options)
 
     def _identity(self, corpus: Corpus, cut: list[CutWindows], memorized: Any) -> dict[str, Any]:
         return {
@@ -164,6 +173,8 @@ class CountJob:
             "substitutions": self.substitutions,
             "memorized": None if memorized is None else _digest(memorized),
             "shard_tokens": self.shard_tokens,
+            # Without places, the identity is that of earlier versions.
+            **({"places": self.places} if self.places else {}),
         }
 
 

@@ -15,6 +15,7 @@ from memtax.corpus.binary import BLOCK_TOKENS
 from memtax.corpus.contract import Block, Corpus, Shard
 from memtax.counting import kernels
 from memtax.counting.count_tables import write_counts
+from memtax.counting.places import SHARD_BITS
 from memtax.counting.totals import Counts, Query, Totals, add_block
 from memtax.errors import MemtaxError
 from memtax.progress import memory, progress_bar
@@ -66,15 +67,17 @@ class _Pass:
                     number = numbers.get_nowait()
                 except queue.Empty:
                     break
+                order = number << SHARD_BITS
                 for block in read_ahead(shards[number].blocks(), self.stop):
-                    add_block(self.query, mine, block)
+                    add_block(self.query, mine, block, order)
+                    order += len(block.tokens)
                     with self.lock:
                         self.bar.update(len(block.tokens))
                 if self.stop.is_set():
                     # A stop request may have cut the shard short.
                     return
                 finished.append(number)
-                if mine.tokens >= MERGE_TOKENS * (mine.frequencies.size + self.query.size):
+                if mine.tokens >= MERGE_TOKENS * (mine.frequencies.size + self.query.entries):
                     self._merge(mine, finished)
             self._merge(mine, finished)
         except BaseException:
@@ -159,6 +162,7 @@ def count(
     shard_tokens: int = SHARD_TOKENS,
     multiplier: int = kernels.MULTIPLIER,
     checkpoint: Callable[[Query], Checkpoint] | None = None,
+    places: int = 0,
 ) -> Counts:
     """Count, in one pass, every token and every exact occurrence of the windows.
 
@@ -177,6 +181,7 @@ def count(
         shard_tokens: tokens per shard.
         multiplier: hash multiplier; does not affect the result.
         checkpoint: creates the store that keeps the totals between runs; None keeps nothing.
+        places: occurrences of each window to locate, the first ones in the order of the corpus.
 
     Returns:
         The counts; `window_counts` has one entry per window.
@@ -192,6 +197,7 @@ def count(
         substitutions=substitutions,
         memorized=memorized,
         multiplier=multiplier,
+        places=places,
     )
     shards = corpus.shards(shard_tokens)
     keeper = Checkpoint() if checkpoint is None else checkpoint(query)
@@ -217,7 +223,7 @@ def within_memory(query: Query, totals: Totals, threads: int) -> int:
         return threads
     # Memory for the windows (as cut and in the corpus's own type), hash table, filter, and owners.
     shared = _BASE + sum(len(index.windows) * (9 * index.windows.shape[1] + 64) for index in query.indexes)
-    sums = 8 * (totals.frequencies.size + query.size)
+    sums = 8 * (totals.frequencies.size + query.entries)
     each = sums + (_AHEAD + 2) * 4 * BLOCK_TOKENS
     fit = (limit - shared - sums) // each
     if fit < 1:

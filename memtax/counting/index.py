@@ -8,9 +8,12 @@ import numpy.typing as npt
 
 from memtax.corpus.contract import Block
 from memtax.counting import kernels
+from memtax.counting.places import NOWHERE, Where
 from memtax.errors import MemtaxError
 
 Windows = npt.NDArray[np.int32]
+
+Int64 = npt.NDArray[np.int64]
 
 LINE = 64
 """Bytes per cache line."""
@@ -71,22 +74,26 @@ class WindowIndex:
                 self._tables[dtype] = _Tables(self.windows, dtype, self._multiplier, self._separator)
             return self._tables[dtype]
 
-    def scan(self, block: Block, frequencies: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> None:
-        """Add a block's tokens to `frequencies` (vocabulary) and its window occurrences to `found` (n)."""
-        self.tables(block.tokens.dtype).scan(block, frequencies, found)
+    def scan(self, block: Block, frequencies: Int64, found: Int64, where: Where = NOWHERE) -> None:
+        """Add a block's tokens to `frequencies` (vocabulary), and its window occurrences to `found` (n) and its places (n)."""
+        self.tables(block.tokens.dtype).scan(block, frequencies, found, where)
 
-    def counts(self, found: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def counts(self, found: Int64) -> Int64:
         """Occurrences of each requested window, shape (n), from the summed `found`; equal windows share one entry."""
-        counts = found.copy()
+        return np.where(self.owners < 0, 0, found[self.owners])
+
+    @property
+    def owners(self) -> Int64:
+        """The entry of each requested window, shape (n), which equal windows share; -1 for one that can never occur."""
+        owners = np.full(len(self.windows), -1, np.int64)
         if not self._tables:
             # Another process did the scanning. Which windows are equal does not depend on the dtype.
             self.tables(np.dtype(np.int32))
         for tables in self._tables.values():
             rows = slice(None) if tables.rows is None else tables.rows
-            owners = tables.owners if tables.rows is None else tables.rows[tables.owners]
             # With both dtypes in a corpus, the wider one has the windows that the narrower one omits.
-            counts[rows] = found[owners]
-        return counts
+            owners[rows] = tables.owners if tables.rows is None else tables.rows[tables.owners]
+        return owners
 
 
 def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -142,7 +149,7 @@ class _Tables:
             self.bloom_shift,
         )
 
-    def scan(self, block: Block, frequencies: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> None:
+    def scan(self, block: Block, frequencies: Int64, found: Int64, where: Where) -> None:
         """See `WindowIndex.scan`."""
         kernels.scan(
             read_only(block.tokens),
@@ -158,4 +165,5 @@ class _Tables:
             self.bloom_shift,
             self._targets,
             found,
+            where,
         )

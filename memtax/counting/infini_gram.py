@@ -10,11 +10,8 @@ import contextlib
 import hashlib
 import json
 import os
-import random
 import sqlite3
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,9 +20,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 
+from memtax import http_json
 from memtax.corpus.columns import decode
 from memtax.counting.count_tables import INDEX_PREFIX as PREFIX
 from memtax.errors import MemtaxError
+from memtax.extras import explained
 from memtax.progress import progress_bar, report_warning
 
 if TYPE_CHECKING:
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
 ADDRESS = "https://api.infini-gram.io/"
 REQUESTS = 8
 """Concurrent requests; the API's documentation allows any number."""
-ATTEMPTS = 6
-FIRST_DELAY = 0.5
-"""Seconds before the second attempt; doubled for each further one."""
 PROBES = 3
 """Texts whose tokens are compared with those of the index."""
 
@@ -102,10 +98,8 @@ def count_windows(name: str, windows: npt.NDArray[np.int32], tokenizer: "PreTrai
 
 
 def _count_locally(folder: Path, windows: npt.NDArray[np.int32], tokenizer: "PreTrainedTokenizerBase") -> list[Answer | None]:
-    try:
+    with explained():
         from infini_gram.engine import InfiniGramEngine
-    except ImportError as error:
-        raise MemtaxError(f"{folder} is read by the package infini-gram; pip install infini-gram") from error
     size = len(tokenizer)
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
     engine = InfiniGramEngine(
@@ -136,43 +130,25 @@ class _Api:
         """The answer to a count query.
 
         Raises:
-            MemtaxError: after `ATTEMPTS` attempts, or if the request itself is refused.
+            MemtaxError: after several attempts, or if the request itself is refused.
         """
-        import httpx
-
-        delay, reason = FIRST_DELAY, ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - spreads requests, protects nothing
-                delay = min(2 * delay, 60.0)
-            try:
-                response = self.client.post(self.address, json={"index": self.index, "query_type": "count", **query})
-            except httpx.TransportError as error:
-                reason = str(error) or type(error).__name__
-                continue
-            if response.status_code == 429 or response.status_code >= 500:
-                reason = f"status {response.status_code}"
-                wait = response.headers.get("Retry-After", "")
-                delay = max(delay, min(float(wait), 60.0)) if wait.isdigit() else delay
-                continue
-            if response.status_code != 200:
-                raise MemtaxError(f"{self.address} refused the request for {self.index}: status {response.status_code}")
-            answer, reason = _read(response.content)
-            if answer is not None:
-                return answer
-        raise MemtaxError(f"{self.address} gave no count for the index {self.index} in {ATTEMPTS} attempts: {reason}")
+        body = {"index": self.index, "query_type": "count", **query}
+        try:
+            return http_json.request(self.client, self.address, body, _read)
+        except http_json.RefusedError as error:
+            raise MemtaxError(f"{self.address} refused the request for {self.index}: status {error.status}") from error
+        except http_json.UnansweredError as error:
+            attempts = f"{http_json.ATTEMPTS} attempts"
+            raise MemtaxError(f"{self.address} gave no count for the index {self.index} in {attempts}: {error}") from error
 
 
 def _read(content: bytes) -> tuple[dict[str, Any] | None, str]:
     """The valid answer, or None and what is wrong with it."""
-    try:
-        answer = json.loads(content)
-    except (ValueError, RecursionError):
-        return None, "the answer is not JSON"
-    if not isinstance(answer, dict):
-        return None, "the answer is not an object"
+    answer, wrong = http_json.read_object(content)
+    if answer is None:
+        return None, wrong
     if "error" in answer:
-        return None, " ".join(str(answer["error"]).split())[:200]
+        return None, http_json.error_of(answer)
     count = answer.get("count")
     if type(count) is not int or not 0 <= count < 2**62:
         return None, f"the answer has the count {count!r}"[:200]
@@ -207,24 +183,14 @@ def _count_remotely(
     with contextlib.closing(_open_cache(api)) as cache:
         answers = [None if query is None else _cached(cache, query) for query in queries]
         missing = [(at, query) for at, query in enumerate(queries) if query is not None and answers[at] is None]
-        failure: MemtaxError | None = None
-        with ThreadPoolExecutor(REQUESTS) as pool, progress_bar("counting in the index", len(missing), "windows") as bar:
-            asked = {pool.submit(api.ask, query): (at, query) for at, query in missing}
-            for done in as_completed(asked):
-                at, query = asked[done]
-                if done.cancelled():
-                    continue
-                error = done.exception()
-                if error is None:
-                    answers[at] = _keep(cache, query, done.result())
-                    bar.update(1)
-                elif failure is None:
-                    if not isinstance(error, MemtaxError):
-                        raise error
-                    # What is under way is still received.
-                    failure = error
-                    for other in asked:
-                        other.cancel()
+        with progress_bar("counting in the index", len(missing), "windows") as bar:
+
+            def receive(number: int, answer: dict[str, Any]) -> None:
+                at, query = missing[number]
+                answers[at] = _keep(cache, query, answer)
+                bar.update(1)
+
+            failure = http_json.ask_all(api.ask, [query for _, query in missing], REQUESTS, receive)
     if failure is not None:
         kept = sum(answer is not None for answer in answers)
         raise MemtaxError(f"{failure}; {kept:,} of {len(answers):,} counts are kept for the next attempt") from failure

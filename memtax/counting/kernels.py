@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from memtax.compiled import kernel
 from memtax.counting.filter_words import bloom_mask, shift_mask, shifts_of
+from memtax.counting.places import Where, keep
 from memtax.counting.token_words import (
     SPREAD,
     equal_text,
@@ -234,6 +235,7 @@ def scan(
     bloom_shift: np.uint64,
     targets: npt.NDArray[np.int64],
     found: npt.NDArray[np.int64],
+    where: Where,
 ) -> None:
     """Count one block: every token, and every occurrence of an indexed window inside a sequence.
 
@@ -251,13 +253,13 @@ def scan(
         bloom_shift: see `build`.
         targets: shape (n), index in `found` at which each window counts; of size 0 if it is the window's own number.
         found: incremented at the owner of each window found.
+        where: position of the block in the corpus, and the first occurrences of each owner, numbered as in `found`.
     """
     n, width = windows.shape
     flat = windows.reshape(-1)
     total = tokens.shape[0]
-    counted = 0
+    counted = row = kept = 0
     if n > 0:
-        row = 0
         parts, anchors = np.empty(_STRIPE + chunks, np.uint64), np.empty(_STRIPE, np.uint64)
         one, all_of_them = 2 * _STRIPE + 1, 2 * _STRIPE * chunk + 2
         room = Room(
@@ -270,7 +272,6 @@ def scan(
             np.empty(all_of_them, np.uint64),
         )
         every = total // chunk - chunks + 1
-        kept = 0
         for start in range(0, every, _STRIPE):
             here = min(_STRIPE, every - start)
             anchor_hashes(tokens, start * chunk, here, chunk, chunk, chunks, multiplier, parts, anchors)
@@ -288,7 +289,7 @@ def scan(
                 kept += int((word & mask) == mask)
             if kept >= _STRIPE or start + here == every:
                 tried, row = _to_try(offsets, row, kept, width, chunk, room)
-                _look_up(tokens, tried, flat, width, multiplier, table, table_shift, targets, found, room)
+                _look_up(tokens, offsets, tried, flat, width, multiplier, table, table_shift, targets, found, where, room)
                 kept = 0
     if frequencies.shape[0]:
         for p in range(counted, total):
@@ -330,6 +331,7 @@ def _to_try(offsets: npt.NDArray[np.int64], row: int, kept: int, width: int, chu
 @kernel(allocates=False)
 def _look_up(
     tokens: npt.NDArray[Any],
+    offsets: npt.NDArray[np.int64],
     tried: int,
     windows: npt.NDArray[Any],
     width: int,
@@ -338,6 +340,7 @@ def _look_up(
     table_shift: np.uint64,
     targets: npt.NDArray[np.int64],
     found: npt.NDArray[np.int64],
+    where: Where,
     room: Room,
 ) -> None:
     """Look up the windows that start at `room.firsts` and count those found. Arguments as in `scan`.
@@ -378,4 +381,7 @@ def _look_up(
             if table[slot] == FREE:
                 continue
             number = np.int64(table[slot] & _INDEX)
-        found[targets[number] if targets.shape[0] else number] += 1
+        target = targets[number] if targets.shape[0] else number
+        found[target] += 1
+        if where.places.order.shape[0]:
+            keep(where, target, firsts[i], offsets)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from memtax.checksums import Parts
 from memtax.counting.counter import Checkpoint
 from memtax.counting.large_ids import LargeIds
+from memtax.counting.places import Places
 from memtax.counting.totals import Query, Totals
 from memtax.errors import StaleOutputError
 
@@ -52,6 +53,9 @@ class FileCheckpoint(Checkpoint):
         with np.load(self.path, allow_pickle=False) as kept:
             totals.frequencies = kept["frequencies"]
             totals.large = LargeIds(kept["large_ids"], kept["large_counts"])
+            totals.sources = {int(shard): name for shard, name in json.loads(str(kept["sources"]))} if "sources" in kept else {}
+            for number in range(len(totals.places)):
+                totals.places[number] = Places(kept[f"order{number}"], kept[f"places{number}"])
             for name, arrays in (("found", totals.found), ("near", totals.near)):
                 for number in range(len(arrays)):
                     arrays[number] = kept[f"{name}{number}"]
@@ -85,6 +89,8 @@ class FileCheckpoint(Checkpoint):
             return
         arrays = {f"found{number}": array for number, array in enumerate(totals.found)}
         arrays |= {f"near{number}": array for number, array in enumerate(totals.near)}
+        for number, places in enumerate(totals.places):
+            arrays |= {f"order{number}": places.order, f"places{number}": places.rest}
         with self._parts.writing(self.path.name) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
@@ -94,6 +100,7 @@ class FileCheckpoint(Checkpoint):
                 large_counts=totals.large.counts,
                 read=np.array([totals.tokens, totals.sequences]),
                 done=done,
+                sources=np.array(json.dumps(sorted(totals.sources.items()))),
                 **arrays,  # type: ignore[arg-type]
             )
         self._next = time.monotonic() + max(self.seconds, self.SHARE * (time.monotonic() - started))

@@ -11,6 +11,7 @@ from memtax.corpus.contract import Block
 from memtax.counting import kernels
 from memtax.counting.index import WindowIndex, checked_windows, read_only
 from memtax.counting.large_ids import DENSE, MOST_UNSTATED, LargeIds
+from memtax.counting.places import FIELDS, NONE, NOWHERE, SHARD_BITS, Places, Where, empty, merge
 from memtax.errors import MemtaxError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Counts:
         large_ids: shape (n), the ids from 2^24 on that occur, ascending.
         large_frequencies: shape (n), their occurrences.
         large_memorized_frequencies: shape (n), the part from memorized sequences, if counted.
+        places: first occurrences of the windows of each matrix, as in `memtax.counting.places`; empty if not requested.
+        sources: number of a shard to its source, if places are requested.
     """
 
     token_frequencies: Int64
@@ -46,6 +49,8 @@ class Counts:
     large_ids: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
     large_frequencies: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
     large_memorized_frequencies: Int64 | None = None
+    places: tuple[Places, ...] = ()
+    sources: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,14 @@ class Query:
         near: one index per matrix, if near-duplicates are requested.
         vocabulary_size: ids at or above it are rejected; None accepts any id.
         memorized: sorted ids of the sequences whose tokens are also counted separately; None counts all together.
+        places: occurrences of each window to locate.
     """
 
     indexes: tuple[WindowIndex, ...] = ()
     near: "tuple[NearIndex, ...]" = ()
     vocabulary_size: int | None = None
     memorized: Int64 | None = None
+    places: int = 0
 
     @classmethod
     def of(
@@ -74,6 +81,7 @@ class Query:
         substitutions: int | None = None,
         memorized: npt.NDArray[np.int64] | Sequence[int] | None = None,
         multiplier: int = kernels.MULTIPLIER,
+        places: int = 0,
     ) -> "Query":
         """Check and index the requested windows.
 
@@ -84,6 +92,7 @@ class Query:
             substitutions: also count positions with up to this many tokens replaced.
             memorized: ids of sequences whose tokens are counted separately.
             multiplier: multiplier of the hash.
+            places: occurrences of each window to locate.
 
         Raises:
             MemtaxError: a window is invalid, or the vocabulary is empty.
@@ -94,12 +103,17 @@ class Query:
         indexes = tuple(WindowIndex(each, multiplier, separator) for each in checked)
         near = () if substitutions is None else _near(checked, substitutions, separator)
         ids = None if memorized is None else np.unique(np.asarray(memorized, np.int64))
-        return cls(indexes, near, vocabulary_size, ids)
+        return cls(indexes, near, vocabulary_size, ids, places)
 
     @property
     def size(self) -> int:
         """Total number of requested windows."""
         return sum(len(index.windows) for index in self.indexes)
+
+    @property
+    def entries(self) -> int:
+        """Numbers that a thread keeps for the windows."""
+        return self.size * (1 + FIELDS * self.places)
 
 
 def _near(windows: Sequence[npt.NDArray[Any]], substitutions: int, separator: int | None) -> "tuple[NearIndex, ...]":
@@ -118,6 +132,8 @@ class Totals:
         near: the same with substitutions allowed; empty if not requested.
         tokens: number of tokens read.
         sequences: number of sequences read.
+        places: first occurrences of each window, one set per length; see `memtax.counting.places`.
+        sources: number of a shard to its source, if places are requested.
     """
 
     frequencies: Int64
@@ -126,6 +142,8 @@ class Totals:
     large: LargeIds
     tokens: int = 0
     sequences: int = 0
+    places: list[Places] = field(default_factory=list)
+    sources: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def zero(cls, query: Query) -> "Totals":
@@ -136,6 +154,7 @@ class Totals:
             [np.zeros(len(index.windows), np.int64) for index in query.indexes],
             [np.zeros(index.size, np.int64) for index in query.near],
             LargeIds.none(groups),
+            places=[empty(len(index.windows), query.places) for index in query.indexes],
         )
 
     def add(self, other: "Totals") -> None:
@@ -144,6 +163,9 @@ class Totals:
         self.frequencies[:, : other.frequencies.shape[1]] += other.frequencies
         for mine, theirs in zip(self.found + self.near, other.found + other.near, strict=True):
             mine += theirs
+        for places, others in zip(self.places, other.places, strict=True):
+            merge(places, others)
+        self.sources |= other.sources
         self.large.add(other.large.ids, other.large.counts)
         self.tokens += other.tokens
         self.sequences += other.sequences
@@ -152,6 +174,9 @@ class Totals:
         """Reset to zero in the same memory."""
         for array in (self.frequencies, *self.found, *self.near):
             array[...] = 0
+        for places in self.places:
+            places.order[...] = NONE
+        self.sources.clear()
         self.large = LargeIds.none(len(self.frequencies))
         self.tokens = self.sequences = 0
 
@@ -180,11 +205,21 @@ class Totals:
             self.large.ids,
             self.large.counts.sum(axis=0),
             self.large.counts[1] if len(self.frequencies) == 2 else None,
+            tuple(
+                places.select(index.owners) for index, places in zip(query.indexes, self.places, strict=True) if query.places
+            ),
+            dict(self.sources),
         )
 
 
-def add_block(query: Query, totals: Totals, block: Block) -> None:
+def add_block(query: Query, totals: Totals, block: Block, order: int = 0) -> None:
     """Count one block into `totals`.
+
+    Args:
+        query: what is counted.
+        totals: changed.
+        block: the block.
+        order: order of its first token in the corpus, for places.
 
     Raises:
         MemtaxError: a token id is negative or exceeds the vocabulary; the message gives its position.
@@ -200,8 +235,11 @@ def add_block(query: Query, totals: Totals, block: Block) -> None:
     if not query.indexes and not apart:
         # Without windows, the pass counts tokens only.
         _NO_WINDOWS.scan(block, here, np.zeros(0, np.int64))
-    for number, (index, found) in enumerate(zip(query.indexes, totals.found, strict=True)):
-        index.scan(block, here if number == 0 else here[:0], found)
+    if query.places:
+        totals.sources[order >> SHARD_BITS] = block.source
+    for number, (index, found, places) in enumerate(zip(query.indexes, totals.found, totals.places, strict=True)):
+        where = Where.of(block, order, places) if query.places else NOWHERE
+        index.scan(block, here if number == 0 else here[:0], found, where)
     for near, found in zip(query.near, totals.near, strict=True):
         near.scan(block, found)
     totals.tokens += len(block.tokens)

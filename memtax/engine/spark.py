@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from memtax.checksums import Parts
 from memtax.errors import MemtaxError
+from memtax.extras import explained
 from memtax.progress import say
 
 if TYPE_CHECKING:
@@ -56,10 +57,8 @@ def session(master: str | None = None) -> Any:
     Raises:
         MemtaxError: PySpark or Java is missing, or the session does not start.
     """
-    try:
+    with explained():
         from pyspark.sql import SparkSession
-    except ImportError as error:
-        raise MemtaxError("Spark is not installed; pip install 'memtax[spark]'") from error
     active = SparkSession.getActiveSession()
     if active is not None:
         return active

@@ -1,6 +1,7 @@
 """Rank of this process and number of processes: one, unless started by `accelerate launch` or `torchrun`."""
 
 import atexit
+import importlib.util
 import os
 import time
 from dataclasses import dataclass
@@ -43,9 +44,12 @@ def spare_threads() -> None:
     A forked worker would wait forever for its parent's thread pool, and there is already one worker per core.
     """
     import multiprocess  # type: ignore[import-untyped]
+
+    if multiprocess.parent_process() is None or importlib.util.find_spec("torch") is None:
+        return
     import torch
 
-    if multiprocess.parent_process() is not None and torch.get_num_threads() > 1:
+    if torch.get_num_threads() > 1:
         torch.set_num_threads(1)
 
 

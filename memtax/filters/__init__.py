@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memtax import extensions
+from memtax import extensions, extras
 from memtax.errors import MemtaxError
 from memtax.filters.base import Batch, Filter
 from memtax.records import parse_yaml
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from memtax.filters.templates import TemplateFilter as TemplateFilter
     from memtax.filters.textual_matches import TextualMatchFilter as TextualMatchFilter
     from memtax.filters.token_frequencies import TokenFrequencyFilter as TokenFrequencyFilter
+    from memtax.filters.training_order import TrainingOrderFilter as TrainingOrderFilter
 
 CATALOGUE: dict[str, str] = {
     "duplicates": "memtax.filters.duplicates:DuplicateFilter",
@@ -31,6 +32,7 @@ CATALOGUE: dict[str, str] = {
     "semantic_matches": "memtax.filters.semantic_matches:SemanticMatchFilter",
     "textual_matches": "memtax.filters.textual_matches:TextualMatchFilter",
     "code_vs_nl": "memtax.filters.code_vs_nl:CodeFilter",
+    "training_order": "memtax.filters.training_order:TrainingOrderFilter",
     "scores": "memtax.filters.language_model:LanguageModelFilter",
 }
 """Name to `module:class`; modules are imported on first use."""
@@ -107,7 +109,8 @@ def parse_parameters(assignments: Sequence[str]) -> dict[str, Any]:
 
 def _own(place: str) -> type[Filter]:
     module, _, attribute = place.partition(":")
-    kind: type[Filter] = getattr(importlib.import_module(module), attribute)
+    with extras.explained():
+        kind: type[Filter] = getattr(importlib.import_module(module), attribute)
     return kind
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from memtax import schema
+from memtax.extras import explained
 from memtax.provenance import digest, fingerprint_path
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Filter(ABC):
     """Columns that the filter reads."""
     columns: ClassVar[tuple[str, ...]]
     """Columns that the filter adds, all declared in `memtax.schema`."""
+    neutral: ClassVar[tuple[str, ...]] = ()
+    """Parameters that no value depends on, left out of the fingerprint."""
     version: ClassVar[int] = 1
     """Increased whenever the same parameters would give other values, because `datasets` does not notice edited code."""
 
@@ -73,7 +76,8 @@ class Filter(ABC):
     def fingerprint(self) -> str:
         """32 hexadecimal digits of the filter's name, version, parameters and input files."""
         inputs = [str(path) for path in self.inputs()]
-        parameters = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        counted = [field.name for field in dataclasses.fields(self) if field.name not in self.neutral]
+        parameters = {name: getattr(self, name) for name in counted}
         # A path represents its contents, so a run that is moved keeps its identity.
         parameters = {name: "input" if _covers(value, inputs) else value for name, value in parameters.items()}
         return digest(self.name, self.version, parameters, [fingerprint_path(path) for path in inputs])
@@ -92,7 +96,8 @@ class Filter(ABC):
         """
         schema.require(batch, self.requires, f"the batch for filter {self.name!r}")
         rows = len(batch[self.requires[0]])
-        added = self.compute({name: batch[name] for name in self.requires})
+        with explained():
+            added = self.compute({name: batch[name] for name in self.requires})
         wrong = {name: len(values) for name, values in added.items() if len(values) != rows}
         if tuple(added) != tuple(self.columns) or wrong:
             raise AssertionError(f"filter {self.name!r} broke its contract: columns {tuple(added)}, lengths {wrong}")

@@ -11,6 +11,7 @@ from memtax.filters.base import Batch, Filter
 from memtax.lm import extraction
 from memtax.lm.decoding import Decoding
 from memtax.lm.loading import QUANTIZATIONS, model_files, settled_dtype
+from memtax.lm.served_names import OF_ARGMAX, is_served
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, without_bos
 from memtax.provenance import digest
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 GENERATED = ("memorization_score", "continuation_edit_distance", "longest_common_block")
 """Columns from the continuation that greedy decoding generates."""
+_DRAWN = ("decoding_logprob", "extraction_queries")
 _PER_TOKEN = ("logprobs", "means", "variances", "ranks")
 
 
@@ -30,7 +32,7 @@ class LanguageModelFilter(Filter):
     are the lengths in Pythia's evaluation (Biderman et al. 2023) and in Prashanth et al. 2024.
 
     Args:
-        model: folder or Hub name of the model.
+        model: folder or Hub name of the model, or the name of a served one (`memtax.lm.served_names`).
         revision: branch, tag or commit on the Hub.
         prompt: tokens in the prompt.
         continuation: tokens in the continuation.
@@ -56,6 +58,7 @@ class LanguageModelFilter(Filter):
         quantization: one of `memtax.lm.loading.QUANTIZATIONS`; needs bitsandbytes.
         bos: tokens put before each sequence: one of `memtax.lm.special_tokens.BOS`, or token ids. They have no score and are
             not part of the prompt, even if the tokens start with them.
+        tokenizer: tokenizer of a served model; None takes the model's name at the server.
     """
 
     model: str
@@ -82,8 +85,11 @@ class LanguageModelFilter(Filter):
     device_map: str | None = None
     quantization: str | None = None
     bos: str | tuple[int, ...] = "auto"
+    tokenizer: str | None = None
 
     name: ClassVar[str] = "scores"
+    # The tokens themselves are in the input.
+    neutral: ClassVar[tuple[str, ...]] = ("tokenizer",)
     requires: ClassVar[tuple[str, ...]] = ("tokens",)
     columns: ClassVar[tuple[str, ...]] = extraction.COLUMNS
     version: ClassVar[int] = 2
@@ -104,16 +110,22 @@ class LanguageModelFilter(Filter):
             raise MemtaxError(f"batch_size={self.batch_size} must be at least 1, or None to find what fits")
         if self.probability is not None:
             extraction.queries(0.0, self.probability)
-        if self.exact_only and self._needs_more:
-            raise MemtaxError("exact_only computes only is_memorized and match_length; leave out options that need more")
-        if self.answers:
-            if self.windows:
-                raise MemtaxError(
-                    "answers of conversations take one continuation length; their prompts have lengths of their own"
-                )
-            self._with_parameters(requires=(*type(self).requires, "prompt_tokens"))
+        self._check_together()
         # The class lists the columns that are always added; these depend on the parameters.
         self._with_parameters(columns=self._columns())
+
+    def _check_together(self) -> None:
+        if self.reference_eos and is_served(self.model):
+            raise MemtaxError("reference_eos needs the model's second choice, which a served model does not give; leave it out")
+        if self.exact_only and self._needs_more:
+            raise MemtaxError("exact_only computes only is_memorized and match_length; leave out options that need more")
+        if self.answers and self.windows:
+            raise MemtaxError(
+                "the prompt of an answer is the conversation before it, and one length of its continuation is measured; give "
+                "one --continuation and leave --prompt out"
+            )
+        if self.answers:
+            self._with_parameters(requires=(*type(self).requires, "prompt_tokens"))
 
     @property
     def all_windows(self) -> tuple[extraction.Window, ...]:
@@ -152,7 +164,7 @@ class LanguageModelFilter(Filter):
     @property
     def opening(self) -> BosIds:
         """Token ids put before every row."""
-        return bos_ids(self.model, self.revision, self.bos)
+        return bos_ids(self.model, self.revision, self.bos, self.tokenizer if is_served(self.model) else None)
 
     def inputs(self) -> Iterable[str]:
         """The model's configuration and weights: other files of a checkpoint folder do not affect scores."""
@@ -179,12 +191,20 @@ class LanguageModelFilter(Filter):
         spare_threads()
         opening = self.opening
         placement = resident.Placement(self.dtype, self.device_map, self.quantization)
-        model = resident.get(self.model, self.revision, placement, opening, expected=self.weights)
+        model = resident.scorer(
+            self.model,
+            self.revision,
+            placement,
+            opening,
+            expected=self.weights,
+            tokenizer=self.tokenizer,
+            requests=self.batch_size,
+        )
         suppressed = _end_of_sequence(model) if self.reference_eos else None
         sequences = [without_bos(tokens, opening) for tokens in batch["tokens"]]
         most = self.batch_size and self.batch_size * max(map(len, sequences), default=1)
         prompts = batch["prompt_tokens"] if self.answers else [self.prompt] * len(sequences)
-        if self.exact_only:
+        if self.exact_only and not is_served(self.model):
             return self._exact(model, sequences, prompts, suppressed, most)
         scores = score(
             model,
@@ -197,9 +217,23 @@ class LanguageModelFilter(Filter):
             batch_tokens=most,
         )
         found = extraction.of_windows(scores, self.all_windows, prompts) | self._beyond(scores, prompts)
+        if is_served(self.model):
+            return self._of_server(found, scores)
         if self.generated:
             found |= self._generated(model, sequences, prompts, scores, suppressed, most)
         return {name: found[name] for name in self.columns}
+
+    def _of_server(self, found: Batch, scores: "TokenScores") -> Batch:
+        """The columns with null for what a server does not give."""
+        missing = [None] * len(scores)
+        unknown = missing if scores.unknown is None else scores.unknown.tolist()
+        columns: Batch = {}
+        for name in self.columns:
+            values = found.get(name, missing)
+            if name.startswith(OF_ARGMAX):
+                values = [None if lacks else value for value, lacks in zip(values, unknown, strict=True)]
+            columns[name] = missing if self.decoding is not None and name in _DRAWN else values
+        return columns
 
     def _generated(
         self,
@@ -247,9 +281,9 @@ class LanguageModelFilter(Filter):
             found["extraction_queries"] = [extraction.queries(value, self.probability) for value in logprobs]
         for name in _PER_TOKEN:
             array = getattr(scores, name)
-            if f"token_{name}" in self.columns:
+            if f"token_{name}" in self.columns and array is not None:
                 found[f"token_{name}"] = [piece.tolist() for piece in scores.split(array)]
-        if self.attention:
+        if self.attention and not is_served(self.model):
             for name in ("entropy", "gini"):
                 rows = scores.attention[name].tolist() if scores.attention else [None] * len(scores)
                 found[f"attention_{name}"] = [row if length else None for row, length in zip(rows, scores.lengths, strict=True)]

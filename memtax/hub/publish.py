@@ -157,11 +157,12 @@ def _explorer(repo_id: str, dataset: str, title: str, private: bool) -> Reposito
         "tags": ["memorization", "memtax"],
     }
     card = render("explorer.md.j2", metadata, title=title, dataset=dataset, version=versions()["memtax"])
-    files = {"README.md": card.encode(), "app.py": _APP.format(dataset=dataset).encode(), **_installation(repo_id, private)}
-    return Repository(repo_id, "space", files)
+    files = {"README.md": card.encode(), "app.py": _APP.format(dataset=dataset).encode()}
+    # Texts of one's own are tokenized and scored.
+    return Repository(repo_id, "space", files | _installation(repo_id, private, "lm"))
 
 
-def _installation(repo_id: str, private: bool) -> dict[str, bytes]:
+def _installation(repo_id: str, private: bool, *extras: str) -> dict[str, bytes]:
     """`requirements.txt`, and this memtax in the same repository, as a wheel referenced by its address.
 
     A private Space is built without a token and could not fetch the wheel: there, memtax's source is next to `app.py`, and the
@@ -173,13 +174,15 @@ def _installation(repo_id: str, private: bool) -> dict[str, bytes]:
 
     wheel, content = build()
     if not private:
-        line = f"memtax @ {public_url(constants.ENDPOINT)}/spaces/{repo_id}/resolve/main/{wheel}\n"
+        wanted = f"[{','.join(extras)}]" if extras else ""
+        line = f"memtax{wanted} @ {public_url(constants.ENDPOINT)}/spaces/{repo_id}/resolve/main/{wheel}\n"
         return {"requirements.txt": line.encode(), wheel: content}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     metadata = next(text for name, text in files.items() if name.endswith(".dist-info/METADATA")).decode()
     needed = email.message_from_string(metadata).get_all("Requires-Dist") or []
-    lines = "".join(f"{each}\n" for each in needed if "extra ==" not in each)
+    kept = [each for each in needed if "extra ==" not in each or any(f"extra == '{extra}'" in each for extra in extras)]
+    lines = "".join(f"{each.partition(';')[0].strip() if 'extra ==' in each else each}\n" for each in kept)
     return {"requirements.txt": lines.encode(), **{name: text for name, text in files.items() if name.startswith("memtax/")}}
 
 

@@ -2,13 +2,14 @@
 
 import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memtax.jobs.base import Command, Finished
 
-VERBS = (
+_FIRST = (
     "demo",
     "run",
     "count",
@@ -23,13 +24,22 @@ VERBS = (
     "influence",
     "counterfactual",
     "audit",
+    "verify",
     "report",
     "compare",
     "explore",
     "push",
     "env",
 )
-"""Names of the verbs, which are also their file names, in the order of the help."""
+"""Order of the help; verbs not listed come after these."""
+
+_SHARED = {"base", "options", "presets", "writing"}
+"""Files of this folder that are not verbs."""
+
+_FILES = {module.name for module in pkgutil.iter_modules(__path__)} - _SHARED
+
+VERBS = (*_FIRST, *sorted(_FILES - {*_FIRST}))
+"""Names of the verbs, which are also their file names."""
 
 
 def job_class(verb: str) -> "type[Command]":
@@ -40,12 +50,10 @@ def job_class(verb: str) -> "type[Command]":
 
 def function(verb: str) -> "Callable[..., Finished]":
     """A verb as a function of its settings, by name: `memtax.align(pairs=..., model=..., output=...)`."""
-    from memtax.settings import from_values
-
     kind = job_class(verb)
 
     def call(**settings: Any) -> "Finished":
-        return from_values(kind, settings, f"memtax.{verb}").run()
+        return kind.begin(settings, f"memtax.{verb}")
 
     call.__name__, call.__doc__ = verb, inspect.cleandoc(kind.__doc__ or "")
     call.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import BatchOption, ColumnOption, ModelOptions, PlacementOptions
@@ -21,6 +21,8 @@ class Align(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     Several processes: `accelerate launch -m memtax align ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax align ...` on
     CPUs.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("lm", "report")
 
     pairs: str = argument("Rows with a text and its paraphrases: path[:config[:split]].")
     parameters: Literal["embeddings+head", "head", "lora", "all-linear"] = option(

@@ -1,11 +1,14 @@
 """`memtax audit`: what can be extracted from a fine-tuned model about its training set, how severe that is, and what to do."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from memtax import outputs
 from memtax.errors import MemtaxError
-from memtax.jobs.base import Job, Result, Rows, Work
+from memtax.jobs.base import Job, Result, Rows, Work, write_result
 from memtax.jobs.options import BatchOption, ColumnOption, ModelOptions, PlacementOptions, QuoteOption
 from memtax.settings import option
 
@@ -13,6 +16,7 @@ ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
 PAIRED = ("reference", "ez", "wbc")
 """Attacks that compare the model with its base."""
 CARD = "card_section.md"
+PARTS = (CARD, "run", "membership", "near_verbatim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,8 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
 
     Example: `memtax audit --model runs/demo/models/small-gpt-neox --train train.jsonl --held-out unseen.jsonl --output audit`
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("lm", "report", "stats")
 
     train: str = option("Training data of the model: path[:config[:split]].", source=True)
     adapter: str | None = option("LoRA adapter on the model, to be audited instead.", None, source=True)
@@ -32,6 +38,8 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
     continuation: int = option("Continuation tokens.", 32, least=1)
     region: str = option("Country of telephone numbers without a country code.", "US")
     resamples: int = option("Bootstrap resamples of membership inference.", 1000, least=1)
+    generate: int = option("Continuations generated for near-verbatim figures: at most so many of each set.", 500, least=0)
+    clean: Path | None = option("Also write the training set without worrying rows and with copies thinned.", None)
     canaries: Path | None = option("Record of planted canaries; default: the model's own.", None, source=True)
 
     def make(self, work: Work) -> Result:
@@ -39,17 +47,20 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         from memtax.files import make_private, write_text
         from memtax.membership.canaries import conclusion
         from memtax.pipeline import audit_figures as audit
-        from memtax.pipeline import audit_page
+        from memtax.pipeline import audit_page, audit_record
+        from memtax.pipeline.audit_verdicts import verdicts
         from memtax.pipeline.calibrated import calibrated
-        from memtax.results import read_summary
+        from memtax.pipeline.near_verbatim import near_verbatim
 
         if self.adapter is not None:
             if self.base is not None:
                 raise MemtaxError("give --base for a whole model or --adapter, not both: the base of an adapter is --model")
             audit.check_adapter(self.adapter, self.model)
+        self._check_clean(work)
         make_private(work.output)
         config = self._run(work.output / "run")
         metrics = config.run().figures
+        near = near_verbatim(config, work.output / "near_verbatim", self.generate)
         membership = self._membership(work.output / "membership")
         if not work.world.is_main:
             return Result("", [], {})
@@ -58,6 +69,10 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         planted = audit.planted_canaries(self.canaries, self.adapter or self.model)
         figures = audit.audit_figures(config, metrics, planted, membership, about)
         compared, figures["calibrated"] = calibrated(config.output)
+        figures["near_verbatim"] = near
+        figures = {**about, "verdicts": verdicts(figures), **figures}
+        if self.clean is not None:
+            figures["clean"] = self._write_clean(config, figures["advice"]["drop"]["sequence_ids"])
         write_text(work.output / CARD, audit_page.card_section(figures))
         row = "One row per distinct text that can be extracted and is worrying."
         told = [conclusion(figures["canaries"])] if figures["canaries"]["measurable"] else []
@@ -71,10 +86,49 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
             ],
             figures=figures,
             lines=[audit_page.headline(figures), *told, f"card     {work.output / CARD}"],
-            page=lambda folder: audit_page.write(folder / "index.html", read_summary(folder, self.verb)),
-            files=[CARD, "run", "membership"],
+            page=lambda folder: self._finish(folder, figures),
+            files=[*PARTS, audit_record.NAME, audit_record.SIDECAR],
             is_private=True,
         )
+
+    def _finish(self, folder: Path, figures: Any) -> Path:
+        """Write the page and then, last of all files, the record of their digests."""
+        from memtax.membership.canaries import find_record
+        from memtax.pipeline import audit_page, audit_record
+        from memtax.results import SUMMARY, read_summary
+
+        page = audit_page.write(folder / "index.html", read_summary(folder, self.verb))
+        audited = self.adapter or self.model
+        models = {"model": audited, "base": self._untuned}
+        data = {"train": self.train, "held_out": self.held_out, "canaries": self.canaries or find_record(audited)}
+        given, sources = ({name: str(each) for name, each in one.items() if each is not None} for one in (models, data))
+        audit_record.write(folder, given, sources, ["dataset", SUMMARY, "run.yaml", page.name, *PARTS], figures)
+        return page
+
+    def _check_clean(self, work: Work) -> None:
+        """Refuse a folder for the cleaned training set before hours of work, rather than after."""
+        if self.clean is None or not work.world.is_main:
+            return
+        if self.clean.resolve().is_relative_to(work.output.resolve()):
+            raise MemtaxError(f"--clean {self.clean} is in the output of the audit, which quotes what it removes; give another")
+        with outputs.hold_job(self.clean, "memtax audit --clean"):
+            pass
+
+    def _write_clean(self, config: Any, worrying: Sequence[int]) -> dict[str, Any]:
+        """Write the cleaned training set as a dataset of its own, and count what went."""
+        from memtax.hub.screening import public_name
+        from memtax.pipeline.audit_clean import ROW, clean, facts
+        from memtax.provenance import fingerprint_table
+
+        started = time.time()
+        table, counts = clean(config, worrying)
+        shown = {"training set": public_name(self.train), "audit of": public_name(self.adapter or self.model), **facts(counts)}
+        result = Result("Cleaned training set", [Rows("train", ROW, table)], counts, facts=shown, is_private=True)
+        settings = {"name": "train", "title": result.title}
+        assert self.clean is not None
+        with outputs.hold_job(self.clean, "memtax audit --clean"):
+            write_result(self.clean, "write", result, settings, {"train": fingerprint_table(table)}, time.time() - started)
+        return {"output": str(self.clean), **counts}
 
     @property
     def _untuned(self) -> str | None:

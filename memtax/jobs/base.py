@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from memtax import outputs
+from memtax import credentials, outputs
 from memtax.errors import MemtaxError
+from memtax.extras import explained, require
 from memtax.results import SUMMARY, envelope, read_table
 from memtax.settings import fields, from_values, option, to_values
 
@@ -117,6 +118,7 @@ class Finished:
         lines: lines for the terminal; `figures` are complete once they have been read.
         page: the page, if there is one.
         then: called after the lines are printed, for example to serve a page.
+        code: exit code of the command.
     """
 
     output: Path | None
@@ -124,6 +126,7 @@ class Finished:
     lines: Iterable[str]
     page: Path | None = None
     then: Callable[[], None] | None = None
+    code: int = 0
 
     def table(self, name: str | None = None) -> "pa.Table":
         """A table of the dataset; None for the default one.
@@ -141,11 +144,34 @@ class Command:
     """Settings of a verb. A subclass adds fields and `run`."""
 
     verb: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Extras without which the verb cannot finish, checked before it starts."""
     config_is_positional: ClassVar[bool] = False
     """Whether the file of `--config` can also be a positional argument, as in `memtax run config.yaml`."""
 
     def __init_subclass__(cls) -> None:
         cls.verb = cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def begin(cls, values: Mapping[str, Any], source: str) -> Finished:
+        """Check that the installation has what the verb needs, and do the work with these settings.
+
+        Args:
+            values: settings by name.
+            source: where they are from, for messages.
+
+        Raises:
+            MemtaxError: an input cannot be used.
+            MissingExtraError: an extra is not installed.
+        """
+        require(f"memtax {cls.verb}", *cls.needs)
+        with explained():
+            return from_values(cls, values, source).run()
+
+    def __post_init__(self) -> None:
+        for name in fields(type(self)):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, credentials.without_login(value))
 
     def run(self) -> Finished:
         """Do the work.
@@ -270,8 +296,9 @@ def write_result(
 
     if result.is_private:
         make_private(output)
-    # The page reads the files written here, before their checksums exist.
-    (output / checksums.RECORD).unlink(missing_ok=True)
+    # The page reads the files written here, before their checksums exist. A job around this one will record them too.
+    for folder in (output, *outputs.held_around(output)):
+        (folder / checksums.RECORD).unlink(missing_ok=True)
     configs = [rows.config() if isinstance(rows, Rows) else rows for rows in result.tables]
     threshold = result.recitation_threshold
     write_dataset(output / "dataset", configs, result.title, result.facts, result.license_id, threshold)

@@ -1,6 +1,7 @@
 """`memtax compare`: two runs over the same sequences, before and after."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import QuoteOption
@@ -13,6 +14,8 @@ class Compare(QuoteOption, Job):
 
     Example: `memtax compare runs/before runs/after --output runs/comparison`
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("report",)
 
     first: str = argument("Before: output of run, audit or score, or a Parquet file of scores.")
     second: str = argument("After: another one, over all or some of the same sequences.")

@@ -13,7 +13,8 @@ from memtax.settings import argument, option
 class Count(Job):
     """Count every token and every requested window of a corpus, exactly, in one pass.
 
-    Writes the tables `num_duplicates` and `token_frequencies`. Run the same command again to resume an interrupted one.
+    Writes the tables `num_duplicates` and `token_frequencies`, and `places` with `--places`.
+    Run the same command again to resume an interrupted one.
 
     Example: `memtax count runs/demo/dataset:features --window 32:64 --output counts`
     """
@@ -31,6 +32,7 @@ class Count(Job):
     token_dtype: Literal["uint16", "uint32", "int32"] = option("Integer type in files without a header.", "uint16")
     document_separator: int | None = option("Token that ends documents; windows must not contain it.", None)
     substitutions: int | None = option("Also count positions with up to this many tokens replaced.", None)
+    places: int = option("Locate up to this many occurrences of each window: source, sequence, offset, document.", 0, least=0)
     memorized: str | None = option("Dataset of memorized ids; splits the token frequencies.", None, source=True)
     streaming: bool = option("Read datasets on the fly, without a copy on disk.", False)
     threads: int | None = option("Counting threads; default: all cores.", None, least=1)
@@ -63,6 +65,7 @@ class Count(Job):
             shard_tokens=self.shard_tokens,
             engine=self.engine,
             master=self.master,
+            places=self.places,
         )
         folder = work.output / "parts"
         totals = job.run(folder)
@@ -82,6 +85,8 @@ class Count(Job):
         from memtax.counting.infini_gram import count_windows
         from memtax.counting.spans import Span, cut_windows
 
+        if self.places:
+            raise MemtaxError("an index gives counts only; leave out --places, or count the corpus itself")
         if len(self.corpus) > 1 or len(self.window) > 1 or not self.sequences or tokenizer is None:
             raise MemtaxError("an index is counted alone: give --sequences, --tokenizer and at most one --window")
         name, span = self.corpus[0], Span.parse(self.window[0])
@@ -99,4 +104,6 @@ class Count(Job):
 def _row(path: Path) -> str:
     if path.stem.startswith("num_duplicates"):
         return "One row per sequence: how often its window occurs in the corpus."
+    if path.stem.startswith("places"):
+        return "One row per sequence and one of the first places in the corpus where its window occurs."
     return "One row per token of the vocabulary: how often it occurs in the corpus."

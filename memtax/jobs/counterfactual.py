@@ -1,6 +1,7 @@
 """`memtax counterfactual`: how much likelier a text is under models trained with it than under models trained without it."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import ColumnOption
@@ -18,6 +19,8 @@ class Counterfactual(ColumnOption, Job):
     Several processes train models side by side: `accelerate launch -m memtax counterfactual ...` on GPUs, `torchrun
     --nproc_per_node 2 -m memtax counterfactual ...` on CPUs.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("lm",)
 
     data: str = argument("Texts: a folder of domains, or path[:config[:split]].")
     model: str = option("Folder or Hub name of the initial model.", short="-m", source=True)

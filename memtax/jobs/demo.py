@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from memtax.jobs.base import Finished, Job
 from memtax.settings import option
@@ -13,6 +14,8 @@ class Demo(Job):
 
     Example: `memtax demo --output runs/demo`
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("lm", "report", "stats")
 
     output: Path = option("Run directory.", Path("memtax-demo"), short="-o")
 

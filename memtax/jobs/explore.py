@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from threading import Event
+from typing import ClassVar
 
 from memtax.jobs.base import Command, Finished
 from memtax.jobs.options import DTYPE, PlacementOptions
@@ -14,6 +15,8 @@ class Explore(PlacementOptions, Command):
 
     Example: `memtax explore runs/demo --model runs/demo/models/small-gpt-neox`
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("explore",)
 
     directory: str = argument("Output of run or audit, or the Hub name of a pushed dataset.")
     model: str | None = option("Model for analyzing your own texts.", None, short="-m")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import DTYPE, PlacementOptions
@@ -18,6 +18,8 @@ class Fit(PlacementOptions, Job):
 
     Example: `memtax fit runs/demo/dataset:features --output runs/demo/predictor`
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("report", "stats")
 
     data: str = argument("Dataset of sequences with their factors: path[:config[:split]].")
     factors: tuple[str, ...] = option("Columns; NAME:linear or NAME:log for your own. Default: the published ones.", ())

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import BatchOption, ColumnOption, ModelOptions, PlacementOptions, QuoteOption
@@ -14,13 +14,16 @@ from memtax.settings import argument, option
 class Influence(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOption, Job):
     """Influence of training examples on test examples: gradient match, DataInf, LiSSA, exact inverse, RepSim.
 
-    Influence is negative if training on the example lowers the loss at the test example; RepSim is a cosine.
+    Influence is negative if training on the example lowers the loss at the test example; RepSim is a cosine. Of conversations
+    only the assistant's tokens have a loss.
 
     Example: `memtax influence train.jsonl unseen.jsonl --model runs/demo/models/small-gpt-neox --output influence`
 
     Several processes: `accelerate launch -m memtax influence ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax influence
     ...` on CPUs.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("lm", "report")
 
     train: str = argument("Training examples, tokens or text: path[:config[:split]].")
     test: str = argument("Test examples, likewise.")

@@ -1,8 +1,9 @@
 """`memtax mia`: membership inference from texts to figures, each next to a baseline without the model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from memtax.errors import MemtaxError
 from memtax.jobs.base import Job, Result, Rows, Work
@@ -20,8 +21,12 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
 
     Example: `memtax mia runs/demo/dataset:membership --model runs/demo/models/small-gpt-neox --output runs/mia`
 
+    A served model: `--model openai:http://localhost:8000/v1#NAME`, its key in OPENAI_API_KEY.
+
     Several processes: `accelerate launch -m memtax mia ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax mia ...` on CPUs.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("lm", "report")
 
     data: str | None = argument("Members and non-members: a folder, a table, or a Hub name.", None)
     members: str | None = option("Instead of DATA: a source of members.", None, source=True)
@@ -46,12 +51,21 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
 
     def make(self, work: Work) -> Result:
         """See `memtax.membership.measure`."""
-        from memtax.corpus.membership_texts import load_membership, load_neighbours
-        from memtax.lm.loading import split_revision
+        from memtax.corpus.conversations import SCORED, template_opening
+        from memtax.corpus.membership_texts import is_templated, load_membership, load_neighbours
+        from memtax.lm.loading import load_tokenizer, split_revision
         from memtax.membership.attacks import choose
         from memtax.membership.evidence import AttackFilter
         from memtax.membership.late import StrongSettings
-        from memtax.membership.measure import default_reference, infer_membership, possible_attacks
+        from memtax.membership.measure import (
+            DEFAULT,
+            NOT_OF_ANSWERS,
+            default_reference,
+            infer_membership,
+            possible_attacks,
+            rewriting,
+            without_unavailable,
+        )
         from memtax.report import verb_pages
         from memtax.results import read_table
 
@@ -69,13 +83,22 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
             "given_neighbours": self.neighbour_texts is not None,
         }
         # Attack names are checked before the texts are read.
-        early = tuple(each.name for each in choose(self.attack) if not each.late and "prefixed" not in each.needs)
+        given_attacks, left_out = without_unavailable(self.attack, model)
+        early = tuple(each.name for each in choose(given_attacks) if not each.late and "prefixed" not in each.needs)
         scorer = self.build(AttackFilter, model=model, revision=revision, attacks=early, **parameters)
         sources = {"members": self.members, "nonmembers": self.nonmembers}
-        texts = load_membership(self.data, **sources, column=self.column, chunk_words=self.chunk_words)
+        reader = partial(load_tokenizer, self.tokenizer or model, None if self.tokenizer else revision)
+        texts = load_membership(self.data, **sources, column=self.column, chunk_words=self.chunk_words, tokenizer=reader)
+        answers = SCORED in texts.column_names
+        if answers and self.bos == "auto" and is_templated(texts):
+            scorer = replace(scorer, bos=template_opening(reader()))
         if self.neighbour_texts is not None:
             texts = load_neighbours(self.neighbour_texts, texts, column=self.column)
-        attacks = self.attack or possible_attacks(parameters, tables, texts, chunks=self.chunk_words is not None)
+        attacks = given_attacks
+        if not attacks:
+            possible = possible_attacks(parameters, tables, texts, chunks=self.chunk_words is not None)
+            attacks, left_out = without_unavailable(possible, model)
+            left_out |= dict.fromkeys(rewriting(DEFAULT) if answers else (), NOT_OF_ANSWERS)
         found = infer_membership(
             texts,
             scorer,
@@ -94,7 +117,7 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
             ]
             if work.world.is_main
             else [],
-            figures=found.figures,
-            lines=found.lines(),
+            figures={**found.figures, **({"left_out": left_out} if left_out else {})},
+            lines=[*found.lines(), *(f"left out: {name}: {reason}" for name, reason in left_out.items())],
             page=verb_pages.mia,
         )

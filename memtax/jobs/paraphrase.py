@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import DTYPE, BatchOption, ColumnOption, PlacementOptions
@@ -16,8 +16,12 @@ Mode = Literal["greedy_Nprompts", "beam_single_prompt", "beam_Nprompts", "nucleu
 class Paraphrase(PlacementOptions, BatchOption, ColumnOption, Job):
     """Paraphrase texts with a language model; an invalid paraphrase is null, with the reason.
 
+    Of conversations every answer is a text.
+
     Example: `memtax paraphrase train.jsonl --column text --model Qwen/Qwen2.5-1.5B-Instruct --output runs/paraphrases`
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("lm",)
 
     data: str = argument("Texts: a folder of domains, or path[:config[:split]].")
     model: str = option("Folder or Hub name of the paraphraser, NAME@REVISION for a revision.", short="-m", source=True)
@@ -47,7 +51,7 @@ class Paraphrase(PlacementOptions, BatchOption, ColumnOption, Job):
 
         model, revision = split_revision(self.model)
         paraphraser = self.build(Paraphraser, model=model, revision=revision)
-        texts = load_texts(self.data, column=self.column)
+        texts = load_texts(self.data, column=self.column, answers=True)
         asked = texts.select(["sequence_id", "text"])
         rows = datasets.Dataset(asked, fingerprint=fingerprint_table(asked))
         added = work.stage(rows, paraphraser, "parts", ROWS_PER_BATCH, 1)

@@ -3,6 +3,7 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from memtax.jobs.base import Command, Finished
 from memtax.settings import argument, option
@@ -14,6 +15,8 @@ class Report(Command):
 
     Example: `memtax report runs/demo`
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("report",)
 
     directory: Path = argument("Output of run or audit, or of another verb with a table of sequences.")
     latex: bool = option("Also write every table of the page as report/tables/*.tex.", False)

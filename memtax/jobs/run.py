@@ -17,6 +17,8 @@ class Run(RunConfig, Job):
     Example: `memtax run config.yaml --output runs/mine`
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("lm", "report", "stats")
+
     config_is_positional: ClassVar[bool] = True
 
     def make(self, work: Work) -> Result:

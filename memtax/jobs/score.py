@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from memtax.errors import MemtaxError
+from memtax.extras import require
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import BatchOption, ColumnOption, ModelOptions, PlacementOptions
 from memtax.settings import argument, option
@@ -23,9 +24,13 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
 
     Example: `memtax score runs/demo/dataset:features --model runs/demo/models/small-gpt-neox --prompt 16,32 --output scores`
 
+    A served model: `--model openai:http://localhost:8000/v1#NAME`, its key in OPENAI_API_KEY.
+
     Several processes: `accelerate launch -m memtax score ...` on GPUs, `torchrun --nproc_per_node 2 -m memtax score ...`
     on CPUs.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("lm",)
 
     sequences: str = argument("Rows of tokens or text: path[:config[:split]].")
     prompt: tuple[int, ...] = option("Prompt tokens.", (32,))
@@ -45,6 +50,9 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     ranks: bool = option("Add the rank of every token.", False)
     attention: bool = option("Add entropy and Gini coefficient of the attention.", False)
     stride: int | None = option("Rows are long texts: score a window every this many tokens.", None, least=1)
+    matched: str | None = option(
+        "With --stride: texts of the same kind that the model was not trained on, to compare with.", None, source=True
+    )
     length: int | None = option("Tokens to read per row; default: as many as the windows cover.", None, least=1)
 
     def make(self, work: Work) -> Result:
@@ -64,9 +72,12 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
             reference = self._filter(self.reference_model, windows[0], **plain)
         source = Source.parse(self.sequences, column=self.column)
         if self.stride is None:
+            if self.matched is not None:
+                raise MemtaxError("--matched compares windows of long texts; give --stride as well")
             return self._sequences(work, source, scores, reference)
         if reference or self.length or self.exact_only or len(windows) > 1:
             raise MemtaxError("--stride takes one prompt and one continuation length, and no reference, exact-only or length")
+        require("memtax score --stride", "report")
         return self._windows(work, source, scores, self.stride)
 
     def _filter(self, model: str, window: tuple[int, int], **given: Any) -> "LanguageModelFilter":
@@ -91,15 +102,18 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
         )
 
     def _windows(self, work: Work, source: Any, scores: Any, stride: int) -> Result:
+        from memtax.corpus.sources import Source
         from memtax.pipeline.sliding import score_windows
-        from memtax.report import verb_pages
+        from memtax.report import verb_pages, words
 
-        table, figures = score_windows(source, scores, work.stage, stride=stride, tokenizer=self.tokenizer)
+        matched = None if self.matched is None else Source.parse(self.matched, column=self.column)
+        options: dict[str, Any] = {"stride": stride, "tokenizer": self.tokenizer, "matched": matched}
+        table, figures = score_windows(source, scores, work.stage, **options)
         return Result(
             title="Scores of windows",
             tables=[Rows("windows", "One row per window of a text: its perplexities and extraction.", table)],
             figures=figures,
-            lines=_lines(figures),
+            lines=[*_lines(figures), *words.say_census(figures.get("census"))],
             page=verb_pages.windows,
         )
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.settings import argument, option
@@ -17,6 +17,8 @@ class Search(Job):
 
     Example: `memtax search runs/demo/dataset:features --output runs/demo/search --greedy`
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("report",)
 
     data: str = argument("Dataset of sequences with their factors: path[:config[:split]].")
     factors: tuple[str, ...] = option(

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from memtax.corpus.conversations import find_shape, template_opening
-from memtax.corpus.sources import Source, open_dataset
+from memtax.corpus.answers import holds_messages
+from memtax.corpus.conversations import template_opening
+from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
 from memtax.lm.folders import base_model
 from memtax.lm.loading import load_tokenizer
+from memtax.lm.served_names import is_served
 from memtax.lm.special_tokens import BosIds, bos_ids, position_limit
-
-_TOKENS = (".bin", ".idx", ".npy")
 
 
 def source_bos(
@@ -40,21 +40,21 @@ def source_bos(
 
 
 def _holds_messages(source: Source) -> bool:
-    if source.streaming or Path(source.path).suffix in _TOKENS:
+    if source.streaming:
         return False
     try:
-        features = open_dataset(source).features
+        return holds_messages(source)
     except MemtaxError:
         # Reading the rows raises the error in its place.
         return False
-    shape = None if features is None else find_shape(features.arrow_schema, source.column)
-    return shape is not None and shape.templated
 
 
 def positions_for_text(path: str | Path, revision: str | None, opening: BosIds) -> int | None:
     """Positions that a model, or an adapter's base model, has after the opening, from its configuration; None if unlimited."""
     from transformers import AutoConfig
 
+    if is_served(path):
+        return None
     name, version = base_model(path, revision) or (str(path), revision)
     try:
         limit = position_limit(AutoConfig.from_pretrained(str(name), revision=version, trust_remote_code=False))

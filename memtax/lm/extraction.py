@@ -247,8 +247,13 @@ def _fill(rows: Matches, values: npt.NDArray[Any]) -> list[Any]:
 
 def _sequence_perplexities(scores: Scores) -> list[float | None]:
     """Perplexity of each sequence over all its scored tokens; None for sequences without any."""
-    pieces = np.split(scores.logprobs, scores.offsets[1:-1])[: len(scores.offsets) - 1]
-    return [float(perplexity(piece)) if piece.size else None for piece in pieces]
+    lengths = np.diff(scores.offsets)
+    values = np.empty(len(lengths), np.float32)
+    # Rows of one length are one array: most tables have a single length.
+    for length in np.unique(lengths[lengths > 0]):
+        rows = lengths == length
+        values[rows] = perplexity(scores.logprobs[_window(scores, rows, 0, length)])
+    return _fill(lengths > 0, values[lengths > 0])
 
 
 def row_logprob(row: Any, number: int) -> float:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from memtax.checksums import verify
 from memtax.errors import MemtaxError, ModelError
+from memtax.lm.served_names import is_served, parse
 from memtax.record_shapes import BASE
 from memtax.records import read_json
 
@@ -43,6 +44,9 @@ def check_folder(path: str | Path) -> None:
         ModelError: the path does not exist, or the folder lacks a configuration or safetensors weights.
     """
     folder = Path(path)
+    if is_served(path):
+        parse(str(path))
+        return
     if not folder.exists():
         if is_path(path):
             raise ModelError(f"{path} does not exist; give a model's folder or its name on the Hub")
@@ -84,6 +88,8 @@ def is_path(path: str | Path) -> bool:
 
 def find_file(path: str | Path, revision: str | None, name: str) -> Path | None:
     """A file of a model folder or Hub repository; None if it does not exist or the repository cannot be reached."""
+    if is_served(path):
+        return None
     if Path(path).is_dir():
         file = Path(path) / name
         return file if file.exists() else None

@@ -17,6 +17,7 @@ from memtax.engine.world import use_cpu
 from memtax.errors import ModelError
 from memtax.files import Stamp, stamp
 from memtax.lm.folders import ADAPTER, adapter_base, check_folder, find_file, first_line, is_path, reason
+from memtax.lm.served_names import is_served, parse
 from memtax.lm.weights import read_weights
 from memtax.record_shapes import TOKENIZER
 from memtax.records import read_json
@@ -77,7 +78,7 @@ def load_model(
 
 def split_revision(name: str) -> tuple[str, str | None]:
     """Name and revision of `NAME@REVISION`; an existing path is not split."""
-    if os.path.exists(name) or "@" not in name:
+    if os.path.exists(name) or "@" not in name or is_served(name):
         return name, None
     path, _, revision = name.rpartition("@")
     return path, revision or None
@@ -100,7 +101,7 @@ def check_model(path: str | Path, revision: str | None, longest: int, bos: int =
     from memtax.lm.special_tokens import position_limit
 
     check_folder(path)
-    if find_file(path, revision, ADAPTER) is not None:
+    if is_served(path) or find_file(path, revision, ADAPTER) is not None:
         return
     longest += bos
     try:
@@ -119,7 +120,7 @@ def vocabulary_size(path: str | Path, revision: str | None = None) -> int | None
     """Number of token ids that a model knows, from its configuration alone; None for adapters and unknown configurations."""
     from transformers import AutoConfig
 
-    if find_file(path, revision, ADAPTER) is not None:
+    if is_served(path) or find_file(path, revision, ADAPTER) is not None:
         return None
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
@@ -133,7 +134,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None, own: str = "")
     """The tokenizer of a model folder or Hub name, loaded once per process and as long as its files stay the same.
 
     Args:
-        path: folder or Hub name.
+        path: folder or Hub name; of a served model, its name at the server is the tokenizer's.
         revision: branch, tag or commit on the Hub.
         own: callers share the tokenizer; a caller that modifies it, for example its padding, passes a name to get its own.
 
@@ -141,6 +142,12 @@ def load_tokenizer(path: str | Path, revision: str | None = None, own: str = "")
         ModelError: it does not exist, or cannot be read.
         MemtaxError: `tokenizer_config.json` has a value of another type.
     """
+    if is_served(path):
+        name = parse(str(path)).model
+        try:
+            return load_tokenizer(name, None, own)
+        except ModelError as error:
+            raise ModelError(f"{path} needs its tokenizer; name it with --tokenizer ({error})") from error
     if not Path(path).is_dir() and is_path(path):
         raise ModelError(f"{path} does not exist; give a tokenizer's folder or its name on the Hub")
     files = sorted(file for pattern in _TOKENIZER_FILES for file in Path(path).glob(pattern))
@@ -171,7 +178,7 @@ def parameter_count(path: str | Path, revision: str | None = None) -> int | None
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    if find_file(path, revision, ADAPTER) is not None:
+    if is_served(path) or find_file(path, revision, ADAPTER) is not None:
         return None
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)

@@ -26,6 +26,7 @@ from memtax.lm.loading import (
     process_device,
     settled_dtype,
 )
+from memtax.lm.served_names import is_served
 from memtax.lm.special_tokens import bos_ids, set_bos
 from memtax.lm.weights import read_encoder, read_weights
 from memtax.provenance import digest, fingerprint_path
@@ -103,6 +104,8 @@ def get(
         ModelError: the model does not exist, is incomplete or damaged, has only pickled weights, cannot be placed as
             requested, or has changed since `expected`.
     """
+    if is_served(path):
+        raise ModelError(f"{path} is a served model, which only gives log-probabilities; name a folder or a Hub model here")
     placement = placement or Placement()
     check_placement(placement.dtype, placement.device_map, placement.quantization)
     if not Path(path).is_dir():
@@ -120,6 +123,43 @@ def get(
             model = _read_causal(role, key, path, revision, placement)
         set_bos(model, opening)
         return model
+
+
+def scorer(
+    path: str | Path,
+    revision: str | None = None,
+    placement: Placement | None = None,
+    bos: str | Sequence[int] = "auto",
+    *,
+    role: str = MODEL,
+    expected: str | None = None,
+    tokenizer: str | None = None,
+    requests: int | None = None,
+) -> Any:
+    """A model for `memtax.lm.scores.score`: as `get`, or a served model (`memtax.lm.served`) after its self-check.
+
+    Args:
+        path: as for `get`, or the name of a served model.
+        revision: as for `get`.
+        placement: as for `get`.
+        bos: as for `get`.
+        role: as for `get`.
+        expected: as for `get`.
+        tokenizer: tokenizer of a served model; None takes its name.
+        requests: concurrent requests to a served model.
+
+    Raises:
+        ModelError: as for `get`, or the server cannot be reached or used.
+    """
+    if not is_served(path):
+        return get(path, revision, placement, bos, role=role, expected=expected)
+    from memtax.lm.served import REQUESTS, connect
+
+    name, opening = str(path), bos_ids(path, None, bos, tokenizer)
+    key = _Key(f"served {tokenizer} {opening}", name, (), placement or Placement(), "")
+    model = _resident(role, key, lambda: connect(name, tokenizer, opening))
+    model.requests = requests or REQUESTS
+    return model
 
 
 def weights_digest(path: str | Path) -> str:

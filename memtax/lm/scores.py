@@ -22,6 +22,7 @@ from memtax.lm.decoding import Decoding
 from memtax.lm.head import Parts, as_it_is, call, check_padding, decompose
 from memtax.lm.memory import FAILURES, fitting, smaller
 from memtax.lm.reduction import Wanted, reduce
+from memtax.lm.served_names import Served
 from memtax.lm.special_tokens import BosIds, bos_of, positions, with_bos
 
 BATCH_TOKENS = {"cpu": 4096, "accelerator": 65_536}
@@ -62,6 +63,8 @@ class TokenScores:
     near: npt.NDArray[np.bool_] | None = None
     """Near-ties: the two largest logits differ by no more than the rounding of a 16-bit dtype, so that another batch shape or
     card may choose the other token. None for wider dtypes."""
+    unknown: npt.NDArray[np.bool_] | None = None
+    """Sequences with tokens whose argmax is not known (of a served model), where `match` is not valid; None for none."""
     attention: Attention | None = None
     """`entropy` and `gini`, each (sequences, layers * heads): see `memtax.lm.attention`; NaN for sequences without entries."""
 
@@ -125,6 +128,8 @@ def score(
         ModelError: a token id is outside the model's vocabulary, a sequence has more tokens than the model has positions, the
             logits are NaN, a single sequence does not fit into memory, or the model does not ignore padding on the left.
     """
+    if isinstance(model, Served):
+        return TokenScores(**model.score(sequences))
     ragged = to_ragged(sequences, bos_of(model))
     longest = positions(model)
     check_ids(ragged, vocabulary_size(model))
@@ -145,12 +150,16 @@ def score(
                 found[name][places] = array
             for name, array in (recorded.take(len(block.rows)) if recorded else {}).items():
                 heads.setdefault(name, np.full((len(ragged.lengths), array.shape[1]), np.nan, np.float32))[block.rows] = array
-    bad = np.flatnonzero(found.pop("bad"))
-    if bad.size:
-        row = int(np.searchsorted(offsets, bad[0], side="right")) - 1
-        raise RowError("the model's logits for {row} are not numbers (NaN); check its weights, or try dtype float32", row)
+    _check_numbers(found.pop("bad"), offsets)
     logprobs = found.pop("logprobs", np.empty(0, np.float32))
     return TokenScores(logprobs, found.pop("match"), offsets, attention=heads or None, **found)
+
+
+def _check_numbers(bad: npt.NDArray[np.bool_], offsets: npt.NDArray[np.int64]) -> None:
+    """Raise a `RowError` for the first sequence with NaN logits."""
+    if bad.any():
+        row = int(np.searchsorted(offsets, int(bad.argmax()), side="right")) - 1
+        raise RowError("the model's logits for {row} are not numbers (NaN); check its weights, or try dtype float32", row)
 
 
 def _forward(

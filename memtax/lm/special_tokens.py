@@ -20,6 +20,7 @@ from typing import Any
 from memtax.errors import MemtaxError, ModelError
 from memtax.lm.folders import base_model
 from memtax.lm.loading import load_tokenizer
+from memtax.lm.served_names import is_served
 
 BOS = ("auto", "always", "never")
 """Values of `--bos`: the tokenizer's own behavior, its `bos_token` in any case, or none."""
@@ -107,6 +108,8 @@ def bos_ids(
         return tuple(bos)
     if bos == "never":
         return ()
+    if tokenizer is None and is_served(path):
+        return tokenizer_bos(load_tokenizer(path), bos)
     where = (str(tokenizer), None) if tokenizer is not None else (str(path), revision)
     return _bos_ids(*where, bos, _stamp(where[0]))
 

@@ -6,7 +6,8 @@ The older `.bin` files are pickles, which run code when they are opened.
 from pathlib import Path
 from typing import Any
 
-from memtax.errors import MemtaxError, ModelError
+from memtax.errors import ModelError
+from memtax.extras import explained
 
 
 def read_weights(
@@ -49,13 +50,11 @@ def read_encoder(path: str | Path, revision: str | None = None, device: Any = No
         device: target device.
 
     Raises:
-        MemtaxError: sentence-transformers is not installed.
+        MissingExtraError: sentence-transformers is not installed.
         ModelError: the model cannot be loaded.
     """
-    try:
+    with explained():
         from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise MemtaxError("embeddings need sentence-transformers: pip install 'memtax[demo]'") from error
     try:
         return SentenceTransformer(
             str(path),

@@ -20,6 +20,10 @@ BINS = 200
 """Columns in the heat map."""
 
 
+Texts = Sequence[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float64]]]
+"""Of each text, the number of tokens, and the start and log p_z of its windows."""
+
+
 def starts(length: int, window: int, stride: int) -> npt.NDArray[np.int64]:
     """Start of each window of a text: every `stride` tokens, as long as a whole window fits.
 
@@ -45,7 +49,7 @@ def token_logprobs(
 
 
 def measure(
-    texts: Sequence[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float64]]],
+    texts: Texts,
     prompt: int,
     continuation: int,
     stride: int,
@@ -63,21 +67,52 @@ def measure(
         `coverage` (tokens in the suffix of such a window, among those in any suffix), each with `value`, `low`, `high` from
         a block bootstrap whose blocks span overlapping windows, and at least the square root of the series length.
     """
-    windows = np.concatenate([logprobs for _, _, logprobs in texts]) if texts else np.empty(0)
-    best = [token_logprobs(length, begins, logprobs, prompt, continuation) for length, begins, logprobs in texts]
-    tokens = np.concatenate([values[~np.isnan(values)] for values in best]) if best else np.empty(0)
-    if not len(windows):
+    if not texts:
         return []
+    limits = [(threshold, float(np.log(threshold))) for threshold in THRESHOLDS]
+    return [{"threshold": given, **reaching(texts, limit, prompt, continuation, stride)} for given, limit in limits]
+
+
+def reaching(texts: Texts, limit: float, prompt: int, continuation: int, stride: int) -> dict[str, Any]:
+    """Share of windows, and of tokens in any suffix, with a log p_z of at least `limit`; other arguments as for `measure`.
+
+    Returns:
+        `windows`, `tokens`, `share` and `coverage`.
+    """
+    windows = np.concatenate([logprobs for _, _, logprobs in texts])
+    best = [token_logprobs(length, begins, logprobs, prompt, continuation) for length, begins, logprobs in texts]
+    tokens = np.concatenate([values[~np.isnan(values)] for values in best])
     span = prompt + continuation
-    rows = []
-    for threshold in THRESHOLDS:
-        row: dict[str, Any] = {"threshold": threshold, "windows": len(windows), "tokens": len(tokens)}
-        for name, series, overlap in (("share", windows, -(-span // stride)), ("coverage", tokens, span)):
-            block = max(overlap, int(np.sqrt(len(series))))
-            interval: statistics.Interval = block_bootstrap_mean(series >= np.log(threshold), block)
-            row[name] = {"value": interval.value, "low": interval.low, "high": interval.high}
-        rows.append(row)
-    return rows
+    row: dict[str, Any] = {"windows": len(windows), "tokens": len(tokens)}
+    for name, series, overlap in (("share", windows, -(-span // stride)), ("coverage", tokens, span)):
+        block = max(overlap, int(np.sqrt(len(series))))
+        interval: statistics.Interval = block_bootstrap_mean(series >= limit, block)
+        row[name] = {"value": interval.value, "low": interval.low, "high": interval.high}
+    return row
+
+
+def census(texts: Texts, matched: Texts, prompt: int, continuation: int, stride: int) -> dict[str, Any]:
+    """Windows that are more probable than every window of matched texts that the model never saw (arXiv 2607.12649).
+
+    Nothing is sampled, so there is no p-value: no window of the matched texts counts, by construction, and whether they are
+    as predictable as the texts is for the reader to judge. A window as probable as the threshold does not count.
+
+    Args:
+        texts: as for `measure`.
+        matched: likewise, texts of the same kind.
+        prompt: tokens in a window's prefix.
+        continuation: tokens in a window's suffix.
+        stride: tokens between windows.
+
+    Returns:
+        `largest` (log p_z of the likeliest window of each matched text, in nats; null where sampling yields none of them),
+        `log_threshold` (the largest of these), and the keys of `reaching` for the texts.
+    """
+    largest = [float(logprobs.max()) for _, _, logprobs in matched]
+    threshold = max(largest)
+    found = reaching(texts, float(np.nextafter(threshold, np.inf)), prompt, continuation, stride)
+    finite = [value if np.isfinite(value) else None for value in (threshold, *largest)]
+    return {"largest": finite[1:], "log_threshold": finite[0], **found}
 
 
 def heat(values: npt.NDArray[np.float64], bins: int = BINS) -> list[float | None]:

@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from memtax.corpus.conversations import SCORED
 from memtax.errors import MemtaxError, RowError
 from memtax.filters.base import Batch, Filter
 from memtax.lm import resident
 from memtax.lm.loading import QUANTIZATIONS, load_tokenizer, model_files, settled_dtype
+from memtax.lm.served_names import Served
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
 from memtax.membership.attacks import Attack, choose
 from memtax.membership.token_values import Tokens, Values, token_values
@@ -27,7 +29,7 @@ class AttackFilter(Filter):
     another text (lower case, neighbors, a prefix) or another model adds a pass.
 
     Args:
-        model: folder or Hub name of the model.
+        model: folder or Hub name of the model, or the name of a served one (`memtax.lm.served_names`).
         attacks: names in `memtax.membership.attacks.ATTACKS` that need no finished table.
         revision: branch, tag or commit on the Hub.
         tokenizer: folder or Hub name; None takes the model's. Not needed if the input has only tokens.
@@ -42,6 +44,7 @@ class AttackFilter(Filter):
         device_map: `auto` spreads a model over several devices; None uses one device.
         quantization: one of `memtax.lm.loading.QUANTIZATIONS`; needs bitsandbytes.
         bos: one of `memtax.lm.special_tokens.BOS`, applied with each model's own tokenizer, or token ids.
+        answers: only tokens of the column `scored_tokens` count, the assistant's of a conversation.
     """
 
     model: str
@@ -59,6 +62,7 @@ class AttackFilter(Filter):
     device_map: str | None = None
     quantization: str | None = None
     bos: str | tuple[int, ...] = "auto"
+    answers: bool = False
 
     name: ClassVar[str] = "attacks"
     requires: ClassVar[tuple[str, ...]] = ("text", "tokens", "chunk_start", "chunk_end", "domain")
@@ -82,8 +86,8 @@ class AttackFilter(Filter):
                 if need in attack.needs and not any(getattr(self, name) for name in names):
                     raise MemtaxError(f"attack {attack.name!r} needs {names[0]}, which is not given")
         self._with_parameters(columns=tuple(column for attack in self.chosen for column in attack.columns))
-        if self.given_neighbours:
-            self._with_parameters(requires=(*type(self).requires, "neighbour_texts"))
+        further = (("neighbour_texts", self.given_neighbours), (SCORED, self.answers))
+        self._with_parameters(requires=(*type(self).requires, *(name for name, is_read in further if is_read)))
 
     @property
     def chosen(self) -> list[Attack]:
@@ -163,13 +167,16 @@ class Gatherer:
             "prefixed": self._prefixed,
         }
         for row, values in enumerate(passed):
-            kept = slice(None) if self.whole[row] else self._chunk(row)
+            # A server cannot be asked for every text.
+            kept = self._kept(row) if len(values[0]) else slice(None)
             found[row]["logprobs"] = values[0][kept]
             if "moments" in self.needed:
                 found[row]["moments"] = (values[1][kept], values[2][kept])
-            if "errors" in self.needed:
+            if "errors" in self.needed and not np.isnan(values[-1]).any():
                 found[row]["errors"] = values[-1][kept].astype(np.bool_)
-            if (text := self.texts[row]) is not None:
+            if self.parameters.answers:
+                found[row]["text"] = self._tokenizer.decode(np.asarray(self.tokens[row])[1:][kept].tolist())
+            elif (text := self.texts[row]) is not None:
                 found[row]["text"] = text[self.batch["chunk_start"][row] : self.batch["chunk_end"][row]]
             if "frequencies" in self.needed:
                 found[row]["frequencies"] = self._frequencies(row, kept)
@@ -184,6 +191,14 @@ class Gatherer:
         """Names of the further passes; both kinds of evidence about the reference model come from one."""
         return {"reference" if need in ("rates", "deltas") else need for need in self.needed}
 
+    def _kept(self, row: int) -> Any:
+        """Which of the tokens after the first count: the assistant's, those of the chunk, or all."""
+        if self.parameters.answers:
+            # The opening, which is dropped from the tokens, is never the assistant's.
+            scored = np.array(self.batch[SCORED][row], np.bool_)
+            return scored[len(scored) - len(self.tokens[row]) :][1:]
+        return slice(None) if self.whole[row] else self._chunk(row)
+
     def _chunk(self, row: int) -> npt.NDArray[np.bool_]:
         """Which scored tokens of a text end inside its chunk."""
         ends = _token_ends(self._tokenizer, self.texts[row] or "")[1:]
@@ -193,11 +208,13 @@ class Gatherer:
     def model(self) -> Any:
         """The attacked model; fetched for every pass because the reference model may be the same without its adapter."""
         asked = self.parameters
-        return self._get(asked.model, asked.revision, asked.opening, resident.MODEL, asked.weights)
+        more = {"expected": asked.weights, "tokenizer": asked.tokenizer}
+        return self._get(asked.model, asked.revision, asked.opening, role=resident.MODEL, **more)
 
-    def _get(self, path: str, revision: str | None, bos: BosIds, role: str, expected: str | None = None) -> Any:
-        placement = resident.Placement(self.parameters.dtype, self.parameters.device_map, self.parameters.quantization)
-        return resident.get(path, revision, placement, bos, role=role, expected=expected)
+    def _get(self, path: str, revision: str | None, bos: BosIds, **more: Any) -> Any:
+        asked = self.parameters
+        placement = resident.Placement(asked.dtype, asked.device_map, asked.quantization)
+        return resident.scorer(path, revision, placement, bos, requests=asked.batch_size, **more)
 
     @property
     def _tokenizer(self) -> Any:
@@ -270,23 +287,29 @@ class Gatherer:
         from memtax.lm.loading import split_revision
 
         name, revision = split_revision(str(self.parameters.reference_model))
-        model = self._get(name, revision, self.parameters.reference_opening, resident.REFERENCE)
+        model = self._get(name, revision, self.parameters.reference_opening, role=resident.REFERENCE)
         same = any(text is None for text in self.texts) or same_tokenization(self._tokenizer, load_tokenizer(name, revision))
+        if self.parameters.answers and not same:
+            raise MemtaxError(
+                f"the reference model {name} has another tokenizer, which conversations do not allow; leave it out"
+            )
         texts = [text or "" for text in self.texts]
         theirs = self.tokens if same else text_ids(load_tokenizer(name, revision), texts)
         passed = token_values(model, theirs, batch_size=self.parameters.batch_size)
-        for row, values in enumerate(passed):
+        for row, (values,) in enumerate(passed):
             if self.whole[row]:
                 ours = found[row]["logprobs"]
-                sizes = (len(ours), len(values[0])) if same else (len(texts[row].encode("utf-8", "surrogatepass")),) * 2
+                if self.parameters.answers and len(values):
+                    values = values[self._kept(row)]
+                sizes = (len(ours), len(values)) if same else (len(texts[row].encode("utf-8", "surrogatepass")),) * 2
                 rates = [
-                    float(v.sum()) / size if len(v) and size else None for v, size in zip((ours, values[0]), sizes, strict=True)
+                    float(v.sum()) / size if len(v) and size else None for v, size in zip((ours, values), sizes, strict=True)
                 ]
                 found[row]["rates"] = tuple(rates)
                 if same:
                     # A token that both models exclude has no difference.
                     with np.errstate(invalid="ignore"):
-                        found[row]["deltas"] = ours - values[0]
+                        found[row]["deltas"] = ours - values
 
 
 @contextlib.contextmanager
@@ -320,6 +343,8 @@ def _token_ends(tokenizer: Any, text: str) -> npt.NDArray[np.int64]:
 
 
 def _vocabulary(model: Any) -> int:
+    if isinstance(model, Served):
+        return model.vocabulary
     return int(model.get_input_embeddings().weight.shape[0])
 
 

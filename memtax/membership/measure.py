@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from memtax import schema
+from memtax.corpus.conversations import SCORED
 from memtax.corpus.membership_texts import COLUMNS
 from memtax.engine import World
 from memtax.errors import MemtaxError
 from memtax.lm.folders import base_model
 from memtax.lm.loading import load_tokenizer, split_revision
+from memtax.lm.served_names import is_served
 from memtax.lm.special_tokens import text_ids, without_bos
 from memtax.membership.attacks import LATE, Attack, choose, registered
 from memtax.membership.estimates import ALL, METRICS, RESAMPLES, Figures, figures
@@ -33,6 +35,10 @@ SHOTS = 8
 POPULATION = 64
 """Maximum size of the non-member population for `rmia`, which is at most a quarter of the non-members."""
 SEED = 1024
+
+REWRITES = {"lowercase", "neighbours", "prefixed"}
+"""Evidence from another version of a text."""
+NOT_OF_ANSWERS = "compares a text with another version of it, and conversations keep that of their template"
 
 DEFAULT = ("loss", "zlib", "min_k", "min_k_plus_plus", "lowercase", "recall")
 """Attacks that need only the model and the texts."""
@@ -114,6 +120,9 @@ def infer_membership(
         StaleOutputError: there are parts from another input or other settings.
     """
     chosen = choose(attacks)
+    scorer = replace(scorer, answers=SCORED in data.column_names)
+    if scorer.answers and (unsuited := rewriting(attacks)):
+        raise MemtaxError(f"attack {unsuited[0]!r} {NOT_OF_ANSWERS}; leave it out")
     data = prepare(data, scorer)
     # Checked before the model runs, so that a table that does not match wastes no hours.
     check_finished(data, chosen, columns, references)
@@ -140,6 +149,7 @@ def infer_membership(
         "frequencies": scorer.frequencies,
         "reference_model": scorer.reference_model,
         "forced": forced,
+        "answers": scorer.answers,
         "strong": asdict(strong) if {"lira", "rmia"} & set(attacks) else None,
         # Only the main process needs the bootstraps, which are slow.
         "domains": figures(table, names, resamples) if World.current().is_main else {},
@@ -196,6 +206,8 @@ def possible_attacks(
     present = tables["columns"].column_names if "columns" in tables else []
 
     def is_given(need: str) -> bool:
+        if need in REWRITES and SCORED in table.column_names:
+            return False
         if need.startswith("column:"):
             return need.removeprefix("column:") in present
         if need == "prefixed":  # the prefix is made of whole non-member texts
@@ -207,6 +219,36 @@ def possible_attacks(
 
     names = [attack.name for attack in registered().values() if all(map(is_given, attack.needs))]
     return tuple(sorted(names, key=lambda name: name not in DEFAULT))
+
+
+def without_unavailable(attacks: Sequence[str], model: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The attacks that a model gives the evidence for, and the others with the reason.
+
+    Args:
+        attacks: names of attacks.
+        model: name of the attacked model.
+
+    Raises:
+        MemtaxError: no attack is left.
+    """
+    if not is_served(model):
+        return tuple(attacks), {}
+    reasons = {
+        attack.name: "it needs the distribution over the vocabulary"
+        if "moments" in attack.needs
+        else "it needs the model itself"
+        for attack in choose(attacks)
+        if "moments" in attack.needs or attack.gather is not None
+    }
+    left = tuple(name for name in attacks if name not in reasons)
+    if attacks and not left:
+        raise MemtaxError(f"a served model gives log-probabilities only; {', '.join(reasons)} cannot be computed")
+    return left, reasons
+
+
+def rewriting(attacks: Sequence[str]) -> tuple[str, ...]:
+    """Those attacks that compare a text with another version of it, which conversations do not have."""
+    return tuple(attack.name for attack in choose(attacks) if REWRITES & set(attack.needs))
 
 
 def _enough_for_prefixes(table: pa.Table) -> bool:
@@ -244,7 +286,7 @@ def prepare(data: pa.Table, scorer: AttackFilter) -> pa.Table:
     columns = {"text": pa.array(texts, pa.string()), "tokens": pa.array(tokens, pa.list_(pa.int32()))}
     if "document" not in data.column_names:
         data = data.append_column("document", pa.nulls(len(data), pa.string()))
-    names = [*COLUMNS, *(name for name in ("neighbour_texts",) if name in data.column_names)]
+    names = [*COLUMNS, *(name for name in ("neighbour_texts", SCORED) if name in data.column_names)]
     return schema.validate(pa.table({**{name: data.column(name) for name in names}, **columns}), names, "the texts")
 
 
@@ -317,4 +359,6 @@ __all__ = [
     "possible_attacks",
     "prepare",
     "representatives",
+    "rewriting",
+    "without_unavailable",
 ]

@@ -34,7 +34,7 @@ def token_values(
         sequences: token ids of each text; equal texts are read once.
         moments: whether to return means and variances too.
         batch_size: rows per forward pass; None finds the largest that fits.
-        errors: whether to return, last, 1 for tokens that are not the argmax and 0 for the others.
+        errors: whether to return, last, 1 for tokens that are not the argmax and 0 for the others; NaN where it is not known.
 
     Returns:
         For each text, arrays of shape (tokens - 1), float64.
@@ -74,8 +74,15 @@ def _arrays(scores: "TokenScores", moments: bool, errors: bool) -> list[npt.NDAr
         assert scores.variances is not None
         found += [scores.means, scores.variances]
     if errors:
-        found.append(~scores.match)
+        found.append(np.where(np.isin(np.arange(len(scores.match)), _unknown(scores)), np.nan, ~scores.match))
     return found
+
+
+def _unknown(scores: "TokenScores") -> npt.NDArray[np.int64]:
+    """Entries of the sequences whose argmax is not known."""
+    rows = [] if scores.unknown is None else np.flatnonzero(scores.unknown).tolist()
+    parts = [np.arange(scores.offsets[row], scores.offsets[row + 1]) for row in rows]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
 def _windows(length: int, limit: int | None) -> list[tuple[int, int, int]]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.membership.canaries import conclusion
+from memtax.pipeline import audit_coverage, audit_membership
+from memtax.pipeline.audit_verdicts import QUESTIONS, verdict_rows
 from memtax.progress import agree, numbered
 from memtax.report import figures, words
-from memtax.report.membership_section import headline as headline_of
 from memtax.report.page import tiles
 from memtax.report.parts import Panel, Section, Table
 from memtax.report.plain import write_page
@@ -30,6 +31,7 @@ class Finding:
         head: column names of the table.
         rows: cells of the table, as displayed.
         panel: a figure between paragraph and table.
+        quoted: whether the last column quotes texts.
     """
 
     heading: str
@@ -38,10 +40,11 @@ class Finding:
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     panel: Panel | None = None
+    quoted: bool = False
 
     def section(self, anchor: str) -> Section:
         """Convert to a section of a page."""
-        table = Table(self.caption, tuple(self.head), tuple(tuple(row) for row in self.rows), texts=len(self.head))
+        table = Table(self.caption, tuple(self.head), tuple(map(tuple, self.rows)), texts=len(self.head), quoted=self.quoted)
         parts: list[Panel | Table] = [self.panel] if self.panel else []
         return Section(anchor, self.heading, self.text, (*parts, table) if self.rows else tuple(parts))
 
@@ -55,31 +58,51 @@ def write(path: Path, result: Mapping[str, Any]) -> Path:
         ("Training set", result["train"]),
     ]
     window = result["window"]
-    about += [("Held out", result["held_out"]), ("Sequences", f"{result['sequences']:,} of {sum(window.values())} tokens")]
-    parts = [_extraction(result), _calibrated(result.get("calibrated")), _sampling(result), _worrying(result)]
-    parts += [_canaries(result), _membership(result), _personal(result), _advice(result)]
-    found = [part for part in parts if part is not None]
+    about += [("Held out", result["held_out"]), ("Sequences", words.say_sequences(result["sequences"], window))]
+    parts = [_extraction(result), _calibrated(result.get("calibrated")), _near_verbatim(result), _sampling(result)]
+    parts += [_worrying(result), _canaries(result), _personal(result), _advice(result)]
+    asked = QUESTIONS["membership"]
+    found = [part.section(f"part-{number}") for number, part in enumerate(parts) if part is not None]
     return write_page(
         path,
         f"Audit: {headline(result)}",
         "what a fine-tuned model gives away",
         [(term, str(value)) for term, value in about if value],
-        [one.section(f"part-{number}") for number, one in enumerate(found)],
-        "Every number is in summary.json.",
+        [
+            _answer(result),
+            audit_coverage.section(result, "coverage"),
+            audit_membership.section(result, f"{asked} {_verdict(result, 'membership').capitalize()}", "membership"),
+            *found,
+        ],
+        "Every number is in summary.json; audit.json has the digests of model, data and figures (memtax verify).",
         "Share of the training sequences that can be extracted",
         [{**tile, "count": f"{tile['count']} sequences"} for tile in tiles(result["extraction"])],
     )
 
 
+def _answer(result: Mapping[str, Any]) -> Section:
+    """The verdicts, which come first."""
+    head = ("Question", "Answer", "What was shown, and what was not looked at")
+    table = Table("Verdicts", head, tuple(verdict_rows(result["verdicts"])), texts=3)
+    return Section("answer", "The answer", "", (table,))
+
+
+def _verdict(result: Mapping[str, Any], about: str) -> str:
+    (one,) = (each["verdict"] for each in result["verdicts"] if each["about"] == about)
+    return str(one)
+
+
 def headline(result: Mapping[str, Any]) -> str:
-    """One-sentence summary: how much can be extracted, how much of it is worrying, and how much contains personal data."""
+    """One-sentence summary: how much can be extracted, how much is worrying or personal data, and the verdict on membership."""
     found, worrying, personal = result["extraction"]["all"], result["kinds"]["worrying"], result["personal_data"]
-    texts = _texts(result["distinct"]["memorized"])
-    extracted = f"{found['memorized']:,} of {numbered(found['sequences'], 'sequence')} can be extracted ({texts})"
-    extracted += f", {worrying['memorized']:,} of them worrying ({_texts(worrying['distinct'])})"
-    if not personal["measurable"]:
-        return f"{extracted}; personal data not looked for"
-    return f"{extracted}, {personal['count']:,} with personal data ({_texts(personal['distinct'])})"
+    extracted = f"{found['memorized']:,} of {numbered(found['sequences'], 'sequence')} can be extracted"
+    if found["memorized"]:
+        extracted += f" ({_texts(result['distinct']['memorized'])})"
+        extracted += f", {worrying['memorized']:,} of them worrying ({_texts(worrying['distinct'])})"
+        if personal["measurable"]:
+            extracted += f", {personal['count']:,} with personal data ({_texts(personal['distinct'])})"
+    unlooked = "" if personal["measurable"] else "; personal data not looked for"
+    return f"{extracted}{unlooked}; membership: {_verdict(result, 'membership')}"
 
 
 def _texts(count: int) -> str:
@@ -93,10 +116,11 @@ def card_section(result: Mapping[str, Any]) -> str:
     lines += ["", "| | sequences | distinct texts | share (95% interval) |", "|---|---|---|---|"]
     kinds = result["kinds"].items()
     lines += [f"| {name} | {one['memorized']:,} | {one['distinct']:,} | {_share(one)} |" for name, one in kinds]
-    if result["canaries"]["measurable"]:
-        lines += ["", conclusion(result["canaries"]) + "."]
-    # The first line counts personal data.
-    lines += ["", _membership(result).heading + ".", ""]
+    lines += [
+        "",
+        *(f"- {question} **{answer}**: {sentence}" for question, answer, sentence in verdict_rows(result["verdicts"])),
+    ]
+    lines.append("")
     return "\n".join(lines)
 
 
@@ -115,8 +139,9 @@ def _extraction(result: Mapping[str, Any]) -> Finding:
     ]
     window = result["window"]
     text = (
-        f"Given {words.say_prompt(window['prompt'])} in the training set, greedy decoding yields exactly the next "
-        f"{window['continuation']} tokens of the training set. {words.CATEGORIES_EXPLAINED} "
+        f"Given {words.say_prompt(window['prompt'])} in the training set, greedy decoding yields exactly the "
+        f"{'next' if window['prompt'] is not None else 'first'} {window['continuation']} tokens of the "
+        f"{'training set' if window['prompt'] is not None else 'answer'}. {words.CATEGORIES_EXPLAINED} "
         f"{words.say_units(result['extraction']['all'])}"
     )
     if said := words.say_control(result["extraction"]):
@@ -154,6 +179,34 @@ def _calibrated(found: Mapping[str, Any] | None) -> Finding | None:
     return Finding(heading, text)
 
 
+def _near_verbatim(result: Mapping[str, Any]) -> Finding | None:
+    """Generated continuations that are nearly the true ones."""
+    found = result.get("near_verbatim")
+    if not found or not found["measurable"]:
+        return None
+    kinds = {
+        "identical": "identical",
+        "near": f"at most {numbered(found['edits'], 'edit')} away, identical ones included",
+        "block": f"a block of {found['block']} or more tokens in common",
+    }
+    groups = {"training": found["train"], "unseen": found["held_out"]}
+    rows = [
+        [name, told, f"{group[kind]['memorized']:,}", f"{group[kind]['sequences']:,}", _share(group[kind])]
+        for name, group in groups.items()
+        if group is not None
+        for kind, told in kinds.items()
+    ]
+    near = found["train"]["near"]
+    heading = f"{words.percent(near['rate'])} of generated continuations are training text or nearly so"
+    text = (
+        f"Greedy decoding generates {found['tokens']} tokens after each prompt, which are compared with the text's own: tokens "
+        "replaced, inserted or deleted (edit distance), and the longest block that both have. Unseen are held-out sequences "
+        "whose continuation is not in the training set."
+    )
+    head = ("Sequences", "Generated", "Count", "Of", "Share (95% interval)")
+    return Finding(heading, text, "Near-verbatim extraction", head, rows)
+
+
 def _sampling(result: Mapping[str, Any]) -> Finding:
     rows = [
         [f"{one['samples']:,}", f"{one['probability']:g}", f"{one['extractable']:,}", _share(one)] for one in result["sampling"]
@@ -187,7 +240,7 @@ def _worrying(result: Mapping[str, Any]) -> Finding:
     )
     caption = f"{len(rows):,} of {_texts(one['worrying']['distinct'])}, those with personal data first"
     head = ("sequence_id", "Occurrences", "Personal data", _text_head(result))
-    return Finding(heading, text, caption, head, rows)
+    return Finding(heading, text, caption, head, rows, quoted=True)
 
 
 def _quoted(row: Mapping[str, Any]) -> str:
@@ -291,26 +344,6 @@ def _exposure(found: Mapping[str, Any], ax: "Axes | None" = None) -> "Axes":
         return axes
 
 
-def _membership(result: Mapping[str, Any]) -> Finding:
-    found = result["membership"]
-    if not found["measurable"]:
-        return Finding("Membership risk: not measurable with this data", f"{UNMEASURED}: {found['reason']}.")
-    rows = []
-    for domain, one in found["domains"].items():
-        for name, measured in {**one["attacks"], "blind baseline": one["blind"]}.items():
-            verdict = measured.get("verdict") or {}
-            rows.append([domain, words.label(name), words.estimate(measured.get("auroc")), str(verdict.get("reason") or "")])
-    heading = headline_of(found["domains"])
-    text = (
-        "Can somebody who has a text and queries the model for its probabilities find out that it was trained on? AUROC is the "
-        "probability that a training text scores above a held-out one: 0.5 is guessing, 1 is certainty. The blind "
-        "baseline reads the texts and never sees the model: an attack that does no better may separate kinds of text, not "
-        "membership. Loss is the mean log-likelihood, zlib divides it by the text's compressed size, Min-K% uses only the "
-        f"least likely tokens. {words.say_paired(found.get('forced', {}))}"
-    )
-    return Finding(heading, text, "AUROC of attacks", ("Domain", "Attack", "AUROC (95% interval)", "What it shows"), rows)
-
-
 def _personal(result: Mapping[str, Any]) -> Finding:
     found = result["personal_data"]
     if not found["measurable"]:
@@ -333,7 +366,7 @@ def _personal(result: Mapping[str, Any]) -> Finding:
     )
     heading = f"{numbered(found['count'], 'memorized sequence', 'holds')} personal data ({_texts(found['distinct'])})"
     head = ("sequence_id", "Sequences", "Category", "Personal data", _text_head(result))
-    return Finding(heading, text, f"{len(rows):,} of {_texts(found['distinct'])}", head, rows)
+    return Finding(heading, text, f"{len(rows):,} of {_texts(found['distinct'])}", head, rows, quoted=True)
 
 
 def _advice(result: Mapping[str, Any]) -> Finding:
@@ -351,6 +384,9 @@ def _advice(result: Mapping[str, Any]) -> Finding:
         ],
         ["Keep one copy of each", f"{len(copies['sequence_ids']):,}", effect],
     ]
+    if cleaned := result.get("clean"):
+        went = f"{cleaned['worrying']:,} worrying and {cleaned['copies']:,} repeated rows left out of {cleaned['rows']:,}"
+        rows.append(["Written to --clean", f"{numbered(cleaned['kept'], 'row')} of the training set", went])
     text = (
         "Expectations come from the fitted predictor, which describes associations, not causes: train again and run memtax "
         "compare. summary.json lists the sequences. The folder run/ contains unmasked texts of the training set: keep this "

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from memtax import privacy
+from memtax import extras, privacy
 from memtax.pipeline.personal import PersonalData
 from memtax.schema import CATEGORIES
 
@@ -62,7 +62,7 @@ def distinct(rows: Sequence[Row]) -> int:
 def personal_figures(rows: Sequence[Row]) -> dict[str, Any]:
     """Memorized sequences with personal data, by kind of memorization and kind of data."""
     if missing := privacy.missing_packages():
-        reason = f"not installed: {', '.join(missing)}; pip install 'memtax[pii]'"
+        reason = f"not installed: {', '.join(missing)}; {extras.command('pii')}"
         return {"measurable": False, "reason": reason}
     counts: dict[str, Counter[str]] = {name: Counter() for name in KINDS}
     affected = []

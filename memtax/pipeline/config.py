@@ -84,6 +84,9 @@ class RunConfig:
         (),
     )
     set: tuple[str, ...] = option("A parameter of the filters named in `filters`, as NAME=VALUE.", ())
+    places: int = option(
+        "Locate up to this many occurrences of each continuation in the corpus, for report and dataset.", 0, least=0
+    )
     prompt: int = option("Prompt tokens.", 32, least=1, most=2**20)
     continuation: int = option("Continuation tokens.", 32, least=1, most=2**20)
     recitation_threshold: int = option(
@@ -120,6 +123,8 @@ class RunConfig:
             raise MemtaxError("frequencies replaces the token frequencies of counts; give counts as well, or neither")
         if self.code_scores is not None and self.code_model is not None:
             raise MemtaxError("code_scores replaces the scores of code_model; give one of the two")
+        if self.places and self.counts is not None:
+            raise MemtaxError("places are found while the corpus is counted; leave out places, or counts")
         if self.set and not self.filters:
             raise MemtaxError(f"set: {self.set[0]} belongs to a filter, but `filters` is empty; name the filter there")
 

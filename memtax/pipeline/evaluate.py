@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from memtax.errors import MemtaxError
+from memtax.extras import explained
 from memtax.files import metric_path
 from memtax.lm.special_tokens import bos_before, bos_ids, bos_of, check_bos, text_ids, tokenizer_bos, without_bos
 
@@ -18,6 +19,7 @@ LABELS = ("is_member", "label", "member")
 """Columns with membership labels; the first that exists is used."""
 
 
+@explained()
 def evaluate_model(
     model: Any,
     dataset: "datasets.Dataset | str",

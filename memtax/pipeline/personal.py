@@ -24,10 +24,10 @@ from memtax.provenance import fingerprint_dataset
 
 FOLDER = "personal_data"
 """Directory of the stage inside the run's directory."""
-VERSION = 5
+VERSION = 6
 """Increased whenever the same texts would give other findings."""
-_DERIVED = ("prompt_text", "paraphrases", "neighbour_texts")
-"""Text columns derived from a window's text."""
+_DERIVED = ("prompt_text", "paraphrases", "neighbour_texts", "place_document", "place_source")
+"""Columns derived from a window's text, or from names of documents and files."""
 
 
 @dataclass(frozen=True)

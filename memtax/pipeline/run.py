@@ -20,7 +20,6 @@ from memtax.pipeline.attached import attach
 from memtax.pipeline.attached import check as check_attached
 from memtax.pipeline.beyond_reference import by_category
 from memtax.pipeline.config import RunConfig
-from memtax.pipeline.extraction_rates import extraction_rates
 from memtax.pipeline.guess_recall import OVERLAP, by_duplicates, by_overlap, cross_tabulate
 from memtax.pipeline.neighbors import NEAREST
 from memtax.pipeline.series import Member, growth, kinds_over_series, score_series
@@ -28,6 +27,7 @@ from memtax.pipeline.series_fits import fit_series
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, holds_answers, join, token_texts
 from memtax.predictor import factors as declared
 from memtax.predictor.correlations import correlations
+from memtax.predictor.extraction_rates import extraction_rates
 from memtax.predictor.inference import infer
 from memtax.predictor.logistic import TooFewRowsError
 from memtax.predictor.perplexities import perplexities_by_duplicates
@@ -89,7 +89,7 @@ def _score(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> pa.Tab
 
 def _scorer(config: RunConfig, member: Member, dataset: datasets.Dataset, **columns: Any) -> LanguageModelFilter:
     """The forward pass of one of the run's models; `columns` selects its columns."""
-    same = ("prompt", "continuation", "dtype", "device_map", "quantization", "batch_size")
+    same = ("prompt", "continuation", "dtype", "device_map", "quantization", "batch_size", "tokenizer")
     shared = {name: getattr(config, name) for name in same} | {"answers": "prompt_tokens" in dataset.column_names}
     return LanguageModelFilter(member.path, member.revision, bos=config.opening, **shared, **columns)
 
@@ -256,6 +256,14 @@ def _configs(
     duplicates = finished("num_duplicates", row, "counts", "num_duplicates.parquet")
     row = "One row per sequence: its text, its factors, the model's scores and its category."
     configs = [Config("features", row, {"train": features}), tokens, duplicates]
+    if config.places:
+        row = "One row per sequence and one of the first places in the corpus where its continuation occurs."
+        places = finished("places", row, "counts", "places.parquet")
+        if config.mask_personal_data:
+            from memtax.pipeline.personal import mask_attached
+
+            places = mask_attached(places)
+        configs.append(places)
     if config.embedding_model is not None:
         row = f"One row per sequence and one of its {NEAREST} nearest neighbors at a cosine of at least 0.8."
         configs.append(finished("neighbours", row, "neighbours", "neighbours.parquet"))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -11,10 +10,10 @@ import pyarrow as pa
 
 from memtax import schema, statistics
 from memtax.corpus.answers import holds_conversations, load_answers
-from memtax.corpus.rows import BINARY, holds_text, load_documents, load_rows
+from memtax.corpus.rows import holds_text, load_documents, load_rows
 from memtax.corpus.sources import Source
 from memtax.filters.language_model import LanguageModelFilter
-from memtax.lm import extraction
+from memtax.lm import extraction, served_names
 from memtax.lm.chats import positions_for_text, source_bos
 from memtax.lm.loading import check_model, load_tokenizer, vocabulary_size
 from memtax.lm.special_tokens import BosIds
@@ -61,7 +60,7 @@ def score_sequences(
         StaleOutputError: there are parts from another input or other settings.
     """
     opening = source_bos(source, scores.model, scores.revision, scores.bos, tokenizer)
-    answers = Path(source.path).suffix not in BINARY and holds_conversations(source)
+    answers = holds_conversations(source)
     # The tokenizer that made the tokens determines the BOS for both models.
     scores = replace(scores, bos=opening, answers=answers)
     reference = reference and replace(reference, bos=opening, answers=answers)
@@ -155,7 +154,10 @@ def summarize(table: pa.Table, scores: LanguageModelFilter, units: statistics.Un
         ties = table.column("near_ties").drop_null().to_numpy()
         found["near_ties"] = {"dtype": scores.dtype, "share": float(ties.mean()) if len(ties) else None}
     nulls = {name: table.column(name).null_count for name in table.column_names if table.column(name).null_count}
-    found["nulls"] = {name: {"rows": count, "reason": schema.column(name).null} for name, count in nulls.items()}
+    reasons = {
+        name: (served_names.is_served(scores.model) and served_names.reason(name)) or schema.column(name).null for name in nulls
+    }
+    found["nulls"] = {name: {"rows": count, "reason": reasons[name]} for name, count in nulls.items()}
     return found
 
 

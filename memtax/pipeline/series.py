@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from memtax.lm.loading import parameter_count, split_revision
-from memtax.pipeline.extraction_rates import extraction_rates
+from memtax.predictor.extraction_rates import extraction_rates
 from memtax.predictor.kinds import kind_rates
 from memtax.statistics import Units
 

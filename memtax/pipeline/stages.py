@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from memtax import schema
 from memtax.corpus.answers import holds_conversations
-from memtax.corpus.rows import BINARY
 from memtax.corpus.sequences import load_sequences
 from memtax.corpus.sources import Source
 from memtax.counting.count_tables import (
@@ -26,6 +25,7 @@ from memtax.counting.count_tables import (
 )
 from memtax.counting.counter import count, write_counts
 from memtax.counting.large_ids import TokenTable
+from memtax.counting.places import write_places
 from memtax.engine import World, once
 from memtax.engine import run as run_stage
 from memtax.errors import MemtaxError
@@ -111,6 +111,7 @@ def describe(config: RunConfig) -> Described:
         "tokenizer": inputs["tokenizer"],
         "sequences": fingerprint_dataset(dataset, ("sequence_id", "tokens")),
         "window": [config.prompt, config.window],
+        **({"places": config.places} if config.places else {}),
     }
     given = {name: source for name in ("counts", "frequencies") if (source := getattr(config, name)) is not None}
     for name, source in given.items():
@@ -214,8 +215,7 @@ def token_texts(tokens: "Sequence[Sequence[int]]", tokenizer: Any) -> list[list[
 
 def holds_answers(config: RunConfig) -> bool:
     """Whether the sequences of a run are answers of conversations."""
-    source = Source.parse(config.sequence_source, column=config.column)
-    return Path(source.path).suffix not in BINARY and holds_conversations(source)
+    return holds_conversations(Source.parse(config.sequence_source, column=config.column))
 
 
 def _sources(config: RunConfig) -> dict[str, str]:
@@ -238,12 +238,12 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
     skipped = dict(members.skipped)
     if config.held_out is not None:
         control = Source.parse(config.held_out, column=config.column)
-        others = load_sequences(control, **options)
-        table = _with_membership(others.dataset, False)
-        if table.column_names != tables[0].column_names:
+        if holds_conversations(control) != holds_answers(config):
             raise MemtaxError(
                 f"held_out: {config.held_out} and {config.sequence_source} must both hold conversations, or neither"
             )
+        others = load_sequences(control, **options)
+        table = _with_membership(others.dataset, False)
         _check_apart(config, tables[0], table)
         # Unnamed documents of both sources are numbered from 0 but are different documents.
         at = table.column_names.index("document")
@@ -259,7 +259,9 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
 
 
 def answer_windows(config: RunConfig) -> dict[str, Any]:
-    """Tokens of an answer, and positions of all models of the run, for sequences from conversations."""
+    """Arguments of `load_sequences` for conversations: tokens of an answer, and positions of all models of the run."""
+    if not holds_answers(config):
+        return {}
     limits = [
         positions_for_text(*model, config.opening)
         for model in ((config.model, config.revision), *map(split_revision, filter(None, (config.reference_model,))))
@@ -296,8 +298,11 @@ def _write_counts(config: RunConfig, dataset: datasets.Dataset, folder: Path) ->
 
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
     corpus = open_sources([config.corpus], Reading(column=config.column, tokenizer=tokenizer))
-    counts = count(corpus, continuations(config, dataset), vocabulary_size=len(tokenizer))
-    write_counts(folder, np.asarray(dataset.with_format("numpy")["sequence_id"]), counts)
+    counts = count(corpus, continuations(config, dataset), vocabulary_size=len(tokenizer), places=config.places)
+    ids = np.asarray(dataset.with_format("numpy")["sequence_id"])
+    write_counts(folder, ids, counts)
+    if config.places:
+        write_places(folder, [("", ids)], counts, corpus)
     write_json(folder / "totals.json", {"tokens": counts.tokens, "sequences": counts.sequences})
 
 

@@ -14,7 +14,7 @@ from memtax.privacy.escapes import decode
 from memtax.privacy.folding import INVISIBLE, fold
 from memtax.privacy.masking import Finding
 from memtax.privacy.national import national_ids
-from memtax.privacy.patterns import IPV6, NUMBER, SECRETS, SEPARATOR
+from memtax.privacy.patterns import NUMBER, SECRETS, SEPARATOR, ipv6_addresses
 
 PACKAGES = {"phonenumbers": "phonenumbers", "email_validator": "email-validator", "stdnum": "python-stdnum"}
 KINDS = ("email", "telephone", "bank account", "payment card", "identity number", "IP address", "credential")
@@ -185,9 +185,9 @@ def _networks(folded: str) -> Iterator[Finding]:
     for match in _IPV4.finditer(folded):
         if _is_public(match[0]) and not _VERSION.search(folded, max(0, match.start() - 16), match.start()):
             yield Finding("IP address", *match.span())
-    for match in IPV6.finditer(folded):
-        if _is_public(match[0]):
-            yield Finding("IP address", *match.span())
+    for span, address in ipv6_addresses(folded):
+        if _is_public(address):
+            yield Finding("IP address", *span)
 
 
 def _is_public(text: str) -> bool:

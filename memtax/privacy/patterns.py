@@ -5,6 +5,7 @@ Masking errs on the side of too much. What is counted is decided by `memtax.priv
 
 import ipaddress
 import re
+from collections.abc import Iterator
 
 from memtax.privacy.addresses import addresses
 from memtax.privacy.escapes import decode
@@ -64,6 +65,7 @@ _IPV4 = re.compile(r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w]|\.[0-9])")
 _AT_SIGN = r"(?:\(?@\)?|[(\[{<]?(?:at|a)[)\]}>]|%?40|&?#?x?0{0,4}(?:64|40);|&?c?o?mmat;|\\?[ux]?0{0,2}40)"
 _DOMAIN_FIRST = re.compile(r"\s*@[\w-]+(?:\.[\w-]+)+")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
+_IPV6_LINES = re.compile(r"(?<![\w:.])([0-9A-Fa-f:]{4,38})[ \t]{0,2}\r?\n[ \t>]{0,8}([0-9A-Fa-f:]{1,38})(?![\w:])")
 _ACCOUNT = re.compile(r"\b[A-Z]{2}\s?[0-9]{2}(?:[\s\-\u200b]{0,3}[A-Z0-9]{4}){2,7}(?:[\s\-\u200b]{0,3}[A-Z0-9]{1,3})?\b")
 _FORMS = (
     ("credential", _RANDOM),
@@ -109,7 +111,7 @@ def _forms(folded: str, open_ends: bool) -> list[Finding]:
     found += [
         Finding("bank account", *match.span()) for match in _ACCOUNT.finditer(folded) if sum(map(str.isdigit, match[0])) > 5
     ]
-    found += [Finding("IP address", *match.span()) for match in IPV6.finditer(folded) if _is_ipv6(match[0])]
+    found += [Finding("IP address", *span) for span, address in ipv6_addresses(folded) if _is_ipv6(address)]
     found += [Finding("postal address", *span) for span in postal_addresses(folded)]
     for kind, pattern in _FORMS:
         found += [Finding(kind, *match.span()) for match in pattern.finditer(folded)]
@@ -121,6 +123,18 @@ def _forms(folded: str, open_ends: bool) -> list[Finding]:
         found += [Finding("cut off", *match.span()) for match in ends if match is not None]
         found += [Finding("cut off", *span) for span in cut_addresses(folded)]
     return found
+
+
+def ipv6_addresses(folded: str) -> Iterator[tuple[tuple[int, int], str]]:
+    """What has the form of an IPv6 address: where it is, and the address without the line break that may cut it in two."""
+    for match in _IPV6_LINES.finditer(folded):
+        first, rest = match.groups()
+        # A word, or another address, may be what follows a whole address.
+        is_rest = not _is_ipv6(rest) and (any(map(str.isdigit, rest)) or not _is_ipv6(first))
+        if is_rest and (first + rest).count(":") > 3:
+            yield match.span(), first + rest
+    for match in IPV6.finditer(folded):
+        yield match.span(), match[0]
 
 
 def _is_ipv6(text: str) -> bool:

@@ -99,7 +99,7 @@ def compare(first: Path | str, second: Path | str, *, show_personal_data: bool =
     }
     if quoted.texts is not None:
         texts, documents = quoted.texts.tolist(), quoted.documents.tolist()
-        changed["text"] = pa.array(quotable(texts, documents, rows.tolist(), show=show), pa.string())
+        changed["text"] = pa.array(quotable(texts, documents, rows.tolist(), show=show, masked=quoted.masked), pa.string())
     summary = {
         "personal_data_shown": show,
         "first": one.about,

@@ -43,6 +43,8 @@ class Run:
     """token_id and token_frequency."""
     neighbours: pa.Table | None = None
     """sequence_id, rank, neighbour_id and cosine."""
+    places: pa.Table | None = None
+    """The first places of each continuation in the corpus; see `memtax.counting.places`."""
     alignment: pa.Table | None = None
     """One row per text of `memtax align`: gradient_alignment, and a memorization score where the run has the text."""
 
@@ -69,6 +71,7 @@ class Run:
             held_out=held_out,
             frequencies=_table(run / "dataset" / "token_frequencies" / "train.parquet"),
             neighbours=_table(run / "dataset" / "neighbours" / "train.parquet"),
+            places=_table(run / "dataset" / "places" / "train.parquet"),
             alignment=_table(run / "dataset" / "alignment" / "train.parquet"),
         )
 

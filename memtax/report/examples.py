@@ -98,7 +98,22 @@ def choose(run: Run, most: int = PER_STRATUM) -> list[dict[str, Any]]:
                 distinct.append(row)
         chosen += [_example(row, category, memorized) for row in spread(distinct, most)]
     _add_neighbours(run, chosen)
+    _add_places(run, chosen)
     return chosen
+
+
+def _add_places(run: Run, chosen: Sequence[dict[str, Any]]) -> None:
+    """Add to each example the first places of its continuation in the corpus, if they were located."""
+    if run.places is None or not chosen:
+        return
+    ids = pa.array([example["id"] for example in chosen], pa.int64())
+    by_id: dict[int, list[dict[str, Any]]] = {}
+    found = run.places.filter(pc.is_in(run.places.column("sequence_id"), value_set=ids))
+    for row in found.sort_by([("sequence_id", "ascending"), ("place", "ascending")]).to_pylist():
+        shown = {name: row[f"place_{name}"] for name in ("source", "sequence", "offset", "document")}
+        by_id.setdefault(row["sequence_id"], []).append(shown)
+    for example in chosen:
+        example["places"] = by_id.get(example["id"], [])
 
 
 def _add_neighbours(run: Run, chosen: Sequence[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from memtax.errors import MemtaxError
+from memtax.extras import explained
 from memtax.progress import numbered
 from memtax.report.explorer import MOST_ROWS, SHOWN, Explorer
 from memtax.schema import CATEGORIES
@@ -19,12 +20,10 @@ def page(explorer: Explorer) -> Any:
     """The page as a Gradio app; `.launch()` starts it.
 
     Raises:
-        MemtaxError: Gradio is not installed.
+        MissingExtraError: Gradio is not installed.
     """
-    try:
+    with explained():
         import gradio
-    except ImportError as error:
-        raise MemtaxError("the explorer needs Gradio; pip install 'memtax[explore]'") from error
     with gradio.Blocks(title=f"memtax: {explorer.title}", analytics_enabled=False) as demo:
         gradio.Markdown(f"# {''.join(c if c.isalnum() or c in ' .,:-_/' else ' ' for c in explorer.title)}")
         with gradio.Tab("Sequences"):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memtax.errors import MemtaxError
+from memtax.extras import explained
 from memtax.report.words import count, label, number, percent
 from memtax.schema import CATEGORIES, COLUMNS
 
@@ -102,8 +103,8 @@ def panels(ax: Any, height: float, rows: int = 1, columns: int = 1, **options: A
 
 def blank(height: float) -> "Figure":
     """An empty figure with the page's width, `height` inches high."""
-    from matplotlib.figure import Figure
-
+    with explained():
+        from matplotlib.figure import Figure
     return Figure(figsize=(WIDTH, height))
 
 

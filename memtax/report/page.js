@@ -147,8 +147,23 @@
       details.append(element("summary", "", "All factors"), factorList(example, data.factors.slice(MAIN_FACTORS)));
       box.append(details);
     }
+    if (example.places) box.append(placeList(example.places, example.factors.sequence_duplicates));
     if (example.neighbours) box.append(neighbourList(example.neighbours));
     return box;
+  }
+
+  // Where the continuation stands in the corpus, the first places only.
+  function placeList(places, occurrences) {
+    if (!places.length) return element("p", "shown", "The continuation occurs nowhere in the corpus.");
+    const details = element("details");
+    const all = occurrences > places.length ? ` of ${format(occurrences)}` : "";
+    details.append(element("summary", "", `Places in the corpus: ${places.length}${all}`));
+    for (const place of places) {
+      const sequence = place.sequence === null ? "" : ` · sequence ${place.sequence}`;
+      const name = place.document === null ? "" : ` · ${visible(place.document)}`;
+      details.append(element("p", "", `${visible(place.source)}${sequence}, token ${place.offset}${name}`));
+    }
+    return details;
   }
 
   // The sequences of the corpus that say nearly the same.

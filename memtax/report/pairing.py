@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from memtax import schema, statistics
 from memtax.checksums import verify
 from memtax.errors import MemtaxError
-from memtax.report.quoting import complete, shows_personal_data
+from memtax.report.quoting import complete, is_masked, shows_personal_data
 
 _COLUMNS = ("sequence_id", "is_memorized", "taxonomy", "text", "tokens", "document")
 
@@ -29,6 +29,7 @@ class ScoredRun:
         tokens: tokens of the sequences, to match runs with other ids; None: the run has none.
         documents: (rows,) documents that the sequences were cut from, None if unknown.
         shown: whether it is an audit that shows personal data.
+        masked: whether its texts were masked when it was made.
     """
 
     about: dict[str, Any]
@@ -39,6 +40,7 @@ class ScoredRun:
     tokens: pa.ChunkedArray | None
     documents: np.ndarray
     shown: bool = False
+    masked: bool = False
 
     def by_tokens(self) -> dict[bytes, int]:
         """The first row with each sequence of tokens."""
@@ -78,7 +80,8 @@ def read_run(path: Path, show_personal_data: bool = False) -> ScoredRun:
         if isinstance(error, MemtaxError):
             raise
         raise MemtaxError(f"{file} cannot be read: {error}") from error
-    table = complete(table, file.parent.parent.parent, texts=show_personal_data).sort_by("sequence_id")
+    run = file.parent.parent.parent
+    table = complete(table, run, texts=show_personal_data).sort_by("sequence_id")
     ids = table.column("sequence_id").to_numpy()
     if len(ids) > 1 and (ids[1:] == ids[:-1]).any():
         raise MemtaxError(f"{file} has sequence_id {ids[1:][ids[1:] == ids[:-1]][0]} more than once; ids must be unique")
@@ -91,6 +94,7 @@ def read_run(path: Path, show_personal_data: bool = False) -> ScoredRun:
         table.column("tokens") if "tokens" in known else None,
         np.array(table.column("document").to_pylist() if "document" in known else [None] * table.num_rows, object),
         shows_personal_data(path),
+        is_masked(run),
     )
 
 

@@ -57,7 +57,10 @@ def mia(folder: Path | str) -> Path:
 
 def _sources(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     reserved = ", ".join(f"{words.count(rows)} for {name}" for name, rows in found["reserved"].items() if rows)
+    left_out = "; ".join(f"{words.label(name)} ({reason})" for name, reason in found.get("left_out", {}).items())
     given = (
+        ("Scored tokens", "the assistant's, of each conversation" if found.get("answers") else None),
+        ("Attacks left out", left_out),
         ("Reference model", found.get("reference_model")),
         ("Non-members set aside", reserved),
         ("Token probabilities of DC-PDD", found["frequencies"]),
@@ -116,9 +119,21 @@ def windows(folder: Path | str) -> Path:
         words.say_sliding(figures),
         "where long texts are memorized",
         [("Model", str(figures["model"])), ("Tokens", words.count(figures["tokens"])), ("Windows", lengths)],
-        [sections.where(figures)],
+        [sections.where(figures), *_census(figures.get("census"))],
         "Every number is in summary.json, every window in dataset/windows.",
     )
+
+
+def _census(census: Mapping[str, Any] | None) -> list[Section]:
+    """Windows beyond matched texts, if there are any."""
+    text = (
+        "If the matched texts were not in the training data, what the model gives of them is what it can predict of such "
+        "texts. By construction none of their windows counts. Nothing is sampled, so there is no p-value; the comparison is as "
+        "good as the match in author, genre and length."
+    )
+    return [
+        Section("census", "Beyond matched texts", f"{said[0].upper()}{said[1:]}. {text}") for said in words.say_census(census)
+    ]
 
 
 def align(folder: Path | str) -> Path:

@@ -75,6 +75,18 @@ def say_window(window: Mapping[str, Any]) -> str:
     return f"{window['prompt']} tokens of prompt"
 
 
+def say_sequences(count: int, window: Mapping[str, Any]) -> str:
+    """Number and length of the sequences."""
+    if window["prompt"] is None:
+        return f"{count:,} answers of conversations, the first {window['continuation']} tokens of each"
+    return f"{count:,} of {sum(window.values())} tokens"
+
+
+def say_left_out(left_out: Mapping[str, int]) -> str:
+    """The reasons why rows or answers were left out, with their numbers; empty if none was."""
+    return ", ".join(f"{reason} ({count:,})" for reason, count in left_out.items() if count)
+
+
 def count(value: Any) -> str:
     """An integer with separators; a dash if missing."""
     return DASH if value is None else f"{int(value):,}"
@@ -309,6 +321,20 @@ def say_medians(name: str, memorized: float, rest: float) -> str:
         return f"The median of {label(name)} is the same for memorized and other sequences: {number(memorized)}"
     side = "lower" if memorized < rest else "higher"
     return f"Memorized sequences have a {side} {label(name)}: median {number(memorized)} against {number(rest)}"
+
+
+def say_census(census: Mapping[str, Any] | None) -> list[str]:
+    """Windows beyond matched texts, in a sentence; empty without matched texts."""
+    if census is None:
+        return []
+    share, coverage = (f"{percent(census[name]['value'])} ({interval(census[name])})" for name in ("share", "coverage"))
+    limit = "which sampling never yields"
+    if census["log_threshold"] is not None:
+        limit = f"the likeliest of which has a log-probability of {number(census['log_threshold'])}"
+    return [
+        f"{share} of the windows, with {coverage} of the tokens, are more probable than every window of "
+        f"{numbered(len(census['largest']), 'matched text')}, {limit}"
+    ]
 
 
 def say_sliding(sliding: Mapping[str, Any]) -> str:

@@ -103,6 +103,7 @@ COLUMNS = (
         "list<float32>",
         "nats",
         "mean over the vocabulary of log p under p, for each token after the first",
+        "the model is served, and its server gives none",
         role="score",
     ),
     Column(
@@ -110,6 +111,7 @@ COLUMNS = (
         "list<float32>",
         "nats^2",
         "variance over the vocabulary of log p under p, for each token after the first",
+        "the model is served, and its server gives none",
         role="score",
     ),
     Column(
@@ -117,6 +119,7 @@ COLUMNS = (
         "list<int32>",
         "tokens",
         "tokens of the vocabulary that the model puts before each token after the first",
+        "the model is served, and its server gives none",
         role="score",
     ),
     Column(

@@ -1,6 +1,6 @@
 """Units of resampling: rows of one document depend on each other, so documents are drawn, split and counted, not rows."""
 
-from collections.abc import Sequence
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,11 +37,11 @@ def unit_codes(documents: Any = None, texts: Any = None, tokens: Any = None, row
     (count,) = lengths
     codes = np.full(count, -1, np.int64)
     used = 0
-    for column, key in ((documents, None), (texts, None), (tokens, _token_bytes)):
+    for column in (documents, texts, tokens):
         missing = np.flatnonzero(codes < 0)
         if column is None or not len(missing):
             continue
-        found = _codes(column, missing, key)
+        found = _codes(column, missing)
         codes[missing] = np.where(found < 0, -1, found + used)
         used = max(used, int(codes.max(initial=-1)) + 1)
     missing = np.flatnonzero(codes < 0)
@@ -78,7 +78,7 @@ class Units:
         """Each row its own unit."""
         return cls(np.arange(rows), "sequence")
 
-    @property
+    @functools.cached_property
     def count(self) -> int:
         """How many units there are."""
         return count_units(self.codes)
@@ -96,7 +96,10 @@ def withheld(units: Units) -> str | None:
 
 def count_units(units: ArrayLike) -> int:
     """Number of distinct units among codes (rows,)."""
-    return len(np.unique(np.asarray(units)))
+    codes = np.asarray(units)
+    if codes.dtype.kind == "i" and len(codes) and codes.min() >= 0 and codes.max() < 8 * len(codes):
+        return int(np.count_nonzero(np.bincount(codes)))
+    return len(np.unique(codes))
 
 
 def unit_index(units: ArrayLike, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -161,12 +164,9 @@ def expanded_level(level: float, units: ArrayLike, strata: ArrayLike | None = No
     return float(min(1 - 2 * norm.sf(reach), 1 - np.finfo(np.float64).eps))
 
 
-def _codes(column: Any, rows: NDArray[np.int64], key: Any) -> NDArray[np.int64]:
+def _codes(column: Any, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Codes of the column's values at `rows`; -1 where the value is null."""
-    if key is not None:
-        values: Sequence[Any] = [None if value is None else key(value) for value in _listed(column, rows)]
-        array = pa.array(values, pa.binary())
-    elif isinstance(column, pa.Array | pa.ChunkedArray):
+    if isinstance(column, pa.Array | pa.ChunkedArray):
         array = column.take(pa.array(rows))
     else:
         array = pa.array([column[row] for row in rows], from_pandas=True)
@@ -174,15 +174,16 @@ def _codes(column: Any, rows: NDArray[np.int64], key: Any) -> NDArray[np.int64]:
         array = array.combine_chunks()
     if pa.types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type):
+        array = _as_bytes(array)
     indices = array.dictionary_encode().indices
     return np.asarray(indices.fill_null(-1)).astype(np.int64)
 
 
-def _listed(column: Any, rows: NDArray[np.int64]) -> list[Any]:
-    if isinstance(column, pa.Array | pa.ChunkedArray):
-        return [value if value is None else np.asarray(value) for value in column.take(pa.array(rows)).to_pylist()]
-    return [column[row] for row in rows]
-
-
-def _token_bytes(tokens: Any) -> bytes:
-    return np.asarray(tokens, np.int64).tobytes()
+def _as_bytes(lists: pa.Array) -> pa.Array:
+    """Lists of token ids as binary values of the same rows, which Arrow can number; lists it cannot."""
+    lists = lists.cast(pa.large_list(pa.int64()))
+    ids = np.ascontiguousarray(lists.values.to_numpy(zero_copy_only=False), np.int64)
+    ends = np.asarray(lists.offsets, np.int64) * ids.itemsize
+    missing = None if not lists.null_count else lists.is_valid().buffers()[1]
+    return pa.Array.from_buffers(pa.large_binary(), len(lists), [missing, pa.py_buffer(ends), pa.py_buffer(ids)])

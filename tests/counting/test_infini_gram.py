@@ -11,6 +11,7 @@ from huggingface_hub import constants
 
 import memtax
 from helpers.small import WORDS, word_tokenizer
+from memtax import http_json
 from memtax.counting import infini_gram
 from memtax.counting.infini_gram import count_windows
 from memtax.errors import MemtaxError
@@ -72,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch, tmp_path):
-    monkeypatch.setattr(infini_gram, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(http_json, "FIRST_DELAY", 0.001)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 

@@ -282,11 +282,16 @@ def test_what_an_older_push_left_is_removed_and_the_users_own_files_stay(run, tm
 def test_a_private_space_holds_memtax_itself(tmp_path):
     from packaging.requirements import Requirement
 
-    from memtax.hub.publish import spaces
+    from memtax.hub import publish
 
-    (space,) = [one for one in spaces("org", private=True) if one.repo_id == "org/templating"]
+    (space,) = [one for one in publish.spaces("org", private=True) if one.repo_id == "org/templating"]
     needed = {Requirement(line).name for line in space.files["requirements.txt"].decode().splitlines()}
-    assert {"datasets", "transformers"} <= needed
+    # What metrics need: the core, without the extras.
+    assert {"datasets", "evaluate"} <= needed
+    assert not {"transformers", "torch"} & needed
+    explorer = publish._installation("org/run", True, "lm")["requirements.txt"].decode().splitlines()
+    assert {Requirement(line).name for line in explorer} == needed | {"accelerate", "peft", "torch", "transformers"}
+    assert not [line for line in explorer if Requirement(line).marker]
     assert not needed & {"memtax", "pytest", "pyspark"}
     assert not [name for name in space.files if name.endswith(".whl")]
     for name, content in space.files.items():

@@ -10,10 +10,13 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import memtax
+from helpers.processes import python
 from memtax.checksums import verify
 from memtax.cli import app
 from memtax.errors import MemtaxError
+from memtax.files import write_text
 from memtax.jobs import VERBS, job_class
+from memtax.jobs.base import Job, Result, Rows
 from memtax.results import read_summary, read_table
 from memtax.settings import fields, flag_of
 
@@ -130,3 +133,71 @@ def test_a_mapped_dataset_gets_the_same_end(tmp_path):
     with pytest.raises(MemtaxError, match="column 'nl_score' of features/train is string, not float"):
         memtax.write(Dataset.from_dict({"nl_score": ["x"]}), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_what_is_damaged_in_a_job_inside_a_job_is_made_again(tmp_path):
+    class Inner(Job):
+        verb = "inner"
+
+        def make(self, work):
+            return Result("Rows", [Rows("rows", "One row.", pa.table({"value": [1]}))], {"count": 1}, page=draw)
+
+    class Outer(Job):
+        verb = "outer"
+
+        def make(self, work):
+            made = Inner(output=work.output / "inner").run()
+            return Result("Sums", [Rows("sums", "One row.", pa.table({"value": [2]}))], made.figures, files=["inner"])
+
+    def draw(folder):
+        verify(folder)  # as a report does
+        return write_text(folder / "report" / "index.html", "page") or folder / "report" / "index.html"
+
+    names = ("report/index.html", "summary.json", ".memtax-checksums.json")
+    Outer(output=tmp_path / "out").run()
+    for path in [tmp_path / "out" / "inner" / name for name in names] + [tmp_path / "out" / names[-1]]:
+        before = path.read_bytes()
+        path.write_bytes(before[:-1] + b"?")
+        with pytest.raises(MemtaxError, match="again"):
+            verify(tmp_path / "out")
+            verify(tmp_path / "out" / "inner")
+        Outer(output=tmp_path / "out").run()
+        assert path.read_bytes() == before
+        verify(tmp_path / "out")
+
+
+def test_a_file_in_the_folder_is_a_verb_without_an_entry_elsewhere(tmp_path):
+    (tmp_path / "newest.py").write_text(
+        """
+from dataclasses import dataclass
+import pyarrow as pa
+from memtax.jobs.base import Job, Result, Rows
+from memtax.settings import argument
+
+
+@dataclass(frozen=True, kw_only=True)
+class Newest(Job):
+    "Say a word."
+
+    word: str = argument("The word.")
+
+    def make(self, work):
+        table = pa.table({"sequence_id": [0], "text": [self.word]})
+        return Result("Newest", [Rows("words", "One row per word.", table)], {"word": self.word}, lines=[self.word])
+"""
+    )
+    # A package's `__path__` is where its modules are looked for.
+    script = f"""
+import sys
+import memtax, memtax.jobs
+memtax.jobs.__path__.append({str(tmp_path)!r})
+memtax.jobs.__spec__.loader.exec_module(memtax.jobs)
+sys.argv = ["memtax", "newest", "hello", "--output", {str(tmp_path / "out")!r}]
+from memtax.cli import main
+main()
+"""
+    done = python("-c", script)
+    assert done.returncode == 0, done.stderr
+    assert "hello" in done.stdout + done.stderr
+    assert read_summary(tmp_path / "out", "newest") == {"word": "hello"}
+    assert load_dataset(str(tmp_path / "out/dataset"), split="train")["text"][:] == ["hello"]

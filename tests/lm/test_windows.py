@@ -56,6 +56,22 @@ def test_shares_and_coverage_by_hand():
     assert windows.measure([], 2, 3, 4) == []
 
 
+def test_only_windows_beyond_all_of_the_matched_texts_count():
+    # Prefix 1, suffix 2, windows every 3 tokens of 9: suffixes 1..2, 4..5 and 7..8, of which the second ties with the matched.
+    text = (9, np.array([0, 3, 6]), np.array([-1.0, -2.0, -3.0]))
+    matched = [(3, np.array([0]), np.array([-7.0])), (6, np.array([0, 3]), np.array([-9.0, -2.0]))]
+    found = windows.census([text], matched, 1, 2, 3)
+    assert (found["log_threshold"], found["largest"]) == (-2.0, [-7.0, -2.0])
+    assert (found["share"]["value"], found["windows"]) == (pytest.approx(1 / 3), 3)
+    assert (found["coverage"]["value"], found["tokens"]) == (pytest.approx(2 / 6), 6)
+    # The matched texts themselves never count.
+    assert windows.census(matched, matched, 1, 2, 3)["share"]["value"] == 0
+    # Under top-k sampling a text may be impossible: then whatever is possible counts, and JSON has a null.
+    impossible = [(3, np.array([0]), np.array([-np.inf]))]
+    found = windows.census([text, *impossible], impossible, 1, 2, 3)
+    assert (found["log_threshold"], found["largest"], found["share"]["value"]) == (None, [None], 0.75)
+
+
 def test_blocks_cover_what_independent_draws_would_not():
     # A series in runs of 20 equal values with true mean 1/2. Single draws take its 400 values for independent: an interval of
     # about 2 * 1.96 * sqrt(0.25 / 400) = 0.098; the 20 runs that are really independent give sqrt(20) = 4.5 times that.
@@ -103,7 +119,19 @@ def test_the_command_finds_the_stretch_that_was_learned(tmp_path, monkeypatch, c
     text = other[0] + known[0].tolist() + other[1]
     rows = [{"sequence_id": 4, "tokens": text}, {"sequence_id": 9, "tokens": other[0][:9]}]
     (tmp_path / "text.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    options = ["--prompt", str(PROMPT), "--continuation", str(CONTINUATION), "--stride", "5", "--output", str(tmp_path / "out")]
+    (tmp_path / "matched.jsonl").write_text(json.dumps({"tokens": other[1]}) + "\n")
+    options = [
+        "--matched",
+        str(tmp_path / "matched.jsonl"),
+        "--prompt",
+        str(PROMPT),
+        "--continuation",
+        str(CONTINUATION),
+        "--stride",
+        "5",
+        "--output",
+        str(tmp_path / "out"),
+    ]
     monkeypatch.setattr(
         sys, "argv", ["memtax", "score", str(tmp_path / "text.jsonl"), "--model", str(tmp_path / "model"), *options]
     )
@@ -127,6 +155,11 @@ def test_the_command_finds_the_stretch_that_was_learned(tmp_path, monkeypatch, c
     logprobs = table.column("continuation_logprob").to_pylist()
     for row in sliding["thresholds"]:
         assert row["share"]["value"] == pytest.approx(np.mean([value >= math.log(row["threshold"]) for value in logprobs]))
+    # The matched text is the last part of the text; its own windows give the threshold, and those of the stretch lie above.
+    census = sliding["census"]
+    own = [value for begin, value in zip(begins, logprobs, strict=True) if begin >= 180]
+    assert census["log_threshold"] == pytest.approx(max(own), abs=1e-4)
+    assert census["share"]["value"] == pytest.approx(np.mean([value > max(own) + 1e-4 for value in logprobs]), abs=1e-9)
     # The stretch is tokens 120..179 of 300, bins 80..119 of 200: it stands out there and nowhere else.
     heat = sliding["texts"][0]["heat"]
     likely = [place for place, value in enumerate(heat) if value is not None and value > math.log(0.1)]
@@ -138,7 +171,10 @@ def test_the_command_finds_the_stretch_that_was_learned(tmp_path, monkeypatch, c
     assert "data:image/png" in page
     assert " img-src data:;" in page
     assert "1 text is shorter than one window" in page
-    assert "of the windows" in capsys.readouterr().out
+    assert "Beyond matched texts" in page
+    said = capsys.readouterr().out
+    assert "of the windows" in said
+    assert "than every window of 1 matched text, the likeliest" in said
 
 
 def test_a_stride_excludes_what_it_cannot_do(tmp_path):

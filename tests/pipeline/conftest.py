@@ -2,11 +2,13 @@
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from transformers import PreTrainedTokenizerFast, TrainingArguments
 
 from memtax.files import asset
@@ -41,10 +43,21 @@ def load_script(name: str):
 
 @pytest.fixture(scope="session")
 def material(tmp_path_factory) -> Path:
-    """`docs.jsonl`, `held_out.jsonl`, `tokenizer/`, `rows.jsonl` (what the model is trained on) and `model/`."""
+    """`docs.jsonl`, `held_out.jsonl`, `tokenizer/`, `rows.jsonl` (what the model is trained on) and `model/`.
+
+    Made by the worker that needs it first; the others wait for it.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return make_material(tmp_path_factory.mktemp("material"))
+    folder = tmp_path_factory.getbasetemp().parent / "material"
+    with FileLock(f"{folder}.lock"):
+        return folder if (folder / "watched.json").exists() else make_material(folder)
+
+
+def make_material(folder: Path) -> Path:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    folder = tmp_path_factory.mktemp("material")
+    folder.mkdir(exist_ok=True)
     texts = documents()
     for name, part in (("docs", texts[:24]), ("held_out", texts[24:])):
         lines = (json.dumps({"text": text, "document": f"{name}-{i}"}) for i, text in enumerate(part))

@@ -9,7 +9,9 @@ import string
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from datasets import load_dataset
 from transformers import AutoTokenizer, TrainingArguments
 from typer.testing import CliRunner
 
@@ -82,6 +84,7 @@ def audited(planted, tmp_path_factory):
     output = tmp_path_factory.mktemp("audit")
     arguments = ["audit", "--model", str(tuned), "--train", str(folder / "train.jsonl")]
     arguments += ["--held-out", str(folder / "held_out.jsonl"), "--prompt", "8", "--continuation", "8", "--resamples", "200"]
+    arguments += ["--clean", str(output.with_name("clean"))]
     done = CliRunner().invoke(app, [*arguments, "--output", str(output)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return output, read_summary(output, "audit")
@@ -93,8 +96,6 @@ def starts(planted, material, texts):
 
 
 def test_canaries_planted_once_are_worrying_and_those_planted_often_are_not(planted, audited, material):
-    import pyarrow.parquet as pq
-
     output, found = audited
     table = pq.read_table(output / "run/sequences/train.parquet").to_pylist()
     tokens = {row["sequence_id"]: tuple(row["tokens"]) for row in table}
@@ -110,6 +111,70 @@ def test_canaries_planted_once_are_worrying_and_those_planted_often_are_not(plan
     assert sum(one["memorized"] for one in kinds.values()) == found["extraction"]["all"]["memorized"]
     assert found["extraction"]["held_out"]["memorized"] == 0
     assert found["extraction"]["recitation"]["memorized"] == OFTEN * COPIES
+
+
+def test_the_page_leads_with_the_verdicts(audited):
+    output, found = audited
+    page = (output / "index.html").read_text()
+    told = {one["about"]: one for one in found["verdicts"]}
+    assert told["extraction"]["verdict"] == told["membership"]["verdict"] == "shown"
+    assert told["canaries"]["verdict"] == "not measured"
+    first, second = page.index('<section id="answer">'), page.index('<section id="coverage">')
+    for one in found["verdicts"]:
+        assert first < page.index(one["sentence"].split(";")[0].replace("'", "&#39;")) < second
+        assert one["sentence"] in (output / "card_section.md").read_text()
+    # One row per attack; the grid of k is folded.
+    before, _, folded = page.partition("<summary>Numbers: AUROC with other k")
+    assert before.count('<th scope="row">Min-K%, ') == 1 < folded.count('<th scope="row">Min-K%, ')
+    assert "complian" not in page.lower()
+
+
+def test_generated_continuations_agree_with_the_forward_pass(audited):
+    found = audited[1]
+    near = found["near_verbatim"]
+    assert near["train"]["identical"]["memorized"] == found["extraction"]["all"]["memorized"]
+    assert near["train"]["identical"]["sequences"] == found["sequences"]
+    assert near["train"]["near"]["memorized"] >= near["train"]["identical"]["memorized"]
+    assert near["held_out"]["near"]["memorized"] == 0
+
+
+def test_the_cleaned_training_set_loads_and_counts_what_went(planted, audited, material, tmp_path):
+    folder, tuned, _, often = planted
+    output, found = audited
+    clean, counts = output.with_name("clean"), found["clean"]
+    rows = load_dataset(str(clean / "dataset"), split="train", cache_dir=str(tmp_path))
+    before = [json.loads(line)["text"] for line in (folder / "train.jsonl").read_text().splitlines()]
+    assert rows.column_names == ["text"]
+    assert (counts["rows"], counts["kept"]) == (len(before), len(rows))
+    assert counts["rows"] == counts["kept"] + counts["worrying"] + counts["copies"]
+    assert sorted(row for row in rows["text"] if row in often) == sorted(often)
+    tokenizer = AutoTokenizer.from_pretrained(material / "tokenizer")
+    table = pq.read_table(output / "run/sequences/train.parquet").to_pylist()
+    dropped = {tuple(row["tokens"]) for row in table if row["sequence_id"] in found["advice"]["drop"]["sequence_ids"]}
+    assert not dropped & {tuple(tokenizer(text)["input_ids"][:16]) for text in rows["text"]}
+    assert set(before) - set(rows["text"]) == {text for text in before if tuple(tokenizer(text)["input_ids"][:16]) in dropped}
+    assert f"{counts['kept']:,} rows of the training set" in (output / "index.html").read_text()
+    card = (clean / "dataset" / "README.md").read_text()
+    assert f"{counts['worrying']:,}, with a rare sequence" in card
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    for other in (tmp_path / "mine", output / "clean"):
+        with pytest.raises(MemtaxError, match=r"thesis|holds files|in the output of the audit|contains"):
+            memtax.audit(model=str(tuned), train=str(folder / "train.jsonl"), output=output, clean=other)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
+
+
+def test_verify_names_the_weights_that_were_changed(planted, audited):
+    output = audited[0]
+    assert memtax.verify(directory=output).code == 0
+    weights = planted[1] / "model.safetensors"
+    before = weights.read_bytes()
+    try:
+        weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        found = memtax.verify(directory=output)
+    finally:
+        weights.write_bytes(before)
+    assert (found.code, found.figures["different"]) == (1, [f"changed: {weights} (model)"])
 
 
 def test_membership_stands_beside_the_blind_baseline(audited):
@@ -171,8 +236,6 @@ def check_table(table, tokenizer=None):
 @needs_pii
 def test_no_file_of_an_audit_that_is_shown_or_pushed_quotes_personal_data(audited, material):
     """Numbers and addresses that the windows' edges cut, in the tables' texts and tokens and in every byte of the pages."""
-    import pyarrow.parquet as pq
-
     output, found = audited
     assert found["personal_data_shown"] is False
     tokenizer = AutoTokenizer.from_pretrained(material / "tokenizer")
@@ -202,7 +265,6 @@ def test_no_file_of_an_audit_that_is_shown_or_pushed_quotes_personal_data(audite
 def test_views_of_an_audit_quote_no_personal_data(audited, tmp_path):
     """The explorer's rows; the report, written again; comparisons with a table of the same windows in clear."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     output, _ = audited
     explorer = Explorer.load(output)
@@ -254,8 +316,6 @@ def test_adapter_with_canaries_and_held_out_is_audited_against_its_base_model(pl
     options = {"adapter": str(adapter), "held_out": held_out, "prompt": 8, "continuation": 8, "resamples": 50}
     found = memtax.audit(model=base, train=train, output=tmp_path / "out", **options).figures
     assert (found["model"], found["adapter"]) == (base, str(adapter))
-    import pyarrow.parquet as pq
-
     table = pq.read_table(tmp_path / "out/run/dataset/features/train.parquet")
     assert table.column("is_memorized_by_reference").null_count == 0
     # Members and the held-out are told apart with the adapter, and that stands beside the blind baseline.
@@ -276,7 +336,7 @@ def test_adapter_with_canaries_and_held_out_is_audited_against_its_base_model(pl
     assert "What planted canaries show" in page
     assert "log-likelihood minus that under the base model" in page
     assert "EZ divides gains by losses" in page
-    assert conclusion(found["canaries"]) in card
+    assert conclusion(found["canaries"]).replace(". Mean", "; mean") in card
     with pytest.raises(MemtaxError, match=r"was trained on .* not on 'gpt2'"):
         memtax.audit(model="gpt2", train=train, output=tmp_path / "x", adapter=str(adapter))
 

@@ -6,8 +6,8 @@ import scipy.stats
 from helpers import simulated
 from memtax import statistics
 from memtax.errors import MemtaxError
-from memtax.pipeline.extraction_rates import extraction_rates
 from memtax.predictor.correlations import correlations
+from memtax.predictor.extraction_rates import extraction_rates
 
 
 def test_correlations_equal_scipy():

@@ -325,3 +325,17 @@ def test_lists_of_influence_quote_no_number_and_no_address():
             assert kinds[row["train_id"]] != "email" or "@" not in row["train_text"], row
             assert not re.search(r"[\w-]+\.(?:co\.uk|io|ac\.jp)\b", row["train_text"]), row
     assert {row["train_text"] for row in top_table(found, *sides, 24, mask=False).to_pylist()} == set(texts)
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", " \n> ", "\n    "])
+def test_an_ipv6_address_that_a_line_cuts_is_counted_and_not_shown(line_break):
+    address = "2a06:c0ac:6b84:c9fa:3b4c:8b3e:8186:a795"
+    for cut in range(6, len(address) - 1):
+        value = address[:cut] + line_break + address[cut:]
+        document = f"sent from {value}, said the\nlog of it"
+        assert privacy.find(document) == [Finding("IP address", 10, 10 + len(value))]
+        assert privacy.mask_text(document) == f"sent from [IP address, {len(value)} characters], said the\nlog of it"
+    # Two whole addresses, times of day and names of C++ are none.
+    for text in ("at 2a06:c0ac::1\nbad luck", "from 10:20:30\n11:40:50 on", "use std::add\nface::bed once", "aaaa:bbbb\ncc"):
+        spans = [text[each.start : each.end] for each in privacy.cover(text) if each.kind == "IP address"]
+        assert not any("\n" in span for span in spans)

@@ -12,6 +12,7 @@ from memtax.cli import app
 from memtax.errors import MemtaxError
 from memtax.jobs.compare import Compare
 from memtax.report.comparison import compare
+from memtax.report.quoting import quotable
 from memtax.results import read_summary, read_table
 
 
@@ -33,7 +34,7 @@ def table(path, ids, memorized, taxonomy=None, tokens=None, text=None, document=
 @pytest.fixture
 def runs(tmp_path):
     # Before: 1, 2, 3 memorized. After: 2, 4. Sequence 9 and 8 are in one run only, 5 has no verdict after.
-    hostile = "<script>alert(1)</script>"
+    hostile = "<script>alert()</script>"
     before = table(
         tmp_path / "a" / "dataset" / "features" / "train.parquet",
         [1, 2, 3, 4, 5, 9],
@@ -192,3 +193,34 @@ def test_the_paired_interval_covers(probabilities):
     truth = probabilities[2] - probabilities[1]
     # 2,000 intervals at 95%: three standard errors are 0.015; score intervals may cover a little more.
     assert 0.935 <= np.mean([each.low <= truth <= each.high for each in intervals]) <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("before the long and winding text they met at Bd. Unirii nr", "before the long and winding text they met at ["),
+        ("it was said that he lives at 7921 Szeged, R", "it was said that he lives at ["),
+        (
+            "it was said to all of those who were there in the evening to write to anna.petrosyan_xx at hellas",
+            "in the evening to write to [",
+        ),
+        ("Dorées, Lyon is where the letter went in the end", "] is where the letter went in the end"),
+        ("there is nothing that anybody could cut at either edge", "there is nothing that anybody could cut at either edge"),
+        ("in 1900, and then very much that has nothing to do with " + 3 * "the edge ", 3 * "the edge "),
+    ],
+)
+def test_an_edge_that_may_cut_an_address_is_masked_unless_neighbors_complete_it(tmp_path, text, shown):
+    rows = {"tokens": [[1], [2]], "text": ["all of it ", text], "document": ["a", None]}
+    before = table(tmp_path / "a.parquet", [1, 2], [True, False], **rows)
+    after = table(tmp_path / "b.parquet", [1, 2], [True, True], **rows)
+    [quoted] = compare(before, after).changed.column("text").to_pylist()
+    assert shown in quoted
+    assert not [word for word in ("Bd", "7921", "petrosyan", "Lyon", "1900") if word in quoted]
+    # A run that was masked with its documents known hides what must be hidden itself.
+    assert quotable(rows["text"], rows["document"], [1], show=False, masked=True)[0][:9] == text[:9]
+    # The window after it shows that nothing is cut.
+    rows = {"tokens": [[1], [2]], "text": [text, " and so on, as everybody expected of it " * 4], "document": ["a", "a"]}
+    before = table(tmp_path / "a.parquet", [1, 2], [False, True], **rows)
+    after = table(tmp_path / "b.parquet", [1, 2], [True, True], **rows)
+    [quoted] = compare(before, after).changed.column("text").to_pylist()
+    assert quoted.endswith(text[-4:])

@@ -17,6 +17,7 @@ from memtax.attribution.alignment_memorization import agreement
 from memtax.jobs.base import Result, Rows, write_result
 from memtax.membership.canaries import Canary, summarize
 from memtax.pipeline import audit_page
+from memtax.pipeline.audit_verdicts import verdicts
 from memtax.report import figures, page, saving, sections, verb_pages
 from memtax.report.data import Run
 from memtax.report.parts import Panel
@@ -39,20 +40,27 @@ def audited():
     listed = [{"sequence_id": 3, "document": "a", "category": "recollection", "duplicates": 1, "text": "<b>secret</b>"}]
     listed = [{**row, "windows": 1, "personal_data": ["e-mail address"]} for row in listed]
     measured = {"auroc": {"value": 0.9, "low": 0.8, "high": 0.95}, "verdict": {"shows_membership": True, "reason": "above"}}
-    return {
+    units = {"name": "documents", "members": 30, "nonmembers": 20}
+    near = {kind: rate(2, 40) for kind in ("identical", "near", "block")}
+    found = {
         "model": "models/<small>",
         "adapter": None,
         "train": "rows.jsonl",
         "held_out": "other.jsonl",
         "personal_data_shown": False,
         "sequences": 40,
+        "skipped": {},
+        "near_verbatim": {"measurable": True, "tokens": 32, "edits": 3, "block": 16, "train": near, "held_out": near},
         "distinct": {"sequences": 30, "memorized": 5},
         "window": {"prompt": 32, "continuation": 32},
         "extraction": {name: rate(place, 10) for place, name in enumerate(names)},
         "sampling": [{"samples": 100, "probability": 0.5, "extractable": 4, **rate(4, 40)}],
         "kinds": {name: {**rate(2, 40), "distinct": 1} for name in ("worrying", "benign", "unknown")},
         "canaries": {"measurable": True, **summarize([Canary((1, 2), n) for n in (1, 9, 0, 0)], [1, 4, 2, 3], [0, 1, 0, 0])},
-        "membership": {"measurable": True, "domains": {"all": {"attacks": {"loss": measured}, "blind": measured}}},
+        "membership": {
+            "measurable": True,
+            "domains": {"all": {"attacks": {"loss": measured}, "blind": measured, "units": units}},
+        },
         "personal_data": {"measurable": True, "by_kind": {}, "count": 1, "distinct": 1, "sequences": listed},
         "worrying_sequences": listed,
         "advice": {
@@ -60,6 +68,7 @@ def audited():
             "deduplicate": {"sequence_ids": [], "measurable": False, "reason": "no memorized sequence occurs more than once"},
         },
     }
+    return {**found, "verdicts": verdicts(found)}
 
 
 HOSTILE = "<script>alert(1)</script> a\u202eb & <b>\n  " + "x" * 500

@@ -74,13 +74,10 @@ def draw_nothing():
 
 def inputs(folder):
     """The inputs of `killing`, cut to what takes little time."""
-    import pyarrow.parquet as pq
-
-    material(folder)
+    material(folder, 1000)
     for name, rows in (("rows.jsonl", 300), ("texts.jsonl", 120), ("few.jsonl", 24), ("pairs.jsonl", 40)):
         lines = (folder / name).read_text().splitlines(True)[:rows]
         (folder / name).write_text("".join(lines))
-    pq.write_table(pq.read_table(folder / "many.parquet").slice(0, 1000), folder / "many.parquet")
 
 
 def commands(given, out):
@@ -123,13 +120,15 @@ def run(words, log, prepare=lambda: None):
     return os.waitstatus_to_exitcode(ended[1]), log.read_text(errors="replace")
 
 
-def at_renames(act):
-    """Call `act` with the number of each file or directory that appears by rename, before it appears."""
+def at_renames(out, act):
+    """Call `act` with the number of each file or directory that appears by rename in an output, before it appears."""
     rename, numbers = os.replace, itertools.count(1)
 
-    def replace(*given, **named):
-        act(next(numbers))
-        rename(*given, **named)
+    def replace(source, to, **named):
+        # Not in caches, which only the first run fills.
+        if Path(to).is_relative_to(out):
+            act(next(numbers))
+        rename(source, to, **named)
 
     os.replace = replace
 
@@ -155,7 +154,9 @@ def unfinished(words, out, log, begin):
             file.write(b".")
 
     begin()
-    status, printed = run(words, log, lambda: (at_renames(note), at_exit(lambda: modules.write_text("\n".join(sys.modules)))))
+    status, printed = run(
+        words, log, lambda: (at_renames(out, note), at_exit(lambda: modules.write_text("\n".join(sys.modules))))
+    )
     if status:
         raise SystemExit(f"{words[0]} undisturbed: {printed}")
     # Once for all forks.
@@ -165,7 +166,7 @@ def unfinished(words, out, log, begin):
     total = notes.stat().st_size
     for number in sorted({max(1, total // 3), max(1, 2 * total // 3), total}):
         begin()
-        run(words, log, lambda number=number: at_renames(lambda n: os._exit(9) if n == number else None))
+        run(words, log, lambda number=number: at_renames(out, lambda n: os._exit(9) if n == number else None))
         base = out.parent / f"{words[0]}.unfinished{number}"
         shutil.rmtree(base, ignore_errors=True)
         shutil.copytree(out, base)
@@ -347,7 +348,7 @@ def recorded(out):
 def seen(words, out, result, printed):
     """What a reader gave: its page, its lines, or its output without records: they hold the digest of what was read."""
     if words[0] == "report":
-        return (out / "report" / "index.html").read_bytes()
+        return (words[1] / "report" / "index.html").read_bytes()
     if not result.exists():
         return printed
     return {name: data for name, data in visible(content(result)).items() if Path(name).name not in ("run.yaml", "stage.json")}

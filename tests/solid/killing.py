@@ -43,8 +43,8 @@ def serve():
     return os.read(reader, 1000).decode(), child
 
 
-def material(folder):
-    """A model, and inputs for every verb."""
+def material(folder, rows_to_predict=600_000):
+    """A model, and inputs for every verb; the default makes three parts of `predict`."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -85,8 +85,7 @@ def material(folder):
         "is_memorized": rng.random(rows) < 1 / (1 + np.exp(1 - a + b)),
     }
     pq.write_table(pa.table(table), folder / "table.parquet")
-    # Three parts of `predict`.
-    a, b = rng.normal(size=(2, 600_000))
+    a, b = rng.normal(size=(2, rows_to_predict))
     categories = pa.array(rng.integers(0, 3, len(a)), pa.int64())
     many = {"sequence_id": np.arange(len(a)), "a": a, "b": b, "taxonomy": categories}
     pq.write_table(pa.table(many), folder / "many.parquet")
@@ -305,10 +304,10 @@ def _run(options, folder):
     # The lock of tqdm's own is a semaphore that forks share: one killed while holding it stops all later ones.
     tqdm.tqdm.set_lock(threading.RLock())
     small_demo()
-    material(folder / "given")
     chance, out = random.Random(options.seed), folder / "out"
     table = verbs(folder / "given", out)
     chosen = options.verb or list(table)
+    material(folder / "given", 600_000 if "predict" in chosen else 1)
     if {"push", "predict"} & {*chosen}:
         fit = (*table["fit"][:2], "--output", folder / "fitted", *table["fit"][4:])
         attempt(fit, folder / "fitted", folder / "fit.log")

@@ -76,12 +76,6 @@ def _compare(number: int, own: Any, rows: Sequence[Sequence[float]], tensors: Se
     return float(np.mean(cosines)), float(np.mean(others @ own))
 
 
-def known(column: Sequence[float | None]) -> tuple[list[int], list[float]]:
-    """Rows that have a value, and their values."""
-    rows = [(row, value) for row, value in enumerate(column) if value is not None]
-    return [row for row, _ in rows], [value for _, value in rows]
-
-
 def levels(values: Sequence[float], low: float, high: float) -> dict[str, list[bool]]:
     """Whether each alignment is above `high`, below `low`, or between (Paramem's levels)."""
     above, below = [value > high for value in values], [value < low for value in values]

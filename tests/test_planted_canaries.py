@@ -1,5 +1,9 @@
 """Canaries in TRL's SFTTrainer are trained on as recorded, or refused before training."""
 
+import json
+import re
+from pathlib import Path
+
 import datasets
 import pytest
 
@@ -68,3 +72,24 @@ def test_only_the_answer_is_scored():
     row = {"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "w1 w2"}]}
     found = encode_rows(chat(), [row], Shape(("messages",), True), "data")[0]
     assert [token for token, scored in zip(found.tokens, found.scored, strict=True) if scored] == [6, 7, small.EOS]
+
+
+def test_the_guide_runs_as_it_is_written(tmp_path, monkeypatch):
+    pytest.importorskip("trl")
+    page = (Path(__file__).parents[1] / "docs/guides/canaries.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```py\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    small.model().save_pretrained("model")
+    small.tokenizer("none").save_pretrained("model")
+    texts = [{"text": small.words(row)} for row in small.rows(12, 8)]
+    Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    for written, here in (
+        ("EleutherAI/pythia-70m-deduped", "model"),
+        ("max_length=512", "max_length=60, use_cpu=True, bf16=False"),
+    ):
+        assert written in code
+        code = code.replace(written, here)
+    exec(code, {})
+    assert Path("adapter/adapter_model.safetensors").exists()
+    record = Path("canaries-of-run-1")
+    assert {path.name for path in record.iterdir()} >= {"canaries.member.jsonl", "canaries.nonmember.jsonl"}
