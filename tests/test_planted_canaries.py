@@ -59,7 +59,7 @@ def test_a_canary_is_trained_on_or_refused(options, refused, tmp_path):
     [
         ({"role": "user", "content": "a"}, "no assistant turn"),
         ({"role": "assistant", "content": " "}, "empty answer"),
-        ({"role": "assistant", "content": [{"type": "text", "text": "a"}]}, "in parts"),
+        ({"role": "assistant", "content": [{"type": "image", "text": None}]}, "other than text"),
         ({"role": "tool", "content": "a"}, "tool call"),
     ],
 )

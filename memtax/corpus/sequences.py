@@ -77,10 +77,7 @@ def load_sequences(
     Raises:
         MemtaxError: an argument is invalid, the source cannot be used, ids are not unique, or no row is long enough.
     """
-    if window < 1:
-        raise MemtaxError(f"a window must have at least 1 token, got {window}")
-    if cut not in (None, "first", "all"):
-        raise MemtaxError(f"unknown cut {cut!r}; use 'first' or 'all'")
+    _check(window, cut)
     if continuation is not None and holds_conversations(source):
         return _answers(source, continuation, tokenizer, bos, positions)
     corpus = _open(source, window, tokenizer, vocabulary_size, bos)
@@ -121,6 +118,13 @@ def load_sequences(
     return Sequences(_dataset(table), dict(skipped))
 
 
+def _check(window: int, cut: Cut | None) -> None:
+    if window < 1:
+        raise MemtaxError(f"a window must have at least 1 token, got {window}")
+    if cut not in (None, "first", "all"):
+        raise MemtaxError(f"unknown cut {cut!r}; use 'first' or 'all'")
+
+
 def _check_some(made: int, label: str, window: int, longest: int) -> None:
     if made == 0:
         raise MemtaxError(
@@ -158,11 +162,13 @@ class Document:
         text: text of the whole row.
         windows: text of each window, in order.
         whole: whether the row is a complete text that was tokenized here; a row of tokens may be cut from a longer text.
+        prompts: of a conversation, whose windows all begin with it, the number of characters of each window before the answer.
     """
 
     text: str
     windows: list[str]
     whole: bool
+    prompts: list[int] | None = None
 
 
 def documents(
@@ -188,10 +194,12 @@ def documents(
     """
     if continuation is not None and holds_conversations(source):
         for conversation in read_conversations(source, tokenizer, bos):
-            kept = [tokens for _, tokens, reason in conversation.windows(continuation, positions) if reason is None]
+            windows = conversation.windows(continuation, positions)
+            kept = [(tokens, tokens[:start]) for start, tokens, reason in windows if reason is None]
             if kept:
-                text, *texts = columns.decode_rows(tokenizer, [conversation.tokens, *kept])
-                yield Document(text, texts, True)
+                tokens, prompts = (list(part) for part in zip(*kept, strict=True))
+                text, *texts = columns.decode_rows(tokenizer, [conversation.tokens, *tokens])
+                yield Document(text, texts, True, [len(prompt) for prompt in columns.decode_rows(tokenizer, prompts)])
         return
     corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=None)
     cut = cut or ("first" if corpus.kind == "tokens" else "all")

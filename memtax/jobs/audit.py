@@ -185,4 +185,5 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
             output=output,
         )
         figures = job.run().figures
-        return {"measurable": True, "domains": figures.get("domains"), "forced": figures.get("forced", {})}
+        told = {"forced": figures.get("forced", {}), "answers": figures.get("answers", False)}
+        return {"measurable": True, "domains": figures.get("domains"), **told}

@@ -51,28 +51,22 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
 
     def make(self, work: Work) -> Result:
         """See `memtax.membership.measure`."""
-        from memtax.corpus.conversations import SCORED, template_opening
-        from memtax.corpus.membership_texts import is_templated, load_membership, load_neighbours
-        from memtax.lm.loading import load_tokenizer, split_revision
+        from memtax.corpus.conversations import SCORED
+        from memtax.lm.loading import split_revision
         from memtax.membership.attacks import choose
         from memtax.membership.evidence import AttackFilter
         from memtax.membership.late import StrongSettings
         from memtax.membership.measure import (
-            DEFAULT,
-            NOT_OF_ANSWERS,
             default_reference,
             infer_membership,
             possible_attacks,
-            rewriting,
+            unsuited,
             without_unavailable,
         )
         from memtax.report import verb_pages
         from memtax.results import read_table
 
-        if self.neighbour_texts is not None and self.neighbour_model:
-            raise MemtaxError(
-                "neighbours come from a model or from texts: give --neighbour-model or --neighbour-texts, not both"
-            )
+        self._check()
         given = {"columns": self.columns, "references": self.references}
         tables: dict[str, Any] = {name: read_table(path) for name, path in given.items() if path is not None}
         model, revision = split_revision(self.model)
@@ -86,19 +80,13 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
         given_attacks, left_out = without_unavailable(self.attack, model)
         early = tuple(each.name for each in choose(given_attacks) if not each.late and "prefixed" not in each.needs)
         scorer = self.build(AttackFilter, model=model, revision=revision, attacks=early, **parameters)
-        sources = {"members": self.members, "nonmembers": self.nonmembers}
-        reader = partial(load_tokenizer, self.tokenizer or model, None if self.tokenizer else revision)
-        texts = load_membership(self.data, **sources, column=self.column, chunk_words=self.chunk_words, tokenizer=reader)
-        answers = SCORED in texts.column_names
-        if answers and self.bos == "auto" and is_templated(texts):
-            scorer = replace(scorer, bos=template_opening(reader()))
-        if self.neighbour_texts is not None:
-            texts = load_neighbours(self.neighbour_texts, texts, column=self.column)
+        texts, bos = self._read(model, revision)
+        scorer = replace(scorer, bos=bos)
         attacks = given_attacks
         if not attacks:
             possible = possible_attacks(parameters, tables, texts, chunks=self.chunk_words is not None)
             attacks, left_out = without_unavailable(possible, model)
-            left_out |= dict.fromkeys(rewriting(DEFAULT) if answers else (), NOT_OF_ANSWERS)
+            left_out |= unsuited(texts)
         found = infer_membership(
             texts,
             scorer,
@@ -117,7 +105,27 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
             ]
             if work.world.is_main
             else [],
-            figures={**found.figures, **({"left_out": left_out} if left_out else {})},
+            figures={**found.figures, "answers": SCORED in texts.column_names, **({"left_out": left_out} if left_out else {})},
             lines=[*found.lines(), *(f"left out: {name}: {reason}" for name, reason in left_out.items())],
             page=verb_pages.mia,
         )
+
+    def _check(self) -> None:
+        if self.neighbour_texts is not None and self.neighbour_model:
+            raise MemtaxError(
+                "neighbours come from a model or from texts: give --neighbour-model or --neighbour-texts, not both"
+            )
+
+    def _read(self, model: str, revision: str | None) -> tuple[Any, Any]:
+        """The texts, and the BOS put before them: for messages, `auto` follows the chat template."""
+        from memtax.corpus.conversations import template_opening
+        from memtax.corpus.membership_texts import is_templated, load_membership, load_neighbours
+        from memtax.lm.loading import load_tokenizer
+
+        sources = {"members": self.members, "nonmembers": self.nonmembers}
+        reader = partial(load_tokenizer, self.tokenizer or model, None if self.tokenizer else revision)
+        texts = load_membership(self.data, **sources, column=self.column, chunk_words=self.chunk_words, tokenizer=reader)
+        bos = template_opening(reader()) if self.bos == "auto" and is_templated(texts) else self.bos
+        if self.neighbour_texts is not None:
+            texts = load_neighbours(self.neighbour_texts, texts, column=self.column)
+        return texts, bos

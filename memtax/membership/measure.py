@@ -38,7 +38,6 @@ SEED = 1024
 
 REWRITES = {"lowercase", "neighbours", "prefixed"}
 """Evidence from another version of a text."""
-NOT_OF_ANSWERS = "compares a text with another version of it, and conversations keep that of their template"
 
 DEFAULT = ("loss", "zlib", "min_k", "min_k_plus_plus", "lowercase", "recall")
 """Attacks that need only the model and the texts."""
@@ -120,9 +119,6 @@ def infer_membership(
         StaleOutputError: there are parts from another input or other settings.
     """
     chosen = choose(attacks)
-    scorer = replace(scorer, answers=SCORED in data.column_names)
-    if scorer.answers and (unsuited := rewriting(attacks)):
-        raise MemtaxError(f"attack {unsuited[0]!r} {NOT_OF_ANSWERS}; leave it out")
     data = prepare(data, scorer)
     # Checked before the model runs, so that a table that does not match wastes no hours.
     check_finished(data, chosen, columns, references)
@@ -130,7 +126,7 @@ def infer_membership(
         sum(len(tokens) < 2 for tokens in data.column("tokens").to_pylist()), "without a token to score; its scores are null"
     )
     prefixed, population = _reserve(data, chosen, shots)
-    scorer = _early_scorer(scorer, chosen, _prefixes(data, prefixed))
+    scorer = _early_scorer(scorer, chosen, data, prefixed)
     prepared = data.select(["sequence_id", *scorer.requires])
     rows = datasets.Dataset(prepared, fingerprint=fingerprint_table(prepared))
     scored = stage(rows, scorer, "parts", ROWS_PER_BATCH, 1)
@@ -149,7 +145,6 @@ def infer_membership(
         "frequencies": scorer.frequencies,
         "reference_model": scorer.reference_model,
         "forced": forced,
-        "answers": scorer.answers,
         "strong": asdict(strong) if {"lira", "rmia"} & set(attacks) else None,
         # Only the main process needs the bootstraps, which are slow.
         "domains": figures(table, names, resamples) if World.current().is_main else {},
@@ -158,12 +153,14 @@ def infer_membership(
     return Membership(schema.validate(table, columns_kept, "the scores"), figures_found)
 
 
-def _early_scorer(scorer: AttackFilter, chosen: Sequence[Attack], prefixes: Any) -> AttackFilter:
+def _early_scorer(scorer: AttackFilter, chosen: Sequence[Attack], data: pa.Table, prefixed: Sequence[int]) -> AttackFilter:
     """The filter for the attacks that read passes of the model, with the score that late attacks read."""
+    for name, reason in unsuited(data, [attack.name for attack in chosen]).items():
+        raise MemtaxError(f"attack {name!r} is not possible: {reason}; leave it out")
     early = tuple(attack.name for attack in chosen if not attack.late)
     needs_score = any("score" in attack.needs for attack in chosen)
     run = tuple(dict.fromkeys((*early, *(("loss",) if needs_score or not early else ()))))
-    return replace(scorer, attacks=run, prefixes=prefixes)
+    return replace(scorer, attacks=run, prefixes=_prefixes(data, prefixed), answers=SCORED in data.column_names)
 
 
 def _over_set(table: pa.Table, chosen: Sequence[Attack]) -> tuple[pa.Table, dict[str, int]]:
@@ -246,9 +243,12 @@ def without_unavailable(attacks: Sequence[str], model: str) -> tuple[tuple[str, 
     return left, reasons
 
 
-def rewriting(attacks: Sequence[str]) -> tuple[str, ...]:
-    """Those attacks that compare a text with another version of it, which conversations do not have."""
-    return tuple(attack.name for attack in choose(attacks) if REWRITES & set(attack.needs))
+def unsuited(texts: pa.Table, attacks: Sequence[str] = DEFAULT) -> dict[str, str]:
+    """The attacks that conversations do not allow, with the reason."""
+    if SCORED not in texts.column_names:
+        return {}
+    reason = "it compares a text with another version of it, and conversations keep the form of their template"
+    return {attack.name: reason for attack in choose(attacks) if REWRITES & set(attack.needs)}
 
 
 def _enough_for_prefixes(table: pa.Table) -> bool:
@@ -359,6 +359,6 @@ __all__ = [
     "possible_attacks",
     "prepare",
     "representatives",
-    "rewriting",
+    "unsuited",
     "without_unavailable",
 ]

@@ -33,7 +33,12 @@ def section(result: Mapping[str, Any], heading: str, anchor: str) -> Section:
     tables = [Table("AUROC of attacks", *_columns(found["domains"], _main), texts=texts)]
     if any(_rest(one) for one in found["domains"].values()):
         tables.append(Table("AUROC with other k", *_columns(found["domains"], _rest), folded=True, texts=texts))
-    return Section(anchor, heading, f"{TEXT} {words.say_paired(found.get('forced', {}))}", tuple(tables))
+    return Section(
+        anchor,
+        heading,
+        f"{TEXT} {words.say_scored(found.get('answers', False))}{words.say_paired(found.get('forced', {}))}",
+        tuple(tables),
+    )
 
 
 def _columns(domains: Mapping[str, Any], choose: Any) -> tuple[Row, tuple[Row, ...]]:

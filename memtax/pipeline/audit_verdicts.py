@@ -48,7 +48,8 @@ def extraction(figures: Mapping[str, Any]) -> tuple[str, str]:
     short = f"{numbered(left, 'row')} of the training data that {agree(left, 'is')} shorter, " if left else ""
     given = f"{window['prompt']} tokens of a training text yields exactly the next {window['continuation']}"
     if window["prompt"] is None:
-        short = f"{said}, " if (said := words.say_left_out(figures["skipped"])) else ""
+        training = {reason: rows for reason, rows in figures["skipped"].items() if not reason.startswith("held out: ")}
+        short = f"{said}, " if (said := words.say_left_out(training)) else ""
         given = f"a training conversation yields exactly the first {window['continuation']} tokens of its answer"
     sentence = (
         f"Greedy decoding from {given} "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from memtax.corpus.answers import holds_conversations
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
 from memtax.lm.chats import source_bos
@@ -139,15 +140,16 @@ class RunConfig:
         """Number of tokens in a sequence: prompt and continuation."""
         return self.prompt + self.continuation
 
-    @property
+    @functools.cached_property
     def opening(self) -> BosIds:
         """The ids put before every row, the same for all models of the run."""
-        return self._opening
-
-    @functools.cached_property
-    def _opening(self) -> BosIds:
         source = Source.parse(self.sequence_source, column=self.column)
         return source_bos(source, self.model, self.revision, self.bos, self.tokenizer)
+
+    @functools.cached_property
+    def answers(self) -> bool:
+        """Whether the sequences are answers of conversations."""
+        return holds_conversations(Source.parse(self.sequence_source, column=self.column))
 
     @property
     def sequence_source(self) -> str:

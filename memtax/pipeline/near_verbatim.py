@@ -48,15 +48,14 @@ def near_verbatim(config: RunConfig, folder: Path, most: int) -> dict[str, Any]:
     control = ~member & _absent(config.output, table.num_rows)
     rng = np.random.default_rng(_SEED)
     rows = np.concatenate([_drawn(np.flatnonzero(group), most, rng) for group in (member, control)])
-    answers = "prompt_tokens" in table.column_names
-    chosen = table.select(["sequence_id", "tokens", *(["prompt_tokens"] if answers else [])]).take(pa.array(rows))
+    chosen = table.select(["sequence_id", "tokens", *(["prompt_tokens"] if config.answers else [])]).take(pa.array(rows))
     scorer = LanguageModelFilter(
         config.model,
         config.revision,
         config.prompt,
         config.continuation,
         generated=True,
-        answers=answers,
+        answers=config.answers,
         dtype=config.dtype,
         batch_size=config.batch_size,
         device_map=config.device_map,

@@ -73,7 +73,7 @@ def personal_data(config: RunConfig) -> PersonalData:
 
 
 def _findings(config: RunConfig, rows: int) -> Iterator[tuple[list[Finding], list[Finding]]]:
-    """Findings to mask in each window, and the valid ones among them."""
+    """Findings to mask in each window, and the valid ones among them; of answers, those in the answer."""
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
     sources = [config.sequence_source, *([config.held_out] if config.held_out is not None else [])]
     with progress_bar("personal data", rows) as bar:
@@ -88,13 +88,23 @@ def _findings(config: RunConfig, rows: int) -> Iterator[tuple[list[Finding], lis
 def _of_windows(document: Document, region: str) -> Iterator[tuple[list[Finding], list[Finding]]]:
     valid = [] if privacy.missing_packages() else privacy.find(document.text, region)
     hidden = privacy.cover(document.text, valid, open_ends=not document.whole)
-    for window, place in zip(document.windows, privacy.locate(document.text, document.windows), strict=True):
+    if document.prompts is None:
+        places = privacy.locate(document.text, document.windows)
+    else:
+        places = [privacy.locate(document.text, [window])[0] for window in document.windows]
+    starts = document.prompts or [0] * len(document.windows)
+    for window, place, start in zip(document.windows, places, starts, strict=True):
         if place is None:
             # Its text is not the document's, so only the window itself is known.
             alone = [] if privacy.missing_packages() else privacy.find(window, region)
-            yield privacy.cover(window, alone, open_ends=True), alone
+            yield privacy.cover(window, alone, open_ends=True), _from(alone, start)
         else:
-            yield privacy.cover(window, privacy.window_spans(hidden, place)), privacy.window_spans(valid, place)
+            yield privacy.cover(window, privacy.window_spans(hidden, place)), _from(privacy.window_spans(valid, place), start)
+
+
+def _from(findings: Sequence[Finding], start: int) -> list[Finding]:
+    """Those that end after a character: what stands in a prompt is given to the model, not taken from it."""
+    return [finding for finding in findings if finding.end > start]
 
 
 def _table(ids: Sequence[int], findings: Iterator[tuple[list[Finding], list[Finding]]], measurable: bool) -> pa.Table:

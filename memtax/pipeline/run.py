@@ -24,7 +24,7 @@ from memtax.pipeline.guess_recall import OVERLAP, by_duplicates, by_overlap, cro
 from memtax.pipeline.neighbors import NEAREST
 from memtax.pipeline.series import Member, growth, kinds_over_series, score_series
 from memtax.pipeline.series_fits import fit_series
-from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, holds_answers, join, token_texts
+from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
 from memtax.predictor import factors as declared
 from memtax.predictor.correlations import correlations
 from memtax.predictor.extraction_rates import extraction_rates
@@ -72,7 +72,7 @@ def run(config: RunConfig) -> RunFound | None:
     output = config.output
     check_attached(config)
     for member in _members(config):
-        longest = 1 + config.continuation if holds_answers(config) else config.window
+        longest = 1 + config.continuation if config.answers else config.window
         check_model(member.path, member.revision, longest, len(config.opening))
     described = describe(config)
     dataset = join(described.dataset, _score(config, described.dataset, output / "scores" / "model"))
@@ -83,14 +83,14 @@ def run(config: RunConfig) -> RunFound | None:
 
 
 def _score(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> pa.Table:
-    scores = _scorer(config, Member(config.model, config.revision), dataset, token_logprobs=True)
+    scores = _scorer(config, Member(config.model, config.revision), token_logprobs=True)
     return run_stage(dataset, scores, folder, ROWS_PER_BATCH)
 
 
-def _scorer(config: RunConfig, member: Member, dataset: datasets.Dataset, **columns: Any) -> LanguageModelFilter:
+def _scorer(config: RunConfig, member: Member, **columns: Any) -> LanguageModelFilter:
     """The forward pass of one of the run's models; `columns` selects its columns."""
-    same = ("prompt", "continuation", "dtype", "device_map", "quantization", "batch_size", "tokenizer")
-    shared = {name: getattr(config, name) for name in same} | {"answers": "prompt_tokens" in dataset.column_names}
+    same = ("prompt", "continuation", "dtype", "device_map", "quantization", "batch_size", "tokenizer", "answers")
+    shared = {name: getattr(config, name) for name in same}
     return LanguageModelFilter(member.path, member.revision, bos=config.opening, **shared, **columns)
 
 
@@ -117,7 +117,7 @@ def _same_model(member: Member, config: RunConfig) -> bool:
 
 def _score_exactly(config: RunConfig, dataset: datasets.Dataset, folder: Path, member: Member) -> pa.Table:
     """Whether another model extracts each sequence, without other columns."""
-    return run_stage(dataset, _scorer(config, member, dataset, exact_only=True), folder, ROWS_PER_BATCH)
+    return run_stage(dataset, _scorer(config, member, exact_only=True), folder, ROWS_PER_BATCH)
 
 
 def _score_series(
@@ -291,7 +291,7 @@ def _describe_run(config: RunConfig, described: Described, table: pa.Table, outp
         "tokens": totals["tokens"],
         "sequences": table.num_rows,
         # The prompt of an answer is the conversation before it.
-        "prompt": None if "prompt_tokens" in table.column_names else config.prompt,
+        "prompt": None if config.answers else config.prompt,
         "continuation": config.continuation,
         "bos": list(config.opening),
     }
@@ -302,7 +302,7 @@ def _guess_recall(config: RunConfig, table: pa.Table) -> dict[str, Any]:
     taxonomy, memorized = (table.column(name).to_pylist() for name in ("taxonomy", "is_memorized"))
     template = pc.or_kleene(table.column("is_incrementing"), table.column("is_repeating")).to_pylist()
     threshold = config.recitation_threshold
-    prompts = table.column("prompt_tokens").to_pylist() if "prompt_tokens" in table.column_names else config.prompt
+    prompts = table.column("prompt_tokens").to_pylist() if config.answers else config.prompt
     labels = {
         "by_overlap": by_overlap(memorized, template, table.column("tokens").to_pylist(), prompt=prompts),
         "by_duplicates": by_duplicates(memorized, table.column("sequence_duplicates").to_pylist(), threshold=threshold),

@@ -39,6 +39,7 @@ from memtax.filters.token_frequencies import TokenFrequencyFilter
 from memtax.lm.chats import positions_for_text
 from memtax.lm.loading import load_tokenizer, split_revision
 from memtax.pipeline.config import RunConfig
+from memtax.pipeline.series import Member
 from memtax.progress import silence_libraries
 from memtax.provenance import digest, fingerprint_dataset, fingerprint_path, fingerprint_table
 from memtax.record_shapes import SKIPPED
@@ -98,7 +99,7 @@ def describe(config: RunConfig) -> Described:
 
     identity = {"stage": "sequences", "version": 1, "window": config.window, "column": config.column}
     identity |= inputs
-    if holds_answers(config):
+    if config.answers:
         reader = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
         identity |= {"template": digest(reader.chat_template), **answer_windows(config)}
     on_main(world, lambda: once(output / "sequences", identity, lambda folder: _write_sequences(config, folder)))
@@ -213,11 +214,6 @@ def token_texts(tokens: "Sequence[Sequence[int]]", tokenizer: Any) -> list[list[
     return [[pieces[token] for token in row] for row in tokens]
 
 
-def holds_answers(config: RunConfig) -> bool:
-    """Whether the sequences of a run are answers of conversations."""
-    return holds_conversations(Source.parse(config.sequence_source, column=config.column))
-
-
 def _sources(config: RunConfig) -> dict[str, str]:
     sources = {"corpus": config.corpus, "sequences": config.sequences, "held_out": config.held_out}
     return {name: source for name, source in sources.items() if source is not None}
@@ -238,7 +234,7 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
     skipped = dict(members.skipped)
     if config.held_out is not None:
         control = Source.parse(config.held_out, column=config.column)
-        if holds_conversations(control) != holds_answers(config):
+        if holds_conversations(control) != config.answers:
             raise MemtaxError(
                 f"held_out: {config.held_out} and {config.sequence_source} must both hold conversations, or neither"
             )
@@ -260,12 +256,12 @@ def _write_sequences(config: RunConfig, folder: Path) -> None:
 
 def answer_windows(config: RunConfig) -> dict[str, Any]:
     """Arguments of `load_sequences` for conversations: tokens of an answer, and positions of all models of the run."""
-    if not holds_answers(config):
+    if not config.answers:
         return {}
-    limits = [
-        positions_for_text(*model, config.opening)
-        for model in ((config.model, config.revision), *map(split_revision, filter(None, (config.reference_model,))))
-    ]
+    others = [split_revision(config.reference_model)] if config.reference_model is not None else []
+    series = [Member.parse(text, config.model) for text in (*config.checkpoints, *config.models)]
+    models = [(config.model, config.revision), *others, *((member.path, member.revision) for member in series)]
+    limits = [positions_for_text(*model, config.opening) for model in dict.fromkeys(models)]
     return {"continuation": config.continuation, "positions": min((one for one in limits if one is not None), default=None)}
 
 
@@ -313,8 +309,10 @@ def prompt_lengths(config: RunConfig, table: Any) -> list[int]:
 
 def continuations(config: RunConfig, dataset: datasets.Dataset) -> np.ndarray:
     """The continuation of each sequence: (sequences, continuation)."""
+    if not config.answers:
+        tokens = np.asarray(dataset.with_format("numpy")["tokens"], np.int32).reshape(len(dataset), config.window)
+        return tokens[:, config.prompt :]
     rows = dataset.with_format(None)["tokens"]
-    # All tokens after the prompt.
     return np.array([tokens[-config.continuation :] for tokens in rows], np.int32).reshape(len(dataset), config.continuation)
 
 

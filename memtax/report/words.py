@@ -50,6 +50,11 @@ def label(name: str) -> str:
     return declared or LABELS.get(name, printable(re.sub(r"(?<=\d) (?=\d)", ".", name.replace("_", " "))))
 
 
+def say_scored(answers: bool) -> str:
+    """Which tokens of conversations are scored; empty for texts."""
+    return "Of each conversation only the assistant's tokens are scored. " if answers else ""
+
+
 def say_paired(forced: Mapping[str, int]) -> str:
     """What the attacks that compare with a base model measure, if they ran; `forced` counts texts placed by rule."""
     if "ez" not in forced:
