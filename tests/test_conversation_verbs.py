@@ -18,8 +18,10 @@ import memtax
 from helpers import chats
 from helpers import special_tokens as small
 from helpers.models import oracle
-from memtax import MemorizationCallback
+from memtax import MemorizationCallback, privacy
+from memtax.corpus.sequences import Document
 from memtax.errors import MemtaxError
+from memtax.pipeline.personal import _of_windows
 
 LENGTH = 4
 """Tokens of an answer that are its continuation."""
@@ -215,3 +217,17 @@ def test_the_callback_watches_answers(shape, material, tmp_path):
         Trainer(
             model, arguments, train_dataset=data, callbacks=[MemorizationCallback(datasets.Dataset.from_list(rows))]
         ).train()
+
+
+@pytest.mark.skipif(bool(privacy.missing_packages()), reason="the extra pii is not installed")
+def test_personal_data_counts_where_it_is_in_the_answer():
+    windows = ["ask kq@zw.org now tell him", "ask kq@zw.org now tell lo@zw.org"]
+    document = Document("ask kq@zw.org now tell lo@zw.org then", windows, True, [18, 18])
+    (hidden, valid), (both, one) = _of_windows(document, "US")
+    spans = [
+        (window.index(address), window.index(address) + len(address))
+        for window, address in ((windows[0], "kq@zw.org"), (windows[1], "kq@zw.org"), (windows[1], "lo@zw.org"))
+    ]
+    assert ([(each.start, each.end) for each in hidden], valid) == (spans[:1], [])
+    assert [(each.start, each.end) for each in both] == spans[1:]
+    assert [(each.kind, each.start, each.end) for each in one] == [("email", *spans[2])]

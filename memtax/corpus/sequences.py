@@ -194,12 +194,11 @@ def documents(
     """
     if continuation is not None and holds_conversations(source):
         for conversation in read_conversations(source, tokenizer, bos):
-            windows = conversation.windows(continuation, positions)
-            kept = [(tokens, tokens[:start]) for start, tokens, reason in windows if reason is None]
+            kept = [one for one in conversation.windows(continuation, positions) if one[2] is None]
             if kept:
-                tokens, prompts = (list(part) for part in zip(*kept, strict=True))
-                text, *texts = columns.decode_rows(tokenizer, [conversation.tokens, *tokens])
-                yield Document(text, texts, True, [len(prompt) for prompt in columns.decode_rows(tokenizer, prompts)])
+                rows = [conversation.tokens, *(tokens for _, tokens, _ in kept), *(tokens[:start] for start, tokens, _ in kept)]
+                whole, *texts = columns.decode_rows(tokenizer, rows)
+                yield Document(whole, texts[: len(kept)], True, [len(prompt) for prompt in texts[len(kept) :]])
         return
     corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=None)
     cut = cut or ("first" if corpus.kind == "tokens" else "all")

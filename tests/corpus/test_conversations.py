@@ -12,6 +12,7 @@ from memtax.corpus.chat_rows import row_shape
 from memtax.corpus.conversations import find_shape, template_opening
 from memtax.corpus.membership_texts import load_membership, load_texts
 from memtax.corpus.opening import Reading, open_sources
+from memtax.corpus.sequences import documents, load_sequences
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
 from memtax.lm.special_tokens import tokenizer_bos
@@ -240,3 +241,15 @@ def test_a_corpus_of_conversations_has_all_their_tokens(tmp_path):
             for start, end in zip(block.offsets, block.offsets[1:], strict=False)
         ]
         assert found == [chats.compose(row)[0] for row in rows]
+
+
+def test_documents_of_answers_know_where_the_answer_begins(tmp_path):
+    rows = random_chats(6)
+    path = chats.write(tmp_path / "chats.jsonl", [{"messages": row} for row in rows])
+    options = {"window": 1, "tokenizer": chats.tokenizer(), "bos": (small.BOS,), "continuation": 2}
+    windows = load_sequences(Source.parse(path), **options).dataset
+    found = list(documents(Source.parse(path), **options))
+    assert [window for document in found for window in document.windows] == windows["text"][:]
+    prompts = [small.words(row[:size]) for row, size in zip(windows["tokens"], windows["prompt_tokens"], strict=True)]
+    assert [size for document in found for size in document.prompts] == [len(prompt) for prompt in prompts]
+    assert [document.text for document in found] == [small.words(chats.compose(row)[0][1:]) for row in rows]
