@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+import types
 from pathlib import Path
 
 import datasets
@@ -77,7 +79,7 @@ def test_only_the_answer_is_scored():
 def test_the_guide_runs_as_it_is_written(tmp_path, monkeypatch):
     pytest.importorskip("trl")
     page = (Path(__file__).parents[1] / "docs/guides/canaries.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```py\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    code, plugin = re.findall(r"^```py\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
     small.model().save_pretrained("model")
     small.tokenizer("none").save_pretrained("model")
@@ -89,7 +91,17 @@ def test_the_guide_runs_as_it_is_written(tmp_path, monkeypatch):
     ):
         assert written in code
         code = code.replace(written, here)
-    exec(code, {})
+    names = {}
+    exec(code, names)
     assert Path("adapter/adapter_model.safetensors").exists()
     record = Path("canaries-of-run-1")
     assert {path.name for path in record.iterdir()} >= {"canaries.member.jsonl", "canaries.nonmember.jsonl"}
+    # Axolotl itself is not installed: of its interface, the plugin uses the name of one method.
+    module = types.ModuleType("axolotl.integrations.base")
+    module.BasePlugin = object
+    monkeypatch.setitem(sys.modules, "axolotl.integrations.base", module)
+    exec(plugin, names)
+    names["Memtax"]().post_trainer_create(None, names["trainer"])
+    names["trainer"].train_dataset = names["trainer"].train_dataset.select(range(12))
+    with pytest.raises(MemtaxError, match="not trained on as recorded"):
+        names["Memtax"]().post_trainer_create(None, names["trainer"])
