@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from memtax import schema
 from memtax.corpus import columns
-from memtax.corpus.chat_rows import LEFT_OUT, as_tokens
 from memtax.corpus.conversations import PROMPT, SCORED, Encoded, Shape, find_shape
 from memtax.corpus.rows import BINARY
 from memtax.corpus.sources import Source, open_dataset
@@ -86,6 +85,8 @@ def read_conversations(
     Raises:
         MemtaxError: as `memtax.corpus.chat_rows.as_tokens`.
     """
+    from memtax.corpus.chat_rows import LEFT_OUT, as_tokens
+
     dataset, label = (open_dataset(source), source.label) if isinstance(source, Source) else (source, "the dataset")
     shape = find_shape(dataset.features.arrow_schema, source.column if isinstance(source, Source) else None)
     assert shape is not None

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from memtax.corpus import chat_rows, columns, conversations
+from memtax.corpus import columns, conversations
 from memtax.corpus.binary import file_stamp
 from memtax.corpus.contract import Block, Corpus, Shard
 from memtax.corpus.sources import Source, local_files, open_dataset, reading
@@ -323,7 +323,9 @@ def open_corpus(
     else:
         dataset, label, column, identity = source, "the dataset", None, getattr(source, "_fingerprint", None)
     if (shape := conversations.find_shape(_arrow_schema(dataset, label), column)) is not None:
-        dataset, column = chat_rows.as_tokens(dataset, shape, tokenizer, label), "tokens"
+        from memtax.corpus.chat_rows import as_tokens
+
+        dataset, column = as_tokens(dataset, shape, tokenizer, label), "tokens"
         template = getattr(dataset, "_fingerprint", None)
         identity = [identity, template]
     reader = RowReader.of(_arrow_schema(dataset, label), label, column, tokenizer, vocabulary_size, block_tokens)

@@ -2,22 +2,16 @@
 
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from memtax.corpus.columns import CANDIDATES
 from memtax.corpus.conversations import (
-    MESSAGES,
-    PAIR,
     SCORED,
     Encoded,
     Shape,
     UnreadableRowError,
     chat_template,
     encode_rows,
-    find_shape,
 )
 from memtax.errors import MemtaxError
 from memtax.progress import skipped
@@ -107,16 +101,3 @@ def report_left_out(reasons: tuple[tuple[str, int], ...], rows: int, what: str) 
         raise MemtaxError(f"{what} has no row with an answer that can be scored: {few}")
     for reason, count in reasons:
         skipped(count, f"{reason}, in {what}")
-
-
-def row_shape(row: Mapping[str, Any], column: str | None = None, usual: Sequence[str] = CANDIDATES) -> Shape | None:
-    """`find_shape` for a row of a source whose columns have no declared types."""
-    names = {*(column.split(",") if column else ()), *usual, *MESSAGES, *PAIR} & row.keys()
-    return find_shape(pa.schema({name: _type_of(row[name]) for name in names}), column, usual)
-
-
-def _type_of(value: Any) -> pa.DataType:
-    if isinstance(value, list):
-        keys = {key for turn in value if isinstance(turn, dict) for key in turn}
-        return pa.list_(pa.struct({str(key): pa.string() for key in keys}) if keys else pa.int64())
-    return pa.string() if isinstance(value, str) else pa.null()

@@ -105,6 +105,19 @@ def find_shape(schema: pa.Schema, column: str | None = None, usual: Sequence[str
     return None
 
 
+def row_shape(row: Mapping[str, Any], column: str | None = None, usual: Sequence[str] = CANDIDATES) -> Shape | None:
+    """`find_shape` for a row of a source whose columns have no declared types."""
+    names = {*(column.split(",") if column else ()), *usual, *MESSAGES, *PAIR} & row.keys()
+    return find_shape(pa.schema({name: _type_of(row[name]) for name in names}), column, usual)
+
+
+def _type_of(value: Any) -> pa.DataType:
+    if isinstance(value, list):
+        keys = {key for turn in value if isinstance(turn, dict) for key in turn}
+        return pa.list_(pa.struct({str(key): pa.string() for key in keys}) if keys else pa.int64())
+    return pa.string() if isinstance(value, str) else pa.null()
+
+
 def _holds_messages(dtype: pa.DataType) -> bool:
     if not (pa.types.is_list(dtype) or pa.types.is_large_list(dtype)) or not pa.types.is_struct(dtype.value_type):
         return False
@@ -168,7 +181,8 @@ def _messages(turns: Any, where: str) -> list[dict[str, str]]:
     found = []
     for number, turn in enumerate(turns or (), 1):
         place = f"turn {number} of {where}"
-        role = (turn or {}).get("role") or (turn or {}).get("from")
+        turn = turn if isinstance(turn, Mapping) else {}
+        role = turn.get("role") or turn.get("from")
         if not isinstance(role, str):
             raise UnreadableRowError(place, "no role")
         role = ROLES.get(role.lower(), role)

@@ -9,9 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from memtax import schema
-from memtax.corpus import formats, membership_chats
-from memtax.corpus.chat_rows import row_shape
-from memtax.corpus.conversations import SCORED
+from memtax.corpus import formats
+from memtax.corpus.conversations import SCORED, row_shape
 from memtax.corpus.guard import LONGEST_LINE
 from memtax.corpus.sources import Source, open_dataset, reading, split_name
 from memtax.errors import MemtaxError
@@ -82,6 +81,8 @@ def load_membership(
     if any("shape" in row for row in rows):
         if chunk_words is not None:
             raise MemtaxError("conversations are not cut into chunks; leave --chunk-words out")
+        from memtax.corpus import membership_chats
+
         rows = membership_chats.encode(rows, tokenizer)
     _check_kinds(rows, data or f"{members} and {nonmembers}")
     rows = [part for row in rows for part in _chunks(row, chunk_words)]
@@ -149,6 +150,8 @@ def load_texts(data: str, *, column: str | None = None, answers: bool = False) -
     if any("shape" in row for row in rows):
         if not answers:
             raise MemtaxError(f"{data} holds conversations, which are not read here; give its texts with --column")
+        from memtax.corpus import membership_chats
+
         rows = membership_chats.answers(rows, data)
     if not any(row["text"] is not None for row in rows):
         raise MemtaxError(f"{data} has no text; give its column")

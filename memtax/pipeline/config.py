@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from memtax.corpus.answers import holds_conversations
-from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
-from memtax.lm.chats import source_bos
 from memtax.lm.loading import settled_dtype
 from memtax.lm.special_tokens import BosIds
 from memtax.schema import RECITATION_THRESHOLD
@@ -143,12 +140,18 @@ class RunConfig:
     @functools.cached_property
     def opening(self) -> BosIds:
         """The ids put before every row, the same for all models of the run."""
+        from memtax.corpus.sources import Source
+        from memtax.lm.chats import source_bos
+
         source = Source.parse(self.sequence_source, column=self.column)
         return source_bos(source, self.model, self.revision, self.bos, self.tokenizer)
 
     @functools.cached_property
     def answers(self) -> bool:
         """Whether the sequences are answers of conversations."""
+        from memtax.corpus.answers import holds_conversations
+        from memtax.corpus.sources import Source
+
         return holds_conversations(Source.parse(self.sequence_source, column=self.column))
 
     @property

@@ -8,8 +8,7 @@ import pytest
 from helpers import chats
 from helpers import special_tokens as small
 from memtax.corpus.answers import holds_conversations, load_answers, read_conversations
-from memtax.corpus.chat_rows import row_shape
-from memtax.corpus.conversations import find_shape, template_opening
+from memtax.corpus.conversations import find_shape, row_shape, template_opening
 from memtax.corpus.membership_texts import load_membership, load_texts
 from memtax.corpus.opening import Reading, open_sources
 from memtax.corpus.sequences import documents, load_sequences

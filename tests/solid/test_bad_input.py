@@ -21,6 +21,7 @@ from memtax.corpus import membership_texts as membership
 
 TABLE = Path(__file__).parents[2] / "docs" / "bad-input.md"
 ROWS = re.findall(r"^\| (?!Fault|---)(.+?) \| (\w+) \| `(.+)` \|$", TABLE.read_text(encoding="utf-8"), re.M)
+USER = {"role": "user", "content": "a"}
 FINE = {"tokens": list(range(64))}
 # Byte 27 is none: 14 of the first line, 10 before the text, and 3 of its two letters.
 NOT_UTF8 = '{"text": "a"}\n{"text": "bä'.encode() + b'\xff"}\n'
@@ -293,6 +294,16 @@ CASES = {
     "members only": lambda f, m: [jsonl(f / "r.jsonl", {"text": "a", "label": 1}), "-m", m],
     "unknown attack": lambda f, m: [jsonl(f / "r.jsonl", *TEXTS), "-m", m, "--attack", "lost"],
     "column of text missing": lambda f, m: [jsonl(f / "r.jsonl", {"title": "a"}), "-m", m],
+    "conversations without a chat template": lambda f, m: score(f, m, [{"messages": [USER, {**USER, "role": "assistant"}]}]),
+    "conversations without an answer": lambda f, m: [
+        jsonl(f / "r.jsonl", {"messages": [USER]}, {"messages": [USER, "a"]}),
+        "-m",
+        m,
+    ],
+    "conversations against texts": lambda f, m: [
+        *("--members", jsonl(f / "r.jsonl", {"messages": [USER, {**USER, "role": "assistant"}]})),
+        *("--nonmembers", jsonl(f / "s.jsonl", {"text": "a"}), "-m", m),
+    ],
     "paraphrases missing": lambda f, m: [jsonl(f / "r.jsonl", {"text": "a"}), "-m", m],
     "class column missing": lambda f, m: [
         jsonl(f / "r.jsonl", *TEXTS),
