@@ -16,7 +16,7 @@ ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
 PAIRED = ("reference", "ez", "wbc")
 """Attacks that compare the model with its base."""
 CARD = "card_section.md"
-PARTS = (CARD, "run", "membership", "near_verbatim")
+PARTS = (CARD, "run", "membership", "near_verbatim", "unlearning")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,11 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
 
     needs: ClassVar[tuple[str, ...]] = ("lm", "report", "stats")
 
-    train: str = option("Training data of the model: path[:config[:split]].", source=True)
+    train: str | None = option("Training data of the model: path[:config[:split]].", None, source=True)
+    forget: str | None = option("Instead of --train: data that the model should have forgotten.", None, source=True)
+    retain: str | None = option("With --forget: data that it should have kept.", None, source=True)
+    relearn_steps: int = option("With --forget: training steps on one half of it, to see if the other comes back.", 20, least=0)
+    relearn_rate: float = option("Learning rate of these steps.", 1e-5, least=0)
     adapter: str | None = option("LoRA adapter on the model, to be audited instead.", None, source=True)
     base: str | None = option(
         "The model before fine-tuning, if all weights were trained; an adapter has --model.", None, source=True
@@ -52,11 +56,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         from memtax.pipeline.calibrated import calibrated
         from memtax.pipeline.near_verbatim import near_verbatim
 
-        if self.adapter is not None:
-            if self.base is not None:
-                raise MemtaxError("give --base for a whole model or --adapter, not both: the base of an adapter is --model")
-            audit.check_adapter(self.adapter, self.model)
-        self._check_clean(work)
+        self._check(work)
         make_private(work.output)
         config = self._run(work.output / "run")
         metrics = config.run().figures
@@ -64,13 +64,14 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         membership = self._membership(work.output / "membership")
         if not work.world.is_main:
             return Result("", [], {})
-        about = {name: getattr(self, name) for name in ("model", "adapter", "base", "train", "held_out")}
+        about = {name: getattr(self, name) for name in ("model", "adapter", "base", "train", "forget", "retain", "held_out")}
         about["personal_data_shown"] = self.show_personal_data
         planted = audit.planted_canaries(self.canaries, self.adapter or self.model)
         figures = audit.audit_figures(config, metrics, planted, membership, about)
         compared, figures["calibrated"] = calibrated(config.output)
         figures["near_verbatim"] = near
         figures = {**about, "verdicts": verdicts(figures), **figures}
+        unlearned = self._unlearning(config, work.output / "unlearning", figures)
         if self.clean is not None:
             figures["clean"] = self._write_clean(config, figures["advice"]["drop"]["sequence_ids"])
         write_text(work.output / CARD, audit_page.card_section(figures))
@@ -83,6 +84,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
                 Rows("kinds", "One row per kind of sequence that can be extracted.", audit.kinds_table(figures["kinds"])),
                 Rows("worrying", row, audit.worrying_table(figures["worrying_sequences"])),
                 *([] if compared is None else [Rows("calibrated", likely, compared)]),
+                *unlearned,
             ],
             figures=figures,
             lines=[audit_page.headline(figures), *told, f"card     {work.output / CARD}"],
@@ -90,6 +92,23 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
             files=[*PARTS, audit_record.NAME, audit_record.SIDECAR],
             is_private=True,
         )
+
+    def _unlearning(self, config: Any, folder: Path, figures: dict[str, Any]) -> list[Rows]:
+        """With --forget, measure whether it comes back, and add the figures and their verdict."""
+        if self.forget is None:
+            return []
+        from memtax.pipeline import audit_unlearning
+        from memtax.pipeline.audit_texts import listed, read_rows
+        from memtax.pipeline.personal import personal_data
+        from memtax.pipeline.unlearning import Unlearning, unlearning
+
+        asked = Unlearning(self.retain, self.relearn_steps, self.relearn_rate)
+        table, found = unlearning(config, asked, folder)
+        back = set(found["sequence_ids"])
+        rows = [row for row in read_rows(config.output, personal_data(config)) if row["sequence_id"] in back]
+        figures["unlearning"] = {**found, "sequences": listed(rows)}
+        figures["verdicts"].append(audit_unlearning.verdict(found))
+        return [Rows("unlearning", "One row per state of the model and set of sequences: what is extracted from it.", table)]
 
     def _finish(self, folder: Path, figures: Any) -> Path:
         """Write the page and then, last of all files, the record of their digests."""
@@ -100,13 +119,22 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         page = audit_page.write(folder / "index.html", read_summary(folder, self.verb))
         audited = self.adapter or self.model
         models = {"model": audited, "base": self._untuned}
-        data = {"train": self.train, "held_out": self.held_out, "canaries": self.canaries or find_record(audited)}
+        data = {name: getattr(self, name) for name in ("train", "forget", "retain", "held_out")}
+        data |= {"canaries": self.canaries or find_record(audited)}
         given, sources = ({name: str(each) for name, each in one.items() if each is not None} for one in (models, data))
         audit_record.write(folder, given, sources, ["dataset", SUMMARY, "run.yaml", page.name, *PARTS], figures)
         return page
 
-    def _check_clean(self, work: Work) -> None:
-        """Refuse a folder for the cleaned training set before hours of work, rather than after."""
+    def _check(self, work: Work) -> None:
+        """Refuse what cannot be done, and a folder for the cleaned training set, before hours of work rather than after."""
+        from memtax.pipeline.audit_figures import check_adapter
+
+        if (self.train is None) == (self.forget is None) or (self.retain is not None and self.forget is None):
+            raise MemtaxError("give the training data by --train, or what it should have forgotten by --forget, with --retain")
+        if self.adapter is not None:
+            if self.base is not None:
+                raise MemtaxError("give --base for a whole model or --adapter, not both: the base of an adapter is --model")
+            check_adapter(self.adapter, self.model)
         if self.clean is None or not work.world.is_main:
             return
         if self.clean.resolve().is_relative_to(work.output.resolve()):
@@ -122,13 +150,20 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
 
         started = time.time()
         table, counts = clean(config, worrying)
-        shown = {"training set": public_name(self.train), "audit of": public_name(self.adapter or self.model), **facts(counts)}
+        shown = {"training set": public_name(self._data), "audit of": public_name(self.adapter or self.model), **facts(counts)}
         result = Result("Cleaned training set", [Rows("train", ROW, table)], counts, facts=shown, is_private=True)
         settings = {"name": "train", "title": result.title}
         assert self.clean is not None
         with outputs.hold_job(self.clean, "memtax audit --clean"):
             write_result(self.clean, "write", result, settings, {"train": fingerprint_table(table)}, time.time() - started)
         return {"output": str(self.clean), **counts}
+
+    @property
+    def _data(self) -> str:
+        """What is looked for in the model."""
+        found = self.forget if self.train is None else self.train
+        assert found is not None
+        return found
 
     @property
     def _untuned(self) -> str | None:
@@ -144,7 +179,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         return Run(
             model=name,
             revision=revision,
-            corpus=self.train,
+            corpus=self._data,
             output=output,
             held_out=self.held_out,
             column=self.column,
@@ -170,7 +205,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
             return {"measurable": False, "reason": "no held-out texts were given to compare members with"}
         job = Mia(
             model=self.adapter or self.model,
-            members=self.train,
+            members=self._data,
             nonmembers=self.held_out,
             attack=(*ATTACKS, *(PAIRED if self._untuned else ())),
             reference_model=self._untuned,

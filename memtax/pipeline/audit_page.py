@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.membership.canaries import conclusion
-from memtax.pipeline import audit_coverage, audit_membership
+from memtax.pipeline import audit_coverage, audit_membership, audit_unlearning
 from memtax.pipeline.audit_verdicts import QUESTIONS, verdict_rows
 from memtax.progress import agree, numbered
 from memtax.report import figures, words
@@ -56,12 +56,15 @@ def write(path: Path, result: Mapping[str, Any]) -> Path:
         ("Adapter", result["adapter"]),
         ("Base", result.get("base")),
         ("Training set", result["train"]),
+        ("To forget", result.get("forget")),
+        ("To retain", result.get("retain")),
     ]
     window = result["window"]
     about += [("Held out", result["held_out"]), ("Sequences", words.say_sequences(result["sequences"], window))]
     parts = [_extraction(result), _calibrated(result.get("calibrated")), _near_verbatim(result), _sampling(result)]
     parts += [_worrying(result), _canaries(result), _personal(result), _advice(result)]
     asked = QUESTIONS["membership"]
+    unlearned = audit_unlearning.section(result, "unlearning")
     found = [part.section(f"part-{number}") for number, part in enumerate(parts) if part is not None]
     return write_page(
         path,
@@ -70,6 +73,7 @@ def write(path: Path, result: Mapping[str, Any]) -> Path:
         [(term, str(value)) for term, value in about if value],
         [
             _answer(result),
+            *([] if unlearned is None else [unlearned]),
             audit_coverage.section(result, "coverage"),
             audit_membership.section(result, f"{asked} {_verdict(result, 'membership').capitalize()}", "membership"),
             *found,

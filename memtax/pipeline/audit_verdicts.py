@@ -19,6 +19,8 @@ QUESTIONS = {
     "canaries": "Are planted canaries remembered?",
     "personal_data": "Is personal data extracted?",
 }
+ASKED = {"unlearning": "Does what was forgotten come back?"}
+"""Questions of audits that ask for them."""
 _Z = 1.959963984540054
 """Quantile of the 95% intervals in the figures."""
 
@@ -239,7 +241,7 @@ def _reached(name: str, row: Mapping[str, Any]) -> str:
 def verdict_rows(found: list[dict[str, str]]) -> Iterator[tuple[str, str, str]]:
     """The verdicts as rows of a table: question, answer, sentence."""
     for one in found:
-        yield QUESTIONS[one["about"]], one["verdict"], one["sentence"]
+        yield {**QUESTIONS, **ASKED}[one["about"]], one["verdict"], one["sentence"]
 
 
 __all__ = ["QUESTIONS", "verdict_rows", "verdicts"]

@@ -55,6 +55,7 @@ class Comparison:
             f"difference {_points(found['difference'])}",
             f"{found['newly']:,} newly memorized, {found['forgotten']:,} forgotten, sign-flip p over {words.units(found)} = "
             f"{_p(found['p'])}",
+            *_came_back(self.summary),
         ]
 
 
@@ -132,6 +133,17 @@ def write(folder: Path | str) -> Path:
         "Change of the share memorized, in percentage points",
         [_tile(name, group) for name, group in summary["groups"].items()],
     )
+
+
+def _came_back(summary: Mapping[str, Any]) -> list[str]:
+    """What came back of the data to forget when the model was relearned or rounded, in two audits of unlearning."""
+    before, after = (summary[name].get("came_back", {}) for name in ("first", "second"))
+    return [
+        f"{state}: {a['memorized']:,} of {numbered(a['sequences'], 'sequence')} to forget came back before, "
+        f"{after[state]['memorized']:,} of {after[state]['sequences']:,} after"
+        for state, a in before.items()
+        if state in after
+    ]
 
 
 def _shared(summary: Mapping[str, Any]) -> str:
@@ -259,7 +271,8 @@ def _how_much(summary: Mapping[str, Any]) -> Section:
         "Dots: difference; whiskers: its paired interval over units.",
         difference_rows(found),
     )
-    return Section("change", "How much changed", text, (panel, Table("By category", head, rows)), tuple(left_out))
+    notes = (*left_out, *(f"{line[0].upper()}{line[1:]}." for line in _came_back(summary)))
+    return Section("change", "How much changed", text, (panel, Table("By category", head, rows)), notes)
 
 
 def _conclusion(group: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from memtax import schema, statistics
 from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.report.quoting import complete, is_masked, shows_personal_data
+from memtax.results import read_summary
 
 _COLUMNS = ("sequence_id", "is_memorized", "taxonomy", "text", "tokens", "document")
 
@@ -54,6 +55,16 @@ class ScoredRun:
         return len(self.ids) if matched_by == "sequence_id" else len(self.by_tokens())
 
 
+def _came_back(path: Path) -> dict[str, Any]:
+    """Of an audit of unlearning, what came back in each state of the model; empty for others."""
+    if not (path / "unlearning").is_dir():
+        return {}
+    found = (read_summary(path, "audit").get("unlearning") or {}).get("came_back") or {}
+    return {
+        "came_back": {state: {key: sets["forget"][key] for key in ("memorized", "sequences")} for state, sets in found.items()}
+    }
+
+
 def read_run(path: Path, show_personal_data: bool = False) -> ScoredRun:
     """Verdicts of a run, of an audit's run, or of a Parquet file.
 
@@ -86,7 +97,7 @@ def read_run(path: Path, show_personal_data: bool = False) -> ScoredRun:
     if len(ids) > 1 and (ids[1:] == ids[:-1]).any():
         raise MemtaxError(f"{file} has sequence_id {ids[1:][ids[1:] == ids[:-1]][0]} more than once; ids must be unique")
     return ScoredRun(
-        {"name": str(path), "sequences": table.num_rows},
+        {"name": str(path), "sequences": table.num_rows, **_came_back(path)},
         ids,
         np.array(table.column("is_memorized").to_pylist(), object),
         _categories(table),

@@ -95,6 +95,21 @@ TABLES: dict[str, dict[str, Column]] = {
         Column("low", "float64", "share", "lower end of its 95% interval", "no interval can be given"),
         Column("high", "float64", "share", "upper end of its 95% interval", "no interval can be given"),
     ),
+    "unlearning": _by_name(
+        Column("state", "string", "name", "the model: as given, relearned, or with weights in 4 bits", role="key"),
+        Column("set", "string", "name", "the sequences: of the data to forget, each half, to retain, or held out", role="key"),
+        Column("memorized", "int64", "sequences", "memorized sequences of the set"),
+        Column("sequences", "int64", "sequences", "sequences of the set"),
+        Column("rate", "float64", "share", "share that is memorized", "there are none"),
+        Column("low", "float64", "share", "lower end of its 95% interval", "no interval can be given"),
+        Column("high", "float64", "share", "upper end of its 95% interval", "no interval can be given"),
+        Column("came_back", "int64", "sequences", "memorized in this state and not as given", "the state is as given"),
+        Column(
+            "auroc", "float64", "share", "AUROC of log-probabilities against held-out sequences", "no interval can be given"
+        ),
+        Column("auroc_low", "float64", "share", "lower end of its 95% interval", "no interval can be given"),
+        Column("auroc_high", "float64", "share", "upper end of its 95% interval", "no interval can be given"),
+    ),
     "worrying": _by_name(
         _SEQUENCE,
         Column("category", "string", "category", "why it would be memorized", "not known"),
