@@ -196,8 +196,8 @@ def documents(
         for conversation in read_conversations(source, tokenizer, bos):
             kept = [one for one in conversation.windows(continuation, positions) if one[2] is None]
             if kept:
-                rows = [conversation.tokens, *(tokens for _, tokens, _ in kept), *(tokens[:start] for start, tokens, _ in kept)]
-                whole, *texts = columns.decode_rows(tokenizer, rows)
+                parts = [conversation.tokens, *(tokens for _, tokens, _ in kept), *(tokens[:size] for size, tokens, _ in kept)]
+                whole, *texts = columns.decode_rows(tokenizer, parts)
                 yield Document(whole, texts[: len(kept)], True, [len(prompt) for prompt in texts[len(kept) :]])
         return
     corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=None)

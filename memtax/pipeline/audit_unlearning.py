@@ -31,11 +31,13 @@ def verdict(found: Mapping[str, Any]) -> dict[str, str]:
 
 def _answer(back: Mapping[str, Any]) -> str:
     answers = [_of_state(sets) for sets in back.values()]
-    return next((answer for answer in (SHOWN, WITHHELD) if answer in answers), NOT_SHOWN)
+    return next(answer for answer in (SHOWN, WITHHELD, NOT_SHOWN, UNMEASURED) if answer in answers)
 
 
 def _of_state(sets: Mapping[str, Any]) -> str:
     own, unseen = sets[FORGET], sets.get(HELD_OUT)
+    if not own["sequences"]:
+        return UNMEASURED
     if not own["memorized"]:
         return NOT_SHOWN
     if own["low"] is None or (unseen is not None and unseen["high"] is None):
@@ -46,7 +48,9 @@ def _of_state(sets: Mapping[str, Any]) -> str:
 def _came_back(state: str, sets: Mapping[str, Any], steps: int) -> str:
     own, unseen = sets[FORGET], sets.get(HELD_OUT)
     against = "" if unseen is None else f", against {unseen['memorized']:,} of {unseen['sequences']:,} never seen"
-    number = f"{own['memorized']:,} of {numbered(own['sequences'], 'sequence')} to forget"
+    if not own["sequences"]:
+        return f"{state}: nothing can come back, because the model gives all sequences to forget as it is"
+    number = f"{own['memorized']:,} of {numbered(own['sequences'], 'sequence')} that the model had forgotten"
     when = f"after {numbered(steps, 'step')} of training on the other half" if state == RELEARNED else f"in {state}"
     return f"{when} {number} {agree(own['memorized'], 'comes')} back, {rate(own)}{against}"
 
@@ -58,9 +62,10 @@ def section(figures: Mapping[str, Any], anchor: str) -> Section | None:
         return None
     text = (
         f"The documents to forget are halved. One half is trained on again ({numbered(found['steps'], 'step')} of {BATCH} "
-        f"sequences, AdamW at {found['rate']:g}), and what counts is whether the other half comes back: sequences that greedy "
-        "decoding yields then, and did not as the model is given. Texts never seen say how much of that is general. AUROC: of "
-        "the continuations' log-probabilities against those of held-out texts; .5 is what forgetting should give."
+        f"sequences, AdamW at {found['rate']:g}), and what counts is whether the other half comes back: of the sequences that "
+        "greedy decoding does not yield as the model is given, those that it yields then. Texts never seen say how much of "
+        "that is general. AUROC: of the continuations' log-probabilities against those of held-out texts; .5 is what forgetting "
+        "should give."
     )
     text += "".join(f" Not measured: {state} ({reason})." for state, reason in found["unmeasured"].items())
     head = ("Model", "Sequences", "Extracted", "Share", "Came back", "AUROC")
@@ -68,9 +73,9 @@ def section(figures: Mapping[str, Any], anchor: str) -> Section | None:
         (
             state,
             "forget, the other half" if name == FORGET and TRAINED in sets else name,
-            f"{share['memorized']:,} of {share['sequences']:,}",
+            _counts(share),
             words.percent(share["rate"]),
-            "—" if state == GIVEN else f"{found['came_back'][state][name]['memorized']:,}",
+            "—" if state == GIVEN else _counts(found["came_back"][state][name]),
             _area(share.get("auroc")),
         )
         for state, sets in found["states"].items()
@@ -81,6 +86,10 @@ def section(figures: Mapping[str, Any], anchor: str) -> Section | None:
         listed = tuple((f"{row['sequence_id']}", row["document"] or "—", row["text"] or "—") for row in found["sequences"])
         tables.append(Table("What came back", ("Sequence", "Document", "Text"), listed, texts=3, quoted=True))
     return Section(anchor, f"Does what was forgotten come back? {verdict(found)['verdict'].capitalize()}", text, tuple(tables))
+
+
+def _counts(share: Mapping[str, Any]) -> str:
+    return f"{share['memorized']:,} of {share['sequences']:,}"
 
 
 def _area(area: Mapping[str, float] | None) -> str:

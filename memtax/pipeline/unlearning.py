@@ -64,14 +64,14 @@ def unlearning(config: RunConfig, asked: Unlearning, folder: Path) -> tuple[pa.T
     Returns:
         One row per state and set, and the figures: `steps`, `rate`, `unmeasured` (state to reason), `states` (state to set to
         the keys of `statistics.share`, with `auroc` of its continuations' log-probabilities against held-out ones), `came_back`
-        (likewise, of sequences that are memorized in the state and not as given), and `sequence_ids` (of those to forget that
-        came back in any state and were not trained on).
+        (likewise, of the sequences that are not memorized as given: those that are in the state), and `sequence_ids` (of those
+        to forget that came back in any state and were not trained on).
 
     Raises:
         MemtaxError: a source cannot be used, or there is one document to forget alone.
     """
     rows = _rows(config, asked.retain)
-    inputs = {"sequences": fingerprint_path(config.output / "sequences" / "train.parquet")}
+    inputs: dict[str, Any] = {"sequences": fingerprint_path(config.output / "sequences" / "train.parquet")}
     inputs |= {"retain": None if asked.retain is None else fingerprint_path(Source.parse(asked.retain).path)}
     inputs |= {"model": [fingerprint_path(file) for file in model_files(config.model)], "revision": config.revision}
     settings = {name: getattr(config, name) for name in ("prompt", "continuation", "dtype", "quantization", "column")}
@@ -128,7 +128,7 @@ def _prompts(config: RunConfig, table: pa.Table) -> list[int]:
 def _measure(config: RunConfig, asked: Unlearning, rows: _Rows, folder: Path) -> None:
     """Write whether each sequence is memorized in every state, and the log-probability of its continuation."""
     resident.release()
-    placement = {"device_map": config.device_map, "bos": config.opening}
+    placement: dict[str, Any] = {"device_map": config.device_map, "bos": config.opening}
     unmeasured: dict[str, str] = {}
     columns: dict[str, pa.Array] = {}
     relearns = asked.steps > 0 and config.quantization is None
@@ -182,12 +182,13 @@ def relearn(model: Any, sequences: Sequence[Sequence[int]], steps: int, rate: fl
     """
     import torch
 
-    adapted = hasattr(model, "get_base_model")
-    parameters = [one for name, one in model.named_parameters() if not adapted or "lora_" in name]
+    named = list(model.named_parameters())
+    parameters = [one for name, one in named if "lora_" in name] or [one for _, one in named]
     for one in parameters:
         one.requires_grad_(True)
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
-    rng, order = np.random.default_rng(_SEED), []
+    rng = np.random.default_rng(_SEED)
+    order: list[int] = []
     device = model.get_input_embeddings().weight.device
     with torch.enable_grad():
         for _ in range(steps):
@@ -227,6 +228,7 @@ def figures(table: pa.Table, sets: np.ndarray, units: statistics.Units) -> dict[
     names = [name for name in SETS if (sets == name).any()]
     states = [state for state in (GIVEN, RELEARNED, ROUNDED) if f"{state}: memorized" in table.column_names]
     found: dict[str, Any] = {"states": {}, "came_back": {}}
+    given = np.array([bool(value) for value in table.column(f"{GIVEN}: memorized").to_pylist()], bool)
     for state in states:
         memorized = np.array([bool(value) for value in table.column(f"{state}: memorized").to_pylist()], bool)
         logprobs = table.column(f"{state}: logprob").to_numpy(zero_copy_only=False)
@@ -240,7 +242,8 @@ def figures(table: pa.Table, sets: np.ndarray, units: statistics.Units) -> dict[
             found["states"][state][name] = row
         if state != GIVEN:
             back = _came_back(table, state)
-            found["came_back"][state] = {name: statistics.share(back[sets == name], units[sets == name]) for name in names}
+            gone = {name: (sets == name) & ~given for name in names}
+            found["came_back"][state] = {name: statistics.share(back[rows], units[rows]) for name, rows in gone.items()}
     return found
 
 

@@ -139,7 +139,7 @@ def _came_back(summary: Mapping[str, Any]) -> list[str]:
     """What came back of the data to forget when the model was relearned or rounded, in two audits of unlearning."""
     before, after = (summary[name].get("came_back", {}) for name in ("first", "second"))
     return [
-        f"{state}: {a['memorized']:,} of {numbered(a['sequences'], 'sequence')} to forget came back before, "
+        f"{state}: {a['memorized']:,} of {numbered(a['sequences'], 'forgotten sequence')} came back before, "
         f"{after[state]['memorized']:,} of {after[state]['sequences']:,} after"
         for state, a in before.items()
         if state in after

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 import memtax
@@ -54,6 +55,15 @@ def test_relearning_is_that_of_rows_without_padding():
     assert not any(one.requires_grad for one in model.parameters())
 
 
+def test_of_an_adapter_its_matrices_are_trained():
+    model = get_peft_model(small.model(), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    model.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    unlearning.relearn(model, small.rows(4, 8), 2, 1e-2, ())
+    changed = [name for name, value in model.named_parameters() if not torch.equal(value, before[name])]
+    assert changed == [name for name in before if "lora_" in name]
+
+
 def test_figures_count_what_is_memorized_now_and_was_not():
     sets = np.array([unlearning.FORGET] * 3 + [unlearning.TRAINED] + [unlearning.HELD_OUT] * 2, object)
     columns = {
@@ -67,10 +77,11 @@ def test_figures_count_what_is_memorized_now_and_was_not():
     assert [given[name]["memorized"] for name in given] == [1, 0, 0]
     assert [relearned[name]["memorized"] for name in relearned] == [2, 1, 0]
     back = found["came_back"]["relearned"]
-    assert {name: row["memorized"] for name, row in back.items()} == {
-        unlearning.FORGET: 1,
-        unlearning.TRAINED: 1,
-        unlearning.HELD_OUT: 0,
+    # Of the sequences that are memorized as given, none can come back.
+    assert {name: (row["memorized"], row["sequences"]) for name, row in back.items()} == {
+        unlearning.FORGET: (1, 2),
+        unlearning.TRAINED: (1, 1),
+        unlearning.HELD_OUT: (0, 2),
     }
     table = unlearning.as_table(found).to_pylist()
     assert [row["came_back"] for row in table] == [None] * 3 + [1, 1, 0]
@@ -97,7 +108,10 @@ def test_verdict(own, unseen, expected):
     told = audit_unlearning.verdict(found)
     assert told["verdict"] == expected
     assert "4 bits (no bitsandbytes)" in told["sentence"]
-    assert f"{own['memorized']} of {own['sequences']} sequences to forget" in told["sentence"]
+    assert f"{own['memorized']} of {own['sequences']} sequences that the model had forgotten" in told["sentence"]
+    empty = {**share(0, 1, None, None), "sequences": 0}
+    kept = audit_unlearning.verdict({**found, "came_back": {"relearned": {**sets, unlearning.FORGET: empty}}})
+    assert (kept["verdict"], "nothing can come back" in kept["sentence"]) == ("not measured", True)
     none = audit_unlearning.verdict({**found, "came_back": {}})
     assert (none["verdict"], none["sentence"]) == ("not measured", "Not measured: 4 bits (no bitsandbytes).")
 
@@ -160,8 +174,11 @@ def test_compare_of_two_audits_says_what_came_back(audited):
     folder = audited[0] / "audit"
     lines = compare(folder, folder).lines()
     figures = json.loads((folder / "summary.json").read_text())["figures"]["unlearning"]
-    count = figures["came_back"]["relearned"]["forget"]["memorized"]
-    assert f"relearned: {count} of 10 sequences to forget came back before, {count} of 10 after" in lines
+    back = figures["came_back"]["relearned"]["forget"]
+    counts = back["memorized"], back["sequences"]
+    assert 0 < counts[0] < counts[1] <= 10
+    before, after = f"{counts[0]} of {counts[1]} forgotten sequences", f"{counts[0]} of {counts[1]}"
+    assert f"relearned: {before} came back before, {after} after" in lines
 
 
 def test_training_data_or_what_to_forget_is_given(audited, tmp_path):
