@@ -231,3 +231,32 @@ def test_personal_data_counts_where_it_is_in_the_answer():
     assert ([(each.start, each.end) for each in hidden], valid) == (spans[:1], [])
     assert [(each.start, each.end) for each in both] == spans[1:]
     assert [(each.kind, each.start, each.end) for each in one] == [("email", *spans[2])]
+
+
+def test_pairs_of_strings_are_read_like_texts_with_a_prompt(material, tmp_path):
+    path, model, _, files = material
+    rng = random.Random(5)
+    ids = [(rng.choices(range(5, len(small.WORDS)), k=5), rng.choices(range(5, len(small.WORDS)), k=6)) for _ in range(8)]
+    pairs = [{"prompt": small.words(a) + " ", "completion": small.words(b)} for a, b in ids]
+    kinds = [chats.write(tmp_path / f"{name}.jsonl", rows) for name, rows in (("seen", pairs[:5]), ("unseen", pairs[5:]))]
+    memtax.score(sequences=kinds[0], model=path, continuation=(LENGTH,), output=tmp_path / "scores")
+    table = pq.read_table(next((tmp_path / "scores/dataset").rglob("*.parquet")))
+    # The tokenizer, not the chat template, says that BOS comes first.
+    expected = [truth(model, [small.BOS, *a, *b[:LENGTH]])[0] for a, b in ids[:5]]
+    assert table.column("continuation_logprob").to_pylist() == pytest.approx(expected, abs=1e-4)
+    options = {"attack": ("loss",), "resamples": 20, "output": tmp_path / "mia"}
+    memtax.mia(model=path, members=kinds[0], nonmembers=kinds[1], **options)
+    found = pq.read_table(next((tmp_path / "mia/dataset/scores").rglob("*.parquet"))).column("attack_loss").to_pylist()
+    losses = [float(oracle(model, [small.BOS, *a, *b])[0][-len(b) :].mean()) for a, b in ids]
+    assert found == pytest.approx(losses, abs=1e-5)
+    with pytest.raises(MemtaxError, match="messages with pairs of strings"):
+        memtax.mia(model=path, members=kinds[0], nonmembers=files[1], output=tmp_path / "mixed")
+
+
+def test_a_control_of_another_kind_is_refused(material, tmp_path):
+    path, _, _, files = material
+    plain = chats.write(tmp_path / "plain.jsonl", [{"text": "w1 w2 w3 w4 w5 w6 w7"}])
+    for train, held_out in ((files[0], plain), (plain, files[1])):
+        given = {"corpus": train, "held_out": held_out, "prompt": 2, "continuation": 2, "output": tmp_path / train[-8:]}
+        with pytest.raises(MemtaxError, match="must both hold conversations, or neither"):
+            memtax.run(model=path, **given)

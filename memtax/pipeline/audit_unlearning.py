@@ -64,8 +64,8 @@ def section(figures: Mapping[str, Any], anchor: str) -> Section | None:
         f"The documents to forget are halved. One half is trained on again ({numbered(found['steps'], 'step')} of {BATCH} "
         f"sequences, AdamW at {found['rate']:g}), and what counts is whether the other half comes back: of the sequences that "
         "greedy decoding does not yield as the model is given, those that it yields then. Texts never seen say how much of "
-        "that is general. AUROC: of the continuations' log-probabilities against those of held-out texts; .5 is what forgetting "
-        "should give."
+        "that is general. AUROC: of the continuations' log-probabilities against those of held-out texts; .5 is what "
+        "forgetting should give."
     )
     text += "".join(f" Not measured: {state} ({reason})." for state, reason in found["unmeasured"].items())
     head = ("Model", "Sequences", "Extracted", "Share", "Came back", "AUROC")
