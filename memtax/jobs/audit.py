@@ -127,10 +127,15 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
 
     def _check(self, work: Work) -> None:
         """Refuse what cannot be done, and a folder for the cleaned training set, before hours of work rather than after."""
+        from memtax.lm.served_names import is_served
         from memtax.pipeline.audit_figures import check_adapter
 
         if (self.train is None) == (self.forget is None) or (self.retain is not None and self.forget is None):
             raise MemtaxError("give the training data by --train, or what it should have forgotten by --forget, with --retain")
+        if self.forget is not None and is_served(self.model):
+            raise MemtaxError(
+                "--forget trains the model for a second look, which a served model does not allow; give its weights"
+            )
         if self.adapter is not None:
             if self.base is not None:
                 raise MemtaxError("give --base for a whole model or --adapter, not both: the base of an adapter is --model")

@@ -186,3 +186,5 @@ def test_training_data_or_what_to_forget_is_given(audited, tmp_path):
     for given in ({}, {"train": files["held"], "forget": files["forget"]}, {"train": files["held"], "retain": files["retain"]}):
         with pytest.raises(MemtaxError, match=r"--train.*--forget"):
             memtax.audit(model=path, output=tmp_path / "out", **given)
+    with pytest.raises(MemtaxError, match="a served model does not allow"):
+        memtax.audit(model="openai:http://localhost:1/v1#m", forget=files["forget"], output=tmp_path / "out")
