@@ -102,6 +102,8 @@ def test_score_measures_each_answer_after_its_conversation(material, tmp_path):
     assert figures["units"] == len(seen)
     with pytest.raises(MemtaxError, match="leave --prompt out"):
         memtax.score(sequences=files[0], model=path, prompt=(2, 3), output=tmp_path / "other")
+    with pytest.raises(MemtaxError, match="leave --length out"):
+        memtax.score(sequences=files[0], model=path, length=4, output=tmp_path / "cut")
     with pytest.raises(MemtaxError, match="leave --stride out"):
         memtax.score(sequences=files[0], model=path, stride=2, output=tmp_path / "strides")
 
@@ -195,6 +197,17 @@ def test_influence_is_that_of_answers_after_prompts(material, tmp_path):
         tables.append(table.to_pydict())
     assert len({*tables[0]["gradient_match"]}) > 6
     assert tables[0] == tables[1]
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_named(material, tmp_path):
+    reader = chats.tokenizer(chats.PLAIN.replace("m['role']", "'<|turn|>'"))
+    reader.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+    reader.save_pretrained(tmp_path / "reader")
+    path, _, _, files = material
+    options = {"model": path, "tokenizer": str(tmp_path / "reader")}
+    for verb, given in (("score", {"sequences": files[0]}), ("influence", {"train": files[0], "test": files[1]})):
+        with pytest.raises(MemtaxError, match=f"token id {len(small.WORDS)} in .* is outside the model's vocabulary"):
+            getattr(memtax, verb)(output=tmp_path / verb, **options, **given)
 
 
 @pytest.mark.parametrize("shape", ["messages", "sharegpt"])

@@ -9,7 +9,7 @@ from memtax.corpus import columns
 from memtax.corpus.answers import holds_conversations, read_conversations
 from memtax.corpus.sources import Source, open_dataset
 from memtax.errors import MemtaxError
-from memtax.lm.loading import load_tokenizer
+from memtax.lm.loading import load_tokenizer, vocabulary_size
 from memtax.lm.special_tokens import BosIds, text_ids, without_bos
 from memtax.progress import skipped
 
@@ -101,6 +101,11 @@ def _examples(
     ids = [row.get("sequence_id", place) for place, row in enumerate(rows)]
     if not all(isinstance(one, int) for one in ids) or len(set(ids)) < len(ids):
         raise MemtaxError(f"sequence_id of {label} must be integers without repetitions")
+    known = vocabulary_size(settings.model, settings.revision)
+    if known is not None and (beyond := max((max(row, default=0) for row in tokens), default=0)) >= known:
+        raise MemtaxError(
+            f"token id {beyond} in {label} is outside the model's vocabulary of {known}; was another tokenizer used?"
+        )
     cut = sum(longest is not None and len(row) > longest for row in tokens)
     tokens, scored = [row[:longest] for row in tokens], [row[:longest] for row in scored]
     # The first token has no context.

@@ -133,9 +133,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         if (self.train is None) == (self.forget is None) or (self.retain is not None and self.forget is None):
             raise MemtaxError("give the training data by --train, or what it should have forgotten by --forget, with --retain")
         if self.forget is not None and is_served(self.model):
-            raise MemtaxError(
-                "--forget trains the model for a second look, which a served model does not allow; give its weights"
-            )
+            raise MemtaxError("--forget trains the model for a second look, which a served model does not allow; give weights")
         if self.adapter is not None:
             if self.base is not None:
                 raise MemtaxError("give --base for a whole model or --adapter, not both: the base of an adapter is --model")

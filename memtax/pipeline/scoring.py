@@ -12,6 +12,7 @@ from memtax import schema, statistics
 from memtax.corpus.answers import holds_conversations, load_answers
 from memtax.corpus.rows import holds_text, load_documents, load_rows
 from memtax.corpus.sources import Source
+from memtax.errors import MemtaxError
 from memtax.filters.language_model import LanguageModelFilter
 from memtax.lm import extraction, served_names
 from memtax.lm.chats import positions_for_text, source_bos
@@ -65,6 +66,8 @@ def score_sequences(
     scores = replace(scores, bos=opening, answers=answers)
     reference = reference and replace(reference, bos=opening, answers=answers)
     if answers:
+        if length is not None:
+            raise MemtaxError(f"{source.label} holds conversations, which are read up to each answer's end; leave --length out")
         return _score_answers(source, scores, stage, reference, tokenizer)
     for each in (scores, *([reference] if reference else [])):
         check_model(each.model, each.revision, length or _reach(scores), len(opening))
