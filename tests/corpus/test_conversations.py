@@ -252,3 +252,26 @@ def test_documents_of_answers_know_where_the_answer_begins(tmp_path):
     prompts = [small.words(row[:size]) for row, size in zip(windows["tokens"], windows["prompt_tokens"], strict=True)]
     assert [size for document in found for size in document.prompts] == [len(prompt) for prompt in prompts]
     assert [document.text for document in found] == [small.words(chats.compose(row)[0][1:]) for row in rows]
+
+
+@pytest.mark.parametrize("shape", ["messages", "pairs", "strings"])
+def test_tokens_and_masks_are_those_that_trl_trains_on(shape, tmp_path):
+    trl = pytest.importorskip("trl")
+    rows = random_chats(12, seed=7)
+    given = [{"messages": row} for row in rows]
+    if shape == "pairs":
+        given = [{"prompt": row[:-1], "completion": row[-1:]} for row in rows]
+    elif shape == "strings":
+        given = [{"prompt": row[-2]["content"] + " ", "completion": row[-1]["content"]} for row in rows]
+    options = {"max_length": None, "assistant_only_loss": shape == "messages"}
+    reader = chats.tokenizer(chats.MARKED, "none")
+    arguments = trl.SFTConfig(str(tmp_path / "out"), use_cpu=True, bf16=False, report_to="none", **options)
+    data = datasets.Dataset.from_list(given)
+    trainer = trl.SFTTrainer(small.model(64), args=arguments, train_dataset=data, processing_class=reader)
+    expected = [(row["input_ids"], [label != -100 for label in row["labels"]]) for row in trainer.train_dataset]
+    path = chats.write(tmp_path / "rows.jsonl", given)
+    found = [(row.tokens, row.scored) for row in read_conversations(Source.parse(path), reader)]
+    if shape == "strings":
+        # TRL ends the completion of strings with end-of-sequence, which is not text of the row.
+        found = [([*tokens, small.EOS], [*scored, True]) for tokens, scored in found]
+    assert found == expected
