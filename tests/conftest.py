@@ -1,5 +1,6 @@
 """Shared by all tests: nothing may leave this machine, and children must not either."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -24,20 +25,26 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "long: a proof that takes a minute or more; `make long` runs it")
 
 
+def pytest_collection_finish(session):
+    # The libraries, imported by now, stay: no collection (a Trainer starts one per training) has to look at them.
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("long") and not os.environ.get("MEMTAX_LONG"):
         pytest.skip("MEMTAX_LONG is not set (make long)")
 
 
-DRAWN = ("filters", "predictor", "report")
-"""Folders of tests that look at figures. Elsewhere drawing takes most of the time of a small run."""
+DRAWN = ("report", "filters/test_code_vs_nl.py", "predictor/test_dataset_tables.py")
+"""Tests that look at figures. Elsewhere drawing takes most of the time of a small run."""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def drawings(request):
     """Figures of runs whose tests do not look at them are empty."""
-    first = Path(request.path).relative_to(Path(__file__).parent).parts[0]
-    if first in DRAWN:
+    path = Path(request.path).relative_to(Path(__file__).parent).as_posix()
+    if path.startswith(DRAWN):
         yield
         return
     from memtax.report import saving

@@ -4,13 +4,14 @@
     done = torchrun("-m", "memtax", "score", ...)                # two processes, as torchrun starts them
 
 Each is a process of its own: its environment, its arguments, its `__main__`, its exit status. It is forked from a server that
-has imported the libraries, one per process of pytest, and nothing of memtax. A process whose environment names another Hub
-than this one gets a server that has not imported what reads those variables.
+has imported the libraries, one per process of pytest, and nothing of memtax. Processes whose environment names another Hub than
+this one are forked from a server that imported in that environment what reads those variables.
 """
 
 import array
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -50,11 +51,20 @@ NEUTRAL = (
     "fsspec",
     "multiprocess",
     "xxhash",
+    "pydantic",
+    "aiohttp",
+    "numba.typed",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "statsmodels.api",
 )
 """Libraries that read no variable of the Hub."""
 READERS = (
     "datasets",
     "transformers.trainer",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
     "transformers.models.gpt_neox.modeling_gpt_neox",
     "peft",
     "accelerate",
@@ -62,7 +72,7 @@ READERS = (
 )
 """Libraries that read the Hub's variables when they are imported."""
 FIXED = ("HF_", "HUGGING", "NUMBA_", "TRANSFORMERS_", "XDG_", "HOME")
-"""Variables that count when libraries are imported."""
+"""Variables that count when libraries are imported, except `HF_TOKEN`, which is read at every request."""
 
 
 class Process:
@@ -165,27 +175,33 @@ def torchrun(*arguments, processes=2, env=None, cwd=None, timeout=600, cards=Tru
     return subprocess.CompletedProcess(started[0].args, status, *printed)
 
 
-_servers: dict[str, socket.socket] = {}
+_servers: dict[tuple, socket.socket] = {}
 
 
 def _server(environment):
-    """The socket of the server for an environment: with every library, or with those that do not read the Hub's variables."""
-    counts = [{name: value for name, value in each.items() if name.startswith(FIXED)} for each in (environment, os.environ)]
-    if "neutral" not in _servers:
-        ours, theirs = socket.socketpair()
+    """The socket of the server that has imported the libraries in such an environment; of others than this one, one is kept."""
+    ours = _fixed(os.environ)
+    key = _fixed(environment)
+    if () not in _servers:
+        _servers[()], theirs = socket.socketpair()
         command = [sys.executable, str(HERE), str(theirs.fileno())]
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         subprocess.Popen(command, pass_fds=[theirs.fileno()], env={**kept, "OMP_NUM_THREADS": "1"})
         theirs.close()
-        _servers["neutral"] = ours
-    if counts[0] != counts[1]:
-        return _servers["neutral"]
-    if "all" not in _servers:
-        ours, theirs = socket.socketpair()
-        _send(_servers["neutral"], [theirs.fileno()])
+    if key not in _servers:
+        for other in [other for other in _servers if other not in ((), ours)]:
+            _servers.pop(other).close()
+        _servers[key], theirs = socket.socketpair()
+        with tempfile.TemporaryFile() as body:
+            body.write(json.dumps(dict(key)).encode())
+            body.flush()
+            _send(_servers[()], [theirs.fileno(), body.fileno()])
         theirs.close()
-        _servers["all"] = ours
-    return _servers["all"]
+    return _servers[key]
+
+
+def _fixed(environment):
+    return tuple(sorted(pair for pair in environment.items() if pair[0].startswith(FIXED) and pair[0] != "HF_TOKEN"))
 
 
 def _send(channel, handles):
@@ -197,17 +213,30 @@ def _serve(channel, modules):
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for name in modules:
         importlib.import_module(name)
+    # What is imported stays: no collection has to look at it.
+    gc.freeze()
     while True:
         received, handles, _, _ = socket.recv_fds(channel, 1, 4)
         if not received:
             os._exit(0)
         if os.fork() == 0:
             channel.close()
-            if len(handles) == 1:
+            if len(handles) == 2:
+                _take_environment(handles[1])
                 _serve(socket.socket(fileno=handles[0]), READERS)
             _wait_for_child(*handles)
         for handle in handles:
             os.close(handle)
+
+
+def _take_environment(body):
+    """Replace the variables that count when libraries are imported."""
+    with os.fdopen(body, "rb") as file:
+        file.seek(0)
+        given = json.load(file)
+    for name in [name for name in os.environ if name.startswith(FIXED)]:
+        del os.environ[name]
+    os.environ.update(given)
 
 
 def _wait_for_child(body, output, error, status):

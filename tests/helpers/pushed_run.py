@@ -3,6 +3,7 @@
 The client reads its endpoint when it is imported, and offline mode blocks loopback too: so pushing runs in children.
 """
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from memtax.hub.folder import Config, write_dataset
 from memtax.predictor.predictor import Predictor
 
 ROWS = 600
+HOME = tempfile.TemporaryDirectory()
 HURRIED = "import memtax.hub.upload, memtax.cli; memtax.hub.upload.WAIT = 0.05; memtax.cli.main()"
 """The command, with short waits between its tries."""
 RECORD = """\
@@ -91,5 +93,6 @@ def child(hub: HubServer, cache: Path, *arguments: str, token: str | None = TOKE
     return done
 
 
-def push(hub: HubServer, cache: Path, run: Path, *options: str, **more):
-    return child(hub, cache, "-c", HURRIED, "push", str(run), "--repo-id", "org/name", *options, **more)
+def push(hub: HubServer, run: Path, *options: str, **more):
+    """Run `memtax push`; it caches nothing, so all pushes have the same home."""
+    return child(hub, Path(HOME.name), "-c", HURRIED, "push", str(run), "--repo-id", "org/name", *options, **more)

@@ -176,7 +176,7 @@ def test_no_byte_that_the_hub_receives_names_folder_user_or_secret(run, tmp_path
     for name, value in {**secrets, "USER": "quentinmustermann"}.items():
         monkeypatch.setenv(name, value)
     with HubServer() as hub:
-        push(hub, tmp_path / "cache", source, "--part", "dataset,models,metrics,explorer")
+        push(hub, source, "--part", "dataset,models,metrics,explorer")
         assert {kind for kind, _ in hub.repos} == {"dataset", "model", "space"}
         assert (
             json.loads(hub.repos["model", "org/name-adapter"].files["adapter_config.json"])["base_model_name_or_path"]

@@ -11,7 +11,7 @@ from huggingface_hub import DatasetCard, ModelCard
 
 from helpers.hub import TOKEN, HubServer
 from helpers.processes import python
-from helpers.pushed_run import ROWS, child, push, table
+from helpers.pushed_run import HOME, ROWS, child, push, table
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def pushed(run, tmp_path_factory):
     """A server to which the run and the metric Spaces were pushed, and what the command printed."""
     with HubServer() as hub:
         parts = ("--part", "dataset", "--part", "models", "--part", "metrics", "--part", "explorer")
-        yield hub, push(hub, tmp_path_factory.mktemp("cache"), run, *parts).stdout
+        yield hub, push(hub, run, *parts).stdout
 
 
 def test_everything_is_there_and_nothing_else(pushed, run):
@@ -133,7 +133,7 @@ print(evaluate.load(path).compute(predictions=["aab"])["huffman_coding_length"])
 def test_pushing_again_changes_nothing(pushed, run, tmp_path):
     hub, _ = pushed
     before = {key: len(repo.commits) for key, repo in hub.repos.items()}
-    printed = push(hub, tmp_path, run).stdout
+    printed = push(hub, run).stdout
     assert printed.count("(up to date)") == 4
     assert {key: len(repo.commits) for key, repo in hub.repos.items()} == before
 
@@ -185,7 +185,7 @@ assert read_table("org/name:default:pile_deduped_tiny").column("semantic_matches
 """
         child(hub, tmp_path, "-c", program)
         # The run's sequences have no tokens.
-        done = push(hub, tmp_path, run, "--published", "deduped_tiny", check=False)
+        done = push(hub, run, "--published", "deduped_tiny", check=False)
         assert done.returncode == 2
         assert "no column 'tokens'" in done.stderr
 
@@ -235,7 +235,7 @@ def test_published_splits_are_read_back_as_they_were(tmp_path):
 
 def test_dry_run_shows_all_and_asks_nothing(run, tmp_path):
     with HubServer() as hub:
-        printed = push(hub, tmp_path, run, "--dry-run", token=None).stdout
+        printed = push(hub, run, "--dry-run", token=None).stdout
         assert hub.requests == []
     for expected in ("dataset org/name:", "features/train.parquet", "model org/name-lm:", "pretty_name", "Provenance"):
         assert expected in printed
@@ -249,7 +249,7 @@ def test_a_broken_upload_goes_on_where_it_was(run, tmp_path, kind):
         hub.fail("POST", "/commit/", kind, times=1)
         # Here the client reads the answer before it looks at its status.
         hub.fail("POST", "/validate-yaml", kind, times=1)
-        push(hub, tmp_path, run / "dataset")
+        push(hub, run / "dataset")
         files = hub.repos["dataset", "org/name"].files
         assert files["features/train.parquet"] == (run / "dataset" / "features" / "train.parquet").read_bytes()
         # The initial commit and ours; each large file went up once, failures aside.
@@ -262,7 +262,7 @@ def test_a_commit_that_another_one_overtook_or_whose_answer_was_lost_is_made_onc
     with HubServer() as hub:
         for kind in kinds:
             hub.fail("POST", "/commit/", kind)
-        done = push(hub, tmp_path, run / "dataset")
+        done = push(hub, run / "dataset")
         assert done.stdout.count("trying again") == len(kinds)
         # The initial commit and ours; what was uploaded before the refusal is not sent again.
         assert len(hub.repos["dataset", "org/name"].commits) == 2
@@ -273,7 +273,7 @@ def test_a_commit_that_another_one_overtook_or_whose_answer_was_lost_is_made_onc
 def test_what_an_older_push_left_is_removed_and_the_users_own_files_stay(run, tmp_path):
     with HubServer() as hub:
         hub.add("dataset", "org/name", {"old/train.parquet": b"PAR1", "notes.md": b"mine", ".gitattributes": b""})
-        push(hub, tmp_path, run / "dataset")
+        push(hub, run / "dataset")
         files = hub.repos["dataset", "org/name"].files
         assert "old/train.parquet" not in files
         assert files["notes.md"] == b"mine"
@@ -308,12 +308,12 @@ def test_a_private_space_holds_memtax_itself(tmp_path):
 
 def test_private(run, tmp_path):
     with HubServer() as hub:
-        push(hub, tmp_path, run / "dataset", "--private")
+        push(hub, run / "dataset", "--private")
         assert hub.repos["dataset", "org/name"].private
         program = "from huggingface_hub import HfApi; HfApi().repo_info('org/name', repo_type='dataset')"
         assert "RepositoryNotFoundError" in child(hub, tmp_path / "n", "-c", program, token=None, check=False).stderr
         hub.repos["dataset", "org/name"].private = False
-        done = push(hub, tmp_path, run / "dataset", "--private", check=False)
+        done = push(hub, run / "dataset", "--private", check=False)
         assert done.returncode == 2
         assert "exists and is public" in done.stderr
 
@@ -331,7 +331,7 @@ def test_private(run, tmp_path):
 )
 def test_errors_are_one_line_and_tell_no_token(run, tmp_path, options, token, message):
     with HubServer() as hub:
-        done = child(hub, tmp_path, "-m", "memtax", "push", str(run / "dataset"), *options, token=token, check=False)
+        done = child(hub, Path(HOME.name), "-m", "memtax", "push", str(run / "dataset"), *options, token=token, check=False)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -341,12 +341,12 @@ def test_errors_are_one_line_and_tell_no_token(run, tmp_path, options, token, me
 def test_a_server_that_stays_down_is_said_in_one_line(run, tmp_path):
     with HubServer() as hub:
         hub.fail("POST", "/commit/", 503, times=99)
-        done = push(hub, tmp_path, run / "dataset", check=False)
+        done = push(hub, run / "dataset", check=False)
         assert done.returncode == 2
         assert "run the command again to go on" in done.stderr.splitlines()[-1]
         hub.faults.clear()
         uploads = hub.count("PUT", "/lfs/")
-        push(hub, tmp_path, run / "dataset")
+        push(hub, run / "dataset")
         # Nothing is sent a second time.
         assert hub.count("PUT", "/lfs/") == uploads
         assert "features/train.parquet" in hub.repos["dataset", "org/name"].files
@@ -354,7 +354,7 @@ def test_a_server_that_stays_down_is_said_in_one_line(run, tmp_path):
 
 def test_a_folder_without_anything_to_publish(tmp_path):
     with HubServer() as hub:
-        done = push(hub, tmp_path / "cache", tmp_path, check=False)
+        done = push(hub, tmp_path, check=False)
     assert done.returncode == 2
     assert "neither a run directory nor a folder" in done.stderr
 
@@ -362,7 +362,7 @@ def test_a_folder_without_anything_to_publish(tmp_path):
 def test_the_guard_guards(tmp_path):
     program = "import socket; socket.create_connection(('192.0.2.1', 80), 1)"
     with HubServer() as hub:
-        assert "a test tried to" in child(hub, tmp_path, "-c", program, check=False).stderr
+        assert "a test tried to" in child(hub, Path(HOME.name), "-c", program, check=False).stderr
 
 
 def test_ranges_etags_and_revisions(tmp_path):

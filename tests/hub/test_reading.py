@@ -107,6 +107,11 @@ def hub():
         yield server
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
 def child(hub, cache, *arguments):
     done = python(*arguments, env=hub.environment(cache, None))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
@@ -117,7 +122,7 @@ def memtax(hub, cache, *arguments):
     return child(hub, cache, "-m", "memtax", *map(str, arguments))
 
 
-def test_membership_benchmarks_by_name(hub, tmp_path):
+def test_membership_benchmarks_by_name(hub, cache, tmp_path):
     program = """
 from memtax.corpus.membership_texts import load_membership, load_texts
 wiki = load_membership("swj0419/WikiMIA::WikiMIA_length64").to_pydict()
@@ -133,13 +138,13 @@ assert mimir["is_member"] == [True] * 3 + [False] * 3 and set(mimir["domain"]) =
 assert load_membership("iamgroot42/mimir:github").equals(load_membership("iamgroot42/mimir:github:ngram_13_0.8"))
 assert load_texts("locuslab/TOFU", column="question,answer").column("text").to_pylist() == ["Who? I.", "? !"]
 """
-    child(hub, tmp_path / "cache", "-c", program)
+    child(hub, cache, "-c", program)
 
 
-def test_counts_over_a_corpus_on_the_hub_streamed_or_not(hub, tmp_path):
+def test_counts_over_a_corpus_on_the_hub_streamed_or_not(hub, cache, tmp_path):
     for number, options in enumerate((["--streaming"], [])):
         output = tmp_path / str(number)
-        memtax(hub, tmp_path / "cache", "count", "org/tokens", "--window", "2:4", *options, "--output", output)
+        memtax(hub, cache, "count", "org/tokens", "--window", "2:4", *options, "--output", output)
         found = pq.read_table(output / "dataset" / "num_duplicates" / "train.parquet").to_pydict()
         # (3, 4) occurs in rows 0 and 1, (4, 1) once, (2, 2) once.
         assert (found["sequence_id"], found["sequence_duplicates"]) == ([0, 1, 2], [2, 1, 1]), number
@@ -149,10 +154,10 @@ def test_counts_over_a_corpus_on_the_hub_streamed_or_not(hub, tmp_path):
         assert (counts[2], counts[9], counts.get(5, 0)) == (3, 1, 0)
 
 
-def test_published_counts_serve_in_place_of_ones_own(hub, tmp_path):
+def test_published_counts_serve_in_place_of_ones_own(hub, cache, tmp_path):
     memtax(
         hub,
-        tmp_path / "cache",
+        cache,
         *("filter", "duplicates", "token_frequencies", "org/tokens", "--counts", "usvsnsp/generation-num-duplicates::deduped"),
         *("--frequencies", "usvsnsp/deduped-num-frequencies", "--output", tmp_path / "out"),
     )
@@ -163,16 +168,16 @@ def test_published_counts_serve_in_place_of_ones_own(hub, tmp_path):
     assert found["avg_frequency"] == [None, None, 24.75]
 
 
-def test_the_published_filters_are_fit_searched_and_scored(hub, tmp_path):
+def test_the_published_filters_are_fit_searched_and_scored(hub, cache, tmp_path):
     data = "usvsnsp/semantic-filters::pile_deduped_70m"
     more = ("--memorized-only", "usvsnsp/semantic-filters::memories_deduped_70m", "--resamples", "50")
-    memtax(hub, tmp_path / "cache", "fit", data, *more, "--output", tmp_path / "predictor")
+    memtax(hub, cache, "fit", data, *more, "--output", tmp_path / "predictor")
     card = json.loads((tmp_path / "predictor" / "models" / "predictor" / "predictor.json").read_text())
     assert "sequence_duplicates" in json.dumps(card)
     rules = ("--split-on", "sequence_duplicates,shannon_coding_length", "--quantiles", "0.5")
-    memtax(hub, tmp_path / "cache", "search", data, *rules, "--resamples", "50", "--output", tmp_path / "search")
+    memtax(hub, cache, "search", data, *rules, "--resamples", "50", "--output", tmp_path / "search")
     assert read_summary(tmp_path / "search", "search")["partitions"] == 2
-    memtax(hub, tmp_path / "cache", "predict", tmp_path / "predictor", data, "--output", tmp_path / "scored")
+    memtax(hub, cache, "predict", tmp_path / "predictor", data, "--output", tmp_path / "scored")
     probabilities = read_table(tmp_path / "scored", "predictions").column("memorized_probability").to_numpy()
     assert len(probabilities) == ROWS
     assert np.isfinite(probabilities).all()

@@ -25,6 +25,11 @@ def parquet(**columns):
     return buffer.getvalue()
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
 def child(hub, cache, *arguments, status=0):
     done = python(*arguments, env=hub.environment(cache, TOKEN), cwd=ROOT)
     assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
@@ -63,11 +68,11 @@ def hub():
         yield server
 
 
-def test_the_published_preset_streams_both_sources_and_pushes_with_our_card(hub, tmp_path):
+def test_the_published_preset_streams_both_sources_and_pushes_with_our_card(hub, cache, tmp_path):
     output = tmp_path / "out" / "code-vs-nl"
     options = ("--preset", "published", "--max_steps", 2, "--per_device_train_batch_size", 8, "--evaluation_rows", 20)
     options += ("--output_dir", output, "--report_to", "none", "--push_to_hub", "--hub_model_id", "org/code-vs-nl")
-    child(hub, tmp_path / "cache", "training/train_code_vs_nl.py", *options)
+    child(hub, cache, "training/train_code_vs_nl.py", *options)
     pushed = hub.repos["model", "org/code-vs-nl"].files
     assert {"config.json", "model.safetensors", "README.md", "tokenizer.json"} <= set(pushed)
     assert not [name for name in pushed if name.endswith((".bin", ".pt", ".pkl"))]
@@ -81,10 +86,10 @@ there, here = (pipeline("text-classification", name) for name in ("org/code-vs-n
 text = "def f(x): return x"
 assert there(text) == here(text) and there(text)[0]["label"] in ("nl", "code")
 """
-    child(hub, tmp_path / "fresh", "-c", program)
+    child(hub, cache, "-c", program)
 
 
-def test_a_language_model_is_pushed_and_an_adapter_on_top_of_it(hub, tmp_path):
+def test_a_language_model_is_pushed_and_an_adapter_on_top_of_it(hub, cache, tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -99,7 +104,7 @@ def test_a_language_model_is_pushed_and_an_adapter_on_top_of_it(hub, tmp_path):
 
     shape = ("--hidden_size", 8, "--num_layers", 1, "--num_heads", 2, "--context_length", 8, "--prompt", 2, "--continuation", 2)
     trained = ("--tokenizer", tmp_path / "tokenizer", *shape, "--save_steps", 1, "--output_dir", tmp_path / "lm")
-    child(hub, tmp_path / "cache", "training/train_lm.py", *common, *trained, "--hub_model_id", "org/lm")
+    child(hub, cache, "training/train_lm.py", *common, *trained, "--hub_model_id", "org/lm")
     pushed = hub.repos["model", "org/lm"].files
     # Weights, tokenizer and card; neither checkpoints nor pickles, which stay or are removed on this side.
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= set(pushed)
@@ -110,7 +115,7 @@ def test_a_language_model_is_pushed_and_an_adapter_on_top_of_it(hub, tmp_path):
 
     # From the Hub, into an empty cache, on to an adapter.
     adapted = ("--model_name_or_path", "org/lm", "--column", "text", "--save_steps", 1, "--output_dir", tmp_path / "lora")
-    child(hub, tmp_path / "fresh", "training/finetune_lora.py", *common, *adapted, "--hub_model_id", "org/lora")
+    child(hub, cache, "training/finetune_lora.py", *common, *adapted, "--hub_model_id", "org/lora")
     pushed = hub.repos["model", "org/lora"].files
     assert {"adapter_config.json", "adapter_model.safetensors", "README.md"} <= set(pushed)
     assert 'from_pretrained("org/lora")' in pushed["README.md"].decode()

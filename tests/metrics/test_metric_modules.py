@@ -5,7 +5,6 @@ import importlib
 import inspect
 import json
 import math
-import multiprocessing
 import sys
 
 import evaluate
@@ -15,6 +14,7 @@ from evaluate.loading import evaluation_module_factory, import_main_class
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score, roc_curve
 
 import memtax
+from helpers.processes import start
 from memtax.files import asset
 
 NAMES = sorted(folder.name for folder in asset("metrics").iterdir() if folder.is_dir())
@@ -285,27 +285,25 @@ def test_combine():
     assert (results["auroc"], results["brier_score"]) == (1.0, pytest.approx((0.01 + 0.04 + 0.09 + 0.01) / 4))
 
 
-def _half(process, folder, queue):
-    evaluate.config.HF_MODULES_CACHE = evaluate.loading.config.HF_MODULES_CACHE = f"{folder}/modules{process}"
-    options = {"num_process": 2, "process_id": process, "experiment_id": "two", "cache_dir": str(folder)}
-    metric = evaluate.load(memtax.metric_path("membership_inference"), **options)
-    scores, labels = [[0.9, 0.2, 0.4], [0.8, 0.7, 0.3]][process], [[1, 0, 1], [1, 0, 0]][process]
-    metric.add_batch(predictions=scores[:2], references=labels[:2])
-    metric.add_batch(predictions=scores[2:], references=labels[2:])
-    queue.put((process, metric.compute()))
+HALF = """
+import json, sys
+import evaluate
+process, folder, path = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+evaluate.config.HF_MODULES_CACHE = evaluate.loading.config.HF_MODULES_CACHE = f"{folder}/modules{process}"
+metric = evaluate.load(path, num_process=2, process_id=process, experiment_id="two", cache_dir=folder)
+scores, labels = [[0.9, 0.2, 0.4], [0.8, 0.7, 0.3]][process], [[1, 0, 1], [1, 0, 0]][process]
+metric.add_batch(predictions=scores[:2], references=labels[:2])
+metric.add_batch(predictions=scores[2:], references=labels[2:])
+print(json.dumps(metric.compute()))
+"""
 
 
 def test_two_processes(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    workers = [context.Process(target=_half, args=(process, tmp_path, queue)) for process in range(2)]
-    for worker in workers:
-        worker.start()
-    results = dict(queue.get(timeout=90) for _ in workers)
-    for worker in workers:
-        worker.join(10)
+    path = memtax.metric_path("membership_inference")
+    started = [start("-c", HALF, process, tmp_path, path) for process in range(2)]
+    results = [json.loads(process.wait(90).stdout) for process in started]
     whole = load("membership_inference").compute(predictions=[0.9, 0.2, 0.4, 0.8, 0.7, 0.3], references=[1, 0, 1, 1, 0, 0])
-    assert results == {0: whole, 1: None}
+    assert results == [json.loads(json.dumps(whole)), None]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "**documents**" in card_of(name)])

@@ -55,10 +55,10 @@ def planted(material, tmp_path_factory):
     texts = [*once, *(text for text in often for _ in range(COPIES)), ADDRESS + " " + letters(rng)[:16], *RECORDS]
     for name, part in (("train", texts), ("held_out", [letters(rng) for _ in range(ONCE)])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in part))
-    return folder, tune(folder, material, full=True, epochs=80, rate=3e-3), once, often
+    return folder, tune(folder, material, full=True, epochs=60, rate=5e-3, batch=48), once, often
 
 
-def tune(folder, material, full, epochs, rate, **canaries):
+def tune(folder, material, full, epochs, rate, batch=8, **canaries):
     specification = importlib.util.spec_from_file_location("finetune_lora", asset("training/finetune_lora.py"))
     script = sys.modules["finetune_lora"] = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(script)
@@ -69,7 +69,7 @@ def tune(folder, material, full, epochs, rate, **canaries):
             str(folder / ("whole" if full else "adapter")),
             num_train_epochs=epochs,
             learning_rate=rate,
-            per_device_train_batch_size=8,
+            per_device_train_batch_size=batch,
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,

@@ -9,7 +9,7 @@ import pytest
 from helpers.processes import python
 
 SCRIPT = Path(__file__).with_name("damaging.py")
-SHORT = ("count", "influence", "predict")
+SHORT = ("count", "predict")
 FLIPS = int(os.environ.get("MEMTAX_FLIPS", "0"))
 
 
@@ -31,7 +31,7 @@ def test_a_few_flips_and_faults_of_the_quick_verbs(tmp_path):
     found = damaged(tmp_path, 2 * len(SHORT), SHORT, "--faults", "1", "--seed", "4")
     assert [row["verb"] for row in found] == list(SHORT)
     # One undisturbed, two flips, and a fault in the finished and the unfinished output each.
-    assert [outcomes(row) for row in found] == [5, 5, 5]
+    assert [outcomes(row) for row in found] == [5, 5]
     # Count has no parts at its end.
     assert all(row["parts"] > 1 for row in found[1:])
 

@@ -35,6 +35,8 @@ class HubServer:
     handler = Handler
     routes = tuple(ROUTES)
 
+    last_port = 0
+
     def __init__(self) -> None:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.lfs: dict[str, bytes] = {}
@@ -42,7 +44,11 @@ class HubServer:
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
         handler = type("BoundHandler", (self.handler,), {"hub": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        try:  # The address of the last server, so that processes of several tests can be forked from one.
+            self.server = ThreadingHTTPServer(("127.0.0.1", HubServer.last_port), handler)
+        except OSError:
+            self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        HubServer.last_port = self.server.server_address[1]
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
