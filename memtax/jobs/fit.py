@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from memtax.jobs.base import Job, Result, Rows, Work
-from memtax.jobs.options import DTYPE, PlacementOptions
+from memtax.jobs.options import DTYPE, BatchOption, PlacementOptions
 from memtax.settings import Bos, Dtype, argument, option
 
 FOLDER = "models/predictor"
@@ -13,7 +13,7 @@ FOLDER = "models/predictor"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit(PlacementOptions, Job):
+class Fit(PlacementOptions, BatchOption, Job):
     """Fit the predictor: one model for all sequences and one for each category, with tests, intervals and figures.
 
     Example: `memtax fit runs/demo/dataset:features --output runs/demo/predictor`
@@ -60,7 +60,8 @@ class Fit(PlacementOptions, Job):
         )
         if self.probe is not None:
             placement = Placement(self.dtype, self.device_map, self.quantization)
-            fitting.probe_layers(self.data, self.probe, predictor, folder, bos=self.bos, placement=placement)
+            more = {"bos": self.bos, "placement": placement, "batch_size": self.batch_size}
+            fitting.probe_layers(self.data, self.probe, predictor, folder, **more)
         names = ("target", "factors", "rows", "dropped", "models")
         figures = {name: predictor.metrics.get(name) for name in names}
         rows = evaluation_rows(figures["models"] or {})

@@ -136,6 +136,7 @@ def probe_layers(
     most: int = 20_000,
     bos: str = "auto",
     placement: "Placement | None" = None,
+    batch_size: int | None = None,
 ) -> list[dict[str, Any]]:
     """Probe a model's layers for the target and for the category, with controls.
 
@@ -147,7 +148,7 @@ def probe_layers(
         most: number of sequences to read from the start of the dataset: states of all layers are in memory at once.
         bos: tokens put before each sequence, one of `memtax.lm.special_tokens.BOS`.
         placement: dtype and devices of the language model.
-        placement: number format and devices of the language model.
+        batch_size: sequences per forward pass; None: 64.
 
     Returns:
         The rows of both probes.
@@ -169,7 +170,7 @@ def probe_layers(
     language_model = resident.get(*split_revision(model), placement, bos)
     opening = bos_of(language_model)
     tokens = [without_bos(row, opening) for row in table.column("tokens").filter(rows.kept).to_pylist()]
-    states = hidden_states(language_model, tokens)
+    states = hidden_states(language_model, tokens, batch=batch_size or 64)
     found = []
     for name, labels in (("memorized", rows.labels.astype(np.int64)), ("category", rows.categories)):
         # Classes that do not occur, such as a category, get no number.

@@ -100,6 +100,10 @@ def _run(function, args, kwargs):
     def wrap(value):
         if not isinstance(value, torch.Tensor):
             return value
-        return known.get(id(value)) if id(value) in known else Away(value) if there else value
+        if id(value) in known or not there:
+            return known.get(id(value), value)
+        # In inference mode, a view of a tensor made outside of it is no inference tensor.
+        with torch.inference_mode(value.is_inference()):
+            return Away(value)
 
     return tree_map(wrap, function(*args, **kwargs))
