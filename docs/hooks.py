@@ -16,6 +16,7 @@ from memtax.filters import catalogue, filter_class
 from memtax.jobs import VERBS, job_class
 from memtax.membership.attacks import registered
 from memtax.provenance import SETTINGS
+from memtax.published.presets import PRESETS
 
 
 def on_config(config: Any, **_: Any) -> Any:
@@ -119,12 +120,28 @@ def columns() -> str:
     return "\n".join(rows)
 
 
+def presets() -> str:
+    """Suites of models: their presets, what to know about their data, and where the names are from."""
+    parts = []
+    for suite in dict.fromkeys(name.partition(":")[0] for name in PRESETS):
+        mine = {name: each for name, each in PRESETS.items() if name.startswith(f"{suite}:")}
+        notes = dict.fromkeys(note for each in mine.values() for note in each.notes)
+        sources = dict.fromkeys(source for each in mine.values() for source in each.sources)
+        parts += [f"### {suite}", ", ".join(f"`{name}`" for name in mine)]
+        parts += [
+            "\n".join(f"- {note}" for note in notes),
+            "Names from " + ", ".join(f"<{source}>" for source in sources) + ".",
+        ]
+    return "\n\n".join(parts)
+
+
 TABLES = {
     "attacks": attacks,
     "columns": columns,
     "extras": extras,
     "filters": filters,
     "metrics": metrics,
+    "presets": presets,
     "recitation_threshold": lambda: str(schema.RECITATION_THRESHOLD),
     "settings": lambda: ", ".join(f"`{name}`" for name in SETTINGS) + ".",
     "verbs": verbs,

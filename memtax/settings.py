@@ -29,6 +29,7 @@ def option(
     least: float | None = None,
     most: float | None = None,
     source: bool = False,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """A field set by `--name`.
 
@@ -39,8 +40,10 @@ def option(
         least: minimum.
         most: maximum.
         source: whether it is an input, whose fingerprint is recorded.
+        choices: values that a shell completes.
     """
     metadata = {"help": help, "short": short, "least": least, "most": most, "source": source, "argument": False}
+    metadata["choices"] = choices
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -22,7 +22,7 @@ _FILES = ("config", "config_file")
 def command(verb: str) -> Callable[..., Outcome]:
     """A function from which Typer builds a command."""
     kind: Any = job_class(verb)
-    parameters = [_parameter(name, field, hint) for name, (field, hint) in fields(kind).items()]
+    parameters = [_parameter(kind, name, field, hint) for name, (field, hint) in fields(kind).items()]
     parameters += _config_parameters(kind)
 
     def run(**values: Any) -> Outcome:
@@ -38,8 +38,8 @@ def command(verb: str) -> Callable[..., Outcome]:
     return run
 
 
-def _parameter(name: str, field: Any, hint: Any) -> inspect.Parameter:
-    """A setting as a Typer parameter; None means "not given", so that defaults stay in the settings."""
+def _parameter(owner: Any, name: str, field: Any, hint: Any) -> inspect.Parameter:
+    """A setting of the verb `owner` as a Typer parameter; None means "not given", so that defaults stay in the settings."""
     kind, _ = optional(hint)
     is_list = typing.get_origin(kind) is tuple
     # Literals and numbers are checked with the settings, so that files, calls and command lines give the same errors.
@@ -58,7 +58,12 @@ def _parameter(name: str, field: Any, hint: Any) -> inspect.Parameter:
             text += f" Default: {','.join(map(str, field.default))}."
         if is_list:
             text += " May be repeated."
-        info = typer.Option(*names, help=text, show_default=default not in (None, False, ""))
+        more: dict[str, Any] = {"show_default": default not in (None, False, "")}
+        if choices := meta["choices"]:
+            more["autocompletion"] = lambda incomplete: [each for each in choices if each.startswith(incomplete)]
+        if name == "preset":
+            more |= {"is_eager": True, "callback": _expander(owner)}
+        info = typer.Option(*names, help=text, **more)
     annotation = list[str] | None if is_list else (shown if shown is bool else shown | None)
     return inspect.Parameter(
         name,
@@ -66,6 +71,17 @@ def _parameter(name: str, field: Any, hint: Any) -> inspect.Parameter:
         default=inspect.Parameter.empty if required else default,
         annotation=Annotated[annotation, info],
     )
+
+
+def _expander(kind: Any) -> Callable[[typer.Context, str | None], str | None]:
+    """What `--preset NAME` does: its settings are defaults, after those of a file. A file's own preset is expanded with it."""
+
+    def expand(ctx: typer.Context, value: str | None) -> str | None:
+        if value is not None and (ctx.default_map or {}).get("preset") != value:
+            ctx.default_map = {**kind.expand({"preset": value}), **(ctx.default_map or {})}
+        return value
+
+    return expand
 
 
 def _base(kind: Any) -> Any:
@@ -79,9 +95,12 @@ def _config_parameters(kind: Any) -> list[inspect.Parameter]:
         if path is not None:
             from memtax.jobs.base import read_settings
 
-            values = read_settings(path, kind.verb)
+            values = kind.expand(read_settings(path, kind.verb))
             check_values(kind, values, str(path))
-            ctx.default_map = {name: value for name, value in values.items() if value is not None}
+            ctx.default_map = {
+                **(ctx.default_map or {}),
+                **{name: value for name, value in values.items() if value is not None},
+            }
         return path
 
     infos: list[Any] = [typer.Option("--config", help=_CONFIG, is_eager=True, callback=read)]

@@ -23,7 +23,8 @@ DUPLICATES_FILE = "num_duplicates.parquet"
 FREQUENCIES_FILE = "token_frequencies.parquet"
 
 INDEX_PREFIX = "infini-gram:"
-"""Start of the name of an index that is asked for counts, see `memtax.counting.infini_gram`."""
+MINI_PREFIX = "infini-gram-mini:"
+"""Starts of the names of indexes that are asked for counts, see `memtax.counting.infini_gram`."""
 SUMMED_SPLITS = ("memorized", "non_memorized")
 """The two splits of the published frequencies; their sum is the corpus frequency."""
 
@@ -32,7 +33,7 @@ Int64 = npt.NDArray[np.int64]
 
 def is_index(name: object) -> bool:
     """Whether a name is that of an infini-gram index instead of a table."""
-    return isinstance(name, str) and name.startswith(INDEX_PREFIX)
+    return isinstance(name, str) and name.startswith((INDEX_PREFIX, MINI_PREFIX))
 
 
 def write_counts(

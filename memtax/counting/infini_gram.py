@@ -1,9 +1,9 @@
-"""Counts from infini-gram indexes (Liu et al. 2024, arXiv 2401.17377): the public web API, or an index on this machine.
+"""Counts from indexes of infini-gram (Liu et al. 2024, arXiv 2401.17377) and infini-gram mini (Xu et al. 2025, arXiv 2506.12229).
 
 `infini-gram:INDEX` is an index of the web API, `infini-gram:INDEX@ADDRESS` the same at another address, and
 `infini-gram:FOLDER` an index on this disk, read by the package `infini-gram`. Windows are asked for by their tokens if the
-index was made with the same tokenizer (its own answer shows that), and by their text otherwise. Answers are cached, so
-nothing is asked for twice.
+index was made with the same tokenizer (its own answer shows that), and by their text otherwise. `infini-gram-mini:INDEX` is
+an index of text, and is asked by text only; its counts are exact. Answers are cached, so nothing is asked for twice.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from memtax import http_json
 from memtax.corpus.columns import decode
-from memtax.counting.count_tables import INDEX_PREFIX as PREFIX
+from memtax.counting.count_tables import INDEX_PREFIX, MINI_PREFIX
 from memtax.errors import MemtaxError
 from memtax.extras import explained
 from memtax.progress import progress_bar, report_warning
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ADDRESS = "https://api.infini-gram.io/"
+MINI_ADDRESS = "https://api.infini-gram-mini.io/"
 REQUESTS = 8
 """Concurrent requests; the API's documentation allows any number."""
 PROBES = 3
@@ -81,8 +82,11 @@ def count_windows(name: str, windows: npt.NDArray[np.int32], tokenizer: "PreTrai
         MemtaxError: the index cannot be reached or read; counts that were received are kept.
     """
     distinct, back = np.unique(windows, axis=0, return_inverse=True)
-    place = name.removeprefix(PREFIX)
+    prefix = MINI_PREFIX if name.startswith(MINI_PREFIX) else INDEX_PREFIX
+    place = name.removeprefix(prefix)
     folder = Path(os.path.expanduser(place))
+    if folder.is_dir() and prefix == MINI_PREFIX:
+        raise MemtaxError(f"{name}: an index of infini-gram mini on this disk is not read; give {prefix}INDEX for the web API")
     if folder.is_dir():
         answers: list[Answer | None] = _count_locally(folder, distinct, tokenizer)
         asked_by: Literal["tokens", "text"] = "tokens"
@@ -90,7 +94,7 @@ def count_windows(name: str, windows: npt.NDArray[np.int32], tokenizer: "PreTrai
         index, _, address = place.partition("@")
         if not index or "/" in index:
             raise MemtaxError(f"{name}: there is no folder {folder}, and an index of the API has no '/' in its name")
-        with _connect(index, address or ADDRESS) as api:
+        with _connect(prefix, index, address) as api:
             asked_by, answers = _count_remotely(api, distinct, tokenizer)
     every = [answers[at] for at in back.reshape(-1)]
     counts = [None if answer is None else answer[0] for answer in every]
@@ -125,6 +129,8 @@ class _Api:
     index: str
     address: str
     client: Any
+    has_tokens: bool
+    """Whether the index consists of tokens; otherwise of text, without operators in queries."""
 
     def ask(self, query: dict[str, Any]) -> dict[str, Any]:
         """The answer to a count query.
@@ -156,25 +162,26 @@ def _read(content: bytes) -> tuple[dict[str, Any] | None, str]:
 
 
 @contextlib.contextmanager
-def _connect(index: str, address: str) -> Iterator[_Api]:
+def _connect(prefix: str, index: str, address: str) -> Iterator[_Api]:
     import httpx
     from huggingface_hub import constants
 
+    address = address or (MINI_ADDRESS if prefix == MINI_PREFIX else ADDRESS)
     host = urlsplit(address).hostname
     if host is None or urlsplit(address).scheme not in ("http", "https"):
-        raise MemtaxError(f"{address} is not an http address; write {PREFIX}{index}@http://host:port/")
+        raise MemtaxError(f"{address} is not an http address; write {prefix}{index}@http://host:port/")
     if constants.HF_HUB_OFFLINE and host not in ("127.0.0.1", "localhost", "::1"):
-        raise MemtaxError(f"{PREFIX}{index} needs {host}, and HF_HUB_OFFLINE is set; unset it, or give counts made before")
+        raise MemtaxError(f"{prefix}{index} needs {host}, and HF_HUB_OFFLINE is set; unset it, or give counts made before")
     with httpx.Client(timeout=60.0) as client:
-        yield _Api(index, address, client)
+        yield _Api(index, address, client, prefix == INDEX_PREFIX)
 
 
 def _count_remotely(
     api: _Api, windows: npt.NDArray[np.int32], tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[Literal["tokens", "text"], list[Answer | None]]:
     texts = decode(tokenizer, windows)
-    usable = [_is_plain(text) for text in texts]
-    same = _has_tokenizer(api, [text for text, use in zip(texts, usable, strict=True) if use], tokenizer)
+    usable = [_is_plain(text, api.has_tokens) for text in texts]
+    same = api.has_tokens and _has_tokenizer(api, [text for text, use in zip(texts, usable, strict=True) if use], tokenizer)
     queries: list[dict[str, Any] | None]
     if same:
         queries = [{"query_ids": window} for window in windows.tolist()]
@@ -197,9 +204,10 @@ def _count_remotely(
     return "tokens" if same else "text", answers
 
 
-def _is_plain(text: str) -> bool:
-    """Whether a text can be asked for: AND and OR are operators of the API, and a cut character is no text."""
-    return bool(text.strip()) and "\ufffd" not in text and " AND " not in text and " OR " not in text
+def _is_plain(text: str, has_operators: bool = True) -> bool:
+    """Whether a text can be asked for: AND and OR are operators of the API of tokens, and a cut character is no text."""
+    operators = has_operators and (" AND " in text or " OR " in text)
+    return bool(text.strip()) and "\ufffd" not in text and not operators
 
 
 def _has_tokenizer(api: _Api, texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> bool:

@@ -144,7 +144,7 @@ def public_name(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     scheme, _, place = value.partition(":")
-    if scheme == "infini-gram" and place.startswith(("/", ".", "~")):
+    if scheme in ("infini-gram", "infini-gram-mini") and place.startswith(("/", ".", "~")):
         return f"{scheme}:{public_name(place)}"
     if "://" in value:
         return public_url(value).rstrip("/").rpartition("/")[2] if value.startswith("file:") else public_url(value)

@@ -53,7 +53,7 @@ def function(verb: str) -> "Callable[..., Finished]":
     kind = job_class(verb)
 
     def call(**settings: Any) -> "Finished":
-        return kind.begin(settings, f"memtax.{verb}")
+        return kind.begin(kind.expand(settings), f"memtax.{verb}")
 
     call.__name__, call.__doc__ = verb, inspect.cleandoc(kind.__doc__ or "")
     call.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]

@@ -168,6 +168,15 @@ class Command:
         with explained():
             return from_values(cls, values, source).run()
 
+    @classmethod
+    def expand(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values with those that they stand for, such as the settings of a preset.
+
+        Raises:
+            MemtaxError: nothing has that name.
+        """
+        return dict(values)
+
     def __post_init__(self) -> None:
         for name in fields(type(self)):
             if isinstance(value := getattr(self, name), str):
@@ -188,7 +197,7 @@ class Command:
         Raises:
             MemtaxError: the file cannot be read, is the record of another verb, or has invalid settings.
         """
-        return from_values(cls, {**read_settings(path, cls.verb), **changed}, str(path))
+        return from_values(cls, cls.expand({**read_settings(path, cls.verb), **changed}), str(path))
 
 
 @dataclass(frozen=True, kw_only=True)

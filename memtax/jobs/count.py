@@ -20,7 +20,8 @@ class Count(Job):
     """
 
     corpus: tuple[str, ...] = argument(
-        "Corpus: .bin, .npy, Parquet, Arrow, JSONL, folders, globs, Hub names; infini-gram:INDEX; with Spark, s3a:// too."
+        "Corpus: .bin, .npy, Parquet, Arrow, JSONL, folders, globs, Hub names; infini-gram:INDEX, infini-gram-mini:INDEX; with "
+        "Spark, s3a:// too."
     )
     sequences: tuple[str, ...] = option("Source of the windows; default: the corpus itself.", (), source=True)
     window: tuple[str, ...] = option("Tokens START:STOP of each sequence.", ("32:64",))

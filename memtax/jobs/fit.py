@@ -60,8 +60,8 @@ class Fit(PlacementOptions, BatchOption, Job):
         )
         if self.probe is not None:
             placement = Placement(self.dtype, self.device_map, self.quantization)
-            more = {"bos": self.bos, "placement": placement, "batch_size": self.batch_size}
-            fitting.probe_layers(self.data, self.probe, predictor, folder, **more)
+            size = self.batch_size
+            fitting.probe_layers(self.data, self.probe, predictor, folder, bos=self.bos, placement=placement, batch_size=size)
         names = ("target", "factors", "rows", "dropped", "models")
         figures = {name: predictor.metrics.get(name) for name in names}
         rows = evaluation_rows(figures["models"] or {})

@@ -29,7 +29,8 @@ class RunConfig:
     counts: str | None = option(
         "Occurrences counted earlier, over a larger corpus than is available: a folder of `memtax count`, a "
         "published table (`org/name[:config[:split]]`) with the ids of `sequences`, or a public index "
-        "(`infini-gram:INDEX`); None counts over `corpus`.",
+        "(`infini-gram:INDEX`, `infini-gram-mini:INDEX`), or a column of the sequences (`column:duplicates`); None counts over "
+        "`corpus`.",
         None,
     )
     frequencies: str | None = option(

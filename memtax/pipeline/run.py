@@ -282,7 +282,8 @@ def _configs(
 def _describe_run(config: RunConfig, described: Described, table: pa.Table, output: Path) -> dict[str, Any]:
     totals = read_json(output / "counts" / "totals.json", TOTALS)
     model, corpus = public_name(config.model), public_name(config.corpus)
-    index = {"counted_in": f"{public_name(totals['source'])}, asked by {totals['asked_by']}"} if "source" in totals else {}
+    asked = f", asked by {totals['asked_by']}" if "asked_by" in totals else ""
+    index = {"counted_in": f"{public_name(totals['source'])}{asked}"} if "source" in totals else {}
     return {
         **index,
         "title": config.title or f"{model} on {corpus}",

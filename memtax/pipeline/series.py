@@ -49,8 +49,9 @@ class Member:
 
     @property
     def step(self) -> int | None:
-        """Optimizer steps, from the name: `checkpoint-500` of the Trainer, `step143000` of Pythia."""
-        found = re.fullmatch(r"(?:checkpoint-|step)(\d+)", self.revision or Path(self.path).name)
+        """Optimizer steps, from the name: `checkpoint-500` of the Trainer, `step143000`, `stage1-step140000-tokens294B`."""
+        # Steps of later stages are counted from their own start.
+        found = re.fullmatch(r"(?:checkpoint-|step|stage1-step)(\d+)(?:-tokens\d+B)?", self.revision or Path(self.path).name)
         return int(found[1]) if found else None
 
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from memtax import schema
 from memtax.corpus.answers import holds_conversations
-from memtax.corpus.sequences import load_sequences
-from memtax.corpus.sources import Source
+from memtax.corpus.sequences import load_sequences, window_rows
+from memtax.corpus.sources import Source, open_dataset
 from memtax.counting.count_tables import (
     DUPLICATES_FILE,
     FREQUENCIES_FILE,
@@ -51,6 +51,8 @@ TOKENIZER_FILES = (
 )
 """Tokenizer files in a model's folder."""
 _NOT_TOKENIZING = ("chat_template", "transformers_version", "name_or_path", "model_max_length")
+COLUMN_PREFIX = "column:"
+"""Start of `counts` if a column of the sequences contains them."""
 ROWS_PER_BATCH = 256
 """Rows per filter call. Part of a stage's identity, so that no result depends on the number of processes."""
 
@@ -287,6 +289,9 @@ def _write_counts(config: RunConfig, dataset: datasets.Dataset, folder: Path) ->
     if is_index(config.counts):
         _ask_index(config, dataset, folder)
         return
+    if config.counts is not None and config.counts.startswith(COLUMN_PREFIX):
+        _read_column(config, dataset, folder)
+        return
     if config.counts is not None:
         _take_counts(config.counts, config.frequencies or config.counts, dataset, folder)
         return
@@ -318,27 +323,58 @@ def continuations(config: RunConfig, dataset: datasets.Dataset) -> np.ndarray:
 
 def _ask_index(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> None:
     """Counts of all sequences from an index; token frequencies as given, or of the corpus, which may be a sample."""
-    from memtax.corpus.opening import Reading, open_sources
     from memtax.counting.infini_gram import count_windows
 
     assert config.counts is not None
     tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
-    rows = dataset.with_format("numpy")
     found = count_windows(config.counts, continuations(config, dataset), tokenizer)
-    columns = {"sequence_id": np.asarray(rows["sequence_id"]), "sequence_duplicates": pa.array(found.counts, pa.int64())}
+    _write_given(config, dataset, pa.array(found.counts, pa.int64()), found.figures(config.counts), folder)
+
+
+def _read_column(config: RunConfig, dataset: datasets.Dataset, folder: Path) -> None:
+    """Counts of all sequences from a column of their sources, where each row has the number of times it was inserted."""
+    assert config.counts is not None
+    if config.answers:
+        raise MemtaxError(f"counts: {config.counts} cannot be used for conversations; leave it out to count their answers")
+    name = config.counts.removeprefix(COLUMN_PREFIX)
+    tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
+    counts: list[int | None] = []
+    for text in (config.sequence_source, config.held_out):
+        if text is None:
+            continue
+        source = Source.parse(text, column=config.column)
+        opened: Any = open_dataset(source)
+        if name not in opened.column_names:
+            raise MemtaxError(
+                f"counts: {source.label} has no column {name!r}; its columns are: {', '.join(opened.column_names)}"
+            )
+        values = opened.select_columns([name]).with_format("arrow")[:].column(name)
+        if not pa.types.is_integer(values.type) or (pc.min(values).as_py() or 0) < 0:
+            raise MemtaxError(f"counts: the column {name!r} of {source.label} must contain whole numbers of at least 0")
+        rows = window_rows(source, window=config.window, tokenizer=tokenizer, bos=config.opening)
+        counts += values.take(pa.array(rows)).to_pylist()
+    _write_given(config, dataset, pa.array(counts, pa.int64()), {"source": config.counts}, folder)
+
+
+def _write_given(config: RunConfig, dataset: datasets.Dataset, counts: pa.Array, figures: dict[str, Any], folder: Path) -> None:
+    """Write counts of all sequences, and token frequencies as given or of the corpus."""
     if config.frequencies is not None:
         table = read_frequencies(config.frequencies)
     else:
+        from memtax.corpus.opening import Reading, open_sources
+
+        tokenizer = load_tokenizer(config.tokenizer or config.model, None if config.tokenizer else config.revision)
         corpus = open_sources([config.corpus], Reading(column=config.column, tokenizer=tokenizer))
         counted = count(corpus, [], vocabulary_size=len(tokenizer))
         table = TokenTable(
             np.concatenate([np.arange(len(counted.token_frequencies)), counted.large_ids]),
             np.concatenate([counted.token_frequencies, counted.large_frequencies]),
         )
+    columns = {"sequence_id": np.asarray(dataset.with_format("numpy")["sequence_id"]), "sequence_duplicates": counts}
     frequencies = {"token_id": table.ids, "token_frequency": table.frequencies}
     for name, each in ((DUPLICATES_FILE, columns), (FREQUENCIES_FILE, frequencies)):
         write_parquet(folder / name, schema.validate(pa.table(each), each, name))
-    write_json(folder / "totals.json", {"tokens": table.total, "sequences": None, **found.figures(config.counts)})
+    write_json(folder / "totals.json", {"tokens": table.total, "sequences": None, **figures})
 
 
 def _take_counts(counts: str, frequencies: str, dataset: datasets.Dataset, folder: Path) -> None:

@@ -33,6 +33,10 @@ class Index(ThreadingHTTPServer):
         self.asked, self.lock = Counter(), threading.Lock()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def answer(self, query):
+        ids = query["query_ids"] if "query_ids" in query else self.tokenizer(query["query"])["input_ids"]
+        return {"count": occurrences(self.corpus, ids), "approx": False, "token_ids": ids, "latency": 0.1}
+
     @property
     def name(self):
         return f"infini-gram:v4_test@http://127.0.0.1:{self.server_port}/"
@@ -51,9 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         assert query["query_type"] == "count"
-        ids = query["query_ids"] if "query_ids" in query else server.tokenizer(query["query"])["input_ids"]
-        answer = {"count": occurrences(server.corpus, ids), "approx": False, "token_ids": ids, "latency": 0.1}
-        if query["index"] != "v4_test":
+        answer = server.answer(query)
+        if query["index"] not in ("v4_test", "v2_test"):
             answer = {"error": "no such index"}
         status, body = 200, json.dumps(answer)
         if isinstance(fault, int):
@@ -69,6 +72,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body.encode())
+
+
+class MiniIndex(Index):
+    """What the documentation of infini-gram mini says: strings are counted, wherever they start."""
+
+    def __init__(self, texts, faults=()):
+        super().__init__(texts, None, faults)
+
+    @property
+    def name(self):
+        return super().name.replace("infini-gram:v4_test", "infini-gram-mini:v2_test")
+
+    def answer(self, query):
+        assert set(query) == {"index", "query_type", "query"}
+        return {"count": occurrences(self.corpus, query["query"]), "latency": 500.5}
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +149,31 @@ def test_an_index_of_another_tokenizer_is_asked_by_text(corpus, windows):
     found = count_windows(server.name, windows, word_tokenizer())
     assert found.asked_by == "text"
     assert found.counts == expected(corpus, windows)
+
+
+def test_infini_gram_mini_counts_strings_whatever_fails_on_the_way_and_is_asked_for_nothing_twice(windows, corpus):
+    tokenizer = word_tokenizer()
+    texts = [f"and {tokenizer.decode(text)} OR not" for text in corpus]
+    server = MiniIndex(texts, [429, 500, "not JSON", "cut", '{"error": "busy"}', '{"count": -1}', 503])
+    found = count_windows(server.name, windows, tokenizer)
+    # Overlapping occurrences at any character: w1 occurs in w12.
+    assert found.counts == [occurrences(texts, tokenizer.decode(window)) for window in windows]
+    assert any(ours > theirs for ours, theirs in zip(found.counts, expected(corpus, windows), strict=True))
+    assert found.figures(server.name) == {"source": server.name, "asked_by": "text", "approximate": 0, "not_counted": 0}
+    assert count_windows(server.name, windows, tokenizer) == found
+    assert set(server.asked.values()) == {1}
+    assert len(server.asked) == len({tuple(window) for window in windows.tolist()})
+
+
+def test_infini_gram_mini_reads_no_operators_and_no_folder(tmp_path, monkeypatch):
+    assert infini_gram._is_plain("a AND b", has_operators=False)
+    assert not infini_gram._is_plain("half \ufffd", has_operators=False)
+    one = np.ones((1, 3), np.int32)
+    with pytest.raises(MemtaxError, match="an index of infini-gram mini on this disk is not read"):
+        count_windows(f"infini-gram-mini:{tmp_path}", one, word_tokenizer())
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(MemtaxError, match=r"infini-gram-mini:v2_x needs api\.infini-gram-mini\.io, and HF_HUB_OFFLINE is set"):
+        count_windows("infini-gram-mini:v2_x", one, word_tokenizer())
 
 
 def test_texts_that_the_api_would_take_for_operators_are_not_asked_for():
