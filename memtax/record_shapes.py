@@ -39,6 +39,9 @@ _GROWTH = {
     "step?": (COUNT, None),
     "parameters?": (COUNT, None),
 }
+_IN_TIME = {**_RATES, "model?": (NAME, None), "checkpoint": NAME, "step?": (COUNT, None), "parameters?": (COUNT, None)}
+_SEEN = {**_IN_TIME, "group": Text(10, ("all", "once", "few", "many")), "from": (COUNT, None), "to": (COUNT, None)}
+_CHANGED = {**_IN_TIME, "before": NAME, "gained": COUNT}
 _CORRELATIONS = {
     "factor": NAME,
     "group": NAME,
@@ -254,6 +257,8 @@ METRICS: Any = {
     "guess_recall?": (_GUESS_RECALL, None),
     "growth?": (Rows(_GROWTH), None),
     "growth_by_size?": (Rows(_GROWTH), None),
+    "since_seen?": (Rows(_SEEN, 10_000), None),
+    "gained_and_lost?": (Rows(_CHANGED), None),
     "correlations?": (Rows(_CORRELATIONS, 4_000), None),
     "predictor?": (_SHOWN_FIT, None),
     "nulls?": ({"*": COUNT}, None),

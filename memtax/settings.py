@@ -42,14 +42,14 @@ def option(
         source: whether it is an input, whose fingerprint is recorded.
         choices: values that a shell completes.
     """
-    metadata = {"help": help, "short": short, "least": least, "most": most, "source": source, "argument": False}
-    metadata["choices"] = choices
+    metadata: dict[str, Any] = {"help": help, "short": short, "least": least, "most": most, "source": source}
+    metadata |= {"argument": False, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def argument(help: str, default: Any = dataclasses.MISSING, *, source: bool = True) -> Any:  # noqa: A002
     """A field set by a positional argument; see `option`."""
-    metadata = {"help": help, "short": None, "least": None, "most": None, "source": source, "argument": True}
+    metadata = {"help": help, "short": None, "least": None, "most": None, "source": source, "argument": True, "choices": ()}
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -1,4 +1,4 @@
-"""Counts from indexes of infini-gram (Liu et al. 2024, arXiv 2401.17377) and infini-gram mini (Xu et al. 2025, arXiv 2506.12229).
+"""Counts from indexes of infini-gram (Liu et al., arXiv 2401.17377) and infini-gram mini (Xu et al., arXiv 2506.12229).
 
 `infini-gram:INDEX` is an index of the web API, `infini-gram:INDEX@ADDRESS` the same at another address, and
 `infini-gram:FOLDER` an index on this disk, read by the package `infini-gram`. Windows are asked for by their tokens if the

@@ -22,7 +22,8 @@ from memtax.pipeline.beyond_reference import by_category
 from memtax.pipeline.config import RunConfig
 from memtax.pipeline.guess_recall import OVERLAP, by_duplicates, by_overlap, cross_tabulate
 from memtax.pipeline.neighbors import NEAREST
-from memtax.pipeline.series import Member, growth, kinds_over_series, score_series
+from memtax.pipeline.seen import gained_and_lost, since_seen
+from memtax.pipeline.series import Member, each_member, growth, kinds_over_series, score_series
 from memtax.pipeline.series_fits import fit_series
 from memtax.pipeline.stages import ROWS_PER_BATCH, Described, describe, join, token_texts
 from memtax.predictor import factors as declared
@@ -164,6 +165,7 @@ def _conclude(
         "extraction": extraction_rates(table, units=units),
         "growth": growth(series["checkpoints"], units),
         "growth_by_size": growth(series["models"], units),
+        **_in_time(config, table, series["checkpoints"], units),
         "kinds": _kinds(table, series, units),
         "fits": _fit_series(config, table, series, described.further_factors),
         "correlations": correlations(table, factors),
@@ -209,6 +211,17 @@ def _conclude(
 def _lengths(facts: dict[str, Any]) -> str:
     before = "the conversation" if facts["prompt"] is None else facts["prompt"]
     return f"{before} + {facts['continuation']} tokens{' of the answer' if facts['prompt'] is None else ''}"
+
+
+def _in_time(config: RunConfig, table: pa.Table, series: pa.Table | None, units: Units) -> dict[str, Any]:
+    """What each checkpoint gained and lost, and memorization by time since a sequence was last seen."""
+    own = Member(config.model, config.revision)
+    alone = [({"model": own.model, "checkpoint": own.checkpoint, "step": own.step, "parameters": None}, table)]
+    found = {
+        "gained_and_lost": gained_and_lost(series, units),
+        "since_seen": since_seen([*each_member(series)] or alone, table, config.recitation_threshold, units),
+    }
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def _fit_series(

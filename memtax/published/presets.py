@@ -40,8 +40,8 @@ def _pythia() -> Iterator[tuple[str, Preset]]:
         f"{HUB}/datasets/usvsnsp/pile-pythia-code-vs-nl-scores",
     )
     notes = (
-        "The sequences are the first 64 tokens of a sample of training sequences of 2,049 tokens; `Index` is the position in the "
-        "order of training, 1,024 sequences per step.",
+        "The sequences are the first 64 tokens of a sample of training sequences of 2,049 tokens; `Index` is the position in "
+        "the order of training, 1,024 sequences per step.",
         "Counts are over the whole corpus; published snowclones count the sequence itself, and one is subtracted.",
         "The revision `step143000` is the model of `main`.",
     )
@@ -78,8 +78,8 @@ def _olmo() -> Iterator[tuple[str, Preset]]:
         ("32b", "OLMo-2-0325-32B", ()),
     )
     notes = (
-        "The sequences are windows of the first 500 documents of the part `wiki` of the pretraining mix, the only one of its parts "
-        "with two files; `corpus` takes any other, such as `allenai/olmo-mix-1124:pes2o:train[:500]`.",
+        "The sequences are windows of the first 500 documents of the part `wiki` of the pretraining mix, which has two files; "
+        "`corpus` takes any other, such as `allenai/olmo-mix-1124:pes2o:train[:500]`.",
         "Windows are asked for by text in an index of pretraining, mid-training and instruction data of the instruction-tuned "
         "model, which the base model has not seen all of; 1B and 7B are counted in the index of 13B.",
         "Token frequencies are those of the sequences' documents.",

@@ -16,6 +16,7 @@ from memtax.report.data import Run
 from memtax.report.growth import growth
 from memtax.report.heat import heat
 from memtax.report.parts import Panel, Section, Table
+from memtax.report.seen import gained_and_lost, since_seen
 from memtax.report.words import DASH, count, estimate, fixed, label, number, percent
 
 GROUPS = ("all", *schema.CATEGORIES)
@@ -182,6 +183,7 @@ def when(run: Run) -> Section:
     rows = [row for row in run.metrics.get("growth_by_size") or () if row.get("rate") is not None]
     if rows:
         parts += _growth(rows, "parameters", "growth_by_size", "")
+    parts += [*gained_and_lost(run.metrics.get("gained_and_lost") or ()), *since_seen(run.metrics.get("since_seen") or ())]
     missing = []
     if not parts:
         missing = ["Only one model was scored, so there is no growth to show; score checkpoints of its training run to see it."]

@@ -169,7 +169,7 @@ def _codes(column: Any, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     if isinstance(column, pa.Array | pa.ChunkedArray):
         array = column.take(pa.array(rows))
     else:
-        array = pa.array([column[row] for row in rows], from_pandas=True)
+        array = pa.array([column[row] for row in rows.tolist()], from_pandas=True)  # datasets 4.0 takes no numpy integers
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     if pa.types.is_dictionary(array.type):

@@ -86,7 +86,7 @@ def hub(tmp_path_factory):
         server.add("dataset", "usvsnsp/semantic-duplicates", {split(name): parquet(index=IDS, **matches) for name in names})
         texts = word_tokenizer().batch_decode(rows(2, 2 * LENGTH))
         lines = "".join(json.dumps({"id": str(at), "text": text}) + "\n" for at, text in enumerate(texts)).encode()
-        card = "---\nconfigs:\n- config_name: wiki\n  data_files: data/wiki/*.json.gz\n---\n".encode()
+        card = b"---\nconfigs:\n- config_name: wiki\n  data_files: data/wiki/*.json.gz\n---\n"
         files = {"README.md": card, "data/wiki/wiki-0000.json.gz": gzip.compress(lines)}
         server.add("dataset", "allenai/olmo-mix-1124", files)
         for name in ("gutenberg_popular", "gutenberg_unpopular", "wikipedia"):
