@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from memtax.errors import MissingExtraError
 
 EXTRAS = {
-    "lm": ("torch", "transformers", "accelerate", "peft", "tokenizers"),
+    "lm": ("torch", "transformers", "accelerate", "peft", "tokenizers", "httpx"),
     "report": ("matplotlib",),
     "stats": ("statsmodels",),
     "explore": ("gradio",),
@@ -16,7 +16,7 @@ EXTRAS = {
     "index": ("infini_gram",),
     "demo": ("sentence_transformers",),
 }
-"""Extra to the modules that only it installs."""
+"""Extra to the modules that the core does not install."""
 _OF_MODULE = {module: extra for extra, modules in EXTRAS.items() for module in modules}
 
 
