@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.processes import python
+from helpers.processes import LATE, python
 
 SCRIPT = Path(__file__).with_name("killing.py")
 SHORT = ("count", "mia", "push")
@@ -15,8 +15,8 @@ KILLS = int(os.environ.get("MEMTAX_KILLS", "0"))
 
 def killed(folder, kills, verbs, seed):
     chosen = [word for verb in verbs for word in ("--verb", verb)]
-    # A cache of its own, so that the script starts without the libraries that read where it is.
-    environment = {**os.environ, "HF_HOME": str(folder / "matrix" / "cache")}
+    # The script sets the address of its Hub and the place of its cache.
+    environment = {**os.environ, LATE: "1"}
     done = python(SCRIPT, folder / "matrix", "--kills", kills, "--seed", seed, *chosen, env=environment, timeout=3000)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
