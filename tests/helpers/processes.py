@@ -217,7 +217,8 @@ def _serve(channel, modules):
     """Fork a process per request, until the process of pytest is gone."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for name in modules:
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):  # an extra, or what only some versions of the libraries need
+            importlib.import_module(name)
     # What is imported stays: no collection has to look at it.
     gc.freeze()
     while True:
