@@ -185,7 +185,7 @@ def _push_once(api: "HfApi", repository: Repository, private: bool | None, messa
 
 def _remote_digests(api: "HfApi", repo_id: str, kind: Kind) -> dict[str, str]:
     """Path to SHA-256 (LFS) or git object id of every existing file; empty if the server has no such listing."""
-    from huggingface_hub import RepoFile
+    from huggingface_hub.hf_api import RepoFile
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
