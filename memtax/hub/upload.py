@@ -185,8 +185,8 @@ def _push_once(api: "HfApi", repository: Repository, private: bool | None, messa
 
 def _remote_digests(api: "HfApi", repo_id: str, kind: Kind) -> dict[str, str]:
     """Path to SHA-256 (LFS) or git object id of every existing file; empty if the server has no such listing."""
-    from huggingface_hub.hf_api import RepoFile
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.hf_api import RepoFile
 
     try:
         entries = [each for each in api.list_repo_tree(repo_id, recursive=True, repo_type=kind) if isinstance(each, RepoFile)]
