@@ -290,7 +290,7 @@ def test_a_private_space_holds_memtax_itself(tmp_path):
     assert {"datasets", "evaluate"} <= needed
     assert not {"transformers", "torch"} & needed
     explorer = publish._installation("org/run", True, "lm")["requirements.txt"].decode().splitlines()
-    assert {Requirement(line).name for line in explorer} == needed | {"accelerate", "peft", "torch", "transformers"}
+    assert {Requirement(line).name for line in explorer} == needed | {"accelerate", "httpx", "peft", "torch", "transformers"}
     assert not [line for line in explorer if Requirement(line).marker]
     assert not needed & {"memtax", "pytest", "pyspark"}
     assert not [name for name in space.files if name.endswith(".whl")]
