@@ -34,7 +34,7 @@ def perplexities(run: Run) -> Section:
         return Section("perplexities", heading, TEXT, missing=("This run's metrics contain no perplexities by duplicates.",))
     parts: list[Panel | Table] = []
     missing = []
-    over = words.over({"unit": medians[0]["unit"], "units": max(row["units"] for row in medians)}).replace("over", "over up to")
+    over = words.over_most(medians)
     if any(row["median"] is not None for row in medians):
         caption = (
             "Median perplexity by the number of times that the continuation occurs in the corpus; whiskers: 95% bootstrap "

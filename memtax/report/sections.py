@@ -207,7 +207,8 @@ def _growth(rows: Sequence[Mapping[str, Any]], by: str, name: str, model: str) -
     )
     head = (what, "group", unit, "sequences", "memorized", "share", *INTERVALS)
     of = f" of {model}" if model else ""
-    caption = f"Share of each group that is memorized at each {what}{of}; bands are the intervals {words.over(rows[0])}."
+    over = words.over(rows[0])
+    caption = f"Share of each group that is memorized at each {what}{of}; bands are the intervals{over and f' {over}'}."
     said = words.say_growth(rows, by)
     return [
         Panel(name, f"{model}: {said[0].lower()}{said[1:]}" if model else said, caption, growth(rows, by)),

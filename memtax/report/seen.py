@@ -26,7 +26,7 @@ def since_seen(rows: Sequence[Mapping[str, Any]]) -> list[Panel | Table]:
     if not rows:
         return []
     last = [row for row in rows if row["checkpoint"] == rows[-1]["checkpoint"]]
-    over = words.over({"unit": last[0]["unit"], "units": max(row["units"] for row in last)}).replace("over", "over up to")
+    over = words.over_most(last)
     caption = (
         f"Share memorized at {words.moment(last[0])} by the number of optimizer steps since the sequence was last seen: of all "
         "sequences, and of those whose continuation occurs equally often in the corpus, which holds duplicates fixed. Other "

@@ -171,6 +171,11 @@ def over(row: Mapping[str, Any]) -> str:
     return "" if row.get("units") is None else f"over {units(row)}"
 
 
+def over_most(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The units of intervals that differ by row: `over up to 37 documents`."""
+    return over({"unit": rows[0]["unit"], "units": max(row["units"] for row in rows)}).replace("over", "over up to")
+
+
 def over_other(row: Mapping[str, Any]) -> str:
     """`, over 37 documents`; empty if units are the sequences themselves."""
     return "" if row.get("units") in (None, row.get("sequences")) else f", {over(row)}"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import gzip
-import io
 import json
 import re
 
@@ -13,7 +12,7 @@ import pytest
 import typer.main
 import yaml
 
-from helpers.hub import HubServer
+from helpers.hub import HubServer, parquet, split
 from helpers.processes import python
 from helpers.small import VOCABULARY, bigram_model, save, transitions, word_tokenizer
 from memtax.cli import app
@@ -26,16 +25,6 @@ from memtax.published.presets import PRESETS, preset_settings
 from memtax.results import read_table
 
 ROWS, LENGTH = 60, 64
-
-
-def parquet(**columns):
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
-    return buffer.getvalue()
-
-
-def split(name):
-    return f"data/{name}-00000-of-00001.parquet"
 
 
 def rows(seed, length=LENGTH):

@@ -1,28 +1,16 @@
-"""Published datasets by name, in their published layouts, from a Hub on loopback: fresh processes, empty caches."""
+"""Published datasets by name, in their published layouts, from a Hub on loopback: fresh processes."""
 
-import io
 import json
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from helpers.hub import HubServer
+from helpers.hub import HubServer, parquet, split
 from helpers.processes import python
 from memtax.results import read_summary, read_table
 
 ROWS = 900
-
-
-def parquet(**columns):
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
-    return buffer.getvalue()
-
-
-def split(name):
-    return f"data/{name}-00000-of-00001.parquet"
 
 
 def semantic_filters(seed, memorized_only=False):

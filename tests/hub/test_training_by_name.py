@@ -1,28 +1,19 @@
 """Training scripts that read from and push to a Hub on loopback."""
 
-import io
 import json
 import random
 from pathlib import Path
 from types import SimpleNamespace
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import ModelCard
 
-from helpers.hub import TOKEN, Blob, HubServer
+from helpers.hub import TOKEN, Blob, HubServer, parquet
 from helpers.processes import python
 from memtax.errors import MemtaxError
 from memtax.hub.training import take_push
 
 ROOT = Path(__file__).parents[2]
-
-
-def parquet(**columns):
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")

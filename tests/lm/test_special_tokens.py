@@ -33,7 +33,7 @@ def opened():
 @torch.no_grad()
 def oracle(model, row):
     """Log-probabilities and matches of tokens 1.. of a row after BOS."""
-    logits = model(torch.tensor([[small.BOS, *row]])).logits[0, 1:-1].double()
+    logits = model(torch.tensor([[small.BOS, *row]], device=model.device)).logits[0, 1:-1].double().cpu()
     targets = torch.tensor(row[1:], dtype=torch.long)
     return logits.log_softmax(-1)[torch.arange(len(targets)), targets].numpy(), (logits.argmax(-1) == targets).numpy()
 

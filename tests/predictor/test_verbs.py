@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_hook
 from typer.testing import CliRunner
 
 from helpers import simulated
@@ -71,8 +73,16 @@ def test_probes_of_a_model(tmp_path):
     tokens = [rng.integers(0, 30 if one else VOCABULARY, 16).tolist() for one in memorized]
     pq.write_table(table.append_column("tokens", pa.array(tokens, pa.list_(pa.int32()))), tmp_path / "data.parquet")
     build("gpt_neox").save_pretrained(tmp_path / "lm")
-    options = ("--factors", "a,b", "--resamples", 20, "--no-explain", "--probe", tmp_path / "lm")
-    assert typed("fit", tmp_path / "data.parquet", "-o", tmp_path / "model", *options).exit_code == 0
+    options = ("--factors", "a,b", "--resamples", 20, "--no-explain", "--probe", tmp_path / "lm", "--batch-size", 48)
+    sizes = []
+
+    def watch(module, inputs, output):
+        if isinstance(module, torch.nn.Embedding):
+            sizes.append(len(output))
+
+    with register_module_forward_hook(watch):
+        assert typed("fit", tmp_path / "data.parquet", "-o", tmp_path / "model", *options).exit_code == 0
+    assert max(sizes) == 48
     rows = json.loads((tmp_path / "model/models/predictor/probes.json").read_text())["probes"]
     # Embeddings and two layers, each with shuffled labels, and the factors; for memorized-or-not and for the category.
     assert len(rows) == 2 * (3 * 2 + 1)

@@ -1,9 +1,25 @@
 """What a Hub holds: repositories with commits, branches and tags; files with git or LFS object ids."""
 
 import hashlib
+import io
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 LFS_SUFFIXES = (".parquet", ".safetensors", ".whl", ".png", ".arrow", ".bin")
+
+
+def parquet(**columns):
+    """The bytes of a Parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+def split(name):
+    """Where `push_to_hub` puts a split of one file."""
+    return f"data/{name}-00000-of-00001.parquet"
 
 
 @dataclass
