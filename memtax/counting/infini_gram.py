@@ -181,13 +181,14 @@ def _count_remotely(
 ) -> tuple[Literal["tokens", "text"], list[Answer | None]]:
     texts = decode(tokenizer, windows)
     usable = [_is_plain(text, api.has_tokens) for text in texts]
-    same = api.has_tokens and _has_tokenizer(api, [text for text, use in zip(texts, usable, strict=True) if use], tokenizer)
-    queries: list[dict[str, Any] | None]
-    if same:
-        queries = [{"query_ids": window} for window in windows.tolist()]
-    else:
-        queries = [{"query": text} if use else None for text, use in zip(texts, usable, strict=True)]
     with contextlib.closing(_open_cache(api)) as cache:
+        plain = [text for text, use in zip(texts, usable, strict=True) if use]
+        same = api.has_tokens and _has_tokenizer(api, cache, plain, tokenizer)
+        queries: list[dict[str, Any] | None]
+        if same:
+            queries = [{"query_ids": window} for window in windows.tolist()]
+        else:
+            queries = [{"query": text} if use else None for text, use in zip(texts, usable, strict=True)]
         answers = [None if query is None else _cached(cache, query) for query in queries]
         missing = [(at, query) for at, query in enumerate(queries) if query is not None and answers[at] is None]
         with progress_bar("counting in the index", len(missing), "windows") as bar:
@@ -210,13 +211,21 @@ def _is_plain(text: str, has_operators: bool = True) -> bool:
     return bool(text.strip()) and "\ufffd" not in text and not operators
 
 
-def _has_tokenizer(api: _Api, texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> bool:
+def _has_tokenizer(api: _Api, cache: sqlite3.Connection, texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> bool:
     """Whether the index splits texts into the same tokens."""
     probes = texts[:: max(1, len(texts) // PROBES)][:PROBES]
     ours = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in probes]
-    return bool(probes) and all(
-        api.ask({"query": text}).get("token_ids") == ids for text, ids in zip(probes, ours, strict=True)
-    )
+    return bool(probes) and all(_splits_alike(api, cache, text, ids) for text, ids in zip(probes, ours, strict=True))
+
+
+def _splits_alike(api: _Api, cache: sqlite3.Connection, text: str, ids: list[int]) -> bool:
+    query = {"query": text}
+    known = _cached(cache, {**query, "token_ids": ids})
+    if known is None:
+        answer = api.ask(query)
+        _keep(cache, query, answer)
+        known = _keep(cache, {**query, "token_ids": ids}, {"count": answer.get("token_ids") == ids})
+    return bool(known[0])
 
 
 def _open_cache(api: _Api) -> sqlite3.Connection:
@@ -227,8 +236,14 @@ def _open_cache(api: _Api) -> sqlite3.Connection:
     for attempt in range(2):
         cache = sqlite3.connect(path, timeout=60.0, isolation_level=None)
         try:
+            # What a killed process wrote is kept; only a crash of the machine can damage the file, which is then noticed.
+            cache.execute("PRAGMA synchronous = OFF")
             cache.execute("CREATE TABLE IF NOT EXISTS counts (query TEXT PRIMARY KEY, count INTEGER, approximate INTEGER)")
             return cache
+        except sqlite3.OperationalError as error:
+            # Locked by another process, or not to be written: not damaged.
+            cache.close()
+            raise MemtaxError(f"the cache {path} cannot be used: {error}; HF_DATASETS_CACHE names another place") from error
         except sqlite3.DatabaseError:
             cache.close()
             if attempt:

@@ -278,3 +278,31 @@ def test_a_run_asks_for_all_its_sequences_and_counts_tokens_over_its_corpus(corp
         "approximate": 0,
         "not_counted": 0,
     }
+
+
+def test_no_query_begins_before_the_answers_of_earlier_ones_are_received():
+    """A killed process loses at most the queries under way, however slow receiving is."""
+    begun, received, ahead = [], [], []
+
+    def receive(number, answer):
+        received.append(number)
+        ahead.append(len(begun) - len(received))
+
+    assert http_json.ask_all(begun.append, range(50), 4, receive) is None
+    assert sorted(received) == list(range(50))
+    assert max(ahead) < 4
+
+
+def test_a_cache_in_use_is_not_taken_for_a_damaged_one(corpus, windows, tmp_path, monkeypatch):
+    server = Index(corpus, word_tokenizer())
+    counts = count_windows(server.name, windows, word_tokenizer()).counts
+    (path,) = tmp_path.rglob("*.sqlite")
+    connect = infini_gram.sqlite3.connect
+    monkeypatch.setattr(infini_gram.sqlite3, "connect", lambda path, **options: connect(path, **{**options, "timeout": 0.01}))
+    with connect(path) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(MemtaxError, match="cannot be used: database is locked"):
+            count_windows(server.name, windows, word_tokenizer())
+    asked = sum(server.asked.values())
+    assert count_windows(server.name, windows, word_tokenizer()).counts == counts
+    assert sum(server.asked.values()) == asked
