@@ -95,7 +95,9 @@ def run(
         for shard in mine:
             if not parts.is_usable(cut.part(shard)):
                 rows = narrow.select(range(*cut.bounds(shard)))
-                parts.write_parquet(cut.part(shard), compute_shard(rows, function, cut.rows_per_batch, shard, bar.update))
+                table = compute_shard(rows, function, cut.rows_per_batch, shard, bar.update)
+                if world.writes:
+                    parts.write_parquet(cut.part(shard), table)
             else:
                 bar.update(_rows(cut, shard))
     world.wait()

@@ -10,7 +10,7 @@ from memtax.errors import MemtaxError, ModelError
 from memtax.filters.base import Batch, Filter
 from memtax.lm import extraction
 from memtax.lm.decoding import Decoding
-from memtax.lm.loading import QUANTIZATIONS, model_files, settled_dtype
+from memtax.lm.loading import QUANTIZATIONS, TENSOR, model_files, settled_dtype
 from memtax.lm.served_names import OF_ARGMAX, is_served
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, without_bos
 from memtax.provenance import digest
@@ -119,6 +119,8 @@ class LanguageModelFilter(Filter):
             raise MemtaxError("reference_eos needs the model's second choice, which a served model does not give; leave it out")
         if self.exact_only and self._needs_more:
             raise MemtaxError("exact_only computes only is_memorized and match_length; leave out options that need more")
+        if self.attention and self.device_map == TENSOR:
+            raise MemtaxError("attention needs all heads in one process; leave it out, or use device_map auto")
         if self.answers and self.windows:
             raise MemtaxError(
                 "the prompt of an answer is the conversation before it, and one length of its continuation is measured; give "

@@ -13,7 +13,7 @@ from typing import Any
 
 from memtax.checksums import verify
 from memtax.engine.world import device as shared_device
-from memtax.engine.world import use_cpu
+from memtax.engine.world import is_together, use_cpu
 from memtax.errors import ModelError
 from memtax.files import Stamp, stamp
 from memtax.lm.folders import ADAPTER, adapter_base, check_folder, find_file, first_line, is_path, reason
@@ -28,6 +28,8 @@ which the weights were saved."""
 
 _TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")
 
+TENSOR = "tensor"
+"""The `device_map` that splits every layer over several processes."""
 QUANTIZATIONS = ("8bit", "4bit")
 """Quantized weights, if bitsandbytes is installed."""
 
@@ -243,6 +245,8 @@ def check_placement(dtype: str, device_map: str | None, quantization: str | None
     settled_dtype(dtype)
     if device_map is None and quantization is None:
         return {}
+    if device_map == TENSOR:
+        return _check_tensor(quantization)
     if device_map is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ModelError(f"device_map={device_map!r} uses all devices in one process; start memtax as one process")
     found: dict[str, Any] = {"device_map": device_map or {"": process_device()}}
@@ -257,6 +261,19 @@ def check_placement(dtype: str, device_map: str | None, quantization: str | None
             load_in_8bit=quantization == "8bit", load_in_4bit=quantization == "4bit"
         )
     return found
+
+
+def _check_tensor(quantization: str | None) -> dict[str, Any]:
+    if not is_together():
+        raise ModelError(
+            "device_map 'tensor' splits every layer over several processes: start memtax score or mia with torchrun "
+            "--nproc_per_node N (N cards), or use device_map auto"
+        )
+    if quantization is not None:
+        raise ModelError(f"quantized weights ({quantization}) cannot be split by device_map 'tensor'; use device_map auto")
+    from transformers.distributed import DistributedConfig
+
+    return {"distributed_config": DistributedConfig(tp_plan="auto")}
 
 
 def check_gradients(quantization: str | None) -> None:
@@ -284,6 +301,8 @@ def _load_weights(
         # transformers would continue with random values.
         missing = sorted(report["missing_keys"])
         raise ModelError(f"the weights in {path} are incomplete: {missing[0]} and {len(missing) - 1} others are missing")
+    if "distributed_config" in placement and not getattr(model, "_tp_plan", None):
+        raise ModelError(f"{type(model).__name__} has no plan for tensor parallelism; use device_map auto")
     return model
 
 
@@ -293,6 +312,8 @@ def _load_adapter(
     config = find_file(path, revision, ADAPTER)
     assert config is not None
     name, base_revision = adapter_base(config)
+    if "distributed_config" in placement:
+        raise ModelError(f"{path} is an adapter, which device_map 'tensor' cannot split; merge it into its base, or use auto")
     check_folder(name)
     _check_adapter(path, revision)
     return attach_adapter(_load_weights(name, base_revision, dtype, trust_remote_code, placement), path, revision)
