@@ -10,7 +10,8 @@ from memtax.errors import MemtaxError, ModelError
 from memtax.filters.base import Batch, Filter
 from memtax.lm import extraction
 from memtax.lm.decoding import Decoding
-from memtax.lm.loading import QUANTIZATIONS, TENSOR, model_files, settled_dtype
+from memtax.lm.loading import model_files
+from memtax.lm.placement import QUANTIZATIONS, TENSOR, settled_dtype
 from memtax.lm.served_names import OF_ARGMAX, is_served
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, without_bos
 from memtax.provenance import digest
@@ -36,7 +37,7 @@ class LanguageModelFilter(Filter):
         revision: branch, tag or commit on the Hub.
         prompt: tokens in the prompt.
         continuation: tokens in the continuation.
-        dtype: dtype of the weights while scoring, one of `memtax.lm.loading.DTYPES`.
+        dtype: dtype of the weights while scoring, one of `memtax.lm.placement.DTYPES`.
         token_logprobs: whether to add the log-probability of every token as well.
         windows: further (prompt, continuation) lengths, from the same pass; their columns end in `_PROMPT_CONTINUATION`.
         generated: add `memorization_score`, `continuation_edit_distance` and `longest_common_block`, which need free-running
@@ -55,7 +56,7 @@ class LanguageModelFilter(Filter):
         answers: the column `prompt_tokens` says how many tokens each prompt has, instead of `prompt`.
         batch_size: sequences per forward pass; None finds the largest that fits.
         device_map: `auto` spreads a model over several devices; None uses one device.
-        quantization: one of `memtax.lm.loading.QUANTIZATIONS`; needs bitsandbytes.
+        quantization: one of `memtax.lm.placement.QUANTIZATIONS`; needs bitsandbytes.
         bos: tokens put before each sequence: one of `memtax.lm.special_tokens.BOS`, or token ids. They have no score and are
             not part of the prompt, even if the tokens start with them.
         tokenizer: tokenizer of a served model; None takes the model's name at the server.

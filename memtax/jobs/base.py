@@ -266,7 +266,7 @@ class Job(Command):
         seconds = time.time() - started
         values = to_values(self)
         if values.get("dtype") == "auto":
-            from memtax.lm.loading import settled_dtype
+            from memtax.lm.placement import settled_dtype
 
             # Another machine may stand for another one.
             values["dtype"] = settled_dtype("auto")
