@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memtax.lm.matching import BLOCK, PASSAGE
-from memtax.pipeline.audit_parts import Finding, share
+from memtax.pipeline.audit_parts import Finding, say_share
 from memtax.progress import numbered
 from memtax.report import words
 
@@ -26,7 +26,7 @@ def near_verbatim(result: Mapping[str, Any]) -> Finding | None:
     }
     groups = {"training": found["train"], "unseen": found["held_out"]}
     rows = [
-        [name, told, f"{group[kind]['memorized']:,}", f"{group[kind]['sequences']:,}", share(group[kind])]
+        [name, told, f"{group[kind]['memorized']:,}", f"{group[kind]['sequences']:,}", say_share(group[kind])]
         for name, group in groups.items()
         if group is not None
         for kind, told in kinds.items()
@@ -56,7 +56,7 @@ def _drawn_rows(drawn: Mapping[str, Any], edits: int) -> list[list[str]]:
     within = f"{numbered(edits, 'edit')} or fewer away"
     kinds = {"identical": "identical", "at_least": f"{within}: at least", "at_most": f"{within}: at most"}
     return [
-        [name, f"drawn, {told}", f"{row['extractable']:,}", f"{row['sequences']:,}", share(row)]
+        [name, f"drawn, {told}", f"{row['extractable']:,}", f"{row['sequences']:,}", say_share(row)]
         for name, key in (("training", "train"), ("unseen", "held_out"))
         for kind, told in kinds.items()
         if (row := drawn[key][kind])["sequences"]
@@ -74,6 +74,6 @@ def _drawn(drawn: Mapping[str, Any]) -> str:
     if not beyond["measurable"]:
         return said
     return (
-        f"{said} For {share(beyond['exceeds'])} of the training sequences the lower bound exceeds that of all but "
+        f"{said} For {say_share(beyond['exceeds'])} of the training sequences the lower bound exceeds that of all but "
         f"{words.percent(beyond['alpha'])} of unseen {beyond['unit']}s."
     )

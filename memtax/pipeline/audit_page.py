@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from memtax.membership.canaries import conclusion
 from memtax.pipeline import audit_coverage, audit_membership, audit_unlearning
 from memtax.pipeline.audit_near import near_verbatim
-from memtax.pipeline.audit_parts import Finding, share
+from memtax.pipeline.audit_parts import Finding, say_share
 from memtax.pipeline.audit_verdicts import QUESTIONS, verdict_rows
 from memtax.progress import agree, numbered
 from memtax.report import figures, words
@@ -91,7 +91,7 @@ def card_section(result: Mapping[str, Any]) -> str:
     lines = ["## Memorization audit", "", f"{headline(result)} ({words.say_window(window)}, greedy decoding)."]
     lines += ["", "| | sequences | distinct texts | share (95% interval) |", "|---|---|---|---|"]
     kinds = result["kinds"].items()
-    lines += [f"| {name} | {one['memorized']:,} | {one['distinct']:,} | {share(one)} |" for name, one in kinds]
+    lines += [f"| {name} | {one['memorized']:,} | {one['distinct']:,} | {say_share(one)} |" for name, one in kinds]
     lines += [
         "",
         *(f"- {question} **{answer}**: {sentence}" for question, answer, sentence in verdict_rows(result["verdicts"])),
@@ -102,7 +102,7 @@ def card_section(result: Mapping[str, Any]) -> str:
 
 def _extraction(result: Mapping[str, Any]) -> Finding:
     rows = [
-        [words.label(name), f"{one['memorized']:,}", f"{one['sequences']:,}", share(one)]
+        [words.label(name), f"{one['memorized']:,}", f"{one['sequences']:,}", say_share(one)]
         for name, one in result["extraction"].items()
     ]
     window = result["window"]
@@ -139,17 +139,18 @@ def _calibrated(found: Mapping[str, Any] | None) -> Finding | None:
         f"A continuation counts if its log-probability exceeds {found['threshold']:.2f} nats, which at most "
         f"{words.percent(found['alpha'])} of unseen {unit}s reach with any of their continuations (split-conformal threshold "
         f"over {found['units']:,} held-out {unit}s, {found['sequences']:,} sequences, that do not occur in the training set; "
-        f"the guarantee is on average over such sets, for {unit}s of the same kind and length). Share: {share(share)}. "
+        f"the guarantee is on average over such sets, for {unit}s of the same kind and length). Share: {say_share(share)}. "
         f"{numbered(found['memorized_below'], 'sequence')} that greedy decoding yields "
         f"{agree(found['memorized_below'], 'is')} below, {found['exceeds_unmemorized']:,} above that it does not yield. "
-        f"Greedy decoding yields {share(unseen)} of the held-out sequences: that much is completed without having been seen."
+        f"Greedy decoding yields {say_share(unseen)} of the held-out sequences: that much is completed without having been seen."
     )
     return Finding(heading, text)
 
 
 def _sampling(result: Mapping[str, Any]) -> Finding:
     rows = [
-        [f"{one['samples']:,}", f"{one['probability']:g}", f"{one['extractable']:,}", share(one)] for one in result["sampling"]
+        [f"{one['samples']:,}", f"{one['probability']:g}", f"{one['extractable']:,}", say_share(one)]
+        for one in result["sampling"]
     ]
     text = (
         "Results of repeated queries: a continuation counts if n samples from the model (temperature 1) contain "
@@ -170,8 +171,8 @@ def _worrying(result: Mapping[str, Any]) -> Finding:
     ]
     text = (
         f"Worrying: recollected (rare and not a template), or with personal data, however often it occurs "
-        f"({share(one['worrying'])}). Benign: repeated often or templated without personal data, or completed by the base "
-        f"model as well ({share(one['benign'])}). Each text is listed once. {_shown(result)}"
+        f"({say_share(one['worrying'])}). Benign: repeated often or templated without personal data, or completed by the base "
+        f"model as well ({say_share(one['benign'])}). Each text is listed once. {_shown(result)}"
     )
     if not result["personal_data"]["measurable"]:
         text += " Personal data was not searched for, so a secret that was repeated often counts as benign here."
@@ -213,7 +214,7 @@ def _canaries(result: Mapping[str, Any]) -> Finding:
             f"{row['exposure']['mean']:.2f} ({row['exposure']['least']:.2f} to {row['exposure']['most']:.2f})",
             _mean_interval(row),
             f"{row['memorized']:,}",
-            share(row),
+            say_share(row),
         ]
         for row in found["by_repetitions"]
     ]
@@ -320,7 +321,7 @@ def _advice(result: Mapping[str, Any]) -> Finding:
         [
             "Drop the worrying",
             f"{len(drop['sequence_ids']):,}",
-            f"of the rest {share(drop['rate_among_the_rest'])} is memorized",
+            f"of the rest {say_share(drop['rate_among_the_rest'])} is memorized",
         ],
         ["Keep one copy of each", f"{len(copies['sequence_ids']):,}", effect],
     ]

@@ -37,7 +37,7 @@ class Finding:
         return Section(anchor, self.heading, self.text, (*parts, table) if self.rows else tuple(parts))
 
 
-def share(one: Mapping[str, Any]) -> str:
+def say_share(one: Mapping[str, Any]) -> str:
     """A share with its interval, or why there is none."""
     if one["rate"] is None:
         return "no sequence"
