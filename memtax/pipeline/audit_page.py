@@ -142,7 +142,7 @@ def _calibrated(found: Mapping[str, Any] | None) -> Finding | None:
         f"the guarantee is on average over such sets, for {unit}s of the same kind and length). Share: {say_share(share)}. "
         f"{numbered(found['memorized_below'], 'sequence')} that greedy decoding yields "
         f"{agree(found['memorized_below'], 'is')} below, {found['exceeds_unmemorized']:,} above that it does not yield. "
-        f"Greedy decoding yields {say_share(unseen)} of the held-out sequences: that much is completed without having been seen."
+        f"Greedy decoding yields {say_share(unseen)} of the held-out sequences: so much is completed without having been seen."
     )
     return Finding(heading, text)
 

@@ -56,6 +56,7 @@ def near_verbatim(config: RunConfig, folder: Path, most: int, beam: int = 0) -> 
     rows = np.concatenate([_drawn(np.flatnonzero(group), most, rng) for group in (member, control)])
     chosen = table.select(["sequence_id", "tokens", *(["prompt_tokens"] if config.answers else [])]).take(pa.array(rows))
     thresholds = {"edits": int(EDITS * config.continuation), "block": int(np.ceil(BLOCK * config.continuation))}
+    bounds: dict[str, Any] = {"edits": thresholds["edits"], "beam": beam} if beam else {}
     scorer = LanguageModelFilter(
         config.model,
         config.revision,
@@ -69,7 +70,7 @@ def near_verbatim(config: RunConfig, folder: Path, most: int, beam: int = 0) -> 
         quantization=config.quantization,
         bos=config.opening,
         tokenizer=config.tokenizer,
-        **({"edits": thresholds["edits"], "beam": beam} if beam else {}),
+        **bounds,
     )
     data = datasets.Dataset(chosen, fingerprint=fingerprint_table(chosen))
     scored = run_stage(data, scorer, folder, ROWS_PER_BATCH)
