@@ -100,6 +100,7 @@ class LanguageModelFilter(Filter):
     neutral: ClassVar[tuple[str, ...]] = ("tokenizer",)
     requires: ClassVar[tuple[str, ...]] = ("tokens",)
     columns: ClassVar[tuple[str, ...]] = extraction.COLUMNS
+    needs: ClassVar[tuple[str, ...]] = ("lm",)
     version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:

@@ -43,6 +43,9 @@ def settled_dtype(dtype: str, device: Any = None) -> str:
         raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     if dtype != "auto":
         return dtype
+    # Without it, a job that loads no model, such as a fit, has nothing on a device.
+    if importlib.util.find_spec("torch") is None:
+        return "float32"
     import torch
 
     target = process_device() if device is None else torch.device(device)
