@@ -276,7 +276,7 @@ class LanguageModelFilter(Filter):
         distances = [pair and edit_distance(*pair) for pair in pairs]
         blocks = [pair and longest_common_block(*pair) for pair in pairs]
         recalls = [pair and block_recall(*pair) for pair in pairs]
-        words = {RECALL[0]: self._recalls(pairs)} if RECALL[0] in self.columns else {}
+        words: Batch = {RECALL[0]: self._recalls(pairs)} if RECALL[0] in self.columns else {}
         return dict(zip(GENERATED, (shares, distances, blocks, recalls), strict=True)) | words
 
     def _recalls(self, pairs: list[Any]) -> list[float | None]:
