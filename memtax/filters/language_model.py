@@ -276,8 +276,8 @@ class LanguageModelFilter(Filter):
         distances = [pair and edit_distance(*pair) for pair in pairs]
         blocks = [pair and longest_common_block(*pair) for pair in pairs]
         recalls = [pair and block_recall(*pair) for pair in pairs]
-        words: Batch = {RECALL[0]: self._recalls(pairs)} if RECALL[0] in self.columns else {}
-        return dict(zip(GENERATED, (shares, distances, blocks, recalls), strict=True)) | words
+        found: Batch = dict(zip(GENERATED, (shares, distances, blocks, recalls), strict=True))
+        return found | ({RECALL[0]: self._recalls(pairs)} if RECALL[0] in self.columns else {})
 
     def _recalls(self, pairs: list[Any]) -> list[float | None]:
         """Near-verbatim recall of each pair of generated and true tokens, in words; None of texts shorter than a passage."""
