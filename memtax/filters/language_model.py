@@ -276,7 +276,8 @@ class LanguageModelFilter(Filter):
         distances = [pair and edit_distance(*pair) for pair in pairs]
         blocks = [pair and longest_common_block(*pair) for pair in pairs]
         recalls = [pair and block_recall(*pair) for pair in pairs]
-        found: Batch = dict(zip(GENERATED, (shares, distances, blocks, recalls), strict=True))
+        lists: tuple[list[Any], ...] = (shares, distances, blocks, recalls)
+        found: Batch = dict(zip(GENERATED, lists, strict=True))
         return found | ({RECALL[0]: self._recalls(pairs)} if RECALL[0] in self.columns else {})
 
     def _recalls(self, pairs: list[Any]) -> list[float | None]:
