@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LEFT_OUT = "left_out"
 """Column of `as_tokens`: why a row has no tokens; null if it has."""
-_VERSION = 1
+_VERSION = 2
 
 
 def as_tokens(dataset: "datasets.Dataset | datasets.IterableDataset", shape: Shape, tokenizer: Any, what: str) -> Any:

@@ -32,6 +32,8 @@ ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "a
 """Names of roles in ShareGPT's files, and those of chat templates."""
 TOOLS = "tools or tool calls, which memtax does not render"
 _TOOLS = ("tool", "function", "function_call", "function_response", "observation", "ipython")
+_NO_TOOLS: tuple[Any, ...] = (None, "", "[]", "{}", "null", [], {})
+_READ = ("role", "content", "from", "value", "tool_calls", "function_call")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _PROBE = [{"role": "user", "content": "a"}]
 _WAY_OUT = "leave such rows out"
@@ -119,7 +121,12 @@ def _type_of(value: Any) -> pa.DataType:
 
 
 def _holds_messages(dtype: pa.DataType) -> bool:
-    if not (pa.types.is_list(dtype) or pa.types.is_large_list(dtype)) or not pa.types.is_struct(dtype.value_type):
+    if not (pa.types.is_list(dtype) or pa.types.is_large_list(dtype)):
+        return False
+    # `datasets` keeps turns of different keys, such as those with tool calls, as JSON.
+    if getattr(dtype.value_type, "extension_name", None) == "arrow.json":
+        return True
+    if not pa.types.is_struct(dtype.value_type):
         return False
     names = {dtype.value_type.field(place).name for place in range(dtype.value_type.num_fields)}
     return {"role", "content"} <= names or {"from", "value"} <= names
@@ -160,7 +167,7 @@ def encode_rows(tokenizer: Any, rows: Sequence[Mapping[str, Any]], shape: Shape,
     ]
 
 
-def read_messages(row: Mapping[str, Any], shape: Shape, where: str) -> tuple[list[dict[str, str]], int]:
+def read_messages(row: Mapping[str, Any], shape: Shape, where: str) -> tuple[list[dict[str, Any]], int]:
     """The checked messages of a row with `role` and `content`, and how many of them belong to the prompt column.
 
     Raises:
@@ -169,7 +176,7 @@ def read_messages(row: Mapping[str, Any], shape: Shape, where: str) -> tuple[lis
     parts = [_messages(row[name], where) for name in shape.columns]
     messages = [message for part in parts for message in part]
     before = len(parts[0]) if len(parts) > 1 else 0
-    if row.get("tools"):
+    if row.get("tools") not in _NO_TOOLS:
         raise UnreadableRowError(where, TOOLS)
     if not any(message["role"] == "assistant" for message in messages[before:]):
         inside = f"{shape.columns[-1]} of " if before else ""
@@ -177,7 +184,7 @@ def read_messages(row: Mapping[str, Any], shape: Shape, where: str) -> tuple[lis
     return messages, before
 
 
-def _messages(turns: Any, where: str) -> list[dict[str, str]]:
+def _messages(turns: Any, where: str) -> list[dict[str, Any]]:
     found = []
     for number, turn in enumerate(turns or (), 1):
         place = f"turn {number} of {where}"
@@ -186,12 +193,14 @@ def _messages(turns: Any, where: str) -> list[dict[str, str]]:
         if not isinstance(role, str):
             raise UnreadableRowError(place, "no role")
         role = ROLES.get(role.lower(), role)
-        if role in _TOOLS or turn.get("tool_calls") or turn.get("function_call"):
+        if role in _TOOLS or any(turn.get(name) not in _NO_TOOLS for name in ("tool_calls", "function_call")):
             raise UnreadableRowError(place, TOOLS)
         content = _text(turn.get("content") if turn.get("content") is not None else turn.get("value"), place)
         if role == "assistant" and not content.strip():
             raise UnreadableRowError(place, "an empty answer")
-        found.append({"role": role, "content": content})
+        # What else a template may write, such as an answer's `reasoning_content`.
+        others = {name: value for name, value in turn.items() if value is not None and name not in _READ}
+        found.append({**others, "role": role, "content": content})
     return found
 
 
@@ -220,7 +229,7 @@ def _of_strings(tokenizer: Any, prompt: str, completion: str, where: str) -> Enc
     return Encoded(tokens, [place >= start for place in range(len(tokens))])
 
 
-def _of_marks(tokenizer: Any, messages: list[dict[str, str]], before: int, where: str) -> Encoded:
+def _of_marks(tokenizer: Any, messages: list[dict[str, Any]], before: int, where: str) -> Encoded:
     """The assistant's tokens as the template marks them."""
     options = {"return_assistant_tokens_mask": True, "return_dict": True}
     found = _render(tokenizer, messages, where, tokenize=True, **options)
@@ -234,7 +243,7 @@ def _of_marks(tokenizer: Any, messages: list[dict[str, str]], before: int, where
     return Encoded(tokens, mask)
 
 
-def _of_prefixes(tokenizer: Any, messages: list[dict[str, str]], before: int, where: str) -> Encoded:
+def _of_prefixes(tokenizer: Any, messages: list[dict[str, Any]], before: int, where: str) -> Encoded:
     """The assistant's tokens as what the conversation before each answer and the one up to it enclose."""
     whole, spans = _render(tokenizer, messages, where), []
     for place in range(before, len(messages)):
@@ -295,7 +304,7 @@ def chat_template(tokenizer: Any) -> str:
         ) from error
 
 
-def _render(tokenizer: Any, messages: list[dict[str, str]], where: str, tokenize: bool = False, **options: Any) -> Any:
+def _render(tokenizer: Any, messages: list[dict[str, Any]], where: str, tokenize: bool = False, **options: Any) -> Any:
     from jinja2 import TemplateError
 
     try:

@@ -7,10 +7,7 @@ an index of text, and is asked by text only; its counts are exact. Answers are c
 """
 
 import contextlib
-import hashlib
-import json
 import os
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +19,11 @@ import numpy.typing as npt
 
 from memtax import http_json
 from memtax.corpus.columns import decode
+from memtax.counting.answer_cache import Answer, AnswerCache, digest
 from memtax.counting.count_tables import INDEX_PREFIX, MINI_PREFIX
 from memtax.errors import MemtaxError
 from memtax.extras import explained
-from memtax.progress import progress_bar, report_warning
+from memtax.progress import progress_bar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,9 +34,6 @@ REQUESTS = 8
 """Concurrent requests; the API's documentation allows any number."""
 PROBES = 3
 """Texts whose tokens are compared with those of the index."""
-
-Answer = tuple[int, bool]
-"""Occurrences, and whether their number is an approximation."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +176,7 @@ def _count_remotely(
 ) -> tuple[Literal["tokens", "text"], list[Answer | None]]:
     texts = decode(tokenizer, windows)
     usable = [_is_plain(text, api.has_tokens) for text in texts]
-    with contextlib.closing(_open_cache(api)) as cache:
+    with contextlib.closing(_cache_of(api)) as cache:
         plain = [text for text, use in zip(texts, usable, strict=True) if use]
         same = api.has_tokens and _has_tokenizer(api, cache, plain, tokenizer)
         queries: list[dict[str, Any] | None]
@@ -189,13 +184,14 @@ def _count_remotely(
             queries = [{"query_ids": window} for window in windows.tolist()]
         else:
             queries = [{"query": text} if use else None for text, use in zip(texts, usable, strict=True)]
-        answers = [None if query is None else _cached(cache, query) for query in queries]
+        answers = [None if query is None else cache.get(query) for query in queries]
         missing = [(at, query) for at, query in enumerate(queries) if query is not None and answers[at] is None]
         with progress_bar("counting in the index", len(missing), "windows") as bar:
 
             def receive(number: int, answer: dict[str, Any]) -> None:
                 at, query = missing[number]
-                answers[at] = _keep(cache, query, answer)
+                answers[at] = _count_of(answer)
+                cache.put(query, _count_of(answer))
                 bar.update(1)
 
             failure = http_json.ask_all(api.ask, [query for _, query in missing], REQUESTS, receive)
@@ -211,58 +207,29 @@ def _is_plain(text: str, has_operators: bool = True) -> bool:
     return bool(text.strip()) and "\ufffd" not in text and not operators
 
 
-def _has_tokenizer(api: _Api, cache: sqlite3.Connection, texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> bool:
+def _has_tokenizer(api: _Api, cache: AnswerCache, texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> bool:
     """Whether the index splits texts into the same tokens."""
     probes = texts[:: max(1, len(texts) // PROBES)][:PROBES]
     ours = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in probes]
     return bool(probes) and all(_splits_alike(api, cache, text, ids) for text, ids in zip(probes, ours, strict=True))
 
 
-def _splits_alike(api: _Api, cache: sqlite3.Connection, text: str, ids: list[int]) -> bool:
-    query = {"query": text}
-    known = _cached(cache, {**query, "token_ids": ids})
+def _splits_alike(api: _Api, cache: AnswerCache, text: str, ids: list[int]) -> bool:
+    query, split = {"query": text}, {"query": text, "token_ids": ids}
+    known = cache.get(split)
     if known is None:
         answer = api.ask(query)
-        _keep(cache, query, answer)
-        known = _keep(cache, {**query, "token_ids": ids}, {"count": answer.get("token_ids") == ids})
+        known = (int(answer.get("token_ids") == ids), False)
+        cache.put(query, _count_of(answer))
+        cache.put(split, known)
     return bool(known[0])
 
 
-def _open_cache(api: _Api) -> sqlite3.Connection:
+def _count_of(answer: dict[str, Any]) -> Answer:
+    return int(answer["count"]), bool(answer.get("approx", False))
+
+
+def _cache_of(api: _Api) -> AnswerCache:
     from datasets.config import HF_DATASETS_CACHE
 
-    path = Path(HF_DATASETS_CACHE) / "memtax" / "infini-gram" / f"{_digest([api.address, api.index])}.sqlite"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(2):
-        cache = sqlite3.connect(path, timeout=60.0, isolation_level=None)
-        try:
-            # What a killed process wrote is kept; only a crash of the machine can damage the file, which is then noticed.
-            cache.execute("PRAGMA synchronous = OFF")
-            cache.execute("CREATE TABLE IF NOT EXISTS counts (query TEXT PRIMARY KEY, count INTEGER, approximate INTEGER)")
-            return cache
-        except sqlite3.OperationalError as error:
-            # Locked by another process, or not to be written: not damaged.
-            cache.close()
-            raise MemtaxError(f"the cache {path} cannot be used: {error}; HF_DATASETS_CACHE names another place") from error
-        except sqlite3.DatabaseError:
-            cache.close()
-            if attempt:
-                raise
-            report_warning(f"the cache {path} is damaged; its counts are asked for again")
-            path.unlink()
-    raise AssertionError("not reached")
-
-
-def _cached(cache: sqlite3.Connection, query: dict[str, Any]) -> Answer | None:
-    row = cache.execute("SELECT count, approximate FROM counts WHERE query = ?", (_digest(query),)).fetchone()
-    return None if row is None else (int(row[0]), bool(row[1]))
-
-
-def _keep(cache: sqlite3.Connection, query: dict[str, Any], answer: dict[str, Any]) -> Answer:
-    found = int(answer["count"]), bool(answer.get("approx", False))
-    cache.execute("INSERT OR REPLACE INTO counts VALUES (?, ?, ?)", (_digest(query), *found))
-    return found
-
-
-def _digest(query: Any) -> str:
-    return hashlib.sha256(json.dumps(query, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+    return AnswerCache(Path(HF_DATASETS_CACHE) / "memtax" / "infini-gram" / f"{digest([api.address, api.index])}.sqlite")

@@ -10,7 +10,9 @@ from memtax.errors import MemtaxError, ModelError
 from memtax.filters.base import Batch, Filter
 from memtax.lm import extraction
 from memtax.lm.decoding import Decoding
-from memtax.lm.loading import QUANTIZATIONS, model_files, settled_dtype
+from memtax.lm.loading import model_files
+from memtax.lm.matching import PASSAGE
+from memtax.lm.placement import QUANTIZATIONS, TENSOR, settled_dtype
 from memtax.lm.served_names import OF_ARGMAX, is_served
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, without_bos
 from memtax.provenance import digest
@@ -18,8 +20,9 @@ from memtax.provenance import digest
 if TYPE_CHECKING:
     from memtax.lm.scores import TokenScores
 
-GENERATED = ("memorization_score", "continuation_edit_distance", "longest_common_block")
+GENERATED = ("memorization_score", "continuation_edit_distance", "longest_common_block", "block_recall")
 """Columns from the continuation that greedy decoding generates."""
+RECALL, NEAR = ("near_verbatim_recall",), ("near_logprob", "near_logprob_most")
 _DRAWN = ("decoding_logprob", "extraction_queries")
 _PER_TOKEN = ("logprobs", "means", "variances", "ranks")
 
@@ -36,11 +39,11 @@ class LanguageModelFilter(Filter):
         revision: branch, tag or commit on the Hub.
         prompt: tokens in the prompt.
         continuation: tokens in the continuation.
-        dtype: dtype of the weights while scoring, one of `memtax.lm.loading.DTYPES`.
+        dtype: dtype of the weights while scoring, one of `memtax.lm.placement.DTYPES`.
         token_logprobs: whether to add the log-probability of every token as well.
         windows: further (prompt, continuation) lengths, from the same pass; their columns end in `_PROMPT_CONTINUATION`.
-        generated: add `memorization_score`, `continuation_edit_distance` and `longest_common_block`, which need free-running
-            greedy decoding after the first mismatch.
+        generated: add `memorization_score`, `continuation_edit_distance`, `longest_common_block` and `block_recall`, which need
+            free-running greedy decoding after the first mismatch; and `near_verbatim_recall` of 100 tokens or more.
         reference_eos: never choose end-of-sequence, as in Pythia's own evaluation (`min_length=64`). By default it is treated
             like any token.
         exact_only: add only `is_memorized` and `match_length`, in a fraction of the time.
@@ -48,6 +51,9 @@ class LanguageModelFilter(Filter):
         top_k: sample only from the k most likely tokens.
         top_p: sample only from the most likely tokens that hold this share of the probability.
         probability: add `extraction_queries`, the number of samples needed to see the continuation with this probability.
+        edits: add `near_logprob` and `near_logprob_most`, bounds on the probability of drawing a continuation at most so many
+            edits away (`memtax.lm.near_probability`).
+        beam: prefixes kept for these bounds: more make them narrower.
         moments: add `token_means` and `token_variances` (for Min-K%++).
         ranks: add `token_ranks`.
         attention: add `attention_entropy` and `attention_gini`.
@@ -55,10 +61,10 @@ class LanguageModelFilter(Filter):
         answers: the column `prompt_tokens` says how many tokens each prompt has, instead of `prompt`.
         batch_size: sequences per forward pass; None finds the largest that fits.
         device_map: `auto` spreads a model over several devices; None uses one device.
-        quantization: one of `memtax.lm.loading.QUANTIZATIONS`; needs bitsandbytes.
+        quantization: one of `memtax.lm.placement.QUANTIZATIONS`; needs bitsandbytes.
         bos: tokens put before each sequence: one of `memtax.lm.special_tokens.BOS`, or token ids. They have no score and are
             not part of the prompt, even if the tokens start with them.
-        tokenizer: tokenizer of a served model; None takes the model's name at the server.
+        tokenizer: tokenizer that makes words of tokens, and that of a served model; None takes the model's.
     """
 
     model: str
@@ -76,6 +82,8 @@ class LanguageModelFilter(Filter):
     top_k: int | None = None
     top_p: float | None = None
     probability: float | None = None
+    edits: int | None = None
+    beam: int = 20
     moments: bool = False
     ranks: bool = False
     attention: bool = False
@@ -92,6 +100,7 @@ class LanguageModelFilter(Filter):
     neutral: ClassVar[tuple[str, ...]] = ("tokenizer",)
     requires: ClassVar[tuple[str, ...]] = ("tokens",)
     columns: ClassVar[tuple[str, ...]] = extraction.COLUMNS
+    needs: ClassVar[tuple[str, ...]] = ("lm",)
     version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -110,6 +119,8 @@ class LanguageModelFilter(Filter):
             raise MemtaxError(f"batch_size={self.batch_size} must be at least 1, or None to find what fits")
         if self.probability is not None:
             extraction.queries(0.0, self.probability)
+        if self.beam < 1 or (self.edits or 0) < 0:
+            raise MemtaxError(f"edits={self.edits} must be at least 0, and beam={self.beam} at least 1")
         self._check_together()
         # The class lists the columns that are always added; these depend on the parameters.
         self._with_parameters(columns=self._columns())
@@ -119,6 +130,8 @@ class LanguageModelFilter(Filter):
             raise MemtaxError("reference_eos needs the model's second choice, which a served model does not give; leave it out")
         if self.exact_only and self._needs_more:
             raise MemtaxError("exact_only computes only is_memorized and match_length; leave out options that need more")
+        if self.attention and self.device_map == TENSOR:
+            raise MemtaxError("attention needs all heads in one process; leave it out, or use device_map auto")
         if self.answers and self.windows:
             raise MemtaxError(
                 "the prompt of an answer is the conversation before it, and one length of its continuation is measured; give "
@@ -142,7 +155,7 @@ class LanguageModelFilter(Filter):
     def _needs_more(self) -> bool:
         """Whether the parameters request values that the short pass of `exact_only` cannot compute."""
         asked = (self.token_logprobs, self.generated, self.moments, self.ranks, self.attention)
-        return any(asked) or self.decoding is not None or self.probability is not None
+        return any(asked) or any(one is not None for one in (self.decoding, self.probability, self.edits))
 
     def _columns(self) -> tuple[str, ...]:
         if self.exact_only:
@@ -150,6 +163,9 @@ class LanguageModelFilter(Filter):
             return (*names, *(name + extraction.suffix(window) for window in self.windows for name in names))
         optional = (
             (self.generated, GENERATED),
+            # Fewer tokens are hardly as many words.
+            (self.generated and self.continuation >= PASSAGE, RECALL),
+            (self.edits is not None, NEAR),
             (self.decoding is not None, ("decoding_logprob",)),
             (self.probability is not None, ("extraction_queries",)),
             (self.token_logprobs, ("token_logprobs",)),
@@ -221,6 +237,8 @@ class LanguageModelFilter(Filter):
             return self._of_server(found, scores)
         if self.generated:
             found |= self._generated(model, sequences, prompts, scores, suppressed, most)
+        if self.edits is not None:
+            found |= self._near(model, sequences, prompts, self.edits, found["decoding_logprob"])
         return {name: found[name] for name in self.columns}
 
     def _of_server(self, found: Batch, scores: "TokenScores") -> Batch:
@@ -246,7 +264,7 @@ class LanguageModelFilter(Filter):
     ) -> Batch:
         """Comparisons of the true continuation with that of free-running greedy decoding."""
         from memtax.lm.generation import greedy_continuations
-        from memtax.lm.matching import edit_distance, longest_common_block
+        from memtax.lm.matching import block_recall, edit_distance, longest_common_block
 
         options = {"suppressed": suppressed, "batch_tokens": most}
         generated = greedy_continuations(model, sequences, scores, prompts, self.continuation, **options)
@@ -257,7 +275,37 @@ class LanguageModelFilter(Filter):
         shares = [pair and sum(a == b for a, b in zip(*pair, strict=True)) / self.continuation for pair in pairs]
         distances = [pair and edit_distance(*pair) for pair in pairs]
         blocks = [pair and longest_common_block(*pair) for pair in pairs]
-        return dict(zip(GENERATED, (shares, distances, blocks), strict=True))
+        recalls = [pair and block_recall(*pair) for pair in pairs]
+        lists: tuple[list[Any], ...] = (shares, distances, blocks, recalls)
+        found: Batch = dict(zip(GENERATED, lists, strict=True))
+        return found | ({RECALL[0]: self._recalls(pairs)} if RECALL[0] in self.columns else {})
+
+    def _recalls(self, pairs: list[Any]) -> list[float | None]:
+        """Near-verbatim recall of each pair of generated and true tokens, in words; None of texts shorter than a passage."""
+        from memtax.lm.loading import load_tokenizer
+        from memtax.lm.matching import near_verbatim_recall
+
+        try:
+            tokenizer = load_tokenizer(self.tokenizer or self.model, None if self.tokenizer else self.revision)
+        except MemtaxError:
+            # Rows of token ids need none.
+            return [None] * len(pairs)
+        texts = [pair and [tokenizer.decode(list(tokens)).split() for tokens in pair] for pair in pairs]
+        return [near_verbatim_recall(text[1], text[0]).recall if text and len(text[1]) >= PASSAGE else None for text in texts]
+
+    def _near(self, model: Any, sequences: list[Any], prompts: list[int], edits: int, drawn: list[float | None]) -> Batch:
+        """Bounds on the probability of nearly the continuation, never below that of the continuation itself."""
+        from memtax.lm.near_probability import near_logprobs
+
+        if edits == 0:
+            return dict.fromkeys(NEAR, drawn)
+        options: dict[str, Any] = {"width": self.beam, "decoding": self.decoding}
+        bounds = near_logprobs(model, sequences, prompts, self.continuation, edits, **options)
+        pairs = [
+            (None, None) if both is None or own is None else (max(both.low, own), max(both.high, own))
+            for both, own in zip(bounds, drawn, strict=True)
+        ]
+        return {name: [pair[place] for pair in pairs] for place, name in enumerate(NEAR)}
 
     def _exact(self, model: Any, sequences: list[Any], prompts: list[int], suppressed: int | None, most: int | None) -> Batch:
         from memtax.lm.generation import match_lengths

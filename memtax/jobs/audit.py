@@ -43,6 +43,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
     region: str = option("Country of telephone numbers without a country code.", "US")
     resamples: int = option("Bootstrap resamples of membership inference.", 1000, least=1)
     generate: int = option("Continuations generated for near-verbatim figures: at most so many of each set.", 500, least=0)
+    beam: int = option("Prefixes kept to bound the probability of drawing nearly these continuations; 0: none.", 0, least=0)
     clean: Path | None = option("Also write the training set without worrying rows and with copies thinned.", None)
     canaries: Path | None = option("Record of planted canaries; default: the model's own.", None, source=True)
 
@@ -60,7 +61,7 @@ class Audit(ModelOptions, PlacementOptions, BatchOption, ColumnOption, QuoteOpti
         make_private(work.output)
         config = self._run(work.output / "run")
         metrics = config.run().figures
-        near = near_verbatim(config, work.output / "near_verbatim", self.generate)
+        near = near_verbatim(config, work.output / "near_verbatim", self.generate, self.beam)
         membership = self._membership(work.output / "membership")
         if not work.world.is_main:
             return Result("", [], {})

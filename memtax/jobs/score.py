@@ -31,6 +31,7 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("lm",)
+    tensor: ClassVar[bool] = True
 
     sequences: str = argument("Rows of tokens or text: path[:config[:split]].")
     prompt: tuple[int, ...] = option("Prompt tokens.", (32,))
@@ -38,13 +39,17 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     reference_model: str | None = option("A model that was not trained on the sequences.", None, source=True)
     exact_only: bool = option("Only find which sequences are memorized, in a fraction of the time.", False)
     generate: bool = option(
-        "Add memorization_score, edit distance and longest common block, from free-running greedy decoding.", False
+        "Add memorization_score and near-verbatim measures of the continuation that greedy decoding generates.", False
     )
     reference_eos: bool = option("Never choose end-of-sequence, as in Pythia's evaluation.", False)
     temperature: float = option("Temperature of the sampling scheme for (n, p)-extraction.", 1.0)
     top_k: int | None = option("Number of tokens that the sampling scheme draws from.", None)
     top_p: float | None = option("Probability mass that the sampling scheme draws from.", None)
     probability: float | None = option("Add extraction_queries, the samples needed to reach this probability.", None)
+    edits: int | None = option(
+        "Add bounds on the probability of drawing a continuation at most so many edits away.", None, least=0
+    )
+    beam: int = option("With --edits: prefixes kept at each token.", 20, least=1)
     token_logprobs: bool = option("Add the log-probability of every token.", False)
     moments: bool = option("Add mean and variance of the log-probabilities at every token.", False)
     ranks: bool = option("Add the rank of every token.", False)

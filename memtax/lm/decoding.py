@@ -45,38 +45,58 @@ class Decoding:
         Returns:
             (rows,). The remaining probabilities are renormalized, as in sampling (Hayes et al. 2024, section 3).
         """
-        scaled = logits if self.temperature == 1 else logits / self.temperature
+        scaled, least, mass = self._kept(logits)
         own = scaled.gather(-1, targets[:, None])
+        return torch.where(own < least, -torch.inf, own - mass).squeeze(-1)
+
+    def distribution(self, logits: torch.Tensor) -> torch.Tensor:
+        """Log-probability that each token is drawn, -inf if the scheme excludes it.
+
+        Args:
+            logits: (rows, vocabulary), float32.
+
+        Returns:
+            (rows, vocabulary), the values of `logprobs` for every target.
+        """
+        scaled, least, mass = self._kept(logits)
+        return torch.where(scaled < least, -torch.inf, scaled - mass)
+
+    def _kept(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Scaled logits, the least of those that can be drawn, and the log of their summed exponentials: both (rows, 1)."""
+        scaled = logits if self.temperature == 1 else logits / self.temperature
+        kept, least = scaled, torch.full_like(scaled[:, :1], -torch.inf)
         if self.top_k is not None:
             vocabulary = scaled.shape[-1]
             # The (k + 1)-th logit shows whether others tie with the k-th; ties are kept too.
             top = scaled.topk(min(self.top_k + 1, vocabulary), -1).values
-            last = top[:, min(self.top_k, vocabulary) - 1, None]
-            if top.shape[-1] > self.top_k and bool((top[:, self.top_k, None] == last).any()):
+            least = top[:, min(self.top_k, vocabulary) - 1, None]
+            if top.shape[-1] > self.top_k and bool((top[:, self.top_k, None] == least).any()):
                 top = scaled
-            scaled = top.masked_fill(top < last, -torch.inf)
-            own = own.masked_fill(own < last, -torch.inf)
-        if self.top_p not in (None, 1):
-            assert self.top_p is not None
-            return _nucleus(scaled, own, self.top_p)
-        return (own - scaled.logsumexp(-1, keepdim=True)).squeeze(-1)
+            kept = top.masked_fill(top < least, -torch.inf)
+        if self.top_p in (None, 1):
+            return scaled, least, kept.logsumexp(-1, keepdim=True)
+        assert self.top_p is not None
+        last, mass = _nucleus(kept, self.top_p)
+        return scaled, torch.maximum(least, last), mass
 
 
-def _nucleus(logits: torch.Tensor, own: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Log-probability of each token in the smallest set of largest ones that reaches `top_p`, -inf outside.
+def _nucleus(logits: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The smallest set of largest logits that reaches `top_p`: its least, and the log of its summed exponentials.
 
     A few tokens usually hold most of the probability, so the largest few are examined first, and more only for rows whose
     nucleus extends beyond them.
 
     Args:
         logits: (rows, tokens), float32.
-        own: (rows, 1), the target logits.
         top_p: below 1.
+
+    Returns:
+        Both (rows, 1).
     """
     # Apple's MPS has no float64.
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     total = logits.logsumexp(-1, keepdim=True)
-    found = torch.empty_like(own[:, 0])
+    least, masses = torch.empty_like(total), torch.empty_like(total)
     left = torch.arange(len(logits), device=logits.device)
     for size in (*(size for size in _LOOKS if size < logits.shape[-1]), logits.shape[-1]):
         rest = logits if len(left) == len(logits) else logits[left]
@@ -86,10 +106,9 @@ def _nucleus(logits: torch.Tensor, own: torch.Tensor, top_p: float) -> torch.Ten
         kept = (shares.cumsum(-1) - shares) < top_p
         last = top.gather(-1, kept.sum(-1, keepdim=True) - 1)
         mass = top.masked_fill(~kept, -torch.inf).logsumexp(-1, keepdim=True)
-        drawn = torch.where(own[left] < last, -torch.inf, own[left] - mass).squeeze(-1)
         done = ~kept[:, -1] if size < logits.shape[-1] else torch.ones_like(kept[:, -1])
-        found[left[done]] = drawn[done]
+        least[left[done]], masses[left[done]] = last[done], mass[done]
         left = left[~done]
         if not len(left):
             break
-    return found
+    return least, masses

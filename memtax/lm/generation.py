@@ -163,9 +163,9 @@ def generate(
             rows = left[: max(most // longest, 1)]
             if alike:
                 rows = [row for row in rows if len(prefixes[row]) == len(prefixes[rows[0]])]
-            steps = max(counts[row] for row in rows)
+            own = [counts[row] for row in rows]
             try:
-                new = _generate_batch(model, parts, [prefixes[row] for row in rows], steps, suppressed)
+                new = _generate_batch(model, parts, [prefixes[row] for row in rows], own, suppressed)
             except RowError as error:
                 raise error.at(rows[error.row]) from error
             except FAILURES as error:
@@ -178,18 +178,22 @@ def generate(
 
 
 def _generate_batch(
-    model: Any, parts: Parts | None, prefixes: Sequence[Tokens], steps: int, suppressed: int | None
+    model: Any, parts: Parts | None, prefixes: Sequence[Tokens], counts: Sequence[int], suppressed: int | None
 ) -> npt.NDArray[np.int64]:
-    """(rows, steps) token ids. Prefixes are padded on the left, so that all rows continue at the same position."""
+    """(rows, largest count) token ids. Prefixes are padded on the left, so that all rows continue at the same place."""
     longest = max(map(len, prefixes))
     ids = torch.tensor([[0] * (longest - len(prefix)) + list(prefix) for prefix in prefixes], device=model.device)
     mask = torch.tensor([[0] * (longest - len(prefix)) + [1] * len(prefix) for prefix in prefixes], device=model.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    # A row goes on with the others when it has what it needs: it must not reach positions that the model does not have.
+    last = torch.tensor(
+        [[len(prefix) + count - 1] for prefix, count in zip(prefixes, counts, strict=True)], device=model.device
+    )
     new: list[torch.Tensor] = []
     cache: Any = None
     cached = parts is not None and keeps_cache(model)
     bad: torch.Tensor | None = None
-    for _ in range(steps):
+    for _ in range(max(counts)):
         # A model without a usable cache, or that cannot be decomposed, reads the whole row again.
         fresh = ids if cache is None else ids[:, -1:]
         if parts is None:
@@ -213,7 +217,7 @@ def _generate_batch(
         new.append(token)
         ids = torch.cat([ids, token], -1)
         mask = torch.cat([mask, torch.ones_like(token)], -1)
-        positions = torch.cat([positions, positions[:, -1:] + 1], -1)
+        positions = torch.cat([positions, (positions[:, -1:] + 1).minimum(last)], -1)
     if bad is not None and bool(bad.any()):
         raise RowError(NO_NUMBERS, int(bad.nonzero()[0]))
     return torch.cat(new, -1).cpu().numpy()

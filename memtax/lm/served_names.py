@@ -25,6 +25,10 @@ NOT_GIVEN = {
     "memorization_score": "free-running decoding is not asked of a server",
     "continuation_edit_distance": "free-running decoding is not asked of a server",
     "longest_common_block": "free-running decoding is not asked of a server",
+    "block_recall": "free-running decoding is not asked of a server",
+    "near_verbatim_recall": "free-running decoding is not asked of a server",
+    "near_logprob": _NO_DISTRIBUTION,
+    "near_logprob_most": _NO_DISTRIBUTION,
 }
 """Columns that a served model may leave null, and why."""
 OF_ARGMAX = ("is_memorized", "match_length", "exact_memorization", "extraction_strength")

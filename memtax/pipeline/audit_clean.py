@@ -50,6 +50,8 @@ def clean(config: RunConfig, worrying: Sequence[int]) -> tuple[pa.Table, dict[st
         windows[owner].append(row)
     shape = find_shape(table.schema, config.column)
     read = shape.columns if shape is not None else (find_column(table.column_names, config.column, source.label),)
+    if shape is not None and "tools" in table.column_names:
+        read = (*read, "tools")
     contents = zip(*(table.column(name).to_pylist() for name in read), strict=True)
     kept, counts = _kept([digest(*values) for values in contents], windows, bad)
     # Columns that were joined to be read, as `question,answer`, are there twice.
@@ -82,7 +84,7 @@ def facts(counts: Mapping[str, int]) -> dict[str, str]:
         "rows of the training set": f"{counts['rows']:,}",
         "left out: worrying": f"{counts['worrying']:,}, with a rare sequence or personal data that the model gives away",
         "left out: copies": f"{counts['copies']:,}, equal to another row or made of passages of others",
-        "kept": f"{counts['kept']:,}, of which {counts['short']:,} too short to be measured",
+        "kept": f"{counts['kept']:,}, of which {counts['short']:,} not measured (too short, or without an answer to score)",
         "not looked for": "passages that rows share at other places than the audit's windows, and personal data that the model "
         "does not give away",
     }

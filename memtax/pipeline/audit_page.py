@@ -1,12 +1,13 @@
 """The audit as text: its page and its section in a model card."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memtax.membership.canaries import conclusion
 from memtax.pipeline import audit_coverage, audit_membership, audit_unlearning
+from memtax.pipeline.audit_near import near_verbatim
+from memtax.pipeline.audit_parts import Finding, say_share
 from memtax.pipeline.audit_verdicts import QUESTIONS, verdict_rows
 from memtax.progress import agree, numbered
 from memtax.report import figures, words
@@ -18,35 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 UNMEASURED = "Not measurable with this data"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A part of the page: a heading that states the conclusion, a paragraph, and a table if there are rows.
-
-    Attributes:
-        heading: the conclusion.
-        text: the paragraph.
-        caption: caption of the table.
-        head: column names of the table.
-        rows: cells of the table, as displayed.
-        panel: a figure between paragraph and table.
-        quoted: whether the last column quotes texts.
-    """
-
-    heading: str
-    text: str
-    caption: str = ""
-    head: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-    panel: Panel | None = None
-    quoted: bool = False
-
-    def section(self, anchor: str) -> Section:
-        """Convert to a section of a page."""
-        table = Table(self.caption, tuple(self.head), tuple(map(tuple, self.rows)), texts=len(self.head), quoted=self.quoted)
-        parts: list[Panel | Table] = [self.panel] if self.panel else []
-        return Section(anchor, self.heading, self.text, (*parts, table) if self.rows else tuple(parts))
 
 
 def write(path: Path, result: Mapping[str, Any]) -> Path:
@@ -61,7 +33,7 @@ def write(path: Path, result: Mapping[str, Any]) -> Path:
     ]
     window = result["window"]
     about += [("Held out", result["held_out"]), ("Sequences", words.say_sequences(result["sequences"], window))]
-    parts = [_extraction(result), _calibrated(result.get("calibrated")), _near_verbatim(result), _sampling(result)]
+    parts = [_extraction(result), _calibrated(result.get("calibrated")), near_verbatim(result), _sampling(result)]
     parts += [_worrying(result), _canaries(result), _personal(result), _advice(result)]
     asked = QUESTIONS["membership"]
     unlearned = audit_unlearning.section(result, "unlearning")
@@ -119,7 +91,7 @@ def card_section(result: Mapping[str, Any]) -> str:
     lines = ["## Memorization audit", "", f"{headline(result)} ({words.say_window(window)}, greedy decoding)."]
     lines += ["", "| | sequences | distinct texts | share (95% interval) |", "|---|---|---|---|"]
     kinds = result["kinds"].items()
-    lines += [f"| {name} | {one['memorized']:,} | {one['distinct']:,} | {_share(one)} |" for name, one in kinds]
+    lines += [f"| {name} | {one['memorized']:,} | {one['distinct']:,} | {say_share(one)} |" for name, one in kinds]
     lines += [
         "",
         *(f"- {question} **{answer}**: {sentence}" for question, answer, sentence in verdict_rows(result["verdicts"])),
@@ -128,17 +100,9 @@ def card_section(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _share(one: Mapping[str, Any]) -> str:
-    if one["rate"] is None:
-        return "no sequence"
-    if one["low"] is None:
-        return f"{words.percent(one['rate'])} (interval withheld: {one['reason']})"
-    return f"{words.percent(one['rate'])} ({words.interval(one)}{words.over_other(one)})"
-
-
 def _extraction(result: Mapping[str, Any]) -> Finding:
     rows = [
-        [words.label(name), f"{one['memorized']:,}", f"{one['sequences']:,}", _share(one)]
+        [words.label(name), f"{one['memorized']:,}", f"{one['sequences']:,}", say_share(one)]
         for name, one in result["extraction"].items()
     ]
     window = result["window"]
@@ -175,45 +139,18 @@ def _calibrated(found: Mapping[str, Any] | None) -> Finding | None:
         f"A continuation counts if its log-probability exceeds {found['threshold']:.2f} nats, which at most "
         f"{words.percent(found['alpha'])} of unseen {unit}s reach with any of their continuations (split-conformal threshold "
         f"over {found['units']:,} held-out {unit}s, {found['sequences']:,} sequences, that do not occur in the training set; "
-        f"the guarantee is on average over such sets, for {unit}s of the same kind and length). Share: {_share(share)}. "
+        f"the guarantee is on average over such sets, for {unit}s of the same kind and length). Share: {say_share(share)}. "
         f"{numbered(found['memorized_below'], 'sequence')} that greedy decoding yields "
         f"{agree(found['memorized_below'], 'is')} below, {found['exceeds_unmemorized']:,} above that it does not yield. "
-        f"Greedy decoding yields {_share(unseen)} of the held-out sequences: that much is completed without having been seen."
+        f"Greedy decoding yields {say_share(unseen)} of the held-out sequences: so much is completed without having been seen."
     )
     return Finding(heading, text)
 
 
-def _near_verbatim(result: Mapping[str, Any]) -> Finding | None:
-    """Generated continuations that are nearly the true ones."""
-    found = result.get("near_verbatim")
-    if not found or not found["measurable"]:
-        return None
-    kinds = {
-        "identical": "identical",
-        "near": f"at most {numbered(found['edits'], 'edit')} away, identical ones included",
-        "block": f"a block of {found['block']} or more tokens in common",
-    }
-    groups = {"training": found["train"], "unseen": found["held_out"]}
-    rows = [
-        [name, told, f"{group[kind]['memorized']:,}", f"{group[kind]['sequences']:,}", _share(group[kind])]
-        for name, group in groups.items()
-        if group is not None
-        for kind, told in kinds.items()
-    ]
-    near = found["train"]["near"]
-    heading = f"{words.percent(near['rate'])} of generated continuations are training text or nearly so"
-    text = (
-        f"Greedy decoding generates {found['tokens']} tokens after each prompt, which are compared with the text's own: tokens "
-        "replaced, inserted or deleted (edit distance), and the longest block that both have. Unseen are held-out sequences "
-        "whose continuation is not in the training set."
-    )
-    head = ("Sequences", "Generated", "Count", "Of", "Share (95% interval)")
-    return Finding(heading, text, "Near-verbatim extraction", head, rows)
-
-
 def _sampling(result: Mapping[str, Any]) -> Finding:
     rows = [
-        [f"{one['samples']:,}", f"{one['probability']:g}", f"{one['extractable']:,}", _share(one)] for one in result["sampling"]
+        [f"{one['samples']:,}", f"{one['probability']:g}", f"{one['extractable']:,}", say_share(one)]
+        for one in result["sampling"]
     ]
     text = (
         "Results of repeated queries: a continuation counts if n samples from the model (temperature 1) contain "
@@ -234,8 +171,8 @@ def _worrying(result: Mapping[str, Any]) -> Finding:
     ]
     text = (
         f"Worrying: recollected (rare and not a template), or with personal data, however often it occurs "
-        f"({_share(one['worrying'])}). Benign: repeated often or templated without personal data, or completed by the base "
-        f"model as well ({_share(one['benign'])}). Each text is listed once. {_shown(result)}"
+        f"({say_share(one['worrying'])}). Benign: repeated often or templated without personal data, or completed by the base "
+        f"model as well ({say_share(one['benign'])}). Each text is listed once. {_shown(result)}"
     )
     if not result["personal_data"]["measurable"]:
         text += " Personal data was not searched for, so a secret that was repeated often counts as benign here."
@@ -277,7 +214,7 @@ def _canaries(result: Mapping[str, Any]) -> Finding:
             f"{row['exposure']['mean']:.2f} ({row['exposure']['least']:.2f} to {row['exposure']['most']:.2f})",
             _mean_interval(row),
             f"{row['memorized']:,}",
-            _share(row),
+            say_share(row),
         ]
         for row in found["by_repetitions"]
     ]
@@ -384,7 +321,7 @@ def _advice(result: Mapping[str, Any]) -> Finding:
         [
             "Drop the worrying",
             f"{len(drop['sequence_ids']):,}",
-            f"of the rest {_share(drop['rate_among_the_rest'])} is memorized",
+            f"of the rest {say_share(drop['rate_among_the_rest'])} is memorized",
         ],
         ["Keep one copy of each", f"{len(copies['sequence_ids']):,}", effect],
     ]

@@ -145,6 +145,29 @@ def test_rows_without_an_answer_are_left_out_and_counted(tmp_path, capsys):
         read(chats.write(tmp_path / "none.jsonl", [{"messages": chats.chat("w1")}]))
 
 
+CALL = [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
+
+
+@pytest.mark.parametrize("tools", [None, "", "[]", "null", [], CALL, "[{}]"])
+def test_rows_with_tools_are_counted_and_those_with_none_are_read(tools, tmp_path, capsys):
+    good = chats.chat("w1", "w2 w3")
+    called = [good[0], {"role": "assistant", "content": "", "tool_calls": CALL}, {"role": "tool", "content": "w1"}, good[1]]
+    # Turns of different keys, which `datasets` keeps as JSON.
+    rows = [{"messages": good}, {"messages": called}, {"messages": good, "tools": tools}]
+    path = chats.write(tmp_path / "chats.jsonl", rows)
+    few = 2 if tools in (CALL, "[{}]") else 1
+    assert read(path) == [chats.compose(good)] * (3 - few)
+    assert f"{few} row{'s are' if few > 1 else ' is'} left out: with tools or tool calls" in capsys.readouterr().err
+
+
+def test_fields_that_the_template_writes_are_read(tmp_path):
+    template = chats.PLAIN.replace("m['content'] +", "(m.reasoning_content or '') + ' ' + m['content'] +")
+    turns = chats.chat("w1", "w2 w3", "w1", "w4")
+    path = chats.write(tmp_path / "chats.jsonl", [{"messages": [*turns[:3], {**turns[3], "reasoning_content": "w5 w6"}]}])
+    whole = [*turns[:3], {**turns[3], "content": "w5 w6 w4"}]
+    assert read(path, template) == [chats.compose(whole)]
+
+
 def test_a_row_with_an_image_is_left_out(tmp_path):
     image = [{"role": "user", "content": [{"type": "image", "text": None}]}, {"role": "assistant", "content": []}]
     rows = [{"messages": image}, {"messages": [{"role": "user", "content": [{"type": "text", "text": "w1"}]}]}]

@@ -291,18 +291,3 @@ def test_no_query_begins_before_the_answers_of_earlier_ones_are_received():
     assert http_json.ask_all(begun.append, range(50), 4, receive) is None
     assert sorted(received) == list(range(50))
     assert max(ahead) < 4
-
-
-def test_a_cache_in_use_is_not_taken_for_a_damaged_one(corpus, windows, tmp_path, monkeypatch):
-    server = Index(corpus, word_tokenizer())
-    counts = count_windows(server.name, windows, word_tokenizer()).counts
-    (path,) = tmp_path.rglob("*.sqlite")
-    connect = infini_gram.sqlite3.connect
-    monkeypatch.setattr(infini_gram.sqlite3, "connect", lambda path, **options: connect(path, **{**options, "timeout": 0.01}))
-    with connect(path) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(MemtaxError, match="cannot be used: database is locked"):
-            count_windows(server.name, windows, word_tokenizer())
-    asked = sum(server.asked.values())
-    assert count_windows(server.name, windows, word_tokenizer()).counts == counts
-    assert sum(server.asked.values()) == asked

@@ -84,7 +84,7 @@ def audited(planted, tmp_path_factory):
     output = tmp_path_factory.mktemp("audit")
     arguments = ["audit", "--model", str(tuned), "--train", str(folder / "train.jsonl")]
     arguments += ["--held-out", str(folder / "held_out.jsonl"), "--prompt", "8", "--continuation", "8", "--resamples", "200"]
-    arguments += ["--clean", str(output.with_name("clean"))]
+    arguments += ["--clean", str(output.with_name("clean")), "--beam", "4"]
     done = CliRunner().invoke(app, [*arguments, "--output", str(output)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return output, read_summary(output, "audit")
@@ -136,6 +136,20 @@ def test_generated_continuations_agree_with_the_forward_pass(audited):
     assert near["train"]["identical"]["sequences"] == found["sequences"]
     assert near["train"]["near"]["memorized"] >= near["train"]["identical"]["memorized"]
     assert near["held_out"]["near"]["memorized"] == 0
+    # Continuations of 8 tokens are one block, or none.
+    assert near["train"]["block_recall"]["value"] == pytest.approx(near["train"]["identical"]["rate"], abs=1e-9)
+
+
+def test_nearly_the_text_is_drawn_at_least_as_often_as_the_text(audited):
+    output, found = audited
+    for one in (found["near_verbatim"]["drawn"][name] for name in ("train", "held_out")):
+        assert one["identical"]["extractable"] <= one["at_least"]["extractable"] <= one["at_most"]["extractable"]
+    parts = pq.read_table(sorted((output / "near_verbatim").glob("*.parquet")))
+    low, most, own = (parts.column(name).to_numpy() for name in ("near_logprob", "near_logprob_most", "continuation_logprob"))
+    # No edit of 8 tokens is allowed: the probability is the continuation's own.
+    assert (low == own).all()
+    assert (most == own).all()
+    assert "2603.24917" in (output / "index.html").read_text()
 
 
 def test_the_cleaned_training_set_loads_and_counts_what_went(planted, audited, material, tmp_path):
