@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test test-lowest lint format bench gpu docs clean fuzz kill damage soak long
+.PHONY: demo test test-lowest wheels lint format bench gpu docs clean fuzz kill damage soak long
 
 # The environment is made once; the stamp is newer than what it was made from.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -25,6 +25,11 @@ test-lowest: pyproject.toml constraints-lowest.txt
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[lm,report,stats,pii]" pytest hypothesis
 	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 .venv-lowest/bin/python -m pytest $(TESTS)
+
+# The package as users install it: the wheel in an empty environment for each extra, or for those of EXTRAS. Installs about 15 GB,
+# one environment after another.
+wheels: $(VENV)/.installed
+	$(BIN)/python tools/wheels.py $(EXTRAS)
 
 # Long forms of what the tests do shortened: fuzzing, kills at random moments, damaged files, and an hour of kills in little memory.
 fuzz: $(VENV)/.installed

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from memtax.pipeline.evaluate import evaluate_model as evaluate_model
     from memtax.predictor.predictor import Predictor as Predictor
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     "MemorizationCallback": "memtax.callback",

@@ -161,9 +161,15 @@ def own_files(folder: Path | str) -> list[Path]:
 
 
 def matching_files(pattern: Path | str) -> list[Path]:
-    """The files that a pattern with `*`, `?` or `[...]` matches, sorted; empty for any other name."""
+    """The files that a pattern with `*`, `?` or `[...]` matches, sorted; `NAME.bin` and `NAME.idx` for the name of this pair.
+
+    Empty for any other name.
+    """
     pattern = os.path.expanduser(str(pattern))
-    return sorted(map(Path, glob.glob(pattern, recursive=True))) if glob.has_magic(pattern) else []
+    if glob.has_magic(pattern):
+        return sorted(map(Path, glob.glob(pattern, recursive=True)))
+    pair = [Path(f"{pattern}.bin"), Path(f"{pattern}.idx")]
+    return pair if all(map(os.path.isfile, pair)) else []
 
 
 Stamp = tuple[str, int, int, int, int, int]

@@ -59,6 +59,9 @@ memtax.write(mapped, "mapped")
 assert memtax.metrics.k_extractability([[1, 2]], [[1, 2]])["k_extractable"] == 1
 assert memtax.metrics.templating(rows["text"])["templated"] == 0.5
 assert "torch" not in sys.modules
+if "torch" in blocked:  # what `fit` records
+    from memtax.lm.loading import settled_dtype
+    assert settled_dtype("auto") == "float32"
 # It lists the accelerators.
 assert memtax.env().figures["versions"]["memtax"] == memtax.__version__
 """

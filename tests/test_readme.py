@@ -122,7 +122,12 @@ def test_the_citation_is_of_this_version():
     import memtax
 
     assert f"version = {{{memtax.__version__}}}" in README
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == memtax.__version__
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == memtax.__version__
+    dates = dict(re.findall(r"^## ([\d.]+) - ([\d-]+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE))
+    assert dates[memtax.__version__] == str(cited["date-released"])
+    for file in (ROOT / "metrics").glob("*/requirements.txt"):
+        assert f"memtax-{memtax.__version__}-" in file.read_text(), file
 
 
 def test_workflows_run_commands_of_the_makefile():

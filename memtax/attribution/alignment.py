@@ -20,7 +20,8 @@ from memtax import statistics
 from memtax.attribution.alignment_memorization import agreement
 from memtax.errors import MemtaxError, RowError
 from memtax.filters.base import Batch, Filter
-from memtax.lm.loading import check_gradients, load_tokenizer, model_files, settled_dtype
+from memtax.lm.loading import load_tokenizer, model_files
+from memtax.lm.placement import check_gradients, settled_dtype
 from memtax.lm.special_tokens import BosIds, bos_ids, bos_of, check_bos, text_ids, text_positions, without_bos
 from memtax.membership.estimates import attack_metrics
 from memtax.provenance import digest
@@ -142,7 +143,7 @@ class AlignmentFilter(Filter):
         parameters: one of `memtax.lm.gradients.PARAMETERS`.
         tokenizer: folder or Hub name; None takes the model's.
         length: maximum tokens in a text or paraphrase; None uses the model's positions.
-        dtype: dtype of the weights, one of `memtax.lm.loading.DTYPES`.
+        dtype: dtype of the weights, one of `memtax.lm.placement.DTYPES`.
         bos: one of `memtax.lm.special_tokens.BOS`, or token ids.
         device_map: `auto` spreads a model over several devices; None uses one device.
         quantization: None; quantized weights have no gradients.

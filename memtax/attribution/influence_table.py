@@ -33,7 +33,8 @@ from memtax.errors import MemtaxError, RowError
 from memtax.files import atomic_path
 from memtax.lm import resident
 from memtax.lm.chats import source_bos
-from memtax.lm.loading import check_gradients, model_files, settled_dtype
+from memtax.lm.loading import model_files
+from memtax.lm.placement import check_gradients, settled_dtype
 from memtax.lm.special_tokens import bos_of, check_bos, text_positions
 from memtax.progress import progress_bar
 from memtax.provenance import digest, fingerprint_path
@@ -66,7 +67,7 @@ class InfluenceSettings:
         dtype: dtype of the weights.
         bos: one of `memtax.lm.special_tokens.BOS`.
         device_map: `auto` spreads a model over several devices; None uses one device.
-        quantization: one of `memtax.lm.loading.QUANTIZATIONS`; only RepSim supports it.
+        quantization: one of `memtax.lm.placement.QUANTIZATIONS`; only RepSim supports it.
         batch_size: examples per pass; None finds what fits.
         show_personal_data: list texts unmasked; otherwise personal data in them is masked.
     """

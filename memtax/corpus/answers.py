@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -11,7 +10,6 @@ import pyarrow as pa
 from memtax import schema
 from memtax.corpus import columns
 from memtax.corpus.conversations import PROMPT, SCORED, Encoded, Shape, find_shape
-from memtax.corpus.rows import BINARY
 from memtax.corpus.sources import Source, open_dataset
 from memtax.progress import progress_bar
 from memtax.progress import skipped as say_skipped
@@ -64,8 +62,6 @@ def holds_messages(source: Any) -> bool:
 
 
 def _shape(source: Any) -> Shape | None:
-    if isinstance(source, Source) and Path(source.path).suffix in BINARY:
-        return None
     dataset = open_dataset(source) if isinstance(source, Source) else source
     features = getattr(dataset, "features", None)
     column = source.column if isinstance(source, Source) else None

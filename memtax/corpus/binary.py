@@ -14,11 +14,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from memtax.corpus import formats
 from memtax.corpus.columns import Tokens
 from memtax.corpus.contract import Block
 from memtax.errors import MemtaxError
+from memtax.files import matching_files, visible_files
 
+EXTENSIONS = (".bin", ".idx", ".npy")
 BLOCK_TOKENS = 2**21
 """Tokens per block: a few MiB, so that read-ahead uses little memory and the loop over blocks costs little."""
 
@@ -44,6 +48,10 @@ class FlatCorpus:
     def identity(self) -> Any:
         """Name, size and time of the file, and the offsets of its sequences."""
         return [*file_stamp(self._path), str(self._data.dtype), self._offsets.identity]
+
+    def column(self) -> pa.LargeListArray:
+        """The sequences as Arrow lists, one per row, over the mapped file: nothing is read or copied."""
+        return pa.LargeListArray.from_arrays(self._offsets.between(0, self._offsets.rows), pa.array(np.asarray(self._data)))
 
     def shards(self, tokens: int) -> Sequence["FlatShard"]:
         """Shards of whole sequences, about `tokens` tokens each."""
@@ -188,6 +196,51 @@ def _map(path: Path, dtype: str, offset: int = 0, count: int | None = None) -> n
     if size == 0:
         raise MemtaxError(f"{path} is empty (0 bytes)")
     return np.memmap(path, dtype, "r", offset, None if count is None else (count,))
+
+
+def token_files(path: str) -> list[Path]:
+    """The files of tokens that a file, a pattern, a folder or the common name of a pair stands for; empty for other sources.
+
+    A folder that also has files of another format is not one of tokens. Of a pair, the `.bin` is returned.
+
+    Raises:
+        MemtaxError: an index has no data file beside it.
+    """
+    place = Path(path).expanduser()
+    files = [place] if place.is_file() else visible_files(place) if place.is_dir() else matching_files(path)
+    tokens = [file for file in files if file.suffix in EXTENSIONS]
+    if len(tokens) < len(files) and any(formats.reader(file) for file in files):
+        return []
+    for file in tokens:
+        if file.suffix == ".idx" and not file.with_suffix(".bin").is_file():
+            raise MemtaxError(f"{file.with_suffix('.bin')} is missing, but its index {file} exists")
+    return list(dict.fromkeys(file.with_suffix(".bin") if file.suffix == ".idx" else file for file in tokens))
+
+
+def open_tokens(path: Path, sequence_length: int | None = None, dtype: str = "uint16") -> FlatCorpus:
+    """A file from `token_files`.
+
+    Args:
+        path: the `.bin` or `.npy`.
+        sequence_length: tokens per sequence of a file without an index, or of a flat `.npy`.
+        dtype: dtype of a file without an index.
+
+    Raises:
+        MemtaxError: it is damaged, or has no index and no length is given.
+    """
+    if path.suffix == ".npy":
+        return open_npy(path, sequence_length)
+    index = path.with_suffix(".idx")
+    if path.stat().st_size == 0:
+        raise MemtaxError(f"{path} is empty (0 bytes)")
+    if sequence_length is not None:
+        return open_headerless(path, sequence_length, dtype)
+    if index.is_file():
+        return open_megatron(path, index)
+    raise MemtaxError(
+        f"{path} has no index ({index.name}) next to it; memtax count reads headerless files with --sequence-length (Pythia: "
+        "2049) and --token-dtype, the other verbs a .npy with one sequence per row"
+    )
 
 
 def open_headerless(path: Path, sequence_length: int, dtype: str) -> FlatCorpus:

@@ -44,6 +44,11 @@ def is_text(dtype: pa.DataType) -> bool:
     return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype))
 
 
+def is_list(dtype: pa.DataType) -> bool:
+    """Whether a type is one of Arrow's types of lists."""
+    return bool(pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype))
+
+
 def plain_text(batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
     """The batch with a column of plain strings, which all functions of Arrow know, instead of views or dictionaries."""
     dtype = batch.schema.field(name).type
@@ -80,9 +85,8 @@ def column_kind(dtype: pa.DataType, name: str, what: str) -> Kind:
     """
     if is_text(dtype):
         return "text"
-    is_list = pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
     # A JSON file whose lists are all empty is read as lists of nulls.
-    if is_list and (pa.types.is_integer(dtype.value_type) or pa.types.is_null(dtype.value_type)):
+    if is_list(dtype) and (pa.types.is_integer(dtype.value_type) or pa.types.is_null(dtype.value_type)):
         return "tokens"
     raise MemtaxError(f"column {name!r} of {what} contains {dtype}; tokens must be lists of integers, and text strings")
 

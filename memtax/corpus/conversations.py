@@ -32,7 +32,7 @@ ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "a
 """Names of roles in ShareGPT's files, and those of chat templates."""
 TOOLS = "tools or tool calls, which memtax does not render"
 _TOOLS = ("tool", "function", "function_call", "function_response", "observation", "ipython")
-_NO_TOOLS = (None, "", "[]", "{}", "null", [], {})
+_NO_TOOLS: tuple[Any, ...] = (None, "", "[]", "{}", "null", [], {})
 _READ = ("role", "content", "from", "value", "tool_calls", "function_call")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _PROBE = [{"role": "user", "content": "a"}]

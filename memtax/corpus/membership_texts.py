@@ -1,6 +1,5 @@
 """Texts that a model was or was not trained on: local files and folders, WikiMIA, MIMIR."""
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,11 +10,10 @@ import pyarrow as pa
 from memtax import schema
 from memtax.corpus import formats
 from memtax.corpus.conversations import SCORED, row_shape
-from memtax.corpus.guard import LONGEST_LINE
 from memtax.corpus.sources import Source, open_dataset, reading, split_name
 from memtax.errors import MemtaxError
 from memtax.files import visible_files
-from memtax.progress import skipped
+from memtax.progress import say, skipped
 
 COLUMNS = ("sequence_id", "domain", "document", "is_member", "text", "tokens", "chunk_start", "chunk_end")
 TEXT_COLUMNS = ("text", "input", "content", "snippet")
@@ -66,7 +64,7 @@ def load_membership(
         which tokens the assistant wrote.
 
     Raises:
-        MemtaxError: there is no usable data, one class is missing, or all texts of a class are in the other class too.
+        MemtaxError: there is no usable data, a class is missing, or all texts of a class are in the other one too.
     """
     if (data is None) == (members is None and nonmembers is None):
         raise MemtaxError("give one labeled source, or one of members and one of non-members")
@@ -78,6 +76,7 @@ def load_membership(
         raise MemtaxError(f"only {members or nonmembers} is given; give both members and non-members")
     else:
         rows = [*_plain(members, True, _NO_DOMAIN, column), *_plain(nonmembers, False, _NO_DOMAIN, column)]
+        _note_documents([members, nonmembers] if chunk_words is None else [])
     if any("shape" in row for row in rows):
         if chunk_words is not None:
             raise MemtaxError("conversations are not cut into chunks; leave --chunk-words out")
@@ -91,12 +90,17 @@ def load_membership(
             raise MemtaxError(f"{data or members} has no {name}; both members and non-members are needed")
     for number, row in enumerate(rows):
         row["sequence_id"] = number
-    # JSON may hold half a surrogate pair, which is not text.
     with reading(data or f"{members} or {nonmembers}"):
         names = (*COLUMNS, SCORED) if rows[0].get(SCORED) is not None else COLUMNS
         table = pa.Table.from_pylist(rows, schema=schema.arrow_schema(names))
     templated = SCORED in names and rows[0]["shape"].templated
     return table.replace_schema_metadata({_TEMPLATED: "yes"}) if templated else table
+
+
+def _note_documents(names: Iterable[str]) -> None:
+    for name in names:
+        if formats.extension(Path(name)) == ".txt" and Path(name).expanduser().is_file():
+            say(f"{name} is one text: a .txt file is a document; --chunk-words cuts it into passages to compare")
 
 
 def is_templated(texts: pa.Table) -> bool:
@@ -141,7 +145,7 @@ def load_texts(data: str, *, column: str | None = None, answers: bool = False) -
         rows = list(_labeled(data, column))
     else:
         rows = []
-        for row in _read(data):
+        for row in _read(data, column):
             label = next((row[name] for name in LABEL_COLUMNS if name in row and row[name] in (0, 1)), None)
             if "nonmember" in row and "member" in row:
                 rows += _labeled_row(row, column, data)
@@ -154,7 +158,8 @@ def load_texts(data: str, *, column: str | None = None, answers: bool = False) -
 
         rows = membership_chats.answers(rows, data)
     if not any(row["text"] is not None for row in rows):
-        raise MemtaxError(f"{data} has no text; give its column")
+        reason = "holds tokens, and texts are needed" if any(row["tokens"] is not None for row in rows) else "has no text"
+        raise MemtaxError(f"{data} {reason}; give its column of text with --column")
     skipped(sum(not (row["text"] or "").strip() for row in rows), f"without text, in {data}; values computed from it are null")
     names = ["sequence_id", "domain", "document", "text"]
     names += ["is_member"] if all(row["is_member"] is not None for row in rows) else []
@@ -182,7 +187,7 @@ def load_neighbours(name: str, texts: pa.Table, *, column: str | None = None) ->
         raise MemtaxError(f"{name} has neighbours of whole texts; leave --chunk-words out")
     found: list[str | None] = []
     labels = []
-    for row in _read(name):
+    for row in _read(name, column):
         found.append(_content(row, column, name)["text"])
         labels.append(next((row[each] for each in LABEL_COLUMNS if each in row), None))
     count, left = divmod(len(found), len(texts))
@@ -207,7 +212,7 @@ def _labeled(data: str, column: str | None) -> Iterator[Row]:
         yield from _plain(str(member), True, domain, column)
         yield from _plain(str(nonmember), False, domain, column)
     if not pairs:
-        for row in _read(data):
+        for row in _read(data, column):
             yield from _labeled_row(row, column, data)
 
 
@@ -245,7 +250,7 @@ def _mimir(name: str) -> tuple[Path, Path]:
 
 def _plain(name: str, is_member: bool, domain: str, column: str | None) -> Iterator[Row]:
     """Rows of a source that has members only or non-members only."""
-    for row in _read(name):
+    for row in _read(name, column):
         yield {**_content(row, column, name), "is_member": is_member, "domain": str(row.get("domain") or domain)}
 
 
@@ -273,26 +278,30 @@ def _labeled_row(row: Mapping[str, Any], column: str | None, what: str) -> Itera
 
 def _content(row: Mapping[str, Any], column: str | None, what: str) -> Row:
     """Text and tokens of a row, without the padding that its attention mask marks; a conversation is kept as it is."""
-    given = row
-    names = tuple(column.split(",")) if column else (*TOKEN_COLUMNS, *TEXT_COLUMNS)
-    if column and len(names) > 1 and all(isinstance(row.get(name), str) for name in names):
-        # For example TOFU's question and answer.
-        row, names = {**row, column: " ".join(row[name] for name in names)}, (column,)
+    names = (column,) if column else (*TOKEN_COLUMNS, *TEXT_COLUMNS)
     document = next((row[name] for name in DOCUMENT_COLUMNS if row.get(name) is not None), None)
     found: Row = {"text": None, "tokens": None, "chunk_start": None, "chunk_end": None}
     found["document"] = None if document is None else str(document)
-    if (shape := row_shape(given, column, (*TOKEN_COLUMNS, *TEXT_COLUMNS))) is not None:
-        return {**found, "row": given, "shape": shape, "source": what}
+    if (shape := row_shape(row, column, (*TOKEN_COLUMNS, *TEXT_COLUMNS))) is not None:
+        return {**found, "row": row, "shape": shape, "source": what}
     for name in names:
         value = row.get(name)
         if isinstance(value, str) and found["text"] is None:
             found["text"] = value
         elif isinstance(value, list) and found["tokens"] is None:
+            if not all(isinstance(token, int) for token in value):
+                raise _wrong_type(f"lists of {type(value[0]).__name__}", name, what)
             mask = row.get("attention_mask") or [1] * len(value)
             found["tokens"] = [token for token, kept in zip(value, mask, strict=False) if kept]
+        elif value is not None and not isinstance(value, (str, list)):
+            raise _wrong_type(type(value).__name__, name, what)
     if found["text"] is None and found["tokens"] is None and not any(name in row for name in names):
         raise MemtaxError(f"{what} has no column of text or tokens ({', '.join(names)}); its columns are: {', '.join(row)}")
     return found
+
+
+def _wrong_type(kind: str, column: str, what: str) -> MemtaxError:
+    return MemtaxError(f"column {column!r} of {what} holds {kind}; texts are strings, and tokens lists of integers")
 
 
 def _chunks(row: Row, words: int | None, labels: list[int] | None = None) -> Iterator[Row]:
@@ -311,30 +320,9 @@ def _chunks(row: Row, words: int | None, labels: list[int] | None = None) -> Ite
         start = end + 1
 
 
-def _read(name: str) -> Iterable[Mapping[str, Any]]:
-    """Rows of any source. JSONL is parsed here because MIMIR's lines are bare strings, which `datasets` does not accept."""
-    path = Path(name).expanduser()
-    if not path.is_file() or formats.extension(path) != ".jsonl":
-        source = Source.parse(name)
-        dataset = open_dataset(source)
-        with reading(source.label):
-            yield from dataset
-        return
-    with reading(name), formats.open_bytes(path) as lines:
-        for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE), b""), 1):
-            if len(line) == LONGEST_LINE:
-                raise MemtaxError(f"line {number} of {name} is longer than {LONGEST_LINE:,} bytes; is it JSON lines?")
-            if line.strip():
-                yield _json_row(line, number, name)
-
-
-def _json_row(line: bytes, number: int, name: str) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise MemtaxError(f"line {number} of {name} is not JSON: {error}") from error
-    if isinstance(row, str):
-        return {"text": row}
-    if not isinstance(row, dict):
-        raise MemtaxError(f"line {number} of {name} contains neither an object nor a string")
-    return row
+def _read(name: str, column: str | None) -> Iterable[Mapping[str, Any]]:
+    """Rows of any source."""
+    source = Source.parse(name, column=column)
+    dataset = open_dataset(source)
+    with reading(source.label):
+        yield from dataset

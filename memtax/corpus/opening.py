@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from memtax.checksums import verify
-from memtax.corpus.binary import open_headerless, open_megatron, open_npy
+from memtax.corpus.binary import open_tokens, token_files
 from memtax.corpus.blocks import ParquetCorpus, open_corpus
 from memtax.corpus.contract import Block, Corpus, Shard
-from memtax.corpus.conversations import find_shape
 from memtax.corpus.sources import Source, local_parquet, read_schema
+from memtax.corpus.texts import is_plain
 from memtax.errors import MemtaxError
 
 if TYPE_CHECKING:
@@ -145,34 +145,12 @@ def _expand(name: str | Source) -> list[str | Source]:
 
 
 def _open(name: str | Source, how: Reading) -> list[Corpus]:
-    path = Path(os.path.expanduser(name.path if isinstance(name, Source) else name))
-    if path.suffix == ".idx" and path.is_file():
-        path = path.with_suffix(".bin")
-        if not path.exists():
-            raise MemtaxError(f"{path} is missing, but its index {path.with_suffix('.idx')} exists")
-    elif not path.exists() and path.with_name(path.name + ".bin").is_file() and path.with_name(path.name + ".idx").is_file():
-        path = path.with_name(path.name + ".bin")
-    verify(path)
-    if path.suffix == ".bin" and path.is_file():
-        return [_open_bin(path, how)]
-    if path.suffix == ".npy" and path.is_file():
-        return [open_npy(path, how.sequence_length)]
     if isinstance(name, str):
         name = Source.parse(name, column=how.column, streaming=how.streaming)
+    verify(Path(os.path.expanduser(name.path)))
+    if name.split == "train" and (files := token_files(name.path)):
+        return [open_tokens(file, how.sequence_length, how.dtype) for file in files]
     files = local_parquet(name)
-    if files and find_shape(read_schema(files[0]), name.column) is None:
+    if files and is_plain(read_schema(files[0]), name.column):
         return [ParquetCorpus(file, name.column, how.tokenizer, how.vocabulary_size, _BLOCK_TOKENS) for file in files]
     return [open_corpus(name, tokenizer=how.tokenizer, vocabulary_size=how.vocabulary_size, block_tokens=_BLOCK_TOKENS)]
-
-
-def _open_bin(path: Path, how: Reading) -> Corpus:
-    index = path.with_suffix(".idx")
-    if path.stat().st_size == 0:
-        raise MemtaxError(f"{path} is empty (0 bytes)")
-    if how.sequence_length is not None:
-        return open_headerless(path, how.sequence_length, how.dtype)
-    if index.is_file():
-        return open_megatron(path, index)
-    raise MemtaxError(
-        f"{path} has no index ({index.name}) next to it; for a headerless file give --sequence-length (Pythia: 2049), --dtype"
-    )

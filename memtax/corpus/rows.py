@@ -1,7 +1,6 @@
 """Rows to score: token sequences of any length, optionally truncated."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,15 +22,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 COLUMNS = ("sequence_id", "tokens")
-BINARY = (".bin", ".idx", ".npy")
-"""Formats that contain only tokens."""
 _SHARD_TOKENS = 2**24
 
 
 def holds_text(source: Source) -> bool:
     """Whether the column contains text or conversations, which need a tokenizer."""
-    if Path(source.path).suffix in BINARY:
-        return False
     dataset = open_dataset(source)
     if find_shape(dataset.features.arrow_schema, source.column) is not None:
         return True
@@ -68,17 +63,6 @@ def load_rows(
         rows = table.num_rows
         say(f"{source.label}: {cut:,} of {rows:,} rows cut to their first {length} tokens, {unread:,} tokens not read")
     return _dataset(table, source.label)
-
-
-def binary_rows(source: Source, length: int, bos: Sequence[int] = ()) -> "datasets.Dataset":
-    """The first tokens of every row of a file of `BINARY`, with row numbers as `sequence_id`.
-
-    Args:
-        source: the file.
-        length: maximum tokens per row.
-        bos: as in `load_rows`.
-    """
-    return _dataset(_read(source, length, None, None, bos)[0], source.label)
 
 
 def _dataset(table: pa.Table, label: str) -> "datasets.Dataset":
@@ -125,7 +109,7 @@ def load_documents(source: Source, rows: int) -> "pa.ChunkedArray | None":
         source: as in `load_rows`.
         rows: number of rows returned by `load_rows`.
     """
-    if Path(source.path).suffix in BINARY or source.streaming:
+    if source.streaming:
         return None
     dataset = open_dataset(source)
     features = getattr(dataset, "features", None) or {}

@@ -4,7 +4,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,8 +14,7 @@ import pyarrow.compute as pc
 from memtax import schema
 from memtax.corpus import columns
 from memtax.corpus.answers import holds_conversations, load_answers, read_conversations
-from memtax.corpus.blocks import Block, DatasetCorpus, open_corpus
-from memtax.corpus.rows import BINARY, binary_rows
+from memtax.corpus.blocks import Block, open_corpus
 from memtax.corpus.sources import Source
 from memtax.errors import MemtaxError
 from memtax.progress import progress_bar
@@ -80,7 +78,7 @@ def load_sequences(
     _check(window, cut)
     if continuation is not None and holds_conversations(source):
         return _answers(source, continuation, tokenizer, bos, positions)
-    corpus = _open(source, window, tokenizer, vocabulary_size, bos)
+    corpus = open_corpus(source, tokenizer=tokenizer, vocabulary_size=vocabulary_size)
     if cut is None:
         cut = "first" if corpus.kind == "tokens" else "all"
     key = columns.id_column(corpus.schema, corpus.label) if cut == "first" else None
@@ -140,18 +138,6 @@ def _answers(source: Any, continuation: int, tokenizer: Any, bos: Sequence[int],
         label = source.label if isinstance(source, Source) else "the dataset"
         raise MemtaxError(f"no answer of {label} can be measured: {few}; choose a shorter continuation")
     return Sequences(_dataset(table), skipped)
-
-
-def _open(
-    source: "Source | datasets.Dataset",
-    window: int,
-    tokenizer: "PreTrainedTokenizerBase | None",
-    vocabulary_size: int | None,
-    bos: Sequence[int],
-) -> DatasetCorpus:
-    if isinstance(source, Source) and Path(source.path).suffix in BINARY:
-        source = binary_rows(source, window, bos)
-    return open_corpus(source, tokenizer=tokenizer, vocabulary_size=vocabulary_size)
 
 
 @dataclass(frozen=True)

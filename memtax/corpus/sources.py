@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from memtax.checksums import verify
-from memtax.corpus import formats, guard
+from memtax.corpus import formats, guard, texts
+from memtax.corpus.binary import EXTENSIONS, file_stamp, open_tokens, token_files
 from memtax.corpus.folder_cards import check_folder
 from memtax.errors import MemtaxError
 from memtax.files import matching_files, visible_files
@@ -32,11 +33,13 @@ class Source:
 
     Attributes:
         path: a file (of a format in `memtax.corpus.formats`), a pattern that matches such files (`data/*.jsonl.zst`), a folder
-            of them, a folder with a `configs:` block in its README, a `save_to_disk` folder, or a name on the Hub.
+            of them, a folder with a `configs:` block in its README, a `save_to_disk` folder, files of
+            `memtax.corpus.binary.token_files`, or a name on the Hub.
         name: the dataset's configuration.
-        split: the split; slices such as `train[:1000]` work except on `save_to_disk` folders. A single file is `train`.
+        split: the split, or a slice such as `train[:1000]`. A single file is `train`.
         revision: branch, tag or commit on the Hub.
-        column: the column to read; None looks for one of `memtax.corpus.columns.CANDIDATES`.
+        column: the column to read, or several of text as `question,answer`; None looks for one of
+            `memtax.corpus.columns.CANDIDATES`.
         streaming: read on the fly, without a copy in the cache of `datasets`.
     """
 
@@ -128,6 +131,13 @@ def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset
     Raises:
         MemtaxError: the path, configuration or split does not exist, or cannot be read.
     """
+    if files := token_files(source.path):
+        return _open_tokens(source, files)
+    dataset = _open_table(source)
+    return dataset if source.streaming else texts.rewrite(dataset, source.column)
+
+
+def _open_table(source: Source) -> Any:
     path = Path(source.path).expanduser()
     if not path.exists():
         files = matching_files(source.path)
@@ -137,10 +147,41 @@ def open_dataset(source: Source) -> "datasets.Dataset | datasets.IterableDataset
     verify(path)
     if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
         return _open_saved(source, path)
+    if path.is_file():
+        return _open_files(source, [path])
     with reading(source.label):
-        for file in visible_files(path) if path.is_dir() else [path]:
+        for file in visible_files(path):
             guard.check(file)
-        return _load(source, **(_folder_arguments(path) if path.is_dir() else _file_arguments([path])))
+        return _load(source, **_folder_arguments(path))
+
+
+def _open_tokens(source: Source, files: list[Path]) -> Any:
+    """Files of tokens as one column `tokens`, mapped: int64 if their types differ."""
+    from datasets import Dataset
+
+    for file in files:
+        verify(file)
+    columns = [open_tokens(file).column() for file in files]
+    with reading(source.label):
+        if len({column.type for column in columns}) > 1:
+            columns = [column.cast(pa.large_list(pa.int64())) for column in columns]
+    stamps = [file_stamp(part) for file in files for part in (file, file.with_suffix(".idx")) if part.is_file()]
+    table = pa.table({"tokens": pa.chunked_array(columns)})
+    return _split(Dataset(table, fingerprint=digest(str(table.schema), stamps)), source)
+
+
+def _split(dataset: Any, source: Source) -> Any:
+    """The rows of a dataset without splits, or of a slice such as `train[:100]`."""
+    from datasets import ReadInstruction
+
+    if source.split not in ("train", str(dataset.split)):
+        name = source.split.partition("[")[0]
+        with reading(source.label):
+            if name not in ("train", str(dataset.split)):
+                raise MemtaxError(f"{source.path} contains a single dataset without splits; drop the split {source.split!r}")
+            parts = ReadInstruction.from_spec(source.split).to_absolute({name: len(dataset)})
+        dataset = dataset.select([row for part in parts for row in range(part.from_, part.to)])
+    return dataset.to_iterable_dataset() if source.streaming else dataset
 
 
 def local_files(source: Source) -> list[Path]:
@@ -150,7 +191,7 @@ def local_files(source: Source) -> list[Path]:
 
 
 def _open_files(source: Source, files: list[Path]) -> Any:
-    """The files that a pattern matches, in the order of their names."""
+    """A file, or those that a pattern matches, in the order of their names."""
     kinds = sorted({formats.extension(file) for file in files})
     if len(kinds) > 1:
         raise MemtaxError(
@@ -161,6 +202,8 @@ def _open_files(source: Source, files: list[Path]) -> Any:
     with reading(source.label):
         for file in files:
             guard.check(file)
+        if texts.are_bare(files):
+            return _split(texts.read_bare(files), source)
         return _load(source, **_file_arguments(files))
 
 
@@ -247,13 +290,12 @@ def _open_saved(source: Source, path: Path) -> Any:
         if source.split not in dataset:
             raise MemtaxError(f"{path} has no split {source.split!r}; it has {', '.join(dataset)}")
         dataset = dataset[source.split]
-    elif source.split not in ("train", str(dataset.split)):
-        raise MemtaxError(f"{path} contains a single dataset without splits; drop the split {source.split!r}")
-    return dataset.to_iterable_dataset() if source.streaming else dataset
+        return dataset.to_iterable_dataset() if source.streaming else dataset
+    return _split(dataset, source)
 
 
 def _is_file_name(path: str) -> bool:
-    return bool(formats.reader(Path(path))) or Path(path).suffix in (".bin", ".idx", ".npy")
+    return bool(formats.reader(Path(path))) or Path(path).suffix in EXTENSIONS
 
 
 def _open_hub(source: Source) -> Any:

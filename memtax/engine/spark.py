@@ -165,7 +165,7 @@ def _shard_work(function: "BatchFunction", cut: "Plan", parts: Parts, staged: Pa
             for shard in batch.column(0).to_pylist():
                 path = staged / f"{shard}.parquet"
                 rows = datasets.Dataset(pq.read_table(path), fingerprint=fingerprint_path(path))
-                parts.write_parquet(cut.part(shard), compute_shard(rows, function, cut.rows_per_batch, shard))
+                parts.write_parquet(cut.part(shard), compute_shard(rows, function, cut.rows_per_batch))
             yield batch
 
     return work

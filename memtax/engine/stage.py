@@ -1,7 +1,6 @@
 """Run a batch function over a table shard by shard: resumable, and with the same result for any number of processes."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +12,7 @@ from memtax.engine.world import World
 from memtax.errors import MemtaxError, RowError
 from memtax.files import write_json
 from memtax.progress import progress_bar
-from memtax.provenance import digest, fingerprint_dataset
+from memtax.provenance import fingerprint_dataset
 
 if TYPE_CHECKING:
     import datasets
@@ -89,13 +88,15 @@ def run(
     world.wait()
 
     columns = [KEY, *(name for name in function.requires if name != KEY)]
-    narrow = dataset.select_columns(columns)
+    narrow = dataset.select_columns(columns).with_format(None)
     mine = [shard for shard in range(cut.shards) if shard % world.size == world.rank]
     with progress_bar(function.name, sum(_rows(cut, shard) for shard in mine)) as bar:
         for shard in mine:
             if not parts.is_usable(cut.part(shard)):
                 rows = narrow.select(range(*cut.bounds(shard)))
-                parts.write_parquet(cut.part(shard), compute_shard(rows, function, cut.rows_per_batch, shard, bar.update))
+                table = compute_shard(rows, function, cut.rows_per_batch, bar.update)
+                if world.writes:
+                    parts.write_parquet(cut.part(shard), table)
             else:
                 bar.update(_rows(cut, shard))
     world.wait()
@@ -111,50 +112,32 @@ def compute_shard(
     rows: "datasets.Dataset",
     function: BatchFunction,
     rows_per_batch: int,
-    shard: int,
     done: Callable[[int], Any] | None = None,
 ) -> "pa.Table":
-    """One shard's table, from `Dataset.map` with the fixed batches; `done` is called with each finished batch's row count."""
-    import datasets
+    """One shard's table, in the fixed batches; `done` is called with each finished batch's row count.
 
-    def batch_function(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    Same columns and values as `rows.map(function, batched=True, batch_size=rows_per_batch)`, whose cache and writer would cost
+    more per shard than a small filter.
+    """
+    import datasets
+    import pyarrow as pa
+
+    features = datasets.Features({KEY: datasets.Value("int64"), **function.features})
+    # Without the metadata that `datasets` adds, a part is independent of the library's version.
+    columns = features.arrow_schema.remove_metadata()
+    tables = []
+    for start in range(0, len(rows), rows_per_batch):
+        batch = rows[start : start + rows_per_batch]
         try:
             added = function(batch)
         except RowError as error:
             # The function knows the row's index in the batch; the user knows its id.
             key = batch[KEY][error.row]
             raise error.at(key, f"the row with sequence_id {key}") from error
+        tables.append(pa.table({KEY: batch[KEY], **added}, schema=columns))
         if done is not None:
             done(len(batch[KEY]))
-        return {KEY: batch[KEY], **added}
-
-    with _no_bars_of_datasets():
-        result = rows.map(
-            batch_function,
-            batched=True,
-            batch_size=rows_per_batch,
-            remove_columns=rows.column_names,
-            features=datasets.Features({KEY: datasets.Value("int64"), **function.features}),
-            keep_in_memory=True,
-            load_from_cache_file=False,
-            new_fingerprint=digest(function.fingerprint, shard),
-        )
-    # Drop the metadata that `datasets` adds: a part contains the schema's columns, independent of the library's version.
-    return result.data.table.replace_schema_metadata(None)
-
-
-@contextlib.contextmanager
-def _no_bars_of_datasets() -> Iterator[None]:
-    """Hide the progress bars of `map`, which would draw one per shard; each stage has one bar."""
-    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    before = are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not before:
-            enable_progress_bars()
+    return pa.concat_tables(tables)
 
 
 def stage_identity(dataset: "datasets.Dataset", function: BatchFunction, cut: Plan) -> dict[str, Any]:

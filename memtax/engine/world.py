@@ -1,23 +1,35 @@
 """Rank of this process and number of processes: one, unless started by `accelerate launch` or `torchrun`."""
 
 import atexit
+import contextlib
 import importlib.util
 import os
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
 _PATIENCE = timedelta(days=7)
+_TOGETHER: ContextVar[bool] = ContextVar("together", default=False)
 
 
 @dataclass(frozen=True)
 class World:
-    """This process, number `rank` (from 0) among `size` processes."""
+    """This process, number `rank` (from 0) among the `size` processes that share the rows.
+
+    Attributes:
+        rank: number of the process.
+        size: number of processes.
+        process: number of the process among those that compute the same rows together (see `together`), where rank is 0 and
+            size 1; None if the processes share the rows.
+    """
 
     rank: int
     size: int
+    process: int | None = None
 
     @classmethod
     def current(cls) -> "World":
@@ -25,17 +37,37 @@ class World:
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls(0, 1)
         state = _state()
-        return cls(state.process_index, state.num_processes)
+        return cls(0, 1, state.process_index) if is_together() else cls(state.process_index, state.num_processes)
 
     @property
     def is_main(self) -> bool:
         """Whether this process merges, writes records and reports."""
-        return self.rank == 0
+        return self.rank == 0 and not self.process
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the rows that it computes."""
+        return not self.process
 
     def wait(self) -> None:
         """Return once every process has called this."""
-        if self.size > 1:
+        if self.size > 1 or self.process is not None:
             _state().wait_for_everyone()
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Let all processes compute the same rows, each with a part of every layer (tensor parallelism); the first one writes."""
+    before = _TOGETHER.set(True)
+    try:
+        yield
+    finally:
+        _TOGETHER.reset(before)
+
+
+def is_together() -> bool:
+    """Whether several processes compute the same rows."""
+    return _TOGETHER.get() and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def spare_threads() -> None:

@@ -73,8 +73,11 @@ def make_filters(names: Sequence[str], parameters: Mapping[str, Any]) -> list[Fi
 
     Raises:
         MemtaxError: no filter has one of the names, a required parameter is missing, or no filter has one of the parameters.
+        MissingExtraError: an extra that a filter needs is not installed.
     """
     kinds = {name: filter_class(name) for name in names}
+    for name, kind in kinds.items():
+        extras.require(f"filter {name!r}", *kind.needs)
     known = {field.name for kind in kinds.values() for field in dataclasses.fields(kind)}
     unknown = [key for key in parameters if key not in known]
     if unknown:

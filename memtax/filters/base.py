@@ -45,6 +45,8 @@ class Filter(ABC):
     """Columns that the filter reads."""
     columns: ClassVar[tuple[str, ...]]
     """Columns that the filter adds, all declared in `memtax.schema`."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Extras without which the filter cannot compute anything, checked before a job starts."""
     neutral: ClassVar[tuple[str, ...]] = ()
     """Parameters that no value depends on, left out of the fingerprint."""
     version: ClassVar[int] = 1

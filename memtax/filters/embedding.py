@@ -23,6 +23,7 @@ class EmbeddingFilter(Filter):
     name: ClassVar[str] = "embeddings"
     requires: ClassVar[tuple[str, ...]] = ("text",)
     columns: ClassVar[tuple[str, ...]] = ("embedding",)
+    needs: ClassVar[tuple[str, ...]] = ("demo",)
 
     model: str = DEFAULT_MODEL
     revision: str | None = None

@@ -240,7 +240,7 @@ def prepare(vectors: Any, rows: int, dtype: str | None = None, device: Any = Non
     Raises:
         MemtaxError: the dtype is unknown, or a vector has no direction.
     """
-    from memtax.lm.loading import process_device
+    from memtax.lm.placement import process_device
 
     if dtype not in (None, "float32", "bfloat16"):
         raise MemtaxError(f"dtype is {dtype!r}; choose float32 or bfloat16, or None for the faster one")

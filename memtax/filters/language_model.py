@@ -10,8 +10,9 @@ from memtax.errors import MemtaxError, ModelError
 from memtax.filters.base import Batch, Filter
 from memtax.lm import extraction
 from memtax.lm.decoding import Decoding
-from memtax.lm.loading import QUANTIZATIONS, model_files, settled_dtype
+from memtax.lm.loading import model_files
 from memtax.lm.matching import PASSAGE
+from memtax.lm.placement import QUANTIZATIONS, TENSOR, settled_dtype
 from memtax.lm.served_names import OF_ARGMAX, is_served
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, without_bos
 from memtax.provenance import digest
@@ -38,7 +39,7 @@ class LanguageModelFilter(Filter):
         revision: branch, tag or commit on the Hub.
         prompt: tokens in the prompt.
         continuation: tokens in the continuation.
-        dtype: dtype of the weights while scoring, one of `memtax.lm.loading.DTYPES`.
+        dtype: dtype of the weights while scoring, one of `memtax.lm.placement.DTYPES`.
         token_logprobs: whether to add the log-probability of every token as well.
         windows: further (prompt, continuation) lengths, from the same pass; their columns end in `_PROMPT_CONTINUATION`.
         generated: add `memorization_score`, `continuation_edit_distance`, `longest_common_block` and `block_recall`, which need
@@ -60,7 +61,7 @@ class LanguageModelFilter(Filter):
         answers: the column `prompt_tokens` says how many tokens each prompt has, instead of `prompt`.
         batch_size: sequences per forward pass; None finds the largest that fits.
         device_map: `auto` spreads a model over several devices; None uses one device.
-        quantization: one of `memtax.lm.loading.QUANTIZATIONS`; needs bitsandbytes.
+        quantization: one of `memtax.lm.placement.QUANTIZATIONS`; needs bitsandbytes.
         bos: tokens put before each sequence: one of `memtax.lm.special_tokens.BOS`, or token ids. They have no score and are
             not part of the prompt, even if the tokens start with them.
         tokenizer: tokenizer that makes words of tokens, and that of a served model; None takes the model's.
@@ -99,6 +100,7 @@ class LanguageModelFilter(Filter):
     neutral: ClassVar[tuple[str, ...]] = ("tokenizer",)
     requires: ClassVar[tuple[str, ...]] = ("tokens",)
     columns: ClassVar[tuple[str, ...]] = extraction.COLUMNS
+    needs: ClassVar[tuple[str, ...]] = ("lm",)
     version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -128,6 +130,8 @@ class LanguageModelFilter(Filter):
             raise MemtaxError("reference_eos needs the model's second choice, which a served model does not give; leave it out")
         if self.exact_only and self._needs_more:
             raise MemtaxError("exact_only computes only is_memorized and match_length; leave out options that need more")
+        if self.attention and self.device_map == TENSOR:
+            raise MemtaxError("attention needs all heads in one process; leave it out, or use device_map auto")
         if self.answers and self.windows:
             raise MemtaxError(
                 "the prompt of an answer is the conversation before it, and one length of its continuation is measured; give "
@@ -272,8 +276,9 @@ class LanguageModelFilter(Filter):
         distances = [pair and edit_distance(*pair) for pair in pairs]
         blocks = [pair and longest_common_block(*pair) for pair in pairs]
         recalls = [pair and block_recall(*pair) for pair in pairs]
-        words = {RECALL[0]: self._recalls(pairs)} if RECALL[0] in self.columns else {}
-        return dict(zip(GENERATED, (shares, distances, blocks, recalls), strict=True)) | words
+        lists: tuple[list[Any], ...] = (shares, distances, blocks, recalls)
+        found: Batch = dict(zip(GENERATED, lists, strict=True))
+        return found | ({RECALL[0]: self._recalls(pairs)} if RECALL[0] in self.columns else {})
 
     def _recalls(self, pairs: list[Any]) -> list[float | None]:
         """Near-verbatim recall of each pair of generated and true tokens, in words; None of texts shorter than a passage."""

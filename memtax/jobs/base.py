@@ -1,5 +1,6 @@
 """Shared behavior of all verbs: the lock of the output, the record for replays, dataset, summary and page."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -204,6 +205,9 @@ class Command:
 class Job(Command):
     """Settings of a verb that writes an output directory. A subclass adds fields and `make`."""
 
+    tensor: ClassVar[bool] = False
+    """Whether `--device-map tensor` works: the model only computes log-probabilities of rows that one process writes."""
+
     output: Path = option("Output directory.", short="-o")
 
     def make(self, work: Work) -> Result:
@@ -232,7 +236,7 @@ class Job(Command):
         from memtax.progress import silence_libraries
 
         started = time.time()
-        with outputs.hold_job(self.output, f"memtax {self.verb}"):
+        with outputs.hold_job(self.output, f"memtax {self.verb}"), self._processes():
             silence_libraries()
             world = World.current()
             result = self.make(Work(self.output, world))
@@ -244,6 +248,16 @@ class Job(Command):
         where = [f"{name:<9}{path}" for name, path in paths.items() if result.tables]
         return Finished(self.output, result.figures, [*result.lines, *where], page)
 
+    def _processes(self) -> "contextlib.AbstractContextManager[None]":
+        """How several processes work: on different rows, or together on all."""
+        from memtax.engine.world import together
+
+        if getattr(self, "device_map", None) != "tensor":
+            return contextlib.nullcontext()
+        if not self.tensor:
+            raise MemtaxError(f"memtax {self.verb} cannot split layers over processes; use --device-map auto")
+        return together()
+
     def _write(self, result: Result, started: float) -> Path | None:
         from memtax.provenance import fingerprint_path
 
@@ -252,7 +266,7 @@ class Job(Command):
         seconds = time.time() - started
         values = to_values(self)
         if values.get("dtype") == "auto":
-            from memtax.lm.loading import settled_dtype
+            from memtax.lm.placement import settled_dtype
 
             # Another machine may stand for another one.
             values["dtype"] = settled_dtype("auto")

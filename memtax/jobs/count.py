@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memtax.errors import MemtaxError
+from memtax.extras import require
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.settings import argument, option
 
@@ -49,6 +50,8 @@ class Count(Job):
         from memtax.counting.spans import Span
         from memtax.lm.loading import load_tokenizer
 
+        if self.engine == "spark":
+            require("--engine spark", "spark")
         tokenizer = load_tokenizer(self.tokenizer, None) if self.tokenizer else None
         if any(map(is_index, self.corpus)):
             return self._ask_index(tokenizer)

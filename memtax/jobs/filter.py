@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memtax.errors import MemtaxError
+from memtax.extras import require
 from memtax.jobs.base import Job, Result, Rows, Work
 from memtax.jobs.options import BatchOption, PlacementOptions
 from memtax.settings import argument, option
@@ -33,6 +34,8 @@ class Filter(PlacementOptions, BatchOption, Job):
         from memtax.pipeline.filtering import apply_filters
         from memtax.provenance import fingerprint_path
 
+        if self.engine == "spark":
+            require("--engine spark", "spark")
         if len(self.names) < 2:
             raise MemtaxError("give at least one filter and then the dataset: memtax filter NAME... DATASET --output DIR")
         *names, data = self.names

@@ -27,6 +27,7 @@ class Mia(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("lm", "report")
+    tensor: ClassVar[bool] = True
 
     data: str | None = argument("Members and non-members: a folder, a table, or a Hub name.", None)
     members: str | None = option("Instead of DATA: a source of members.", None, source=True)

@@ -31,6 +31,7 @@ class Score(ModelOptions, PlacementOptions, BatchOption, ColumnOption, Job):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("lm",)
+    tensor: ClassVar[bool] = True
 
     sequences: str = argument("Rows of tokens or text: path[:config[:split]].")
     prompt: tuple[int, ...] = option("Prompt tokens.", (32,))

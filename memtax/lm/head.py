@@ -6,6 +6,7 @@ few tokens and used only if they reproduce the logits of the model's own forward
 """
 
 import contextlib
+import functools
 import inspect
 import weakref
 from collections.abc import Callable, Iterator
@@ -59,11 +60,23 @@ def decompose(model: Any) -> Parts | None:
 
 def call(module: Any, **arguments: Any) -> Any:
     """Call a module with those of the arguments that its forward pass accepts."""
-    parameters = inspect.signature(module.forward).parameters.values()
-    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        names = {parameter.name for parameter in parameters}
-        arguments = {name: value for name, value in arguments.items() if name in names}
+    # The cache holds functions of classes only: what Accelerate puts in place of a method holds its module.
+    function = getattr(module.forward, "__func__", None)
+    accepted = _accepted(function) if function else _parameters(module.forward)
+    if accepted is not None:
+        arguments = {name: value for name, value in arguments.items() if name in accepted}
     return module(**arguments)
+
+
+def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:
+    """Names of a function's parameters; None if it accepts any."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return frozenset(parameter.name for parameter in parameters)
+
+
+_accepted = functools.lru_cache(maxsize=64)(_parameters)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ Weights are read from safetensors only: the older `.bin` files are pickles, whic
 """
 
 import functools
-import importlib.util
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,24 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from memtax.checksums import verify
-from memtax.engine.world import device as shared_device
-from memtax.engine.world import use_cpu
 from memtax.errors import ModelError
 from memtax.files import Stamp, stamp
 from memtax.lm.folders import ADAPTER, adapter_base, check_folder, find_file, first_line, is_path, reason
+from memtax.lm.placement import check_placement, process_device, settled_dtype
 from memtax.lm.served_names import is_served, parse
 from memtax.lm.weights import read_weights
 from memtax.record_shapes import TOKENIZER
 from memtax.records import read_json
 
-DTYPES = ("float32", "bfloat16", "float16", "auto", "saved")
-"""Supported weight dtypes: `auto` is bfloat16 on an accelerator that supports it, otherwise float32; `saved` is the dtype in
-which the weights were saved."""
-
 _TOKENIZER_FILES = ("*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")
-
-QUANTIZATIONS = ("8bit", "4bit")
-"""Quantized weights, if bitsandbytes is installed."""
 
 
 def load_model(
@@ -202,73 +193,6 @@ def model_files(path: str | Path) -> list[str]:
     return found
 
 
-def process_device() -> Any:
-    """The device of this process: Accelerate's if there are several processes, otherwise the machine's accelerator or CPU."""
-    import torch
-
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return shared_device()
-    if use_cpu():
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if torch.cuda._is_in_bad_fork():
-        raise ModelError(
-            "CUDA cannot be used in processes forked from one that has used it; leave out num_proc, or use torchrun"
-        )
-    return torch.device("cuda")
-
-
-def settled_dtype(dtype: str, device: Any = None) -> str:
-    """The dtype that `auto` stands for on a device (None: the device of this process); any other one unchanged.
-
-    Raises:
-        ModelError: it is unknown.
-    """
-    if dtype not in DTYPES:
-        raise ModelError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
-    if dtype != "auto":
-        return dtype
-    import torch
-
-    target = process_device() if device is None else torch.device(device)
-    # Older cards emulate bfloat16, slowly.
-    return "bfloat16" if target.type == "cuda" and torch.cuda.get_device_capability(target)[0] >= 8 else "float32"
-
-
-def check_placement(dtype: str, device_map: str | None, quantization: str | None) -> dict[str, Any]:
-    """Options of `from_pretrained` that place the weights while they are loaded; empty for one device.
-
-    Raises:
-        ModelError: a value is unknown, `device_map` is used with several processes, or bitsandbytes is missing.
-    """
-    settled_dtype(dtype)
-    if device_map is None and quantization is None:
-        return {}
-    if device_map is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ModelError(f"device_map={device_map!r} uses all devices in one process; start memtax as one process")
-    found: dict[str, Any] = {"device_map": device_map or {"": process_device()}}
-    if quantization is not None:
-        if quantization not in QUANTIZATIONS:
-            raise ModelError(f"unknown quantization {quantization!r}; choose one of {', '.join(QUANTIZATIONS)}")
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise ModelError(f"quantization {quantization!r} needs bitsandbytes; install it: pip install bitsandbytes")
-        from transformers import BitsAndBytesConfig
-
-        found["quantization_config"] = BitsAndBytesConfig(
-            load_in_8bit=quantization == "8bit", load_in_4bit=quantization == "4bit"
-        )
-    return found
-
-
-def check_gradients(quantization: str | None) -> None:
-    """Check that gradients can be computed.
-
-    Raises:
-        ModelError: its weights are quantized.
-    """
-    if quantization is not None:
-        raise ModelError(f"quantization {quantization!r}: quantized weights have no gradients; leave it out, or use bfloat16")
-
-
 def _load_weights(
     path: str | Path, revision: str | None, dtype: str, trust_remote_code: bool, placement: Mapping[str, Any]
 ) -> Any:
@@ -284,6 +208,8 @@ def _load_weights(
         # transformers would continue with random values.
         missing = sorted(report["missing_keys"])
         raise ModelError(f"the weights in {path} are incomplete: {missing[0]} and {len(missing) - 1} others are missing")
+    if "distributed_config" in placement and not getattr(model, "_tp_plan", None):
+        raise ModelError(f"{type(model).__name__} has no plan for tensor parallelism; use device_map auto")
     return model
 
 
@@ -293,6 +219,8 @@ def _load_adapter(
     config = find_file(path, revision, ADAPTER)
     assert config is not None
     name, base_revision = adapter_base(config)
+    if "distributed_config" in placement:
+        raise ModelError(f"{path} is an adapter, which device_map 'tensor' cannot split; merge it into its base, or use auto")
     check_folder(name)
     _check_adapter(path, revision)
     return attach_adapter(_load_weights(name, base_revision, dtype, trust_remote_code, placement), path, revision)

@@ -4,6 +4,7 @@ import traceback
 import weakref
 from typing import Any
 
+from memtax.engine.world import is_together
 from memtax.errors import MemtaxError, ModelError
 from memtax.lm.folders import first_line
 
@@ -61,6 +62,9 @@ def smaller(model: Any, work: str, error: Exception, shape: tuple[int, int], aut
     rows, length = shape
     if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _SIGNS):
         raise cannot_run(model, shape, error) from error
+    if is_together() and rows > 1:
+        # The other processes wait for this one with the batch as it was.
+        raise ModelError(f"{rows} sequences of {length} tokens do not fit into memory; use a smaller batch size") from error
     if not automatic or rows == 1:
         way = "leave the batch size automatic" if rows > 1 else "use a smaller dtype, or device_map auto"
         texts = f"{rows} sequences" if rows > 1 else "1 sequence"

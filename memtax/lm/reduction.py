@@ -7,8 +7,10 @@ import torch
 from memtax.lm import fused
 from memtax.lm.decoding import Decoding
 
-_ROWS = {"cpu": 16, "accelerator": 4096}
-"""Rows reduced at once: on a CPU their logits should fit into the cache, and one thread processes each row."""
+_ROWS_ON_ACCELERATOR = 4096
+_FEWEST_ROWS, _MOST_ROWS, _LOGITS_IN_CACHE = 16, 2048, 2**18
+"""On a CPU, as many rows are reduced at once as fit into the cache; one thread processes each row, so that values are the
+same for any number of rows."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def reduce(logits: torch.Tensor, targets: torch.Tensor, wanted: Wanted, plain: b
 
 def _in_blocks(logits: torch.Tensor, targets: torch.Tensor, wanted: Wanted, names: set[str]) -> dict[str, torch.Tensor]:
     """The plain reduction: values of these names."""
-    size = _ROWS["cpu" if logits.device.type == "cpu" else "accelerator"]
+    size = _rows_at_once(logits)
     columns = {name: dtype for name, dtype in wanted.columns.items() if name in names}
     out = {name: torch.empty(len(targets), dtype=dtype, device=logits.device) for name, dtype in columns.items()}
     # Two buffers are reused throughout: allocating new ones costs more than the arithmetic.
@@ -84,6 +86,12 @@ def _in_blocks(logits: torch.Tensor, targets: torch.Tensor, wanted: Wanted, name
         if wanted.near:
             out["near"][rows] = _near(block, torch.finfo(logits.dtype).eps, wanted.suppressed)
     return out
+
+
+def _rows_at_once(logits: torch.Tensor) -> int:
+    if logits.device.type != "cpu":
+        return _ROWS_ON_ACCELERATOR
+    return max(min(_LOGITS_IN_CACHE // logits.shape[-1], _MOST_ROWS), _FEWEST_ROWS)
 
 
 def _block(

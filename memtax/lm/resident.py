@@ -17,15 +17,8 @@ from typing import Any
 from memtax.errors import ModelError
 from memtax.files import Stamp, stamp, visible_files
 from memtax.lm.folders import ADAPTER, adapter_base, check_folder, find_file, first_line
-from memtax.lm.loading import (
-    attach_adapter,
-    check_placement,
-    is_lora_alone,
-    load_model,
-    model_files,
-    process_device,
-    settled_dtype,
-)
+from memtax.lm.loading import attach_adapter, is_lora_alone, load_model, model_files
+from memtax.lm.placement import check_placement, process_device, settled_dtype
 from memtax.lm.served_names import is_served
 from memtax.lm.special_tokens import bos_ids, set_bos
 from memtax.lm.weights import read_encoder, read_weights
@@ -40,9 +33,9 @@ class Placement:
     """The dtype of a model's weights, and the devices that hold them.
 
     Attributes:
-        dtype: one of `memtax.lm.loading.DTYPES`.
+        dtype: one of `memtax.lm.placement.DTYPES`.
         device_map: `auto` spreads the layers over all devices; None uses the device of this process.
-        quantization: one of `memtax.lm.loading.QUANTIZATIONS`, or None.
+        quantization: one of `memtax.lm.placement.QUANTIZATIONS`, or None.
     """
 
     dtype: str = "float32"

@@ -145,7 +145,7 @@ def score(
         if padding_side == "left":
             check_padding(model)
         for block, values in _forward(model, ragged, wanted, starts, batch_tokens, longest, padding_side, recorded):
-            places = np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in block.rows])
+            places = _entries(offsets, block.rows)
             for name, array in values.items():
                 found[name][places] = array
             for name, array in (recorded.take(len(block.rows)) if recorded else {}).items():
@@ -153,6 +153,13 @@ def score(
     _check_numbers(found.pop("bad"), offsets)
     logprobs = found.pop("logprobs", np.empty(0, np.float32))
     return TokenScores(logprobs, found.pop("match"), offsets, attention=heads or None, **found)
+
+
+def _entries(offsets: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Indices of all entries of these sequences, in the order of `rows`."""
+    lengths = (offsets[1:] - offsets[:-1])[rows]
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(offsets[rows] - before, lengths) + np.arange(int(lengths.sum()))
 
 
 def _check_numbers(bad: npt.NDArray[np.bool_], offsets: npt.NDArray[np.int64]) -> None:

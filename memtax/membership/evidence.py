@@ -13,7 +13,8 @@ from memtax.corpus.conversations import SCORED
 from memtax.errors import MemtaxError, RowError
 from memtax.filters.base import Batch, Filter
 from memtax.lm import resident
-from memtax.lm.loading import QUANTIZATIONS, load_tokenizer, model_files, settled_dtype
+from memtax.lm.loading import load_tokenizer, model_files
+from memtax.lm.placement import QUANTIZATIONS, settled_dtype
 from memtax.lm.served_names import Served
 from memtax.lm.special_tokens import BosIds, bos_ids, check_bos, text_ids, text_positions, without_bos
 from memtax.membership.attacks import Attack, choose
@@ -42,7 +43,7 @@ class AttackFilter(Filter):
         dtype: number format of the weights during scoring.
         batch_size: rows per forward pass; None finds the largest that fits.
         device_map: `auto` spreads a model over several devices; None uses one device.
-        quantization: one of `memtax.lm.loading.QUANTIZATIONS`; needs bitsandbytes.
+        quantization: one of `memtax.lm.placement.QUANTIZATIONS`; needs bitsandbytes.
         bos: one of `memtax.lm.special_tokens.BOS`, applied with each model's own tokenizer, or token ids.
         answers: only tokens of the column `scored_tokens` count, the assistant's of a conversation.
     """

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from memtax.errors import MemtaxError, RowError
 from memtax.filters.base import Batch, Filter
-from memtax.lm.loading import model_files, settled_dtype
+from memtax.lm.loading import model_files
+from memtax.lm.placement import settled_dtype
 from memtax.paraphrasing.validation import REASONS, Validation, edits
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Paraphraser(Filter):
         dtype: dtype of the weights.
         batch_size: rows (prompts) per forward pass; None starts with 16. It is halved whenever memory runs out.
         device_map: `auto` spreads a model over several devices; None uses one device.
-        quantization: one of `memtax.lm.loading.QUANTIZATIONS`; needs bitsandbytes.
+        quantization: one of `memtax.lm.placement.QUANTIZATIONS`; needs bitsandbytes.
     """
 
     model: str

@@ -54,7 +54,9 @@ def clean(config: RunConfig, worrying: Sequence[int]) -> tuple[pa.Table, dict[st
         read = (*read, "tools")
     contents = zip(*(table.column(name).to_pylist() for name in read), strict=True)
     kept, counts = _kept([digest(*values) for values in contents], windows, bad)
-    return table.take(pa.array(kept, pa.int64())), counts
+    # Columns that were joined to be read, as `question,answer`, are there twice.
+    own = [name for name in table.column_names if name != config.column or "," not in name]
+    return table.select(own).take(pa.array(kept, pa.int64())), counts
 
 
 def _kept(contents: Sequence[str], windows: Mapping[int, Sequence[bytes]], bad: set[bytes]) -> tuple[list[int], dict[str, int]]:

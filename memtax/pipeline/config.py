@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from memtax.errors import MemtaxError
-from memtax.lm.loading import settled_dtype
+from memtax.lm.placement import settled_dtype
 from memtax.lm.special_tokens import BosIds
 from memtax.schema import RECITATION_THRESHOLD
 from memtax.settings import Bos, Dtype, check_values, from_values, option, to_values

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from helpers.models import build, random_sequences
 from helpers.small import VOCABULARY, random_texts, word_tokenizer
 from memtax.errors import MemtaxError, ModelError
-from memtax.lm import loading, resident
+from memtax.lm import loading, placement, resident
 from memtax.lm.loading import load_model, load_tokenizer
 from memtax.lm.resident import REFERENCE, Placement, get
 from memtax.lm.scores import score
@@ -64,7 +64,7 @@ def adapter_of(base, folder, **options):
 
 def there(seed):
     """The saved model, on the device of the models that are held."""
-    return build("gpt_neox", seed).to(loading.process_device())
+    return build("gpt_neox", seed).to(placement.process_device())
 
 
 def logprobs(model):

@@ -322,7 +322,7 @@ def test_chunks_of_wikimia_concat(tmp_path):
         ([{"text": "a", "label": 2}], "label 2"),
         ([{"text": "a"}], "no label"),
         ([{"name": "a", "label": 1}], "no column of text"),
-        ([[1]], "neither an object"),
+        ([[1]], "no label"),
     ],
 )
 def test_bad_input_is_named(tmp_path, rows, message):
@@ -403,7 +403,7 @@ def test_published_neighbours_are_those_of_their_texts(tmp_path):
     assert scores == pytest.approx(expected, abs=1e-4)
     table = load_neighbours(perturbed, load_membership(source))
     assert table.column("neighbour_texts").to_pylist() == near
-    for wrong, message in ((rows[:-1], "not a multiple"), (rows[3:] + rows[:3], "in another order"), ([], "not a multiple")):
+    for wrong, message in ((rows[:-1], "not a multiple"), (rows[3:] + rows[:3], "in another order"), ([], "is empty")):
         with pytest.raises(MemtaxError, match=message):
             load_neighbours(write_lines(tmp_path / "wrong.jsonl", wrong), load_membership(source))
     with pytest.raises(MemtaxError, match="not both"):
