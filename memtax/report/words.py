@@ -193,10 +193,10 @@ def say_units(row: Mapping[str, Any]) -> str:
     if row.get("units") is None:
         return "Intervals are exact (Clopper-Pearson, 95%), assuming that sequences are independent of each other."
     if row["units"] == row["sequences"]:
-        return (
-            "No document is recorded and no two sequences are equal, so sequences are assumed to be independent: intervals "
-            "are exact (Clopper-Pearson, 95%)."
-        )
+        why = "No document is recorded and no two sequences are equal, so sequences are assumed to be independent"
+        if row.get("unit") == "document":
+            why = "Each sequence comes from a document of its own"
+        return f"{why}: intervals are exact (Clopper-Pearson, 95%)."
     name = {"document": "documents", "text": "distinct texts"}.get(row.get("unit") or "", "units")
     said = (
         f"Intervals (95%) are over {count(row['units'])} {name}, because sequences from the same one depend on each "

@@ -215,3 +215,6 @@ def test_intervals_are_described_where_the_record_does_not_name_their_units():
         row = {"sequences": 9, "memorized": 3, "rate": 0.3, "low": 0.1, "high": 0.6, "units": 4, "reason": None, **name}
         assert words.units(row) == "4 units"
         assert "over 4 units" in words.say_units(row)
+        alone = {"sequences": 4, "units": 4}
+        assert words.say_units({**alone, "unit": "sequence"}).startswith("No document is recorded")
+        assert words.say_units({**alone, "unit": "document"}).startswith("Each sequence comes from a document of its own:")
