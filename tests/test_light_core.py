@@ -142,5 +142,5 @@ def test_a_missing_parameter_of_a_filter_is_named_with_what_gives_it():
     from memtax.errors import MemtaxError
     from memtax.filters import make_filters
 
-    with pytest.raises(MemtaxError, match="needs 'counts'; give it with --counts VALUE$"):
+    with pytest.raises(MemtaxError, match=r"needs 'counts'; give it with --counts VALUE$"):
         make_filters(["duplicates"], {})

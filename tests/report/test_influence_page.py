@@ -4,12 +4,9 @@ from memtax.report.verb_pages import LABELED, _example, influences
 
 
 def rows(test):
-    methods = ("exact", "repsim")
-    return [
-        {"test_id": test, "test_text": None, "method": method, "rank": rank, "train_id": rank, "influence": -1 / rank, "train_text": "x"}
-        for method in methods
-        for rank in (1, 2, 3)
-    ]  # fmt: skip
+    shown = {"test_id": test, "test_text": None, "train_text": "x"}
+    pairs = [(method, rank) for method in ("exact", "repsim") for rank in (1, 2, 3)]
+    return [{**shown, "method": method, "rank": rank, "train_id": rank, "influence": -1 / rank} for method, rank in pairs]
 
 
 def test_tables_after_the_first_are_folded():
