@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from memtax.corpus import columns, conversations
 from memtax.errors import MemtaxError
@@ -99,7 +98,7 @@ def plant(
         planted.append(form.row(row["text"], row.get("question", "")))
     _records.append(record)
     say(f"{len(planted):,} of {canaries:,} canaries planted among {len(dataset):,} rows; record: {record}")
-    table = pa.Table.from_pylist(planted, dataset.features.arrow_schema)
+    table = datasets.Dataset.from_list(planted, features=dataset.features).data.table
     added = datasets.Dataset(table, datasets.DatasetInfo(features=dataset.features), fingerprint=fingerprint_table(table))
     return datasets.concatenate_datasets([dataset, added])
 
@@ -199,7 +198,9 @@ class _Form:
             self.column = columns.find_column(schema.names, column, "the dataset")
             if columns.column_kind(schema.field(self.column).type, self.column, "the dataset") != "text":
                 raise MemtaxError(f"column {self.column!r} holds token ids; plant canaries before the texts are tokenized")
-        self.roles = _roles(dataset, self.shape) if self.shape is not None and self.shape.templated else {}
+        templated = self.shape is not None and self.shape.templated
+        self.turns = _turns(dataset, self.shape) if self.shape is not None and templated else []
+        self.roles = _roles(self.turns)
 
     def row(self, text: str, question: str) -> dict[str, Any]:
         """The row of a canary."""
@@ -216,8 +217,10 @@ class _Form:
 
     def _turn(self, column: str, role: str, content: str) -> dict[str, Any]:
         kind = self.features[column].feature
-        turn: dict[str, Any] = dict.fromkeys(kind)
-        names = ("role", "content") if "content" in turn and "role" in turn else ("from", "value")
+        # Turns of different keys are kept as JSON, without declared ones.
+        turn: dict[str, Any] = dict.fromkeys(kind) if isinstance(kind, dict) else {}
+        known = turn or (self.turns[0] if self.turns else {"role": None, "content": None})
+        names = ("role", "content") if "content" in known and "role" in known else ("from", "value")
         return turn | dict(zip(names, (self.roles.get(role, role), content), strict=True))
 
     def recorded(self, text: str, question: str) -> tuple[list[int], int | None]:
@@ -230,13 +233,18 @@ class _Form:
         return [*before, *found.tokens[:end]], len(before) + start
 
 
-def _roles(dataset: Any, shape: conversations.Shape) -> dict[str, str]:
-    """The dataset's own names of the user's and the assistant's role, from its first row."""
+def _turns(dataset: Any, shape: conversations.Shape) -> list[Mapping[str, Any]]:
+    """The turns of the dataset's first row."""
+    first = dataset[0] if len(dataset) else {}
+    return [turn for name in shape.columns for turn in first.get(name) or ()]
+
+
+def _roles(turns: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The dataset's own names of the user's and the assistant's role."""
     found: dict[Any, Any] = {}
-    for name in shape.columns:
-        for turn in (dataset[0][name] if len(dataset) else None) or ():
-            role = turn.get("role") or turn.get("from")
-            found.setdefault(conversations.ROLES.get(str(role).lower(), role), role)
+    for turn in turns:
+        role = turn.get("role") or turn.get("from")
+        found.setdefault(conversations.ROLES.get(str(role).lower(), role), role)
     return {name: role for name, role in found.items() if name in ("user", "assistant")}
 
 

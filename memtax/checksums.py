@@ -122,6 +122,11 @@ class Parts:
         _record_of(self.folder / name).unlink(missing_ok=True)
 
 
+def has_record(path: Path) -> bool:
+    """Whether a file is a part with a record, intact or not."""
+    return _record_of(path).exists()
+
+
 def _record_of(path: Path) -> Path:
     return path.with_name(f".{path.name}{_SUFFIX}")
 

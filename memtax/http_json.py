@@ -1,10 +1,11 @@
 """Requests to a server that answers with JSON: repeated politely when it fails, and several at a time."""
 
+import itertools
 import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memtax.errors import MemtaxError
@@ -89,25 +90,27 @@ def ask_all(ask: Callable[[Q], A], queries: Sequence[Q], workers: int, receive: 
         The first failure: the queries not yet begun are then left out, and answers under way are still received.
     """
     failure: MemtaxError | None = None
+    waiting = iter(enumerate(queries))
+    under_way: dict[Future[A], int] = {}
     with ThreadPoolExecutor(workers) as pool:
-        asked = {pool.submit(ask, query): number for number, query in enumerate(queries)}
         try:
-            for done in as_completed(asked):
-                if done.cancelled():
-                    continue
-                error = done.exception()
-                if error is None:
-                    receive(asked[done], done.result())
-                elif failure is None:
-                    if not isinstance(error, MemtaxError):
+            while True:
+                # A query begins only when an answer has been received, so that a kill loses no more than those under way.
+                for number, query in itertools.islice(waiting, workers - len(under_way) if failure is None else 0):
+                    under_way[pool.submit(ask, query)] = number
+                if not under_way:
+                    return failure
+                for done in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    number, error = under_way.pop(done), done.exception()
+                    if error is None:
+                        receive(number, done.result())
+                    elif not isinstance(error, MemtaxError):
                         raise error
-                    failure = error
-                    for other in asked:
-                        other.cancel()
+                    else:
+                        failure = failure or error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return failure
 
 
 def read_object(content: bytes) -> tuple[dict[str, Any] | None, str]:

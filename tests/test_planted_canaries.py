@@ -70,6 +70,16 @@ def test_a_row_that_cannot_be_read_is_named(turn, said):
         encode_rows(chat(), [{"messages": [{"role": "user", "content": "b"}, turn]}], Shape(("messages",), True), "data", 3)
 
 
+def test_canaries_are_planted_among_turns_of_different_keys(tmp_path):
+    good = [{"role": "user", "content": "w1"}, {"role": "assistant", "content": "w2"}]
+    called = [good[0], {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in (called, good)))
+    given = datasets.load_dataset("json", data_files=str(tmp_path / "rows.jsonl"), split="train", cache_dir=tmp_path / "cache")
+    planted = memtax.canaries.plant(given, chat(), tmp_path / "record", canaries=10, tokens=6, held_out=4, seed=3)
+    assert planted[:2]["messages"] == given[:]["messages"]
+    assert [[turn["role"] for turn in row["messages"]] for row in planted][2:] == [["user", "assistant"]] * (len(planted) - 2)
+
+
 def test_only_the_answer_is_scored():
     row = {"messages": [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "w1 w2"}]}
     found = encode_rows(chat(), [row], Shape(("messages",), True), "data")[0]

@@ -42,6 +42,8 @@ class AnswerCache:
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(self.path, timeout=60.0, isolation_level=None)
+        # What a killed process wrote is kept; only a crash of the machine can damage the file, which is then noticed.
+        self._connection.execute("PRAGMA synchronous = OFF")
         self._connection.execute(_CREATE)
 
     @contextlib.contextmanager

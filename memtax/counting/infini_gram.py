@@ -176,22 +176,22 @@ def _count_remotely(
 ) -> tuple[Literal["tokens", "text"], list[Answer | None]]:
     texts = decode(tokenizer, windows)
     usable = [_is_plain(text, api.has_tokens) for text in texts]
-    same = api.has_tokens and _has_tokenizer(api, [text for text, use in zip(texts, usable, strict=True) if use], tokenizer)
-    queries: list[dict[str, Any] | None]
-    if same:
-        queries = [{"query_ids": window} for window in windows.tolist()]
-    else:
-        queries = [{"query": text} if use else None for text, use in zip(texts, usable, strict=True)]
     with contextlib.closing(_cache_of(api)) as cache:
+        plain = [text for text, use in zip(texts, usable, strict=True) if use]
+        same = api.has_tokens and _has_tokenizer(api, cache, plain, tokenizer)
+        queries: list[dict[str, Any] | None]
+        if same:
+            queries = [{"query_ids": window} for window in windows.tolist()]
+        else:
+            queries = [{"query": text} if use else None for text, use in zip(texts, usable, strict=True)]
         answers = [None if query is None else cache.get(query) for query in queries]
         missing = [(at, query) for at, query in enumerate(queries) if query is not None and answers[at] is None]
         with progress_bar("counting in the index", len(missing), "windows") as bar:
 
             def receive(number: int, answer: dict[str, Any]) -> None:
                 at, query = missing[number]
-                found = int(answer["count"]), bool(answer.get("approx", False))
-                cache.put(query, found)
-                answers[at] = found
+                answers[at] = _count_of(answer)
+                cache.put(query, _count_of(answer))
                 bar.update(1)
 
             failure = http_json.ask_all(api.ask, [query for _, query in missing], REQUESTS, receive)
@@ -207,13 +207,26 @@ def _is_plain(text: str, has_operators: bool = True) -> bool:
     return bool(text.strip()) and "\ufffd" not in text and not operators
 
 
-def _has_tokenizer(api: _Api, texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> bool:
+def _has_tokenizer(api: _Api, cache: AnswerCache, texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> bool:
     """Whether the index splits texts into the same tokens."""
     probes = texts[:: max(1, len(texts) // PROBES)][:PROBES]
     ours = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in probes]
-    return bool(probes) and all(
-        api.ask({"query": text}).get("token_ids") == ids for text, ids in zip(probes, ours, strict=True)
-    )
+    return bool(probes) and all(_splits_alike(api, cache, text, ids) for text, ids in zip(probes, ours, strict=True))
+
+
+def _splits_alike(api: _Api, cache: AnswerCache, text: str, ids: list[int]) -> bool:
+    query, split = {"query": text}, {"query": text, "token_ids": ids}
+    known = cache.get(split)
+    if known is None:
+        answer = api.ask(query)
+        known = (int(answer.get("token_ids") == ids), False)
+        cache.put(query, _count_of(answer))
+        cache.put(split, known)
+    return bool(known[0])
+
+
+def _count_of(answer: dict[str, Any]) -> Answer:
+    return int(answer["count"]), bool(answer.get("approx", False))
 
 
 def _cache_of(api: _Api) -> AnswerCache:

@@ -10,7 +10,7 @@ and log2(held out + 1) bits; canaries that the model has not learned average abo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from memtax.errors import MemtaxError
 from memtax.membership.epsilon import from_one_run
 from memtax.records import read_json_lines
 from memtax.shapes import COUNT, Number, Rows
+
+if TYPE_CHECKING:
+    from memtax.lm.special_tokens import BosIds
 
 _AT_MOST = 1e-9
 """Rounding tolerance, in bits, for an exposure to count as the maximum."""
@@ -120,6 +123,7 @@ def read_out(
     dtype: str = "float32",
     bos: str | tuple[int, ...] = "auto",
     base: str | None = None,
+    tokenizer: str | None = None,
 ) -> dict[str, Any]:
     """Exposure and extraction of every planted canary under a model, and the bound on epsilon if coins decided.
 
@@ -133,6 +137,7 @@ def read_out(
         dtype: number format of the weights.
         bos: one of `memtax.lm.special_tokens.BOS`, or token ids; canaries with a `start` are scored as recorded.
         base: the model before fine-tuning, with the same tokenizer, NAME@REVISION for a revision.
+        tokenizer: tokenizer of a served model.
 
     Returns:
         As `summarize`, and `base` if it is given.
@@ -142,26 +147,46 @@ def read_out(
     """
     from memtax.filters.language_model import LanguageModelFilter
     from memtax.lm.loading import split_revision
+    from memtax.lm.served_names import is_served
 
     if any(canary.start is not None for canary in canaries):
         bos = ()
-    scorer = LanguageModelFilter(model, revision, 1, 1, dtype=dtype, token_logprobs=True, ranks=True, bos=bos)
-    found = scorer({"tokens": [list(canary.tokens) for canary in canaries]})
-    if any(not row for row in found["token_logprobs"]):
+    options: dict[str, Any] = {"dtype": dtype, "token_logprobs": True}
+    scorer = LanguageModelFilter(model, revision, 1, 1, ranks=True, bos=bos, tokenizer=tokenizer, **options)
+    rows = {"tokens": [list(canary.tokens) for canary in canaries]}
+    if is_served(model):
+        logprobs, missed = _of_server(model, rows["tokens"], scorer.opening, tokenizer)
+    else:
+        found = scorer(rows)
+        # The most likely token has rank 0.
+        logprobs, missed = found["token_logprobs"], found["token_ranks"]
+    if any(not row for row in logprobs):
         raise MemtaxError(f"{model} cannot score a canary; were they planted with another tokenizer?")
-    likelihood = _means(found["token_logprobs"], canaries)
+    likelihood = _means(logprobs, canaries)
     if base is not None:
         name, base_revision = split_revision(base)
-        untuned = LanguageModelFilter(name, base_revision, 1, 1, dtype=dtype, token_logprobs=True, bos=scorer.opening)
-        likelihood = likelihood - _means(
-            untuned({"tokens": [list(canary.tokens) for canary in canaries]})["token_logprobs"], canaries
-        )
+        untuned = LanguageModelFilter(name, base_revision, 1, 1, bos=scorer.opening, **options)
+        likelihood = likelihood - _means(untuned(rows)["token_logprobs"], canaries)
     extracted = []
-    for canary, ranks in zip(canaries, found["token_ranks"], strict=True):
+    for canary, row in zip(canaries, missed, strict=True):
         begin = canary.start or 0
-        # Index i holds the rank of token i + 1.
-        extracted.append(not any(ranks[max(canary.scored.start, begin + (len(canary.tokens) - begin) // 2) - 1 :]))
+        # Index i belongs to token i + 1.
+        extracted.append(not any(row[max(canary.scored.start, begin + (len(canary.tokens) - begin) // 2) - 1 :]))
     return summarize(canaries, likelihood.tolist(), extracted) | ({} if base is None else {"base": base})
+
+
+def _of_server(
+    model: str, rows: list[list[int]], bos: "BosIds", tokenizer: str | None
+) -> tuple[list[list[float]], list[list[bool]]]:
+    """Log-probability of every token after the first of each row, and whether another one is more likely."""
+    from memtax.lm import resident
+    from memtax.lm.scores import score
+
+    scores = score(resident.scorer(model, bos=bos, tokenizer=tokenizer), rows)
+    if scores.unknown is not None and scores.unknown.any():
+        raise MemtaxError(f"{model} does not say which token of a canary is the most likely one")
+    logprobs = [[] if np.isnan(row).any() else row.tolist() for row in scores.split(scores.logprobs)]
+    return logprobs, [(~row).tolist() for row in scores.split(scores.match)]
 
 
 def _means(rows: Sequence[Sequence[float]], canaries: Sequence[Canary]) -> npt.NDArray[np.float64]:

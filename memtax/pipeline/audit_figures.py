@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from memtax import statistics
 from memtax.errors import MemtaxError
 from memtax.lm.extraction import discoverable
+from memtax.lm.served_names import is_served
 from memtax.membership.canaries import Canary, find_record, read_out, read_record
 from memtax.pipeline.audit_texts import KINDS, Row, distinct, kind_of, listed, personal_figures, read_rows
 from memtax.pipeline.config import RunConfig
@@ -124,7 +125,12 @@ def _canaries(planted: Sequence[Canary], config: RunConfig) -> dict[str, Any]:
     if not planted:
         return {"measurable": False, "reason": "no record of planted canaries was given"}
     base = config.reference_model if _same_tokenizer(config) else None
-    found = read_out(planted, config.model, config.revision, config.dtype, config.opening, base)
+    try:
+        found = read_out(planted, config.model, config.revision, config.dtype, config.opening, base, config.tokenizer)
+    except MemtaxError as error:
+        if not is_served(config.model):
+            raise
+        return {"measurable": False, "reason": str(error)}
     return {"measurable": True, **found}
 
 

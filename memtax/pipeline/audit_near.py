@@ -74,6 +74,6 @@ def _drawn(drawn: Mapping[str, Any]) -> str:
     if not beyond["measurable"]:
         return said
     return (
-        f"{said} For {say_share(beyond['exceeds'])} of the training sequences the lower bound exceeds that of all but "
+        f"{said} For {say_share(beyond['exceeds'])} of these training sequences the lower bound exceeds that of all but "
         f"{words.percent(beyond['alpha'])} of unseen {beyond['unit']}s."
     )

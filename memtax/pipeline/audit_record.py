@@ -7,18 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memtax.checksums import without_times
+from memtax.checksums import has_record, without_times
 from memtax.corpus.sources import Source, local_files
 from memtax.errors import MemtaxError
 from memtax.files import own_files, write_json, write_text
 from memtax.lm.loading import model_files, split_revision
+from memtax.outputs import LISTING
 from memtax.pipeline.stages import TOKENIZER_FILES
 from memtax.provenance import git_commit, versions
 from memtax.record_shapes import AUDIT
 from memtax.records import open_file, read_json
+from memtax.results import SUMMARY
 
 NAME, SIDECAR = "audit.json", "audit.json.sha256"
 SCHEMA = "memtax-audit/1"
+_OWN = ("index.html", "run.yaml", "stage.json", SUMMARY)
+"""Files without a checksum of their own."""
 FIGURES = "figures"
 """The group of files in the audit's own directory; their names are relative to it."""
 
@@ -136,4 +140,13 @@ def _groups(models: Mapping[str, str], data: Mapping[str, str]) -> dict[str, lis
 
 
 def _files(path: Path) -> list[Path]:
-    return own_files(path) if path.is_dir() else [path] if path.is_file() else []
+    """A file, or the files below a folder that memtax wrote; the user may have put others there."""
+    if path.is_file():
+        return [path]
+    if (path / LISTING).exists():
+        return own_files(path)
+    found = []
+    for each in sorted(path.iterdir()) if path.is_dir() else []:
+        if not each.name.startswith(".") and (each.is_dir() or each.name in _OWN or has_record(each)):
+            found += _files(each)
+    return found

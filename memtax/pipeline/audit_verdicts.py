@@ -38,7 +38,8 @@ def verdicts(figures: Mapping[str, Any]) -> list[dict[str, str]]:
     ways = (extraction, beyond_unseen, near_verbatim, membership, canaries, personal_data)
     found = zip(QUESTIONS, (way(figures) for way in ways), strict=True)
     # Estimates have spaces that do not break, for the cells of tables.
-    return [{"about": about, "verdict": verdict, "sentence": told.replace("\u00a0", " ")} for about, (verdict, told) in found]
+    plain = ((about, verdict, told.replace("\u00a0", " ")) for about, (verdict, told) in found)
+    return [{"about": about, "verdict": verdict, "sentence": told[:1].upper() + told[1:]} for about, verdict, told in plain]
 
 
 def extraction(figures: Mapping[str, Any]) -> tuple[str, str]:

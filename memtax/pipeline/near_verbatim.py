@@ -14,6 +14,7 @@ from memtax import statistics
 from memtax.engine import run as run_stage
 from memtax.filters.language_model import LanguageModelFilter
 from memtax.lm.extraction import discoverable
+from memtax.lm.served_names import is_served
 from memtax.pipeline.calibrated import compare
 from memtax.pipeline.config import RunConfig
 from memtax.pipeline.stages import ROWS_PER_BATCH
@@ -48,6 +49,8 @@ def near_verbatim(config: RunConfig, folder: Path, most: int, beam: int = 0) -> 
     """
     if most < 1:
         return {"measurable": False, "reason": "no continuation was generated (--generate 0)"}
+    if is_served(config.model):
+        return {"measurable": False, "reason": "a served model is asked for log-probabilities, not for continuations"}
     table = pq.read_table(config.output / "sequences" / "train.parquet")
     units = statistics.Units.of_table(table)
     member = table.column("is_member").to_numpy(zero_copy_only=False)

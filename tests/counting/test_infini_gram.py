@@ -278,3 +278,16 @@ def test_a_run_asks_for_all_its_sequences_and_counts_tokens_over_its_corpus(corp
         "approximate": 0,
         "not_counted": 0,
     }
+
+
+def test_no_query_begins_before_the_answers_of_earlier_ones_are_received():
+    """A killed process loses at most the queries under way, however slow receiving is."""
+    begun, received, ahead = [], [], []
+
+    def receive(number, answer):
+        received.append(number)
+        ahead.append(len(begun) - len(received))
+
+    assert http_json.ask_all(begun.append, range(50), 4, receive) is None
+    assert sorted(received) == list(range(50))
+    assert max(ahead) < 4

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -222,3 +223,12 @@ def test_every_preset_says_where_its_names_are_from():
         assert preset.notes
         assert preset.sources
         assert all(re.fullmatch(r"https://\S+", source) for source in preset.sources)
+
+
+@pytest.mark.long
+def test_the_recipe_for_insertions_reads_a_preset_from_the_hub(cache, hub):
+    script = Path(__file__).parents[2] / "benchmarks" / "insertions.py"
+    said = child(hub, cache, script, "--preset", "hubble:1b-100b-wikipedia", "--attack", "loss", "--attack", "reference")
+    rows = [line.split("|")[1:3] for line in said.splitlines() if line.startswith("|")]
+    # 60 texts that were not inserted, and 12 of each of five numbers of insertions.
+    assert [[int(cell) for cell in row] for row in rows[2:]] == [[0, 60], *([4**power, 12] for power in range(5))]

@@ -27,6 +27,11 @@ def audit(tmp_path):
         "out/summary.json": '{"figures": {}}',
         "out/index.html": "<p>",
         "out/dataset/worrying/train.parquet": "PAR1",
+        "out/dataset/.memtax-files": '["worrying/train.parquet"]',
+        "out/dataset/notes.txt": "the user's",
+        "out/run/notes.txt": "the user's",
+        "out/run/filters/templates/part-00000-of-00001.parquet": "PAR1",
+        "out/run/filters/templates/.part-00000-of-00001.parquet.sum": "",
         "out/run/run.yaml": "memtax: run\nfinished: 2026-01-01\nseconds: 3\n",
     }
     for name, content in files.items():
@@ -55,8 +60,8 @@ def test_nothing_changed(audit):
     code, said = verify(audit / "moved")
     (audit / "moved").rename(audit / "out")
     assert code == 0
-    # 3 of the model, 2 of the data, 4 of the audit; the optimizer's state does not count.
-    assert "9 files as audited; nothing was changed" in said
+    # 3 of the model, 2 of the data, 5 of the audit; the optimizer's state does not count.
+    assert "10 files as audited; nothing was changed" in said
     assert "not checked: canaries org/name" in said
     # The side file is one that `sha256sum` reads.
     done = subprocess.run(["sha256sum", "-c", "audit.json.sha256"], cwd=audit / "out", capture_output=True, text=True)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from helpers import special_tokens as small
 from helpers.served import KINDS, LIES, Server
@@ -16,6 +17,7 @@ from memtax.lm import resident, served
 from memtax.lm.scores import score
 from memtax.lm.special_tokens import bos_before
 from memtax.membership import measure
+from memtax.membership.canaries import Canary, read_out
 from memtax.membership.evidence import AttackFilter
 from memtax.pipeline import scoring
 from memtax.results import read_summary
@@ -226,6 +228,18 @@ def test_keys_and_passwords_are_sent_and_never_recorded(model, folder, tmp_path,
     assert not [path for path in files if b"sesame" in path.read_bytes()]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_canaries_are_read_out_as_from_the_folder(model, folder, kind):
+    canaries = []
+    for number, row in enumerate(small.rows(16, 10, 5)):
+        for at in range(5, 10) if number % 4 == 1 else ():
+            row[at] = int(model(torch.tensor([row[:at]])).logits[0, -1].argmax())
+        canaries.append(Canary(tuple(row), number % 2))
+    ours, theirs = (read_out(canaries, name, tokenizer=folder) for name in (start(model, "none", kind).name, folder))
+    assert ours["each"] == theirs["each"]
+    assert sum(each["extracted"] for each in ours["each"]) == 4
+
+
 @pytest.mark.long
 def test_an_audit_leaves_out_what_a_server_cannot_give(model, folder, tmp_path):
     texts = [small.words(row) for row in small.rows(30, 20, 1)]
@@ -233,12 +247,18 @@ def test_an_audit_leaves_out_what_a_server_cannot_give(model, folder, tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in part))
     files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "held_out")}
     server = start(model, "none")
-    options = {**files, "prompt": 8, "continuation": 8, "resamples": 20}
+    options = {**files, "prompt": 8, "continuation": 8, "resamples": 20, "canaries": tmp_path / "canaries"}
+    (tmp_path / "canaries").mkdir()
+    for kind, repetitions in (("member", 2), ("nonmember", 0)):
+        rows = [{"tokens": row, "repetitions": repetitions} for row in small.rows(12, 10, repetitions)]
+        (tmp_path / "canaries" / f"canaries.{kind}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Audit(model=server.name, tokenizer=folder, output=tmp_path / "audit", **options).run()
     found = read_summary(tmp_path / "audit", "audit")
     attacks = {name.partition("_0")[0].partition("_1")[0] for name in found["membership"]["domains"]["all"]["attacks"]}
     assert attacks == {"loss", "zlib", "min_k"}
     assert read_summary(tmp_path / "audit" / "membership", "mia")["left_out"].keys() == {"min_k_plus_plus"}
+    assert found["canaries"]["planted"] == 12
+    assert "not for continuations" in found["near_verbatim"]["reason"]
     assert "tiny" in (tmp_path / "audit" / "index.html").read_text()
 
 
