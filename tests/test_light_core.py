@@ -136,3 +136,11 @@ def test_what_is_imported_is_installed_by_the_core_or_belongs_to_an_extra():
         name for name in third - {"triton"} if not core & {each.lower().replace("_", "-") for each in of_module.get(name, ())}
     }
     assert not missing
+
+
+def test_a_missing_parameter_of_a_filter_is_named_with_what_gives_it():
+    from memtax.errors import MemtaxError
+    from memtax.filters import make_filters
+
+    with pytest.raises(MemtaxError, match=r"needs 'counts'; give it with --counts VALUE$"):
+        make_filters(["duplicates"], {})

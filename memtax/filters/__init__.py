@@ -38,6 +38,8 @@ CATALOGUE: dict[str, str] = {
 """Name to `module:class`; modules are imported on first use."""
 
 
+OPTIONS = ("counts", "frequencies", "model")
+"""Parameters for which `memtax filter` has an option of that name."""
 ENTRY_POINTS = "memtax.filters"
 """Entry-point group for filters of other packages: `NAME = "module:class"`."""
 
@@ -91,7 +93,8 @@ def _make(name: str, kind: type[Filter], parameters: Mapping[str, Any]) -> Filte
     for field in fields:
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if needed and field.name not in parameters:
-            raise MemtaxError(f"filter {name!r} needs {field.name!r}; give it with --set {field.name}=VALUE")
+            option = f"--{field.name} VALUE" if field.name in OPTIONS else f"--set {field.name}=VALUE"
+            raise MemtaxError(f"filter {name!r} needs {field.name!r}; give it with {option}")
     return kind(**{field.name: parameters[field.name] for field in fields if field.name in parameters})
 
 

@@ -43,6 +43,7 @@ class Explore(PlacementOptions, Command):
                 Event().wait()
             except KeyboardInterrupt:  # the normal way to stop
                 served.close(verbose=False)
+                raise SystemExit(0) from None
 
         figures = {"directory": self.directory, "model": self.model, "address": address}
         return Finished(None, figures, [f"{self.directory} at {address}; Ctrl-C ends it"], then=serve)

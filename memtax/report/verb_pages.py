@@ -19,6 +19,12 @@ from memtax.results import read_summary, read_table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+DRAWN = 100
+"""Test examples in the figure of influence."""
+LABELED = 30
+"""Most test examples whose ids are at the axis."""
+OPEN = 3
+"""Test examples whose first table is not folded."""
 SHOWN = 200
 """Maximum number of test examples on the influence page; the tables contain all."""
 EXCERPT = 400
@@ -227,10 +233,16 @@ def influence(folder: Path | str) -> Path:
     for row in read_table(folder, "top").to_pylist():
         tests.setdefault(row["test_id"], []).append(row)
     whole = attached.influence(found)
+    if tests:
+        method = next(iter(tests.values()))[0]["method"]
+        caption = f"Each test example's most influential training examples by {method}, the strongest first."
+        title = f"Influence of the top training examples, by test example ({method})"
+        panel = Panel("influences", title, caption, influences(list(tests.values())[:DRAWN]))
+        whole = replace(whole, parts=(panel, *whole.parts))
     more = len(tests) - SHOWN
     missing = (f"{numbered(more, 'more test example', 'is')} in dataset/top.",) if more > 0 else ()
     sections = [Section(whole.anchor, whole.heading, whole.text, whole.parts, missing)]
-    sections += [_example(rows) for rows in list(tests.values())[:SHOWN]]
+    sections += [_example(rows, number < OPEN) for number, rows in enumerate(list(tests.values())[:SHOWN])]
     shown = found.get("personal_data_shown") is True
     quoted = "Texts are quoted unmasked." if shown else "Personal data in texts is masked."
     quoted += " Long texts are cut; dataset/top contains them in full."
@@ -244,8 +256,32 @@ def influence(folder: Path | str) -> Path:
     )
 
 
-def _example(rows: Sequence[Mapping[str, Any]]) -> Section:
-    """A test example and its most influential training examples, by each method."""
+def influences(tests: Sequence[Sequence[Mapping[str, Any]]], ax: "Axes | None" = None) -> "Axes":
+    """The top influences on each test example by the first method, one column of marks per example.
+
+    Args:
+        tests: rows of the table `top`, by test example.
+        ax: axes to draw on.
+    """
+    with figures.style():
+        axes: Axes = figures.panels(ax, 2.8)[0, 0]
+        method = tests[0][0]["method"]
+        for number, rows in enumerate(tests):
+            values = [row["influence"] for row in rows if row["method"] == method]
+            color = figures.COLORS["recitation"]
+            axes.plot([number] * len(values), values, ls="", marker="o", ms=4, alpha=0.6, color=color)
+        axes.axhline(0, color=figures.GREY, lw=1)
+        if len(tests) <= LABELED:
+            axes.set_xticks(range(len(tests)), [str(rows[0]["test_id"]) for rows in tests])
+        else:
+            axes.set_xticks([])
+        axes.set_xlabel("test example")
+        axes.set_ylabel(f"influence ({method})")
+        return axes
+
+
+def _example(rows: Sequence[Mapping[str, Any]], unfolded: bool) -> Section:
+    """A test example and its most influential training examples, by each method; all methods but the first are folded."""
     number = rows[0]["test_id"]
     methods: dict[str, list[tuple[str, ...]]] = {}
     for row in rows:
@@ -253,8 +289,8 @@ def _example(rows: Sequence[Mapping[str, Any]]) -> Section:
         methods.setdefault(row["method"], []).append(cells)
     head = ("rank", "training example", "influence", "text")
     tables = (
-        Table(f"Most influential training examples by {method}", head, tuple(listed), quoted=True)
-        for method, listed in methods.items()
+        Table(f"Most influential training examples by {method}", head, tuple(listed), not (unfolded and at == 0), quoted=True)
+        for at, (method, listed) in enumerate(methods.items())
     )
     quote = (Quote(f"Test example {number}", excerpt(rows[0]["test_text"])),) if rows[0]["test_text"] else ()
     return Section(f"test-{number}", f"Test example {number}", "", (*quote, *tables), listed=False)
