@@ -73,16 +73,21 @@ def headline(result: Mapping[str, Any]) -> str:
     found, worrying, personal = result["extraction"]["all"], result["kinds"]["worrying"], result["personal_data"]
     extracted = f"{found['memorized']:,} of {numbered(found['sequences'], 'sequence')} can be extracted"
     if found["memorized"]:
-        extracted += f" ({_texts(result['distinct']['memorized'])})"
-        extracted += f", {worrying['memorized']:,} of them worrying ({_texts(worrying['distinct'])})"
+        extracted += _distinct(found["memorized"], result["distinct"]["memorized"])
+        extracted += f", {worrying['memorized']:,} of them worrying{_distinct(worrying['memorized'], worrying['distinct'])}"
         if personal["measurable"]:
-            extracted += f", {personal['count']:,} with personal data ({_texts(personal['distinct'])})"
+            extracted += f", {personal['count']:,} with personal data{_distinct(personal['count'], personal['distinct'])}"
     unlooked = "" if personal["measurable"] else "; personal data not looked for"
     return f"{extracted}{unlooked}; membership: {_verdict(result, 'membership')}"
 
 
 def _texts(count: int) -> str:
     return numbered(count, "distinct text")
+
+
+def _distinct(sequences: int, texts: int) -> str:
+    """How many texts these sequences are, where some are equal."""
+    return "" if texts == sequences else f" ({_texts(texts)})"
 
 
 def card_section(result: Mapping[str, Any]) -> str:
@@ -305,7 +310,9 @@ def _personal(result: Mapping[str, Any]) -> Finding:
         "a sequence counts if it contains any part of one. Postal addresses are masked by their format and not counted; names "
         "of people are neither masked nor counted."
     )
-    heading = f"{numbered(found['count'], 'memorized sequence', 'holds')} personal data ({_texts(found['distinct'])})"
+    heading = (
+        f"{numbered(found['count'], 'memorized sequence', 'holds')} personal data{_distinct(found['count'], found['distinct'])}"
+    )
     head = ("sequence_id", "Sequences", "Category", "Personal data", _text_head(result))
     return Finding(heading, text, f"{len(rows):,} of {_texts(found['distinct'])}", head, rows, quoted=True)
 

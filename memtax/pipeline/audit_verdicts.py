@@ -187,10 +187,10 @@ def personal_data(figures: Mapping[str, Any]) -> tuple[str, str]:
     if not own["memorized"]:
         told = "no sequence is extracted; not looked at: personal data that the model gives away in other ways"
         return NOT_SHOWN, f"No personal data is extracted, because {told}."
+    texts = "" if found["distinct"] == found["count"] else f" ({numbered(found['distinct'], 'distinct text')})"
     return (SHOWN if found["count"] else NOT_SHOWN), (
-        f"{found['count']:,} of {numbered(own['memorized'], 'extracted sequence')} hold personal data "
-        f"({numbered(found['distinct'], 'distinct text')}), found by format and checksum; not looked at: names of people, "
-        "postal addresses, and personal data without a format."
+        f"{found['count']:,} of {numbered(own['memorized'], 'extracted sequence')} hold personal data{texts}, found by format "
+        "and checksum; not looked at: names of people, postal addresses, and personal data without a format."
     )
 
 
