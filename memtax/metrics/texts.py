@@ -142,8 +142,8 @@ def memorization_taxonomy(
         is_repeating (`list` of `bool`, *optional*): whether each text repeats a pattern.
         documents (`list` of `str` or `int`, *optional*): document of each row. Intervals are then over documents, as rows of
             one depend on each other, and null with a reason below 10 documents. Without it rows are taken as independent.
-        threshold (`int`): the most duplicates of a sequence that is not recitation. Defaults to the paper's
-            (`memtax.schema.RECITATION_THRESHOLD`).
+        threshold (`int`): the most duplicates of a sequence that is not recitation. Defaults to
+            `memtax.schema.RECITATION_THRESHOLD`.
         per_example (`bool`): also return each sequence's category. Defaults to `False`.
         level (`float`): coverage of the intervals. Defaults to 0.95.
 
@@ -157,7 +157,7 @@ def memorization_taxonomy(
     Example:
         >>> import memtax
         >>> flags = {"is_incrementing": [0, 1, 0, 0], "is_repeating": [0, 0, 0, 0]}
-        >>> results = memtax.metrics.memorization_taxonomy([1, 1, 1, 0], [6, 1, 1, 2], per_example=True, **flags)
+        >>> results = memtax.metrics.memorization_taxonomy([1, 1, 1, 0], [60, 1, 1, 2], per_example=True, **flags)
         >>> results["per_example"]["taxonomy"]
         ['recitation', 'reconstruction', 'recollection', 'recollection']
         >>> results["recollection_rate"], results["all_memorized"]

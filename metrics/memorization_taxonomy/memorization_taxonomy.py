@@ -10,7 +10,7 @@ Examples:
     >>> import evaluate, memtax
     >>> metric = evaluate.load(memtax.metric_path("memorization_taxonomy"))
     >>> flags = {"is_incrementing": [0, 1, 0, 0], "is_repeating": [0, 0, 0, 0]}
-    >>> results = metric.compute(predictions=[1, 1, 1, 0], sequence_duplicates=[6, 1, 1, 2], per_example=True, **flags)
+    >>> results = metric.compute(predictions=[1, 1, 1, 0], sequence_duplicates=[60, 1, 1, 2], per_example=True, **flags)
     >>> results["per_example"]["taxonomy"]
     ['recitation', 'reconstruction', 'recollection', 'recollection']
     >>> results["recollection_rate"], results["all_memorized"]

@@ -45,7 +45,7 @@ def test_by_hand():
     duplicates = [5, 6, 6, 0, 0, 5, None, 0, 0]
     incrementing = [False, True, None, True, False, None, True, None, None]
     repeating = [False, False, None, False, True, True, True, False, None]
-    assert taxonomy(duplicates, incrementing, repeating) == [2, 0, 0, 1, 1, 1, None, None, None]
+    assert taxonomy(duplicates, incrementing, repeating, 5) == [2, 0, 0, 1, 1, 1, None, None, None]
 
 
 def test_refusals():

@@ -66,7 +66,12 @@ def test_a_folder_written_again_loads_the_new_rows(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("threshold", "rule"), [(12, "more than 12 occurrences"), (0, "more than 0 occurrences"), (None, "threshold (usually 5)")]
+    ("threshold", "rule"),
+    [
+        (12, "more than 12 occurrences"),
+        (0, "more than 0 occurrences"),
+        (None, f"threshold (usually {schema.RECITATION_THRESHOLD})"),
+    ],
 )
 def test_a_card_says_the_threshold_of_the_taxonomy(tmp_path, threshold, rule):
     configs = [Config("c", "A row.", {"train": pa.table({"sequence_id": [1], "taxonomy": [0]})})]
