@@ -97,7 +97,10 @@ class RunConfig:
     dtype: Dtype = option(
         "Number format of the model's weights: `auto` is bfloat16 on a GPU, float32 on a CPU; `saved` as in the files.", "auto"
     )
-    device_map: str | None = option("auto spreads a large model over all devices.", None)
+    device_map: str | None = option(
+        "auto spreads a large model over all devices; tensor (score, mia) splits every layer over the processes of torchrun.",
+        None,
+    )
     quantization: Literal["8bit", "4bit"] | None = option("Load the weights in 8 or 4 bits (needs bitsandbytes).", None)
     batch_size: int | None = option("Rows per forward pass; default: as many as fit.", None, least=1)
     bos: Bos = option(
