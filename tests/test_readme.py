@@ -106,7 +106,7 @@ def test_every_block_runs_as_it_is_written_and_prints_what_it_says(workplace, ca
 def test_measured_figures_are_those_of_the_results():
     table = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| .*? \| (.*?) \| (.*?) \| `(benchmarks/results/\w+\.md)` \|$", table, re.MULTILINE)
-    assert len(rows) == 9
+    assert len(rows) == table.count("| `benchmarks/results/") >= 9
     for measured, command, file in rows:
         results = (ROOT / file).read_text(encoding="utf-8")
         for figure in re.findall(r"\d[\d,.]*\d|\d", measured):

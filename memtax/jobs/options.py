@@ -25,8 +25,7 @@ class PlacementOptions:
     """Devices and quantization of a model."""
 
     device_map: str | None = option(
-        "auto spreads the layers of a large model over all devices; tensor (score and mia) splits every layer over the "
-        "processes of torchrun.",
+        "auto spreads a large model over all devices; tensor (score, mia) splits every layer over the processes of torchrun.",
         None,
     )
     quantization: Literal["8bit", "4bit"] | None = option("Load the weights in 8 or 4 bits (needs bitsandbytes).", None)

@@ -21,6 +21,9 @@ FEWEST = statistics.FEWEST_UNITS
 """Units (documents, texts) of a kind from which there is an interval: fewer do not show how far units differ."""
 _LEVEL = 0.05
 """Of the permutation test of a baseline that was chosen among lengths and years."""
+_DECADE = 20
+_CURVE = tuple(float(f"{10 ** (-place / _DECADE):.4g}") for place in range(3 * _DECADE, -1, -1))
+"""False positive rates of a ROC curve."""
 ALL = "all"
 ABOVE, REACHES, BELOW = "above chance", "reaches chance", "below chance"
 
@@ -81,6 +84,29 @@ def attack_metrics(
     return found
 
 
+def roc(labels: Sequence[bool], scores: Sequence[float | None] | None, negatives: int) -> dict[str, list[float]] | None:
+    """The ROC curve, where so many units of non-members support it.
+
+    Args:
+        labels: whether each text is a member.
+        scores: larger means more likely a member; rows without a score are left out.
+        negatives: units of non-members.
+
+    Returns:
+        `fpr`, 20 per decade from .001 up to 1 as far as a TPR is not withheld, and the `tpr` at each; None if that leaves less
+        than a decade, or without a score of either kind.
+    """
+    rates = [rate for rate in _CURVE if (statistics.fewest_negatives(rate) or 0) <= negatives]
+    if scores is None or len(rates) < _DECADE:
+        return None
+    known = np.array([score is not None for score in scores], bool)
+    y, values = np.asarray(labels, bool)[known], np.array([score for score in scores if score is not None], np.float64)
+    if not y.any() or y.all():
+        return None
+    points = statistics.operating_evaluators(y, values, tuple(rates))
+    return {"fpr": rates, "tpr": [once(evaluate, y) for evaluate in points]}
+
+
 def _estimate(value: float, interval: statistics.Interval | None, reason: str | None = None) -> Figures:
     if interval is None:
         return {"value": value, "low": None, "high": None, "reason": reason}
@@ -129,12 +155,14 @@ def _domain(table: pa.Table, columns: Sequence[str], resamples: int) -> Figures:
         blind = attack_metrics(labels, number[1].tolist(), resamples, codes, unit)
     bar, domain = blind["auroc"], table.column("domain").to_pylist()
     blind["p_value"] = blind_p_value(texts, labels, units=codes, strata=domain, lengths=lengths)
+    blind["roc"] = roc(labels, None if rival is None else list(rival), blind["units"]["nonmembers"])
     blind["feature"] = feature
     blind["verdict"] = _blind_verdict(bar, feature is not None, blind["p_value"])
     attacks = {}
     for column in columns:
         values = table.column(column).to_pylist()
         metrics = attack_metrics(labels, values, resamples, codes, unit)
+        metrics["roc"] = roc(labels, values, metrics["units"]["nonmembers"])
         metrics["above_blind"] = _above(labels, values, rival, codes, resamples)
         fewest = min(metrics["units"].values())
         metrics["verdict"] = verdict(metrics["auroc"], bar, fewest, metrics["above_blind"], unit)

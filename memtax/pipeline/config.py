@@ -98,8 +98,7 @@ class RunConfig:
         "Number format of the model's weights: `auto` is bfloat16 on a GPU, float32 on a CPU; `saved` as in the files.", "auto"
     )
     device_map: str | None = option(
-        "auto spreads the layers of a large model over all devices; tensor (score and mia) splits every layer over the "
-        "processes of torchrun.",
+        "auto spreads a large model over all devices; tensor (score, mia) splits every layer over the processes of torchrun.",
         None,
     )
     quantization: Literal["8bit", "4bit"] | None = option("Load the weights in 8 or 4 bits (needs bitsandbytes).", None)

@@ -17,6 +17,9 @@ TEXT = (
     "AUROC reflects a difference between the two sets of texts, not membership."
 )
 
+_LINES = (*(figures.COLORS[name] for name in ("recitation", "reconstruction", "recollection", "baseline")), *figures.SERIES[:2])
+"""Colors of curves, one per attack."""
+
 
 def members(run: Run) -> Section:
     """Attacks, the blind baseline, and the conclusion."""
@@ -123,4 +126,27 @@ def attack_rows(rows: Sequence[tuple[str, Mapping[str, float]]], ax: "Axes | Non
         axes.set_yticks(range(len(rows)), [name for name, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel("AUROC")
+        return axes
+
+
+def roc_curves(curves: Mapping[str, Mapping[str, Sequence[float]]], ax: "Axes | None" = None) -> "Axes":
+    """ROC curves with logarithmic axes, which show the low false positive rates that matter (Carlini et al. 2022).
+
+    Args:
+        curves: for each score `fpr` and `tpr`.
+        ax: axes to draw on.
+    """
+    with figures.style():
+        axes: Axes = figures.panels(ax, 4.2)[0, 0]
+        for place, (name, curve) in enumerate(curves.items()):
+            again, color = divmod(place, len(_LINES))
+            own = figures.GREY if name == "blind baseline" else _LINES[color]
+            axes.plot(curve["fpr"], curve["tpr"], color=own, ls=("-", "--", ":")[again % 3], lw=1.8, label=name)
+        lowest = min(min(curve["fpr"]) for curve in curves.values())
+        axes.plot([lowest, 1], [lowest, 1], color=figures.GREY, lw=1, ls="--")
+        axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1.05), xlabel="false positive rate")
+        axes.set_ylabel("true positive rate")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda rate, _: f"{100 * rate:g}%")
+        axes.legend(loc="lower right", frameon=False)
         return axes

@@ -93,6 +93,11 @@ def _domain(number: int, name: str, one: Mapping[str, Any], found: Mapping[str, 
     if known := [(words.label(attack), metrics["auroc"]) for attack, metrics in drawn.items() if metrics["auroc"]]:
         caption = "Dots: AUROC; whiskers: its interval; dashed: chance. For Min-K%, k = 20%; the table has all values of k."
         parts.append(Panel(f"attacks-{number}", membership.conclusion(one), caption, membership.attack_rows(known)))
+    if curves := {words.label(name): metrics["roc"] for name, metrics in drawn.items() if metrics.get("roc")}:
+        caption = "Both axes are logarithmic; dashed: chance. The curve begins where the number of non-members supports it."
+        parts.append(
+            Panel(f"roc-{number}", "Members found at each rate of false alarms", caption, membership.roc_curves(curves))
+        )
     parts.append(Table("Attacks and the baseline", ("score", "what it shows", *NAMES.values()), cells, texts=2))
     differences = tuple(
         (words.label(key), *(_value(key, row[kind]) for kind in ("members", "nonmembers")), words.estimate(row["auroc"]))

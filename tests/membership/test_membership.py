@@ -30,7 +30,7 @@ from memtax.membership.blind import (
     shift,
     strongest_number,
 )
-from memtax.membership.estimates import METRICS, attack_metrics, figures, set_test, verdict
+from memtax.membership.estimates import METRICS, attack_metrics, figures, roc, set_test, verdict
 from memtax.membership.late import late_scores
 from memtax.results import read_summary, read_table
 
@@ -75,6 +75,29 @@ def test_metrics_of_known_rankings():
     assert attack_metrics([True, True, False, False], [3, 1, 2, 0], resamples=50)["auroc"]["value"] == 0.75
     assert attack_metrics([True, True], [1, 2])["auroc"] is None
     assert attack_metrics([True, False], [None, None])["auroc"] is None
+
+
+@given(st.integers(50, 400), st.integers(0, 2**16), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_a_curve_has_the_best_threshold_at_each_rate_that_enough_non_members_support(count, seed, ties):
+    random = np.random.default_rng(seed)
+    labels = np.arange(2 * count) < count
+    scores = random.normal(size=2 * count) + labels
+    scores = scores.round() if ties else scores
+    curve = roc(labels.tolist(), [*scores.tolist()], count)
+    thresholds = [*np.unique(scores), np.inf]
+    points = [(np.mean(scores[labels] >= cut), np.mean(scores[~labels] >= cut)) for cut in thresholds]
+    assert (curve["fpr"][-1], curve["tpr"][-1]) == (1, 1)
+    assert all(count * rate >= 5 - 1e-9 for rate in curve["fpr"])
+    for rate, found in zip(curve["fpr"], curve["tpr"], strict=True):
+        assert found == pytest.approx(max(true for true, false in points if false <= rate + 1e-9))
+
+
+def test_a_curve_over_less_than_a_decade_is_withheld():
+    labels, scores = [True] * 40 + [False] * 40, list(range(80))
+    assert roc(labels, scores, 40) is None
+    assert roc(labels, None, 1000) is None
+    assert roc([True, False], [1.0, None], 1000) is None
 
 
 def test_intervals_hold_the_value_and_shrink():
