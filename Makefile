@@ -6,7 +6,8 @@ RUN ?= runs/demo
 .PHONY: demo test test-lowest wheels lint format bench gpu docs clean fuzz kill damage soak long
 
 # The environment is made once; the stamp is newer than what it was made from.
-$(VENV)/.installed: pyproject.toml constraints.txt
+# memtax/__init__.py has the version, which the installation copies.
+$(VENV)/.installed: pyproject.toml constraints.txt memtax/__init__.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
