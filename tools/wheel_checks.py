@@ -24,7 +24,18 @@ MISSING = {
     "stats": ("fit", "mapped/dataset", "--output", "refused"),
     "explore": ("explore", "mapped"),
     "spark": ("filter", "templates", "rows.jsonl", "--engine", "spark", "--output", "refused"),
-    "index": ("count", "infini-gram:index", "--sequences", "rows.jsonl", "--tokenizer", "model", "--output", "refused"),
+    "index": (
+        "count",
+        "infini-gram:folder",
+        "--sequences",
+        "rows.jsonl",
+        "--window",
+        "0:2",
+        "--tokenizer",
+        "model",
+        "--output",
+        "refused",
+    ),
     "demo": ("filter", "embeddings", "rows.jsonl", "--output", "refused"),
 }
 """A command that needs an extra. Without `pii`, an audit goes on and says so in its figures."""
@@ -211,6 +222,7 @@ def installed(extra: str) -> bool:
 
 def missing(extras: Sequence[str]) -> None:
     """What an extra is missing for ends in one line with the command that installs it."""
+    Path("folder").mkdir()  # an index on this disk
     for extra in extras:
         if extra == "pii":
             from memtax.pipeline.audit_texts import personal_figures
