@@ -223,6 +223,8 @@ def installed(extra: str) -> bool:
 def missing(extras: Sequence[str]) -> None:
     """What an extra is missing for ends in one line with the command that installs it."""
     Path("folder").mkdir()  # an index on this disk
+    if installed("lm") and not Path("model").exists():
+        tiny_model()
     for extra in extras:
         if extra == "pii":
             from memtax.pipeline.audit_texts import personal_figures
