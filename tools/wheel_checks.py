@@ -223,7 +223,7 @@ def installed(extra: str) -> bool:
 def missing(extras: Sequence[str]) -> None:
     """What an extra is missing for ends in one line with the command that installs it."""
     Path("folder").mkdir()  # an index on this disk
-    if installed("lm") and not Path("model").exists():
+    if importlib.util.find_spec("transformers") and not Path("model").exists():
         tiny_model()
     for extra in extras:
         if extra == "pii":
