@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -79,14 +80,27 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)
     global _signal
     _signal = number
+    end = time.monotonic() + PATIENCE
 
-    def again(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if _importing(frame) and time.monotonic() < end:
+            signal.setitimer(signal.ITIMER_REAL, 0.02, PATIENCE)
+            return
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
         raise _Interruption
 
     sys.unraisablehook = _swallowed
-    signal.signal(signal.SIGALRM, again)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
-    raise _Interruption
+    signal.signal(signal.SIGALRM, interrupt)
+    interrupt(number, frame)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported. Torch aborts the process if its registrations of operators are interrupted."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _swallowed(what: "sys.UnraisableHookArgs") -> None:

@@ -131,6 +131,12 @@ def swallowed():
     Dropped()
     time.sleep(5)
 
+@base.app.command()
+def imported():
+    # Torch aborts the process if an interruption comes between its registrations.
+    import registering
+    time.sleep(5)
+
 def early(value):
     os.kill(os.getpid(), int(os.environ["NUMBER"]))
 
@@ -142,13 +148,22 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("verb", ["executed", "translated", "swallowed", "parsed"])
+REGISTERING = """\
+import os
+os.kill(os.getpid(), int(os.environ["NUMBER"]))
+open("whole", "x").close()
+"""
+
+
+@pytest.mark.parametrize("verb", ["executed", "translated", "swallowed", "imported", "parsed"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_in_one_line_whatever_a_library_makes_of_them(tmp_path, verb, number, code):
     (tmp_path / "libraries.py").write_text(LIBRARIES)
+    (tmp_path / "registering.py").write_text(REGISTERING)
     words, more = [sys.executable, "-m", "libraries", verb], environment(NUMBER=str(int(number)))
     done = subprocess.run(words, cwd=tmp_path, env=more, capture_output=True, text=True, timeout=60, preexec_fn=hear_ctrl_c)
     assert done.returncode == code
+    assert (tmp_path / "whole").exists() == (verb == "imported")
     assert done.stderr == "\nmemtax: interrupted; finished parts are kept. Run the same command again to resume.\n"
 
 
