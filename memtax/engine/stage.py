@@ -1,6 +1,6 @@
 """Run a batch function over a table shard by shard: resumable, and with the same result for any number of processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +22,7 @@ KEY = "sequence_id"
 
 
 class BatchFunction(Protocol):
-    """Interface of functions that the engine runs; every `memtax.filters.Filter` implements it."""
+    """Interface of what the engine runs; every `memtax.filters.Filter` implements it."""
 
     @property
     def name(self) -> str:
@@ -44,7 +44,7 @@ class BatchFunction(Protocol):
     def fingerprint(self) -> str:
         """Changes whenever the same input would give another result."""
 
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    def computed(self, batch: dict[str, list[Any]]) -> Mapping[str, "list[Any] | pa.Array"]:
         """The added columns for a batch."""
 
 
@@ -129,7 +129,7 @@ def compute_shard(
     for start in range(0, len(rows), rows_per_batch):
         batch = rows[start : start + rows_per_batch]
         try:
-            added = function(batch)
+            added = function.computed(batch)
         except RowError as error:
             # The function knows the row's index in the batch; the user knows its id.
             key = batch[KEY][error.row]

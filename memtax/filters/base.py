@@ -8,7 +8,7 @@ processes.
 import dataclasses
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,9 +19,29 @@ from memtax.provenance import digest, fingerprint_path
 
 if TYPE_CHECKING:
     import datasets
+    import numpy.typing as npt
+    import pyarrow as pa
 
 Batch = dict[str, list[Any]]
 """Column name to values, one list entry per row: the format of `Dataset.map(batched=True)`."""
+Columns = Mapping[str, "list[Any] | pa.Array"]
+"""Column name to values: a list, or the Arrow array in which they were computed."""
+
+
+def list_array(lengths: "npt.ArrayLike", values: "npt.NDArray[Any]", missing: "npt.ArrayLike | None" = None) -> "pa.Array":
+    """A column of lists.
+
+    Args:
+        lengths: number of values in each row.
+        values: the values of all rows, one after another.
+        missing: which rows are null, with length 0.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    mask = None if missing is None else pa.array(np.asarray(missing, bool))
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=mask)
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ class Filter(ABC):
                 object.__setattr__(self, name, value)
 
     @abstractmethod
-    def compute(self, batch: Batch) -> Batch:
+    def compute(self, batch: Batch) -> Columns:
         """Compute the added columns for a batch that has the required columns."""
 
     def inputs(self) -> Iterable[str]:
@@ -92,6 +112,15 @@ class Filter(ABC):
 
         Returns:
             The added columns only, each as long as the batch. Missing values are None, never a sentinel.
+
+        Raises:
+            MemtaxError: a required column is missing.
+        """
+        added = self.computed(batch)
+        return {name: values if isinstance(values, list) else values.to_pylist() for name, values in added.items()}
+
+    def computed(self, batch: Batch) -> Columns:
+        """The added columns as they were computed: the engine writes Arrow arrays without making Python objects of them.
 
         Raises:
             MemtaxError: a required column is missing.

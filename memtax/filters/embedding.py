@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from memtax.engine.world import spare_threads
-from memtax.filters.base import Batch, Filter
+from memtax.filters.base import Batch, Columns, Filter, list_array
 from memtax.lm.encoder import DEFAULT_MODEL, embed, resolve_model
 from memtax.lm.loading import model_files
 
@@ -37,13 +39,12 @@ class EmbeddingFilter(Filter):
         """Same as for every filter, but cached."""
         return super().fingerprint
 
-    def compute(self, batch: Batch) -> Batch:
+    def compute(self, batch: Batch) -> Columns:
         """Embed all texts that are not missing."""
         spare_threads()
-        rows = [row for row, text in enumerate(batch["text"]) if text is not None]
-        added: list[list[float] | None] = [None] * len(batch["text"])
-        if rows:
-            vectors = embed([batch["text"][row] for row in rows], self.model, self.revision)
-            for row, vector in zip(rows, vectors.tolist(), strict=True):
-                added[row] = vector
-        return {"embedding": added}
+        texts = [text for text in batch["text"] if text is not None]
+        if not texts:
+            return {"embedding": [None] * len(batch["text"])}
+        vectors = embed(texts, self.model, self.revision)
+        missing = [text is None for text in batch["text"]]
+        return {"embedding": list_array(np.where(missing, 0, vectors.shape[1]), vectors.reshape(-1), missing)}

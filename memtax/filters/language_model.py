@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from memtax.engine.world import spare_threads
 from memtax.errors import MemtaxError, ModelError
-from memtax.filters.base import Batch, Filter
+from memtax.filters.base import Batch, Columns, Filter, list_array
 from memtax.lm import extraction
 from memtax.lm.decoding import Decoding
 from memtax.lm.loading import model_files
@@ -199,7 +201,7 @@ class LanguageModelFilter(Filter):
         _ = self.weights
         return digest(super().fingerprint, self.opening)
 
-    def compute(self, batch: Batch) -> Batch:
+    def compute(self, batch: Batch) -> Columns:
         """Score a batch of token sequences."""
         from memtax.lm import resident
         from memtax.lm.scores import score
@@ -232,24 +234,25 @@ class LanguageModelFilter(Filter):
             attention=self.attention,
             batch_tokens=most,
         )
-        found = extraction.of_windows(scores, self.all_windows, prompts) | self._beyond(scores, prompts)
+        found: dict[str, Any] = extraction.of_windows(scores, self.all_windows, prompts)
+        found |= self._beyond(scores, prompts)
         if is_served(self.model):
             return self._of_server(found, scores)
         if self.generated:
             found |= self._generated(model, sequences, prompts, scores, suppressed, most)
         if self.edits is not None:
-            found |= self._near(model, sequences, prompts, self.edits, found["decoding_logprob"])
+            found |= self._near(model, sequences, prompts, self.edits, found["decoding_logprob"].to_pylist())
         return {name: found[name] for name in self.columns}
 
-    def _of_server(self, found: Batch, scores: "TokenScores") -> Batch:
+    def _of_server(self, found: Columns, scores: "TokenScores") -> Columns:
         """The columns with null for what a server does not give."""
         missing = [None] * len(scores)
         unknown = missing if scores.unknown is None else scores.unknown.tolist()
-        columns: Batch = {}
+        columns: dict[str, Any] = {}
         for name in self.columns:
-            values = found.get(name, missing)
+            values: Any = found.get(name, missing)
             if name.startswith(OF_ARGMAX):
-                values = [None if lacks else value for value, lacks in zip(values, unknown, strict=True)]
+                values = [None if lacks else value for value, lacks in zip(values.to_pylist(), unknown, strict=True)]
             columns[name] = missing if self.decoding is not None and name in _DRAWN else values
         return columns
 
@@ -319,22 +322,24 @@ class LanguageModelFilter(Filter):
             found["match_length" + ending] = lengths
         return found
 
-    def _beyond(self, scores: "TokenScores", prompts: list[int]) -> Batch:
+    def _beyond(self, scores: "TokenScores", prompts: list[int]) -> dict[str, Any]:
         """The optional columns that the forward pass provides."""
-        found: Batch = {}
+        found: dict[str, Any] = {}
         drawn = scores.logprobs if scores.decoded is None else scores.decoded
         logprobs = extraction.span_logprob(drawn, scores.offsets, prompts, self.continuation)
         found["decoding_logprob"] = logprobs
         if self.probability is not None:
-            found["extraction_queries"] = [extraction.queries(value, self.probability) for value in logprobs]
+            found["extraction_queries"] = [extraction.queries(value, self.probability) for value in logprobs.to_pylist()]
         for name in _PER_TOKEN:
             array = getattr(scores, name)
             if f"token_{name}" in self.columns and array is not None:
-                found[f"token_{name}"] = [piece.tolist() for piece in scores.split(array)]
+                found[f"token_{name}"] = list_array(scores.lengths, array)
         if self.attention and not is_served(self.model):
+            empty = scores.lengths == 0
             for name in ("entropy", "gini"):
-                rows = scores.attention[name].tolist() if scores.attention else [None] * len(scores)
-                found[f"attention_{name}"] = [row if length else None for row, length in zip(rows, scores.lengths, strict=True)]
+                rows = scores.attention[name] if scores.attention else np.empty((len(scores), 0), np.float32)
+                values = rows[~empty].reshape(-1)
+                found[f"attention_{name}"] = list_array(np.where(empty, 0, rows.shape[1]), values, empty)
         if "near_ties" in self.columns and scores.near is not None:
             shares = [piece.mean() if len(piece) else None for piece in scores.split(scores.near)]
             found["near_ties"] = [None if share is None else float(share) for share in shares]

@@ -72,9 +72,7 @@ class SemanticMatchFilter(Filter):
         published = look_up(self.sample, self.columns, batch["sequence_id"], stamp(self.sample))
         if published is not None:
             return published
-        vectors = (
-            batch["embedding"] if self.embedded else EmbeddingFilter(self.model, self.revision).compute(batch)["embedding"]
-        )
+        vectors = batch["embedding"] if self.embedded else EmbeddingFilter(self.model, self.revision)(batch)["embedding"]
         sample = load_sample(self.sample, self.model, self.revision, stamp(self.sample))
         known, found = matches(sample, batch["sequence_id"], vectors, THRESHOLDS)
         ids = np.asarray(batch["sequence_id"], np.int64)[known]

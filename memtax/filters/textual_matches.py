@@ -72,9 +72,7 @@ class TextualMatchFilter(SemanticMatchFilter):
         published = look_up(self.sample, self.columns, batch["sequence_id"], stamp(self.sample))
         if published is not None:
             return published
-        vectors = (
-            batch["embedding"] if self.embedded else EmbeddingFilter(self.model, self.revision).compute(batch)["embedding"]
-        )
+        vectors = batch["embedding"] if self.embedded else EmbeddingFilter(self.model, self.revision)(batch)["embedding"]
         vectors = [None if prompt is None else v for v, prompt in zip(vectors, batch["prompt_text"], strict=True)]
         sample = load_sample(self.sample, self.model, self.revision, stamp(self.sample))
         if sample.prompts is None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from memtax import statistics
 from memtax.errors import MemtaxError
@@ -25,7 +26,7 @@ COLUMNS = (
     "extraction_strength",
     "continuation_logprob",
 )
-"""The columns that `columns` returns, in order."""
+"""The columns that `arrays` returns, in order."""
 
 _NEAR = 0.5
 """Nats: log-probabilities closer to 0 than this are inverted with expm1, because 1 - exp(x) loses precision there."""
@@ -90,6 +91,11 @@ def extraction_strength(match: Matches) -> npt.NDArray[np.float32]:
 
 
 def columns(scores: Scores, prompt: int | Sequence[int], continuation: int) -> dict[str, list[Any]]:
+    """The columns of `COLUMNS` for every sequence, as lists; see `arrays`."""
+    return {name: values.to_pylist() for name, values in arrays(scores, prompt, continuation).items()}
+
+
+def arrays(scores: Scores, prompt: int | Sequence[int], continuation: int) -> dict[str, pa.Array]:
     """The columns of `COLUMNS` for every sequence.
 
     Args:
@@ -98,7 +104,7 @@ def columns(scores: Scores, prompt: int | Sequence[int], continuation: int) -> d
         continuation: tokens of the continuation, at least 1.
 
     Returns:
-        One list per column, one entry per sequence. None if the sequence does not reach the end of the prompt or of the
+        One array per column, one entry per sequence. Null if the sequence does not reach the end of the prompt or of the
         continuation, or has no token to score: the first token of a prompt is never scored.
     """
     lengths = np.diff(scores.offsets)
@@ -132,17 +138,17 @@ def suffix(window: Window) -> str:
     return f"_{window[0]}_{window[1]}"
 
 
-def of_windows(scores: Scores, windows: Sequence[Window], prompts: Sequence[int] | None = None) -> dict[str, list[Any]]:
-    """`columns` for the first window, and those of `OF_A_WINDOW` with a suffix for the other windows.
+def of_windows(scores: Scores, windows: Sequence[Window], prompts: Sequence[int] | None = None) -> dict[str, pa.Array]:
+    """`arrays` for the first window, and those of `OF_A_WINDOW` with a suffix for the other windows.
 
     Args:
         scores: the sequences' token scores.
         windows: prompt and continuation lengths, at least one pair; all use the same forward pass.
         prompts: tokens of each sequence's prompt, instead of those of the first window.
     """
-    found = columns(scores, windows[0][0] if prompts is None else prompts, windows[0][1])
+    found = arrays(scores, windows[0][0] if prompts is None else prompts, windows[0][1])
     for window in windows[1:]:
-        more = columns(scores, *window)
+        more = arrays(scores, *window)
         found |= {name + suffix(window): more[name] for name in OF_A_WINDOW}
     return found
 
@@ -152,10 +158,8 @@ def window_columns(windows: Sequence[Window]) -> tuple[str, ...]:
     return (*COLUMNS, *(name + suffix(window) for window in windows[1:] for name in OF_A_WINDOW))
 
 
-def span_logprob(
-    logprobs: Floats, offsets: npt.NDArray[np.int64], prompt: int | Sequence[int], continuation: int
-) -> list[float | None]:
-    """Log-probability of each continuation, from concatenated token log-probabilities; None if the sequence is too short."""
+def span_logprob(logprobs: Floats, offsets: npt.NDArray[np.int64], prompt: int | Sequence[int], continuation: int) -> pa.Array:
+    """Log-probability of each continuation, from concatenated token log-probabilities; null if the sequence is too short."""
     lengths = np.diff(offsets)
     before = np.broadcast_to(np.asarray(prompt, np.int64), lengths.shape) - 1
     whole = lengths >= before + continuation
@@ -237,16 +241,15 @@ def _window(scores: Scores, rows: Matches, start: int | npt.NDArray[np.int64], c
     return (scores.offsets[:-1][rows] + start)[:, None] + np.arange(count)[None, :]
 
 
-def _fill(rows: Matches, values: npt.NDArray[Any]) -> list[Any]:
-    """The values at the chosen rows, None elsewhere."""
-    filled: list[Any] = [None] * len(rows)
-    for row, value in zip(np.flatnonzero(rows), values.tolist(), strict=True):
-        filled[row] = value
-    return filled
+def _fill(rows: Matches, values: npt.NDArray[Any]) -> pa.Array:
+    """The values at the chosen rows, null elsewhere."""
+    filled = np.zeros(len(rows), values.dtype)
+    filled[rows] = values
+    return pa.array(filled, mask=~rows)
 
 
-def _sequence_perplexities(scores: Scores) -> list[float | None]:
-    """Perplexity of each sequence over all its scored tokens; None for sequences without any."""
+def _sequence_perplexities(scores: Scores) -> pa.Array:
+    """Perplexity of each sequence over all its scored tokens; null for sequences without any."""
     lengths = np.diff(scores.offsets)
     values = np.empty(len(lengths), np.float32)
     # Rows of one length are one array: most tables have a single length.

@@ -3,6 +3,7 @@
 import pickle
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -41,6 +42,22 @@ def dataset():
     tokens = [torch.randint(SIZE, (length,), generator=generator).tolist() for length in lengths]
     types = datasets.Features({"sequence_id": datasets.Value("int64"), "tokens": datasets.List(datasets.Value("int32"))})
     return datasets.Dataset.from_dict({"sequence_id": list(range(90)), "tokens": tokens}, features=types)
+
+
+def test_columns_leave_as_arrow_arrays_of_their_declared_types(model, dataset):
+    scores = LanguageModelFilter(model, token_logprobs=True, moments=True, ranks=True, attention=True, windows=((8, 4),))
+    batch = dataset[:]
+    found = scores.computed(batch)
+    assert all(isinstance(array, pa.Array) for array in found.values())
+    assert {name: array.cast(scores.features.arrow_schema.field(name).type).to_pylist() for name, array in found.items()} == (
+        scores(batch)
+    )
+    # A row of one token has no score: empty lists of tokens, no attention.
+    short = [row for row, tokens in enumerate(batch["tokens"]) if len(tokens) == 1]
+    assert short
+    assert {(tuple(scores(batch)["token_logprobs"][row]), scores(batch)["attention_gini"][row]) for row in short} == {
+        ((), None)
+    }
 
 
 def test_columns_under_map_equal_plain_transformers(model, dataset):

@@ -101,7 +101,7 @@ def test_several_windows_from_one_pass_are_those_of_single_ones():
     model = build("gpt_neox")
     scores = score(model, random_sequences([40, 20, 9]))
     windows = [(8, 8), (4, 16), (16, 24)]
-    found = extraction.of_windows(scores, windows)
+    found = {name: array.to_pylist() for name, array in extraction.of_windows(scores, windows).items()}
     assert tuple(found) == extraction.window_columns(windows)
     assert {name: found[name] for name in extraction.COLUMNS} == extraction.columns(scores, 8, 8)
     for window in windows[1:]:
