@@ -1,4 +1,4 @@
-"""Matrix products with and without MKL's strict reproducibility, which memtax.lm asks for on Intel's processors.
+"""Matrix products with and without MKL's strict reproducibility, which memtax asks for on Intel's processors.
 
     python benchmarks/reproducible.py [--rounds 5]
 

@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from memtax.processors import ask_for_reproducible_products
+
 if TYPE_CHECKING:
     from memtax import canaries as canaries
     from memtax import metrics as metrics
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from memtax.predictor.predictor import Predictor as Predictor
 
 __version__ = "0.2.0"
+
+ask_for_reproducible_products()
 
 _LAZY = {
     "MemorizationCallback": "memtax.callback",

@@ -16,6 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
+import memtax  # noqa: F401 - before PyTorch's first matrix product, which some versions of transformers compute when imported
+
 # The same examples in every run: what fails here fails everywhere. `make fuzz` draws new ones. A slow machine is not a failure.
 settings.register_profile("fixed", derandomize=not os.environ.get("MEMTAX_FUZZ"), deadline=None)
 settings.load_profile("fixed")

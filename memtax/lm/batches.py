@@ -3,7 +3,7 @@
 A CPU matrix product of five to eleven rows is split between two threads into pieces that use other kernels than the whole
 (seen with MKL on AVX-512), and the scalar tails of vectorized activations move with the thread count if a tensor's size is
 odd. So no batch has fewer than 256 positions, and their number is a multiple of 64: results are then bitwise equal for
-1, 2, 4, 8, ... threads, in layers of usual widths. On Intel's processors `memtax.lm` makes MKL guarantee it for any.
+1, 2, 4, 8, ... threads, in layers of usual widths. On Intel's processors `import memtax` makes MKL guarantee it for any.
 """
 
 import math

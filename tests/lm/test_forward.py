@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, BertConfig, RobertaConfig
 
 from helpers.models import POSITIONS, VOCABULARY, build, configurations, oracle, random_sequences
 from memtax.errors import ModelError
-from memtax.lm import is_intel
 from memtax.lm.head import decompose
 from memtax.lm.scores import score
+from memtax.processors import is_intel
 
 LENGTHS = (64, 5, 33, 2, 1, 0, POSITIONS, 12, 12)
 TOLERANCE = 1e-5
