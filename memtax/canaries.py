@@ -178,6 +178,11 @@ def _fault(canary: Canary, found: Losses, arguments: Any) -> str | None:
         return "get no loss on some of their tokens (completion_only_loss, assistant_only_loss or labels mask them)"
     if isinstance(limit, int) and len(canary.tokens) > limit:
         return f"are cut by max_length={limit} (raise it to {len(canary.tokens)} or more, or plant canaries of fewer tokens)"
+    if found.unprompted:
+        return (
+            "stand after another prompt than recorded (cut or split by max_length or packing; another chat template; or "
+            "ShareGPT's roles human and gpt, which TRL does not rename: call them user and assistant)"
+        )
     if found.begun:
         return "are split or cut (packing_strategy='bfd' keeps rows whole; or raise max_length)"
     return (

@@ -151,11 +151,24 @@ def visible_files(folder: Path | str) -> list[Path]:
     )
 
 
-def own_files(folder: Path | str) -> list[Path]:
-    """The visible files below a folder without those of others, if memtax has listed its own there."""
+def own_files(folder: Path | str, listed: bool = False) -> list[Path]:
+    """The visible files below a folder without those of others, if memtax has listed its own there.
+
+    Args:
+        folder: the folder.
+        listed: whether a damaged list is an error; otherwise all visible files are returned then.
+
+    Raises:
+        MemtaxError: the list is damaged.
+    """
     files, own = visible_files(folder), _listed(Path(folder))
     # A listing that names what is not there is damaged.
     if own is None or not all(Path(folder, name).exists() for name in own):
+        if listed:
+            raise MemtaxError(
+                f"{Path(folder, outputs.LISTING)}, the list of the files that memtax wrote there, is damaged; move your own "
+                "files out of that directory, remove it, and run the same command again"
+            )
         return files
     return [file for file in files if str(file.relative_to(folder)) in own]
 

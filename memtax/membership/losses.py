@@ -25,11 +25,13 @@ class Losses:
         whole: occurrences of all its tokens whose trained tokens all get a loss.
         masked: other occurrences of all its tokens.
         begun: occurrences of pieces.
+        unprompted: those of `begun` that hold the whole answer, but not the recorded prompt before it.
     """
 
     whole: int = 0
     masked: int = 0
     begun: int = 0
+    unprompted: int = 0
 
 
 def find_losses(trainer: Any, canaries: Sequence[Canary]) -> list[Losses]:
@@ -103,6 +105,9 @@ def _count(
             seen.add((number, begin))
             if begin < 0 or not np.array_equal(whole, pattern):
                 found[number].begun += 1
+                start = canaries[number].start or 0
+                answer = row[max(begin + start, 0) : begin + len(pattern)]
+                found[number].unprompted += int(start > 0 and np.array_equal(answer, pattern[start:]))
             elif (targets[begin : begin + len(pattern)][scored] == pattern[scored]).all():
                 found[number].whole += 1
             else:

@@ -144,7 +144,8 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if (path / LISTING).exists():
-        return own_files(path)
+        # Files of others must not be recorded as the audit's.
+        return own_files(path, listed=True)
     found = []
     for each in sorted(path.iterdir()) if path.is_dir() else []:
         if not each.name.startswith(".") and (each.is_dir() or each.name in _OWN or has_record(each)):

@@ -93,6 +93,13 @@ def test_one_byte_is_named(audit, name):
     assert len(changed) == 1 or name == "out/audit.json"
 
 
+@pytest.mark.parametrize("content", ['["worrying/trail.parquet"]', '["worrying/train.parquet"'])
+def test_a_damaged_list_of_files_makes_no_file_of_the_user_part_of_the_audit(audit, content):
+    (audit / "out/dataset/.memtax-files").write_text(content)
+    with pytest.raises(MemtaxError, match=r"dataset/\.memtax-files, the list of .* is damaged"):
+        audit_record.write(audit / "out", {}, {}, ["dataset"], {"verdicts": VERDICTS})
+
+
 def test_every_byte_of_the_record_counts(audit):
     record = audit / "out" / "audit.json"
     before = record.read_bytes()
