@@ -1,8 +1,10 @@
 """Progress bars in one style, and settings of a whole run: quiet, strict, memory limit."""
 
+import contextlib
 import os
 import re
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from memtax.credentials import hide
@@ -14,6 +16,7 @@ _quiet = False
 _strict = False
 _memory: int | None = None
 _notes_to_errors = False
+_advance: Callable[[int], None] | None = None
 
 
 def set_notes_to_errors(on: bool = True) -> None:
@@ -119,6 +122,38 @@ def progress_bar(description: str, total: int | None, unit: str = "rows", **opti
     # Very short work needs no bar.
     options.setdefault("delay", 0.5)
     return tqdm(total=total, desc=f"{description:<28}", unit=f" {unit}", disable=_quiet or not _is_main(), **options)
+
+
+@contextlib.contextmanager
+def batch_of(rows: int, done: Callable[[int], Any] | None) -> Iterator[None]:
+    """Let `advance` move a bar within a batch, which for a large model takes minutes; the rest is counted at the end.
+
+    Args:
+        rows: rows of the batch; passes over more than these, such as over several versions of a text, do not count.
+        done: called with numbers of rows, such as `bar.update`; None counts nothing.
+    """
+    global _advance
+    left, before = rows, _advance
+
+    def advance_by(finished: int) -> None:
+        nonlocal left
+        counted = min(finished, left)
+        left -= counted
+        if done is not None and counted:
+            done(counted)
+
+    _advance = advance_by
+    try:
+        yield
+    finally:
+        _advance = before
+    advance_by(left)
+
+
+def advance(rows: int) -> None:
+    """Report finished rows of the batch that `batch_of` has begun; nothing happens outside of one."""
+    if _advance is not None:
+        _advance(rows)
 
 
 def say(line: str, is_note: bool = False) -> None:

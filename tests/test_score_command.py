@@ -195,6 +195,16 @@ def test_a_megatron_file_is_read_as_it_is(work, whole, monkeypatch, tmp_path):
     assert found.column("match_length").to_pylist() == expected.column("match_length").to_pylist()
 
 
+def test_rows_that_are_all_too_short_are_not_a_share_of_zero(work, tmp_path, monkeypatch, capsys):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"sequence_id": 1, "tokens": [1, 2, 3]}) + "\n")
+    arguments = command(work, tmp_path / "out")
+    arguments[3] = str(tmp_path / "rows.jsonl")
+    run_here(monkeypatch, arguments)
+    told = capsys.readouterr().out
+    assert "prompt 16, continuation 16: not measured" in told
+    assert "0 of 0" not in told
+
+
 def test_text_rows_take_the_models_tokenizer(work, tmp_path, monkeypatch, capsys):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

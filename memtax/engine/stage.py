@@ -11,7 +11,7 @@ from memtax.engine.shards import Plan, plan
 from memtax.engine.world import World
 from memtax.errors import MemtaxError, RowError
 from memtax.files import write_json
-from memtax.progress import progress_bar
+from memtax.progress import batch_of, progress_bar
 from memtax.provenance import fingerprint_dataset
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def compute_shard(
     rows_per_batch: int,
     done: Callable[[int], Any] | None = None,
 ) -> "pa.Table":
-    """One shard's table, in the fixed batches; `done` is called with each finished batch's row count.
+    """One shard's table, in the fixed batches; `done` is called with numbers of finished rows.
 
     Same columns and values as `rows.map(function, batched=True, batch_size=rows_per_batch)`, whose cache and writer would cost
     more per shard than a small filter.
@@ -129,14 +129,13 @@ def compute_shard(
     for start in range(0, len(rows), rows_per_batch):
         batch = rows[start : start + rows_per_batch]
         try:
-            added = function.computed(batch)
+            with batch_of(len(batch[KEY]), done):
+                added = function.computed(batch)
         except RowError as error:
             # The function knows the row's index in the batch; the user knows its id.
             key = batch[KEY][error.row]
             raise error.at(key, f"the row with sequence_id {key}") from error
         tables.append(pa.table({KEY: batch[KEY], **added}, schema=columns))
-        if done is not None:
-            done(len(batch[KEY]))
     return pa.concat_tables(tables)
 
 

@@ -136,7 +136,10 @@ def _lines(figures: Mapping[str, Any]) -> list[str]:
         what = f"prompt {row['prompt']}, continuation {row['continuation']}"
         if row["prompt"] is None:
             what = f"answers after their conversation, first {row['continuation']} tokens"
-        lines.append(f"{what}: {row['memorized']:,} of {row['sequences']:,} memorized{share}")
+        if row["sequences"]:
+            lines.append(f"{what}: {row['memorized']:,} of {row['sequences']:,} memorized{share}")
+        else:
+            lines.append(f"{what}: not measured, because no row has enough tokens; give longer rows or shorter lengths")
     if (ties := figures.get("near_ties")) and ties["share"] is not None:
         share = f"{ties['share']:.2%}"
         lines.append(f"near-ties in {ties['dtype']}: {share} of the tokens, where another batch or card may decide otherwise")

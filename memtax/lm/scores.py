@@ -24,6 +24,7 @@ from memtax.lm.memory import FAILURES, fitting, smaller
 from memtax.lm.reduction import Wanted, reduce
 from memtax.lm.served_names import Served
 from memtax.lm.special_tokens import BosIds, bos_of, positions, with_bos
+from memtax.progress import advance
 
 BATCH_TOKENS = {"cpu": 4096, "accelerator": 65_536}
 """Positions per forward pass that keep two cores, and one accelerator, busy (see `score`)."""
@@ -150,6 +151,7 @@ def score(
                 found[name][places] = array
             for name, array in (recorded.take(len(block.rows)) if recorded else {}).items():
                 heads.setdefault(name, np.full((len(ragged.lengths), array.shape[1]), np.nan, np.float32))[block.rows] = array
+            advance(len(block.rows))
     _check_numbers(found.pop("bad"), offsets)
     logprobs = found.pop("logprobs", np.empty(0, np.float32))
     return TokenScores(logprobs, found.pop("match"), offsets, attention=heads or None, **found)

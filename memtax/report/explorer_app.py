@@ -6,6 +6,7 @@ from memtax.errors import MemtaxError
 from memtax.extras import explained
 from memtax.progress import numbered
 from memtax.report.explorer import MOST_ROWS, SHOWN, Explorer
+from memtax.report.words import label
 from memtax.schema import CATEGORIES
 
 NEAR = ("rank", "neighbour_id", "cosine", "text")
@@ -13,6 +14,8 @@ NEAR = ("rank", "neighbour_id", "cosine", "text")
 COLORS = {"90% or more": "#2166ac", "50 to 90%": "#92c5de", "10 to 50%": "#f4a582", "less than 10%": "#b2182b"}
 """Colors of tokens by probability, distinguishable by color-blind readers."""
 TOKENS: dict[str, Any] = {"color_map": COLORS, "combine_adjacent": False, "show_legend": True}
+CLIPPED = 160
+"""Characters of a text in the list of rows."""
 MEMORIZED = {"all": None, "memorized": True, "not memorized": False}
 
 
@@ -50,7 +53,8 @@ def _sequences(gradio: Any, explorer: Explorer, demo: Any) -> None:
         most = gradio.Slider(0, 1, 1.0, label="Probability at most")
     button = gradio.Button("Filter", variant="primary")
     total = gradio.Markdown()
-    rows = gradio.Dataframe(headers=headers, interactive=False, wrap=True, type="array", max_height=320, column_widths=widths)
+    shown_as = [label(name) for name in headers]
+    rows = gradio.Dataframe(headers=shown_as, interactive=False, wrap=True, type="array", max_height=560, column_widths=widths)
     chosen = gradio.Number(label="Sequence (click a row)", precision=0)
     colored = gradio.HighlightedText(label="Tokens by probability", **TOKENS)
     with gradio.Row():
@@ -64,7 +68,7 @@ def _sequences(gradio: Any, explorer: Explorer, demo: Any) -> None:
         with _said(gradio):
             total, rows = explorer.rows(categories, MEMORIZED[memorized], low=_number(low), high=_number(high), **bounds)
         shown = f"**{numbered(total, 'sequence')}**" + (f", the first {MOST_ROWS} below" if total > MOST_ROWS else "")
-        return shown, [[_cell(row.get(name)) for name in headers] for row in rows]
+        return shown, [[_clip(_cell(row.get(name))) for name in headers] for row in rows]
 
     def details(sequence_id: float | None) -> tuple[list[tuple[str, str | None]], list[list[Any]], list[list[Any]]]:
         with _said(gradio):
@@ -147,7 +151,14 @@ def _near(rows: list[dict[str, Any]]) -> list[list[Any]]:
     return [[_cell(row.get(name)) for name in NEAR] for row in rows]
 
 
+def _clip(value: Any) -> Any:
+    """A cell of the list of rows, where whole texts would leave space for one or two rows; the row itself shows all of it."""
+    return f"{value[:CLIPPED]}\N{HORIZONTAL ELLIPSIS}" if isinstance(value, str) and len(value) > CLIPPED else value
+
+
 def _cell(value: Any) -> Any:
     if value is None:
         return "unknown"
+    if isinstance(value, float) and 0 < value < 1e-4:
+        return "<0.0001"
     return f"{value:.4g}" if isinstance(value, float) else str(value) if isinstance(value, bool) else value

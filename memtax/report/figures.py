@@ -336,7 +336,10 @@ def distribution(groups: Mapping[str, Mapping[str, np.ndarray]], name: str, unit
     with style():
         all_axes = panels(ax, 2.6, 1, len(groups), sharex=True, sharey=True)[0]
         is_log = name in COLUMNS and COLUMNS[name].scale == "log"
-        if is_log and low > 0 and high > 3 * low:
+        if high - low <= 30 and max(abs(low), abs(high)) < 2**50 and (values == np.round(values)).all():
+            # One bin per whole number; other bins would contain now one number and now none.
+            bins, scale = np.arange(low - 0.5, high + 1), "linear"
+        elif is_log and low > 0 and high > 3 * low:
             bins, scale = np.geomspace(low, high * 1.0001, 31), "log"
         elif is_log and low >= 0 and high > 100:
             bins, scale = np.concatenate([[0], np.geomspace(1, high * 1.0001, 30)]), "symlog"

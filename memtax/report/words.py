@@ -132,8 +132,8 @@ def short(value: float) -> str:
 
 
 def fixed(value: Any) -> str:
-    """A coefficient or metric to three decimals."""
-    return DASH if value is None or not math.isfinite(value) else f"{value:.3f}".replace("-", MINUS)
+    """A coefficient or metric to three decimals; what rounds to zero has no sign."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:z.3f}".replace("-", MINUS)
 
 
 def estimate(value: Any) -> str:

@@ -13,6 +13,8 @@ from helpers.small import bigram_model, save, transitions
 from memtax.engine import Plan, once, plan, run
 from memtax.errors import MemtaxError, StaleOutputError
 from memtax.filters import LanguageModelFilter
+from memtax.lm.scores import score
+from memtax.progress import advance, batch_of
 
 
 def parts(folder):
@@ -69,6 +71,8 @@ import sys
 import datasets
 from memtax import engine
 from memtax.filters import LanguageModelFilter
+from memtax.lm.scores import score
+from memtax.progress import advance, batch_of
 rows, model, output = sys.argv[1:]
 assert engine.World.current().size == 2
 scores = LanguageModelFilter(model, prompt=4, continuation=4)
@@ -217,3 +221,28 @@ def test_once_leaves_nothing_of_a_failed_attempt(tmp_path):
     with pytest.raises(OSError):
         once(tmp_path / "d", {"a": 1}, make)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_bar_moves_within_a_batch_and_counts_each_row_once():
+    counted = []
+    with batch_of(10, counted.append):
+        advance(4)
+        # A second pass over the same rows, as for a text's other version.
+        advance(4)
+        advance(4)
+    advance(1)
+    assert counted == [4, 4, 2]
+    counted.clear()
+    with batch_of(10, counted.append):
+        advance(3)
+    assert counted == [3, 7]
+
+
+def test_a_forward_pass_reports_its_rows_before_the_batch_ends(monkeypatch):
+    model, counted = bigram_model(transitions()), []
+    monkeypatch.setattr("memtax.lm.scores.BATCH_TOKENS", {"cpu": 32, "accelerator": 32})
+    with batch_of(16, counted.append):
+        score(model, [[1, 2, 3, 4, 5, 6, 7, 8]] * 16)
+        assert len(counted) > 1
+        assert sum(counted) == 16
+    assert sum(counted) == 16

@@ -82,6 +82,14 @@ def test_a_folder_that_is_no_run(tmp_path):
         Explorer.load(tmp_path)
 
 
+def test_cells_of_the_list_are_short():
+    from memtax.report.explorer_app import CLIPPED, _cell, _clip
+
+    assert _clip("x" * 1000) == "x" * CLIPPED + "\N{HORIZONTAL ELLIPSIS}"
+    assert [_clip(value) for value in ("text", 7, None)] == ["text", 7, None]
+    assert [_cell(value) for value in (4.24e-19, 0.0, 0.25)] == ["<0.0001", "0", "0.25"]
+
+
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="the extra explore is not installed")
 @pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="playwright is not installed")
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser")

@@ -159,6 +159,20 @@ def test_distribution_draws_whatever_the_values(memorized, rest):
     assert "mathdefault" not in drawn
 
 
+def test_bins_of_whole_numbers_hold_one_number_each():
+    import numpy as np
+
+    groups = {"recitation": {"memorized": np.array([7, 7, 25]), "rest": np.array([8])}}
+    (axes,) = figures.distribution(groups, "match_length", "tokens")
+    outlines = [patch.get_xy() for patch in axes.patches]
+    # Edges lie halfway between the numbers: 6.5, 7.5, ..., 25.5.
+    assert sorted({float(x) for outline in outlines for x in outline[:, 0]}) == [6.5 + step for step in range(20)]
+
+
+def test_a_coefficient_that_rounds_to_zero_has_no_sign():
+    assert [words.fixed(value) for value in (-0.0004, 0.0004, -0.0006)] == ["0.000", "0.000", f"{words.MINUS}0.001"]
+
+
 def test_labels_of_models_of_equal_size_do_not_overlap():
     rows = [
         {"checkpoint": name, "parameters": size, "category": "all", "rate": 0.1 * place, "low": 0.0, "high": 1.0}
