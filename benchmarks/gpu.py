@@ -10,10 +10,12 @@ names of failures are printed as they come. Then each row runs in a process of i
 """
 
 import argparse
-import importlib
+import importlib.metadata
+import importlib.util
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,8 +50,12 @@ def machine() -> list[str]:
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else f"no GPU; {os.cpu_count()} cores"
     memory = f", {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB" if torch.cuda.is_available() else ""
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, Python {sys.version.split()[0]}"
-    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE, check=False)
-    revision = f", revision {asked.stdout.strip()}" if asked.returncode == 0 else ""
+    triton = importlib.metadata.version("triton") if importlib.util.find_spec("triton") else "not installed"
+    versions += f", triton {triton}"
+    revision = ""
+    if shutil.which("git"):
+        asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE, check=False)
+        revision = f", revision {asked.stdout.strip()}" if asked.returncode == 0 else ""
     return [f"{card}{memory}; {versions}; {time.strftime('%Y-%m-%d')}{revision}."]
 
 
@@ -175,7 +181,8 @@ def run_row(name: str, smoke: bool) -> None:
     """In the child: import, wait for the word, then print each result as a line."""
     row = next(row for row in ROWS if row.name == name)
     function: Any = getattr(importlib.import_module(f"on_gpu.{row.module}"), row.function)
-    sys.stdin.readline()
+    if not sys.stdin.readline():
+        raise SystemExit("the process that started this one has ended")
     import torch
 
     if not torch.cuda.is_available() and not smoke:
@@ -203,6 +210,8 @@ def main() -> None:
     if arguments.list:
         print("\n".join(row.name for row in ROWS))
         return
+    # `timeout` and schedulers end a run so: the processes started here end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     started = time.monotonic()
     chosen = {name for name in arguments.only.split(",") if name}
     unknown = chosen - {"tests", "rows", *(row.name for row in ROWS)}

@@ -58,30 +58,40 @@ def run_tests(page: Any, given: list[str] | None, environment: dict[str, str], s
         record = Record(page, events)
         environment = {**environment, "OMP_NUM_THREADS": "1", "MEMTAX_GPU_EVENTS": str(events)}
         environment["MEMTAX_GPU_LIMIT"] = str(TEST_SECONDS)
-        while left or running:
-            over = time.monotonic() - started > seconds
-            while left and len(running) < count and not over:
-                file = left.pop(0)
-                running[file] = start(file, environment, folder), time.monotonic()
-            time.sleep(0.1)
-            record.read()
-            for file, (process, since) in list(running.items()):
-                late = time.monotonic() - since > FILE_SECONDS
-                if process.poll() is None and not (late or over):
-                    continue
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-                    record.cut(file, "the time for the tests is over" if over else f"more than {FILE_SECONDS} s")
-                elif process.returncode not in (0, 1, 5):
-                    record.cut(file, f"pytest ended with {process.returncode}")
-                del running[file]
-            if over:
-                break
+        try:
+            while left or running:
+                over = time.monotonic() - started > seconds
+                while left and len(running) < count and not over:
+                    file = left.pop(0)
+                    running[file] = start(file, environment, folder), time.monotonic()
+                time.sleep(0.1)
+                record.read()
+                for file, (process, since) in list(running.items()):
+                    late = time.monotonic() - since > FILE_SECONDS
+                    if process.poll() is None and not (late or over):
+                        continue
+                    if process.poll() is None:
+                        end(process)
+                        record.cut(file, "the time for the tests is over" if over else f"more than {FILE_SECONDS} s")
+                    elif process.returncode not in (0, 1, 5):
+                        record.cut(file, f"pytest ended with {process.returncode}")
+                    del running[file]
+                if over:
+                    break
+        finally:
+            for process, _ in running.values():
+                end(process)
         record.read()
         record.missed = left
         record.show(time.monotonic() - started, count)
     return not record.failed
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a pytest and what it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def start(file: str, environment: dict[str, str], folder: str) -> "subprocess.Popen[bytes]":

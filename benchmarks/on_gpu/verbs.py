@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import json
 import os
 import tempfile
@@ -18,7 +19,6 @@ import torch
 
 import memtax
 from memtax.jobs import function
-from memtax.lm import resident
 from on_gpu.plan import Size
 from on_gpu.speed import Line
 
@@ -133,7 +133,7 @@ def large(size: Size) -> Iterator[Line]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         made, count = timed(lambda: build_large(size, folder), device)
-        resident.release()
+        gc.collect()  # PEFT's wrappers form cycles, which would keep a second copy of the weights on the card.
         if device == "cuda":
             torch.cuda.empty_cache()
         yield f"model of {count / 1e9:.1f}B parameters in bfloat16, built and saved", f"{made:.0f} s", ""

@@ -95,8 +95,10 @@ class Recomputed:
         errors = (self.head.adjust(product).to(self.normalizers.dtype) - self.normalizers[:, None]).exp_()
         if isinstance(which, slice):
             start, stop, _ = which.indices(self.width)
-            inside = torch.nonzero((self.targets >= start) & (self.targets < stop))[:, 0]
-            errors[inside, self.targets[inside] - start] -= 1
+            # Every row subtracts, most of them 0: selecting rows would wait for the accelerator at every block.
+            inside = (self.targets >= start) & (self.targets < stop)
+            places = (self.targets - start).clamp(0, max(stop - start - 1, 0))
+            errors[torch.arange(len(errors), device=errors.device), places] -= inside.to(errors.dtype)
         else:
             errors -= (self.targets[:, None] == which[None, :]).to(errors.dtype)
         return self.head.derivative(product, errors)
@@ -361,7 +363,7 @@ def _sums(inner: torch.Tensor, first: Sequence[int], second: Sequence[int]) -> t
         if len(lengths) == 1:
             inner = inner.sum(0, keepdim=True)
         else:
-            owner = torch.repeat_interleave(torch.tensor(lengths, device=inner.device))
+            owner = torch.repeat_interleave(torch.tensor(lengths, device=inner.device), output_size=len(inner))
             inner = inner.new_zeros(len(lengths), inner.shape[1]).index_add_(0, owner, inner)
         inner = inner.T
     return inner

@@ -5,8 +5,9 @@ matrix products. The kernel updates all sums while it goes over the vocabulary (
 Triton comes with CUDA builds of PyTorch; where it is missing or cannot compile, the plain reduction is used.
 """
 
+import contextlib
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -41,11 +42,21 @@ def usable(device: torch.device) -> bool:
     try:
         found, expected = reduce_rows(logits, targets, wanted), reduce(logits, targets, wanted, plain=True)
         close = all(torch.allclose(found[name].double(), expected[name].double(), 1e-4, 1e-4) for name in expected)
+    except torch.OutOfMemoryError:
+        raise  # It says nothing about the kernel: the batch is halved, and this is tried again.
     except Exception as error:  # no C compiler, an unsupported card, a driver that is too old: each raises its own type
         WHY = f"{type(error).__name__}: {error}"
         return False
     WHY = "" if close else "its values differ from the plain reduction's"
     return close
+
+
+def _on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Make the tensors' device the current one: Triton launches on that, and layers may be spread over several cards."""
+    if device.type == "cpu":  # Triton's interpreter
+        return contextlib.nullcontext()
+    current: contextlib.AbstractContextManager[Any] = torch.get_device_module(device).device(device)
+    return current
 
 
 def reduce_rows(logits: torch.Tensor, targets: torch.Tensor, wanted: "Wanted") -> dict[str, torch.Tensor]:
@@ -58,26 +69,28 @@ def reduce_rows(logits: torch.Tensor, targets: torch.Tensor, wanted: "Wanted") -
     """
     rows, vocabulary = logits.shape
     logits = logits if logits.stride(1) == 1 else logits.contiguous()
+    targets = targets.contiguous()
     columns = {name: dtype for name, dtype in wanted.columns.items() if name != "decoded"}
     out = {name: torch.empty(rows, dtype=dtype, device=logits.device) for name, dtype in columns.items()}
     unused = targets  # Never written to: the kernel stores only what is wanted.
     if rows:
-        _kernel[(rows,)](
-            logits,
-            targets,
-            *(out.get(name, unused) for name in ("logprobs", "match", "bad", "means", "variances", "ranks", "near")),
-            logits.stride(0),
-            vocabulary,
-            -1 if wanted.suppressed is None else wanted.suppressed,
-            torch.finfo(logits.dtype).eps,
-            SUMS=wanted.logprobs or wanted.moments,
-            LOGPROBS=wanted.logprobs,
-            MOMENTS=wanted.moments,
-            RANKS=wanted.ranks,
-            NEAR=wanted.near,
-            BLOCK=min(_BLOCK, triton.next_power_of_2(vocabulary)),
-            num_warps=8,
-        )
+        with _on(logits.device):
+            _kernel[(rows,)](
+                logits,
+                targets,
+                *(out.get(name, unused) for name in ("logprobs", "match", "bad", "means", "variances", "ranks", "near")),
+                logits.stride(0),
+                vocabulary,
+                -1 if wanted.suppressed is None else wanted.suppressed,
+                torch.finfo(logits.dtype).eps,
+                SUMS=wanted.logprobs or wanted.moments,
+                LOGPROBS=wanted.logprobs,
+                MOMENTS=wanted.moments,
+                RANKS=wanted.ranks,
+                NEAR=wanted.near,
+                BLOCK=min(_BLOCK, triton.next_power_of_2(vocabulary)),
+                num_warps=8,
+            )
     return out
 
 
@@ -138,12 +151,13 @@ if triton is not None:
                 ahead += tl.sum((before & inside).to(tl.int32), 0)
             new = tl.maximum(peak, tl.max(values, 0))
             if SUMS:
-                # While everything is -inf, there is nothing to rescale and nothing to add.
+                # Differences are bounded: with logits near the largest number they overflow, and 0 times -inf is NaN. While
+                # everything is -inf, the scale is 0, and so is what it multiplies.
                 base = tl.where(new == least, 0.0, new)
-                moved = tl.where(peak == least, 0.0, peak - base)
+                moved = tl.maximum(peak - base, -1e30)
                 scale = tl.exp(moved)
-                shifted = tl.where(values == least, 0.0, values - base)
-                powers = tl.where(values == least, 0.0, tl.exp(shifted))
+                shifted = tl.maximum(values - base, -1e30)
+                powers = tl.exp(shifted)
                 if MOMENTS:
                     # Products in this order: a power that underflows to 0 stays 0, however large the other factors are.
                     squares = scale * squares + 2 * (scale * first) * moved + scale * total * moved * moved

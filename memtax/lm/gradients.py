@@ -360,7 +360,8 @@ def _through_head(
     normalizers = torch.empty(len(hidden), dtype=dtype, device=hidden.device)
     below = torch.empty_like(hidden, dtype=dtype) if deep else hidden[:0]
     sums = None if head.bias is None else torch.zeros(len(lengths), len(head.bias), dtype=dtype, device=hidden.device)
-    owner = torch.repeat_interleave(torch.tensor(lengths, device=hidden.device))
+    owner = torch.repeat_interleave(torch.tensor(lengths, device=hidden.device), output_size=len(hidden))
+    faint = torch.empty(len(hidden), dtype=torch.bool, device=hidden.device)
     for start in range(0, len(hidden), size):
         rows = slice(start, start + size)
         product = head.product(hidden[rows], slice(None))
@@ -378,14 +379,15 @@ def _through_head(
             kept[rows] = brought
         errors = brought
         del product, brought
-        # A probability that underflows has no logarithm, so those rows' logits are recomputed.
-        lost = start + (probability < _FAINT * torch.finfo(dtype).tiny).nonzero()[:, 0]
-        if len(lost):
-            normalizers[lost] = head.adjust(head.product(hidden[lost], slice(None))).to(dtype).logsumexp(-1)
+        faint[rows] = probability < _FAINT * torch.finfo(dtype).tiny
         if deep:
             below[rows] = (errors.to(head.weight.dtype) @ head.weight).to(dtype) * weight[rows, None]
         if sums is not None:
             sums.index_add_(0, owner[rows], errors * weight[rows, None])
+    # A probability that underflows has no logarithm, so those rows' logits are recomputed. Finding them waits for an
+    # accelerator, so it is done once.
+    for lost in torch.split(faint.nonzero()[:, 0], size):
+        normalizers[lost] = head.adjust(head.product(hidden[lost], slice(None))).to(dtype).logsumexp(-1)
     _check_numbers(normalizers.isnan(), lengths)
     left = hidden.to(dtype) * weight[:, None]
     found = Held(kept) if kept is not None else Recomputed(head, hidden, targets, normalizers)

@@ -69,7 +69,10 @@ def smaller(model: Any, work: str, error: Exception, shape: tuple[int, int], aut
         way = "leave the batch size automatic" if rows > 1 else "use a smaller dtype, or device_map auto"
         texts = f"{rows} sequences" if rows > 1 else "1 sequence"
         raise ModelError(f"{texts} of {length} tokens do not fit into memory; {way}") from error
-    traceback.clear_frames(error.__traceback__)
+    failed: BaseException | None = error
+    while failed is not None:  # An error while another one was handled keeps the other's frames too.
+        traceback.clear_frames(failed.__traceback__)
+        failed = failed.__context__
     clear_device_cache(garbage_collection=True)
     found: int = _FITTING.setdefault(model, {}).setdefault(work, rows * length)
     _FITTING[model][work] = min(found, (rows // 2) * length)

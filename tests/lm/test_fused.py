@@ -20,6 +20,9 @@ if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs a GPU, or TRITON_INTERPRET=1", allow_module_level=True)
 
 
+KINDS = ["random", "tied", "-inf", "huge", "largest", "one token", "tied across blocks", "ascending", "constant"]
+
+
 def logits_of(kind, vocabulary=5003, rows=8):
     generator = torch.Generator().manual_seed(0)
     found = torch.randn(rows, vocabulary, generator=generator) * 4
@@ -32,6 +35,14 @@ def logits_of(kind, vocabulary=5003, rows=8):
     if kind == "huge":
         found[:4] *= 1e4
         found[4:] *= 1e30
+    if kind == "largest":
+        found[:] = found.sign() * 3e38  # differences overflow
+        found[0, 0], found[1, vocabulary - 1] = 3.3e38, 3.3e38
+    if kind == "one token":
+        token = torch.arange(rows) * (vocabulary // rows)
+        found = torch.full_like(found, -math.inf).scatter_(1, token[:, None], 0.25)
+    if kind == "tied across blocks":
+        found[:, [4095, 4096, vocabulary - 1]] = 30.0
     if kind == "ascending":
         found = found.sort(-1).values * 20
     if kind == "constant":
@@ -40,7 +51,7 @@ def logits_of(kind, vocabulary=5003, rows=8):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kind", ["random", "tied", "-inf", "huge", "ascending", "constant"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("suppressed", [None, 17])
 def test_the_kernel_equals_the_plain_reduction(kind, dtype, suppressed):
     logits = logits_of(kind).to(DEVICE, dtype)
@@ -76,6 +87,47 @@ def test_only_what_is_wanted_is_returned_and_written():
     assert found["match"].tolist() == (logits.argmax(-1) == targets).tolist()
     assert targets.tolist() == list(range(8))
     assert fused.reduce_rows(logits[:0], targets[:0], Wanted())["logprobs"].shape == (0,)
+
+
+@pytest.mark.parametrize("vocabulary", [1, 2, 7, 4095, 4096, 4097, 8192, 12_289])
+def test_any_size_of_vocabulary_and_a_single_row(vocabulary):
+    for rows in (1, 3):
+        logits = logits_of("random", vocabulary, rows).to(DEVICE)
+        wanted = Wanted(moments=True, ranks=True, near=True)
+        for targets in (logits.argmax(-1), torch.full((rows,), vocabulary - 1, device=DEVICE)):
+            found, expected = fused.reduce_rows(logits, targets, wanted), reduce(logits, targets, wanted, plain=True)
+            for name, values in found.items():
+                torch.testing.assert_close(values, expected[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_rows_and_targets_may_be_parts_of_larger_tensors():
+    logits, targets = logits_of("tied").to(DEVICE), torch.arange(16, device=DEVICE)[::2]
+    found = fused.reduce_rows(logits[:, :101], targets, Wanted(ranks=True))
+    expected = reduce(logits[:, :101].contiguous(), targets, Wanted(ranks=True), plain=True)
+    for name, values in found.items():
+        torch.testing.assert_close(values, expected[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")
+def test_offsets_beyond_32_bits():
+    rows, vocabulary = 2**31 // 50_304 + 9, 50_304
+    logits = torch.empty(rows, vocabulary, dtype=torch.bfloat16, device="cuda")
+    logits[:8] = logits[-8:] = logits_of("random", vocabulary).cuda().bfloat16()
+    logits[8:-8] = 0
+    found = fused.reduce_rows(logits, torch.arange(rows, device="cuda") % 8, Wanted(ranks=True))
+    targets = torch.arange(rows - 8, rows, device="cuda") % 8
+    expected = reduce(logits[-8:], targets, Wanted(ranks=True), plain=True)
+    for name in ("ranks", "match", "bad"):
+        assert found[name][-8:].tolist() == expected[name].tolist(), name
+    torch.testing.assert_close(found["logprobs"][-8:], expected["logprobs"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_on_the_second_of_two_cards():
+    logits, targets = logits_of("random").to("cuda:1"), torch.arange(8, device="cuda:1")
+    assert fused.usable(logits.device), fused.WHY
+    found, expected = fused.reduce_rows(logits, targets, Wanted()), reduce(logits, targets, Wanted(), plain=True)
+    torch.testing.assert_close(found["logprobs"], expected["logprobs"], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")

@@ -1,0 +1,67 @@
+"""What waits for an accelerator does not grow with the number of blocks, and a failed batch leaves nothing in memory."""
+
+import gc
+import weakref
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from helpers.models import build, random_sequences
+from memtax.lm import _kernels, gradients
+from memtax.lm.gradients import capture
+from memtax.lm.memory import smaller
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations whose result's shape or value the host needs."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in ("nonzero", "_local_scalar_dense"):
+            self.counts[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_blocks_of_the_vocabulary_and_of_rows_do_not_wait(monkeypatch):
+    model, sequences = build("gpt_neox"), random_sequences([40, 33, 64, 9, 25, 17])
+    expected = capture(model, sequences).gram()
+    counted = []
+    for held, chunk in ((2**24, 2**23), (2**9, 2**9)):
+        monkeypatch.setattr(_kernels, "_HELD", held)
+        monkeypatch.setattr(gradients, "_CHUNK_LOGITS", {"cpu": chunk})
+        with Waits() as waits:
+            (name,) = (name for name, kernel in capture(model, sequences).kernels.items() if isinstance(kernel, _kernels.Outer))
+            head = capture(model, sequences).kernels[name]
+            found = head.gram_by_gradients(head)
+        counted.append(waits.counts)
+        np.testing.assert_allclose(found.numpy(), expected[name], rtol=1e-4, atol=1e-6)
+    assert counted[0] == counted[1]
+
+
+def test_a_failed_batch_leaves_no_tensor_behind_even_if_it_failed_while_another_error_was_handled():
+    model, kept = torch.nn.Linear(1, 1), []
+
+    def inner():
+        tensor = torch.zeros(9)
+        kept.append(weakref.ref(tensor))
+        raise ValueError("another way is tried")
+
+    def outer():
+        try:
+            inner()
+        except ValueError:
+            raise torch.OutOfMemoryError("CUDA out of memory")  # noqa: B904
+
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        outer()
+    assert kept[0]() is not None
+    assert smaller(model, "work", caught.value, (8, 4)) == 16
+    gc.collect()
+    assert kept[0]() is None
