@@ -151,8 +151,7 @@ if triton is not None:
                 ahead += tl.sum((before & inside).to(tl.int32), 0)
             new = tl.maximum(peak, tl.max(values, 0))
             if SUMS:
-                # Differences are bounded: with logits near the largest number they overflow, and 0 times -inf is NaN. While
-                # everything is -inf, the scale is 0, and so is what it multiplies.
+                # Bounded: differences of huge logits overflow, and 0 times -inf is NaN. While all is -inf, the scale is 0.
                 base = tl.where(new == least, 0.0, new)
                 moved = tl.maximum(peak - base, -1e30)
                 scale = tl.exp(moved)

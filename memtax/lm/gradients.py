@@ -357,11 +357,10 @@ def _through_head(
     hidden = hidden.to(head.weight.dtype)
     size = max(chunk_logits // head.weight.shape[0], 64)
     kept = torch.empty(len(hidden), head.weight.shape[0], dtype=dtype, device=hidden.device) if held else None
-    normalizers = torch.empty(len(hidden), dtype=dtype, device=hidden.device)
+    normalizers, faint = (torch.empty(len(hidden), dtype=kind, device=hidden.device) for kind in (dtype, torch.bool))
     below = torch.empty_like(hidden, dtype=dtype) if deep else hidden[:0]
     sums = None if head.bias is None else torch.zeros(len(lengths), len(head.bias), dtype=dtype, device=hidden.device)
     owner = torch.repeat_interleave(torch.tensor(lengths, device=hidden.device), output_size=len(hidden))
-    faint = torch.empty(len(hidden), dtype=torch.bool, device=hidden.device)
     for start in range(0, len(hidden), size):
         rows = slice(start, start + size)
         product = head.product(hidden[rows], slice(None))
@@ -384,8 +383,7 @@ def _through_head(
             below[rows] = (errors.to(head.weight.dtype) @ head.weight).to(dtype) * weight[rows, None]
         if sums is not None:
             sums.index_add_(0, owner[rows], errors * weight[rows, None])
-    # A probability that underflows has no logarithm, so those rows' logits are recomputed. Finding them waits for an
-    # accelerator, so it is done once.
+    # A probability that underflows has no logarithm, so those logits are recomputed: once, as finding them waits for a card.
     for lost in torch.split(faint.nonzero()[:, 0], size):
         normalizers[lost] = head.adjust(head.product(hidden[lost], slice(None))).to(dtype).logsumexp(-1)
     _check_numbers(normalizers.isnan(), lengths)

@@ -153,8 +153,7 @@ def score(
                 heads.setdefault(name, np.full((len(ragged.lengths), array.shape[1]), np.nan, np.float32))[block.rows] = array
             advance(len(block.rows))
     _check_numbers(found.pop("bad"), offsets)
-    logprobs = found.pop("logprobs", np.empty(0, np.float32))
-    return TokenScores(logprobs, found.pop("match"), offsets, attention=heads or None, **found)
+    return TokenScores(offsets=offsets, attention=heads or None, **{"logprobs": np.empty(0, np.float32), **found})
 
 
 def _entries(offsets: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
