@@ -166,8 +166,8 @@ def own_files(folder: Path | str, listed: bool = False) -> list[Path]:
     if own is None or not all(Path(folder, name).exists() for name in own):
         if listed:
             raise MemtaxError(
-                f"{Path(folder, outputs.LISTING)}, the list of the files that memtax wrote there, is damaged; move your own "
-                "files out of that directory, remove it, and run the same command again"
+                f"{Path(folder, outputs.LISTING)}, the list of the files that memtax wrote there, is damaged; run the "
+                "command again after you moved your own files out of that directory and removed it"
             )
         return files
     return [file for file in files if str(file.relative_to(folder)) in own]
