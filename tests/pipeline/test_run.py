@@ -16,7 +16,7 @@ from memtax.jobs.run import Run
 from memtax.results import read_summary
 from memtax.schema import CATEGORIES, COLUMNS
 
-MODULES = 188
+MODULES = 189
 """Modules of memtax that a run with a control and checkpoints imports up to its report; an import without need fails here."""
 COUNTED = """
 import sys

@@ -99,7 +99,7 @@ def test_rows_open_filter_and_say_what_is_wrong(page):
     total, table = page.fire("load", None, *EVERYTHING)
     whole = int(re.search(r"\*\*([\d,]+) sequences", total)[1])
     assert len(table["data"]) == min(whole, 200)
-    assert table["headers"][:2] == ["sequence_id", "taxonomy"]
+    assert table["headers"][:2] == ["sequence id", "taxonomy"]
     category = table["headers"].index("taxonomy")
     counts = {}
     for name in ("recitation", "reconstruction", "recollection"):
