@@ -17,6 +17,7 @@ LARGEST = {"YAML": 1 << 20, "JSON": 1 << 26}
 """Bytes of a record at most."""
 DEEPEST = 64
 """Levels to which a record may be nested."""
+_DEEP = f"{{}} is not a record: it is nested more than {DEEPEST} levels deep"
 MOST = 50_000
 """Values of a YAML record at most, with what its aliases stand for. A run's own record has fewer than 200."""
 LARGEST_INTEGER = 2**64
@@ -59,6 +60,8 @@ def parse_yaml(text: str | bytes, name: str) -> Any:
     except MemtaxError:
         raise
     except (yaml.YAMLError, *_WRONG) as error:
+        if "maximum nesting depth" in str(error):  # PyYAML from 6.0.4 on has a limit of its own
+            raise MemtaxError(_DEEP.format(name)) from error
         raise MemtaxError(f"{name} is not YAML: {_line(error)}") from error
     keys = Counter(str(key.value) for key, _ in node.value) if isinstance(node, yaml.MappingNode) else Counter()
     if twice := sorted(key for key, count in keys.items() if count > 1):
@@ -82,7 +85,7 @@ def _check_events(events: Iterator[Any], name: str) -> None:
             waiting.append((event.anchor, total))
             total += 1
             if len(waiting) > DEEPEST:
-                raise MemtaxError(f"{name} is not a record: it is nested more than {DEEPEST} levels deep")
+                raise MemtaxError(_DEEP.format(name))
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = waiting.pop()
             sizes[str(anchor)] = total - before
@@ -129,7 +132,7 @@ def parse_json(text: bytes, name: str, *, finite: bool = True) -> Any:
         start = text[token.start()]
         depth += (start in b"[{") - (start in b"]}")
         if depth > DEEPEST:
-            raise MemtaxError(f"{name} is not a record: it is nested more than {DEEPEST} levels deep")
+            raise MemtaxError(_DEEP.format(name))
     numbers: dict[str, Any] = {"parse_int": _integer, "parse_float": _float, "parse_constant": _float} if finite else {}
     try:
         return json.loads(text.decode("utf-8"), **numbers)

@@ -127,6 +127,8 @@ def fit(design: Array, labels: NDArray[np.bool_], names: Sequence[str] = ()) -> 
         except (PerfectSeparationError, np.linalg.LinAlgError):
             result = None
     failed = result is None or not result.mle_retvals["converged"] or not np.isfinite(result.params).all()
+    # Some versions call a perfect fit converged.
+    failed = failed or result.llf > -1e-6 * len(labels)
     if failed or np.abs(result.params).max() > 15:
         reason = _separation(design, labels, names)
         if reason is None and failed:

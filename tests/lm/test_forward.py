@@ -28,7 +28,8 @@ def agree(model, sequences, scores, tolerance=TOLERANCE):
         expected, expected_match = oracle(model, sequence)
         assert logprobs.dtype == np.float32
         assert logprobs.shape == match.shape == (max(len(sequence) - 1, 0),)
-        np.testing.assert_allclose(logprobs, expected.numpy(), rtol=0, atol=tolerance)
+        # The relative part is for older versions of PyTorch: seen were 1.7e-5 at -7.
+        np.testing.assert_allclose(logprobs, expected.numpy(), rtol=1e-6, atol=tolerance)
         assert match.tolist() == expected_match.tolist()
 
 
