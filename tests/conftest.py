@@ -38,7 +38,7 @@ def pytest_runtest_setup(item):
         pytest.skip("MEMTAX_LONG is not set (make long)")
 
 
-DRAWN = ("report", "filters/test_code_vs_nl.py", "predictor/test_dataset_tables.py")
+DRAWN = ("report", "filters/test_code_vs_nl.py", "predictor/test_dataset_tables.py", "hub/test_pushed_figures.py")
 """Tests that look at figures. Elsewhere drawing takes most of the time of a small run."""
 
 

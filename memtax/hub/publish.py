@@ -12,6 +12,7 @@ from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.files import asset
 from memtax.hub.cards import finish, render, split
+from memtax.hub.figures import run_figures
 from memtax.hub.model_index import classifier_index, extraction_index, predictor_index
 from memtax.hub.models import adapter_card, is_adapter, language_model_card
 from memtax.hub.screening import CANARIES, STAYS, Machine, public_url, screen
@@ -106,7 +107,9 @@ def plan(
     if (source / "dataset" / "README.md").is_file():
         if "dataset" in parts:
             found.append(
-                _dataset(source / "dataset", repo_id, run) if published is None else _published(source, repo_id, run, published)
+                _dataset(source / "dataset", repo_id, run, source)
+                if published is None
+                else _published(source, repo_id, run, published)
             )
         folders = sorted(path for path in (source / "models").glob("*") if _is_model(path))
         if "models" in parts:
@@ -186,10 +189,13 @@ def _installation(repo_id: str, private: bool, *extras: str) -> dict[str, bytes]
     return {"requirements.txt": lines.encode(), **{name: text for name, text in files.items() if name.startswith("memtax/")}}
 
 
-def _dataset(folder: Path, repo_id: str, run: Mapping[str, Any]) -> Repository:
-    text = finish(read_text(folder / "README.md"), repo_id, run, {}, folder / "README.md")
-    files = folder_files(folder, ("README.md", "**/*.parquet")) | {"README.md": text.encode()}
-    return Repository(repo_id, "dataset", files, _unmasked(run))
+def _dataset(folder: Path, repo_id: str, run: Mapping[str, Any], source: Path | None = None) -> Repository:
+    """A dataset's folder; with `source`, the directory of its run, the figures of the run's page too."""
+    figures, section, notes = run_figures(source) if source else ({}, "", ())
+    own = read_text(folder / "README.md")
+    text = finish(f"{own.rstrip()}\n\n{section}" if section else own, repo_id, run, {}, folder / "README.md")
+    files = folder_files(folder, ("README.md", "**/*.parquet")) | figures | {"README.md": text.encode()}
+    return Repository(repo_id, "dataset", files, (*notes, *_unmasked(run)))
 
 
 def _published(source: Path, repo_id: str, run: Mapping[str, Any], layout: Layout) -> Repository:

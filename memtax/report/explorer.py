@@ -189,12 +189,13 @@ class Explorer:
         texts = {row["sequence_id"]: row.get("text") for row in near.select(names).to_pylist()}
         return [{**row, "text": texts.get(row["neighbour_id"])} for row in found]
 
-    def analyse(self, text: str, duplicates: int = 1) -> dict[str, Any]:
-        """Analyze a new text: template, code length, extraction, category and predicted risk.
+    def analyse(self, text: str, duplicates: int | None = None) -> dict[str, Any]:
+        """Analyze a new text: template, code length, extraction, and, if the count is known, category and predicted risk.
 
         Args:
             text: the text; its first tokens are the prompt if a model is loaded.
-            duplicates: number of times that its continuation occurs in the corpus, which the model cannot know.
+            duplicates: number of times that its continuation occurs in the corpus, which the model cannot know; None: unknown,
+                and so is what depends on it.
 
         Raises:
             MemtaxError: the text is empty.
@@ -205,7 +206,7 @@ class Explorer:
 
         if not text.strip():
             raise MemtaxError("there is no text to analyze")
-        row: dict[str, Any] = {"text": text, "sequence_duplicates": int(duplicates)}
+        row: dict[str, Any] = {"text": text, "sequence_duplicates": duplicates}
         for each in (TemplateFilter(), CompressibilityFilter()):
             row |= {name: values[0] for name, values in each({"text": [text]}).items() if name in each.columns}
         code = taxonomy([row["sequence_duplicates"]], [row["is_incrementing"]], [row["is_repeating"]])[0]

@@ -89,7 +89,7 @@ def _sequences(gradio: Any, explorer: Explorer, demo: Any) -> None:
 def _own_text(gradio: Any, explorer: Explorer) -> None:
     """Analysis of a new text by the model and the predictor."""
     own = gradio.Textbox(lines=6, label="Text")
-    count = gradio.Number(1, label="Occurrences of its continuation in the corpus", precision=0)
+    count = gradio.Number(None, label="Occurrences of its continuation in the corpus (empty: unknown)", precision=0)
     ask = gradio.Button("Analyze", variant="primary")
     colored = gradio.HighlightedText(label="Tokens by probability", **TOKENS)
     facts = _listed(gradio, ["column", "value"], "Analysis", [35, 65])
@@ -98,7 +98,7 @@ def _own_text(gradio: Any, explorer: Explorer) -> None:
 
     def analyse(text: str, duplicates: float | None) -> tuple[list[tuple[str, str | None]], list[list[Any]]]:
         with _said(gradio):
-            row = explorer.analyse(text or "", int(duplicates or 0))
+            row = explorer.analyse(text or "", None if duplicates is None else int(duplicates))
         return _colored(row.pop("tokens_shown", [(text, None)])), _facts(row)
 
     ask.click(analyse, [own, count], [colored, facts], api_name="analyse")

@@ -73,6 +73,9 @@ def test_a_text_of_ones_own_without_a_model(run):
     row = explorer.analyse("row 1 row 2 row 3 row 4 row 5 row 6", duplicates=2)
     assert (row["is_incrementing"], row["taxonomy"], row["memorized_probability"]) == (True, "reconstruction", None)
     assert explorer.analyse("just words", duplicates=6)["taxonomy"] == "recitation"
+    # Nobody counted: any category is possible.
+    unknown = explorer.analyse("just words")
+    assert (unknown["sequence_duplicates"], unknown["taxonomy"], unknown["memorized_probability"]) == (None, "unknown", None)
     with pytest.raises(MemtaxError, match="no text"):
         explorer.analyse("  ")
 
