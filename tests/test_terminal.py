@@ -136,3 +136,17 @@ def test_an_option_of_every_verb_that_follows_the_verb_is_told_where_it_goes(opt
         cli.main()
     assert ended.value.code == 2
     assert f"{option} goes before the verb: memtax {option} ... count" in capsys.readouterr().err
+
+
+def test_help_shows_values_as_people_write_them():
+    """No type of Python; nothing beside a switch."""
+
+    def shown(*verb):
+        return CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": "160"}).output
+
+    for name in VERBS:
+        assert not re.search(r"<\w+>|list\[|BOOLEAN", shown(name)), name
+    assert not re.search(r"<\w+>|BOOLEAN", shown())
+    assert re.search(r"--prompt +INTEGER,\.\.\. ", shown("score"))
+    assert re.search(r"--lira-variances +pooled\|per_text\|shrunk ", shown("mia"))
+    assert re.search(r"--exact-only +--no-exact-only +Only find ", shown("score"))

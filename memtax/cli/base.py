@@ -14,7 +14,7 @@ from types import FrameType, TracebackType
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 import memtax
 from memtax.cli import outcome
@@ -22,7 +22,29 @@ from memtax.cli import outcome
 Number = TypeVar("Number", int, float)
 
 
-class Verb(TyperCommand):
+class _Readable:
+    """Leaves out Python's types where they say nothing in the help: beside switches, and beside the names of arguments."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """The command's parameters."""
+        found = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in found:
+            if parameter.param_type_name == "argument":
+                parameter.display_type_rich = _nothing
+            elif parameter.is_flag and parameter.metavar is None:
+                parameter.metavar = ""
+        return found
+
+
+def _nothing(ctx: Any) -> None:
+    """The type of an argument in the help."""
+
+
+class _Group(_Readable, TyperGroup):
+    """The command with its verbs."""
+
+
+class Verb(_Readable, TyperCommand):
     """A verb: it prints its result, and a signal ends it with one line."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -129,6 +151,7 @@ class _App(typer.Typer):
 
 app = _App(
     name="memtax",
+    cls=_Group,
     help="Measure, explain and predict what a causal language model memorized from its training data.",
     epilog="Each verb has an example that uses the output of `memtax demo --output runs/demo` or two files from the README.",
     no_args_is_help=True,
@@ -155,7 +178,8 @@ def options(
     as_json: Annotated[bool, typer.Option("--json", help=outcome.HELP["json"])] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail if any row would be skipped.")] = False,
     memory: Annotated[
-        float | None, typer.Option(help="Memory limit in GiB for threads, batches and caches; a run that needs more ends.")
+        float | None,
+        typer.Option(metavar="GIB", help="Memory limit in GiB for threads, batches and caches; a run that needs more ends."),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")

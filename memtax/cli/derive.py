@@ -2,7 +2,7 @@
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,7 +63,7 @@ def _parameter(owner: Any, name: str, field: Any, hint: Any) -> inspect.Paramete
             more["autocompletion"] = lambda incomplete: [each for each in choices if each.startswith(incomplete)]
         if name == "preset":
             more |= {"is_eager": True, "callback": _expander(owner)}
-        info = typer.Option(*names, help=text, **more)
+        info = typer.Option(*names, help=text, metavar=_metavar(kind, meta["choices"]), **more)
     annotation = list[str] | None if is_list else (shown if shown is bool else shown | None)
     return inspect.Parameter(
         name,
@@ -71,6 +71,20 @@ def _parameter(owner: Any, name: str, field: Any, hint: Any) -> inspect.Paramete
         default=inspect.Parameter.empty if required else default,
         annotation=Annotated[annotation, info],
     )
+
+
+_VALUES = {bool: "", int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+_LONGEST = 40
+"""Characters of a list of choices in the help; a longer one is completed by the shell, and named in an error."""
+
+
+def _metavar(kind: Any, choices: Sequence[str] | None) -> str:
+    """What stands for an option's value in the help; nothing for a switch."""
+    if typing.get_origin(kind) is tuple:
+        # Values in one option are separated by commas.
+        return f"{_metavar(typing.get_args(kind)[0], choices)},..."
+    names = "|".join(choices or (typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()))
+    return names if 0 < len(names) <= _LONGEST else _VALUES.get(kind, "TEXT")
 
 
 def _expander(kind: Any) -> Callable[[typer.Context, str | None], str | None]:
@@ -103,9 +117,11 @@ def _config_parameters(kind: Any) -> list[inspect.Parameter]:
             }
         return path
 
-    infos: list[Any] = [typer.Option("--config", help=_CONFIG, is_eager=True, callback=read)]
-    if kind.config_is_positional:
-        infos.append(typer.Argument(help="The same file.", metavar="CONFIG", is_eager=True, callback=read, show_default=False))
+    positional = kind.config_is_positional
+    said = "The same file as CONFIG." if positional else _CONFIG
+    infos: list[Any] = [typer.Option("--config", metavar="FILE", help=said, is_eager=True, callback=read)]
+    if positional:
+        infos.append(typer.Argument(help=_CONFIG, metavar="CONFIG", is_eager=True, callback=read, show_default=False))
     return [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[Path | None, info])
         for name, info in zip(_FILES, infos, strict=False)
