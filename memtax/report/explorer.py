@@ -190,7 +190,7 @@ class Explorer:
         return [{**row, "text": texts.get(row["neighbour_id"])} for row in found]
 
     def analyse(self, text: str, duplicates: int | None = None) -> dict[str, Any]:
-        """Analyze a new text: template, code length, extraction, and, if the count is known, category and predicted risk.
+        """Analyze a new text: template, code length, extraction, and, as far as known, category and predicted risk.
 
         Args:
             text: the text; its first tokens are the prompt if a model is loaded.
@@ -213,7 +213,9 @@ class Explorer:
         row["taxonomy"] = code
         if self.model is not None:
             row |= self._scores(text)
-        row["memorized_probability"] = self._risk(row)
+        row["memorized_probability"], missing = self._risk(row)
+        if missing:
+            row["missing_factors"] = ", ".join(missing)
         return {**row, "taxonomy": _category(code)}
 
     def _scores(self, text: str) -> dict[str, Any]:
@@ -234,21 +236,24 @@ class Explorer:
             found |= {name: values[0] for name, values in counted({"tokens": [tokens]}).items() if name in counted.columns}
         return found
 
-    def _risk(self, row: Mapping[str, Any]) -> float | None:
-        """The predictor's probability; None without a predictor, or if one of its factors is unknown."""
+    def _risk(self, row: Mapping[str, Any]) -> tuple[float | None, list[str]]:
+        """The predictor's probability, None without a predictor; and the columns that it needs and the row lacks."""
+        from memtax.predictor import factors
         from memtax.predictor.predictor import Predictor
 
         if self.predictor is None:
-            return None
+            return None, []
         names = [name for name in self.features.column_names if name in row and name != "tokens"]
         table = pa.table({name: pa.array([row[name]], self.features.schema.field(name).type) for name in names})
         try:
             if "predictor" not in self._cache:
                 self._cache["predictor"] = Predictor.from_pretrained(self.predictor)
-            found: float | None = self._cache["predictor"].predict(table).to_pylist()[0]
+            predictor: Predictor = self._cache["predictor"]
+            needed = [name for factor in factors.resolve(predictor.factors, predictor.target) for name in factor.sources]
+            missing = [name for name in needed if row.get(name) is None]
+            return (None if missing else predictor.predict(table).to_pylist()[0]), missing
         except MemtaxError:
-            return None
-        return found
+            return None, []
 
     @property
     def _loaded(self) -> tuple[Any, Any]:

@@ -1,13 +1,16 @@
 """The explorer's data, on a table written by hand; its page, where Gradio and a browser are installed."""
 
+import dataclasses
 import importlib.util
 import shutil
 
 import pyarrow as pa
 import pytest
 
+from helpers.pushed_run import ROWS, table
 from memtax.errors import MemtaxError
 from memtax.hub.folder import Config, write_dataset
+from memtax.predictor.predictor import Predictor
 from memtax.report.explorer import Explorer
 
 
@@ -78,6 +81,29 @@ def test_a_text_of_ones_own_without_a_model(run):
     assert (unknown["sequence_duplicates"], unknown["taxonomy"], unknown["memorized_probability"]) == (None, "unknown", None)
     with pytest.raises(MemtaxError, match="no text"):
         explorer.analyse("  ")
+
+
+@pytest.mark.parametrize("factors", [("sequence_duplicates",), ("sequence_duplicates", "avg_frequency", "is_templating")])
+def test_a_prediction_needs_all_factors_and_names_those_that_lack(run, tmp_path, factors):
+    predictor = Predictor.fit(
+        table()
+        .append_column("is_incrementing", pa.array([False, True] * (ROWS // 2)))
+        .append_column("is_repeating", pa.array([False] * ROWS)),
+        factors=factors,
+        resamples=20,
+    )
+    predictor.save_pretrained(tmp_path / "predictor")
+    explorer = dataclasses.replace(Explorer.load(run), predictor=str(tmp_path / "predictor"))
+    counted, unknown = explorer.analyse("just words", 3), explorer.analyse("just words")
+    lacks = [name for name in factors if name == "avg_frequency"]
+    assert unknown["missing_factors"] == ", ".join(["sequence_duplicates", *lacks])
+    assert unknown["memorized_probability"] is None
+    if lacks:
+        assert (counted["missing_factors"], counted["memorized_probability"]) == ("avg_frequency", None)
+    else:
+        rows = pa.table({"sequence_duplicates": [3], "taxonomy": pa.array([2], pa.int64())})
+        assert counted["memorized_probability"] == predictor.predict(rows)[0].as_py()
+        assert "missing_factors" not in counted
 
 
 def test_a_folder_that_is_no_run(tmp_path):
