@@ -12,9 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils import murmurhash3_32
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
 from helpers.processes import torchrun
+from helpers.word_pieces import word_pieces
 from memtax.errors import MemtaxError, ModelError
 from memtax.files import asset
 from memtax.filters._passages import CODE, NATURAL_LANGUAGE, draw, label_of, prose_share, read_domains
@@ -342,8 +343,7 @@ def test_documents_are_drawn_not_the_first_ones(tmp_path):
 
 
 def test_two_processes_train_one_classifier_and_stop_together(data, tmp_path):
-    BertTokenizerFast(vocab={word: n for n, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "def"])}
-    ).save_pretrained(tmp_path / "base")  # fmt: skip
+    word_pieces("the", "def").save_pretrained(tmp_path / "base")
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 7}
     BertModel(BertConfig(**shape)).save_pretrained(tmp_path / "base")
     command = [asset("training/train_code_vs_nl.py"), "--data", data, "--output_dir", tmp_path / "out"]

@@ -6,8 +6,9 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import BertConfig, BertForSequenceClassification, GPTNeoXConfig, GPTNeoXForCausalLM
 
+from helpers.word_pieces import word_pieces
 from memtax import schema
 from memtax.counting.counter import Counts, write_counts
 from memtax.filters import CATALOGUE, filter_class
@@ -30,10 +31,7 @@ def build(folder: Path, rows: datasets.Dataset) -> dict:
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=50, max_position_embeddings=64, **shape)).save_pretrained(folder / "model")
     rows.save_to_disk(folder / "sample")
-    (folder / "vocab.txt").write_text(
-        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "row", "alpha", "{", "}", "the"])
-    )
-    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder / "classifier")
+    word_pieces("row", "alpha", "{", "}", "the").save_pretrained(folder / "classifier")
     small = BertConfig(vocab_size=10, id2label={0: "natural language", 1: "code"}, **shape)
     BertForSequenceClassification(small).save_pretrained(folder / "classifier")
     given = {"sample": folder / "sample", "counts": folder / "counts", "frequencies": folder / "counts"}

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from helpers.hub import TOKEN, HubServer
 from helpers.processes import python
+from helpers.word_pieces import word_pieces
 from memtax.hub.folder import Config, write_dataset
 from memtax.predictor.predictor import Predictor
 
@@ -50,7 +51,6 @@ def make_run(folder: Path) -> Path:
     from transformers import (
         BertConfig,
         BertForSequenceClassification,
-        BertTokenizerFast,
         GPTNeoXConfig,
         GPTNeoXForCausalLM,
         PreTrainedTokenizerFast,
@@ -76,8 +76,7 @@ def make_run(folder: Path) -> Path:
     BertForSequenceClassification(BertConfig(**shape, id2label={0: "nl", 1: "code"})).save_pretrained(
         folder / "models" / "code"
     )
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "def", "x"]))
-    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder / "models" / "code")
+    word_pieces("the", "def", "x").save_pretrained(folder / "models" / "code")
     (folder / "models" / "code" / "README.md").write_text("---\npipeline_tag: text-classification\n---\n\n# Code\n")
     (folder / "models" / "lm" / "training_args.bin").write_bytes(b"pickled")
     (folder / "models" / "lm" / "checkpoint-1").mkdir()

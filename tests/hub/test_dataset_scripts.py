@@ -2,9 +2,10 @@
 
 import datasets
 import pytest
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+from transformers import BertConfig, BertForSequenceClassification
 
 from helpers.processes import python
+from helpers.word_pieces import word_pieces
 from memtax.files import asset
 from memtax.filters.compressibility import huffman_coding_length
 
@@ -22,8 +23,7 @@ def sequences(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sequences")
     rows = {"sequence_id": [4, 5, 6, 7], "text": TEXTS, "prompt_text": TEXTS}
     datasets.Dataset.from_dict(rows).to_parquet(folder / "sequences.parquet")
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "def"]))
-    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder / "classifier")
+    word_pieces("the", "def").save_pretrained(folder / "classifier")
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     config = BertConfig(vocab_size=7, id2label={0: "nl", 1: "code"}, **shape)
     BertForSequenceClassification(config).save_pretrained(folder / "classifier")

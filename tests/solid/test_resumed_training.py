@@ -16,10 +16,11 @@ import time
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import BertConfig, BertModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from helpers.processes import start
 from helpers.small import WORDS, random_texts, word_tokenizer
+from helpers.word_pieces import word_pieces
 from memtax.checksums import verify
 from memtax.errors import MemtaxError
 from memtax.files import asset
@@ -47,8 +48,7 @@ def given(tmp_path_factory):
     BertModel(BertConfig(**{name: value for name, value in shape.items() if name != "eos_token_id"})).save_pretrained(
         folder / "bert"
     )
-    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "int")
-    BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(folder / "bert")
+    word_pieces("the", "int").save_pretrained(folder / "bert")
     for name, more in (("texts", 0), ("others", 1)):
         (folder / f"{name}.domains").mkdir()
         code, prose = "int main(void) { return a[i] * b[i]; }\n", "the house on the hill, the village. "
