@@ -176,16 +176,37 @@ def _is_main() -> bool:
     return os.environ.get("RANK", os.environ.get("MEMTAX_RANK", "0")) == "0"
 
 
+_silent = False
+"""Whether transformers is to be silent once it is imported."""
+
+
 def silence_libraries() -> None:
     """Turn off the bars and notices of datasets and transformers, which memtax's own output replaces."""
     import importlib.util
-    import warnings
 
     import datasets
 
+    global _silent
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
-    if importlib.util.find_spec("transformers") is None:
+    _silent = importlib.util.find_spec("transformers") is not None
+    if _silent and ("transformers" in sys.modules or _is_light()):
+        silence_transformers()
+
+
+def _is_light() -> bool:
+    """Whether transformers is imported without PyTorch, which takes seconds that most verbs do not need."""
+    import importlib.metadata
+
+    release = importlib.metadata.version("transformers").split(".")
+    return [int(part) for part in release[:2] if part.isdigit()] >= [5, 6]
+
+
+def silence_transformers() -> None:
+    """Do what `silence_libraries` left for the time when transformers is in use; nothing if it was not called."""
+    import warnings
+
+    if not _silent:
         return
     import transformers
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -40,6 +41,15 @@ def pytest_runtest_setup(item):
 
 DRAWN = ("report", "filters/test_code_vs_nl.py", "predictor/test_dataset_tables.py", "hub/test_pushed_figures.py")
 """Tests that look at figures. Elsewhere drawing takes most of the time of a small run."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def precision():
+    """In older versions of Accelerate a Trainer takes over the precision of another that ran in the process."""
+    yield
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+    if (state := sys.modules.get("accelerate.state")) is not None:
+        state.AcceleratorState._reset_state()
 
 
 @pytest.fixture(autouse=True, scope="module")

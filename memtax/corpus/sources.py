@@ -181,7 +181,8 @@ def _split(dataset: Any, source: Source) -> Any:
                 raise MemtaxError(f"{source.path} contains a single dataset without splits; drop the split {source.split!r}")
             parts = ReadInstruction.from_spec(source.split).to_absolute({name: len(dataset)})
         dataset = dataset.select([row for part in parts for row in range(part.from_, part.to)])
-    return dataset.to_iterable_dataset() if source.streaming else dataset
+    # Versions of `datasets` before 5 cannot stream a dataset without rows.
+    return dataset.to_iterable_dataset() if source.streaming and len(dataset) else dataset
 
 
 def local_files(source: Source) -> list[Path]:

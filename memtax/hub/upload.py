@@ -211,6 +211,10 @@ def _is_there(content: Path | bytes, remote: str | None) -> bool:
     return hashlib.sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).hexdigest() == remote
 
 
+_INTENTIONAL = ("OfflineModeIsEnabled", "UnsupportedProtocol", "InvalidURL", "InvalidSchema", "MissingSchema")
+"""Errors of connections that stay: offline mode, and addresses that are none."""
+
+
 def _is_passing(error: BaseException) -> bool:
     """Whether the same call may work later, because the connection or the server failed and not the request."""
     seen: BaseException | None = error
@@ -218,9 +222,9 @@ def _is_passing(error: BaseException) -> bool:
         response = getattr(seen, "response", None)
         if response is not None:
             return response.status_code in (408, 409, 412, 429) or response.status_code >= 500
-        if type(seen).__module__.startswith(("httpx", "httpcore")) or isinstance(seen, (ConnectionError, TimeoutError)):
-            # Offline mode is a ConnectionError too, but intentional.
-            return type(seen).__name__ not in ("OfflineModeIsEnabled", "UnsupportedProtocol", "InvalidURL")
+        by_client = type(seen).__module__.startswith(("httpx", "httpcore", "requests", "urllib3"))
+        if by_client or isinstance(seen, (ConnectionError, TimeoutError)):
+            return type(seen).__name__ not in _INTENTIONAL
         if isinstance(seen, json.JSONDecodeError):
             # An error page of a gateway, or half a response, which the client parsed before checking the status.
             return True

@@ -8,6 +8,7 @@ few tokens and used only if they reproduce the logits of the model's own forward
 import contextlib
 import functools
 import inspect
+import re
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,9 +64,23 @@ def call(module: Any, **arguments: Any) -> Any:
     # The cache holds functions of classes only: what Accelerate puts in place of a method holds its module.
     function = getattr(module.forward, "__func__", None)
     accepted = _accepted(function) if function else _parameters(module.forward)
-    if accepted is not None:
-        arguments = {name: value for name, value in arguments.items() if name in accepted}
-    return module(**arguments)
+    refused = _REFUSED.get(type(module), frozenset())
+    arguments = {
+        name: value for name, value in arguments.items() if name not in refused and (accepted is None or name in accepted)
+    }
+    try:
+        return module(**arguments)
+    except TypeError as error:
+        # Models that take any argument and hand it to a part that does not.
+        found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if found is None or found[1] not in arguments:
+            raise
+    _REFUSED[type(module)] = refused | {found[1]}
+    return call(module, **arguments)
+
+
+_REFUSED: dict[type, frozenset[str]] = {}
+"""Classes of models, and arguments that their forward pass seems to accept and does not."""
 
 
 def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:

@@ -17,6 +17,7 @@ from memtax.lm.folders import ADAPTER, adapter_base, check_folder, find_file, fi
 from memtax.lm.placement import check_placement, process_device, settled_dtype
 from memtax.lm.served_names import is_served, parse
 from memtax.lm.weights import read_weights
+from memtax.progress import silence_transformers
 from memtax.record_shapes import TOKENIZER
 from memtax.records import read_json
 
@@ -149,6 +150,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None, own: str = "")
 def _load_tokenizer(path: str, revision: str | None, files: tuple[Stamp, ...], own: str) -> Any:
     from transformers import AutoTokenizer
 
+    silence_transformers()
     for file in sorted(Path(path).glob("*.json")):
         verify(file)
     if (record := Path(path) / "tokenizer_config.json").is_file():

@@ -88,9 +88,17 @@ def _check_tensor(quantization: str | None) -> dict[str, Any]:
         )
     if quantization is not None:
         raise ModelError(f"quantized weights ({quantization}) cannot be split by device_map 'tensor'; use device_map auto")
-    from transformers.distributed import DistributedConfig
+    try:
+        from transformers.distributed import DistributedConfig
 
-    return {"distributed_config": DistributedConfig(tp_plan="auto")}
+        return {"distributed_config": DistributedConfig(tp_plan="auto")}
+    except (ImportError, TypeError) as error:
+        from transformers import __version__
+
+        raise ModelError(
+            f"device_map 'tensor' needs transformers 5.21 or later, not {__version__}: pip install -U transformers, or use "
+            "device_map auto"
+        ) from error
 
 
 def check_gradients(quantization: str | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from memtax.errors import ModelError
 from memtax.extras import explained
+from memtax.progress import silence_transformers
 
 
 def read_weights(
@@ -28,6 +29,7 @@ def read_weights(
     Raises:
         Exception: any error of `transformers` for missing or damaged files, pickles and unknown architectures.
     """
+    silence_transformers()
     if options.get("dtype") == "saved":
         options["dtype"] = "auto"
     model, report = auto.from_pretrained(
@@ -38,6 +40,10 @@ def read_weights(
         output_loading_info=True,
         **options,
     )
+    # Some versions of transformers choose a kernel that leaves out the cap on attention (Gemma 2).
+    config = model.config
+    if getattr(config, "attn_logit_softcapping", None) and getattr(config, "_attn_implementation", None) == "sdpa":
+        model.set_attn_implementation("eager")
     return model, report
 
 

@@ -129,13 +129,25 @@ def fit(design: Array, labels: NDArray[np.bool_], names: Sequence[str] = ()) -> 
     failed = result is None or not result.mle_retvals["converged"] or not np.isfinite(result.params).all()
     # Some versions call a perfect fit converged.
     failed = failed or result.llf > -1e-6 * len(labels)
-    if failed or np.abs(result.params).max() > 15:
+    if failed or np.abs(result.params).max() > 15 or _is_flat(design, np.asarray(result.params)):
         reason = _separation(design, labels, names)
         if reason is None and failed:
             reason = "the fit does not converge"
         if reason is not None:
             return Likelihood(None, None, rank, reason)
     return Likelihood(np.asarray(result.params), float(result.llf), rank, None)
+
+
+def _is_flat(design: Array, estimate: Array) -> bool:
+    """Whether the likelihood hardly changes in some direction at an estimate, as where the optimum lies at infinity.
+
+    There the iteration stops at a coefficient that depends on versions and processors, often as converged.
+    """
+    from scipy.special import expit
+
+    p = expit(design @ estimate)
+    curvature = np.linalg.eigvalsh((design.T * (p * (1 - p))) @ design)
+    return bool(curvature[0] <= 1e-9 * curvature[-1])
 
 
 def _start(design: Array, labels: NDArray[np.bool_]) -> Array | None:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from helpers.small import WORDS, bigram_model, save, transitions, word_tokenizer
+from helpers.versions import older
 from memtax.attribution.influence_examples import load_examples
 from memtax.attribution.influence_table import InfluenceSettings
 from memtax.corpus.membership_texts import load_membership, load_texts
@@ -133,6 +134,8 @@ def test_lists_of_any_integers(kind, folder, others, model):
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
 @pytest.mark.parametrize("kind", STRINGS)
 def test_strings_of_any_encoding(kind, form, folder, others, model):
+    if kind == "view" and older("datasets", "4.8"):
+        pytest.skip("this version of datasets has no string views")
     names = pa.array(["a.txt", "b.txt"] * 3).dictionary_encode()
     columns = {"text": pa.array(TEXTS).cast(STRINGS[kind]), "document": names}
     path = folder / f"rows.{form}"

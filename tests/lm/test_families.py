@@ -15,6 +15,7 @@ from peft import (
 from transformers import AutoModelForCausalLM
 
 from helpers.models import COMMON, GROUPED, VOCABULARY, build, random_sequences
+from helpers.versions import older
 from memtax.errors import ModelError
 from memtax.lm.generation import generate
 from memtax.lm.gradients import capture
@@ -90,11 +91,12 @@ SPARSE = {
 XLNET = {"vocab_size": VOCABULARY, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}
 SEQUENCES = [*random_sequences([12, 30, 7]), random_sequences([91], 5)[0]]
 SEQUENCES[1][8:10] = [55, 66]
+ALORA = {} if older("peft", "0.18") else {"alora_invocation_tokens": [55, 66]}
 ADAPTERS = {
     "prompt": PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5),
     "p-tuning": PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=5, encoder_hidden_size=16),
     "prefix": PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5),
-    "alora": LoraConfig(task_type="CAUSAL_LM", r=3, target_modules=["c_attn"], alora_invocation_tokens=[55, 66]),
+    "alora": LoraConfig(task_type="CAUSAL_LM", r=3, target_modules=["c_attn"], **ALORA),
     "dora": LoraConfig(task_type="CAUSAL_LM", r=3, target_modules=["c_attn"], use_dora=True),
     "tokens": TrainableTokensConfig(task_type="CAUSAL_LM", token_indices=[5, 55]),
     "lora": LoraConfig(task_type="CAUSAL_LM", r=3, target_modules=["c_attn"]),
@@ -102,6 +104,10 @@ ADAPTERS = {
 
 
 def family(name, **changes):
+    if name == "RecurrentGemma" and older("transformers", "5.4"):
+        pytest.skip("RecurrentGemma keeps the state of the last batch in these versions of transformers")
+    if not hasattr(transformers, f"{name}Config"):
+        pytest.skip(f"this version of transformers does not have {name}")
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(
         getattr(transformers, f"{name}Config")(**{**FAMILIES.get(name, XLNET), **changes})
@@ -109,6 +115,8 @@ def family(name, **changes):
 
 
 def adapted(name):
+    if name == "alora" and not ALORA:
+        pytest.skip("this version of peft does not have activated LoRA")
     model = get_peft_model(build("gpt2"), ADAPTERS[name]).eval()
     torch.manual_seed(3)
     for parameter in model.parameters():
@@ -133,6 +141,8 @@ def agree(model, sequences, places):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_unusual_architectures_score_and_continue_as_by_their_own_forward_pass(name):
+    if name == "Jamba" and older("transformers", "5.1"):
+        pytest.skip("Jamba needs compiled kernels in these versions of transformers")
     model = family(name)
     ids = list(SEQUENCES[0])
     for _ in range(3):
@@ -153,9 +163,10 @@ def test_models_that_see_later_tokens_or_cannot_run_are_refused_in_one_line():
     with pytest.raises(ModelError, match=r"^xLSTMForCausalLM cannot run on . texts of . tokens: .*chunk size") as caught:
         score(family("xLSTM", mode="train", chunk_size=7), SEQUENCES)
     assert "\n" not in str(caught.value)
-    sparse = AutoModelForCausalLM.from_config(transformers.DeepseekV32Config(**SPARSE)).eval()
-    with pytest.raises(ModelError, match=r"^DeepseekV32ForCausalLM attends to later tokens"):
-        score(sparse, SEQUENCES)
+    if hasattr(transformers, "DeepseekV32Config"):
+        sparse = AutoModelForCausalLM.from_config(transformers.DeepseekV32Config(**SPARSE)).eval()
+        with pytest.raises(ModelError, match=r"^DeepseekV32ForCausalLM attends to later tokens"):
+            score(sparse, SEQUENCES)
 
 
 def test_padding_makes_no_number_infinite_in_float64():

@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, CTRLConfig, GPTJConfig, MambaConfig, MixtralConfig, OPTConfig
 
 from helpers.models import POSITIONS, build, random_sequences
+from helpers.versions import older
 from memtax.errors import MemtaxError, ModelError
 from memtax.lm import _kernels, gradients
 from memtax.lm.gradients import capture
@@ -81,7 +82,7 @@ def agree(model, parameters, sequences, scored=None, **options):
             np.testing.assert_allclose(outer.gram_by_rows(outer), outer.gram_by_gradients(outer), rtol=1e-9, atol=1e-13)
     # float64: eps 2e-16, sums of at most 101 * 96 terms, relative to the largest entry. Gemma 2's layers go through float32
     # (eps 6e-8) in their norms and their attention, whatever the weights' type.
-    relative = 1e-6 if model.config.model_type == "gemma2" else 1e-11
+    relative = 1e-6 if model.config.model_type == "gemma2" else 1e-10 if older("transformers", "5") else 1e-11
     for name, gram in grams.items():
         tolerance = relative * max(gram.diagonal().max(), 1e-3)
         for result in results:
@@ -281,12 +282,17 @@ def test_layers_that_see_all_positions_in_a_row():
 
 def test_layers_without_a_kernel_are_refused_rather_than_zero():
     mamba = small(MambaConfig(vocab_size=101, hidden_size=16, num_hidden_layers=1, state_size=4))
-    with pytest.raises(ModelError, match=r"dt_proj\.weight without calling its layer"):
-        capture(mamba, [[1, 2, 3]], parameters="all-linear")
+    refused = ""
+    try:  # Some versions of transformers call the layer.
+        agree(mamba.double(), "all-linear", [[1, 2, 3]])
+    except ModelError as error:
+        refused = str(error)
+    assert not refused or "dt_proj.weight without calling its layer" in refused
     assert not any(parameter.grad is not None for parameter in mamba.parameters())
     sizes = {"hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     experts = small(MixtralConfig(**sizes, num_key_value_heads=2, vocab_size=101, num_local_experts=2))
-    with pytest.raises(ModelError, match="all experts"):
+    # Some versions have a layer per expert, which receives tokens of all texts at once.
+    with pytest.raises(ModelError, match=r"all experts|examples cannot be separated"):
         capture(experts, [[1, 2, 3]], parameters="all-linear")
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from helpers.versions import older
 from memtax import cli
 from memtax.corpus import guard
 
@@ -347,7 +348,9 @@ def test_row(name, verb, words, model, tmp_path, monkeypatch, capsys, caplog):
     assert first.value.code == 2, error
     lines = [line for line in error.splitlines() if line.startswith("memtax: ")]
     assert len(lines) == 1
-    assert words in lines[0]
+    # Older versions of the library refuse such files first, in their own words.
+    own = name in ("only blank lines", "conversations without an answer") and older("datasets", "5")
+    assert words in lines[0] or (own and "r.jsonl::train cannot be read: " in lines[0])
     assert "Traceback" not in error
     assert not [path for path in tmp_path.rglob(".*") if path.name.endswith((".tmp", ".lock"))]
     assert not any((tmp_path / "out").rglob("*.parquet")) or "changed" in name
