@@ -24,8 +24,8 @@ test: $(VENV)/.installed
 # The lowest versions that pyproject.toml allows.
 test-lowest: pyproject.toml constraints-lowest.txt
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[lm,report,stats,pii]" pytest hypothesis
-	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 .venv-lowest/bin/python -m pytest $(TESTS)
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[lm,report,stats,pii,demo]" pytest pytest-xdist hypothesis
+	HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 .venv-lowest/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(TESTS)
 
 # The package as users install it: the wheel in an empty environment for each extra, or for those of EXTRAS. Installs about 15 GB,
 # one environment after another.

@@ -3,7 +3,7 @@
 Only the columns that are needed are kept, so that millions of rows with their tokens and texts pass through.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -68,34 +68,15 @@ def batches(source: Source, threshold: int = THRESHOLD, skip: int = 0) -> Iterat
         skip: rows left out at the start.
     """
     dataset: Any = open_dataset(source)
-    # Versions of `datasets` before 5 lose the features of a dataset that they skip rows of.
-    metadata = dataset.features.arrow_schema.metadata if dataset.features else None
-    dataset = dataset.skip(skip) if skip else dataset
     with reading(source.label):
-        for batch in _of_size(dataset.with_format("arrow").iter(batch_size=BATCH), BATCH):
-            table = batch if batch.schema.metadata or not metadata else batch.replace_schema_metadata(metadata)
+        for batch in dataset.with_format("arrow").iter(batch_size=BATCH):
+            # Not `dataset.skip`: in some versions of `datasets` it loses features, or skips nothing if asked to skip all rows.
+            skip, table = max(skip - batch.num_rows, 0), batch.slice(skip)
+            if not table.num_rows:
+                continue
             if is_published(table.column_names):
                 table = _with_kind(from_published(table, in_sample=counts_itself(source.split)))
             yield with_taxonomy(table, threshold)
-
-
-def _of_size(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
-    """The rows in tables of this size; after `skip`, some versions of `datasets` give smaller ones."""
-    waiting: list[pa.Table] = []
-    for table in tables:
-        rest = table
-        while rest.num_rows:
-            waiting.append(rest.slice(0, size - sum(part.num_rows for part in waiting)))
-            rest = rest.slice(waiting[-1].num_rows)
-            if sum(part.num_rows for part in waiting) == size:
-                yield _joined(waiting)
-                waiting = []
-    if waiting:
-        yield _joined(waiting)
-
-
-def _joined(tables: list[pa.Table]) -> pa.Table:
-    return tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive").combine_chunks()
 
 
 def with_taxonomy(table: pa.Table, threshold: int = THRESHOLD) -> pa.Table:
