@@ -116,12 +116,55 @@ def progress_bar(description: str, total: int | None, unit: str = "rows", **opti
     from tqdm.auto import tqdm
 
     options.setdefault("unit_scale", True)
-    options.setdefault("dynamic_ncols", True)
+    options |= _width()
     # In a log, every state of a bar is a line.
     options.setdefault("mininterval", 0.1 if sys.stderr.isatty() else 10)
     # Very short work needs no bar.
     options.setdefault("delay", 0.5)
     return tqdm(total=total, desc=f"{description:<28}", unit=f" {unit}", disable=_quiet or not _is_main(), **options)
+
+
+@contextlib.contextmanager
+def activity(name: str) -> Iterator[None]:
+    """On a terminal, a line that says what is going on while no bar does: importing libraries and reading a model take long.
+
+    The line disappears at the end. A job inside another's uses that one's line.
+
+    Args:
+        name: of the command, with which the line begins.
+    """
+    global _activity, _name
+    if _activity is not None or _quiet or not _is_main() or not sys.stderr.isatty():
+        yield
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(bar_format="{desc}", desc=f"{name}: reading libraries and settings", leave=False, **_width()) as line:
+        _activity, _name = line, name
+        try:
+            yield
+        finally:
+            _activity = None
+
+
+_activity: Any = None
+"""The line of `activity`, if there is one."""
+_name = ""
+
+
+def _width() -> dict[str, Any]:
+    """Options of tqdm for the width of bars: the terminal's; where that has none, as in some containers, bars are invisible."""
+    try:
+        unknown = os.get_terminal_size(sys.stderr.fileno()).columns == 0
+    except (OSError, ValueError, AttributeError):
+        unknown = False
+    return {"ncols": 80} if unknown else {"dynamic_ncols": True}
+
+
+def doing(what: str) -> None:
+    """Say in the line of `activity` what begins now; nothing happens without one."""
+    if _activity is not None:
+        _activity.set_description_str(printable(f"{_name}: {what.replace('_', ' ')}"))
 
 
 @contextlib.contextmanager

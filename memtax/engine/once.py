@@ -8,7 +8,7 @@ from memtax import checksums
 from memtax.checksums import Parts
 from memtax.errors import MemtaxError, StaleOutputError
 from memtax.files import atomic_directory, read_json, write_json
-from memtax.progress import report_warning
+from memtax.progress import doing, report_warning
 
 MANIFEST = "stage.json"
 
@@ -30,6 +30,7 @@ def once(directory: Path | str, identity: dict[str, Any], make: Callable[[Path],
     directory = Path(directory)
     if directory.exists() and is_whole(directory, identity):
         return False
+    doing(directory.name)
     with atomic_directory(directory) as temporary:
         make(temporary)
         write_json(temporary / MANIFEST, identity)

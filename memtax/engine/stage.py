@@ -11,7 +11,7 @@ from memtax.engine.shards import Plan, plan
 from memtax.engine.world import World
 from memtax.errors import MemtaxError, RowError
 from memtax.files import write_json
-from memtax.progress import batch_of, progress_bar
+from memtax.progress import batch_of, doing, progress_bar
 from memtax.provenance import fingerprint_dataset
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def run(
     columns = [KEY, *(name for name in function.requires if name != KEY)]
     narrow = dataset.select_columns(columns).with_format(None)
     mine = [shard for shard in range(cut.shards) if shard % world.size == world.rank]
+    doing(function.name)
     with progress_bar(function.name, sum(_rows(cut, shard) for shard in mine)) as bar:
         for shard in mine:
             if not parts.is_usable(cut.part(shard)):

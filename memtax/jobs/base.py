@@ -232,14 +232,21 @@ class Job(Command):
             MemtaxError: an input cannot be used, or another job has locked the output.
             StaleOutputError: the output contains parts made from other inputs or settings.
         """
+        from memtax.progress import activity
+
+        with activity(f"memtax {self.verb}"):
+            return self._done()
+
+    def _done(self) -> Finished:
         from memtax.engine import World
-        from memtax.progress import silence_libraries
+        from memtax.progress import doing, silence_libraries
 
         started = time.time()
         with outputs.hold_job(self.output, f"memtax {self.verb}"), self._processes():
             silence_libraries()
             world = World.current()
             result = self.make(Work(self.output, world))
+            doing("figures and page")
             page = self._write(result, started) if world.is_main and result.tables else None
             world.wait()
         if not world.is_main:
