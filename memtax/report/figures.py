@@ -182,7 +182,7 @@ def dots(
     ax: Any = None,
     last: Sequence[str] = (),
 ) -> Any:
-    """One panel per group, one row per factor, one dot with its interval; a cross if the number is withheld.
+    """One panel per group, one row per factor, one dot with its interval; a word if the number is withheld.
 
     Args:
         rows: `factor`, the group under `panel_key`, the number under `value_key` (or None), `low` and `high` if known.
@@ -207,7 +207,10 @@ def dots(
                     continue
                 place, value = factors.index(row["factor"]), row[value_key]
                 if value is None:
-                    axes.plot(0, place, marker="x", color=GREY, ms=5)
+                    # Not at 0, where it would be read as a value.
+                    axes.text(
+                        0.02, place, "withheld", transform=axes.get_yaxis_transform(), va="center", color="#6B6B6B", fontsize=7
+                    )
                     continue
                 axes.plot([0, value], [place, place], color=color, lw=1, alpha=0.45)
                 axes.errorbar(

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from memtax import schema
-from memtax.predictor.factors import FROM_SCORES
 from memtax.predictor.storage import say_split
 from memtax.progress import numbered
-from memtax.report import examples, figures, words
+from memtax.report import figures, words
 from memtax.report.competing import competing
 from memtax.report.data import Run
+from memtax.report.factor_section import finite, goes_with
 from memtax.report.growth import growth
 from memtax.report.heat import heat
 from memtax.report.parts import Panel, Section, Table
@@ -20,7 +19,6 @@ from memtax.report.seen import gained_and_lost, since_seen
 from memtax.report.words import DASH, count, estimate, fixed, label, number, percent
 
 GROUPS = ("all", *schema.CATEGORIES)
-DISTRIBUTIONS = ("sequence_duplicates", "continuation_perplexity")
 MOST_TEXTS = 20
 """Maximum number of rows in the heat map."""
 INTERVALS = ("interval of the share", "over", "if sequences were independent")
@@ -99,6 +97,8 @@ def what(run: Run) -> Section:
     control = " Held out: sequences the model was not trained on." if "held_out" in groups else ""
     if said := words.say_control(found):
         text += f" {said}"
+    if said := _nearest(run, groups):
+        text += f" {said}"
     over = words.over(groups.get("all") or next(iter(groups.values())))
     caption = f"Left: counts by category. Right: memorized shares; whiskers are the interval of each share {over}.{control}"
     parts: tuple[Panel | Table, ...] = (
@@ -110,6 +110,18 @@ def what(run: Run) -> Section:
         missing.append("No reference model was scored, so predictable sequences cannot be separated (key reference_model).")
     labels = competing(run.metrics.get("guess_recall") or {})
     return Section("what", "What is memorized", text, (*parts, *beyond, *labels), tuple(missing))
+
+
+def _nearest(run: Run, groups: Mapping[str, Any]) -> str:
+    """What comes nearest to being memorized, where nothing is."""
+    lengths = finite(run.features, "match_length")
+    if (groups.get("all") or {}).get("memorized") != 0 or lengths is None or not np.isfinite(lengths).any():
+        return ""
+    place = int(np.nanargmax(lengths))
+    ids = finite(run.features, "sequence_id")
+    which = "a sequence" if ids is None else f"sequence {int(ids[place])}"
+    found = numbered(int(lengths[place]), "token")
+    return f"Nearest comes {which}: greedy decoding yields {found} of its continuation."
 
 
 def _intervals(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -214,96 +226,6 @@ def _growth(rows: Sequence[Mapping[str, Any]], by: str, name: str, model: str) -
         Panel(name, f"{model}: {said[0].lower()}{said[1:]}" if model else said, caption, growth(rows, by)),
         Table(f"Memorized sequences by {what} and category{of}", head, table, folded=True, texts=2),
     ]
-
-
-def goes_with(run: Run) -> Section:
-    """Correlations and distributions of the factors."""
-    text = (
-        "Correlation of memorization with properties of the sequence and its occurrences in the corpus, which are known before "
-        "training, and with the model's own scores (below). Continuation and sequence perplexity use the same tokens as the "
-        "target: a continuation that greedy decoding reproduces has low perplexity, so their "
-        "correlation restates memorization and does not explain it."
-    )
-    parts: list[Panel | Table] = []
-    missing = []
-    rows = sorted(run.metrics.get("correlations") or [], key=lambda row: row["factor"] in FROM_SCORES)
-    groups = [name for name in GROUPS if any(row["group"] == name for row in rows)]
-    if groups:
-        table = tuple(
-            (label(row["factor"]), label(row["group"]), count(row.get("n")), words.units(row))
-            + (
-                (f"withheld: {row.get('reason') or 'not computed'}",)
-                if row.get("spearman") is None
-                else (fixed(row["spearman"]), words.span(row), fixed(row.get("pearson")), fixed(row.get("xi")))
-            )
-            for row in rows
-        )
-        parts += [
-            Panel(
-                "correlations",
-                words.say_correlations(rows),
-                "Spearman correlation of each factor with being memorized, within each group; whiskers are its interval "
-                f"{words.over(rows[0])}, a cross marks a withheld interval (the table below gives the reason).",
-                figures.dots(rows, groups, "group", "spearman", "Spearman correlation with being memorized", last=FROM_SCORES),
-            ),
-            Table(
-                "Correlation of each factor with being memorized (no unit, -1 to 1)",
-                ("factor", "group", "sequences", "over", "Spearman", "its interval", "Pearson", "Chatterjee's xi"),
-                table,
-                folded=True,
-                texts=2,
-            ),
-        ]
-    else:
-        missing.append("This run's metrics contain no correlations.")
-    for name in DISTRIBUTIONS:
-        panel = _distribution(run, name)
-        if panel:
-            parts.append(panel)
-        else:
-            missing.append(f"The dataset has no {label(name)} of both memorized and other sequences to compare.")
-    return Section("factors", "Factors associated with memorization", text, tuple(parts), tuple(missing))
-
-
-def _distribution(run: Run, name: str) -> Panel | None:
-    """The factor's distribution, if both memorized and other sequences have finite values of it."""
-    strata = examples.strata(run)
-    values = _finite(run.features, name)
-    if values is None:
-        return None
-
-    def pick(memorized: bool, category: str | None = None) -> np.ndarray:
-        places = [rows for (own, verdict), rows in strata.items() if verdict == memorized and category in (None, own)]
-        kept = values[np.concatenate(places)] if places else values[:0]
-        return kept[np.isfinite(kept)]
-
-    memorized, rest = pick(True), pick(False)
-    if not len(memorized) or not len(rest):
-        return None
-    present = [category for category in schema.CATEGORIES if len(pick(True, category)) + len(pick(False, category))]
-    groups = {category: {"memorized": pick(True, category), "rest": pick(False, category)} for category in present}
-    groups = groups or {"all": {"memorized": memorized, "rest": rest}}
-    held_out = _finite(run.held_out, name)
-    if run.held_out is not None and held_out is not None and "is_memorized" in run.held_out.column_names:
-        verdict = np.array(run.held_out.column("is_memorized").to_pylist(), dtype=object)
-        kept = np.isfinite(held_out)
-        control = {"memorized": held_out[kept & (verdict == True)], "rest": held_out[kept & (verdict == False)]}  # noqa: E712
-        if len(control["memorized"]) + len(control["rest"]):
-            groups["held_out"] = control
-    title = words.say_medians(name, float(np.median(memorized)), float(np.median(rest)))
-    caption = f"{schema.COLUMNS[name].meaning[0].upper()}{schema.COLUMNS[name].meaning[1:]}. Each histogram sums to 100%."
-    if name in FROM_SCORES:
-        caption += " Computed from the same tokens as the target."
-    if "held_out" in groups:
-        caption += " Held out: sequences the model was not trained on."
-    return Panel(f"distribution_{name}", title, caption, figures.distribution(groups, name, schema.COLUMNS[name].unit))
-
-
-def _finite(table: pa.Table | None, name: str) -> np.ndarray | None:
-    """A column as float64, nulls as NaN; None if there is no such column."""
-    if table is None or name not in table.column_names:
-        return None
-    return table.column(name).to_numpy(zero_copy_only=False).astype(float)
 
 
 def predicts(run: Run) -> Section:

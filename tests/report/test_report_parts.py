@@ -1,16 +1,19 @@
 """Which examples are chosen, how numbers are said, and what the headings conclude."""
 
+import dataclasses
 import itertools
 import re
 from xml.etree import ElementTree
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.report_run import make_run, rate
 from memtax.progress import agree, numbered
-from memtax.report import examples, figures, saving, words
+from memtax.report import examples, factor_section, figures, saving, sections, words
 from memtax.report.data import Run
 from memtax.report.growth import growth
 from memtax.report.page import inline_svg
@@ -134,6 +137,43 @@ def test_figures_take_any_name_and_few_rows():
     single = [{"checkpoint": "main", "step": None, "category": "recitation", **rate(0, 1)}]
     assert saving.png(growth(single)).startswith(b"\x89PNG")
     assert saving.png(figures.extraction({"all": rate(0, 5)})).startswith(b"\x89PNG")
+
+
+def test_a_run_without_memorized_sequences_says_what_comes_nearest_and_draws_no_correlations(tmp_path):
+    run = Run.read(make_run(tmp_path / "run", rows=60))
+    rows = [
+        {"factor": name, "group": group, "n": 60, "spearman": None, "reason": "0 positives, 10 needed"}
+        for name in ("sequence_duplicates", "avg_frequency")
+        for group in ("all", "recitation")
+    ]
+    lengths = np.zeros(run.features.num_rows, np.int64)
+    lengths[7] = 5
+    place = run.features.column_names.index("match_length") if "match_length" in run.features.column_names else None
+    column = pa.array(lengths)
+    features = (
+        run.features.append_column("match_length", column)
+        if place is None
+        else run.features.set_column(place, "match_length", column)
+    )
+    nothing = {"all": rate(0, 60), "recitation": rate(0, 60)}
+    empty = dataclasses.replace(run, features=features, metrics={**run.metrics, "extraction": nothing, "correlations": rows})
+    number = run.features["sequence_id"][7].as_py()
+    assert sections.what(empty).text.endswith(
+        f"Nearest comes sequence {number}: greedy decoding yields 5 tokens of its continuation."
+    )
+    section = factor_section.goes_with(empty)
+    assert "correlations" not in [getattr(part, "name", "") for part in section.parts]
+    assert section.missing[0] == "No factor's correlation with memorization could be computed: 0 positives, 10 needed."
+    # A group with none has no panel, and a withheld number is a word, not a mark at 0.
+    rows[0] |= {"spearman": 0.5}
+    (panel,) = [
+        part
+        for part in factor_section.goes_with(dataclasses.replace(empty, metrics={**empty.metrics, "correlations": rows})).parts
+        if getattr(part, "name", "") == "correlations"
+    ]
+    (axes,) = panel.drawn
+    assert [text.get_text() for text in axes.texts] == ["withheld"]
+    assert axes.get_title() == "all sequences"
 
 
 def test_one_wide_coefficient_does_not_hide_the_others():
