@@ -173,7 +173,7 @@ def test_a_run_without_memorized_sequences_says_what_comes_nearest_and_draws_no_
     ]
     (axes,) = panel.drawn
     assert [text.get_text() for text in axes.texts] == ["withheld"]
-    assert axes.get_title() == "all sequences"
+    assert axes.get_title(loc="left") == "all sequences"
 
 
 def test_one_wide_coefficient_does_not_hide_the_others():
