@@ -19,6 +19,8 @@ try:
     import triton.language as tl
 
     _jit = triton.jit
+    # Triton compiles again for a number that is 1 or a multiple of 16.
+    _jit_kernel = triton.jit(do_not_specialize=["suppressed"])
 except (ImportError, AttributeError):  # a folder of this name in the working directory imports too
     triton = None
 
@@ -108,7 +110,7 @@ def reduce_rows(logits: torch.Tensor, targets: torch.Tensor, wanted: "Wanted") -
 
 if triton is not None:
 
-    @_jit
+    @_jit_kernel
     def _kernel(  # type: ignore[no-untyped-def]
         logits,
         targets,
