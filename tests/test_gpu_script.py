@@ -122,6 +122,10 @@ def test_a_test_that_lacks_an_optional_package_did_not_fail(monkeypatch, tmp_pat
     assert reporter._absent(text) == "statsmodels not installed"
     assert reporter._absent(one_line) == "matplotlib, statsmodels not installed"
     assert reporter._absent("No module named 'memtax.nothing'") == ""
+    no_wheel = "MemtaxError: memtax is not installed, so no wheel can be made; run pip install -e . in the checkout"
+    for installed, expected in ((True, ""), (False, "memtax not installed")):
+        monkeypatch.setattr(reporter, "_is_installed", lambda installed=installed: installed)
+        assert reporter._absent(no_wheel) == expected
     events = tmp_path / "events"
     end = {"kind": "end", "outcome": reporter.ABSENT, "test": "a.py::b", "message": "statsmodels not installed", "file": "a.py"}
     events.write_text(json.dumps(end) + "\n")
