@@ -11,8 +11,9 @@ import torch
 
 from memtax.errors import ModelError
 from memtax.lm._kernels import Flat, Held, Kernel, Outer, Table, Tied
-from memtax.lm._targets import Targets, sent
+from memtax.lm._targets import Targets
 from memtax.lm.head import call
+from memtax.lm.scores import sent
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-
-def sent(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
-    """The array on a device, without waiting for what that computes."""
-    values = torch.from_numpy(array)
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+from memtax.lm.scores import sent
 
 
 def owners(lengths: Sequence[int], device: torch.device) -> torch.Tensor:

@@ -16,12 +16,12 @@ from memtax.errors import MemtaxError, ModelError, RowError
 from memtax.lm._checking import check_gradients
 from memtax.lm._kernels import Flat, Head, Held, Kernel, Outer, Recomputed, Table, Tied
 from memtax.lm._recording import Recorder, Sites, check_uncalled, find_sites, frozen
-from memtax.lm._targets import Targets, sent
+from memtax.lm._targets import Targets
 from memtax.lm.batches import PaddingSide, Ragged
 from memtax.lm.folders import first_line
 from memtax.lm.head import call, check_padding, decompose
 from memtax.lm.memory import FAILURES, fitting, smaller
-from memtax.lm.scores import check_ids, check_lengths, evaluation, to_ragged, vocabulary_size
+from memtax.lm.scores import check_ids, check_lengths, evaluation, sent, to_ragged, vocabulary_size
 from memtax.lm.special_tokens import bos_of, positions
 
 PARAMETERS = ("head", "embeddings+head", "lora", "all-linear")

@@ -16,7 +16,6 @@ import torch
 
 from memtax.errors import RowError
 from memtax.lm import fused
-from memtax.lm._targets import sent
 from memtax.lm.attention import AttentionRecorder, batch_limit, recording
 from memtax.lm.batches import FEWEST, MULTIPLE, Block, PaddingSide, Ragged, first_block, order
 from memtax.lm.decoding import Decoding
@@ -253,6 +252,12 @@ def _score_block(
         logits = hidden if parts is None else parts.logits(hidden)
         pieces.append(reduce(logits, target.to(logits.device), wanted))
     return _fetched({name: torch.cat([piece[name] for piece in pieces])[: len(targets)] for name in wanted.columns})
+
+
+def sent(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """The array on a device, without waiting for what that computes."""
+    values = torch.from_numpy(array)
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def _fetched(values: dict[str, torch.Tensor]) -> Callable[[], Found]:
