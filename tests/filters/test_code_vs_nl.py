@@ -12,22 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils import murmurhash3_32
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BatchEncoding,
-    BertConfig,
-    BertForSequenceClassification,
-    BertModel,
-    BertTokenizerFast,
-)
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
-from helpers import away
 from helpers.processes import torchrun
-from helpers.small import WORDS, word_tokenizer
-from memtax.errors import MemtaxError, ModelError, RowError
+from memtax.errors import MemtaxError, ModelError
 from memtax.files import asset
-from memtax.filters import code_vs_nl
 from memtax.filters._passages import CODE, NATURAL_LANGUAGE, draw, label_of, prose_share, read_domains
 from memtax.filters.code_ngrams import NgramClassifier
 from memtax.filters.code_vs_nl import CodeFilter, natural_language_class
@@ -368,36 +357,3 @@ def test_two_processes_train_one_classifier_and_stop_together(data, tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| batch | 8 |" in card
     assert 0 < int(card.split("| steps | ")[1].split(" ")[0]) < 1000
-
-
-def plain_classifier(words):
-    config = BertConfig(vocab_size=words, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
-    torch.manual_seed(0)
-    return BertForSequenceClassification(config).eval()
-
-
-def test_a_batch_waits_for_the_accelerator_once(monkeypatch):
-    tokenizer = word_tokenizer()
-    tokenizer.pad_token = WORDS[0]
-    texts = [" ".join(WORDS[1 : 2 + number % 4]) for number in range(7)]
-    expected = code_vs_nl._scores((tokenizer, plain_classifier(len(WORDS)), 0), texts, 16, at_once=3)
-    with away.device():
-        model = away.move(plain_classifier(len(WORDS)))
-        monkeypatch.setattr(BatchEncoding, "to", lambda batch, device: {name: away.Away(batch[name]) for name in batch})
-        with away.counted() as counts:
-            found = code_vs_nl._scores((tokenizer, model, 0), texts, 16, at_once=3)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert counts["fetched"] == 3
-    assert not counts["nonzero"]
-
-
-def test_a_text_whose_scores_are_not_numbers_is_named():
-    tokenizer = word_tokenizer()
-    tokenizer.pad_token = WORDS[0]
-    model = plain_classifier(len(WORDS))
-    model.bert.embeddings.word_embeddings.weight.data[4] = float("nan")
-    texts = [WORDS[1], f"{WORDS[2]} {WORDS[3]}", f"{WORDS[1]} {WORDS[4]} {WORDS[2]}"]
-    assert len(code_vs_nl._scores((tokenizer, model, 0), texts[:2], 16)) == 2
-    with pytest.raises(RowError, match="not numbers") as caught:
-        code_vs_nl._scores((tokenizer, model, 0), texts, 16)
-    assert caught.value.row == 2
