@@ -16,13 +16,13 @@ from on_gpu.speed import Line, pass_of, prepared
 
 
 def logits_of(kind: str, rows: int, vocabulary: int, device: str) -> torch.Tensor:
-    """Logits with what can go wrong: random, tied, with -inf, and huge."""
-    generator = torch.Generator().manual_seed(0)
-    found = torch.randn(rows, vocabulary, generator=generator) * 4
+    """Logits with what can go wrong: random, tied, with -inf, and huge. Made on the device: a CPU takes seconds for each."""
+    generator = torch.Generator(device).manual_seed(0)
+    found = torch.randn(rows, vocabulary, generator=generator, device=device) * 4
     if kind == "tied":
         found = (found * 2).round() / 2
     if kind == "-inf":
-        found[torch.rand(rows, vocabulary, generator=generator) < 0.4] = -math.inf
+        found[torch.rand(rows, vocabulary, generator=generator, device=device) < 0.4] = -math.inf
         found[:, 0] = 0.0
     if kind == "huge":
         found *= 1e4
@@ -31,7 +31,7 @@ def logits_of(kind: str, rows: int, vocabulary: int, device: str) -> torch.Tenso
         found[:, 0] = 3.3e38
     if kind == "tied across blocks":
         found[:, [vocabulary // 2, vocabulary - 1]] = 40.0
-    return found.to(device)
+    return found
 
 
 def equality(size: Size) -> Iterator[Line]:
