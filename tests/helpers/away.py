@@ -6,6 +6,7 @@ with tensors of the CPU is refused, as CUDA refuses it, and so is `.numpy()` on 
 
 import contextlib
 from collections import Counter
+from unittest import mock
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -65,8 +66,15 @@ class _Tensors(TorchFunctionMode):
 @contextlib.contextmanager
 def device():
     """While this lasts, `meta` is the stand-in."""
-    with _Tensors(), _Dispatch():
+    with _Tensors(), _Dispatch(), mock.patch.object(torch, "autocast", _autocast):
         yield
+
+
+def _autocast(device_type, *args, plain=torch.autocast, **kwargs):
+    """PyTorch has no autocast on "meta"; transformers 4 switches it off there while it computes positions."""
+    if device_type == DEVICE.type and not kwargs.get("enabled", True):
+        return contextlib.nullcontext()
+    return plain(device_type, *args, **kwargs)
 
 
 @contextlib.contextmanager

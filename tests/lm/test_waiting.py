@@ -43,6 +43,11 @@ def test_layers_do_not_wait(name, parameters):
     assert counts[0].total() - counts[0]["sent"] <= 4
 
 
+def test_autocast_can_be_switched_off_on_the_stand_in():
+    with away.device(), torch.autocast("meta", enabled=False):
+        pass
+
+
 def model_of(name, layers):
     if name != "opt":
         return build(name, num_hidden_layers=layers)
