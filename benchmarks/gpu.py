@@ -6,12 +6,13 @@
 
 From a bare checkout, without installation, network, Java or downloaded models. First the tests run in several processes; the
 names of failures are printed as they come. Then each row runs in a process of its own, with a time limit. Both write
-`benchmarks/results/gpu.md` as results come in, so that a run that is cut off keeps what it has.
+`benchmarks/results/gpu.md` as results come in, so that a run that is cut off keeps what it has. A check and a part of a run
+write `build/gpu.md` instead, which replaces no results.
 """
 
 import argparse
+import contextlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import queue
@@ -31,7 +32,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from on_gpu.plan import ROWS, Row, Size  # noqa: E402
 
 RESULTS = HERE / "results" / "gpu.md"
+PARTS = HERE.parent / "build" / "gpu.md"
 PREFIX = "@row "
+READY = "@ready"
+IMPORT_SECONDS = 90
+"""Limit for the imports of a row, which are not part of its time."""
 
 
 def environment() -> dict[str, str]:
@@ -45,18 +50,25 @@ def environment() -> dict[str, str]:
 def machine() -> list[str]:
     """Card, versions, date and revision."""
     import torch
-    import transformers
 
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else f"no GPU; {os.cpu_count()} cores"
     memory = f", {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB" if torch.cuda.is_available() else ""
-    versions = f"torch {torch.__version__}, transformers {transformers.__version__}, Python {sys.version.split()[0]}"
-    triton = importlib.metadata.version("triton") if importlib.util.find_spec("triton") else "not installed"
-    versions += f", triton {triton}"
+    versions = f"torch {torch.__version__}, Python {sys.version.split()[0]}"
+    for package in ("transformers", "triton"):
+        try:
+            versions += f", {package} {importlib.metadata.version(package)}"
+        except importlib.metadata.PackageNotFoundError:
+            versions += f", {package} not installed"
     revision = ""
     if shutil.which("git"):
         asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE, check=False)
         revision = f", revision {asked.stdout.strip()}" if asked.returncode == 0 else ""
     return [f"{card}{memory}; {versions}; {time.strftime('%Y-%m-%d')}{revision}."]
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines that are not empty."""
+    return [line for line in text.splitlines() if line.strip()]
 
 
 class Page:
@@ -110,8 +122,14 @@ class Child:
             self.lines.put(line)
         self.lines.put(None)
 
-    def begin(self) -> None:
-        """Let it measure; its time counts from here."""
+    def begin(self, left: float) -> None:
+        """Wait for its imports, at most so many seconds, and let it measure; its time counts from here."""
+        until, line = time.monotonic() + min(left, IMPORT_SECONDS), ""
+        with contextlib.suppress(queue.Empty):
+            while line is not None and line != READY + "\n":
+                line = self.lines.get(timeout=max(until - time.monotonic(), 0.01))
+        if line is None:  # It failed; `follow` reports that.
+            self.lines.put(None)
         assert self.process.stdin is not None
         try:
             self.process.stdin.write("go\n")
@@ -138,8 +156,9 @@ class Child:
         self.errors.seek(0)
         text = self.errors.read()
         print(text[-4000:], flush=True)
-        last = [line for line in text.splitlines() if line.strip()][-1:] or [f"exit status {self.process.returncode}"]
-        page.row(self.row.name, "failed", last[0][:200])
+        status = self.process.returncode
+        last = [f"ended by {signal.Signals(-status).name}"] if status < 0 else lines_of(text)[-1:]
+        page.row(self.row.name, "failed", (last or [f"exit status {status}"])[0][:200])
         return False
 
     def end(self) -> None:
@@ -163,11 +182,11 @@ def run_rows(rows: list[Row], page: Page, smoke: bool, deadline: float) -> bool:
                 page.row(missed.name, "not run: the time is over", "")
             return False
         print(f"{row.name} (at most {min(row.seconds, left):.0f} s)", flush=True)
-        child.begin()
         try:
+            child.begin(left)
             if number + 1 < len(rows):
                 waiting = Child(rows[number + 1], smoke)
-            good &= child.follow(page, min(row.seconds, left))
+            good &= child.follow(page, max(min(row.seconds, deadline - time.monotonic()), 0))
         except BaseException:
             if waiting is not None:
                 waiting.end()
@@ -177,10 +196,16 @@ def run_rows(rows: list[Row], page: Page, smoke: bool, deadline: float) -> bool:
     return good
 
 
+def default_output(part: bool) -> Path:
+    """Where the page goes: a check, or a part of a run, must not replace the results of a whole run."""
+    return PARTS if part else RESULTS
+
+
 def run_row(name: str, smoke: bool) -> None:
     """In the child: import, wait for the word, then print each result as a line."""
     row = next(row for row in ROWS if row.name == name)
     function: Any = getattr(importlib.import_module(f"on_gpu.{row.module}"), row.function)
+    print(READY, flush=True)
     if not sys.stdin.readline():
         raise SystemExit("the process that started this one has ended")
     import torch
@@ -201,7 +226,7 @@ def main() -> None:
     parser.add_argument("--test-minutes", type=float, default=2.7, help="time for the tests, out of all")
     parser.add_argument("--tests", nargs="*", help="test files or folders instead of all, the first ones first")
     parser.add_argument("--workers", type=int, help="processes for the tests; default: one per core, at most 12")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, help=f"default: {RESULTS.relative_to(HERE.parent)}, or for a part build/gpu.md")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.row:
@@ -221,7 +246,14 @@ def main() -> None:
     if about[0].startswith("no GPU") and not arguments.smoke:
         print("there is no CUDA device; --smoke checks this script on the CPU")
         return
-    page, good = Page(arguments.output, [*about, *(["Tiny sizes: a check of the script."] if arguments.smoke else [])]), True
+    part = bool(arguments.smoke or chosen or arguments.tests)
+    page, good = (
+        Page(
+            arguments.output or default_output(part),
+            [*about, *(["Tiny sizes: a check of the script."] if arguments.smoke else [])],
+        ),
+        True,
+    )
     print(page.about[0], flush=True)
     if not chosen or "tests" in chosen:
         from on_gpu import testing

@@ -1,6 +1,7 @@
 """The script that others run on a card works: its rows on the CPU in tiny sizes, and its processes."""
 
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -15,8 +16,8 @@ from helpers.processes import ROOT, python
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import gpu
-from on_gpu import exact, testing
-from on_gpu.plan import ROWS, Size
+from on_gpu import exact, reporter, testing, verbs
+from on_gpu.plan import ROWS, Row, Size
 
 NAMES = ("equality", "out_of_memory", "near_ties", "cached_generation", "semantic_matches")
 QUICK = [row for row in ROWS if row.function in NAMES]
@@ -36,7 +37,9 @@ def test_a_row_in_tiny_sizes(row):
 
 
 def test_tests_are_run_and_failures_and_results_are_written(tmp_path):
-    (tmp_path / "test_some.py").write_text("def test_good(): pass\ndef test_bad(): assert 1 == 2\n")
+    tests = ["import pytest", "def test_good(): pass", "def test_bad(): assert 1 == 2"]
+    tests += ["@pytest.mark.gpu", "def test_card(): pytest.skip('none')"]
+    (tmp_path / "test_some.py").write_text("\n".join(tests))
     row, page = "demo", tmp_path / "gpu.md"
     done = python(
         ROOT / "benchmarks" / "gpu.py",
@@ -52,8 +55,96 @@ def test_tests_are_run_and_failures_and_results_are_written(tmp_path):
     assert "FAILED" in done.stdout
     assert "test_some.py::test_bad: assert 1 == 2" in done.stdout
     text = page.read_text()
-    assert "1 failed, 1 passed" in text
+    assert "1 failed, 1 passed, 1 skipped" in text
+    assert "- marked gpu: 1 skipped" in text
+    assert "pytest ended with" not in text
     assert f"| {row} | memtax demo | left out of the check |" in text
+
+
+def test_a_check_or_a_part_of_a_run_replaces_no_results():
+    assert gpu.default_output(part=False) == ROOT / "benchmarks" / "results" / "gpu.md"
+    assert gpu.default_output(part=True).relative_to(ROOT).parts[0] == "build"  # which git ignores
+
+
+def test_a_row_without_its_package_says_so_and_the_next_one_runs(tmp_path):
+    (tmp_path / "peft.py").write_text("raise ModuleNotFoundError(\"No module named 'peft'\", name='peft')\n")
+    page = tmp_path / "gpu.md"
+    command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--smoke", "--only", "DataInf,demo", "--output", page]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "| DataInf | failed | ModuleNotFoundError: No module named 'peft' |" in page.read_text()
+    assert "| demo | memtax demo | left out of the check |" in page.read_text()
+
+
+ROW_SCRIPTS = {
+    "a slow import is not part of the time": (
+        'import time; time.sleep(1.5); print(\'noise\\n@ready\', flush=True); input(); print(\'@row ["w", "m", "g"]\')',
+        "| row | w | m | g |",
+    ),
+    "a row that takes too long": ("import time; print('@ready', flush=True); time.sleep(60)", "stopped at its time limit"),
+    "a row that crashes": (
+        "import os, sys; print('a warning', file=sys.stderr, flush=True); print('@ready', flush=True); os.kill(os.getpid(), 9)",
+        "| row | failed | ended by SIGKILL |",
+    ),
+    "a row that cannot be imported": ("raise SystemExit('no such package')", "| row | failed | no such package |"),
+}
+
+
+@pytest.mark.parametrize("case", ROW_SCRIPTS)
+def test_what_becomes_of_a_row(monkeypatch, tmp_path, case):
+    script, expected = ROW_SCRIPTS[case]
+    (tmp_path / "gpu.py").write_text(script)
+    monkeypatch.setattr(gpu, "HERE", tmp_path)
+    page = gpu.Page(tmp_path / "gpu.md", ["about"])
+    good = gpu.run_rows([Row("row", "module", "function", 1)], page, True, time.monotonic() + 60)
+    assert good == ("slow import" in case)
+    assert expected in page.path.read_text()
+
+
+def test_verbs_that_fail_fail_their_row(monkeypatch):
+    def broken(**settings):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(verbs, "build_large", lambda size, folder: 0)
+    for name in ("score", "mia", "align", "audit"):
+        monkeypatch.setattr(verbs.memtax, name, broken)
+    lines = []
+    with pytest.raises(SystemExit, match=r"failed: score, 8 rows of 64, mia, align, audit --adapter"):
+        lines.extend(verbs.large(Size(True)))
+
+
+def test_a_test_that_lacks_an_optional_package_did_not_fail(monkeypatch, tmp_path):
+    text = "E   ModuleNotFoundError: No module named 'statsmodels'"
+    one_line = "memtax audit needs matplotlib, statsmodels, which are not installed; pip install 'memtax[report,stats]'"
+    assert reporter._absent(text) == reporter._absent(one_line) == ""  # Both are installed here.
+    monkeypatch.setattr(reporter.importlib.util, "find_spec", lambda name: None)
+    assert reporter._absent(text) == "statsmodels not installed"
+    assert reporter._absent(one_line) == "matplotlib, statsmodels not installed"
+    assert reporter._absent("No module named 'memtax.nothing'") == ""
+    no_wheel = "MemtaxError: memtax is not installed, so no wheel can be made; run pip install -e . in the checkout"
+    for installed, expected in ((True, ""), (False, "memtax not installed")):
+        monkeypatch.setattr(reporter, "_is_installed", lambda installed=installed: installed)
+        assert reporter._absent(no_wheel) == expected
+    events = tmp_path / "events"
+    end = {"kind": "end", "outcome": reporter.ABSENT, "test": "a.py::b", "message": "statsmodels not installed", "file": "a.py"}
+    events.write_text(json.dumps(end) + "\n")
+    record = testing.Record(gpu.Page(tmp_path / "gpu.md", []), events)
+    record.read()
+    assert not record.failed
+    assert "- statsmodels not installed: 1 tests could not run: `a.py::b`" in (tmp_path / "gpu.md").read_text()
+
+
+@pytest.mark.parametrize("status", [1, 3])
+def test_a_pytest_that_ran_no_test_is_an_error(monkeypatch, tmp_path, status):
+    def start(file, environment, folder):
+        log = testing.log_of(folder, file)
+        return subprocess.Popen([sys.executable, "-c", f"open({str(log)!r}, 'w').write('no tests'); exit({status})"])
+
+    monkeypatch.setattr(testing, "start", start)
+    page = gpu.Page(tmp_path / "gpu.md", [])
+    assert not testing.run_tests(page, ["tests/test_layout.py"], {}, 60, 1)
+    assert f"pytest ended with {status}: no tests" in page.path.read_text()
 
 
 def test_files_that_use_the_device_come_first():
@@ -84,7 +175,7 @@ def test_a_row_whose_parent_has_ended_does_not_begin():
     command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--row", "demo", "--smoke"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stdout == ""
+    assert done.stdout.split() == [gpu.READY]
     assert "the process that started this one has ended" in done.stderr
 
 

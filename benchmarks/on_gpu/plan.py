@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
+ABSENT = "without its package"
+"""Outcome of a test that failed because an optional package is not installed."""
 
 
 @dataclass(frozen=True)

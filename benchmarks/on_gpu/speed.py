@@ -9,6 +9,7 @@ import scoring
 import torch
 
 from memtax.lm.decoding import Decoding
+from memtax.lm.placement import settled_dtype
 from memtax.lm.scores import score
 from on_gpu.plan import Size
 
@@ -84,7 +85,7 @@ def kernel_shares(size: Size, shape: str) -> Iterator[Line]:
         total = sum(times.values()) or 1
         attention = sum(time for key, time in times.items() if _ATTENTION.search(key))
         matrix = sum(time for key, time in times.items() if _MATRIX.search(key) and not _ATTENTION.search(key))
-        yield f"{name}: matrix products, of the device's time", f"{matrix / total:.0%}", ""
+        yield f"{name}: matrix products, of the device's time", f"{matrix / total:.0%}", "one pass over the logits beside them"
         yield f"{name}: attention", f"{attention / total:.0%}", ""
         for key, taken in times.most_common(8):
             yield f"{name}: {key[:90]}", f"{taken / total:.1%}", ""
@@ -112,6 +113,7 @@ def dtypes(size: Size, shape: str) -> Iterator[Line]:
 
     work = {"float32": pass_of(model, rows, batch), "tf32": tf32, "bfloat16": pass_of(half, rows, batch)}
     times = scoring.measure(work, size.pick(3, 1))
+    yield "what dtype auto is here", settled_dtype("auto"), "bfloat16"
     for name in ("float32", "tf32"):
         yield f"{name}, over bfloat16", f"{times[name] / times['bfloat16']:.2f}", ""
     plain, other = pass_of(model, rows, batch)(), pass_of(half, rows, batch)()

@@ -169,16 +169,20 @@ def large(size: Size) -> Iterator[Line]:
                 **model,
             ),
         }
+        failed = []
         for name, work in verbs.items():
             if device == "cuda":
                 torch.cuda.reset_peak_memory_stats()
             try:
                 seconds, _ = timed(work, device)
             except Exception as error:  # the other verbs still run
+                failed.append(name)
                 yield name, f"failed: {type(error).__name__}: {error}"[:200], "runs"
                 continue
             peak = f", peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device == "cuda" else ""
             yield name, f"{seconds:.1f} s{peak}", "runs"
+        if failed:
+            raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 def demo(size: Size) -> Iterator[Line]:

@@ -284,9 +284,10 @@ def _scores(loaded: Any, texts: Sequence[str], max_length: int, at_once: int = 6
         for start in range(0, len(order), at_once):
             rows = order[start : start + at_once]
             batch = tokenizer.pad({name: [encoded[name][row] for row in rows] for name in encoded}, return_tensors="pt")
-            logits = model(**batch.to(model.device)).logits.float()
-            if len(bad := logits.isnan().any(-1).nonzero()):
-                raise RowError("the classifier's logits for {row} are not numbers (NaN); check its weights", rows[int(bad[0])])
-            for row, score in zip(rows, logits.softmax(dim=-1)[:, number].tolist(), strict=True):
+            # One NaN among a text's logits makes its scores NaN.
+            found = model(**batch.to(model.device)).logits.float().softmax(dim=-1)[:, number].tolist()
+            for row, score in zip(rows, found, strict=True):
+                if math.isnan(score):
+                    raise RowError("the classifier's logits for {row} are not numbers (NaN); check its weights", row)
                 scores[row] = score
     return scores

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 
+from memtax.lm._targets import owners
 from memtax.lm.head import Adjustment
 
 Columns = slice | torch.Tensor
@@ -158,7 +159,7 @@ class Outer:
 
     def star(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Squared norms, and inner products with the first example."""
-        if self.left.device.type != "cpu" and self._fits_padded():
+        if self.left.device.type != "cpu" and self.fits_padded():
             return self._padded_star()
         pairs = self.lengths[0] * sum(self.lengths) + sum(length * length for length in self.lengths[1:])
         if self._rows_are_cheaper(pairs, sum(self.lengths), 2 * len(self) - 1):
@@ -166,16 +167,17 @@ class Outer:
         found = self.gram_by_gradients(self)
         return found.diagonal(), found[0]
 
-    def _fits_padded(self) -> bool:
+    def fits_padded(self) -> bool:
         """Whether all errors, padded to the longest example, fit the limit."""
         return len(self) * max(self.lengths, default=0) * self.errors.width <= _PADDED
 
     def _padded_star(self) -> tuple[torch.Tensor, torch.Tensor]:
         """`star` with a few large products instead of some per example, which an accelerator would mostly wait for."""
-        left, right = _padded(self.left, self.lengths), _padded(self.errors.columns(slice(None)), self.lengths)
-        own = (left @ left.transpose(1, 2)) * (right @ right.transpose(1, 2))
-        first = (left @ left[0].T) * (right @ right[0].T)
-        return own.sum((1, 2)), first.sum((1, 2))
+        return _star_of(*self.padded())
+
+    def padded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and errors with 0 after each example's rows: (examples, longest, inputs) and (examples, longest, outputs)."""
+        return _padded(self.left, self.lengths), _padded(self.errors.columns(slice(None)), self.lengths)
 
     def _rows_are_cheaper(self, row_pairs: int, rows: int, pairs: int) -> bool:
         inputs, outputs = self.left.shape[1], self.errors.width
@@ -238,16 +240,17 @@ class Table:
 
     def star(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Squared norms, and inner products with the first example."""
-        if self.values.device.type != "cpu" and len(self) * max(self.lengths, default=0) * self.values.shape[1] <= _PADDED:
-            return self._padded_star()
+        if self.values.device.type != "cpu" and self.fits_padded():
+            return _table_star_of(*self.padded())
         return _star(self, Table.gram)
 
-    def _padded_star(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def fits_padded(self) -> bool:
         """As for `Outer`."""
-        values, ids = _padded(self.values, self.lengths), _padded(self.ids, self.lengths)  # padding has values 0
-        own = (values @ values.transpose(1, 2)) * (ids[:, :, None] == ids[:, None, :])
-        first = (values @ values[0].T) * (ids[:, :, None] == ids[0][None, None, :])
-        return own.sum((1, 2)), first.sum((1, 2))
+        return len(self) * max(self.lengths, default=0) * self.values.shape[1] <= _PADDED
+
+    def padded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values and ids, (examples, most tokens, width) and (examples, most tokens); padding has values 0."""
+        return _padded(self.values, self.lengths), _padded(self.ids, self.lengths)
 
 
 @dataclass(frozen=True)
@@ -271,11 +274,25 @@ class Tied:
 
     def star(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Squared norms, and inner products with the first example."""
+        if self.head.left.device.type != "cpu" and self.head.fits_padded() and self.embedding.fits_padded():
+            return self._padded_star()
         norms, first = (head + embedding for head, embedding in zip(self.head.star(), self.embedding.star(), strict=True))
         singles = [self.part(index, index + 1) for index in range(len(self))]
         norms = norms + torch.stack([2 * _cross(one.head, one.embedding)[0, 0] for one in singles])
         first = first + _cross(singles[0].head, self.embedding)[0] + _cross(self.head, singles[0].embedding)[:, 0]
         return norms, first
+
+    def _padded_star(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """As for `Outer`; the cross terms use the same padded errors, at the embedding's tokens."""
+        left, right = self.head.padded()
+        values, ids = self.embedding.padded()
+        (norms, first), (others, with_first) = _star_of(left, right), _table_star_of(values, ids)
+        own = right.gather(2, ids[:, None, :].expand(-1, right.shape[1], -1)) * (left @ values.transpose(1, 2))
+        # (examples, rows of the first, their tokens), and (examples, their rows, tokens of the first)
+        ours = right[0][:, ids].transpose(0, 1) * (left[0] @ values.transpose(1, 2))
+        theirs = right[:, :, ids[0]] * (left @ values[0].T)
+        norms = norms + others + 2 * own.sum((1, 2))
+        return norms, first + with_first + ours.sum((1, 2)) + theirs.sum((1, 2))
 
 
 Kernel = Flat | Outer | Table | Tied
@@ -329,6 +346,20 @@ def _star(kernel: _Ragged, gram: Callable[[_Ragged, _Ragged], torch.Tensor]) -> 
     return torch.stack(norms), first
 
 
+def _star_of(left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squared norms and products with the first, of sums of outer products."""
+    own = (left @ left.transpose(1, 2)) * (right @ right.transpose(1, 2))
+    first = (left @ left[0].T) * (right @ right[0].T)
+    return own.sum((1, 2)), first.sum((1, 2))
+
+
+def _table_star_of(values: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squared norms and products with the first, of an embedding's gradients."""
+    own = (values @ values.transpose(1, 2)) * (ids[:, :, None] == ids[:, None, :])
+    first = (values @ values[0].T) * (ids[:, :, None] == ids[0][None, None, :])
+    return own.sum((1, 2)), first.sum((1, 2))
+
+
 def _tiles(first: _Ragged, second: _Ragged) -> Iterator[tuple[slice, slice, _Ragged, _Ragged]]:
     for ours in _spans(first.lengths):
         part = first.part(ours.start, ours.stop)
@@ -363,7 +394,6 @@ def _sums(inner: torch.Tensor, first: Sequence[int], second: Sequence[int]) -> t
         if len(lengths) == 1:
             inner = inner.sum(0, keepdim=True)
         else:
-            owner = torch.repeat_interleave(torch.tensor(lengths, device=inner.device), output_size=len(inner))
-            inner = inner.new_zeros(len(lengths), inner.shape[1]).index_add_(0, owner, inner)
+            inner = inner.new_zeros(len(lengths), inner.shape[1]).index_add_(0, owners(lengths, inner.device), inner)
         inner = inner.T
     return inner

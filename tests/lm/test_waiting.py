@@ -8,11 +8,52 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import OPTConfig, OPTForCausalLM
 
+from helpers import away
 from helpers.models import build, random_sequences
 from memtax.lm import _kernels, gradients
 from memtax.lm.gradients import capture
 from memtax.lm.memory import smaller
+
+
+@pytest.mark.parametrize("parameters", ["head", "embeddings+head", "all-linear"])
+@pytest.mark.parametrize("name", ["gpt_neox", "llama_tied", "opt"])
+def test_layers_do_not_wait(name, parameters):
+    sequences, counts = random_sequences([40, 2, 17, 1, 33]), []
+    for layers in (1, 3):
+        expected = capture(model_of(name, layers), sequences, parameters=parameters).star()
+        with away.device():
+            model = away.move(model_of(name, layers))
+            capture(model, sequences, parameters=parameters)  # checks the set on its first use
+            with away.counted() as captured:
+                gradients = capture(model, sequences, parameters=parameters)
+            with away.counted() as reduced:
+                found = gradients.star()
+        counts.append(captured)
+        assert "mask" not in captured
+        assert reduced == {"fetched": 1}
+        # The bias of the keys has a gradient of 0, but for rounding.
+        largest = max(values.max() for values in expected[0].values())
+        for side, target in zip(found, expected, strict=True):
+            for key, values in target.items():
+                np.testing.assert_allclose(side[key], values, rtol=1e-4, atol=1e-6 * largest)
+    assert counts[0] == counts[1]
+    # Underflown probabilities and numbers that are not finite, and with OPT, whose inputs are flattened, their order.
+    assert counts[0].total() - counts[0]["sent"] <= 4
+
+
+def test_autocast_can_be_switched_off_on_the_stand_in():
+    with away.device(), torch.autocast("meta", enabled=False):
+        pass
+
+
+def model_of(name, layers):
+    if name != "opt":
+        return build(name, num_hidden_layers=layers)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "ffn_dim": 48, "num_attention_heads": 4, "word_embed_proj_dim": 32}
+    return OPTForCausalLM(OPTConfig(vocab_size=101, num_hidden_layers=layers, init_std=0.3, **sizes)).eval()
 
 
 class Waits(TorchDispatchMode):
