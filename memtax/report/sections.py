@@ -9,7 +9,6 @@ from memtax import schema
 from memtax.predictor.storage import say_split
 from memtax.progress import numbered
 from memtax.report import figures, words
-from memtax.report.competing import competing
 from memtax.report.data import Run
 from memtax.report.factor_section import finite, goes_with
 from memtax.report.growth import growth
@@ -22,6 +21,7 @@ GROUPS = ("all", *schema.CATEGORIES)
 MOST_TEXTS = 20
 """Maximum number of rows in the heat map."""
 INTERVALS = ("interval of the share", "over", "if sequences were independent")
+READINGS = ("by_overlap", "by_duplicates")
 METRICS = ("roc_auc", "pr_auc", "ece", "brier", "f1")
 
 
@@ -122,6 +122,30 @@ def _nearest(run: Run, groups: Mapping[str, Any]) -> str:
     which = "a sequence" if ids is None else f"sequence {int(ids[place])}"
     found = numbered(int(lengths[place]), "token")
     return f"Nearest comes {which}: greedy decoding yields {found} of its continuation."
+
+
+def competing(found: Mapping[str, Any]) -> tuple[Table, ...]:
+    """Memorized sequences per category as guess or recall (Dentan et al. 2025), by both definitions; empty without figures.
+
+    Args:
+        found: `guess_recall` of a run's figures.
+    """
+    if not all(found.get(reading) for reading in READINGS):
+        return ()
+    rows = tuple(
+        (
+            "all sequences" if category == "all" else label(category),
+            *(count(found[reading].get(category, {}).get(name)) for reading in READINGS for name in ("guess", "recall")),
+        )
+        for category in (*schema.CATEGORIES, "all")
+    )
+    overlap, threshold = number(found.get("overlap")), count(found.get("threshold"))
+    title = (
+        "Memorized sequences as guess or recall (Dentan et al. 2025). By overlap: a guess is a template, or repeats its prompt "
+        f"(ROUGE of at least {overlap}). By duplicates: recall occurs more than {threshold} times"
+    )
+    head = ("category", "guess, by overlap", "recall, by overlap", "guess, by duplicates", "recall, by duplicates")
+    return (Table(title, head, rows, folded=True),)
 
 
 def _intervals(row: Mapping[str, Any]) -> tuple[str, ...]:

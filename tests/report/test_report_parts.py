@@ -237,7 +237,7 @@ def test_numbers_agree_with_nouns_and_verbs():
 
 def test_guess_and_recall_stand_beside_the_categories():
     from memtax.pipeline.guess_recall import by_duplicates, cross_tabulate
-    from memtax.report.competing import competing
+    from memtax.report.sections import competing
 
     # Two memorized recitations (9 and 7 duplicates) and a memorized recollection with 1.
     counts = cross_tabulate([0, 0, 2, 2], by_duplicates([True, True, True, False], [9, 7, 1, 1], threshold=7))
