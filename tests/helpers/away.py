@@ -66,7 +66,10 @@ class _Tensors(TorchFunctionMode):
 @contextlib.contextmanager
 def device():
     """While this lasts, `meta` is the stand-in."""
-    with _Tensors(), _Dispatch(), mock.patch.object(torch, "autocast", _autocast):
+    patches = (("autocast", _autocast), ("is_autocast_enabled", _is_autocast_enabled))
+    with contextlib.ExitStack() as stack:
+        for context in (_Tensors(), _Dispatch(), *(mock.patch.object(torch, name, other) for name, other in patches)):
+            stack.enter_context(context)
         yield
 
 
@@ -75,6 +78,11 @@ def _autocast(device_type, *args, plain=torch.autocast, **kwargs):
     if device_type == DEVICE.type and not kwargs.get("enabled", True):
         return contextlib.nullcontext()
     return plain(device_type, *args, **kwargs)
+
+
+def _is_autocast_enabled(*device_type, plain=torch.is_autocast_enabled):
+    """Some versions of PyTorch refuse to answer for "meta", which transformers 5 asks first."""
+    return False if device_type == (DEVICE.type,) else plain(*device_type)
 
 
 @contextlib.contextmanager
