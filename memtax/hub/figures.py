@@ -1,19 +1,20 @@
 """Figures of a run in its dataset's repository, with a section of the card that shows them."""
 
+import html
 import re
 from pathlib import Path
 
 from memtax.hub.cards import plain
 from memtax.hub.screening import Machine
 
-_TEXT = re.compile(r"<!-- (.*?) -->", re.DOTALL)
+_WORDS = re.compile(r"<!-- (.*?) -->", re.DOTALL)
 
 
 def run_figures(run: Path) -> tuple[dict[str, Path | bytes], str, tuple[str, ...]]:
     """The figures of a run's page as they may leave the machine.
 
-    A figure's words are pixels, which cannot be searched; its SVG, drawn with it, has them as text. A figure whose SVG names
-    a path, user or host of this machine is left out.
+    A figure's words are pixels, which cannot be searched; its SVG, drawn with it, repeats each as a comment. A figure with a
+    path, user or host of this machine among its words is left out.
 
     Args:
         run: directory of a run.
@@ -30,13 +31,14 @@ def run_figures(run: Path) -> tuple[dict[str, Path | bytes], str, tuple[str, ...
         vectors = image.with_suffix(".svg")
         if image.is_symlink() or not re.fullmatch(r"[\w.-]+", image.stem) or not vectors.is_file():
             continue
-        words = vectors.read_text("utf-8", errors="replace")
+        drawn = vectors.read_text("utf-8", errors="replace")
+        words = "\n".join(_words(drawn))
         if machine.rewrite(words) != words:
             notes.append(f"stays here: figures/{image.name} names a path, user or host of this machine")
             continue
         name = f"figures/{image.name}"
         files[name] = image
-        lines.append(f"![{plain(_title(words) or image.stem)}]({name})")
+        lines.append(f"![{plain(_title(drawn) or image.stem)}]({name})")
     section = "\n\n".join(["## Figures", *lines]) + "\n" if lines else ""
     return files, section, tuple(notes)
 
@@ -44,4 +46,9 @@ def run_figures(run: Path) -> tuple[dict[str, Path | bytes], str, tuple[str, ...
 def _title(vectors: str) -> str:
     """The conclusion above a figure, which is drawn last; the SVG has each of its lines as a comment."""
     _, _, last = vectors.partition('<g id="title">')
-    return " ".join(_TEXT.findall(last))
+    return " ".join(_words(last))
+
+
+def _words(vectors: str) -> list[str]:
+    """The texts of a drawing, which stand in comments: there without two hyphens in a row, and with escaped characters."""
+    return [html.unescape(re.sub("- (?=-)", "-", text)) for text in _WORDS.findall(vectors)]
