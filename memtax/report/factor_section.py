@@ -79,7 +79,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def _distribution(run: Run, name: str) -> Panel | None:
     """The factor's distribution, if both memorized and other sequences have finite values of it."""
     strata = examples.strata(run)
-    values = finite(run.features, name)
+    values = numbers_of(run.features, name)
     if values is None:
         return None
 
@@ -94,7 +94,7 @@ def _distribution(run: Run, name: str) -> Panel | None:
     present = [category for category in schema.CATEGORIES if len(pick(True, category)) + len(pick(False, category))]
     groups = {category: {"memorized": pick(True, category), "rest": pick(False, category)} for category in present}
     groups = groups or {"all": {"memorized": memorized, "rest": rest}}
-    held_out = finite(run.held_out, name)
+    held_out = numbers_of(run.held_out, name)
     if run.held_out is not None and held_out is not None and "is_memorized" in run.held_out.column_names:
         verdict = np.array(run.held_out.column("is_memorized").to_pylist(), dtype=object)
         kept = np.isfinite(held_out)
@@ -110,7 +110,7 @@ def _distribution(run: Run, name: str) -> Panel | None:
     return Panel(f"distribution_{name}", title, caption, figures.distribution(groups, name, schema.COLUMNS[name].unit))
 
 
-def finite(table: pa.Table | None, name: str) -> np.ndarray | None:
+def numbers_of(table: pa.Table | None, name: str) -> np.ndarray | None:
     """A column as float64, nulls as NaN; None if there is no such column."""
     if table is None or name not in table.column_names:
         return None

@@ -10,14 +10,13 @@ from memtax.predictor.storage import say_split
 from memtax.progress import numbered
 from memtax.report import figures, words
 from memtax.report.data import Run
-from memtax.report.factor_section import finite, goes_with
+from memtax.report.factor_section import GROUPS, goes_with, numbers_of
 from memtax.report.growth import growth
 from memtax.report.heat import heat
 from memtax.report.parts import Panel, Section, Table
 from memtax.report.seen import gained_and_lost, since_seen
 from memtax.report.words import DASH, count, estimate, fixed, label, number, percent
 
-GROUPS = ("all", *schema.CATEGORIES)
 MOST_TEXTS = 20
 """Maximum number of rows in the heat map."""
 INTERVALS = ("interval of the share", "over", "if sequences were independent")
@@ -114,11 +113,11 @@ def what(run: Run) -> Section:
 
 def _nearest(run: Run, groups: Mapping[str, Any]) -> str:
     """What comes nearest to being memorized, where nothing is."""
-    lengths = finite(run.features, "match_length")
+    lengths = numbers_of(run.features, "match_length")
     if (groups.get("all") or {}).get("memorized") != 0 or lengths is None or not np.isfinite(lengths).any():
         return ""
     place = int(np.nanargmax(lengths))
-    ids = finite(run.features, "sequence_id")
+    ids = numbers_of(run.features, "sequence_id")
     which = "a sequence" if ids is None else f"sequence {int(ids[place])}"
     found = numbered(int(lengths[place]), "token")
     return f"Nearest comes {which}: greedy decoding yields {found} of its continuation."

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, BertConfig, RobertaConfig
 from helpers.models import POSITIONS, VOCABULARY, build, configurations, oracle, random_sequences
 from helpers.versions import older
 from memtax.errors import ModelError
-from memtax.lm.head import decompose
+from memtax.lm.head import call, decompose
 from memtax.lm.scores import score
 from memtax.processors import is_intel
 
@@ -215,3 +215,28 @@ def test_a_masked_language_model_is_refused(kind):
     # The same architecture as a decoder attends to what came before.
     decoder = AutoModelForCausalLM.from_config(kind(**sizes, is_decoder=True)).eval()
     assert len(score(decoder, [[5, 6, 7]]).logprobs) == 2
+
+
+class Handing(torch.nn.Module):
+    """Takes any argument, and hands it to a part that does not, as BART did."""
+
+    def __init__(self):
+        super().__init__()
+        self.part = torch.nn.Linear(2, 2)
+
+    def forward(self, values, scale=1, **others):
+        return self.inner(values * scale, **others)
+
+    def inner(self, values):
+        if values.shape[-1] != 2:
+            raise TypeError("the model's own error")
+        return self.part(values)
+
+
+def test_arguments_that_a_part_of_the_model_does_not_take_are_left_out():
+    module, values = Handing(), torch.ones(1, 2)
+    for _ in range(2):
+        found = call(module, values=values, scale=3, position_ids=torch.zeros(1, 2), use_cache=False)
+        assert found.equal(module.part(values * 3))
+    with pytest.raises(TypeError, match="the model's own error"):
+        call(module, values=torch.ones(1, 3), scale=3)

@@ -7,7 +7,7 @@ import scipy.stats
 import statsmodels.api as sm
 
 from helpers import simulated
-from memtax.predictor import newton
+from memtax.predictor import inference, newton
 from memtax.predictor.inference import independent, infer
 from memtax.predictor.robust import RobustFit
 from memtax.schema import CATEGORIES
@@ -211,3 +211,12 @@ def test_a_table_without_rows():
     assert lonely["models"]["recitation"]["reason"] == "no rows"
     assert lonely["tests"] == []
     assert set(lonely["models"]) == {"baseline", *CATEGORIES}
+
+
+def test_an_optimum_at_infinity_is_flat_wherever_the_iteration_stopped():
+    rng = np.random.default_rng(0)
+    design = np.column_stack([np.ones(1000), rng.normal(size=1000), rng.uniform(size=1000) < 0.1])
+    assert not inference._is_flat(design, np.array([-2.0, 1.5, 3.0]))
+    # Where all rows with the flag are positive, its coefficient grows for ever.
+    assert inference._is_flat(design, np.array([0.3, 0.8, 26.0]))
+    assert inference._is_flat(design, np.array([0.3, 0.8, 60.0]))
